@@ -1,0 +1,168 @@
+"""A model directory: config.json, model.safetensors (or shards with an index), and the tokenizer's files.
+
+It is the layout that the Hugging Face hub publishes, in both directions: what `transformers` saved opens here, what is
+saved here opens in `transformers`.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kd_scratch.config import ModelConfig
+from kd_scratch.files import UserError, make_folder, read_json, sha256, write_json
+from kd_scratch.model import Model
+from kd_scratch.published import IGNORED, canonical_name, config_from_json, config_to_json, published_names
+from kd_scratch.safetensors import load_file, save_file
+
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+
+
+def load_config(directory: str | Path) -> ModelConfig:
+    """The shape of the model in a directory."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such model directory")
+    if not (directory / CONFIG).is_file():
+        raise UserError(f"{directory}: is not a model directory, it has no {CONFIG}")
+    return config_from_json(read_json(directory / CONFIG), str(directory / CONFIG))
+
+
+def load_model(
+    directory: str | Path, head: str | None = None, labels: tuple[str, ...] = (), say=print, **shape
+) -> Model:
+    """The model in a directory, in eval mode, on the CPU, in float32.
+
+    With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
+    set of labels (put into the order of `labels`), else a new one with random weights. `shape` changes other fields of
+    the configuration that do not concern parameters (dropout). What is ignored or new is told through `say`.
+    Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
+    """
+    directory = Path(directory)
+    found = load_config(directory)
+    config = found if head is None else replace(found, head=head, labels=tuple(labels))
+    config = replace(config, **shape)
+    same_head = config.head == found.head and set(config.labels) == set(found.labels)
+    with torch.device("meta"):  # shapes without memory: a lying config.json costs nothing before it is found out
+        model = Model(config)
+    weights = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    tensors, ignored = _match(load_weights(directory), published_names(config), weights, same_head, directory)
+    if same_head and config.labels != found.labels:
+        order = torch.tensor([found.labels.index(label) for label in config.labels])
+        for part in ("weight", "bias"):
+            tensors[f"head.classifier.{part}"] = tensors[f"head.classifier.{part}"][order]
+    missing = weights.keys() - tensors.keys()
+    if missing:  # only ever parameters of a new head
+        fresh = Model(replace(config, depth=1, vocab_size=1, max_positions=1)).state_dict()
+        tensors |= {name: fresh[name] for name in missing}
+        say(f"{directory}: new random weights for {_listed(missing)}")
+    if ignored:
+        say(f"{directory}: ignored, no part of this model: {_listed(ignored)}")
+    # Copies, not views of the file: every load then has the same memory alignment, on which MKL's last bits depend.
+    model.load_state_dict({name: t.to(torch.float32, copy=True) for name, t in tensors.items()}, assign=True)
+    return model.eval()
+
+
+def _match(
+    found: dict[str, Tensor], names: dict[str, str], shapes: dict[str, torch.Size], same_head: bool, directory: Path
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Our names -> tensors, and the names that were ignored. `names`: ours -> published. UserError where they don't fit."""
+    ours = {published: name for name, published in names.items()}
+    tensors, ignored, unexpected, misshaped = {}, [], [], []
+    for raw_name, tensor in found.items():
+        name = canonical_name(raw_name, ours.keys())
+        if name in ours and ours[name] in tensors:
+            raise UserError(f"{directory}: parameter {name} is there twice, once as {raw_name}")
+        if name in ours and not same_head and ours[name].startswith("head.classifier."):
+            ignored.append(raw_name)
+        elif name in ours and tensor.shape != shapes[ours[name]]:
+            misshaped.append(f"{raw_name} {list(tensor.shape)} instead of {list(shapes[ours[name]])}")
+        elif name in ours and not tensor.is_floating_point():
+            misshaped.append(f"{raw_name} of {tensor.dtype} instead of floating point")
+        elif name in ours:
+            tensors[ours[name]] = tensor
+        elif IGNORED.match(name):
+            ignored.append(raw_name)
+        else:
+            unexpected.append(raw_name)
+    misshaped_names = {canonical_name(m.split(" ")[0], ours.keys()) for m in misshaped}
+    missing = [published for name, published in names.items()
+               if name not in tensors and published not in misshaped_names and (same_head or not name.startswith("head."))]
+    problems = [f"{what}: {_listed(which)}" for what, which in
+                (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped)) if which]
+    if problems:
+        raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {'; '.join(problems)}")
+    return tensors, ignored
+
+
+def _listed(names, most: int = 12) -> str:
+    """Names in one line, the rest counted."""
+    names = sorted(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def load_weights(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a model directory under the names they have in the file; from one file or from shards."""
+    if (directory / WEIGHTS).is_file():
+        return load_file(directory / WEIGHTS)
+    if (directory / INDEX).is_file():
+        return _load_shards(directory)
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{directory / pickles[0]}: a pickle can run code when opened and is never read here; convert it once where "
+            "you trust it: AutoModel.from_pretrained(dir).save_pretrained(dir, safe_serialization=True) in transformers"
+        )
+    raise UserError(f"{directory}: has no {WEIGHTS}")
+
+
+def _load_shards(directory: Path) -> dict[str, Tensor]:
+    index = read_json(directory / INDEX)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise UserError(f"{directory / INDEX}: has no weight_map of parameter names to file names")
+    tensors = {}
+    for shard in sorted(set(weight_map.values())):
+        path = directory / shard
+        if Path(shard).name != shard or "\\" in shard or shard.startswith(".") or path.is_symlink():
+            raise UserError(f"{directory / INDEX}: {shard!r} is not a plain file name in this directory")
+        part = load_file(path)
+        claimed = {name for name, file in weight_map.items() if file == shard}
+        if part.keys() != claimed:
+            raise UserError(f"{path}: holds other parameters than {INDEX} says: {_listed(part.keys() ^ claimed)}")
+        tensors |= part
+    return tensors
+
+
+def save_model(model: Model, directory: str | Path) -> None:
+    """Write config.json and model.safetensors, each atomically, weights first. The tokenizer saves itself."""
+    directory = make_folder(directory)
+    names = published_names(model.config)
+    tensors = {names[name]: tensor for name, tensor in model.state_dict().items()}
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    write_json(directory / CONFIG, config_to_json(model.config))
+
+
+def take_layers(model: Model, layers: list[int]) -> Model:
+    """A shallower model made of chosen blocks of another, with its embeddings and head (Sanh et al. 2019, section 3)."""
+    depth = model.config.depth
+    for i in layers:
+        if not 0 <= i < depth:
+            raise UserError(f"--init-layers: there is no layer {i}, the model has layers 0 to {depth - 1}")
+    student = Model(replace(model.config, depth=len(layers)))
+    source = model.state_dict()
+    for name, target in student.state_dict().items():
+        if name.startswith("encoder.blocks."):
+            head, rest = name.removeprefix("encoder.blocks.").split(".", 1)
+            name = f"encoder.blocks.{layers[int(head)]}.{rest}"
+        target.copy_(source[name])
+    return student.eval()
+
+
+def fingerprint(model: Model) -> str:
+    """SHA-256 of a model's shape and weights, whatever files they came from."""
+    parts: list[bytes | str] = [repr(config_to_json(model.config))]
+    for name, tensor in sorted(model.state_dict().items()):
+        parts += [name, tensor.detach().cpu().contiguous().numpy().tobytes()]
+    return sha256(*parts)

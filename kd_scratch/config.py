@@ -1,0 +1,182 @@
+"""Every number that can be chosen, with its default and its meaning, in one place.
+
+`ModelConfig` is the shape of a model, `TrainConfig` how it is trained, `DataConfig` how files are read,
+`RunConfig` on what it all runs. The command line makes its flags from the fields (see `add_flags`), so a default and its
+help text stand here and nowhere else.
+"""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field, fields
+
+from kd_scratch.files import UserError
+
+HEADS = ("sequence", "token", "span")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of one model; the defaults are BERT-base (Devlin et al. 2019).
+
+    `labels` are the classes in the order of the logits; a span head has two logits per token (start, end) and no labels.
+    Raises UserError for a shape that cannot be built.
+    """
+
+    model_type: str = "bert"  # bert, distilbert, or kd_scratch for what neither can express
+    vocab_size: int = 30522
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    feed_forward: int = 3072
+    max_positions: int = 512
+    token_types: int = 2
+    activation: str = "gelu"
+    norm_epsilon: float = 1e-12
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    head_dropout: float = 0.1
+    positions: str = "learned"  # or sinusoidal
+    norm_first: bool = False
+    pad_id: int = 0
+    init_std: float = 0.02
+    head: str | None = None
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in ("vocab_size", "width", "depth", "heads", "feed_forward", "max_positions"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model shape: {name} is {getattr(self, name)}, it must be at least 1")
+        if self.width % self.heads:
+            raise UserError(f"model shape: width {self.width} is not a multiple of {self.heads} heads")
+        if self.head not in (None, *HEADS):
+            raise UserError(f"model shape: unknown head {self.head!r}, it must be one of {', '.join(HEADS)}")
+        if self.head in ("sequence", "token") and len(self.labels) < 1:
+            raise UserError(f"model shape: a {self.head} head needs labels")
+        if len(set(self.labels)) != len(self.labels):
+            raise UserError("model shape: a label stands twice in the label list")
+
+    @property
+    def classes(self) -> int:
+        """How many numbers the head gives per unit."""
+        return 2 if self.head == "span" else len(self.labels)
+
+
+_distilbert = dict(model_type="distilbert", depth=6, token_types=0, head_dropout=0.2)
+
+#: Shapes by name. vocab_size follows the tokenizer that the model is built for.
+SIZES: dict[str, ModelConfig] = {
+    "bert-base": ModelConfig(),
+    "bert-large": ModelConfig(width=1024, depth=24, heads=16, feed_forward=4096),
+    "distilbert-base": ModelConfig(**_distilbert),
+    "minilm-l6": ModelConfig(width=384, depth=6, feed_forward=1536),
+    "minilm-l3": ModelConfig(width=384, depth=3, feed_forward=1536),
+    "scratch-student": ModelConfig(model_type="kd_scratch", depth=6, token_types=0, positions="sinusoidal"),
+    "scratch-small": ModelConfig(
+        model_type="kd_scratch", width=256, depth=4, heads=4, feed_forward=1024, token_types=0, positions="sinusoidal"
+    ),
+    "tiny-teacher": ModelConfig(width=192, depth=4, heads=4, feed_forward=768, max_positions=128),
+    "tiny-student": ModelConfig(width=192, depth=1, heads=4, feed_forward=768, max_positions=128),
+}
+
+
+def setting(default, help: str, choices: tuple | None = None):
+    """A dataclass field that carries its help text (and choices) for the command line."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. `TASK_DEFAULTS` says where a task differs from these defaults."""
+
+    learning_rate: float = setting(5e-5, "highest learning rate of AdamW")
+    epochs: int = setting(3, "passes over the training file")
+    batch_size: int = setting(32, "examples per optimizer step")
+    accumulation: int = setting(1, "compute each batch in this many parts, to save memory; changes nothing else")
+    warmup_steps: int = setting(0, "steps over which the learning rate rises from 0; then it falls linearly to 0")
+    weight_decay: float = setting(0.01, "AdamW's weight decay; biases and norms are exempt")
+    max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm; 0 leaves them alone")
+    max_length: int = setting(128, "longest input in word pieces; longer ones are cut")
+    temperature: float = setting(2.0, "distillation: softens both distributions")
+    alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")
+    patience: int = setting(0, "stop after this many epochs without a better dev score; 0: never")
+    dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
+    amp: str = setting("auto", "mixed precision; auto: bf16 on a CUDA device that has it, else off",
+                       ("auto", "off", "bf16", "fp16"))
+
+    def __post_init__(self):
+        for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "patience"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"--alpha must lie between 0 and 1, not {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.batch_size % self.accumulation:
+            raise UserError(f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How data files are read."""
+
+    limit: str = setting("", "use only the first N rows, or N%% of them")
+    oos: bool = setting(False, "clinc: out-of-scope is a class of its own, learned from the oos split")
+    text_column: str = setting("text", "csv: name of the column that holds the text")
+    label_column: str = setting("label", "csv: name of the column that holds the label")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """On what a command runs."""
+
+    seed: int = setting(0, "seed of all random numbers: initial weights, order, dropout")
+    device: str = setting("auto", "where to compute; auto: CUDA, else MPS, else CPU", ("auto", "cpu", "cuda", "mps"))
+    threads: int = setting(0, "CPU threads; 0: PyTorch's choice")
+
+
+#: Where the published settings that this project starts from differ from TrainConfig's defaults.
+TASK_DEFAULTS: dict[str, dict] = {
+    "agnews": dict(learning_rate=2e-5, epochs=3, batch_size=32, warmup_steps=500, temperature=5.0, alpha=0.5),
+    "clinc": dict(learning_rate=2e-4, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.9,
+                  max_length=64),
+    "csv": {},
+}
+
+
+def train_config(task: str, **chosen) -> TrainConfig:
+    """The task's defaults with the chosen values on top."""
+    return TrainConfig(**{**TASK_DEFAULTS[task], **chosen})
+
+
+def flag_name(name: str) -> str:
+    """max_length -> --max-length"""
+    return "--" + name.replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
+    """One flag per field of a configuration class. A flag that is not given stays out of the parsed namespace."""
+    group = parser.add_argument_group(config.__doc__.split("\n")[0].rstrip("."))
+    for f in fields(config):
+        help_text = f.metadata["help"]
+        if f.type is bool:
+            group.add_argument(flag_name(f.name), action="store_true", default=argparse.SUPPRESS, help=help_text)
+            continue
+        if f.default != "":
+            special = [f"{task}: {values[f.name]}" for task, values in TASK_DEFAULTS.items()
+                       if config is TrainConfig and values.get(f.name, f.default) != f.default]
+            help_text += f" (default {f.default}{''.join('; ' + s for s in special)})"
+        group.add_argument(flag_name(f.name), type=f.type, default=argparse.SUPPRESS, help=help_text,
+                           choices=f.metadata["choices"], metavar=None if f.metadata["choices"] else "X")
+
+
+def given(arguments: argparse.Namespace, config: type) -> dict:
+    """The values of a configuration class that were given on the command line."""
+    return {f.name: getattr(arguments, f.name) for f in fields(config) if hasattr(arguments, f.name)}
+
+
+def as_dict(config) -> dict:
+    """A configuration as plain JSON values."""
+    return dataclasses.asdict(config)

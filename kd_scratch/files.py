@@ -1,0 +1,127 @@
+"""Files, handled with care: the one error that users see, strict reading, atomic writing, hashes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can mend: a wrong path, a broken file, flags that contradict each other.
+
+    The message is one line that names the file, the line or key, and the cure.
+    The command line prints it and exits with 2; everything else is our own bug and keeps its traceback.
+    """
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file (a byte-order mark is dropped). Raises UserError, never UnicodeDecodeError."""
+    raw = read_bytes(path)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}: line {line}: byte {raw[error.start]:#04x} is not UTF-8; "
+            f"convert the file first, for example: iconv -f latin1 -t utf-8"
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}: line {line}: NUL character; this is not a text file")
+    return text
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a regular, non-empty file; UserError where there is none."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, a file is needed")
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if not raw:
+        raise UserError(f"{path}: the file is empty")
+    return raw
+
+
+def read_json(path: str | Path):
+    """The value in a JSON file; UserError with the place where it is not JSON."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
+    except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
+        raise UserError(f"{path}: not usable JSON: {error}") from None
+
+
+def write_atomically(path: str | Path, chunks: Iterable[bytes]) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+
+    Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder.
+    The temporary name is fixed, so interrupted writes never pile up.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder, so that renames and deletions in it survive a power cut (POSIX only)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, [text.encode()])
+
+
+def write_json(path: str | Path, value) -> None:
+    """Write indented JSON atomically; NaN and infinities, which JSON lacks, are refused with ValueError."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder and its parents, where missing; UserError where that cannot be done."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made a folder: {error.strerror}") from None
+    return path
+
+
+def sha256(*parts: bytes | str) -> str:
+    """Hex SHA-256 of parts, each preceded by its length so that ("ab", "c") and ("a", "bc") differ."""
+    digest = hashlib.sha256()
+    for part in parts:
+        part = part.encode() if isinstance(part, str) else part
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Hex SHA-256 of a file's content, as `sha256sum` prints it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,266 @@
+"""The transformer encoder, bottom-up: each layer uses only those above it. Read it top to bottom.
+
+One alphabet for shapes, here and everywhere:
+B batch, S sequence, Q queries (S, or 1), D model width, H heads, W head width (D = H·W), F feed-forward width,
+C classes, V vocabulary, P positions.
+
+Layers take numbers, not configurations. They own their parameters and write out their maths; where
+torch.nn.functional has the same formula as a fused kernel, the kernel does the arithmetic.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS = {
+    "gelu": F.gelu,  # x·Φ(x), Hendrycks & Gimpel 2016
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+}
+
+
+class InputEmbeddings(nn.Module):
+    """Token ids to vectors, plus a vector for the segment a token belongs to (BERT: 0 question, 1 context).
+
+    Example: vocab_size=30522, width=768: ids (2,16) -> (2,16,768).
+    token_types=0 leaves the segments out (DistilBERT).
+    """
+
+    def __init__(self, vocab_size: int, width: int, token_types: int = 0):
+        super().__init__()
+        self.word = nn.Embedding(vocab_size, width)  # V,D
+        self.token_type = nn.Embedding(token_types, width) if token_types else None
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """input_ids B,S (integers); token_type_ids B,S or None for all zero -> B,S,D"""
+        x = self.word(input_ids)  # B,S -> B,S,D
+        if self.token_type is not None:
+            # Row 0 broadcasts: cheaper than looking up the same row B·S times, and so is its gradient.
+            x = x + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))
+        return x
+
+
+def sinusoidal_table(positions: int, width: int) -> Tensor:
+    """The fixed position vectors of Vaswani et al. 2017, section 3.5: P,D, float32.
+
+    table[p, 2i] = sin(p / 10000^(2i/D)),  table[p, 2i+1] = cos(p / 10000^(2i/D))
+    """
+    # On the CPU whatever the default device is: a table made under torch.device("meta") would hold nothing.
+    position = torch.arange(positions, dtype=torch.float64, device="cpu").unsqueeze(1)  # P,1
+    even = torch.arange(0, width, 2, dtype=torch.float64, device="cpu")  # D/2 (rounded up)
+    angle = position / 10000 ** (even / width)  # P,D/2
+    table = torch.empty(positions, width, dtype=torch.float64, device="cpu")
+    table[:, 0::2] = angle.sin()
+    table[:, 1::2] = angle.cos()[:, : width // 2]
+    return table.float()
+
+
+class PositionalEncoding(nn.Module):
+    """Adds a vector per position: a learned table (BERT) or fixed sinusoids (the original transformer)."""
+
+    def __init__(self, positions: int, width: int, kind: str = "learned"):
+        super().__init__()
+        if kind == "learned":
+            self.weight = nn.Parameter(torch.zeros(positions, width))  # P,D
+        elif kind == "sinusoidal":
+            # Not persistent: it can be computed again, so checkpoints do not carry it.
+            self.register_buffer("weight", sinusoidal_table(positions, width), persistent=False)
+        else:
+            raise ValueError(f"unknown kind of positions: {kind!r}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B,S,D -> B,S,D; ValueError where S is more than the table holds"""
+        if x.size(1) > self.weight.size(0):
+            raise ValueError(f"{x.size(1)} tokens, but there are only {self.weight.size(0)} positions")
+        return x + self.weight[: x.size(1)]  # B,S,D + S,D
+
+
+class LayerNormalization(nn.Module):
+    """y = (x − mean) / sqrt(variance + ε) · weight + bias, over the last dimension (Ba et al. 2016).
+
+    The variance is the biased one (divided by D). BERT's ε is 1e-12.
+    """
+
+    def __init__(self, width: int, epsilon: float = 1e-12):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))  # D
+        self.bias = nn.Parameter(torch.zeros(width))  # D
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """…,D -> …,D"""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    need_maps: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """softmax(Q·Kᵀ / sqrt(W)) · V: each query takes a weighted mean of the values (Vaswani et al. 2017, eq. 1).
+
+    query       B,H,Q,W
+    key, value  B,H,S,W
+    mask        boolean, broadcastable to B,H,Q,S: True where a key may be looked at; None: everywhere
+    dropout     probability with which an attention weight is zeroed (0 when evaluating)
+    returns     B,H,Q,W and the attention maps B,H,Q,S (before dropout), which are None unless asked for
+
+    Without maps PyTorch's fused kernel computes the same without ever storing B,H,Q,S. A query that may look at
+    nothing gets the plain mean of all values: a finite number stands in for −∞, so there is no 0/0 on either
+    path, forward or backward.
+    """
+    if not need_maps:
+        bias = None
+        if mask is not None:
+            lowest = torch.finfo(query.dtype).min / 2  # halved: adding a negative score must not overflow to −∞
+            bias = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, lowest)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout), None
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # B,H,Q,W · B,H,W,S -> B,H,Q,S
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min / 2)
+    maps = scores.softmax(dim=-1)
+    return F.dropout(maps, dropout) @ value, maps  # B,H,Q,S · B,H,S,W -> B,H,Q,W
+
+
+class MultiHeadAttention(nn.Module):
+    """H attentions side by side, each in its own W-dimensional projection of the input.
+
+    Example: width=768, heads=12: each head works on W=64 numbers; the results are joined and projected back.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """B,S,D -> B,H,S,W"""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B,S,D -> B,S,H,W -> B,H,S,W
+
+    def forward(
+        self, x: Tensor, memory: Tensor, mask: Tensor | None = None, need_maps: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """x B,Q,D looks at memory B,S,D (the same tensor in self-attention); mask B,1,1,S -> B,Q,D and maps B,H,Q,S"""
+        y, maps = attention(
+            self.split(self.query(x)),
+            self.split(self.key(memory)),
+            self.split(self.value(memory)),
+            mask,
+            self.dropout if self.training else 0.0,
+            need_maps,
+        )
+        return self.output(y.transpose(1, 2).flatten(2)), maps  # B,H,Q,W -> B,Q,H,W -> B,Q,D
+
+
+class FeedForwardBlock(nn.Module):
+    """Two linear maps with an activation between, applied to each position alone: D -> F -> D."""
+
+    def __init__(self, width: int, inner_width: int, activation: str = "gelu"):
+        super().__init__()
+        self.inner = nn.Linear(width, inner_width)
+        self.outer = nn.Linear(inner_width, width)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B,S,D -> B,S,D"""
+        return self.outer(self.activation(self.inner(x)))  # B,S,D -> B,S,F -> B,S,D
+
+
+class ResidualConnection(nn.Module):
+    """The road around a sublayer, with its norm and dropout.
+
+    post-norm (BERT):            norm(x + dropout(sublayer(x)))
+    pre-norm (norm_first=True):  x + dropout(sublayer(norm(x)))
+    """
+
+    def __init__(self, width: int, dropout: float = 0.0, norm_first: bool = False, epsilon: float = 1e-12):
+        super().__init__()
+        self.norm = LayerNormalization(width, epsilon)
+        self.dropout = dropout
+        self.norm_first = norm_first
+
+    def forward(self, x: Tensor, sublayer) -> Tensor:
+        """x B,S,D; sublayer: B,S,D -> B,Q,D, the first Q positions (Q = S but in a last block, see Encoder) -> B,Q,D"""
+        y = sublayer(self.norm(x) if self.norm_first else x)
+        x = x[:, : y.size(1)] + F.dropout(y, self.dropout, self.training)
+        return x if self.norm_first else self.norm(x)
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention, then feed-forward, each inside its residual connection."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner_width: int,
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        norm_first: bool = False,
+        epsilon: float = 1e-12,
+    ):
+        super().__init__()
+        self.attention = MultiHeadAttention(width, heads, attention_dropout)
+        self.attention_residual = ResidualConnection(width, dropout, norm_first, epsilon)
+        self.feed_forward = FeedForwardBlock(width, inner_width, activation)
+        self.feed_forward_residual = ResidualConnection(width, dropout, norm_first, epsilon)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, need_maps: bool = False, first_only: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """x B,S,D; mask B,1,1,S -> B,Q,D and maps B,H,Q,S (None unless asked for); Q is 1 with first_only, else S"""
+        maps = None
+
+        def attend(x: Tensor) -> Tensor:
+            nonlocal maps
+            y, maps = self.attention(x[:, :1] if first_only else x, x, mask, need_maps)
+            return y
+
+        x = self.attention_residual(x, attend)
+        return self.feed_forward_residual(x, self.feed_forward), maps
+
+
+class Encoder(nn.Module):
+    """A stack of N blocks; with pre-norm a last norm follows, since nothing else bounds the sum."""
+
+    def __init__(self, depth: int, width: int, norm_first: bool = False, epsilon: float = 1e-12, **block):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width, norm_first=norm_first, epsilon=epsilon, **block) for _ in range(depth)
+        )
+        self.final_norm = LayerNormalization(width, epsilon) if norm_first else None
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, need_maps: bool = False, first_only: bool = False
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """x B,S,D; mask B,S boolean, True at real tokens, or None where all are
+
+        returns the N+1 hidden states, each B,S,D (index 0 is the input, the last one is the output), and the N
+        attention maps, each B,H,S,S (an empty list unless asked for).
+
+        first_only: the last block computes its first position alone, so the output is B,1,D. Exact where only that
+        position is used: its keys and values still come from all positions, everything after them is per position.
+        """
+        if mask is not None:
+            mask = mask[:, None, None, :]  # B,S -> B,1,1,S: the same keys for every head and query
+        hidden_states, attentions = [x], []
+        for i, block in enumerate(self.blocks):
+            last = i == len(self.blocks) - 1
+            x, maps = block(x, mask, need_maps, first_only and last)
+            hidden_states.append(x)
+            attentions.append(maps)
+        if self.final_norm is not None:
+            hidden_states[-1] = self.final_norm(x)
+        return hidden_states, attentions if need_maps else []

@@ -1,0 +1,129 @@
+"""A whole model: embeddings, encoder, and one of three heads. BERT, DistilBERT and our own shapes are one class."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_scratch.config import ModelConfig
+from kd_scratch.layers import Encoder, InputEmbeddings, LayerNormalization, PositionalEncoding
+
+
+@dataclass
+class ModelOutput:
+    """What a forward pass gives. hidden_states and attentions are empty lists unless asked for."""
+
+    logits: Tensor | None  # sequence: B,C   token: B,S,C   span: B,S,2   no head: None
+    hidden_states: list[Tensor]  # N+1 of B,S,D; index 0 is the embedding output
+    attentions: list[Tensor]  # N of B,H,S,S
+
+
+class SequenceHead(nn.Module):
+    """One distribution per text, from its first position ([CLS]): linear, squash, dropout, linear.
+
+    BERT squashes with tanh and calls the first linear "pooler"; DistilBERT uses ReLU and "pre_classifier".
+    """
+
+    def __init__(self, width: int, classes: int, dropout: float, squash):
+        super().__init__()
+        self.pooler = nn.Linear(width, width)
+        self.classifier = nn.Linear(width, classes)
+        self.squash = squash
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B,S,D -> B,C"""
+        pooled = self.squash(self.pooler(x[:, 0]))  # B,S,D -> B,D
+        return self.classifier(F.dropout(pooled, self.dropout, self.training))  # B,D -> B,C
+
+
+class TokenHead(nn.Module):
+    """One distribution per position (tags: C classes; spans: C = 2, being start and end of the answer)."""
+
+    def __init__(self, width: int, classes: int, dropout: float):
+        super().__init__()
+        self.classifier = nn.Linear(width, classes)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B,S,D -> B,S,C"""
+        return self.classifier(F.dropout(x, self.dropout, self.training))
+
+
+def make_head(config: ModelConfig) -> nn.Module | None:
+    """The head that a configuration asks for; None for a bare encoder."""
+    if config.head is None:
+        return None
+    distilbert = config.model_type == "distilbert"
+    if config.head == "sequence":
+        squash = F.relu if distilbert else torch.tanh
+        return SequenceHead(config.width, config.classes, config.head_dropout, squash)
+    # BERT's published span head has no dropout, DistilBERT's has.
+    dropout = 0.0 if config.head == "span" and not distilbert else config.head_dropout
+    return TokenHead(config.width, config.classes, dropout)
+
+
+class Model(nn.Module):
+    """ids -> embeddings + positions -> norm -> encoder -> head.
+
+    Example: Model(replace(SIZES["bert-base"], head="sequence", labels=("no", "yes"))) maps ids (8,32) to logits (8,2).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embeddings = InputEmbeddings(config.vocab_size, config.width, config.token_types)
+        self.positions = PositionalEncoding(config.max_positions, config.width, config.positions)
+        self.embedding_norm = LayerNormalization(config.width, config.norm_epsilon)
+        self.encoder = Encoder(
+            config.depth,
+            config.width,
+            heads=config.heads,
+            inner_width=config.feed_forward,
+            activation=config.activation,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            norm_first=config.norm_first,
+            epsilon=config.norm_epsilon,
+        )
+        self.head = make_head(config)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """BERT's initial weights: normal with deviation init_std for matrices and tables, zero biases, unit norms."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.init_std)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        if isinstance(self.positions.weight, nn.Parameter):
+            nn.init.normal_(self.positions.weight, std=self.config.init_std)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> ModelOutput:
+        """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all are); token_type_ids B,S (None: all 0)"""
+        x = self.positions(self.embeddings(input_ids, token_type_ids))
+        x = F.dropout(self.embedding_norm(x), self.config.dropout, self.training)
+        # A sequence head looks at the first position only, so the last block need not compute the others.
+        first_only = self.config.head == "sequence" and not (output_hidden_states or output_attentions)
+        mask = None if attention_mask is None else attention_mask.bool()
+        hidden_states, attentions = self.encoder(x, mask, output_attentions, first_only)
+        logits = None if self.head is None else self.head(hidden_states[-1])
+        return ModelOutput(logits, hidden_states if output_hidden_states or self.head is None else [], attentions)
+
+    def num_parameters(self) -> int:
+        """How many numbers the model has learned."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def with_dropout(config: ModelConfig, dropout: float) -> ModelConfig:
+    """The same shape with another dropout in the encoder; the head keeps its own unless all dropout is off."""
+    head = config.head_dropout if dropout else 0.0
+    return replace(config, dropout=dropout, attention_dropout=dropout, head_dropout=head)

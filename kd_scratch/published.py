@@ -1,0 +1,182 @@
+"""The published layout of BERT and DistilBERT checkpoints, as tables: parameter names and config.json keys.
+
+Everything the hub's files call by another name than we do stands here, once, for both directions.
+"""
+
+import re
+from dataclasses import fields, replace
+
+from kd_scratch.config import ModelConfig
+from kd_scratch.files import UserError
+
+#: ours, BERT's, DistilBERT's. {i} is the number of a block. A shape of our own (kd_scratch) is saved under our names.
+BODY = [
+    ("embeddings.word.weight", "bert.embeddings.word_embeddings.weight", "distilbert.embeddings.word_embeddings.weight"),
+    ("embeddings.token_type.weight", "bert.embeddings.token_type_embeddings.weight", None),
+    ("positions.weight", "bert.embeddings.position_embeddings.weight", "distilbert.embeddings.position_embeddings.weight"),
+    ("embedding_norm", "bert.embeddings.LayerNorm", "distilbert.embeddings.LayerNorm"),
+]
+BLOCK = [
+    ("attention.query", "attention.self.query", "attention.q_lin"),
+    ("attention.key", "attention.self.key", "attention.k_lin"),
+    ("attention.value", "attention.self.value", "attention.v_lin"),
+    ("attention.output", "attention.output.dense", "attention.out_lin"),
+    ("attention_residual.norm", "attention.output.LayerNorm", "sa_layer_norm"),
+    ("feed_forward.inner", "intermediate.dense", "ffn.lin1"),
+    ("feed_forward.outer", "output.dense", "ffn.lin2"),
+    ("feed_forward_residual.norm", "output.LayerNorm", "output_layer_norm"),
+]
+BLOCK_PREFIX = ("encoder.blocks.{i}.", "bert.encoder.layer.{i}.", "distilbert.transformer.layer.{i}.")
+HEAD = {
+    "sequence": [("head.pooler", "bert.pooler.dense", "pre_classifier"), ("head.classifier", "classifier", "classifier")],
+    "token": [("head.classifier", "classifier", "classifier")],
+    "span": [("head.classifier", "qa_outputs", "qa_outputs")],
+    None: [],
+}
+ARCHITECTURE = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
+
+#: Parameters that a checkpoint may hold beside those that a model needs: other heads, and a buffer old versions saved.
+IGNORED = re.compile(
+    r"(cls\.|vocab_(transform|layer_norm|projector)\.|classifier\.|pre_classifier\.|qa_outputs\.|(bert\.)?pooler\.)"
+    r"|(.*\.)?embeddings\.position_ids$"
+)
+
+
+def published_names(config: ModelConfig) -> dict[str, str]:
+    """Our name of every parameter of a model of this shape -> its published name."""
+    if config.model_type == "kd_scratch":
+        column = 0
+    else:
+        column = {"bert": 1, "distilbert": 2}[config.model_type]
+    rows = BODY + HEAD[config.head]
+    for i in range(config.depth):
+        prefix = [p.format(i=i) for p in BLOCK_PREFIX]
+        rows = rows + [tuple(p + name for p, name in zip(prefix, row, strict=True)) for row in BLOCK]
+    if config.norm_first:
+        rows = rows + [("encoder.final_norm",) * 3]
+    names = {}
+    for row in rows:
+        if row[0] == "positions.weight" and config.positions == "sinusoidal":
+            continue
+        if row[0] == "embeddings.token_type.weight" and not config.token_types:
+            continue
+        if row[0].endswith(".weight"):
+            names[row[0]] = row[column]
+        else:
+            names |= {f"{row[0]}.{part}": f"{row[column]}.{part}" for part in ("weight", "bias")}
+    return names
+
+
+def canonical_name(name: str, expected: set[str]) -> str:
+    """A parameter's name as the tables spell it: gamma and beta are old spellings, base models lack the prefix."""
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+    for prefix in ("bert.", "distilbert."):
+        if name not in expected and prefix + name in expected:
+            return prefix + name
+    return name
+
+
+_BERT_KEYS = dict(
+    vocab_size="vocab_size",
+    width="hidden_size",
+    depth="num_hidden_layers",
+    heads="num_attention_heads",
+    feed_forward="intermediate_size",
+    max_positions="max_position_embeddings",
+    token_types="type_vocab_size",
+    activation="hidden_act",
+    norm_epsilon="layer_norm_eps",
+    dropout="hidden_dropout_prob",
+    attention_dropout="attention_probs_dropout_prob",
+    head_dropout="classifier_dropout",
+    pad_id="pad_token_id",
+    init_std="initializer_range",
+)
+#: Our field -> the key in config.json. A key that a file lacks has the published default, which ModelConfig's is.
+CONFIG_KEYS = {
+    "bert": _BERT_KEYS,
+    "distilbert": dict(
+        vocab_size="vocab_size",
+        width="dim",
+        depth="n_layers",
+        heads="n_heads",
+        feed_forward="hidden_dim",
+        max_positions="max_position_embeddings",
+        activation="activation",
+        dropout="dropout",
+        attention_dropout="attention_dropout",
+        pad_id="pad_token_id",
+        init_std="initializer_range",
+    ),
+    "kd_scratch": _BERT_KEYS | dict(positions="positions", norm_first="norm_first"),
+}
+DISTILBERT_DEFAULTS = ModelConfig(model_type="distilbert", depth=6, token_types=0)
+#: DistilBERT has a dropout of its own for each head: key and default.
+DISTILBERT_HEAD_DROPOUT = {"sequence": ("seq_classif_dropout", 0.2), "span": ("qa_dropout", 0.1), "token": ("dropout", 0.1)}
+
+
+def config_from_json(raw: dict, place: str) -> ModelConfig:
+    """A parsed config.json as ModelConfig. UserError, naming `place` and the key, for what we cannot represent."""
+    if not isinstance(raw, dict):
+        raise UserError(f"{place}: holds no JSON object")
+    model_type = raw.get("model_type")
+    if model_type not in CONFIG_KEYS:
+        raise UserError(f"{place}: model_type is {model_type!r}; supported are {', '.join(CONFIG_KEYS)}")
+    for key, allowed in (("position_embedding_type", "absolute"), ("is_decoder", False), ("pruned_heads", {})):
+        if raw.get(key, allowed) not in (allowed, None):
+            raise UserError(f"{place}: {key} is {raw[key]!r}; only {allowed!r} is supported")
+    head = next((head for head, suffix in ARCHITECTURE.items() if _architecture(raw).endswith(suffix)), None)
+    default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
+    types = {f.name: f.type for f in fields(ModelConfig)}
+    values = {}
+    for name, key in CONFIG_KEYS[model_type].items():
+        value = raw.get(key)
+        if value is not None:
+            values[name] = _checked(value, types[name], place, key)
+    if model_type == "distilbert" and head:
+        key, default_dropout = DISTILBERT_HEAD_DROPOUT[head]
+        values["head_dropout"] = _checked(raw.get(key, default_dropout), float, place, key)
+    else:
+        values.setdefault("head_dropout", values.get("dropout", default.dropout))
+    labels = _labels(raw, place) if head in ("sequence", "token") else ()
+    try:
+        return replace(default, **values, head=head, labels=labels)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+
+
+def config_to_json(config: ModelConfig) -> dict:
+    """The content of config.json for a model of this shape, as `transformers` reads it."""
+    suffix = ARCHITECTURE.get(config.head, "Model")
+    name = {"bert": "Bert", "distilbert": "DistilBert", "kd_scratch": "KdScratch"}[config.model_type]
+    raw = {"architectures": [name + suffix], "model_type": config.model_type, "dtype": "float32"}
+    raw |= {key: getattr(config, field) for field, key in CONFIG_KEYS[config.model_type].items()}
+    if config.model_type == "distilbert" and config.head in ("sequence", "span"):
+        raw[DISTILBERT_HEAD_DROPOUT[config.head][0]] = config.head_dropout
+    if config.labels:
+        raw["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
+        raw["label2id"] = {label: i for i, label in enumerate(config.labels)}
+    return raw
+
+
+def _architecture(raw: dict) -> str:
+    architectures = raw.get("architectures")
+    return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+
+
+def _checked(value, wanted: type, place: str, key: str):
+    """`value` if it has the type of the field it is for; whole numbers pass as floats, booleans never as numbers."""
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        raise UserError(f"{place}: {key} is {value!r}, it must be of type {wanted.__name__}")
+    return value
+
+
+def _labels(raw: dict, place: str) -> tuple[str, ...]:
+    """id2label in the order of the ids. Where it is absent the published default is two nameless labels."""
+    id2label = raw.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    if not isinstance(id2label, dict) or set(id2label) != {str(i) for i in range(len(id2label))}:
+        raise UserError(f"{place}: id2label must name the labels 0 to N-1")
+    return tuple(str(id2label[str(i)]) for i in range(len(id2label)))

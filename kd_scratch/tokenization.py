@@ -1,0 +1,136 @@
+"""WordPiece, as a thin layer over the `tokenizers` package: open, train, encode, save.
+
+Example: "Distillation works!" -> [CLS] distill ##ation works ! [SEP]. Padding is no business of the tokenizer's
+(see batches.py): settings for it that a tokenizer.json carries are switched off, as are those for truncation.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Encoding, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as Backend
+
+from kd_scratch.files import UserError, read_json, read_text, sha256, write_json, write_text
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Tokenizer:
+    """Text (or pairs of texts) to token ids, with [CLS] and [SEP] in place."""
+
+    def __init__(self, backend: Backend, lowercase: bool, place: str = "tokenizer"):
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.lowercase = lowercase
+        for token in SPECIAL[:4]:
+            if backend.token_to_id(token) is None:
+                raise UserError(f"{place}: the vocabulary has no {token}; only BERT's WordPiece tokenizers are supported")
+        self.pad_id: int = backend.token_to_id("[PAD]")
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides which ids a text gets."""
+        return sha256(self.backend.to_str())
+
+    def encode(
+        self, texts: list[str], pairs: list[str] | None = None, max_length: int | None = None, offsets: bool = False
+    ) -> list[Encoding]:
+        """Encode each text, or each (text, pair); cut to max_length pieces, from the longer one first.
+
+        Each Encoding has .ids, .type_ids (0 for text, 1 for pair) and, with offsets=True, .offsets: start and end of
+        each piece as code points of the original text.
+        """
+        if max_length is None:
+            self.backend.no_truncation()
+        else:
+            self.backend.enable_truncation(max_length, strategy="longest_first")
+        inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        encode_batch = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
+        encodings = encode_batch(inputs)
+        self.backend.no_truncation()
+        return encodings
+
+    def save(self, directory: str | Path, max_positions: int = 512) -> None:
+        """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too."""
+        directory = Path(directory)
+        write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
+        vocab = self.backend.get_vocab(with_added_tokens=True)
+        write_text(directory / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.get)))
+        special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+        write_json(
+            directory / "tokenizer_config.json",
+            {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lowercase, "model_max_length": max_positions}
+            | special,
+        )
+
+
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer of a model directory: from tokenizer.json, else from vocab.txt. UserError where there is neither."""
+    directory = Path(directory)
+    path = directory / "tokenizer.json"
+    if path.is_file():
+        text = read_text(path)
+        try:
+            backend = Backend.from_str(text)
+        except Exception as error:  # the package raises bare Exception for whatever is wrong with the file
+            raise UserError(f"{path}: is no tokenizer that the tokenizers package can read: {error}") from None
+        if not isinstance(backend.model, models.WordPiece):
+            raise UserError(f"{path}: is a {type(backend.model).__name__} tokenizer; only WordPiece is supported")
+        return Tokenizer(backend, bool(getattr(backend.normalizer, "lowercase", True)), str(path))
+    if (directory / "vocab.txt").is_file():
+        return _from_vocab(directory)
+    raise UserError(f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from")
+
+
+def _from_vocab(directory: Path) -> Tokenizer:
+    path = directory / "vocab.txt"
+    tokens = [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        line = next(i for i, token in enumerate(tokens) if vocab[token] != i) + 1
+        raise UserError(f"{path}: line {line}: {tokens[line - 1]!r} stands in the vocabulary twice")
+    lowercase = None
+    if (directory / "tokenizer_config.json").is_file():
+        settings = read_json(directory / "tokenizer_config.json")
+        lowercase = settings.get("do_lower_case") if isinstance(settings, dict) else None
+    if lowercase is None:  # an uncased vocabulary has no capitals outside its special tokens
+        lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
+    if "[UNK]" not in vocab:
+        raise UserError(f"{path}: the vocabulary has no [UNK]; only BERT's WordPiece tokenizers are supported")
+    return Tokenizer(_backend(vocab, bool(lowercase), str(path)), bool(lowercase), str(path))
+
+
+def _backend(vocab: dict[str, int], lowercase: bool, place: str) -> Backend:
+    """BERT's tokenizer around a vocabulary: clean, split at spaces and punctuation, longest piece first."""
+    backend = Backend(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    for token in ("[SEP]", "[CLS]"):
+        if token not in vocab:
+            raise UserError(f"{place}: the vocabulary has no {token}; only BERT's WordPiece tokenizers are supported")
+    backend.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
+    backend.add_special_tokens([token for token in SPECIAL if token in vocab])
+    return backend
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:
+    """A WordPiece vocabulary of at most vocab_size pieces, learned from texts."""
+    backend = Backend(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    texts = list(texts)
+    characters = sorted({c for text in texts for c in backend.normalizer.normalize_str(text) if not c.isspace()})
+    # The package numbers "##x" pieces in the order of a randomised hash table and breaks ties by number, so each run
+    # would learn another vocabulary. Listed beforehand they have fixed numbers.
+    first = [*SPECIAL, *(f"##{c}" for c in characters)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    return Tokenizer(_backend(backend.get_vocab(), lowercase, "training"), lowercase)
