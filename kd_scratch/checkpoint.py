@@ -117,6 +117,12 @@ def load_weights(directory: Path) -> dict[str, Tensor]:
     raise UserError(f"{directory}: has no {WEIGHTS}")
 
 
+def weight_files(directory: Path) -> list[Path]:
+    """The files that hold a model's weights."""
+    single = directory / WEIGHTS
+    return [single] if single.is_file() else sorted(directory.glob("model-*.safetensors"))
+
+
 def _load_shards(directory: Path) -> dict[str, Tensor]:
     index = read_json(directory / INDEX)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None

@@ -122,8 +122,9 @@ class TrainConfig:
 class DataConfig:
     """How data files are read."""
 
-    limit: str = setting("", "use only the first N rows, or N%% of them")
+    limit: str = setting("", "use only N examples, or N%% of them, drawn at random (the same ones in every run)")
     oos: bool = setting(False, "clinc: out-of-scope is a class of its own, learned from the oos split")
+    oos_threshold: float = setting(0.0, "clinc: texts whose best label is less probable than this are out of scope")
     text_column: str = setting("text", "csv: name of the column that holds the text")
     label_column: str = setting("label", "csv: name of the column that holds the label")
 

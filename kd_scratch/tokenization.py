@@ -16,17 +16,23 @@ from kd_scratch.files import UserError, read_json, read_text, sha256, write_json
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+def require_special(vocab: dict[str, int], place: str) -> None:
+    """UserError where a vocabulary lacks the tokens without which BERT's inputs cannot be made."""
+    for token in SPECIAL[:4]:
+        if token not in vocab:
+            raise UserError(f"{place}: the vocabulary has no {token}; only BERT's WordPiece tokenizers are supported")
+
+
 class Tokenizer:
     """Text (or pairs of texts) to token ids, with [CLS] and [SEP] in place."""
 
-    def __init__(self, backend: Backend, lowercase: bool, place: str = "tokenizer"):
+    def __init__(self, backend: Backend, lowercase: bool, place: str = "tokenizer", max_length: int | None = None):
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
         self.lowercase = lowercase
-        for token in SPECIAL[:4]:
-            if backend.token_to_id(token) is None:
-                raise UserError(f"{place}: the vocabulary has no {token}; only BERT's WordPiece tokenizers are supported")
+        self.max_length = max_length  # pieces per input that the model was made for; None: whatever its positions hold
+        require_special(backend.get_vocab(), place)
         self.pad_id: int = backend.token_to_id("[PAD]")
 
     @property
@@ -42,7 +48,7 @@ class Tokenizer:
     def encode(
         self, texts: list[str], pairs: list[str] | None = None, max_length: int | None = None, offsets: bool = False
     ) -> list[Encoding]:
-        """Encode each text, or each (text, pair); cut to max_length pieces, from the longer one first.
+        """Encode each text, or each (text, pair); cut to max_length pieces (None: not at all), the longer one first.
 
         Each Encoding has .ids, .type_ids (0 for text, 1 for pair) and, with offsets=True, .offsets: start and end of
         each piece as code points of the original text.
@@ -57,7 +63,7 @@ class Tokenizer:
         self.backend.no_truncation()
         return encodings
 
-    def save(self, directory: str | Path, max_positions: int = 512) -> None:
+    def save(self, directory: str | Path, max_length: int) -> None:
         """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too."""
         directory = Path(directory)
         write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
@@ -66,7 +72,7 @@ class Tokenizer:
         special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
         write_json(
             directory / "tokenizer_config.json",
-            {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lowercase, "model_max_length": max_positions}
+            {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lowercase, "model_max_length": max_length}
             | special,
         )
 
@@ -74,6 +80,14 @@ class Tokenizer:
 def load_tokenizer(directory: str | Path) -> Tokenizer:
     """The tokenizer of a model directory: from tokenizer.json, else from vocab.txt. UserError where there is neither."""
     directory = Path(directory)
+    settings = {}
+    if (directory / "tokenizer_config.json").is_file():
+        settings = read_json(directory / "tokenizer_config.json")
+        if not isinstance(settings, dict):
+            raise UserError(f"{directory / 'tokenizer_config.json'}: holds no JSON object")
+    max_length = settings.get("model_max_length")
+    if type(max_length) is not int or not 2 < max_length < 1_000_000:  # transformers writes 10^30 for "no limit"
+        max_length = None
     path = directory / "tokenizer.json"
     if path.is_file():
         text = read_text(path)
@@ -83,39 +97,34 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
             raise UserError(f"{path}: is no tokenizer that the tokenizers package can read: {error}") from None
         if not isinstance(backend.model, models.WordPiece):
             raise UserError(f"{path}: is a {type(backend.model).__name__} tokenizer; only WordPiece is supported")
-        return Tokenizer(backend, bool(getattr(backend.normalizer, "lowercase", True)), str(path))
-    if (directory / "vocab.txt").is_file():
-        return _from_vocab(directory)
-    raise UserError(f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from")
+        lowercase = bool(getattr(backend.normalizer, "lowercase", True))
+    elif (directory / "vocab.txt").is_file():
+        path = directory / "vocab.txt"
+        backend, lowercase = _from_vocab(path, settings.get("do_lower_case"))
+    else:
+        raise UserError(f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from")
+    return Tokenizer(backend, lowercase, str(path), max_length)
 
 
-def _from_vocab(directory: Path) -> Tokenizer:
-    path = directory / "vocab.txt"
+def _from_vocab(path: Path, lowercase: bool | None) -> tuple[Backend, bool]:
+    """BERT's tokenizer around a file of one piece per line, and whether it lowercases (None: see the vocabulary)."""
     tokens = [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         line = next(i for i, token in enumerate(tokens) if vocab[token] != i) + 1
         raise UserError(f"{path}: line {line}: {tokens[line - 1]!r} stands in the vocabulary twice")
-    lowercase = None
-    if (directory / "tokenizer_config.json").is_file():
-        settings = read_json(directory / "tokenizer_config.json")
-        lowercase = settings.get("do_lower_case") if isinstance(settings, dict) else None
     if lowercase is None:  # an uncased vocabulary has no capitals outside its special tokens
         lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
-    if "[UNK]" not in vocab:
-        raise UserError(f"{path}: the vocabulary has no [UNK]; only BERT's WordPiece tokenizers are supported")
-    return Tokenizer(_backend(vocab, bool(lowercase), str(path)), bool(lowercase), str(path))
+    return _backend(vocab, bool(lowercase), str(path)), bool(lowercase)
 
 
 def _backend(vocab: dict[str, int], lowercase: bool, place: str) -> Backend:
     """BERT's tokenizer around a vocabulary: clean, split at spaces and punctuation, longest piece first."""
+    require_special(vocab, place)
     backend = Backend(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    for token in ("[SEP]", "[CLS]"):
-        if token not in vocab:
-            raise UserError(f"{place}: the vocabulary has no {token}; only BERT's WordPiece tokenizers are supported")
     backend.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
     backend.add_special_tokens([token for token in SPECIAL if token in vocab])
     return backend

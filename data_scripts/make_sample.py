@@ -1,0 +1,417 @@
+"""Write small, generated English data sets in the file formats of the real ones: for demos and tests without a network.
+
+    python data_scripts/make_sample.py agnews --output data     # data/ag_news_csv/{train,dev,test}.csv, classes.txt
+    python data_scripts/make_sample.py clinc --output data      # data/clinc150/data_full.json
+
+Every sentence comes from the small grammars below; all names are put together from syllables. The same seed gives the
+same bytes. No text occurs twice, in one split or across splits.
+
+agnews: news items of 23 words on average, four equally frequent topics. What makes them hard, as real news is hard:
+  - verbs are shared between topics, only their objects decide ("wins the race for president / to buy / for the cup");
+  - people and names of any topic do anything ("the striker loses 12 million on a property bet" is Business);
+  - nearly half of the rows have a side story from another topic: the topic is that of the main clause, and only the
+    word order tells which that is ("While A, B" and "B while A" mean the same, "A while B" does not);
+  - 15% of the stories lie between two topics and carry the likelier of the two labels in only 60% of cases, so no
+    model can be right on more than about 94% of the test rows;
+  - in train.csv, 5% of the labels are shuffled among themselves; 1% of the words have a typo.
+  Expected counts with --rows 6000: train 6,000 (1,500 a class), dev 600 (150), test 2,000 (500).
+
+clinc: short requests with 25 intents, some of them close neighbours, and out-of-scope requests labelled "oos".
+  Expected counts with --rows 1500: train 1,500 (60 an intent), val 300 (12), test 450 (18), oos 60 / 60 / 120.
+"""
+
+import argparse
+import csv
+import io
+import re
+import sys
+from pathlib import Path
+from random import Random
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout that is not installed
+
+from kd_scratch.files import UserError, make_folder, write_json, write_text  # noqa: E402
+
+TOPICS = ("World", "Sports", "Business", "Sci/Tech")
+BETWEEN = 0.16  # share of the stories that lie between two topics
+LEAN = 0.65  # how often such a story carries the likelier of its two labels
+SIDE_STORY = 0.4  # share of rows with a clause from another topic
+SHUFFLED = 0.05  # share of the training rows whose labels are shuffled among themselves
+TYPO, NEWLINE, MARKUP, NO_TITLE = 0.01, 0.08, 0.06, 0.02  # a word; a row; a row; a row
+
+# One symbol a line, "symbol: alternative | alternative"; {symbol} stands for a random alternative of that symbol.
+# X.who does X.does is a clear story of topic X, X.news a short name of one, and X.between a story that leans to X but
+# may as well be filed under the next topic.
+NEWS = """
+head: Tor | Bel | Kas | Mor | Ven | Dal | Lun | Sor | Pel | Arn | Nim | Gal | Hos | Rik | Tam | Ult | Vosk | Zer | Quin
+    | Ost
+tail: via | mora | stan | dorf | enia | land | quay | haven | wick | gate | burg | una | ello | mark | field | ria
+place: {head}{tail}
+name: {head}{tail} | {head}{tail} | the {head}{tail} {group}
+group: group | board | team | union | side | club | house | fund
+n: two | three | five | six | eight | nine | 12 | 14 | 16 | 20 | 25 | 30 | 40 | 45 | 60 | 75 | 90
+nth: second | third | fourth | fifth | seventh
+day: Monday | Tuesday | Wednesday | Thursday | Friday | Saturday | Sunday
+start: starts | begins | opens | resumes | joins
+win: wins | takes | leads | enters | drops out of
+fall: falls | slides | slips | drops
+rise: rises | climbs | jumps | moves up
+stop: halts | suspends | delays | calls off | puts off
+back: backs | supports | defends | welcomes | rejects
+blame: blames | points to | cites | plays down
+who: {World.who} | {Sports.who} | {Business.who} | {Sci/Tech.who}
+
+World.who: the prime minister | the foreign minister | a rebel leader | the envoy | the president | a village elder
+    | the opposition | the border guard | a UN official | the army chief
+World.does: {start} peace talks with {who} in {place} | {fall} {n} points in an opinion poll in {place}
+    | {win} the race for president of {place} | {stop} the aid convoy to {place}
+    | {back} a draft treaty on the {place} border | {blame} rebels for the attack on a barracks in {place}
+    | {rise} in the polls on the eve of the {place} vote | loses {n} soldiers in a strike near {place}
+    | draws crowds to a {nth} day of protest in {place} | signs a truce with {name} after {n} weeks of shelling
+    | calls an early election in {place} | frees {n} hostages in exchange for safe passage
+    | {back} the record of the {place} army | faces trial for war crimes in {place}
+    | leads a rally against martial law in {place} | cuts off food to {n} camps near {place}
+    | sends a {nth} patrol into the {place} hills | makes a late appeal to spare a prisoner in {place}
+    | launches a raid on smugglers near {place} | breaks off ties with {place} over the killing of {n} pilgrims
+    | holds the bridge at {place} against militia fire
+World.news: peace talks | border vote | hostage trial | election race | truce deal | army strike | aid convoy | raid
+World.between: pledges {n} million for nuclear research in {place} | shuts down the internet in {place}
+    | flies a spy satellite over {place} | signs a climate accord with {name} | bans gene research in {place}
+    | loses contact with a military drone near {place} | accuses {place} of breaking into ministry computers
+
+Sports.who: the striker | the coach | the goalkeeper | the champion | a rookie pitcher | the captain | the home side
+    | a marathon runner | the visiting team | the referee
+Sports.does: {start} the season against {name} in {place} | {fall} {n} points behind {name} in the league
+    | {win} the race for the {place} cup | {stop} contract talks with the {nth} choice keeper
+    | {back} a draft pick from {place} | {blame} the referee for the defeat in {place}
+    | {rise} to {nth} in the table on the eve of the {place} derby | loses {n} players to injury before the {place} tie
+    | draws with {name} in the {nth} round | signs a winger from {name} after {n} weeks on trial
+    | calls up {n} uncapped players | exchanges shirts with {who} after a fierce final
+    | {back} the unbeaten record of {name} | faces a ban for doping in {place}
+    | leads a rally in the {nth} set to beat {name} | cuts {n} strokes off the course record in {place}
+    | sends the {nth} penalty over the bar | makes a late tackle and sees red in {place}
+    | launches a winning shot from {n} yards | breaks the {place} sprint record by {n} hundredths
+    | holds {name} to a draw in extra time
+Sports.news: cup talks | derby | doping trial | title race | transfer deal | late strike | league table | draft
+Sports.between: boycotts the games in {place} | cancels a tour of {place} over security fears
+    | meets ministers about the stadium riot in {place} | is held by police before the {place} match
+    | carries the flag of {place} at a banned tournament | gives up the captaincy to run for parliament in {place}
+    | asks {place} to let {n} exiled athletes come home
+
+Business.who: the insurer | the chief executive | a retail chain | the central bank | the airline | an oil trader
+    | the brewer | the investor | the chairman | a steel maker
+Business.does: {start} merger talks with {who} in {place} | {fall} {n} percent on the {place} exchange
+    | {win} the race to buy {name} | {stop} the sale of a factory in {place}
+    | {back} a draft budget for the {place} branch | {blame} fuel costs for the loss in {place}
+    | {rise} in early trade on the eve of the {place} results | loses {n} million on a property bet in {place}
+    | draws {n} bids for a stake in {name} | signs a supply contract with {name} after {n} weeks of haggling
+    | calls in auditors in {place} | cuts {n} jobs in exchange for a loan | {back} the profit record of {name}
+    | faces a fine for fixing prices in {place} | leads a rally in bank shares in {place}
+    | cuts the dividend for the {nth} quarter | sends a {nth} profit warning to shareholders
+    | makes a late offer for the debt of {name} | launches a bond sale worth {n} million
+    | breaks even after {n} years of losses | holds interest rates steady despite the {place} slump
+Business.news: merger talks | share sale | pay trial | price race | takeover deal | pay strike | profit table | budget
+Business.between: buys the stadium in {place} from {name} | sells a stake in the {place} football club
+    | signs a shirt sponsor deal with {name} | bids {n} million for television rights to the {place} league
+    | puts up ticket prices at the {place} racetrack | loses {n} million on a golf resort in {place}
+    | names a former player to the board in {place}
+
+Sci/Tech.who: the chip designer | the astronomer | a software firm | the space agency | the laboratory | a biologist
+    | the phone maker | the search engine | a team of engineers | the observatory
+Sci/Tech.does: {start} tests of a quantum chip with {who} in {place}
+    | {fall} {n} degrees short of the fusion record in {place}
+    | {win} the race to map the genome of a moth from {place} | {stop} the launch of a probe from {place}
+    | {back} a draft standard for wireless networks | {blame} a worm for the attack on servers in {place}
+    | {rise} into orbit on the eve of the {place} eclipse | loses {n} hours of data in a system crash near {place}
+    | draws power from a {nth} reactor in {place} | signs up {n} volunteers for a vaccine trial in {place}
+    | calls back a faulty browser update | finds {n} fossils in a cave near {place}
+    | {back} a theory on the age of {n} stars | faces a flaw in the code of a game console
+    | leads a study of coral bleaching off {place} | cuts the memory use of a program by {n} percent
+    | sends a {nth} rover to the crater | makes a late fix to an encryption key | launches a handset with {n} sensors
+    | breaks a cipher that stood for {n} years | holds an asteroid sample from {place} up to the light
+Sci/Tech.news: chip talks | gene map | vaccine trial | space race | software deal | meteor strike | worm attack | probe
+Sci/Tech.between: delays sales of a handset in {place} | licenses a drug patent to {name}
+    | buys a start-up that makes search software in {place} | puts a chip plant in {place} on hold
+    | cuts the price of a games console in {place} | sues {name} over a touch screen patent
+    | spends {n} million on data centres in {place}
+
+title: {name}: what we know | {day} briefing from {place} | {name} in the spotlight | Questions for {who}
+    | {place} waits | A long week in {place} | {name} under pressure | Eyes on {place} | Late move by {name}
+    | {who} speaks out
+closing: a spokesman says on {day} | according to a report seen in {place} | a surprise to {who} and to {name}
+    | as expected since {day} | to the relief of {who} | {n} days earlier than planned | witnesses in {place} say
+    | a step that {who} calls overdue | despite doubts voiced by {who} | for the {nth} time in {n} months
+"""
+
+# Which story is the main one shows in the conjunction and the word order, never in the words of the stories.
+FRAMES = (
+    "{main} while {side}",
+    "{main} just before {side}",
+    "{main} a day after {side}",
+    "although {side}, {main}",
+    "even as {side}, {main}",
+)
+
+INTENTS = """
+alarm: {do} set an alarm for {time} | {do} wake me up at {time} {day} | make sure i'm up by {time} {day}
+    | i have to get up at {time} so set something | {do} set something for {time} | what time is my alarm {day}
+timer: {do} set a timer for {n} minutes | {do} count down {n} minutes for the {food}
+    | let me know when {n} minutes are over | how long is left on my {food} timer
+    | {do} start the clock for {n} minutes | {do} set something for {n} minutes
+reminder: {do} remind me to {chore} {day} | don't let me forget to {chore} at {time} | {do} set a reminder for {time}
+    | i have to {chore} {day} so give me a nudge | {do} set something for {time}
+    | what did i ask you to remind me of {day}
+calendar: what is on my calendar {day} | {do} put the meeting at {time} on my calendar | am i free {day} at {time}
+    | {do} move my {time} meeting to {day} | do i have anything {day} | how many meetings are there {day}
+weather: will it rain in {city} {day} | what's it like outside in {city} | how cold will {city} be {day}
+    | do i need an umbrella {day} in {city} | {do} give me the forecast for {day} | is {city} any good {day}
+play_music: {do} play some {music} | i feel like hearing {music} {day} | {do} put on {music} for the {food} party
+    | let me hear that {music} song again | {do} start my {music} playlist | i'm in the mood for {music}
+next_song: {do} skip this {music} song | i don't like this {music} so play another one
+    | {do} go on to the next {music} track | next {music} track | not this {music} song again
+    | {do} change the song to other {music}
+balance: how much is in my {account} account | what's left in {account} {day} | {do} tell me my {account} balance
+    | do i have {money} in {account} | how much can i still spend from {account} | {do} check on my {account} account
+transactions: what did i spend on {food} {day} | {do} list what i bought {day} | {do} check on my {account} account
+    | who took {money} from my {account} account | where did the {money} in {account} go
+    | show the last {n} {account} entries
+transfer: {do} move {money} from {account} to my other account | {do} send {money} to my {kin}
+    | my {kin} needs {money} {day} | i owe my {kin} {money} so send it | {do} put {money} into {account}
+    | {do} pay {money} {day}
+pay_bill: {do} pay my {bill} bill {day} | {do} pay {money} {day} | i want the {bill} bill settled from {account}
+    | take the {bill} money out of {account} | {do} take care of the {bill} bill {day}
+    | get the {bill} paid before {day}
+bill_due: when is my {bill} bill due | how long do i have for the {bill} bill | is the {bill} bill late
+    | is {bill} due {day} | what day does the {bill} money go out | {do} look up the deadline for {bill}
+    | do i have to pay {bill} {day}
+freeze_account: {do} freeze my {account} account | stop everything going out of {account}
+    | nobody should get at my {account} | {do} lock {account} until {day} | put a hold on {account} {day}
+    | i lost my {account} card in {city} so block it
+lost_card: i lost my {account} card in {city} | my {account} card is gone since {day}
+    | i can't find the card for {account} | somebody stole my {account} card | {do} report my {account} card as missing
+    | i left my card in {city} {day}
+exchange_rate: what's {money} worth in {city} | how far does {money} go in {city} money
+    | what is today's rate for {city} money | how much foreign money do i get for {money}
+    | {do} look up the rate for {city} | {do} convert {money} for {city}
+book_flight: {do} book a flight to {city} {day} | i need to fly from {city} to {city}
+    | {do} find me a seat to {city} {day} | get me on the {time} plane to {city} | {do} get me to {city} by {day}
+    | {do} book me something in {city}
+flight_status: is the {time} flight to {city} on time | when does my plane to {city} land
+    | has the flight from {city} left | how late is the {city} flight {day} | {do} check on my flight to {city}
+    | when will my {kin} land in {city}
+book_hotel: {do} book a room in {city} {day} | i need somewhere to sleep in {city}
+    | {do} find a hotel in {city} for {n} nights | where can we stay in {city} {day}
+    | get a place with {n} beds in {city} | {do} book me something in {city}
+directions: how do i get to {city} | {do} show me the way to {city} | which road goes to {city}
+    | {do} get me to {city} by {day} | how do i drive to my {kin} from {city}
+    | what's the shortest way from {city} to {city} | where do i turn for {city}
+traffic: how is the road to {city} {day} | are there jams near {city} | how long is the drive to {city} at {time}
+    | is it busy on the way to {city} | will i be stuck going to {city} {day} | is {city} any good {day}
+book_table: {do} book a table for {n} {day} | {do} get us a {food} place at {time}
+    | can we eat {food} in {city} at {time} | {n} of us want {food} {day} | i want a table in {city} {day}
+    | {do} book me something in {city}
+cancel_table: {do} cancel my table for {n} {day} | we can't come to dinner {day}
+    | {do} give up our table at {time} in {city} | we no longer need the table for {n}
+    | {do} call off dinner with my {kin} {day} | no {food} {day} so drop the table
+recipe: how do i make {food} | what goes into {food} for {n} | {do} find me a recipe for {food}
+    | how long do i cook {food} | my {kin} wants {food} so how do i cook it | teach me to make {food}
+    | what can i make with {food} {day}
+calories: how many calories are in {food} | is {food} with {food} fattening | how heavy is {n} helpings of {food}
+    | can i eat {food} on my diet {day} | what does {food} do to my calorie count | how much sugar is in {food}
+shopping_list: {do} put {food} on my shopping list | we are out of {food} | is {food} on the list for {day}
+    | i need {food} and {food} from the shop | {do} take {food} off the list | what can i make with {food} {day}
+"""
+REQUEST_WORDS = """
+oos: who invented {food} | why do people in {city} like {food} | how tall is the tallest house in {city}
+    | is {music} older than {music} | how do i teach my {kin} to swim | what does a banker in {city} earn
+    | {do} write a poem about {food} | who won the race in {city} {day} | how do planes stay up
+    | what is the best school in {city} | why is {city} called that | how many strings does a {music} band need
+    | {do} turn my {bill} report into a chart | should my {kin} learn to sing {music} | how old is the bank in {city}
+    | {do} find the owner of the {food} place | do cats eat {food} | how do clocks keep {time} right
+    | what do {n} stars on a flag mean | can my {kin} vote {day} | how was {food} kept cold {n} centuries ago
+    | {do} order new shoes for my {kin} | how do i fix a {bill} leak | {do} compare {food} farms in {city}
+do: | | please | can you | could you | would you | i want you to | i need you to | hey | go ahead and | you should
+end: | | | | please | thanks | if you can | quickly
+time: five | six | seven | eight | nine | ten | noon | half past six | quarter to eight | 6 30 | 7 15 | midnight
+n: two | three | four | five | six | eight | ten | twelve | fifteen
+day: today | tomorrow | tonight | on monday | on tuesday | on wednesday | on thursday | on friday | this weekend
+    | next week
+city: {head}{tail}
+head: tor | bel | kas | mor | ven | dal | lun | sor | pel | arn | nim | gal
+tail: via | mora | dorf | enia | quay | haven | wick | gate | burg | una
+chore: call my {kin} | water the plants | buy {food} | take out the trash | pay the {bill} bill | feed the cat
+    | book a table
+kin: sister | brother | mother | father | aunt | neighbor | boss | roommate
+food: rice | lentil soup | pancakes | pizza | noodles | apple pie | bean stew | fish | curry | potato salad | cheese
+    | tacos
+music: jazz | folk | rock | opera | blues | techno | country | choir | reggae | piano
+account: checking | savings | joint | travel | business | holiday
+bill: water | phone | gas | power | internet | heating | cable | rent
+money: {n} dollars | {n} hundred dollars | {n} thousand dollars | 40 dollars | 75 dollars | 120 dollars
+"""
+
+
+def parse(grammar: str) -> dict[str, list[str]]:
+    """Symbol -> its alternatives. A line that starts with a space goes on where the line before stopped."""
+    rules = {}
+    for line in re.sub(r"\n +", " ", grammar).split("\n"):
+        symbol, _, choices = line.partition(":")
+        rules[symbol] = [choice.strip() for choice in choices.split("|")]
+    return rules
+
+
+def expand(rules: dict[str, list[str]], template: str, rng: Random) -> str:
+    """The template with every {symbol} replaced by a random alternative, and those in it likewise."""
+    return re.sub(r"\{([\w/.]+)\}", lambda found: expand(rules, rng.choice(rules[found[1]]), rng), template)
+
+
+def with_typos(text: str, rng: Random) -> str:
+    """Swap two inner letters in a few of the words."""
+    words = text.split(" ")
+    for i, word in enumerate(words):
+        if len(word) > 4 and rng.random() < TYPO:
+            at = rng.randrange(1, len(word) - 2)
+            words[i] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    return " ".join(words)
+
+
+def shuffle_some_labels(labels: list, rng: Random) -> list:
+    """Labels with a share of them permuted: noise that leaves the number of rows per class as it was."""
+    chosen = rng.sample(range(len(labels)), round(SHUFFLED * len(labels)))
+    taken_from = rng.sample(chosen, len(chosen))
+    noisy = list(labels)
+    for here, there in zip(chosen, taken_from, strict=True):
+        noisy[here] = labels[there]
+    return noisy
+
+
+def news_item(rules: dict[str, list[str]], topic: str, rng: Random) -> tuple[str, str]:
+    """(title, description) of one story; `topic` is its label."""
+    k = TOPICS.index(topic)
+    unrelated = [other for other in TOPICS if other != topic]
+    who, does = rng.choice(["{name}", f"{{{topic}.who}}", "{who}"]), f"{{{topic}.does}}"
+    headline = rng.choice([topic, rng.choice(TOPICS), None, None])
+    if rng.random() < BETWEEN:  # this topic is the one the story leans to, or the one after that
+        leans_to, next_topic = (k, (k + 1) % 4) if rng.random() < LEAN else ((k - 1) % 4, k)
+        unrelated = [other for j, other in enumerate(TOPICS) if j not in (leans_to, next_topic)]
+        who, does, headline = "{who}", f"{{{TOPICS[leans_to]}.between}}", None
+    main = f"{who} {does}"
+    if rng.random() < SIDE_STORY:
+        side = rng.choice(unrelated)
+        who = rng.choice(["{name}", f"{{{side}.who}}", "{who}"])
+        text = rng.choice(FRAMES).replace("{main}", main).replace("{side}", f"{who} {{{side}.does}}")
+    else:
+        text = f"{main}, {{closing}}"
+    title = f"{{{headline}.news}} in {{place}}" if headline else "{title}"
+    title, text = (with_typos(expand(rules, template, rng), rng) for template in (title, text))
+    return title[0].upper() + title[1:], text[0].upper() + text[1:] + "."
+
+
+def as_scraped(title: str, text: str, rng: Random) -> tuple[str, str]:
+    """What the real files carry from the web: HTML leftovers, a bare backslash for a newline, missing titles."""
+    words = text.split(" ")
+    at = rng.randrange(1, len(words) - 2)
+    if rng.random() < MARKUP:
+        form = rng.choice([" quot;{} quot;", "&lt;b&gt;{}&lt;/b&gt;", '"{}"', "{} #39;s", " #36;{}"])
+        words[at] = form.format(words[at])
+    glue = "\\" if rng.random() < NEWLINE else " "
+    return "" if rng.random() < NO_TITLE else title, " ".join(words[:at]) + glue + " ".join(words[at:])
+
+
+def request(rules: dict[str, list[str]], intent: str, rng: Random) -> str:
+    """One short request in lower case, as people type them."""
+    return " ".join(with_typos(expand(rules, f"{{{intent}}} {{end}}", rng), rng).split())
+
+
+def fresh(make, seen: set[str]):
+    """The first thing from make() whose text is not yet in `seen`; adds it there. UserError where none turns up."""
+    for _ in range(1000):
+        made = make()
+        key = re.sub(r"\W", "", str(made)).lower()
+        if key not in seen:
+            seen.add(key)
+            return made
+    raise UserError("--rows: the grammar has no more new sentences to give; ask for fewer rows")
+
+
+def report(path: Path, labels: list[str], texts: list[str]) -> None:
+    """Print what was written: rows, rows per class, words per row."""
+    words = [len(text.split()) for text in texts]
+    per_class = ", ".join(f"{label} {labels.count(label):,}" for label in sorted(set(labels)))
+    print(f"{path}: {len(texts):,} rows of {min(words)}-{max(words)} words, mean {sum(words) / len(words):.1f}")
+    print(f"    {per_class}")
+
+
+def make_agnews(folder: str | Path, rows: int = 6000, seed: int = 0) -> None:
+    """Write folder/ag_news_csv/{train.csv, dev.csv, test.csv, classes.txt}, in AG News' format.
+
+    rows: of train.csv; dev.csv gets a tenth of that, test.csv a third. Every class gets the same number of rows in each
+    (up to one). A row is "class","title","description" with class 1 to 4, all quoted, no header. UserError for rows < 40.
+    """
+    if rows < 40:
+        raise UserError(f"--rows {rows}: too few; give at least 40 (each class needs rows in each split)")
+    folder, rng, rules = make_folder(Path(folder) / "ag_news_csv"), Random(f"agnews {seed}"), parse(NEWS)
+    seen: set[str] = set()
+    for split, count in (("train", rows), ("dev", rows // 10), ("test", rows // 3)):
+        topics = [TOPICS[i % len(TOPICS)] for i in range(count)]
+        rng.shuffle(topics)
+        items = [fresh(lambda topic=topic: news_item(rules, topic, rng), seen) for topic in topics]
+        items = [as_scraped(title, text, rng) for title, text in items]
+        if split == "train":
+            topics = shuffle_some_labels(topics, rng)
+        file = io.StringIO()
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerows((TOPICS.index(topic) + 1, *item) for topic, item in zip(topics, items, strict=True))
+        write_text(folder / f"{split}.csv", file.getvalue())
+        report(folder / f"{split}.csv", topics, [" ".join(item) for item in items])
+    write_text(folder / "classes.txt", "".join(f"{topic}\n" for topic in TOPICS))
+
+
+def make_clinc(folder: str | Path, rows: int = 1500, seed: int = 0) -> None:
+    """Write folder/clinc150/data_full.json, in CLINC150's format: six splits of [text, intent] pairs.
+
+    rows: of "train", spread evenly over the intents; "val" gets a fifth and "test" three tenths of that per intent, and
+    the oos splits one, one and two times an intent's training rows. UserError where an intent would get less than 5.
+    """
+    rules = parse(INTENTS + REQUEST_WORDS)
+    intents = list(parse(INTENTS))
+    each = rows // len(intents)
+    if each < 5:
+        raise UserError(f"--rows {rows}: too few; give at least {5 * len(intents)} (5 for each of {len(intents)} intents)")
+    folder, rng = make_folder(Path(folder) / "clinc150"), Random(f"clinc {seed}")
+    seen: set[str] = set()
+    splits = {}
+    for split, labels in {
+        "train": intents * each, "val": intents * (each // 5), "test": intents * (each * 3 // 10),
+        "oos_train": ["oos"] * each, "oos_val": ["oos"] * each, "oos_test": ["oos"] * (2 * each),
+    }.items():  # fmt: skip
+        texts = [fresh(lambda label=label: request(rules, label, rng), seen) for label in labels]
+        if split == "train":
+            labels = shuffle_some_labels(labels, rng)
+        splits[split] = [[text, label] for text, label in zip(texts, labels, strict=True)]
+        report(folder / "data_full.json" / split, labels, texts)
+    write_json(folder / "data_full.json", splits)
+
+
+MAKERS = {"agnews": make_agnews, "clinc": make_clinc}  # name on the command line -> (folder, rows, seed) -> files
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns its exit status, 2 after a user's mistake."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=MAKERS, help="whose format to write")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write into; made where missing")
+    parser.add_argument("--rows", type=int, metavar="N", help="training rows (agnews: 6000, clinc: 1500)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    given = parser.parse_args(arguments)
+    sizes = {} if given.rows is None else {"rows": given.rows}
+    try:
+        MAKERS[given.data](given.output, seed=given.seed, **sizes)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""From token ids to batches: ragged storage, length buckets, padding, and the order of an epoch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORE = -100  # the label of a token that has none: no loss, no metric
+POOL = 64  # batches that are sorted by length together
+
+
+@dataclass
+class Features:
+    """N encoded inputs, stored end to end without padding (T tokens in all). Input i is tokens[starts[i]:starts[i+1]].
+
+    labels: sequence head N (class) · token head T (class or IGNORE) · span head N,2 (start and end position)
+    """
+
+    head: str  # sequence, token or span
+    ids: list[str]  # N names of examples, for messages and predictions
+    tokens: np.ndarray  # T int32
+    starts: np.ndarray  # N+1 int64
+    labels: np.ndarray
+    token_types: np.ndarray | None = None  # T uint8; None where all are 0
+    allowed: np.ndarray | None = None  # T bool: span head, positions an answer may start or end at
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per input, N."""
+        return np.diff(self.starts)
+
+
+@dataclass
+class Batch:
+    """B inputs, padded to the longest (S tokens). attention_mask is None where nothing is padded."""
+
+    indices: np.ndarray  # B: which inputs of the Features these are
+    input_ids: Tensor  # B,S int64
+    attention_mask: Tensor | None  # B,S bool, True at real tokens
+    token_type_ids: Tensor | None  # B,S int64
+    labels: Tensor  # sequence: B · token: B,S · span: B,2
+    allowed: Tensor | None  # B,S bool
+    tokens: int  # real ones, without padding
+
+    @property
+    def inputs(self) -> dict[str, Tensor | None]:
+        """What a model's forward takes."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "token_type_ids": self.token_type_ids,
+        }
+
+
+def pad(flat: np.ndarray, starts: np.ndarray, indices: np.ndarray, fill) -> np.ndarray:
+    """Rows `indices` of ragged storage as one rectangle: flat T,… -> B,S,… with `fill` behind each row's end."""
+    lengths = starts[indices + 1] - starts[indices]  # B
+    padded = np.full((len(indices), lengths.max(), *flat.shape[1:]), fill, dtype=flat.dtype)
+    for row, start, length in zip(padded, starts[indices], lengths, strict=True):
+        row[:length] = flat[start : start + length]
+    return padded
+
+
+def collate(features: Features, indices: np.ndarray, device: torch.device, pad_id: int = 0) -> Batch:
+    """The inputs `indices` as one padded batch on a device."""
+
+    def move(array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+    def ragged(flat: np.ndarray | None, fill) -> Tensor | None:
+        return None if flat is None else move(pad(flat, features.starts, indices, fill))
+
+    lengths = features.lengths[indices]
+    return Batch(
+        indices=indices,
+        input_ids=ragged(features.tokens, pad_id).long(),
+        attention_mask=move(np.arange(lengths.max()) < lengths[:, None]) if lengths.min() < lengths.max() else None,
+        token_type_ids=None if features.token_types is None else ragged(features.token_types, 0).long(),
+        labels=ragged(features.labels, IGNORE).long()
+        if features.head == "token"
+        else move(features.labels[indices]).long(),
+        allowed=ragged(features.allowed, False),
+        tokens=int(lengths.sum()),
+    )
+
+
+def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The batches of one epoch: every input once, in an order that depends on (seed, epoch) alone.
+
+    Inputs are shuffled and dealt into pools of POOL batches; each pool is sorted by length and cut into batches, and
+    the batches are shuffled. So batches hold inputs of like length (little padding) and yet differ in every epoch.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), POOL * batch_size):
+        pool = order[start : start + POOL * batch_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def length_sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Every input once, longest first: the least padding, and an out-of-memory error comes at once or never."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

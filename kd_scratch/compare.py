@@ -1,0 +1,103 @@
+"""Several models on one test file, side by side: size, speed, quality. `python -m kd_scratch compare`"""
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from kd_scratch.checkpoint import weight_files
+from kd_scratch.config import DataConfig, RunConfig, add_flags, given
+from kd_scratch.console import progress, table
+from kd_scratch.evaluate import Opened, add_data_arguments, evaluate, open_model, read_test
+from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json, write_text
+from kd_scratch.runtime import describe, start
+from kd_scratch.tasks import TASKS, Task
+
+TIMED, WARM_UP = 50, 5  # single texts per model whose latency is measured, after so many that are not
+
+
+def named_directory(text: str) -> tuple[str, str]:
+    """ "teacher=runs/teacher" -> ("teacher", "runs/teacher") """
+    name, equals, directory = text.partition("=")
+    if not (name and equals and directory):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR, for example teacher=runs/teacher")
+    return name, directory
+
+
+@torch.no_grad()
+def latencies(models: dict[str, Opened], texts: list[str], device: torch.device) -> dict[str, float]:
+    """Median milliseconds from text to logits, one text at a time.
+
+    The models take turns on each text, so that a machine whose speed drifts is equally unfair to all of them.
+    """
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for i, text in enumerate(progress(texts[: TIMED + WARM_UP], desc="latency", unit="text")):
+        for name, opened in models.items():
+            started = time.perf_counter()
+            ids = opened.tokenizer.encode([text], max_length=opened.max_length)[0].ids
+            opened.model(torch.tensor([ids], device=device)).logits.cpu()
+            if i >= WARM_UP or len(texts) <= WARM_UP:
+                times[name].append(1000 * (time.perf_counter() - started))
+    return {name: median(values) for name, values in times.items()}
+
+
+def compare(
+    models: dict[str, tuple[str, Opened]], task: Task, examples: list, data: DataConfig, device: torch.device
+) -> list[dict]:
+    """One row of figures per model. Agreement is with the first one: the share of decisions that are the same."""
+    rows, reference = [], None
+    speed = latencies({name: opened for name, (_, opened) in models.items()}, task.texts(examples), device)
+    for name, (directory, opened) in models.items():
+        metrics, logits = evaluate(opened, task, examples, data, device)
+        decisions = task.decide(logits, opened.model.config.labels, data)
+        reference = reference or decisions
+        rows.append({
+            "name": name,
+            "parameters": opened.model.num_parameters(),
+            "megabytes": sum(path.stat().st_size for path in weight_files(Path(directory))) / 1e6,
+            "latency_ms": speed[name],
+            **{column: metrics[column] for column in task.columns if column in metrics},
+            "agreement": float(np.mean([a == b for a, b in zip(decisions, reference, strict=True)])),
+        })  # fmt: skip
+    return rows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `compare`."""
+    add_data_arguments(parser)
+    parser.add_argument("--models", required=True, nargs="+", type=named_directory, metavar="NAME=DIR",
+                        help="the models; the first is the one that the others are compared with")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR",
+                        help="comparison.json, comparison.md and comparison.txt are written there")
+    for config in (DataConfig, RunConfig):
+        add_flags(parser, config)
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """`compare`: the table, as text, Markdown and JSON."""
+    task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
+    device = start(RunConfig(**given(arguments, RunConfig)))
+    if len(dict(arguments.models)) != len(arguments.models):
+        raise UserError("--models: a name is used twice")
+    examples = read_test(arguments, task, data)
+    models = {name: (directory, open_model(directory, task, arguments.max_length)) for name, directory in arguments.models}
+    for _, opened in models.values():
+        opened.model.to(device)
+    print(f"comparing {len(models)} models on {len(examples):,} examples of {arguments.data}, {device.type}, "
+          f"{torch.get_num_threads()} threads", flush=True)
+    rows = compare(models, task, examples, data, device)
+    header = ("model", "parameters", "MB", "ms/text", *list(rows[0])[4:])
+    cells = [list(row.values()) for row in rows]
+    machine = describe(device)
+    note = (f"agreement: same decision as {rows[0]['name']}; ms/text: median of single texts; MB: weights on disk; "
+            f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}")
+    print(table(header, cells) + "\n" + note)
+    folder = make_folder(arguments.output)
+    write_text(folder / "comparison.txt", table(header, cells) + "\n" + note + "\n")
+    write_text(folder / "comparison.md", table(header, cells, markdown=True) + "\n\n" + note + "\n")
+    write_json(folder / "comparison.json", {"task": task.name, "data": str(arguments.data),
+                                            "data sha256": sha256_of_file(arguments.data), "machine": machine,
+                                            "models": dict(arguments.models), "rows": rows})

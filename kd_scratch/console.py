@@ -1,0 +1,36 @@
+"""What a person sees in the terminal: plain tables and progress bars."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from tqdm import tqdm
+
+
+def progress(iterable: Iterable | None = None, **options) -> tqdm:
+    """A progress bar on stderr; in a log file (no terminal) it reports every half minute instead of constantly."""
+    patient = {} if sys.stderr.isatty() else {"mininterval": 30, "ncols": 80}
+    return tqdm(iterable, dynamic_ncols=sys.stderr.isatty(), **({"leave": False, "file": sys.stderr} | patient | options))
+
+
+def cell(value) -> str:
+    """One table cell: floats with four digits, thousands separated, a dash for what there is not."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence], markdown: bool = False) -> str:
+    """Rows as aligned text, or as a Markdown table. The first column is flush left, the others flush right."""
+    lines = [list(header)] + [[cell(value) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    aligned = [
+        [text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(line, widths, strict=True))]
+        for line in lines
+    ]
+    if markdown:
+        rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+        return "\n".join("| " + " | ".join(line) + " |" for line in [aligned[0], rule, *aligned[1:]])
+    rule = ["-" * width for width in widths]
+    return "\n".join("  ".join(line).rstrip() for line in [aligned[0], rule, *aligned[1:]])

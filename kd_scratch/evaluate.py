@@ -1,0 +1,94 @@
+"""A checkpoint and a data file in, metrics out. `python -m kd_scratch evaluate`"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kd_scratch.checkpoint import load_model
+from kd_scratch.config import DataConfig, RunConfig, add_flags, given
+from kd_scratch.console import table
+from kd_scratch.files import UserError, sha256_of_file, write_json
+from kd_scratch.inference import compute_logits
+from kd_scratch.model import Model
+from kd_scratch.prepare import check_fit, split_of
+from kd_scratch.runtime import describe, start
+from kd_scratch.tasks import TASKS, Task, limited
+from kd_scratch.tokenization import Tokenizer, load_tokenizer
+
+
+@dataclass
+class Opened:
+    """A model that is ready to be used, with its tokenizer and the input length it was made for."""
+
+    model: Model
+    tokenizer: Tokenizer
+    max_length: int
+
+
+def open_model(directory: str | Path, task: Task | None = None, max_length: int = 0) -> Opened:
+    """Load a model directory; with a task, UserError where the model has another head. max_length 0: the model's own."""
+    model = load_model(directory)
+    if task is not None and model.config.head != task.head:
+        raise UserError(f"{directory}: has a {model.config.head or 'pre-training'} head, {task.name} needs a {task.head} "
+                        "head; train it first")
+    tokenizer = load_tokenizer(directory)
+    max_length = max_length or min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
+    check_fit(model, tokenizer, max_length, str(directory))
+    return Opened(model, tokenizer, max_length)
+
+
+def read_test(arguments: argparse.Namespace, task: Task, data: DataConfig) -> list:
+    """The examples to evaluate on: --split of --data, "test" where a file has splits and none is named."""
+    split = split_of(task, arguments.split) or ("test" if task.splits else "")
+    return limited(task.read(arguments.data, split, data), data.limit)
+
+
+def evaluate(opened: Opened, task: Task, examples: list, data: DataConfig, device: torch.device) -> tuple[dict, np.ndarray]:
+    """The task's metrics on the examples, and the logits they come from."""
+    labels = opened.model.config.labels
+    features = task.featurize(examples, opened.tokenizer, labels, opened.max_length)
+    logits = compute_logits(opened.model.to(device), features, device)
+    return task.score(examples, logits, labels, data), logits
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that evaluate and compare share."""
+    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the file to evaluate on")
+    parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
+    parser.add_argument("--max-length", type=int, default=0, metavar="N",
+                        help="longest input in word pieces (default: what the model was trained with)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `evaluate`."""
+    add_data_arguments(parser)
+    parser.add_argument("--model", required=True, metavar="DIR")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the metrics there")
+    parser.add_argument("--predictions", type=Path, metavar="FILE.json", help="write what the model says of each example")
+    for config in (DataConfig, RunConfig):
+        add_flags(parser, config)
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """`evaluate`: metrics, a table per class and the surest mistakes."""
+    task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
+    device = start(RunConfig(**given(arguments, RunConfig)))
+    opened = open_model(arguments.model, task, arguments.max_length)
+    examples = read_test(arguments, task, data)
+    print(f"evaluating {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) on {len(examples):,} examples of "
+          f"{arguments.data}, {device.type}, {torch.get_num_threads()} threads", flush=True)
+    metrics, logits = evaluate(opened, task, examples, data, device)
+    labels = opened.model.config.labels
+    print(table(("metric", "value"), [(name, value) for name, value in metrics.items() if not isinstance(value, dict)]))
+    print("\n" + task.details(metrics))
+    print("\n" + task.mistakes(examples, logits, labels, data, 5))
+    if arguments.output:
+        about = {"task": task.name, "model": arguments.model, "data": str(arguments.data),
+                 "data sha256": sha256_of_file(arguments.data), "machine": describe(device)}
+        write_json(arguments.output, about | {"metrics": metrics})
+    if arguments.predictions:
+        write_json(arguments.predictions, task.predictions(examples, logits, labels, data))

@@ -1,0 +1,93 @@
+"""What training starts from: the run's folder, the model to train, and its teacher. All checked before work begins."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from kd_scratch.checkpoint import load_config, load_model, take_layers
+from kd_scratch.config import SIZES, TrainConfig
+from kd_scratch.distill import label_order
+from kd_scratch.files import UserError
+from kd_scratch.model import Model, with_dropout
+from kd_scratch.runtime import seed_everything
+from kd_scratch.tasks import Task
+from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
+
+
+def check_output(output: Path, resume: bool) -> None:
+    """UserError where the folder already holds something, unless a run in it is to be resumed."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file, a folder is needed")
+    if not resume and output.is_dir() and any(output.iterdir()):
+        raise UserError(f"--output {output}: already holds a run; continue it with --resume, delete it, or choose another")
+
+
+def split_of(task: Task, wanted: str) -> str:
+    """The name of the split to read from a file that holds several; "" for the tasks whose files hold one."""
+    if wanted and wanted not in task.splits:
+        raise UserError(f"--split {wanted}: the files of {task.name} have "
+                        + (f"the splits {', '.join(task.splits)}" if task.splits else "no splits"))
+    return wanted
+
+
+def choose_tokenizer(arguments: argparse.Namespace, texts: Sequence[str]) -> Tokenizer:
+    """The tokenizer of --model where that is a folder, else of --tokenizer, else the teacher's, else one learned now."""
+    if arguments.model not in SIZES:
+        if arguments.tokenizer:
+            raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
+        return load_tokenizer(arguments.model)
+    if arguments.tokenizer or arguments.teacher:
+        return load_tokenizer(arguments.tokenizer or arguments.teacher)
+    return train_tokenizer(texts, arguments.vocab_size)
+
+
+def build_model(
+    arguments: argparse.Namespace, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, config: TrainConfig
+) -> Model:
+    """The model that will be trained: a checkpoint's, chosen layers of it, or random weights of a named size.
+
+    The seed is set anew just before, so a baseline and a distilled student start from the same weights.
+    """
+    seed_everything(arguments.seed)
+    if arguments.model in SIZES:
+        if arguments.init_layers:
+            raise UserError("--init-layers picks layers of a model directory; --model is a size here")
+        shape = replace(SIZES[arguments.model], head=task.head, labels=labels, vocab_size=tokenizer.vocab_size,
+                        pad_id=tokenizer.pad_id)
+        model = Model(with_dropout(shape, config.dropout))
+    else:
+        shape = with_dropout(load_config(arguments.model), config.dropout)
+        model = load_model(arguments.model, task.head, labels, dropout=shape.dropout,
+                           attention_dropout=shape.attention_dropout, head_dropout=shape.head_dropout)
+        if arguments.init_layers:
+            model = take_layers(model, arguments.init_layers)
+    check_fit(model, tokenizer, config.max_length, arguments.model)
+    return model
+
+
+def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) -> None:
+    """UserError where a model has too few positions for max_length, or a smaller vocabulary than its tokenizer."""
+    if max_length > model.config.max_positions:
+        raise UserError(f"{name}: has {model.config.max_positions} positions, --max-length {max_length} is more")
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(f"{name}: knows {model.config.vocab_size} pieces, its tokenizer makes {tokenizer.vocab_size}; "
+                        "they do not belong together")
+
+
+def load_teacher(directory: str, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> Model:
+    """The teacher, checked: it has the task's head, the same labels and the same tokenizer as the student."""
+    teacher = load_model(directory)
+    if teacher.config.head != task.head:
+        raise UserError(f"--teacher {directory}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
+                        f"{task.head} head; fine-tune it first (train without --teacher)")
+    try:
+        label_order(teacher.config.labels, labels)
+    except UserError as error:
+        raise UserError(f"--teacher {directory}: {error}") from None
+    its_tokenizer = load_tokenizer(directory)
+    if its_tokenizer.fingerprint != tokenizer.fingerprint:
+        raise UserError(f"--teacher {directory}: its tokenizer differs from the student's, so their tokens don't "
+                        "correspond; give the student the teacher's tokenizer")
+    check_fit(teacher, its_tokenizer, max_length, f"--teacher {directory}")
+    return teacher

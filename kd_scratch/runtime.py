@@ -1,0 +1,72 @@
+"""The machine a command runs on: device, threads, seeds, mixed precision, and a description for the record."""
+
+import os
+import platform
+import random
+
+import numpy as np
+import torch
+
+from kd_scratch.config import RunConfig
+from kd_scratch.files import UserError
+
+
+def start(run: RunConfig) -> torch.device:
+    """Seed every generator, set the thread count and pick the device. Raises UserError where the device is not there."""
+    if run.threads < 0 or run.seed < 0:
+        raise UserError("--threads and --seed must be 0 or more")
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    seed_everything(run.seed)
+    return pick_device(run.device)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name, or the best one for "auto". Raises UserError where it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, available in there.items() if available)
+    if not there[name]:
+        raise UserError(f"--device {name}: PyTorch finds no such device here; use --device auto")
+    return torch.device(name)
+
+
+def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
+    """The number type of mixed precision, or None for plain float32. UserError where the device cannot."""
+    if choice == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    if choice == "fp16" and device.type != "cuda":
+        raise UserError("--amp fp16 needs a CUDA device; use bf16 or off")
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[choice]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """The context in which a forward pass runs: lower precision where it is safe, float32 elsewhere."""
+    return torch.autocast(device.type, dtype=dtype or torch.float32, enabled=dtype is not None)
+
+
+def describe(device: torch.device) -> dict:
+    """Processor, threads and versions, for the record beside every measured figure."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,51 @@
+"""What a task is: a record of functions. Adding a task is adding one such record."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kd_scratch.batches import Features
+from kd_scratch.config import DataConfig
+from kd_scratch.files import UserError
+from kd_scratch.tokenization import Tokenizer
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, from its files to its metric.
+
+    `Examples` are whatever the task's reader makes of a file; the rest of the program only counts them and hands them
+    back. Each has a string `id` that names its place in the file.
+    """
+
+    name: str
+    head: str  # which of the model's heads it needs
+    splits: tuple[str, ...]  # the splits that one file holds; empty where a file is one split
+    score_name: str  # the metric by which the best epoch is kept: higher is better
+    columns: tuple[str, ...]  # the metrics that a comparison shows
+    read: Callable[[Path, str, DataConfig], list]  # file, split -> examples
+    texts: Callable[[Sequence], list[str]]  # examples -> raw texts, to learn a vocabulary from
+    label_list: Callable[[Sequence], tuple[str, ...]]  # training examples -> labels, in the order of the logits
+    featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int], Features]  # examples -> token ids and labels
+    score: Callable[[Sequence, np.ndarray, tuple[str, ...], DataConfig], dict]  # examples, logits -> metrics
+    decide: Callable[[np.ndarray, tuple[str, ...], DataConfig], list]  # logits -> one decision per unit
+    predictions: Callable[[Sequence, np.ndarray, tuple[str, ...], DataConfig], dict]  # what `evaluate` writes, by id
+    details: Callable[[dict], str]  # metrics -> a table per class
+    mistakes: Callable[[Sequence, np.ndarray, tuple[str, ...], DataConfig, int], str]  # a few wrong ones, as a table
+
+
+def limited(examples: list, limit: str, flag: str = "--limit") -> list:
+    """A random part of the examples, in their order: limit is "" (all), "500" or "10%". The same part in every run."""
+    if not limit:
+        return examples
+    try:
+        number = float(limit.removesuffix("%"))
+        count = int(len(examples) * number / 100) if limit.endswith("%") else int(limit)
+    except (ValueError, OverflowError):
+        raise UserError(f"{flag} {limit}: must be a number of examples, or a percentage such as 10%") from None
+    if count < 1:
+        raise UserError(f"{flag} {limit}: leaves none of {len(examples)} examples")
+    keep = np.random.default_rng(0).permutation(len(examples))[:count]
+    return [examples[i] for i in np.sort(keep)]

@@ -1,0 +1,250 @@
+"""Text classification, the whole way: file -> examples -> features -> logits -> metrics.
+
+Three file formats: AG News CSV (Zhang et al. 2015), CLINC150 JSON (Larson et al. 2019), and anybody's CSV or TSV with a
+header. They differ in their reader only.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from kd_scratch.batches import IGNORE, Features
+from kd_scratch.config import DataConfig
+from kd_scratch.console import table
+from kd_scratch.files import UserError, read_json, read_text
+from kd_scratch.tasks.base import Task
+from kd_scratch.tokenization import Tokenizer
+
+AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
+OOS = "oos"  # CLINC150: out of scope
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text with its label. The id is its place: file name and line, or split and number."""
+
+    id: str
+    text: str
+    label: str
+    in_scope: bool = True  # False: CLINC150's texts that belong to no intent
+
+
+# --- file -> examples --------------------------------------------------------------------------------------------------
+
+
+def csv_rows(path: Path, delimiter: str = ","):
+    """(line number, fields) of each row that is not blank. UserError for what the csv module finds malformed."""
+    text = read_text(path)
+    csv.field_size_limit(len(text) + 1)  # the default refuses long fields; the file is in memory already
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            if row:
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}: line {line}: malformed CSV: {error}") from None
+
+
+def read_agnews(path: Path, split: str, data: DataConfig) -> list[Example]:
+    """AG News: no header; class 1-4, title, description. A bare backslash stands for a line break in the source.
+
+    It becomes a space. (Replacing the two characters backslash and n instead would eat the first letter of the words
+    that happen to follow one: "\\network", "\\not".)
+    """
+    examples = []
+    for line, row in csv_rows(path):
+        if len(row) != 3:
+            raise UserError(f"{path}: line {line}: {len(row)} columns instead of 3 (class, title, description)")
+        label, title, description = row
+        if label not in ("1", "2", "3", "4"):
+            raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4")
+        text = f"{title} {description}".replace("\\", " ").strip()
+        examples.append(Example(f"{path.name}:{line}", text, AGNEWS_LABELS[int(label) - 1]))
+    return examples
+
+
+def read_clinc(path: Path, split: str, data: DataConfig) -> list[Example]:
+    """CLINC150: {"train": [[text, intent], …], "val": …, "test": …, "oos_train": …, "oos_val": …, "oos_test": …}.
+
+    The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with --oos.
+    """
+    raw = read_json(path)
+    if not isinstance(raw, dict) or split not in raw:
+        raise UserError(f"{path}: is not CLINC150's JSON: it has no key {split!r}")
+    keys = [split] if split == "train" and not data.oos else [split, f"oos_{split}"]
+    examples = []
+    for key in keys:
+        rows = raw.get(key, [])
+        if not isinstance(rows, list):
+            raise UserError(f"{path}: is not CLINC150's JSON: {key!r} is not a list")
+        for i, row in enumerate(rows):
+            if not (isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
+                raise UserError(f"{path}: {key}[{i}]: is not a pair [text, intent]")
+            examples.append(Example(f"{key}:{i}", row[0], row[1], in_scope=key == split))
+    return examples
+
+
+def read_csv(path: Path, split: str, data: DataConfig) -> list[Example]:
+    """A CSV or TSV file with a header that names the text and label columns; a tab in the header makes it a TSV."""
+    header_line = read_text(path).split("\n", 1)[0]
+    rows = csv_rows(path, "\t" if "\t" in header_line else ",")
+    _, header = next(rows, (0, []))
+    columns = []
+    for flag, name in (("--text-column", data.text_column), ("--label-column", data.label_column)):
+        if header.count(name) != 1:
+            raise UserError(f"{path}: line 1: {header.count(name)} columns are called {name!r} among "
+                            f"{', '.join(header[:20])}; choose one with {flag}")
+        columns.append(header.index(name))
+    examples = []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{path}: line {line}: {len(row)} columns instead of the header's {len(header)}")
+        text, label = (row[column] for column in columns)
+        if not label:
+            raise UserError(f"{path}: line {line}: the label is empty")
+        examples.append(Example(f"{path.name}:{line}", text, label))
+    return examples
+
+
+# --- examples -> features ----------------------------------------------------------------------------------------------
+
+
+def featurize(examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int) -> Features:
+    """[CLS] text [SEP], cut to max_length pieces. An out-of-scope text that the label list has no class for gets IGNORE."""
+    index = {label: i for i, label in enumerate(labels)}
+    for example in examples:
+        if example.label not in index and example.in_scope:
+            raise UserError(f"{example.id}: label {example.label[:60]!r} is not one of the {len(labels)} that the model "
+                            f"knows: {', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}")
+    ids = [encoding.ids for encoding in tokenizer.encode([e.text for e in examples], max_length=max_length)]
+    return Features(
+        head="sequence",
+        ids=[example.id for example in examples],
+        tokens=np.fromiter((token for row in ids for token in row), np.int32),
+        starts=np.cumsum([0] + [len(row) for row in ids], dtype=np.int64),
+        labels=np.array([index.get(example.label, IGNORE) for example in examples], np.int64),
+    )
+
+
+def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The labels of the training examples, sorted: the order of the logits does not depend on the order of the file."""
+    return tuple(sorted({example.label for example in examples}))
+
+
+# --- logits -> decisions and metrics -----------------------------------------------------------------------------------
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """N,C -> N,C in float64"""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def decide(logits: np.ndarray, labels: tuple[str, ...], data: DataConfig) -> list[str]:
+    """The most probable label of each text, or out of scope where even that is less probable than --oos-threshold."""
+    best = np.exp(log_softmax(logits).max(axis=1))
+    return [OOS if p < data.oos_threshold else labels[i] for p, i in zip(best, logits.argmax(axis=1), strict=True)]
+
+
+def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
+    """Precision, recall, F1 and support of every class that occurs in gold or prediction; 0 where nothing to divide by."""
+    rows = {}
+    gold, predicted = np.array(gold, object), np.array(predicted, object)
+    for label in sorted(set(gold) | set(predicted)):
+        hits = int(((gold == label) & (predicted == label)).sum())
+        in_gold, in_predicted = int((gold == label).sum()), int((predicted == label).sum())
+        rows[label] = {
+            "precision": hits / in_predicted if in_predicted else 0.0,
+            "recall": hits / in_gold if in_gold else 0.0,
+            "f1": 2 * hits / (in_gold + in_predicted),
+            "support": in_gold,
+        }
+    return rows
+
+
+def score(examples: Sequence[Example], logits: np.ndarray, labels: tuple[str, ...], data: DataConfig) -> dict:
+    """Accuracy, macro-F1 and mean cross-entropy over the texts that are in scope; recall over those that are not.
+
+    Macro-F1 is the plain mean of the F1 of the classes that occur. With an oos class, calling an in-scope text out of
+    scope is an error as any other; oos_recall is None where the model cannot say "out of scope" at all.
+    """
+    predicted = decide(logits, labels, data)
+    gold = [example.label for example in examples]
+    inside = [i for i, example in enumerate(examples) if example.in_scope]
+    outside = [i for i, example in enumerate(examples) if not example.in_scope]
+    if not inside:
+        raise UserError("no text to score: the file has none with a label that is in scope")
+    classes = per_class([gold[i] for i in inside], [predicted[i] for i in inside])
+    index = {label: i for i, label in enumerate(labels)}
+    log_p = log_softmax(logits)
+    metrics = {
+        "examples": len(inside),
+        "accuracy": float(np.mean([gold[i] == predicted[i] for i in inside])),
+        "macro_f1": float(np.mean([row["f1"] for row in classes.values()])),
+        "loss": float(-np.mean([log_p[i, index[gold[i]]] for i in inside])),
+    }
+    if outside:
+        able = OOS in labels or data.oos_threshold > 0
+        metrics["oos_examples"] = len(outside)
+        metrics["oos_recall"] = float(np.mean([predicted[i] == OOS for i in outside])) if able else None
+    return metrics | {"per_class": classes}
+
+
+def predictions(examples: Sequence[Example], logits: np.ndarray, labels: tuple[str, ...], data: DataConfig) -> dict:
+    """What the model says of each text, by id, with the probability of its best label."""
+    probability = np.exp(log_softmax(logits).max(axis=1))
+    return {
+        example.id: {"label": label, "probability": round(float(p), 6), "gold": example.label}
+        for example, label, p in zip(examples, decide(logits, labels, data), probability, strict=True)
+    }
+
+
+# --- what a person sees ------------------------------------------------------------------------------------------------
+
+
+def details(metrics: dict) -> str:
+    """A table of the classes, or of the twelve with the lowest F1 where there are more."""
+    classes = sorted(metrics["per_class"].items(), key=lambda item: item[1]["f1"])
+    title = "per class" if len(classes) <= 12 else f"the 12 classes with the lowest F1, of {len(classes)}"
+    return table((title, "precision", "recall", "F1", "texts"), [(name, *row.values()) for name, row in classes[:12]])
+
+
+def mistakes(
+    examples: Sequence[Example], logits: np.ndarray, labels: tuple[str, ...], data: DataConfig, most: int = 5
+) -> str:
+    """The wrong answers of which the model is surest."""
+    said = predictions(examples, logits, labels, data)
+    wrong = [e for e in examples if said[e.id]["label"] != e.label and (e.in_scope or e.label in labels)]
+    wrong.sort(key=lambda example: -said[example.id]["probability"])
+    rows = [(f"{e.id}  {e.label} -> {said[e.id]['label']}", said[e.id]["probability"]) for e in wrong[:most]]
+    lines = table((f"surest mistakes, of {len(wrong):,}", "p"), rows).split("\n")
+    for i, example in enumerate(wrong[:most]):  # each row is followed by its text
+        lines[2 + i] += "\n    " + " ".join(example.text.split())[:110]
+    return "\n".join(lines)
+
+
+_AGNEWS = Task(
+    name="agnews",
+    head="sequence",
+    splits=(),
+    score_name="accuracy",
+    columns=("accuracy", "macro_f1", "loss"),
+    read=read_agnews,
+    texts=lambda examples: [example.text for example in examples],
+    label_list=lambda examples: AGNEWS_LABELS,
+    featurize=featurize,
+    score=score,
+    decide=decide,
+    predictions=predictions,
+    details=details,
+    mistakes=mistakes,
+)
+_CLINC = replace(_AGNEWS, name="clinc", splits=("train", "val", "test"), read=read_clinc, label_list=label_list,
+                 columns=("accuracy", "macro_f1", "loss", "oos_recall"))
+TASKS = (_AGNEWS, _CLINC, replace(_AGNEWS, name="csv", read=read_csv, label_list=label_list))

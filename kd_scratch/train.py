@@ -1,0 +1,309 @@
+"""Training: one loop for fine-tuning and for distillation. `python -m kd_scratch train`
+
+The same command, budget and initial weights make the teacher and the baseline student (no --teacher) and the distilled
+student (--teacher DIR): the only difference is one line of the loop, where the loss is computed.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_scratch.batches import Features, collate, epoch_batches
+from kd_scratch.checkpoint import fingerprint, save_model
+from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
+from kd_scratch.console import progress, table
+from kd_scratch.distill import count_units, cross_entropy, distillation_loss, gather, teacher_logits, units
+from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
+from kd_scratch.inference import compute_logits
+from kd_scratch.model import Model
+from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher
+from kd_scratch.runtime import amp_dtype, autocast, describe, start
+from kd_scratch.safetensors import load_file, read_metadata, save_file
+from kd_scratch.tasks import TASKS, Task, limited
+from kd_scratch.tokenization import Tokenizer
+
+RECORD, STATE = "training.json", "training_state.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's running means of the gradient and of its square
+
+
+@dataclass
+class Job:
+    """All that a training run is made of; `command` puts it together."""
+
+    task: Task
+    model: Model
+    tokenizer: Tokenizer
+    train_set: Features
+    dev_examples: list
+    dev_set: Features
+    config: TrainConfig
+    data: DataConfig
+    seed: int
+    device: torch.device
+    output: Path
+    identity: dict  # what a resumed run must have in common with the interrupted one
+    teacher: np.ndarray | None = None  # its logits for every training input (distill.teacher_logits); None: no distillation
+
+
+@dataclass
+class Progress:
+    """How far a run has come at the end of an epoch."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # optimizer steps taken
+    best_epoch: int = 0
+    best_score: float = -1.0
+    history: list[dict] = field(default_factory=list)  # one record per finished epoch
+
+
+# --- the loop ----------------------------------------------------------------------------------------------------------
+
+
+def train(job: Job, resume: bool = False) -> Progress:
+    """Train, score on the dev set after every epoch, keep the best weights in job.output; returns what happened."""
+    task, model, config = job.task, job.model.to(job.device), job.config
+    dtype = amp_dtype(config.amp, job.device)
+    optimizer = make_optimizer(model, config)
+    scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
+    steps = config.epochs * -(-len(job.train_set) // config.batch_size)  # rounded up: the last batch may be smaller
+    done = load_state(job, optimizer, scaler) if resume else Progress()
+    while done.epoch < config.epochs and not out_of_patience(done, config.patience):
+        model.train()
+        started, losses = time.perf_counter(), []
+        with progress(total=len(job.train_set), desc=f"epoch {done.epoch + 1}/{config.epochs}", unit="ex") as bar:
+            for indices in epoch_batches(job.train_set.lengths, config.batch_size, job.seed, done.epoch):
+                for group in optimizer.param_groups:
+                    group["lr"] = config.learning_rate * schedule(done.step, steps, config.warmup_steps)
+                losses.append(backward(job, indices, scaler, dtype))
+                if not np.isfinite(losses[-1]):
+                    raise UserError(f"the loss is {losses[-1]} at step {done.step + 1}, which was not taken; try a lower "
+                                    f"--learning-rate, or look at {', '.join(job.train_set.ids[i] for i in indices[:4])}")
+                scaler.unscale_(optimizer)
+                clip_gradients(model, config.max_grad_norm)
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+                done.step += 1
+                bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
+                bar.update(len(indices))
+        seconds = time.perf_counter() - started
+        logits = compute_logits(model, job.dev_set, job.device, dtype=dtype, title="scoring dev")
+        scores = task.score(job.dev_examples, logits, model.config.labels, job.data)
+        done.epoch += 1
+        done.history.append({"epoch": done.epoch, "loss": float(np.mean(losses)), "seconds": seconds,
+                             "tokens_per_second": len(job.train_set.tokens) / seconds,
+                             "dev": {name: scores[name] for name in task.columns if name in scores}})
+        if scores[task.score_name] > done.best_score:
+            done.best_score, done.best_epoch = scores[task.score_name], done.epoch
+            save_model(model, job.output)
+            job.tokenizer.save(job.output, config.max_length)
+        save_state(job, optimizer, scaler, done)
+        print(f"epoch {done.epoch}/{config.epochs}: loss {done.history[-1]['loss']:.4f}, dev {task.score_name} "
+              f"{scores[task.score_name]:.4f}, {done.history[-1]['tokens_per_second']:,.0f} tokens/s", flush=True)
+    return done
+
+
+def backward(job: Job, indices: np.ndarray, scaler: torch.amp.GradScaler, dtype: torch.dtype | None) -> float:
+    """Add one batch's gradients to the parameters' .grad; returns its loss, the mean over the batch's units.
+
+    Each of the `accumulation` parts is divided by the units of the *whole* batch, so cutting it changes nothing.
+    """
+    config, total = job.config, 0.0
+    step_units = count_units(job.train_set, indices)
+    for part in np.array_split(indices, min(config.accumulation, len(indices))):
+        batch = collate(job.train_set, part, job.device, job.model.config.pad_id)
+        with autocast(job.device, dtype):
+            logits = job.model(**batch.inputs).logits
+        student, labels = units(job.task.head, logits, batch)
+        if job.teacher is None:
+            loss = cross_entropy(student, labels)
+        else:
+            teacher, _ = units(job.task.head, gather(job.teacher, job.train_set, batch), batch)
+            loss = distillation_loss(student, teacher, labels, config.temperature, config.alpha)
+        loss = loss / step_units
+        scaler.scale(loss).backward()
+        total += loss.item()
+    return total
+
+
+def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019), fused. Weight decay pulls on matrices and tables, never on biases and norms."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """The share of the highest learning rate at a step (from 0): up over the warm-up, then straight down to 0."""
+    rising = (step + 1) / max(1, warmup)
+    falling = (steps - step) / max(1, steps - warmup)
+    return min(1.0, rising, falling)
+
+
+def clip_gradients(model: Model, max_norm: float) -> None:
+    """Scale all gradients by max_norm / norm where their joint norm is more (Pascanu et al. 2013); 0: leave them alone."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if max_norm and (norm := torch.nn.utils.get_total_norm(gradients)) > max_norm:
+        torch._foreach_mul_(gradients, max_norm / norm)
+
+
+def out_of_patience(done: Progress, patience: int) -> bool:
+    """Whether the dev score has not risen for `patience` epochs (0: any number is fine)."""
+    return 0 < patience <= done.epoch - done.best_epoch
+
+
+# --- checkpoint and resume ---------------------------------------------------------------------------------------------
+
+
+def save_state(job: Job, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler, done: Progress) -> None:
+    """Everything a resumed run needs, in one safetensors file, replaced atomically at the end of every epoch."""
+    tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
+    if job.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for name, parameter in job.model.named_parameters():
+        tensors[f"weight.{name}"] = parameter.detach()
+        tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
+    metadata = {"progress": vars(done), "scaler": scaler.state_dict(), "identity": job.identity}
+    save_file(tensors, job.output / STATE, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+def load_state(job: Job, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler) -> Progress:
+    """Put a saved state back. UserError where there is none, or where the run was started with other settings or data."""
+    path = job.output / STATE
+    if not path.exists():
+        raise UserError(f"{job.output}: holds no unfinished run to resume (no {STATE})")
+    metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
+    before, now = metadata["identity"], json.loads(json.dumps(job.identity))
+    if before != now:
+        differing = [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
+        raise UserError(f"{job.output}: cannot resume, this is another run: {'; '.join(differing)}")
+    tensors = load_file(path)
+    step = metadata["progress"]["step"]
+    with torch.no_grad():
+        for name, parameter in job.model.named_parameters():
+            parameter.copy_(tensors[f"weight.{name}"])
+            moments = {key: tensors[f"{key}.{name}"].to(job.device, copy=True) for key in MOMENTS}
+            optimizer.state[parameter] = {"step": torch.tensor(float(step), device=job.device)} | moments
+    scaler.load_state_dict(metadata["scaler"])
+    torch.set_rng_state(tensors["random.cpu"])
+    if job.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return Progress(**metadata["progress"])
+
+
+# --- the command -------------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `train`."""
+    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data")
+    parser.add_argument("--dev", required=True, metavar="FILE", help="data that the best epoch is chosen on; "
+                        "a percentage such as 10%% holds out that part of --train, drawn at random, instead")
+    parser.add_argument("--model", required=True, metavar="DIR_OR_SIZE",
+                        help=f"what to train: a model directory, or a size with random weights: {', '.join(SIZES)}")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
+    parser.add_argument("--teacher", metavar="DIR", help="distil from this model; without it the model is fine-tuned")
+    parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
+    parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
+    parser.add_argument("--vocab-size", type=int, default=4000, metavar="N",
+                        help="with a size and no tokenizer: learn this many word pieces from the training data (default 4000)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", default=Path("runs/cache"),
+                        help="where teachers' logits are kept (default runs/cache)")
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output")
+    for config in (TrainConfig, DataConfig, RunConfig):
+        add_flags(parser, config)
+
+
+def layer_list(text: str) -> list[int]:
+    """ "0,2,4" -> [0, 2, 4] """
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """`train`: read, check, build, say what will happen, train, report."""
+    task = TASKS[arguments.task]
+    config = train_config(task.name, **given(arguments, TrainConfig))
+    data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
+    arguments.seed = run.seed
+    device = start(run)
+    check_output(arguments.output, arguments.resume)
+    examples, dev_examples = read_data(arguments, task, data)
+    labels = task.label_list(examples)
+    tokenizer = choose_tokenizer(arguments, task.texts(examples))
+    model = build_model(arguments, task, labels, tokenizer, config)
+    train_set = task.featurize(examples, tokenizer, labels, config.max_length)
+    dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length)
+    teacher = None
+    if arguments.teacher:
+        teacher = load_teacher(arguments.teacher, task, labels, tokenizer, config.max_length)
+    identity = {
+        "task": task.name, "settings": as_dict(config), "data settings": as_dict(data), "seed": run.seed,
+        "threads": torch.get_num_threads(), "device": device.type, "torch": torch.__version__,
+        "train": sha256_of_file(arguments.train), "dev": sha256_of_file(arguments.dev) if Path(arguments.dev).is_file() else arguments.dev,
+        "initial weights": fingerprint(model), "teacher": fingerprint(teacher) if teacher else None,
+    }  # fmt: skip
+    announce(arguments, model, teacher, train_set, dev_set, config, device)
+    make_folder(arguments.output)
+    logits = None
+    if teacher:
+        logits = teacher_logits(teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device,
+                                amp_dtype(config.amp, device))
+        del teacher
+    started = time.perf_counter()
+    job = Job(task, model, tokenizer, train_set, dev_examples, dev_set, config, data, run.seed, device, arguments.output,
+              identity, logits)
+    done = train(job, arguments.resume)
+    report(job, done, time.perf_counter() - started)
+
+
+def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tuple[list, list]:
+    """Training and dev examples. --limit cuts the training examples only."""
+    examples = task.read(arguments.train, "train" if task.splits else "", data)
+    if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
+        dev_examples = limited(examples, arguments.dev, "--dev")
+        held_out = {example.id for example in dev_examples}
+        examples = [example for example in examples if example.id not in held_out]
+    else:
+        dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
+    examples = limited(examples, data.limit)
+    if not examples or not dev_examples:
+        raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
+    return examples, dev_examples
+
+
+def announce(arguments, model: Model, teacher: Model | None, train_set: Features, dev_set: Features, config: TrainConfig,
+             device: torch.device) -> None:
+    """The first line: what is about to happen and how big it is."""
+    steps = -(-len(train_set) // config.batch_size)
+    verb = f"distilling {arguments.teacher} ({teacher.num_parameters() / 1e6:.1f}M) into" if teacher else "fine-tuning"
+    print(f"{verb} {arguments.model} ({model.config.depth} layers, {model.num_parameters() / 1e6:.1f}M) on {device.type}, "
+          f"{torch.get_num_threads()} threads: {len(train_set):,} texts ({len(train_set.tokens):,} tokens), "
+          f"{len(dev_set):,} dev, {config.epochs} epochs of {steps} steps", flush=True)
+    cut = float((train_set.lengths >= config.max_length).mean())
+    if cut > 0.01:
+        print(f"note: {cut:.1%} of the training texts reach --max-length {config.max_length} and may be cut")
+    if 2 * config.warmup_steps > steps * config.epochs:
+        print(f"note: the warm-up of {config.warmup_steps} steps is most of the {steps * config.epochs} steps; "
+              "consider a smaller --warmup-steps")
+
+
+def report(job: Job, done: Progress, seconds: float) -> None:
+    """Print the epochs as a table, write them to training.json, and drop the state that only a resume needs."""
+    names = list(done.history[0]["dev"])
+    rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
+    print(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
+    print(f"kept epoch {done.best_epoch} in {job.output} ({seconds:.0f} s)")
+    record = job.identity | {"machine": describe(job.device), "parameters": job.model.num_parameters()}
+    write_json(job.output / RECORD, record | vars(done) | {"seconds": seconds})
+    (job.output / STATE).unlink()
