@@ -191,6 +191,7 @@ def test_valid_oddities_are_read(tmp_path):
             assert found.keys() == expected.keys(), name
             for key in expected:
                 torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0, msg=f"{name}: {key}")
+                assert found[key].data_ptr() % found[key].dtype.itemsize == 0, name
 
 
 def test_tensors_come_in_file_order_and_aligned(tmp_path):
