@@ -67,7 +67,7 @@ def load_model(
 def _match(
     found: dict[str, Tensor], names: dict[str, str], shapes: dict[str, torch.Size], same_head: bool, directory: Path
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Our names -> tensors, and the names that were ignored. `names`: ours -> published. UserError where they don't fit."""
+    """Our names -> tensors, and the names that were ignored. `names`: ours -> published. UserError on a misfit."""
     ours = {published: name for name, published in names.items()}
     tensors, ignored, unexpected, misshaped = {}, [], [], []
     for raw_name, tensor in found.items():
@@ -87,10 +87,16 @@ def _match(
         else:
             unexpected.append(raw_name)
     misshaped_names = {canonical_name(m.split(" ")[0], ours.keys()) for m in misshaped}
-    missing = [published for name, published in names.items()
-               if name not in tensors and published not in misshaped_names and (same_head or not name.startswith("head."))]
-    problems = [f"{what}: {_listed(which)}" for what, which in
-                (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped)) if which]
+    missing = [
+        published
+        for name, published in names.items()
+        if name not in tensors and published not in misshaped_names and (same_head or not name.startswith("head."))
+    ]
+    problems = [
+        f"{what}: {_listed(which)}"
+        for what, which in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
+        if which
+    ]
     if problems:
         raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {'; '.join(problems)}")
     return tensors, ignored
@@ -111,8 +117,8 @@ def load_weights(directory: Path) -> dict[str, Tensor]:
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern))
     if pickles:
         raise UserError(
-            f"{directory / pickles[0]}: a pickle can run code when opened and is never read here; convert it once where "
-            "you trust it: AutoModel.from_pretrained(dir).save_pretrained(dir, safe_serialization=True) in transformers"
+            f"{directory / pickles[0]}: a pickle can run code when opened and is never read here; convert it once "
+            "where you trust it: AutoModel.from_pretrained(dir).save_pretrained(dir, safe_serialization=True) in transformers"
         )
     raise UserError(f"{directory}: has no {WEIGHTS}")
 
@@ -151,7 +157,7 @@ def save_model(model: Model, directory: str | Path) -> None:
 
 
 def take_layers(model: Model, layers: list[int]) -> Model:
-    """A shallower model made of chosen blocks of another, with its embeddings and head (Sanh et al. 2019, section 3)."""
+    """A shallower model: chosen blocks of another, with its embeddings and head (Sanh et al. 2019, section 3)."""
     depth = model.config.depth
     for i in layers:
         if not 0 <= i < depth:

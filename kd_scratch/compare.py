@@ -20,7 +20,7 @@ TIMED, WARM_UP = 50, 5  # single texts per model whose latency is measured, afte
 
 
 def named_directory(text: str) -> tuple[str, str]:
-    """ "teacher=runs/teacher" -> ("teacher", "runs/teacher") """
+    """ "teacher=runs/teacher" -> ("teacher", "runs/teacher")"""
     name, equals, directory = text.partition("=")
     if not (name and equals and directory):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR, for example teacher=runs/teacher")
@@ -68,10 +68,21 @@ def compare(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `compare`."""
     add_data_arguments(parser)
-    parser.add_argument("--models", required=True, nargs="+", type=named_directory, metavar="NAME=DIR",
-                        help="the models; the first is the one that the others are compared with")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR",
-                        help="comparison.json, comparison.md and comparison.txt are written there")
+    parser.add_argument(
+        "--models",
+        required=True,
+        nargs="+",
+        type=named_directory,
+        metavar="NAME=DIR",
+        help="the models; the first is the one that the others are compared with",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="comparison.json, comparison.md and comparison.txt are written there",
+    )
     for config in (DataConfig, RunConfig):
         add_flags(parser, config)
 
@@ -83,21 +94,36 @@ def command(arguments: argparse.Namespace) -> None:
     if len(dict(arguments.models)) != len(arguments.models):
         raise UserError("--models: a name is used twice")
     examples = read_test(arguments, task, data)
-    models = {name: (directory, open_model(directory, task, arguments.max_length)) for name, directory in arguments.models}
+    models = {
+        name: (directory, open_model(directory, task, arguments.max_length)) for name, directory in arguments.models
+    }
     for _, opened in models.values():
         opened.model.to(device)
-    print(f"comparing {len(models)} models on {len(examples):,} examples of {arguments.data}, {device.type}, "
-          f"{torch.get_num_threads()} threads", flush=True)
+    print(
+        f"comparing {len(models)} models on {len(examples):,} examples of {arguments.data}, {device.type}, "
+        f"{torch.get_num_threads()} threads",
+        flush=True,
+    )
     rows = compare(models, task, examples, data, device)
     header = ("model", "parameters", "MB", "ms/text", *list(rows[0])[4:])
     cells = [list(row.values()) for row in rows]
     machine = describe(device)
-    note = (f"agreement: same decision as {rows[0]['name']}; ms/text: median of single texts; MB: weights on disk; "
-            f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}")
+    note = (
+        f"agreement: same decision as {rows[0]['name']}; ms/text: median of single texts; MB: weights on disk; "
+        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+    )
     print(table(header, cells) + "\n" + note)
     folder = make_folder(arguments.output)
     write_text(folder / "comparison.txt", table(header, cells) + "\n" + note + "\n")
     write_text(folder / "comparison.md", table(header, cells, markdown=True) + "\n\n" + note + "\n")
-    write_json(folder / "comparison.json", {"task": task.name, "data": str(arguments.data),
-                                            "data sha256": sha256_of_file(arguments.data), "machine": machine,
-                                            "models": dict(arguments.models), "rows": rows})
+    write_json(
+        folder / "comparison.json",
+        {
+            "task": task.name,
+            "data": str(arguments.data),
+            "data sha256": sha256_of_file(arguments.data),
+            "machine": machine,
+            "models": dict(arguments.models),
+            "rows": rows,
+        },
+    )

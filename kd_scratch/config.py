@@ -1,8 +1,8 @@
 """Every number that can be chosen, with its default and its meaning, in one place.
 
-`ModelConfig` is the shape of a model, `TrainConfig` how it is trained, `DataConfig` how files are read,
-`RunConfig` on what it all runs. The command line makes its flags from the fields (see `add_flags`), so a default and its
-help text stand here and nowhere else.
+`ModelConfig` is the shape of a model, `TrainConfig` how it is trained, `DataConfig` how files are read, `RunConfig`
+on what it all runs. The command line makes its flags from the fields (see `add_flags`), so a default and its help text
+stand here and nowhere else.
 """
 
 import argparse
@@ -18,7 +18,7 @@ HEADS = ("sequence", "token", "span")
 class ModelConfig:
     """The shape of one model; the defaults are BERT-base (Devlin et al. 2019).
 
-    `labels` are the classes in the order of the logits; a span head has two logits per token (start, end) and no labels.
+    `labels` are the classes in the order of the logits; a span head has none, but two logits per token (start, end).
     Raises UserError for a shape that cannot be built.
     """
 
@@ -100,8 +100,9 @@ class TrainConfig:
     alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")
     patience: int = setting(0, "stop after this many epochs without a better dev score; 0: never")
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
-    amp: str = setting("auto", "mixed precision; auto: bf16 on a CUDA device that has it, else off",
-                       ("auto", "off", "bf16", "fp16"))
+    amp: str = setting(
+        "auto", "mixed precision; auto: bf16 on a CUDA device that has it, else off", ("auto", "off", "bf16", "fp16")
+    )
 
     def __post_init__(self):
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
@@ -141,8 +142,9 @@ class RunConfig:
 #: Where the published settings that this project starts from differ from TrainConfig's defaults.
 TASK_DEFAULTS: dict[str, dict] = {
     "agnews": dict(learning_rate=2e-5, epochs=3, batch_size=32, warmup_steps=500, temperature=5.0, alpha=0.5),
-    "clinc": dict(learning_rate=2e-4, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.9,
-                  max_length=64),
+    "clinc": dict(
+        learning_rate=2e-4, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.9, max_length=64
+    ),
     "csv": {},
 }
 
@@ -166,11 +168,20 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             group.add_argument(flag_name(f.name), action="store_true", default=argparse.SUPPRESS, help=help_text)
             continue
         if f.default != "":
-            special = [f"{task}: {values[f.name]}" for task, values in TASK_DEFAULTS.items()
-                       if config is TrainConfig and values.get(f.name, f.default) != f.default]
+            special = [
+                f"{task}: {values[f.name]}"
+                for task, values in TASK_DEFAULTS.items()
+                if config is TrainConfig and values.get(f.name, f.default) != f.default
+            ]
             help_text += f" (default {f.default}{''.join('; ' + s for s in special)})"
-        group.add_argument(flag_name(f.name), type=f.type, default=argparse.SUPPRESS, help=help_text,
-                           choices=f.metadata["choices"], metavar=None if f.metadata["choices"] else "X")
+        group.add_argument(
+            flag_name(f.name),
+            type=f.type,
+            default=argparse.SUPPRESS,
+            help=help_text,
+            choices=f.metadata["choices"],
+            metavar=None if f.metadata["choices"] else "X",
+        )
 
 
 def given(arguments: argparse.Namespace, config: type) -> dict:

@@ -9,7 +9,9 @@ from tqdm import tqdm
 def progress(iterable: Iterable | None = None, **options) -> tqdm:
     """A progress bar on stderr; in a log file (no terminal) it reports every half minute instead of constantly."""
     patient = {} if sys.stderr.isatty() else {"mininterval": 30, "ncols": 80}
-    return tqdm(iterable, dynamic_ncols=sys.stderr.isatty(), **({"leave": False, "file": sys.stderr} | patient | options))
+    return tqdm(
+        iterable, dynamic_ncols=sys.stderr.isatty(), **({"leave": False, "file": sys.stderr} | patient | options)
+    )
 
 
 def cell(value) -> str:
@@ -26,7 +28,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence], markdown: bool = Fals
     lines = [list(header)] + [[cell(value) for value in row] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     aligned = [
-        [text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(line, widths, strict=True))]
+        [
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ]
         for line in lines
     ]
     if markdown:

@@ -1,7 +1,7 @@
 """Knowledge distillation: the losses, each a short function with its paper, and the teacher's logits, computed once.
 
-All losses are *sums over units*, for the caller to divide by the number of units of the whole optimizer step: so cutting
-a batch into parts changes nothing. A unit is whatever has one distribution of its own:
+All losses are *sums over units*, for the caller to divide by the number of units of the whole optimizer step: so
+cutting a batch into parts changes nothing. A unit is whatever has one distribution of its own:
 one text (sequence head), one labelled token (token head), one start and one end (span head).
 """
 
@@ -96,7 +96,7 @@ def teacher_logits(
     """The teacher's logits for every input, in the student's label order: N,C (sequence head) or T,C.
 
     Computed once and kept in `cache` under a name made of the hashes of all that decides them (teacher, tokenizer,
-    inputs, labels, precision): other seeds and epochs read the file. A file whose content contradicts its name is refused.
+    inputs, labels, precision): other seeds and epochs read the file. One whose content contradicts its name is refused.
     """
     key = {
         "teacher": fingerprint(teacher),

@@ -29,11 +29,13 @@ class Opened:
 
 
 def open_model(directory: str | Path, task: Task | None = None, max_length: int = 0) -> Opened:
-    """Load a model directory; with a task, UserError where the model has another head. max_length 0: the model's own."""
+    """Load a model directory; UserError where it has another head than the task. max_length 0: the model's own."""
     model = load_model(directory)
     if task is not None and model.config.head != task.head:
-        raise UserError(f"{directory}: has a {model.config.head or 'pre-training'} head, {task.name} needs a {task.head} "
-                        "head; train it first")
+        raise UserError(
+            f"{directory}: has a {model.config.head or 'pre-training'} head, {task.name} needs a {task.head} "
+            "head; train it first"
+        )
     tokenizer = load_tokenizer(directory)
     max_length = max_length or min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
     check_fit(model, tokenizer, max_length, str(directory))
@@ -46,7 +48,9 @@ def read_test(arguments: argparse.Namespace, task: Task, data: DataConfig) -> li
     return limited(task.read(arguments.data, split, data), data.limit)
 
 
-def evaluate(opened: Opened, task: Task, examples: list, data: DataConfig, device: torch.device) -> tuple[dict, np.ndarray]:
+def evaluate(
+    opened: Opened, task: Task, examples: list, data: DataConfig, device: torch.device
+) -> tuple[dict, np.ndarray]:
     """The task's metrics on the examples, and the logits they come from."""
     labels = opened.model.config.labels
     features = task.featurize(examples, opened.tokenizer, labels, opened.max_length)
@@ -59,8 +63,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, choices=list(TASKS))
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the file to evaluate on")
     parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
-    parser.add_argument("--max-length", type=int, default=0, metavar="N",
-                        help="longest input in word pieces (default: what the model was trained with)")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        default=0,
+        metavar="N",
+        help="longest input in word pieces (default: what the model was trained with)",
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--model", required=True, metavar="DIR")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the metrics there")
-    parser.add_argument("--predictions", type=Path, metavar="FILE.json", help="write what the model says of each example")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE.json", help="write what the model says of each example"
+    )
     for config in (DataConfig, RunConfig):
         add_flags(parser, config)
 
@@ -79,16 +90,24 @@ def command(arguments: argparse.Namespace) -> None:
     device = start(RunConfig(**given(arguments, RunConfig)))
     opened = open_model(arguments.model, task, arguments.max_length)
     examples = read_test(arguments, task, data)
-    print(f"evaluating {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) on {len(examples):,} examples of "
-          f"{arguments.data}, {device.type}, {torch.get_num_threads()} threads", flush=True)
+    print(
+        f"evaluating {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) on {len(examples):,} examples of "
+        f"{arguments.data}, {device.type}, {torch.get_num_threads()} threads",
+        flush=True,
+    )
     metrics, logits = evaluate(opened, task, examples, data, device)
     labels = opened.model.config.labels
     print(table(("metric", "value"), [(name, value) for name, value in metrics.items() if not isinstance(value, dict)]))
     print("\n" + task.details(metrics))
     print("\n" + task.mistakes(examples, logits, labels, data, 5))
     if arguments.output:
-        about = {"task": task.name, "model": arguments.model, "data": str(arguments.data),
-                 "data sha256": sha256_of_file(arguments.data), "machine": describe(device)}
+        about = {
+            "task": task.name,
+            "model": arguments.model,
+            "data": str(arguments.data),
+            "data sha256": sha256_of_file(arguments.data),
+            "machine": describe(device),
+        }
         write_json(arguments.output, about | {"metrics": metrics})
     if arguments.predictions:
         write_json(arguments.predictions, task.predictions(examples, logits, labels, data))

@@ -108,7 +108,7 @@ class Model(nn.Module):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> ModelOutput:
-        """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all are); token_type_ids B,S (None: all 0)"""
+        """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all); token_type_ids B,S (None: all 0)"""
         x = self.positions(self.embeddings(input_ids, token_type_ids))
         x = F.dropout(self.embedding_norm(x), self.config.dropout, self.training)
         # A sequence head looks at the first position only, so the last block need not compute the others.

@@ -36,8 +36,10 @@ def command(arguments: argparse.Namespace) -> None:
     device = start(RunConfig(**given(arguments, RunConfig)))
     opened = open_model(arguments.model)
     if opened.model.config.head != "sequence":
-        raise UserError(f"{arguments.model}: has a {opened.model.config.head or 'pre-training'} head; predict --text needs "
-                        "a classifier")
+        raise UserError(
+            f"{arguments.model}: has a {opened.model.config.head or 'pre-training'} head; predict --text needs "
+            "a classifier"
+        )
     answers = {text: classify(opened, text, device) for text in arguments.text}
     for text, answer in answers.items():
         print(table((" ".join(text.split())[:70], "probability"), list(answer.items())[:3]))

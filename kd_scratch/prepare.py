@@ -11,6 +11,7 @@ from kd_scratch.distill import label_order
 from kd_scratch.files import UserError
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.runtime import seed_everything
+from kd_scratch.state import STATE
 from kd_scratch.tasks import Task
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -19,20 +20,26 @@ def check_output(output: Path, resume: bool) -> None:
     """UserError where the folder already holds something, unless a run in it is to be resumed."""
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file, a folder is needed")
+    if resume and not (output / STATE).is_file():
+        raise UserError(f"--output {output}: holds no unfinished run to resume (no {STATE})")
     if not resume and output.is_dir() and any(output.iterdir()):
-        raise UserError(f"--output {output}: already holds a run; continue it with --resume, delete it, or choose another")
+        raise UserError(
+            f"--output {output}: already holds a run; continue it with --resume, delete it, or choose another"
+        )
 
 
 def split_of(task: Task, wanted: str) -> str:
     """The name of the split to read from a file that holds several; "" for the tasks whose files hold one."""
     if wanted and wanted not in task.splits:
-        raise UserError(f"--split {wanted}: the files of {task.name} have "
-                        + (f"the splits {', '.join(task.splits)}" if task.splits else "no splits"))
+        raise UserError(
+            f"--split {wanted}: the files of {task.name} have "
+            + (f"the splits {', '.join(task.splits)}" if task.splits else "no splits")
+        )
     return wanted
 
 
 def choose_tokenizer(arguments: argparse.Namespace, texts: Sequence[str]) -> Tokenizer:
-    """The tokenizer of --model where that is a folder, else of --tokenizer, else the teacher's, else one learned now."""
+    """The tokenizer of --model where that is a folder, else --tokenizer's, else the teacher's, else one learned now."""
     if arguments.model not in SIZES:
         if arguments.tokenizer:
             raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
@@ -53,13 +60,24 @@ def build_model(
     if arguments.model in SIZES:
         if arguments.init_layers:
             raise UserError("--init-layers picks layers of a model directory; --model is a size here")
-        shape = replace(SIZES[arguments.model], head=task.head, labels=labels, vocab_size=tokenizer.vocab_size,
-                        pad_id=tokenizer.pad_id)
+        shape = replace(
+            SIZES[arguments.model],
+            head=task.head,
+            labels=labels,
+            vocab_size=tokenizer.vocab_size,
+            pad_id=tokenizer.pad_id,
+        )
         model = Model(with_dropout(shape, config.dropout))
     else:
         shape = with_dropout(load_config(arguments.model), config.dropout)
-        model = load_model(arguments.model, task.head, labels, dropout=shape.dropout,
-                           attention_dropout=shape.attention_dropout, head_dropout=shape.head_dropout)
+        model = load_model(
+            arguments.model,
+            task.head,
+            labels,
+            dropout=shape.dropout,
+            attention_dropout=shape.attention_dropout,
+            head_dropout=shape.head_dropout,
+        )
         if arguments.init_layers:
             model = take_layers(model, arguments.init_layers)
     check_fit(model, tokenizer, config.max_length, arguments.model)
@@ -71,23 +89,29 @@ def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) ->
     if max_length > model.config.max_positions:
         raise UserError(f"{name}: has {model.config.max_positions} positions, --max-length {max_length} is more")
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise UserError(f"{name}: knows {model.config.vocab_size} pieces, its tokenizer makes {tokenizer.vocab_size}; "
-                        "they do not belong together")
+        raise UserError(
+            f"{name}: knows {model.config.vocab_size} pieces, its tokenizer makes {tokenizer.vocab_size}; "
+            "they do not belong together"
+        )
 
 
 def load_teacher(directory: str, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> Model:
     """The teacher, checked: it has the task's head, the same labels and the same tokenizer as the student."""
     teacher = load_model(directory)
     if teacher.config.head != task.head:
-        raise UserError(f"--teacher {directory}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
-                        f"{task.head} head; fine-tune it first (train without --teacher)")
+        raise UserError(
+            f"--teacher {directory}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
+            f"{task.head} head; fine-tune it first (train without --teacher)"
+        )
     try:
         label_order(teacher.config.labels, labels)
     except UserError as error:
         raise UserError(f"--teacher {directory}: {error}") from None
     its_tokenizer = load_tokenizer(directory)
     if its_tokenizer.fingerprint != tokenizer.fingerprint:
-        raise UserError(f"--teacher {directory}: its tokenizer differs from the student's, so their tokens don't "
-                        "correspond; give the student the teacher's tokenizer")
+        raise UserError(
+            f"--teacher {directory}: its tokenizer differs from the student's, so their tokens don't "
+            "correspond; give the student the teacher's tokenizer"
+        )
     check_fit(teacher, its_tokenizer, max_length, f"--teacher {directory}")
     return teacher

@@ -11,9 +11,17 @@ from kd_scratch.files import UserError
 
 #: ours, BERT's, DistilBERT's. {i} is the number of a block. A shape of our own (kd_scratch) is saved under our names.
 BODY = [
-    ("embeddings.word.weight", "bert.embeddings.word_embeddings.weight", "distilbert.embeddings.word_embeddings.weight"),
+    (
+        "embeddings.word.weight",
+        "bert.embeddings.word_embeddings.weight",
+        "distilbert.embeddings.word_embeddings.weight",
+    ),
     ("embeddings.token_type.weight", "bert.embeddings.token_type_embeddings.weight", None),
-    ("positions.weight", "bert.embeddings.position_embeddings.weight", "distilbert.embeddings.position_embeddings.weight"),
+    (
+        "positions.weight",
+        "bert.embeddings.position_embeddings.weight",
+        "distilbert.embeddings.position_embeddings.weight",
+    ),
     ("embedding_norm", "bert.embeddings.LayerNorm", "distilbert.embeddings.LayerNorm"),
 ]
 BLOCK = [
@@ -28,12 +36,19 @@ BLOCK = [
 ]
 BLOCK_PREFIX = ("encoder.blocks.{i}.", "bert.encoder.layer.{i}.", "distilbert.transformer.layer.{i}.")
 HEAD = {
-    "sequence": [("head.pooler", "bert.pooler.dense", "pre_classifier"), ("head.classifier", "classifier", "classifier")],
+    "sequence": [
+        ("head.pooler", "bert.pooler.dense", "pre_classifier"),
+        ("head.classifier", "classifier", "classifier"),
+    ],
     "token": [("head.classifier", "classifier", "classifier")],
     "span": [("head.classifier", "qa_outputs", "qa_outputs")],
     None: [],
 }
-ARCHITECTURE = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification", "span": "ForQuestionAnswering"}
+ARCHITECTURE = {
+    "sequence": "ForSequenceClassification",
+    "token": "ForTokenClassification",
+    "span": "ForQuestionAnswering",
+}
 
 #: Parameters that a checkpoint may hold beside those that a model needs: other heads, and a buffer old versions saved.
 IGNORED = re.compile(
@@ -113,7 +128,11 @@ CONFIG_KEYS = {
 }
 DISTILBERT_DEFAULTS = ModelConfig(model_type="distilbert", depth=6, token_types=0)
 #: DistilBERT has a dropout of its own for each head: key and default.
-DISTILBERT_HEAD_DROPOUT = {"sequence": ("seq_classif_dropout", 0.2), "span": ("qa_dropout", 0.1), "token": ("dropout", 0.1)}
+DISTILBERT_HEAD_DROPOUT = {
+    "sequence": ("seq_classif_dropout", 0.2),
+    "span": ("qa_dropout", 0.1),
+    "token": ("dropout", 0.1),
+}
 
 
 def config_from_json(raw: dict, place: str) -> ModelConfig:

@@ -12,7 +12,7 @@ from kd_scratch.files import UserError
 
 
 def start(run: RunConfig) -> torch.device:
-    """Seed every generator, set the thread count and pick the device. Raises UserError where the device is not there."""
+    """Seed every generator, set the thread count, pick the device. Raises UserError where the device is not there."""
     if run.threads < 0 or run.seed < 0:
         raise UserError("--threads and --seed must be 0 or more")
     if run.threads:

@@ -78,7 +78,7 @@ class Tokenizer:
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """The tokenizer of a model directory: from tokenizer.json, else from vocab.txt. UserError where there is neither."""
+    """The tokenizer of a model directory: from tokenizer.json, else vocab.txt. UserError where there is neither."""
     directory = Path(directory)
     settings = {}
     if (directory / "tokenizer_config.json").is_file():
@@ -102,7 +102,9 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         path = directory / "vocab.txt"
         backend, lowercase = _from_vocab(path, settings.get("do_lower_case"))
     else:
-        raise UserError(f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from")
+        raise UserError(
+            f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from"
+        )
     return Tokenizer(backend, lowercase, str(path), max_length)
 
 

@@ -5,14 +5,12 @@ student (--teacher DIR): the only difference is one line of the loop, where the 
 """
 
 import argparse
-import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kd_scratch.batches import Features, collate, epoch_batches
 from kd_scratch.checkpoint import fingerprint, save_model
@@ -24,12 +22,11 @@ from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
 from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher
 from kd_scratch.runtime import amp_dtype, autocast, describe, start
-from kd_scratch.safetensors import load_file, read_metadata, save_file
+from kd_scratch.state import STATE, Progress, load_state, save_state
 from kd_scratch.tasks import TASKS, Task, limited
 from kd_scratch.tokenization import Tokenizer
 
-RECORD, STATE = "training.json", "training_state.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's running means of the gradient and of its square
+RECORD = "training.json"
 
 
 @dataclass
@@ -48,21 +45,10 @@ class Job:
     device: torch.device
     output: Path
     identity: dict  # what a resumed run must have in common with the interrupted one
-    teacher: np.ndarray | None = None  # its logits for every training input (distill.teacher_logits); None: no distillation
+    teacher: np.ndarray | None = None  # its logits for every training input; None: plain fine-tuning
 
 
-@dataclass
-class Progress:
-    """How far a run has come at the end of an epoch."""
-
-    epoch: int = 0  # epochs finished
-    step: int = 0  # optimizer steps taken
-    best_epoch: int = 0
-    best_score: float = -1.0
-    history: list[dict] = field(default_factory=list)  # one record per finished epoch
-
-
-# --- the loop ----------------------------------------------------------------------------------------------------------
+# --- the loop ---
 
 
 def train(job: Job, resume: bool = False) -> Progress:
@@ -72,7 +58,7 @@ def train(job: Job, resume: bool = False) -> Progress:
     optimizer = make_optimizer(model, config)
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
     steps = config.epochs * -(-len(job.train_set) // config.batch_size)  # rounded up: the last batch may be smaller
-    done = load_state(job, optimizer, scaler) if resume else Progress()
+    done = load_state(job.output, model, optimizer, scaler, job.identity) if resume else Progress()
     while done.epoch < config.epochs and not out_of_patience(done, config.patience):
         model.train()
         started, losses = time.perf_counter(), []
@@ -82,8 +68,10 @@ def train(job: Job, resume: bool = False) -> Progress:
                     group["lr"] = config.learning_rate * schedule(done.step, steps, config.warmup_steps)
                 losses.append(backward(job, indices, scaler, dtype))
                 if not np.isfinite(losses[-1]):
-                    raise UserError(f"the loss is {losses[-1]} at step {done.step + 1}, which was not taken; try a lower "
-                                    f"--learning-rate, or look at {', '.join(job.train_set.ids[i] for i in indices[:4])}")
+                    raise UserError(
+                        f"the loss is {losses[-1]} at step {done.step + 1}, which was not taken; try a lower "
+                        f"--learning-rate, or look at {', '.join(job.train_set.ids[i] for i in indices[:4])}"
+                    )
                 scaler.unscale_(optimizer)
                 clip_gradients(model, config.max_grad_norm)
                 scaler.step(optimizer)
@@ -96,16 +84,25 @@ def train(job: Job, resume: bool = False) -> Progress:
         logits = compute_logits(model, job.dev_set, job.device, dtype=dtype, title="scoring dev")
         scores = task.score(job.dev_examples, logits, model.config.labels, job.data)
         done.epoch += 1
-        done.history.append({"epoch": done.epoch, "loss": float(np.mean(losses)), "seconds": seconds,
-                             "tokens_per_second": len(job.train_set.tokens) / seconds,
-                             "dev": {name: scores[name] for name in task.columns if name in scores}})
+        done.history.append(
+            {
+                "epoch": done.epoch,
+                "loss": float(np.mean(losses)),
+                "seconds": seconds,
+                "tokens_per_second": len(job.train_set.tokens) / seconds,
+                "dev": {name: scores[name] for name in task.columns if name in scores},
+            }
+        )
         if scores[task.score_name] > done.best_score:
             done.best_score, done.best_epoch = scores[task.score_name], done.epoch
             save_model(model, job.output)
             job.tokenizer.save(job.output, config.max_length)
-        save_state(job, optimizer, scaler, done)
-        print(f"epoch {done.epoch}/{config.epochs}: loss {done.history[-1]['loss']:.4f}, dev {task.score_name} "
-              f"{scores[task.score_name]:.4f}, {done.history[-1]['tokens_per_second']:,.0f} tokens/s", flush=True)
+        save_state(job.output, model, optimizer, scaler, done, job.identity)
+        print(
+            f"epoch {done.epoch}/{config.epochs}: loss {done.history[-1]['loss']:.4f}, dev {task.score_name} "
+            f"{scores[task.score_name]:.4f}, {done.history[-1]['tokens_per_second']:,.0f} tokens/s",
+            flush=True,
+        )
     return done
 
 
@@ -148,7 +145,7 @@ def schedule(step: int, steps: int, warmup: int) -> float:
 
 
 def clip_gradients(model: Model, max_norm: float) -> None:
-    """Scale all gradients by max_norm / norm where their joint norm is more (Pascanu et al. 2013); 0: leave them alone."""
+    """Scale all gradients by max_norm / norm where their joint norm is more (Pascanu et al. 2013); 0: leave them."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if max_norm and (norm := torch.nn.utils.get_total_norm(gradients)) > max_norm:
         torch._foreach_mul_(gradients, max_norm / norm)
@@ -159,71 +156,51 @@ def out_of_patience(done: Progress, patience: int) -> bool:
     return 0 < patience <= done.epoch - done.best_epoch
 
 
-# --- checkpoint and resume ---------------------------------------------------------------------------------------------
-
-
-def save_state(job: Job, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler, done: Progress) -> None:
-    """Everything a resumed run needs, in one safetensors file, replaced atomically at the end of every epoch."""
-    tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if job.device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    for name, parameter in job.model.named_parameters():
-        tensors[f"weight.{name}"] = parameter.detach()
-        tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
-    metadata = {"progress": vars(done), "scaler": scaler.state_dict(), "identity": job.identity}
-    save_file(tensors, job.output / STATE, {key: json.dumps(value) for key, value in metadata.items()})
-
-
-def load_state(job: Job, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler) -> Progress:
-    """Put a saved state back. UserError where there is none, or where the run was started with other settings or data."""
-    path = job.output / STATE
-    if not path.exists():
-        raise UserError(f"{job.output}: holds no unfinished run to resume (no {STATE})")
-    metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
-    before, now = metadata["identity"], json.loads(json.dumps(job.identity))
-    if before != now:
-        differing = [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
-        raise UserError(f"{job.output}: cannot resume, this is another run: {'; '.join(differing)}")
-    tensors = load_file(path)
-    step = metadata["progress"]["step"]
-    with torch.no_grad():
-        for name, parameter in job.model.named_parameters():
-            parameter.copy_(tensors[f"weight.{name}"])
-            moments = {key: tensors[f"{key}.{name}"].to(job.device, copy=True) for key in MOMENTS}
-            optimizer.state[parameter] = {"step": torch.tensor(float(step), device=job.device)} | moments
-    scaler.load_state_dict(metadata["scaler"])
-    torch.set_rng_state(tensors["random.cpu"])
-    if job.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    return Progress(**metadata["progress"])
-
-
-# --- the command -------------------------------------------------------------------------------------------------------
+# --- the command ---
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `train`."""
     parser.add_argument("--task", required=True, choices=list(TASKS))
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data")
-    parser.add_argument("--dev", required=True, metavar="FILE", help="data that the best epoch is chosen on; "
-                        "a percentage such as 10%% holds out that part of --train, drawn at random, instead")
-    parser.add_argument("--model", required=True, metavar="DIR_OR_SIZE",
-                        help=f"what to train: a model directory, or a size with random weights: {', '.join(SIZES)}")
+    parser.add_argument(
+        "--dev",
+        required=True,
+        metavar="FILE",
+        help="data that the best epoch is chosen on; "
+        "a percentage such as 10%% holds out that part of --train, drawn at random, instead",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="DIR_OR_SIZE",
+        help=f"what to train: a model directory, or a size with random weights: {', '.join(SIZES)}",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
     parser.add_argument("--teacher", metavar="DIR", help="distil from this model; without it the model is fine-tuned")
     parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
-    parser.add_argument("--vocab-size", type=int, default=4000, metavar="N",
-                        help="with a size and no tokenizer: learn this many word pieces from the training data (default 4000)")
-    parser.add_argument("--cache", type=Path, metavar="DIR", default=Path("runs/cache"),
-                        help="where teachers' logits are kept (default runs/cache)")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        default=4000,
+        metavar="N",
+        help="with a size and no tokenizer: learn this many word pieces from the training data (default 4000)",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=Path("runs/cache"),
+        help="where teachers' logits are kept (default runs/cache)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output")
     for config in (TrainConfig, DataConfig, RunConfig):
         add_flags(parser, config)
 
 
 def layer_list(text: str) -> list[int]:
-    """ "0,2,4" -> [0, 2, 4] """
+    """ "0,2,4" -> [0, 2, 4]"""
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
@@ -247,22 +224,44 @@ def command(arguments: argparse.Namespace) -> None:
     teacher = None
     if arguments.teacher:
         teacher = load_teacher(arguments.teacher, task, labels, tokenizer, config.max_length)
+    dev_file = Path(arguments.dev)
     identity = {
-        "task": task.name, "settings": as_dict(config), "data settings": as_dict(data), "seed": run.seed,
-        "threads": torch.get_num_threads(), "device": device.type, "torch": torch.__version__,
-        "train": sha256_of_file(arguments.train), "dev": sha256_of_file(arguments.dev) if Path(arguments.dev).is_file() else arguments.dev,
-        "initial weights": fingerprint(model), "teacher": fingerprint(teacher) if teacher else None,
-    }  # fmt: skip
+        "task": task.name,
+        "settings": as_dict(config),
+        "data settings": as_dict(data),
+        "seed": run.seed,
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "torch": torch.__version__,
+        "train": sha256_of_file(arguments.train),
+        "dev": sha256_of_file(dev_file) if dev_file.is_file() else arguments.dev,
+        "initial weights": fingerprint(model),
+        "teacher": fingerprint(teacher) if teacher else None,
+    }
     announce(arguments, model, teacher, train_set, dev_set, config, device)
     make_folder(arguments.output)
     logits = None
     if teacher:
-        logits = teacher_logits(teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device,
-                                amp_dtype(config.amp, device))
+        logits = teacher_logits(
+            teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device, amp_dtype(config.amp, device)
+        )
         del teacher
     started = time.perf_counter()
-    job = Job(task, model, tokenizer, train_set, dev_examples, dev_set, config, data, run.seed, device, arguments.output,
-              identity, logits)
+    job = Job(
+        task,
+        model,
+        tokenizer,
+        train_set,
+        dev_examples,
+        dev_set,
+        config,
+        data,
+        run.seed,
+        device,
+        arguments.output,
+        identity,
+        logits,
+    )
     done = train(job, arguments.resume)
     report(job, done, time.perf_counter() - started)
 
@@ -282,20 +281,33 @@ def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tu
     return examples, dev_examples
 
 
-def announce(arguments, model: Model, teacher: Model | None, train_set: Features, dev_set: Features, config: TrainConfig,
-             device: torch.device) -> None:
+def announce(
+    arguments,
+    model: Model,
+    teacher: Model | None,
+    train_set: Features,
+    dev_set: Features,
+    config: TrainConfig,
+    device: torch.device,
+) -> None:
     """The first line: what is about to happen and how big it is."""
     steps = -(-len(train_set) // config.batch_size)
-    verb = f"distilling {arguments.teacher} ({teacher.num_parameters() / 1e6:.1f}M) into" if teacher else "fine-tuning"
-    print(f"{verb} {arguments.model} ({model.config.depth} layers, {model.num_parameters() / 1e6:.1f}M) on {device.type}, "
-          f"{torch.get_num_threads()} threads: {len(train_set):,} texts ({len(train_set.tokens):,} tokens), "
-          f"{len(dev_set):,} dev, {config.epochs} epochs of {steps} steps", flush=True)
+    doing = f"distilling {arguments.teacher} ({teacher.num_parameters() / 1e6:.1f}M) into" if teacher else "fine-tuning"
+    model_size = f"{model.config.depth} layers, {model.num_parameters() / 1e6:.1f}M"
+    print(
+        f"{doing} {arguments.model} ({model_size}) on {device.type}, {torch.get_num_threads()} threads: "
+        f"{len(train_set):,} examples ({len(train_set.tokens):,} tokens), {len(dev_set):,} dev, "
+        f"{config.epochs} epochs of {steps} steps",
+        flush=True,
+    )
     cut = float((train_set.lengths >= config.max_length).mean())
     if cut > 0.01:
         print(f"note: {cut:.1%} of the training texts reach --max-length {config.max_length} and may be cut")
     if 2 * config.warmup_steps > steps * config.epochs:
-        print(f"note: the warm-up of {config.warmup_steps} steps is most of the {steps * config.epochs} steps; "
-              "consider a smaller --warmup-steps")
+        print(
+            f"note: the warm-up of {config.warmup_steps} steps is most of the {steps * config.epochs} steps; "
+            "consider a smaller --warmup-steps"
+        )
 
 
 def report(job: Job, done: Progress, seconds: float) -> None:

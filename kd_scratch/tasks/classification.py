@@ -33,7 +33,7 @@ class Example:
     in_scope: bool = True  # False: CLINC150's texts that belong to no intent
 
 
-# --- file -> examples --------------------------------------------------------------------------------------------------
+# --- file -> examples ---
 
 
 def csv_rows(path: Path, delimiter: str = ","):
@@ -98,8 +98,10 @@ def read_csv(path: Path, split: str, data: DataConfig) -> list[Example]:
     columns = []
     for flag, name in (("--text-column", data.text_column), ("--label-column", data.label_column)):
         if header.count(name) != 1:
-            raise UserError(f"{path}: line 1: {header.count(name)} columns are called {name!r} among "
-                            f"{', '.join(header[:20])}; choose one with {flag}")
+            raise UserError(
+                f"{path}: line 1: {header.count(name)} columns are called {name!r} among "
+                f"{', '.join(header[:20])}; choose one with {flag}"
+            )
         columns.append(header.index(name))
     examples = []
     for line, row in rows:
@@ -112,16 +114,18 @@ def read_csv(path: Path, split: str, data: DataConfig) -> list[Example]:
     return examples
 
 
-# --- examples -> features ----------------------------------------------------------------------------------------------
+# --- examples -> features ---
 
 
 def featurize(examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int) -> Features:
-    """[CLS] text [SEP], cut to max_length pieces. An out-of-scope text that the label list has no class for gets IGNORE."""
+    """[CLS] text [SEP], cut to max_length pieces. An out-of-scope text gets IGNORE where there is no class for it."""
     index = {label: i for i, label in enumerate(labels)}
     for example in examples:
         if example.label not in index and example.in_scope:
-            raise UserError(f"{example.id}: label {example.label[:60]!r} is not one of the {len(labels)} that the model "
-                            f"knows: {', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}")
+            raise UserError(
+                f"{example.id}: label {example.label[:60]!r} is not one of the {len(labels)} that the model "
+                f"knows: {', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}"
+            )
     ids = [encoding.ids for encoding in tokenizer.encode([e.text for e in examples], max_length=max_length)]
     return Features(
         head="sequence",
@@ -137,7 +141,7 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(sorted({example.label for example in examples}))
 
 
-# --- logits -> decisions and metrics -----------------------------------------------------------------------------------
+# --- logits -> decisions and metrics ---
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -153,7 +157,7 @@ def decide(logits: np.ndarray, labels: tuple[str, ...], data: DataConfig) -> lis
 
 
 def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
-    """Precision, recall, F1 and support of every class that occurs in gold or prediction; 0 where nothing to divide by."""
+    """Precision, recall, F1 and support of every class in gold or prediction; 0 where there is nothing to divide by."""
     rows = {}
     gold, predicted = np.array(gold, object), np.array(predicted, object)
     for label in sorted(set(gold) | set(predicted)):
@@ -205,7 +209,7 @@ def predictions(examples: Sequence[Example], logits: np.ndarray, labels: tuple[s
     }
 
 
-# --- what a person sees ------------------------------------------------------------------------------------------------
+# --- what a person sees ---
 
 
 def details(metrics: dict) -> str:
@@ -245,6 +249,12 @@ _AGNEWS = Task(
     details=details,
     mistakes=mistakes,
 )
-_CLINC = replace(_AGNEWS, name="clinc", splits=("train", "val", "test"), read=read_clinc, label_list=label_list,
-                 columns=("accuracy", "macro_f1", "loss", "oos_recall"))
+_CLINC = replace(
+    _AGNEWS,
+    name="clinc",
+    splits=("train", "val", "test"),
+    read=read_clinc,
+    label_list=label_list,
+    columns=("accuracy", "macro_f1", "loss", "oos_recall"),
+)
 TASKS = (_AGNEWS, _CLINC, replace(_AGNEWS, name="csv", read=read_csv, label_list=label_list))

@@ -1,0 +1,120 @@
+# Every target makes the virtual environment by itself. `make` alone lists them.
+PYTHON  ?= python3
+KD_DATA ?= data
+RUNS    ?= runs
+TASK    ?= clinc
+MODEL   ?=
+LAYERS  ?= 0,2,4
+SEED    ?= 0
+ARGS    ?=
+export KD_DATA
+
+BIN := .venv/bin
+KD  := $(BIN)/python -m kd_scratch
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
+OUT := $(RUNS)/$(TASK)
+
+train_agnews := $(KD_DATA)/ag_news_csv/train.csv
+dev_agnews   := 10%
+test_agnews  := $(KD_DATA)/ag_news_csv/test.csv
+train_clinc  := $(KD_DATA)/clinc150/data_full.json
+dev_clinc    := $(train_clinc)
+test_clinc   := $(train_clinc)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test parity lint mutants bench-peers teacher baseline distill evaluate compare \
+        data-agnews data-clinc data-conll data-squad weights clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo "  variables: TASK=agnews|clinc  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  KD_DATA=data  RUNS=runs  ARGS='more flags'"
+
+# --- set-up ------------------------------------------------------------------
+
+.venv/made:
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/run: .venv/made pyproject.toml .ci/constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+.venv/test: .venv/run
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/parity: .venv/test
+	$(PIP) --editable '.[test,parity]'
+	@touch $@
+
+.venv/peers: .venv/parity
+	$(PIP) --editable '.[test,parity,peers]'
+	@touch $@
+
+setup: .venv/run ## make the virtual environment with the four run-time dependencies
+
+# --- try it ------------------------------------------------------------------
+
+QUICK := $(RUNS)/quickstart
+QUICK_DATA := --task agnews --train $(QUICK)/data/ag_news_csv/train.csv --dev $(QUICK)/data/ag_news_csv/dev.csv
+QUICK_FLAGS = --learning-rate 5e-4 --epochs $(QUICK_EPOCHS) --warmup-steps 100 --seed $(SEED)
+QUICK_ROWS ?= 6000
+QUICK_EPOCHS ?= 4
+
+quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (minutes)
+	rm -rf $(QUICK)
+	$(BIN)/python data_scripts/make_sample.py agnews --output $(QUICK)/data --rows $(QUICK_ROWS)
+	$(KD) train $(QUICK_DATA) --model tiny-teacher --output $(QUICK)/teacher $(QUICK_FLAGS)
+	$(KD) train $(QUICK_DATA) --model tiny-student --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline $(QUICK_FLAGS)
+	$(KD) train $(QUICK_DATA) --model tiny-student --teacher $(QUICK)/teacher --output $(QUICK)/distilled \
+	    --cache $(QUICK)/cache $(QUICK_FLAGS)
+	$(KD) compare --task agnews --data $(QUICK)/data/ag_news_csv/test.csv --output $(QUICK)/comparison \
+	    --models teacher=$(QUICK)/teacher baseline=$(QUICK)/baseline distilled=$(QUICK)/distilled
+
+# --- the real thing ----------------------------------------------------------
+
+teacher: .venv/run ## fine-tune MODEL on TASK -> runs/TASK/teacher
+	$(KD) train --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
+	    --output $(OUT)/teacher --seed $(SEED) $(ARGS)
+
+baseline: .venv/run ## fine-tune LAYERS of MODEL without a teacher -> runs/TASK/baseline-SEED
+	$(KD) train --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
+	    --init-layers $(LAYERS) --output $(OUT)/baseline-$(SEED) --seed $(SEED) $(ARGS)
+
+distill: .venv/run ## the same with runs/TASK/teacher as teacher -> runs/TASK/distilled-SEED
+	$(KD) train --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
+	    --init-layers $(LAYERS) --teacher $(OUT)/teacher --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
+
+evaluate: .venv/run ## metrics of MODEL on TASK's test file
+	$(KD) evaluate --task $(TASK) --data $(test_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) $(ARGS)
+
+compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED} side by side on TASK's test file
+	$(KD) compare --task $(TASK) --data $(test_$(TASK)) --output $(OUT)/comparison-$(SEED) \
+	    --models teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) $(ARGS)
+
+data-agnews data-clinc data-conll data-squad: .venv/run ## download the official files of a data set into KD_DATA
+	$(BIN)/python data_scripts/download.py $(@:data-%=%)
+
+weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=bert-base-uncased
+	$(BIN)/python data_scripts/download_checkpoint.py $(or $(MODEL),$(error set MODEL=hub-name))
+
+# --- checks ------------------------------------------------------------------
+
+test: .venv/test ## unit tests: no network, no transformers, a few minutes
+	$(BIN)/python -m pytest --ignore tests/parity $(ARGS)
+
+parity: .venv/parity ## the same results as transformers, safetensors and scikit-learn
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/parity $(ARGS)
+
+lint: .venv/test ## ruff: faults and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+
+mutants: .venv/test ## plant faults one by one; each must be caught by the test that names it
+	$(BIN)/python tests/mutants.py
+
+bench-peers: .venv/peers ## wall time of a whole distillation against the usual transformers + Trainer script
+	$(BIN)/python tests/peers/distillation.py $(ARGS)
+
+clean: ## delete the virtual environment (runs and data stay)
+	rm -rf .venv *.egg-info

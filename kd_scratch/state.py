@@ -1,0 +1,74 @@
+"""The state of an unfinished training run: saved after every epoch, enough to go on as if nothing had happened."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kd_scratch.files import UserError
+from kd_scratch.model import Model
+from kd_scratch.safetensors import load_file, read_metadata, save_file
+
+STATE = "training_state.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's running means of the gradient and of its square
+
+
+@dataclass
+class Progress:
+    """How far a run has come at the end of an epoch."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # optimizer steps taken
+    best_epoch: int = 0
+    best_score: float = -1.0
+    history: list[dict] = field(default_factory=list)  # one record per finished epoch
+
+
+def save_state(
+    folder: Path,
+    model: Model,
+    optimizer: torch.optim.AdamW,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+    identity: dict,
+) -> None:
+    """Weights, moments, generators and progress in one safetensors file, replaced atomically.
+
+    `identity` is what a resumed run must have in common with this one (settings, data, teacher, versions).
+    """
+    device = next(model.parameters()).device
+    tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for name, parameter in model.named_parameters():
+        tensors[f"weight.{name}"] = parameter.detach()
+        tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
+    metadata = {"progress": vars(progress), "scaler": scaler.state_dict(), "identity": identity}
+    save_file(tensors, folder / STATE, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+def load_state(
+    folder: Path, model: Model, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler, identity: dict
+) -> Progress:
+    """Put a saved state back. UserError where the run was started with other settings, data or versions."""
+    path = folder / STATE
+    metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
+    before, now = metadata["identity"], json.loads(json.dumps(identity))
+    if before != now:
+        differing = [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
+        raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}")
+    tensors = load_file(path)
+    progress = Progress(**metadata["progress"])
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"weight.{name}"])
+            moments = {key: tensors[f"{key}.{name}"].to(device, copy=True) for key in MOMENTS}
+            optimizer.state[parameter] = {"step": torch.tensor(float(progress.step), device=device)} | moments
+    scaler.load_state_dict(metadata["scaler"])
+    torch.set_rng_state(tensors["random.cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return progress

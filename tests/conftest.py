@@ -1,0 +1,64 @@
+"""Shared by all tests: a tiny model and tokenizer made on the spot, and where the real data files are."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_scratch.checkpoint import save_model
+from kd_scratch.config import ModelConfig
+from kd_scratch.model import Model
+from kd_scratch.tokenization import train_tokenizer
+
+ROOT = Path(__file__).parents[1]
+TINY = ModelConfig(vocab_size=120, width=16, depth=3, heads=2, feed_forward=32, max_positions=40)
+TEXTS = [
+    "the quick brown fox jumps over the lazy dog, again and again",
+    "shares of the brewery rose nine percent after a quarterly report",
+    "the goalkeeper saved a penalty in the last minute of the final",
+    "a probe sent back pictures of the frozen moon; scientists cheered",
+]
+torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
+
+
+@pytest.fixture
+def real_data():
+    """A function: name of a real data file -> its path. Skips where it is absent, fails if KD_REQUIRE_DATA is set."""
+
+    def find(name: str) -> Path:
+        for folder in (os.environ.get("KD_DATA"), ROOT / "data", ROOT.parent / "shared" / "data"):
+            if folder and (Path(folder) / name).is_file():
+                return Path(folder) / name
+        if os.environ.get("KD_REQUIRE_DATA"):
+            pytest.fail(f"KD_REQUIRE_DATA is set, but {name} is in none of the data folders")
+        pytest.skip(f"real data file {name} is not here (KD_DATA names its folder)")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A WordPiece tokenizer of at most 120 pieces, learned from TEXTS."""
+    return train_tokenizer(TEXTS, vocab_size=120)
+
+
+def tiny_model(head: str | None = "sequence", labels=("no", "yes", "maybe"), seed: int = 0, **shape):
+    """A random model, 16 numbers wide, in eval mode. Weights are larger than BERT's, so that outputs really differ."""
+    torch.manual_seed(seed)
+    labels = labels if head in ("sequence", "token") else ()
+    model = Model(replace(TINY, **{"init_std": 0.3, **shape}, head=head, labels=labels))
+    for parameter in model.parameters():  # biases and norms too: zeros and ones would hide mistakes
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, mean=float(parameter[0].detach()), std=0.1)
+    return model.eval()
+
+
+@pytest.fixture
+def model_directory(tmp_path, tokenizer):
+    """A saved tiny classifier with its tokenizer."""
+    directory = tmp_path / "model"
+    save_model(tiny_model(vocab_size=tokenizer.vocab_size), directory)
+    tokenizer.save(directory, max_length=32)
+    return directory
