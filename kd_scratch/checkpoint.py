@@ -117,8 +117,8 @@ def load_weights(directory: Path) -> dict[str, Tensor]:
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern))
     if pickles:
         raise UserError(
-            f"{directory / pickles[0]}: a pickle can run code when opened and is never read here; convert it once "
-            "where you trust it: AutoModel.from_pretrained(dir).save_pretrained(dir, safe_serialization=True) in transformers"
+            f"{directory / pickles[0]}: a pickle can run code when opened and is never read here; convert it once with "
+            "transformers, where you trust it: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
         )
     raise UserError(f"{directory}: has no {WEIGHTS}")
 

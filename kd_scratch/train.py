@@ -238,30 +238,27 @@ def command(arguments: argparse.Namespace) -> None:
         "initial weights": fingerprint(model),
         "teacher": fingerprint(teacher) if teacher else None,
     }
-    announce(arguments, model, teacher, train_set, dev_set, config, device)
-    make_folder(arguments.output)
-    logits = None
-    if teacher:
-        logits = teacher_logits(
-            teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device, amp_dtype(config.amp, device)
-        )
-        del teacher
-    started = time.perf_counter()
     job = Job(
-        task,
-        model,
-        tokenizer,
-        train_set,
-        dev_examples,
-        dev_set,
-        config,
-        data,
-        run.seed,
-        device,
-        arguments.output,
-        identity,
-        logits,
+        task=task,
+        model=model,
+        tokenizer=tokenizer,
+        train_set=train_set,
+        dev_examples=dev_examples,
+        dev_set=dev_set,
+        config=config,
+        data=data,
+        seed=run.seed,
+        device=device,
+        output=arguments.output,
+        identity=identity,
     )
+    announce(job, arguments, teacher)
+    make_folder(job.output)
+    started = time.perf_counter()
+    if teacher:
+        dtype = amp_dtype(config.amp, device)
+        job.teacher = teacher_logits(teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device, dtype)
+        del teacher
     done = train(job, arguments.resume)
     report(job, done, time.perf_counter() - started)
 
@@ -281,22 +278,15 @@ def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tu
     return examples, dev_examples
 
 
-def announce(
-    arguments,
-    model: Model,
-    teacher: Model | None,
-    train_set: Features,
-    dev_set: Features,
-    config: TrainConfig,
-    device: torch.device,
-) -> None:
+def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None) -> None:
     """The first line: what is about to happen and how big it is."""
+    config, train_set = job.config, job.train_set
     steps = -(-len(train_set) // config.batch_size)
     doing = f"distilling {arguments.teacher} ({teacher.num_parameters() / 1e6:.1f}M) into" if teacher else "fine-tuning"
-    model_size = f"{model.config.depth} layers, {model.num_parameters() / 1e6:.1f}M"
+    size = f"{job.model.config.depth} layers, {job.model.num_parameters() / 1e6:.1f}M"
     print(
-        f"{doing} {arguments.model} ({model_size}) on {device.type}, {torch.get_num_threads()} threads: "
-        f"{len(train_set):,} examples ({len(train_set.tokens):,} tokens), {len(dev_set):,} dev, "
+        f"{doing} {arguments.model} ({size}) on {job.device.type}, {torch.get_num_threads()} threads: "
+        f"{len(train_set):,} examples ({len(train_set.tokens):,} tokens), {len(job.dev_set):,} dev, "
         f"{config.epochs} epochs of {steps} steps",
         flush=True,
     )

@@ -1,0 +1,421 @@
+"""The command line as its user meets it: train, distil, evaluate, compare, predict, and every kind of bad input."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from kd_scratch.__main__ import main
+from kd_scratch.checkpoint import fingerprint, load_model, save_model
+from kd_scratch.safetensors import load_file
+from kd_scratch.tokenization import load_tokenizer, train_tokenizer
+from tests.conftest import ROOT, TEXTS, tiny_model
+
+WORDS = {"sport": "goal match team coach", "trade": "shares profit market bank", "space": "moon probe orbit rocket"}
+FAST = [
+    "--epochs",
+    "2",
+    "--batch-size",
+    "8",
+    "--learning-rate",
+    "1e-3",
+    "--max-length",
+    "24",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+]
+
+
+def write_csv(path, rows, seed=0):
+    """Texts of four words, most of them typical of the label."""
+    rng = random.Random(seed)
+    lines = ["label,text"]
+    for i in range(rows):
+        label = list(WORDS)[i % 3]
+        words = rng.choices(WORDS[label].split() + "the a of and".split(), k=4)
+        lines.append(f'{label},"{" ".join(words)}"')
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with data, a teacher, a baseline and a distilled student, made through the command line."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = [
+        "--task",
+        "csv",
+        "--train",
+        write_csv(folder / "train.csv", 48),
+        "--dev",
+        write_csv(folder / "dev.csv", 12, seed=1),
+    ]
+    write_csv(folder / "test.csv", 30, seed=2)
+    teacher = ["--model", "tiny-student", "--vocab-size", "80", "--output", str(folder / "teacher")]
+    baseline = ["--model", str(folder / "teacher"), "--init-layers", "0", "--output", str(folder / "baseline")]
+    distilled = baseline[:-1] + [str(folder / "distilled"), "--teacher", str(folder / "teacher")]
+    for extra in (teacher, baseline, distilled):
+        assert main(["train", *data, *FAST, *extra, "--cache", str(folder / "cache")]) == 0
+    return folder
+
+
+def run(capsys, *argv) -> tuple[int, str, str]:
+    """Exit status, stdout, and stderr without progress bars."""
+    status = main([str(a) for a in argv])
+    out, err = capsys.readouterr()
+    return status, out, err.replace("\r", "\n").split("\n")[-2] if err.strip() else ""
+
+
+def test_training_leaves_a_model_directory_and_a_record(runs):
+    names = {path.name for path in (runs / "distilled").iterdir()}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+        "training.json",
+    }
+    record = json.loads((runs / "distilled" / "training.json").read_text())
+    assert record["teacher"] == fingerprint(load_model(runs / "teacher"))
+    assert record["settings"]["epochs"] == 2 and len(record["history"]) == 2
+    assert load_tokenizer(runs / "distilled").max_length == 24
+
+
+def test_baseline_and_distilled_student_have_the_same_start_and_budget(runs):
+    records = [json.loads((runs / name / "training.json").read_text()) for name in ("baseline", "distilled")]
+    for key in ("initial weights", "settings", "seed", "train", "dev", "step"):
+        assert records[0][key] == records[1][key], key
+    assert fingerprint(load_model(runs / "baseline")) != fingerprint(load_model(runs / "distilled"))
+
+
+def test_the_teachers_logits_are_computed_once_for_all_seeds(runs, tmp_path, capsys):
+    argv = [
+        "train",
+        "--task",
+        "csv",
+        "--train",
+        runs / "train.csv",
+        "--dev",
+        runs / "dev.csv",
+        *FAST,
+        "--model",
+        runs / "teacher",
+    ]
+    status, out, _ = run(
+        capsys, *argv, "--teacher", runs / "teacher", "--cache", runs / "cache", "--output", tmp_path / "s", "--seed", 7
+    )
+    assert status == 0 and "48 inputs: read from" in out
+
+
+def test_evaluate_prints_tables_and_writes_json(runs, tmp_path, capsys):
+    argv = ["evaluate", "--task", "csv", "--data", runs / "test.csv", "--model", runs / "teacher"]
+    status, out, _ = run(capsys, *argv, "--output", tmp_path / "m.json", "--predictions", tmp_path / "p.json")
+    assert status == 0
+    metrics = json.loads((tmp_path / "m.json").read_text())["metrics"]
+    said = json.loads((tmp_path / "p.json").read_text())
+    assert len(said) == metrics["examples"] == 30
+    assert metrics["accuracy"] == sum(row["label"] == row["gold"] for row in said.values()) / 30
+    assert f"{metrics['macro_f1']:.4f}" in out and "per class" in out and "surest mistakes" in out
+
+
+def test_compare_shows_every_model_against_the_first(runs, tmp_path, capsys):
+    models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
+    argv = ["compare", "--task", "csv", "--data", runs / "test.csv", "--models", *models, "--output", tmp_path / "c"]
+    status, out, _ = run(capsys, *argv)
+    assert status == 0
+    result = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert [row["name"] for row in result["rows"]] == ["teacher", "baseline", "distilled"]
+    assert result["rows"][0]["agreement"] == 1.0
+    for row in result["rows"]:
+        weights = load_file(runs / row["name"] / "model.safetensors")
+        assert row["parameters"] == sum(t.numel() for t in weights.values())
+        assert row["megabytes"] == (runs / row["name"] / "model.safetensors").stat().st_size / 1e6
+        assert row["latency_ms"] > 0
+        assert f"{row['accuracy']:.4f}" in out
+    markdown = (tmp_path / "c" / "comparison.md").read_text()
+    assert markdown.count("|") == 5 * (len(result["rows"][0]) + 1)
+    assert (tmp_path / "c" / "comparison.txt").read_text().strip() in out
+
+
+def test_compare_agrees_with_evaluate(runs, tmp_path, capsys):
+    run(
+        capsys,
+        "evaluate",
+        "--task",
+        "csv",
+        "--data",
+        runs / "test.csv",
+        "--model",
+        runs / "baseline",
+        "--output",
+        tmp_path / "m",
+    )
+    run(
+        capsys,
+        "compare",
+        "--task",
+        "csv",
+        "--data",
+        runs / "test.csv",
+        "--models",
+        f"b={runs / 'baseline'}",
+        "--output",
+        tmp_path,
+    )
+    row = json.loads((tmp_path / "comparison.json").read_text())["rows"][0]
+    metrics = json.loads((tmp_path / "m").read_text())["metrics"]
+    assert {k: row[k] for k in ("accuracy", "macro_f1", "loss")} == {
+        k: metrics[k] for k in ("accuracy", "macro_f1", "loss")
+    }
+
+
+def test_predict_prints_the_label_and_its_probability(runs, tmp_path, capsys):
+    argv = [
+        "predict",
+        "--model",
+        runs / "teacher",
+        "--text",
+        "the moon probe",
+        "bank shares",
+        "--output",
+        tmp_path / "a.json",
+    ]
+    status, out, _ = run(capsys, *argv)
+    answers = json.loads((tmp_path / "a.json").read_text())
+    assert status == 0 and list(answers) == ["the moon probe", "bank shares"]
+    for answer in answers.values():
+        assert sum(answer.values()) == pytest.approx(1)
+        best = max(answer, key=answer.get)
+        assert list(answer)[0] == best and f"{answer[best]:.4f}" in out
+
+
+def test_an_interrupted_run_resumes_from_the_command_line(runs, tmp_path, capsys, monkeypatch):
+    import kd_scratch.train
+
+    argv = ["train", "--task", "csv", "--train", runs / "train.csv", "--dev", runs / "dev.csv", *FAST, "--model", "tiny-student",
+            "--vocab-size", 80, "--output", tmp_path / "run"]  # fmt: skip
+    real = kd_scratch.train.save_state
+
+    def interrupted(*args):
+        real(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kd_scratch.train, "save_state", interrupted)
+    status, _, error = run(capsys, *argv)
+    assert status == 130 and "--resume" in error
+    monkeypatch.setattr(kd_scratch.train, "save_state", real)
+    status, _, error = run(capsys, *argv)
+    assert status == 2 and "already holds a run" in error
+    status, out, _ = run(capsys, *argv, "--resume")
+    assert status == 0 and "epoch 2/2" in out and "epoch 1/2:" not in out
+    assert fingerprint(load_model(tmp_path / "run")) == fingerprint(load_model(runs / "teacher"))
+    status, _, error = run(capsys, *argv, "--resume")
+    assert status == 2 and "holds no unfinished run" in error
+
+
+# --- bad input: one clear line, exit 2, nothing half-written ---
+
+TRAIN_FILES = {
+    "missing file": (None, "train.csv: no such file"),
+    "empty file": (b"", "train.csv: the file is empty"),
+    "header only": (b"label,text\n", "leaves 0 training"),
+    "Latin-1": ("label,text\nsport,caf\u00e9\n".encode("latin-1"), "train.csv: line 2: byte 0xe9 is not UTF-8"),
+    "NUL": (b"label,text\nsport,a\0b\n", "train.csv: line 2: NUL"),
+    "ragged row": (b"label,text\nsport,a,b\n", "train.csv: line 2: 3 columns instead of the header's 2"),
+    "no text column": (b"label,words\nsport,a\n", "train.csv: line 1: 0 columns are called 'text'"),
+    "open quote": (b'label,text\nsport,"a\n', "train.csv: line 2: malformed CSV"),
+    "other labels in train": (b"label,text\ncooking,a b c\n", "label 'sport' is not one of the 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content, message", TRAIN_FILES.values(), ids=TRAIN_FILES)
+def test_a_bad_training_file(runs, tmp_path, capsys, content, message):
+    if content is not None:
+        (tmp_path / "train.csv").write_bytes(content)
+    argv = [
+        "train",
+        "--task",
+        "csv",
+        "--train",
+        tmp_path / "train.csv",
+        "--dev",
+        runs / "dev.csv",
+        "--model",
+        "tiny-student",
+    ]
+    status, _, error = run(capsys, *argv, "--output", tmp_path / "out")
+    assert status == 2
+    assert error.startswith("error: ") and message in error
+    assert not (tmp_path / "out").exists()
+
+
+def damage(directory, how):
+    """Spoil a copy of a model directory."""
+    weights = directory / "model.safetensors"
+    match how:
+        case "no tokenizer":
+            for name in ("tokenizer.json", "vocab.txt"):
+                (directory / name).unlink()
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "lying header":
+            weights.write_bytes((2**40).to_bytes(8, "little") + weights.read_bytes()[8:])
+        case "pickle":
+            weights.rename(directory / "pytorch_model.bin")
+        case "no config":
+            (directory / "config.json").unlink()
+        case "other width":
+            config = json.loads((directory / "config.json").read_text())
+            (directory / "config.json").write_text(json.dumps(config | {"hidden_size": 96}))
+        case "config is a list":
+            (directory / "config.json").write_text("[]")
+
+
+DAMAGES = {
+    "no tokenizer": "has no tokenizer.json and no vocab.txt",
+    "truncated": "model.safetensors:",
+    "lying header": "model.safetensors:",
+    "pickle": "never read here; convert it once",
+    "no config": "it has no config.json",
+    "other width": "mis-shaped: ",
+    "config is a list": "holds no JSON object",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("command", ["evaluate", "predict", "teacher"])
+def test_a_damaged_model_directory(runs, tmp_path, capsys, how, command):
+    shutil.copytree(runs / "teacher", tmp_path / "model")
+    damage(tmp_path / "model", how)
+    argv = {
+        "evaluate": ["evaluate", "--task", "csv", "--data", runs / "test.csv", "--model", tmp_path / "model"],
+        "predict": ["predict", "--model", tmp_path / "model", "--text", "a"],
+        "teacher": ["train", "--task", "csv", "--train", runs / "train.csv", "--dev", runs / "dev.csv", *FAST, "--model",
+                    "tiny-student", "--output", tmp_path / "out", "--tokenizer", runs / "teacher", "--teacher", tmp_path / "model"],
+    }[command]  # fmt: skip
+    status, _, error = run(capsys, *argv)
+    assert status == 2 and error.startswith("error: ") and DAMAGES[how] in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_with_other_labels_another_tokenizer_or_another_head_is_refused(runs, tmp_path, capsys):
+    tokenizer = load_tokenizer(runs / "teacher")
+    other = train_tokenizer(TEXTS, 90)
+    labels = tuple(sorted(WORDS))
+    cases = [
+        (
+            tokenizer,
+            ("space", "sport", "cooking"),
+            "sequence",
+            "only the teacher knows cooking; it does not know trade",
+        ),
+        (other, labels, "sequence", "its tokenizer differs from the student's"),
+        (tokenizer, labels, "token", "has a token head, csv needs a sequence head"),
+    ]
+    for i, (its_tokenizer, its_labels, head, message) in enumerate(cases):
+        folder = tmp_path / f"teacher{i}"
+        save_model(tiny_model(head, its_labels, vocab_size=its_tokenizer.vocab_size), folder)
+        its_tokenizer.save(folder, 24)
+        argv = [
+            "train",
+            "--task",
+            "csv",
+            "--train",
+            runs / "train.csv",
+            "--dev",
+            runs / "dev.csv",
+            *FAST,
+            "--model",
+            runs / "teacher",
+        ]
+        status, _, error = run(capsys, *argv, "--teacher", folder, "--output", tmp_path / "out")
+        assert status == 2 and message in error
+        assert not (tmp_path / "out").exists()
+
+
+BAD_FLAGS = {
+    "learning rate 0": (["--learning-rate", "0"], "--learning-rate must be more than 0"),
+    "alpha 2": (["--alpha", "2"], "--alpha must lie between 0 and 1"),
+    "nan temperature": (["--temperature", "nan"], "--temperature must be more than 0"),
+    "odd accumulation": (["--accumulation", "3"], "cannot be cut into 3 equal parts"),
+    "limit": (["--limit", "many"], "--limit many: must be a number"),
+    "too long": (["--max-length", "4000"], "has 128 positions, --max-length 4000 is more"),
+    "no such layer": (["--model", "TEACHER", "--init-layers", "0,5"], "there is no layer 5"),
+    "layers of a size": (["--init-layers", "0"], "--model is a size here"),
+    "no such device": (["--device", "mps"], "--device mps: PyTorch finds no such device"),
+    "dev of 0%": (["--dev", "0%"], "--dev 0%: leaves none"),
+    "no such model": (["--model", "bert-huge"], "bert-huge: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flags, message", BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_bad_flags(runs, tmp_path, capsys, flags, message):
+    flags = [str(runs / "teacher") if flag == "TEACHER" else flag for flag in flags]
+    argv = [
+        "train",
+        "--task",
+        "csv",
+        "--train",
+        runs / "train.csv",
+        "--dev",
+        runs / "dev.csv",
+        "--model",
+        "tiny-student",
+        "--threads",
+        1,
+    ]
+    status, _, error = run(capsys, *argv, "--output", tmp_path / "out", *flags)
+    assert status == 2 and error.startswith("error: ") and message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_output_may_not_be_a_file_or_hold_a_run(runs, tmp_path, capsys):
+    argv = [
+        "train",
+        "--task",
+        "csv",
+        "--train",
+        runs / "train.csv",
+        "--dev",
+        runs / "dev.csv",
+        *FAST,
+        "--model",
+        "tiny-student",
+    ]
+    before = {path: path.read_bytes() for path in (runs / "teacher").iterdir()}
+    assert "already holds a run" in run(capsys, *argv, "--output", runs / "teacher")[2]
+    assert {path: path.read_bytes() for path in (runs / "teacher").iterdir()} == before
+    assert "is a file" in run(capsys, *argv, "--output", runs / "train.csv")[2]
+
+
+def test_from_the_shell_a_mistake_is_one_line_and_exit_2(tmp_path):
+    argv = [
+        sys.executable,
+        "-m",
+        "kd_scratch",
+        "evaluate",
+        "--task",
+        "csv",
+        "--data",
+        "x.csv",
+        "--model",
+        str(tmp_path / "no"),
+    ]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"error: {tmp_path / 'no'}: no such model directory\n"
+
+
+def test_every_command_has_help(capsys):
+    for command in ("train", "evaluate", "predict", "compare"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        out = capsys.readouterr().out
+        assert stop.value.code == 0
+        assert all(flag in out for flag in ("--seed", "--device", "--threads"))

@@ -1,0 +1,152 @@
+"""The house rules: who may import whom, what may not be called, and that the README tells the truth."""
+
+import ast
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from kd_scratch.__main__ import COMMANDS, make_parser
+from tests.conftest import ROOT
+
+#: The rooms from the ground up. A room imports only from rooms before it.
+ROOMS = [
+    "files", "config", "runtime", "console", "layers", "model", "safetensors", "published", "checkpoint",
+    "tokenization", "batches", "tasks", "inference", "distill", "state", "prepare", "train", "evaluate", "predict",
+    "compare", "__main__",
+]  # fmt: skip
+PACKAGE = ROOT / "kd_scratch"
+SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))
+DEPENDENCIES = {"torch", "numpy", "tokenizers", "tqdm"}
+README = (ROOT / "README.md").read_text()
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(path: Path) -> str:
+    """kd_scratch/tasks/base.py -> tasks"""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_room_is_in_the_table():
+    assert {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"} == set(ROOMS)
+
+
+def test_a_room_imports_only_from_rooms_below_it():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] != "kd_scratch":
+                continue
+            for room in parts[1:2] if len(parts) > 2 or parts[1] in ROOMS else []:
+                if room != room_of(path) and ROOMS.index(room) >= ROOMS.index(room_of(path)):
+                    wrong.append(f"{path.name} imports {name}")
+    assert not wrong
+
+
+def test_run_time_dependencies_are_exactly_four():
+    allowed = DEPENDENCIES | {"kd_scratch", "data_scripts"} | sys.stdlib_module_names
+    for path in SOURCES:
+        assert {name.split(".")[0] for name in imports(path)} <= allowed, path
+    declared = re.search(r"^dependencies = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert set(re.findall(r'"(\w+)', declared)) == DEPENDENCIES
+
+
+def test_no_pickle_no_eval_no_extraction_anywhere():
+    forbidden = {"eval", "exec", "extractall", "torch.load", "torch.save", "compile", "__import__"}
+    for path in SOURCES:
+        assert not {n.split(".")[0] for n in imports(path)} & {"pickle", "shelve", "marshal", "dill", "joblib"}, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in forbidden and called.split(".")[-1] not in {"extractall"}, f"{path}:{node.lineno}"
+
+
+def test_library_modules_for_whole_transformers_appear_only_in_tests():
+    for path in PACKAGE.rglob("*.py"):
+        assert not re.search(r"nn\.(MultiheadAttention|Transformer)", path.read_text()), path
+
+
+def test_files_and_functions_stay_short():
+    for path in SOURCES:
+        text = path.read_text()
+        assert text.count("\n") <= 380, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno <= 75, f"{path}:{node.lineno} {node.name}"
+
+
+def test_everything_public_has_a_docstring():
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
+
+
+# --- the README ---
+
+
+def shell_lines() -> list[str]:
+    """The commands in the README's shell blocks, continuation lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
+    return [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_readme_has_commands():
+    assert {"make quickstart", "make test"} <= set(shell_lines())
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("make")])
+def test_make_commands_of_the_readme_exist(line):
+    done = subprocess.run(["make", "--dry-run", *line.split()[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if "-m kd_scratch" in line])
+def test_kd_scratch_commands_of_the_readme_parse(line):
+    arguments = [word.strip("'\"") for word in re.findall(r"'[^']*'|\"[^\"]*\"|\S+", line.split("-m kd_scratch")[1])]
+    assert make_parser().parse_args(arguments).command in COMMANDS
+
+
+def test_other_commands_of_the_readme_are_known_scripts():
+    for line in shell_lines():
+        if line.startswith("make") or "-m kd_scratch" in line:
+            continue
+        words = line.split()
+        script = next((word for word in words if word.endswith(".py")), None)
+        assert words[0] in ("git", "cd", "export") or (script and (ROOT / script).is_file()), line
+
+
+def test_paths_in_the_readme_exist():
+    for path in re.findall(r"`((?:kd_scratch|tests|data_scripts|\.ci)/[\w./-]*)`", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_tour_names_every_file_in_pipeline_order():
+    tour = README.split("## Tour")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `([\w./]+)`", tour, re.M)
+    assert set(named) == {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py")} - {"__init__.py", "tasks/__init__.py"}
+    rooms = [name.split("/")[0].removesuffix(".py") for name in named]
+    assert all(ROOMS.index(a) <= ROOMS.index(b) for a, b in pairwise(rooms)), "the tour follows the order of the rooms"
+
+
+def test_code_examples_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})

@@ -1,0 +1,243 @@
+"""train.py and state.py: the loop, its optimizer and schedule, and resuming."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import kd_scratch.train
+from kd_scratch.batches import epoch_batches
+from kd_scratch.checkpoint import fingerprint, load_model
+from kd_scratch.config import DataConfig, TrainConfig
+from kd_scratch.files import UserError
+from kd_scratch.model import Model
+from kd_scratch.safetensors import load_file
+from kd_scratch.state import STATE
+from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.classification import Example
+from kd_scratch.train import Job, backward, clip_gradients, make_optimizer, schedule, train
+from tests.conftest import TEXTS, tiny_model
+
+LABELS = ("business", "space", "sport")
+CPU = torch.device("cpu")
+
+
+def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings) -> Job:
+    """24 short texts whose label can be learned, a tiny model, a folder of its own."""
+    words = {
+        "business": "shares of the brewery rose",
+        "space": "a probe of the frozen moon",
+        "sport": "the goalkeeper saved",
+    }
+    examples = [
+        Example(f"x:{i}", words[label] + " again" * (i % 5) + " and " + TEXTS[i % 4][: 3 * i], label)
+        for i, label in enumerate(LABELS * 8)
+    ]
+    task = TASKS["csv"]
+    features = task.featurize(examples, tokenizer, LABELS, 32)
+    shape = dict(vocab_size=tokenizer.vocab_size, init_std=0.1)
+    shape |= dict.fromkeys(("dropout", "attention_dropout", "head_dropout"), dropout)
+    model = tiny_model(labels=LABELS, seed=seed, **shape)
+    settings = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 8, "max_length": 32, "amp": "off"} | settings
+    output = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+    output.mkdir()
+    job = Job(
+        task,
+        model,
+        tokenizer,
+        features,
+        examples,
+        features,
+        TrainConfig(**settings),
+        DataConfig(),
+        seed,
+        CPU,
+        output,
+        {},
+    )
+    if teacher:
+        job.teacher = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3
+    return job
+
+
+def gradients(job: Job, indices: np.ndarray) -> tuple[float, torch.Tensor]:
+    """The loss of one batch, and all gradients as one vector."""
+    job.model.train()
+    job.model.zero_grad()
+    loss = backward(job, indices, torch.amp.GradScaler("cpu", enabled=False), None)
+    return loss, torch.cat([p.grad.flatten() for p in job.model.parameters() if p.grad is not None])
+
+
+def test_training_learns_and_keeps_the_best_epoch(tmp_path, tokenizer):
+    job = make_job(tmp_path, tokenizer, epochs=20, learning_rate=5e-3)
+    done = train(job)
+    assert done.history[-1]["loss"] < 0.5 * done.history[0]["loss"]
+    assert done.best_score == max(h["dev"]["accuracy"] for h in done.history) > 0.9
+    assert done.step == 20 * 3 and done.epoch == 20
+    kept = load_model(job.output)
+    assert kept.config.labels == LABELS
+    if done.best_epoch == done.epoch:
+        assert fingerprint(kept) == fingerprint(job.model.eval())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, tokenizer):
+    prints = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        job = make_job(tmp_path, tokenizer, seed=seed, dropout=0.1, epochs=1)
+        train(job)
+        prints.append(fingerprint(job.model))
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path, tokenizer, teacher, parts):
+    whole = make_job(tmp_path, tokenizer, teacher=teacher)
+    cut = replace(whole, config=replace(whole.config, accumulation=parts))
+    indices = np.array([3, 0, 7, 11, 20, 5, 1, 2])
+    loss, gradient = gradients(whole, indices)
+    loss_cut, gradient_cut = gradients(cut, indices)
+    assert loss_cut == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(gradient_cut, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_leaves_a_whole_run_the_same(tmp_path, tokenizer):
+    runs = [train(make_job(tmp_path, tokenizer, accumulation=n, batch_size=10)) for n in (1, 5)]  # last batch: 4 of 10
+    np.testing.assert_allclose(*[[h["loss"] for h in run.history] for run in runs], rtol=1e-4)
+
+
+def test_the_distilled_run_differs_from_the_baseline_by_its_loss_alone(tmp_path, tokenizer):
+    """Same initial weights, same batches, same number of steps: alpha=0 with a teacher is the baseline, bit for bit."""
+    baseline = make_job(tmp_path, tokenizer, dropout=0.1)
+    distilled = make_job(tmp_path, tokenizer, dropout=0.1, teacher=True, alpha=0.0)
+    assert fingerprint(baseline.model) == fingerprint(distilled.model)
+    for job in (baseline, distilled):
+        torch.manual_seed(5)
+        train(job)
+    assert fingerprint(baseline.model) == fingerprint(distilled.model)
+
+
+def test_soft_targets_reach_the_student(tmp_path, tokenizer):
+    """With alpha=1 the student takes over what the teacher says, whatever the labels say."""
+    job = make_job(tmp_path, tokenizer, teacher=True, alpha=1.0, temperature=1.0, epochs=60, learning_rate=5e-3)
+    wrong = (job.train_set.labels + 1) % 3  # a teacher that is always wrong in the same way
+    job.teacher = (8 * np.eye(3)[wrong]).astype(np.float32)
+    done = train(job)
+    assert done.history[-1]["dev"]["accuracy"] < 0.1
+
+
+def test_the_teachers_logits_follow_the_examples_through_the_shuffling(tmp_path, tokenizer, monkeypatch):
+    job = make_job(tmp_path, tokenizer, teacher=True)
+    seen = []
+
+    def spy(student, teacher, labels, temperature, alpha):
+        seen.append(teacher)
+        return student.sum() * 0
+
+    monkeypatch.setattr(kd_scratch.train, "distillation_loss", spy)
+    train(replace(job, config=replace(job.config, epochs=2)))
+    batches = [b for epoch in (0, 1) for b in epoch_batches(job.train_set.lengths, 8, job.seed, epoch)]
+    for indices, teacher in zip(batches, seen, strict=True):
+        np.testing.assert_array_equal(teacher.numpy(), job.teacher[indices])
+
+
+def test_no_weight_decay_on_biases_and_norms(tokenizer):
+    model = tiny_model()
+    decayed, exempt = make_optimizer(model, TrainConfig()).param_groups
+    assert decayed["weight_decay"] == 0.01 and exempt["weight_decay"] == 0
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all(names[id(p)].endswith(".bias") or "norm" in names[id(p)] for p in exempt["params"])
+    assert not any(names[id(p)].endswith(".bias") or "norm" in names[id(p)] for p in decayed["params"])
+    assert len(decayed["params"]) + len(exempt["params"]) == len(names)
+
+
+def test_learning_rate_rises_over_the_warm_up_then_falls_to_zero():
+    factors = [schedule(step, 10, 4) for step in range(11)]
+    np.testing.assert_allclose(factors, [0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
+    np.testing.assert_allclose([schedule(step, 4, 0) for step in range(5)], [1, 0.75, 0.5, 0.25, 0])
+
+
+def test_the_optimizer_sees_the_scheduled_learning_rate(tmp_path, tokenizer, monkeypatch):
+    job = make_job(tmp_path, tokenizer, warmup_steps=4, epochs=2)
+    rates = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self: (rates.append(self.param_groups[0]["lr"]), step(self))[1]
+    )
+    train(job)
+    np.testing.assert_allclose(rates, [3e-3 * schedule(i, 6, 4) for i in range(6)])
+
+
+def test_clipping_scales_large_gradients_to_the_norm_and_leaves_small_ones():
+    model = tiny_model()
+    for scale, limit, expected in ((1.0, 0.5, 0.5), (0.001, 0.5, None), (1.0, 0.0, None)):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, scale)
+        before = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+        clip_gradients(model, limit)
+        after = torch.cat([p.grad.flatten() for p in model.parameters()])
+        assert after.norm().item() == pytest.approx(expected or before.item(), rel=1e-4)
+        assert torch.allclose(after, after[0])  # the direction stays
+
+
+def test_early_stopping_counts_epochs_without_a_better_score(tmp_path, tokenizer):
+    done = train(make_job(tmp_path, tokenizer, epochs=50, patience=2))
+    assert done.epoch < 50
+    assert done.epoch - done.best_epoch == 2
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_examples(tmp_path, tokenizer):
+    job = make_job(tmp_path, tokenizer)
+    with torch.no_grad():
+        job.model.head.classifier.bias[0] = float("nan")
+    before = job.model.encoder.blocks[0].feed_forward.inner.weight.clone()
+    with pytest.raises(UserError, match=r"the loss is nan at step 1, .*x:\d+"):
+        train(job)
+    assert torch.equal(before, job.model.encoder.blocks[0].feed_forward.inner.weight)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenizer, monkeypatch, teacher):
+    def job():
+        torch.manual_seed(3)
+        return make_job(tmp_path, tokenizer, dropout=0.1, epochs=4, teacher=teacher, accumulation=2, warmup_steps=3)
+
+    whole = job()
+    torch.manual_seed(3)
+    expected = train(whole)
+    part = job()
+    torch.manual_seed(3)
+    real = kd_scratch.train.epoch_batches
+
+    def dies_in_the_third_epoch(lengths, batch_size, seed, epoch):
+        if epoch == 2:
+            raise Interrupted
+        return real(lengths, batch_size, seed, epoch)
+
+    monkeypatch.setattr(kd_scratch.train, "epoch_batches", dies_in_the_third_epoch)
+    with pytest.raises(Interrupted):
+        train(part)
+    monkeypatch.setattr(kd_scratch.train, "epoch_batches", real)
+    torch.manual_seed(99)  # a new process knows nothing of the old one's generator
+    again = replace(part, model=Model(part.model.config))  # other weights: the saved ones must replace them
+    done = train(again, resume=True)
+    assert fingerprint(again.model) == fingerprint(whole.model)
+    assert [h["loss"] for h in done.history] == [h["loss"] for h in expected.history]
+    assert (done.best_epoch, done.best_score) == (expected.best_epoch, expected.best_score)
+    moments = [load_file(job.output / STATE) for job in (whole, again)]
+    assert all(torch.equal(moments[0][name], moments[1][name]) for name in moments[0])
+
+
+def test_resume_refuses_another_run_and_says_what_differs(tmp_path, tokenizer):
+    job = make_job(tmp_path, tokenizer, epochs=1)
+    job.identity = {"seed": 0, "task": "csv"}
+    train(job)
+    job.identity = {"seed": 1, "task": "csv"}
+    with pytest.raises(UserError, match="cannot resume, this is another run: seed was 0, is 1$"):
+        train(job, resume=True)
