@@ -114,7 +114,7 @@ mutants: .venv/test ## plant faults one by one; each must be caught by the test 
 	$(BIN)/python tests/mutants.py
 
 bench-peers: .venv/peers ## wall time of a whole distillation against the usual transformers + Trainer script
-	$(BIN)/python tests/peers/distillation.py $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.peers.distillation --task $(TASK) --model $(or $(MODEL),$(error set MODEL=DIR)) $(ARGS)
 
 clean: ## delete the virtual environment (runs and data stay)
 	rm -rf .venv *.egg-info

@@ -139,7 +139,8 @@ def test_paths_in_the_readme_exist():
 def test_the_tour_names_every_file_in_pipeline_order():
     tour = README.split("## Tour")[1].split("\n## ")[0]
     named = re.findall(r"^\| `([\w./]+)`", tour, re.M)
-    assert set(named) == {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py")} - {"__init__.py", "tasks/__init__.py"}
+    files = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+    assert set(named) == files - {"__init__.py", "tasks/__init__.py"}
     rooms = [name.split("/")[0].removesuffix(".py") for name in named]
     assert all(ROOMS.index(a) <= ROOMS.index(b) for a, b in pairwise(rooms)), "the tour follows the order of the rooms"
 
