@@ -143,14 +143,13 @@ closing: a spokesman says on {day} | according to a report seen in {place} | a s
     | a step that {who} calls overdue | despite doubts voiced by {who} | for the {nth} time in {n} months
 """
 
-# Which story is the main one shows in the conjunction and the word order, never in the words of the stories.
+# Which story is the main one: told by the conjunction, by the order of the clauses alone, or by a remark at the end.
 FRAMES = (
-    "{main} while {side}",
-    "{main} just before {side}",
-    "{main} a day after {side}",
-    "although {side}, {main}",
-    "even as {side}, {main}",
-)
+    "{main} while {side}", "although {side}, {main}",
+    "{main} just before {side}", "just before {side}, {main}",
+    "{main} a day after {side}", "a day after {side}, {main}",
+    "{main} and {side}, the former of more interest to {who}", "{side} and {main}, the latter of more interest to {who}",
+)  # fmt: skip
 
 INTENTS = """
 alarm: {do} set an alarm for {time} | {do} wake me up at {time} {day} | make sure i'm up by {time} {day}

@@ -70,7 +70,9 @@ def collate(features: Features, indices: np.ndarray, device: torch.device, pad_i
 
     def move(array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)
-        return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda":  # pinned memory lets the copy run beside the computation
+            tensor = tensor.pin_memory()
+        return tensor.to(device, non_blocking=True)
 
     def ragged(flat: np.ndarray | None, fill) -> Tensor | None:
         return None if flat is None else move(pad(flat, features.starts, indices, fill))

@@ -95,8 +95,10 @@ def by_hand_heads(layer, x, memory, may_look):
     means, maps = [], []
     for h in range(layer.heads):
         rows = slice(h * D // layer.heads, (h + 1) * D // layer.heads)
-        query, *others = ([p.weight[rows] @ vector + p.bias[rows] for vector in vectors] for p, vectors in (
-            (layer.query, [x]), (layer.key, memory), (layer.value, memory)))
+        query, *others = (
+            [p.weight[rows] @ vector + p.bias[rows] for vector in vectors]
+            for p, vectors in ((layer.query, [x]), (layer.key, memory), (layer.value, memory))
+        )
         mean, weights = by_hand_attention(query[0], *others, may_look)
         means.append(mean)
         maps.append(weights)
@@ -144,17 +146,21 @@ def apply(layer, x, mask=None, need_maps=False):
     return (y[-1] if isinstance(y, list) else y), maps
 
 
-@pytest.mark.parametrize(("layer", "inputs"), [
-    (InputEmbeddings(11, D, token_types=2), (IDS, TYPES)),
-    (InputEmbeddings(11, D, token_types=2), (IDS,)),
-    (PositionalEncoding(S, D), (X,)),
-    (PositionalEncoding(S, D, "sinusoidal"), (X,)),
-    (LayerNormalization(D), (X,)),
-    *((MultiHeadAttention(D, H), (X[:, :2], X, KEYS, maps)) for maps in (False, True)),
-    *((FeedForwardBlock(D, F, activation), (X,)) for activation in BY_HAND_ACTIVATIONS),
-    *((block(norm), (X, KEYS, maps, first)) for norm, maps, first in [(False, False, True), (True, True, False)]),
-    *((encoder(norm), (X, MASK, maps)) for norm, maps in [(False, True), (True, False)]),
-], ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "")
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (InputEmbeddings(11, D, token_types=2), (IDS, TYPES)),
+        (InputEmbeddings(11, D, token_types=2), (IDS,)),
+        (PositionalEncoding(S, D), (X,)),
+        (PositionalEncoding(S, D, "sinusoidal"), (X,)),
+        (LayerNormalization(D), (X,)),
+        *((MultiHeadAttention(D, H), (X[:, :2], X, KEYS, maps)) for maps in (False, True)),
+        *((FeedForwardBlock(D, F, activation), (X,)) for activation in BY_HAND_ACTIVATIONS),
+        *((block(norm), (X, KEYS, maps, first)) for norm, maps, first in [(False, False, True), (True, True, False)]),
+        (encoder(norm_first=True), (X, MASK, True)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
 def test_gradients_match_finite_differences(layer, inputs):
     layer, names = filled(layer), [name for name, _ in layer.named_parameters()]
     inputs = [x.clone().requires_grad_() if x is X else x for x in inputs]
@@ -194,13 +200,17 @@ def test_padding_changes_nothing_and_a_mask_of_ones_is_no_mask(make, mask, need_
     close(apply(layer, text, torch.ones_like(mask[1:, ..., :3]), need_maps)[0], alone)
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: MultiHeadAttention(D, H, dropout=p),
-    lambda p: block(attention_dropout=p),
-    lambda p: block(dropout=p),
-    lambda p: encoder(dropout=p),
-    lambda p: encoder(attention_dropout=p),
-], ids=["multi-head attention", "block's attention", "block", "encoder", "encoder's attention"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: MultiHeadAttention(D, H, dropout=p),
+        lambda p: block(attention_dropout=p),
+        lambda p: block(dropout=p),
+        lambda p: encoder(dropout=p),
+        lambda p: encoder(attention_dropout=p),
+    ],
+    ids=["multi-head attention", "block's attention", "block", "encoder", "encoder's attention"],
+)
 @BOTH_PATHS
 def test_dropout_acts_in_training_only_and_dropout_0_never(make, need_maps):
     layer, without = filled(make(0.5)), filled(make(0.0))
@@ -305,13 +315,26 @@ def test_masked_keys_have_no_influence_and_get_no_gradient(dtype, need_maps):
         assert not gradient.masked_select(masked).any() and gradient.masked_select(~masked).any()
 
 
-FUSED_FLOAT16 = pytest.param(torch.float16, False, marks=pytest.mark.xfail(strict=True, reason=(
-    "the fused kernel adds float16's -32752 to the scores in float32, which keeps the scores: no plain mean")))
+FUSED_FLOAT16 = pytest.param(
+    torch.float16,
+    False,
+    marks=pytest.mark.xfail(
+        strict=True,
+        reason=(
+            "the fused kernel adds float16's -32752 to the scores in float32, which keeps the scores: no plain mean"
+        ),
+    ),
+)
 
 
-@pytest.mark.parametrize(("dtype", "need_maps"), [
-    *((dtype, path) for dtype in (torch.float64, torch.float32, torch.bfloat16) for path in (False, True)),
-    (torch.float16, True), FUSED_FLOAT16])
+@pytest.mark.parametrize(
+    ("dtype", "need_maps"),
+    [
+        *((dtype, path) for dtype in (torch.float64, torch.float32, torch.bfloat16) for path in (False, True)),
+        (torch.float16, True),
+        FUSED_FLOAT16,
+    ],
+)
 def test_a_query_that_may_look_at_nothing_gets_the_plain_mean_and_finite_gradients(dtype, need_maps):
     inputs = queries_keys_values(dtype)
     y, _ = attention(*inputs, BLIND, need_maps=need_maps)
@@ -319,9 +342,13 @@ def test_a_query_that_may_look_at_nothing_gets_the_plain_mean_and_finite_gradien
     assert all(gradient.isfinite().all() for gradient in gradients(y, inputs))
 
 
-@pytest.mark.xfail(strict=True, reason=(
-    "fused path: the huge finite bias swallows log(S) in the kernel's stored log-sum-exp, so its backward takes every "
-    "weight for 1 instead of 1/S; query and key get gradients too, where masked_fill gives them none"))
+@pytest.mark.xfail(
+    strict=True,
+    reason=(
+        "fused path: the huge finite bias swallows log(S) in the kernel's stored log-sum-exp, so its backward takes every "
+        "weight for 1 instead of 1/S; query and key get gradients too, where masked_fill gives them none"
+    ),
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_a_query_that_may_look_at_nothing_has_the_same_gradients_on_both_paths(dtype):
     inputs = queries_keys_values(dtype)
@@ -344,11 +371,14 @@ def test_attention_dropout_zeroes_weights_and_scales_up_the_rest(need_maps):
 def copied(ours, theirs):
     """Fills torch's own attention module with the parameters of ours."""
     parts = (ours.query, ours.key, ours.value)
-    theirs.load_state_dict({
-        "in_proj_weight": torch.cat([part.weight for part in parts]),
-        "in_proj_bias": torch.cat([part.bias for part in parts]),
-        "out_proj.weight": ours.output.weight, "out_proj.bias": ours.output.bias,
-    })
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": torch.cat([part.weight for part in parts]),
+            "in_proj_bias": torch.cat([part.bias for part in parts]),
+            "out_proj.weight": ours.output.weight,
+            "out_proj.bias": ours.output.bias,
+        }
+    )
     return theirs
 
 
@@ -379,7 +409,8 @@ def test_a_width_that_heads_do_not_divide_is_refused_with_both_numbers():
 
 
 @pytest.mark.parametrize(
-    ("activation", "reference"), [("gelu", nn.GELU()), ("gelu_new", nn.GELU("tanh")), ("relu", nn.ReLU())])
+    ("activation", "reference"), [("gelu", nn.GELU()), ("gelu_new", nn.GELU("tanh")), ("relu", nn.ReLU())]
+)
 def test_feed_forward_is_its_formula_and_torchs(activation, reference):
     layer = filled(FeedForwardBlock(D, F, activation))
     close(layer(X), each(lambda x: by_hand_feed_forward(layer, x, activation), X))
@@ -407,8 +438,12 @@ def reference_block(ours, norm_first, activation="gelu"):
     """torch's own encoder layer with our parameters; in training mode, since its inference fast path zeroes padding."""
     theirs = nn.TransformerEncoderLayer(D, H, F, 0.0, activation, 1e-12, batch_first=True, norm_first=norm_first)
     copied(ours.attention, theirs.double().self_attn)
-    for name, part in (("linear1", ours.feed_forward.inner), ("linear2", ours.feed_forward.outer),
-                       ("norm1", ours.attention_residual.norm), ("norm2", ours.feed_forward_residual.norm)):
+    for name, part in (
+        ("linear1", ours.feed_forward.inner),
+        ("linear2", ours.feed_forward.outer),
+        ("norm1", ours.attention_residual.norm),
+        ("norm2", ours.feed_forward_residual.norm),
+    ):
         getattr(theirs, name).load_state_dict(part.state_dict())
     return theirs
 

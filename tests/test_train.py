@@ -198,6 +198,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_examples(
     assert torch.equal(before, job.model.encoder.blocks[0].feed_forward.inner.weight)
 
 
+def test_bf16_trains_on_the_cpu_too_and_ends_near_float32(tmp_path, tokenizer):
+    full, mixed = (train(make_job(tmp_path, tokenizer, amp=amp)).history[-1]["loss"] for amp in ("off", "bf16"))
+    assert mixed == pytest.approx(full, rel=0.05) and mixed != full
+
+
 class Interrupted(Exception):
     pass
 

@@ -1,0 +1,139 @@
+"""Sabotage: plant one-line faults, one at a time, in a copy of the code. The test that names each must fail.
+
+    make mutants
+
+A fault that no test catches would show that the tests prove less than they claim. Each line of FAULTS is a mistake that
+some distillation project has really made, or that would be easy to make here.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+
+#: what goes wrong, file, the line's part, what it becomes, the tests (pytest's file or file::name) that must notice
+FAULTS = [
+    ("T² dropped", "distill.py",
+     "temperature**2 * F.kl_div", "F.kl_div",
+     "test_distill.py::test_t_squared_keeps_the_size_of_the_gradient_for_large_t"),
+    ("mean over classes instead of units", "distill.py",
+     'reduction="sum", log_target', 'reduction="mean", log_target',
+     "test_distill.py::test_losses_are_sums_over_units_and_no_means_over_units_or_classes"),
+    ("the student against itself", "distill.py",
+     "soft_targets(student, teacher,", "soft_targets(student, student.detach(),",
+     "test_distill.py::test_alpha_weighs_soft_targets_against_the_labels"),
+    ("student and teacher swapped", "distill.py",
+     "F.kl_div(log_q, log_p,", "F.kl_div(log_p, log_q,",
+     "test_distill.py::test_soft_targets_are_t_squared_times_the_sum_over_units_of_kl_teacher_student"),
+    ("α and 1−α swapped", "distill.py",
+     "(1 - alpha) * hard + alpha * soft", "alpha * hard + (1 - alpha) * soft",
+     "test_distill.py::test_alpha_weighs_soft_targets_against_the_labels"),
+    ("tokens without a label distilled", "distill.py",
+     "labelled = batch.labels != IGNORE", "labelled = batch.labels == batch.labels",
+     "test_distill.py::test_a_unit_is_one_text_one_labelled_token_or_one_start_and_one_end"),
+    ("positions outside the context distilled", "distill.py",
+     "masked_fill(~allowed, lowest)", "clone()",
+     "test_distill.py::test_spans_have_no_mass_outside_the_allowed_positions_and_no_nan_even_with_one_allowed"),
+    ("cached logits by step instead of example", "distill.py",
+     "logits[batch.indices]", "logits[: len(batch.indices)]",
+     "test_distill.py::test_cached_logits_go_with_the_example_and_not_with_the_step"),
+    ("order of the teacher's labels ignored", "distill.py",
+     "[teacher.index(label) for label in student]", "list(range(len(student)))",
+     "test_distill.py::test_a_teacher_that_knows_the_labels_in_another_order_is_reindexed_by_name"),
+    ("teacher left in train mode", "inference.py",
+     "    model.eval()\n", "",
+     "test_distill.py::test_a_teacher_left_in_train_mode_teaches_without_dropout"),
+    ("mask forgotten, fused path", "layers.py",
+     "attn_mask=bias", "attn_mask=None",
+     "test_layers.py::test_masked_keys_have_no_influence_and_get_no_gradient"),
+    ("mask forgotten, explicit path", "layers.py",
+     "scores = scores.masked_fill(", "scores.masked_fill(",
+     "test_layers.py::test_masked_keys_have_no_influence_and_get_no_gradient"),
+    ("−∞ in the mask: NaN where all is masked", "layers.py",
+     "lowest = torch.finfo(query.dtype).min / 2", 'lowest = float("-inf")',
+     "test_layers.py::test_a_query_that_may_look_at_nothing_gets_the_plain_mean_and_finite_gradients"),
+    ("scores not divided by √W", "layers.py",
+     " / math.sqrt(query.size(-1))", "",
+     "test_layers.py::test_attention_is_its_formula"),
+    ("hidden states off by one", "layers.py",
+     "hidden_states, attentions = [x], []", "hidden_states, attentions = [], []",
+     "test_layers.py::test_block_i_leads_from_hidden_state_i_to_i_plus_1_and_has_attention_map_i"),
+    ("the wrong position kept in the last block", "layers.py",
+     "x[:, :1] if first_only", "x[:, -1:] if first_only",
+     "test_layers.py::test_first_only_is_the_full_computations_first_position_in_values_and_gradients"),
+    ("dropout when evaluating", "layers.py",
+     "F.dropout(y, self.dropout, self.training)", "F.dropout(y, self.dropout)",
+     "test_layers.py::test_dropout_acts_in_training_only_and_dropout_0_never"),
+    ("BERT's head on DistilBERT", "model.py",
+     "F.relu if distilbert else torch.tanh", "torch.tanh",
+     "test_model.py::test_logits_are_the_heads_formula_on_the_last_hidden_state"),
+    ("loss divided by the part, not the batch", "train.py",
+     "loss = loss / step_units", "loss = loss / len(part)",
+     "test_train.py::test_accumulation_gives_the_gradient_of_the_large_batch"),
+    ("weight decay on biases and norms", "train.py",
+     '"params": vectors, "weight_decay": 0.0', '"params": vectors, "weight_decay": config.weight_decay',
+     "test_train.py::test_no_weight_decay_on_biases_and_norms"),
+    ("random generator not restored on resume", "state.py",
+     "    torch.set_rng_state(tensors", "    len(tensors",
+     "test_train.py::test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one"),
+    ("backslash-n replaced instead of backslash", "tasks/classification.py",
+     '.replace("\\\\", " ")', '.replace("\\\\n", " ")',
+     "test_classification.py"),
+    ("out-of-scope texts counted as errors", "tasks/classification.py",
+     "if example.in_scope]", "]",
+     "test_classification.py"),
+    ("query and key swapped in the name table", "published.py",
+     '"attention.query", "attention.self.query"', '"attention.query", "attention.self.key"',
+     "test_checkpoint.py"),
+    ("tensor's bytes not checked against its shape", "safetensors.py",
+     "if math.prod(shape) * itemsize != stop - start:", "if False:",
+     "test_safetensors.py"),
+]  # fmt: skip
+
+
+def run_tests(folder: Path, tests: str) -> tuple[bool, str]:
+    """Whether the tests pass in a copy of the project, and the end of what pytest said."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{tests}"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        sys.exit(f"{tests}: pytest could not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0, done.stdout[-2000:]
+
+
+def main() -> int:
+    """Run all faults; exit status 1 where a fault survives or a test fails on the sound code."""
+    survivors = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "kd_scratch"
+        ignore = shutil.ignore_patterns(".venv", ".git", "runs", "data", "__pycache__", ".*_cache")
+        shutil.copytree(ROOT, folder, ignore=ignore)
+        for tests in tqdm(sorted({fault[4] for fault in FAULTS}), desc="sound code", unit="file"):
+            passed, output = run_tests(folder, tests)
+            if not passed:
+                sys.exit(f"{tests} fails before any fault is planted:\n{output}")
+        for what, file, old, new, tests in tqdm(FAULTS, desc="faults", unit="fault"):
+            path = folder / "kd_scratch" / file
+            sound = path.read_text()
+            if sound.count(old) < 1:
+                sys.exit(f"{file} no longer holds {old!r}; bring the fault {what!r} up to date")
+            path.write_text(sound.replace(old, new))
+            passed, output = run_tests(folder, tests)
+            path.write_text(sound)
+            caught = "survived" if passed else output.strip().rsplit("FAILED ", 1)[-1].split(" - ")[0].split("\n")[0]
+            tqdm.write(f"{what:50} {caught}")
+            if passed:
+                survivors.append(what)
+    print(
+        f"{len(FAULTS) - len(survivors)} of {len(FAULTS)} faults caught"
+        + (f"; alive: {survivors}" if survivors else "")
+    )
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""runtime.py and console.py: devices, seeds, precision; tables and progress bars."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from kd_scratch.config import RunConfig
+from kd_scratch.console import progress, table
+from kd_scratch.files import UserError
+from kd_scratch.runtime import amp_dtype, autocast, describe, pick_device, seed_everything, start
+
+CPU = torch.device("cpu")
+
+
+def test_a_seed_fixes_all_three_generators():
+    def draw():
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    seed_everything(3)
+    first = draw()
+    seed_everything(3)
+    assert draw() == first
+    seed_everything(4)
+    assert all(a != b for a, b in zip(draw(), first, strict=True))
+
+
+def test_auto_takes_the_best_device_there_is(monkeypatch):
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert pick_device("auto").type == expected
+        assert pick_device("cpu").type == "cpu"
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cuda: PyTorch finds no such device"):
+        pick_device("cuda")
+
+
+def test_start_sets_the_thread_count():
+    before = torch.get_num_threads()
+    try:
+        assert start(RunConfig(device="cpu", threads=2)) == CPU
+        assert torch.get_num_threads() == 2 == describe(CPU)["threads"]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("field", ["seed", "threads"])
+def test_negative_seeds_and_threads_are_refused(field):
+    with pytest.raises(UserError, match="must be 0 or more"):
+        start(RunConfig(**{field: -1}))
+
+
+def test_precision_follows_the_choice_and_the_device():
+    assert amp_dtype("auto", CPU) is None
+    assert amp_dtype("off", CPU) is None
+    assert amp_dtype("bf16", CPU) == torch.bfloat16
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        amp_dtype("fp16", CPU)
+    x = torch.ones(2, 2)
+    for dtype, expected in ((None, torch.float32), (torch.bfloat16, torch.bfloat16)):
+        with autocast(CPU, dtype):
+            assert (x @ x).dtype == expected
+
+
+def test_a_table_is_aligned_and_says_what_is_missing():
+    rows = [("teacher", 22770966, 0.95844), ("a", 7, None), ("b", 1, 1234.56)]
+    assert table(("model", "size", "score"), rows).split("\n") == [
+        "model          size    score",
+        "-------  ----------  -------",
+        "teacher  22,770,966   0.9584",
+        "a                 7        -",
+        "b                 1  1,234.6",
+    ]
+    assert table(("model", "size"), rows[:0], markdown=True).split("\n") == ["| model | size |", "| ----- | ---: |"]
+
+
+def test_progress_bars_go_to_stderr_and_leave_stdout_alone(capsys):
+    assert list(progress([1, 2, 3], desc="counting")) == [1, 2, 3]
+    out, err = capsys.readouterr()
+    assert out == "" and "counting" in err
