@@ -44,7 +44,6 @@ TYPO, NEWLINE, MARKUP, NO_TITLE = 0.01, 0.08, 0.06, 0.02  # a word; a row; a row
 # may as well be filed under the next topic.
 NEWS = """
 head: Tor | Bel | Kas | Mor | Ven | Dal | Lun | Sor | Pel | Arn | Nim | Gal | Hos | Rik | Tam | Ult | Vosk | Zer | Quin
-    | Ost
 tail: via | mora | stan | dorf | enia | land | quay | haven | wick | gate | burg | una | ello | mark | field | ria
 place: {head}{tail}
 name: {head}{tail} | {head}{tail} | the {head}{tail} {group}
@@ -60,87 +59,67 @@ stop: halts | suspends | delays | calls off | puts off
 back: backs | supports | defends | welcomes | rejects
 blame: blames | points to | cites | plays down
 who: {World.who} | {Sports.who} | {Business.who} | {Sci/Tech.who}
+title: {name}: what we know | {day} briefing from {place} | {name} in the spotlight | Questions for {who}
+    | A long week in {place} | {name} under pressure | Eyes on {place} | Late move by {name} | {who} speaks out
+closing: a spokesman says on {day} | according to a report seen in {place} | a surprise to {who} and to {name}
+    | as expected since {day} | to the relief of {who} | {n} days earlier than planned | witnesses in {place} say
+    | a step that {who} calls overdue | despite doubts voiced by {who} | for the {nth} time in {n} months
 
-World.who: the prime minister | the foreign minister | a rebel leader | the envoy | the president | a village elder
-    | the opposition | the border guard | a UN official | the army chief
+World.who: the prime minister | a rebel leader | the envoy | the president | a UN official | the army chief
 World.does: {start} peace talks with {who} in {place} | {fall} {n} points in an opinion poll in {place}
-    | {win} the race for president of {place} | {stop} the aid convoy to {place}
-    | {back} a draft treaty on the {place} border | {blame} rebels for the attack on a barracks in {place}
-    | {rise} in the polls on the eve of the {place} vote | loses {n} soldiers in a strike near {place}
-    | draws crowds to a {nth} day of protest in {place} | signs a truce with {name} after {n} weeks of shelling
-    | calls an early election in {place} | frees {n} hostages in exchange for safe passage
-    | {back} the record of the {place} army | faces trial for war crimes in {place}
-    | leads a rally against martial law in {place} | cuts off food to {n} camps near {place}
-    | sends a {nth} patrol into the {place} hills | makes a late appeal to spare a prisoner in {place}
-    | launches a raid on smugglers near {place} | breaks off ties with {place} over the killing of {n} pilgrims
-    | holds the bridge at {place} against militia fire
+    | {win} the race for president of {place} | {stop} the aid convoy to {place} | {back} a draft treaty on {place}
+    | {blame} rebels for the attack in {place} | {rise} in the polls on the eve of the {place} vote
+    | loses {n} soldiers in a strike near {place} | signs a truce with {name} after {n} weeks
+    | calls an early election in {place} | cuts off food to {n} camps | frees {n} hostages in exchange for safe passage
+    | faces trial for war crimes in {place} | leads a rally against martial law in {place}
+    | sends a {nth} patrol into the hills | launches a raid on smugglers | breaks off ties with {place}
 World.news: peace talks | border vote | hostage trial | election race | truce deal | army strike | aid convoy | raid
 World.between: pledges {n} million for nuclear research in {place} | shuts down the internet in {place}
     | flies a spy satellite over {place} | signs a climate accord with {name} | bans gene research in {place}
-    | loses contact with a military drone near {place} | accuses {place} of breaking into ministry computers
+    | accuses {place} of breaking into ministry computers
 
-Sports.who: the striker | the coach | the goalkeeper | the champion | a rookie pitcher | the captain | the home side
-    | a marathon runner | the visiting team | the referee
+Sports.who: the striker | the coach | the goalkeeper | the champion | a rookie pitcher | the captain
 Sports.does: {start} the season against {name} in {place} | {fall} {n} points behind {name} in the league
-    | {win} the race for the {place} cup | {stop} contract talks with the {nth} choice keeper
-    | {back} a draft pick from {place} | {blame} the referee for the defeat in {place}
-    | {rise} to {nth} in the table on the eve of the {place} derby | loses {n} players to injury before the {place} tie
-    | draws with {name} in the {nth} round | signs a winger from {name} after {n} weeks on trial
-    | calls up {n} uncapped players | exchanges shirts with {who} after a fierce final
-    | {back} the unbeaten record of {name} | faces a ban for doping in {place}
-    | leads a rally in the {nth} set to beat {name} | cuts {n} strokes off the course record in {place}
-    | sends the {nth} penalty over the bar | makes a late tackle and sees red in {place}
-    | launches a winning shot from {n} yards | breaks the {place} sprint record by {n} hundredths
-    | holds {name} to a draw in extra time
+    | {win} the race for the {place} cup | {stop} contract talks with a keeper | {back} a draft pick from {place}
+    | {blame} the referee for the defeat in {place} | {rise} in the table on the eve of the {place} derby
+    | loses {n} players to injury in {place} | calls up {n} uncapped players
+    | signs a winger from {name} after {n} weeks | exchanges shirts with {who} after a fierce final
+    | faces a ban for doping in {place} | leads a rally in the {nth} set
+    | cuts {n} strokes off the course record in {place} | sends the {nth} penalty over the bar
+    | launches a winning shot from {n} yards | breaks the {place} sprint record | holds {name} to a draw in extra time
 Sports.news: cup talks | derby | doping trial | title race | transfer deal | late strike | league table | draft
 Sports.between: boycotts the games in {place} | cancels a tour of {place} over security fears
     | meets ministers about the stadium riot in {place} | is held by police before the {place} match
     | carries the flag of {place} at a banned tournament | gives up the captaincy to run for parliament in {place}
-    | asks {place} to let {n} exiled athletes come home
 
 Business.who: the insurer | the chief executive | a retail chain | the central bank | the airline | an oil trader
-    | the brewer | the investor | the chairman | a steel maker
 Business.does: {start} merger talks with {who} in {place} | {fall} {n} percent on the {place} exchange
-    | {win} the race to buy {name} | {stop} the sale of a factory in {place}
-    | {back} a draft budget for the {place} branch | {blame} fuel costs for the loss in {place}
-    | {rise} in early trade on the eve of the {place} results | loses {n} million on a property bet in {place}
-    | draws {n} bids for a stake in {name} | signs a supply contract with {name} after {n} weeks of haggling
-    | calls in auditors in {place} | cuts {n} jobs in exchange for a loan | {back} the profit record of {name}
+    | {win} the race to buy {name} | {stop} the sale of a factory in {place} | {back} a draft budget in {place}
+    | {blame} fuel costs for the loss in {place} | {rise} in trade on the eve of the {place} results
+    | loses {n} million on a property bet in {place} | calls in auditors
+    | signs a supply contract with {name} after {n} weeks | cuts {n} jobs in exchange for a loan
     | faces a fine for fixing prices in {place} | leads a rally in bank shares in {place}
-    | cuts the dividend for the {nth} quarter | sends a {nth} profit warning to shareholders
-    | makes a late offer for the debt of {name} | launches a bond sale worth {n} million
-    | breaks even after {n} years of losses | holds interest rates steady despite the {place} slump
+    | cuts the dividend for the {nth} quarter | sends a {nth} warning to shareholders
+    | launches a bond sale worth {n} million | breaks even in {place} | holds interest rates steady in {place}
 Business.news: merger talks | share sale | pay trial | price race | takeover deal | pay strike | profit table | budget
 Business.between: buys the stadium in {place} from {name} | sells a stake in the {place} football club
     | signs a shirt sponsor deal with {name} | bids {n} million for television rights to the {place} league
-    | puts up ticket prices at the {place} racetrack | loses {n} million on a golf resort in {place}
-    | names a former player to the board in {place}
+    | puts up ticket prices at the {place} racetrack | names a former player to the board in {place}
 
-Sci/Tech.who: the chip designer | the astronomer | a software firm | the space agency | the laboratory | a biologist
-    | the phone maker | the search engine | a team of engineers | the observatory
-Sci/Tech.does: {start} tests of a quantum chip with {who} in {place}
-    | {fall} {n} degrees short of the fusion record in {place}
-    | {win} the race to map the genome of a moth from {place} | {stop} the launch of a probe from {place}
-    | {back} a draft standard for wireless networks | {blame} a worm for the attack on servers in {place}
-    | {rise} into orbit on the eve of the {place} eclipse | loses {n} hours of data in a system crash near {place}
-    | draws power from a {nth} reactor in {place} | signs up {n} volunteers for a vaccine trial in {place}
-    | calls back a faulty browser update | finds {n} fossils in a cave near {place}
-    | {back} a theory on the age of {n} stars | faces a flaw in the code of a game console
-    | leads a study of coral bleaching off {place} | cuts the memory use of a program by {n} percent
-    | sends a {nth} rover to the crater | makes a late fix to an encryption key | launches a handset with {n} sensors
-    | breaks a cipher that stood for {n} years | holds an asteroid sample from {place} up to the light
+Sci/Tech.who: the chip designer | the astronomer | a software firm | the laboratory | a biologist | the phone maker
+Sci/Tech.does: {start} tests of a quantum chip with {who} | {fall} {n} degrees short of the fusion record in {place}
+    | {win} the race to map the genome of a moth | {stop} the launch of a probe from {place}
+    | {back} a draft standard for browsers | {blame} a worm for the attack on servers in {place}
+    | {rise} into orbit on the eve of the {place} eclipse | loses {n} hours of data in a crash near {place}
+    | signs up {n} volunteers for a vaccine test in {place} | calls back a faulty update
+    | finds {n} fossils in a cave near {place} | faces a flaw in the code of a console
+    | leads a study of coral off {place} | breaks a cipher from {place}
+    | cuts the memory use of a program by {n} percent | sends a {nth} rover to the crater
+    | launches a handset with {n} sensors | holds an asteroid sample in {place}
 Sci/Tech.news: chip talks | gene map | vaccine trial | space race | software deal | meteor strike | worm attack | probe
 Sci/Tech.between: delays sales of a handset in {place} | licenses a drug patent to {name}
-    | buys a start-up that makes search software in {place} | puts a chip plant in {place} on hold
-    | cuts the price of a games console in {place} | sues {name} over a touch screen patent
-    | spends {n} million on data centres in {place}
-
-title: {name}: what we know | {day} briefing from {place} | {name} in the spotlight | Questions for {who}
-    | {place} waits | A long week in {place} | {name} under pressure | Eyes on {place} | Late move by {name}
-    | {who} speaks out
-closing: a spokesman says on {day} | according to a report seen in {place} | a surprise to {who} and to {name}
-    | as expected since {day} | to the relief of {who} | {n} days earlier than planned | witnesses in {place} say
-    | a step that {who} calls overdue | despite doubts voiced by {who} | for the {nth} time in {n} months
+    | puts a chip plant in {place} on hold | cuts the price of a games console in {place}
+    | sues {name} over a touch screen patent | spends {n} million on data centres in {place}
 """
 
 # Which story is the main one: told by the conjunction, by the order of the clauses alone, or by a remark at the end.
@@ -155,11 +134,9 @@ INTENTS = """
 alarm: {do} set an alarm for {time} | {do} wake me up at {time} {day} | make sure i'm up by {time} {day}
     | i have to get up at {time} so set something | {do} set something for {time} | what time is my alarm {day}
 timer: {do} set a timer for {n} minutes | {do} count down {n} minutes for the {food}
-    | let me know when {n} minutes are over | how long is left on my {food} timer
-    | {do} start the clock for {n} minutes | {do} set something for {n} minutes
+    | how long is left on my {food} timer | {do} start the clock for {n} minutes | {do} set something for {n} minutes
 reminder: {do} remind me to {chore} {day} | don't let me forget to {chore} at {time} | {do} set a reminder for {time}
-    | i have to {chore} {day} so give me a nudge | {do} set something for {time}
-    | what did i ask you to remind me of {day}
+    | {do} set something for {time} | what did i ask you to remind me of {day}
 calendar: what is on my calendar {day} | {do} put the meeting at {time} on my calendar | am i free {day} at {time}
     | {do} move my {time} meeting to {day} | do i have anything {day} | how many meetings are there {day}
 weather: will it rain in {city} {day} | what's it like outside in {city} | how cold will {city} be {day}
@@ -167,68 +144,42 @@ weather: will it rain in {city} {day} | what's it like outside in {city} | how c
 play_music: {do} play some {music} | i feel like hearing {music} {day} | {do} put on {music} for the {food} party
     | let me hear that {music} song again | {do} start my {music} playlist | i'm in the mood for {music}
 next_song: {do} skip this {music} song | i don't like this {music} so play another one
-    | {do} go on to the next {music} track | next {music} track | not this {music} song again
-    | {do} change the song to other {music}
+    | {do} go on to the next {music} track | next {music} track | {do} change the song to other {music}
 balance: how much is in my {account} account | what's left in {account} {day} | {do} tell me my {account} balance
     | do i have {money} in {account} | how much can i still spend from {account} | {do} check on my {account} account
 transactions: what did i spend on {food} {day} | {do} list what i bought {day} | {do} check on my {account} account
     | who took {money} from my {account} account | where did the {money} in {account} go
-    | show the last {n} {account} entries
 transfer: {do} move {money} from {account} to my other account | {do} send {money} to my {kin}
-    | my {kin} needs {money} {day} | i owe my {kin} {money} so send it | {do} put {money} into {account}
-    | {do} pay {money} {day}
+    | my {kin} needs {money} {day} | i owe my {kin} {money} so send it | {do} pay {money} {day}
 pay_bill: {do} pay my {bill} bill {day} | {do} pay {money} {day} | i want the {bill} bill settled from {account}
-    | take the {bill} money out of {account} | {do} take care of the {bill} bill {day}
-    | get the {bill} paid before {day}
-bill_due: when is my {bill} bill due | how long do i have for the {bill} bill | is the {bill} bill late
-    | is {bill} due {day} | what day does the {bill} money go out | {do} look up the deadline for {bill}
-    | do i have to pay {bill} {day}
+    | {do} take care of the {bill} bill {day} | get the {bill} paid before {day}
 freeze_account: {do} freeze my {account} account | stop everything going out of {account}
-    | nobody should get at my {account} | {do} lock {account} until {day} | put a hold on {account} {day}
+    | nobody should get at my {account} | {do} lock {account} until {day}
     | i lost my {account} card in {city} so block it
-lost_card: i lost my {account} card in {city} | my {account} card is gone since {day}
-    | i can't find the card for {account} | somebody stole my {account} card | {do} report my {account} card as missing
-    | i left my card in {city} {day}
-exchange_rate: what's {money} worth in {city} | how far does {money} go in {city} money
-    | what is today's rate for {city} money | how much foreign money do i get for {money}
-    | {do} look up the rate for {city} | {do} convert {money} for {city}
 book_flight: {do} book a flight to {city} {day} | i need to fly from {city} to {city}
-    | {do} find me a seat to {city} {day} | get me on the {time} plane to {city} | {do} get me to {city} by {day}
-    | {do} book me something in {city}
+    | {do} find me a seat to {city} {day} | {do} get me to {city} by {day} | {do} book me something in {city}
 flight_status: is the {time} flight to {city} on time | when does my plane to {city} land
-    | has the flight from {city} left | how late is the {city} flight {day} | {do} check on my flight to {city}
-    | when will my {kin} land in {city}
+    | has the flight from {city} left | {do} check on my flight to {city} | when will my {kin} land in {city}
 book_hotel: {do} book a room in {city} {day} | i need somewhere to sleep in {city}
-    | {do} find a hotel in {city} for {n} nights | where can we stay in {city} {day}
-    | get a place with {n} beds in {city} | {do} book me something in {city}
+    | {do} find a hotel in {city} for {n} nights | get a place with {n} beds in {city}
+    | {do} book me something in {city}
 directions: how do i get to {city} | {do} show me the way to {city} | which road goes to {city}
-    | {do} get me to {city} by {day} | how do i drive to my {kin} from {city}
-    | what's the shortest way from {city} to {city} | where do i turn for {city}
+    | {do} get me to {city} by {day} | where do i turn for {city}
 traffic: how is the road to {city} {day} | are there jams near {city} | how long is the drive to {city} at {time}
     | is it busy on the way to {city} | will i be stuck going to {city} {day} | is {city} any good {day}
 book_table: {do} book a table for {n} {day} | {do} get us a {food} place at {time}
-    | can we eat {food} in {city} at {time} | {n} of us want {food} {day} | i want a table in {city} {day}
-    | {do} book me something in {city}
-cancel_table: {do} cancel my table for {n} {day} | we can't come to dinner {day}
-    | {do} give up our table at {time} in {city} | we no longer need the table for {n}
-    | {do} call off dinner with my {kin} {day} | no {food} {day} so drop the table
+    | can we eat {food} in {city} at {time} | {n} of us want {food} {day} | {do} book me something in {city}
 recipe: how do i make {food} | what goes into {food} for {n} | {do} find me a recipe for {food}
-    | how long do i cook {food} | my {kin} wants {food} so how do i cook it | teach me to make {food}
-    | what can i make with {food} {day}
-calories: how many calories are in {food} | is {food} with {food} fattening | how heavy is {n} helpings of {food}
-    | can i eat {food} on my diet {day} | what does {food} do to my calorie count | how much sugar is in {food}
+    | how long do i cook {food} | teach me to make {food} | what can i make with {food} {day}
 shopping_list: {do} put {food} on my shopping list | we are out of {food} | is {food} on the list for {day}
     | i need {food} and {food} from the shop | {do} take {food} off the list | what can i make with {food} {day}
 """
 REQUEST_WORDS = """
-oos: who invented {food} | why do people in {city} like {food} | how tall is the tallest house in {city}
-    | is {music} older than {music} | how do i teach my {kin} to swim | what does a banker in {city} earn
-    | {do} write a poem about {food} | who won the race in {city} {day} | how do planes stay up
-    | what is the best school in {city} | why is {city} called that | how many strings does a {music} band need
-    | {do} turn my {bill} report into a chart | should my {kin} learn to sing {music} | how old is the bank in {city}
-    | {do} find the owner of the {food} place | do cats eat {food} | how do clocks keep {time} right
-    | what do {n} stars on a flag mean | can my {kin} vote {day} | how was {food} kept cold {n} centuries ago
-    | {do} order new shoes for my {kin} | how do i fix a {bill} leak | {do} compare {food} farms in {city}
+oos: who invented {food} | why do people in {city} like {food} | is {music} older than {music}
+    | what does a banker in {city} earn | {do} write a poem about {food} | who won the race in {city} {day}
+    | how do planes stay up | what is the best school in {city} | why is {city} called that
+    | should my {kin} learn to sing {music} | how old is the bank in {city} | {do} find the owner of the {food} place
+    | do cats eat {food} | how do clocks keep {time} right | {do} order new shoes for my {kin}
 do: | | please | can you | could you | would you | i want you to | i need you to | hey | go ahead and | you should
 end: | | | | please | thanks | if you can | quickly
 time: five | six | seven | eight | nine | ten | noon | half past six | quarter to eight | 6 30 | 7 15 | midnight
@@ -252,11 +203,9 @@ money: {n} dollars | {n} hundred dollars | {n} thousand dollars | 40 dollars | 7
 
 def parse(grammar: str) -> dict[str, list[str]]:
     """Symbol -> its alternatives. A line that starts with a space goes on where the line before stopped."""
-    rules = {}
-    for line in re.sub(r"\n +", " ", grammar).split("\n"):
-        symbol, _, choices = line.partition(":")
-        rules[symbol] = [choice.strip() for choice in choices.split("|")]
-    return rules
+    lines = re.sub(r"\n+ +", " ", grammar).split("\n")
+    pairs = (line.split(":", 1) for line in lines if line)
+    return {symbol: [choice.strip() for choice in choices.split("|")] for symbol, choices in pairs}
 
 
 def expand(rules: dict[str, list[str]], template: str, rng: Random) -> str:

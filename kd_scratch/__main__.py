@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        resume = "; the same command with --resume goes on from the last epoch" if arguments.command == "train" else ""
+        training = arguments.command == "train"
+        resume = "; the same command with --resume goes on after the last finished epoch" if training else ""
         print(f"interrupted{resume}", file=sys.stderr)
         return 130
     return 0

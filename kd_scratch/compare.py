@@ -99,6 +99,7 @@ def command(arguments: argparse.Namespace) -> None:
     }
     for _, opened in models.values():
         opened.model.to(device)
+    folder = make_folder(arguments.output)
     print(
         f"comparing {len(models)} models on {len(examples):,} examples of {arguments.data}, {device.type}, "
         f"{torch.get_num_threads()} threads",
@@ -113,7 +114,6 @@ def command(arguments: argparse.Namespace) -> None:
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
     )
     print(table(header, cells) + "\n" + note)
-    folder = make_folder(arguments.output)
     write_text(folder / "comparison.txt", table(header, cells) + "\n" + note + "\n")
     write_text(folder / "comparison.md", table(header, cells, markdown=True) + "\n\n" + note + "\n")
     write_json(

@@ -143,7 +143,7 @@ class RunConfig:
 TASK_DEFAULTS: dict[str, dict] = {
     "agnews": dict(learning_rate=2e-5, epochs=3, batch_size=32, warmup_steps=500, temperature=5.0, alpha=0.5),
     "clinc": dict(
-        learning_rate=2e-4, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.9, max_length=64
+        learning_rate=5e-5, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.9, max_length=64
     ),
     "csv": {},
 }

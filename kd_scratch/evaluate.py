@@ -10,7 +10,7 @@ import torch
 from kd_scratch.checkpoint import load_model
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.console import table
-from kd_scratch.files import UserError, sha256_of_file, write_json
+from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
 from kd_scratch.prepare import check_fit, split_of
@@ -90,6 +90,8 @@ def command(arguments: argparse.Namespace) -> None:
     device = start(RunConfig(**given(arguments, RunConfig)))
     opened = open_model(arguments.model, task, arguments.max_length)
     examples = read_test(arguments, task, data)
+    for path in filter(None, (arguments.output, arguments.predictions)):
+        make_folder(path.parent)  # now, not after minutes of work
     print(
         f"evaluating {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) on {len(examples):,} examples of "
         f"{arguments.data}, {device.type}, {torch.get_num_threads()} threads",

@@ -9,7 +9,7 @@ import torch
 from kd_scratch.config import RunConfig, add_flags, given
 from kd_scratch.console import table
 from kd_scratch.evaluate import Opened, open_model
-from kd_scratch.files import UserError, write_json
+from kd_scratch.files import UserError, make_folder, write_json
 from kd_scratch.runtime import start
 
 
@@ -40,6 +40,8 @@ def command(arguments: argparse.Namespace) -> None:
             f"{arguments.model}: has a {opened.model.config.head or 'pre-training'} head; predict --text needs "
             "a classifier"
         )
+    if arguments.output:
+        make_folder(arguments.output.parent)
     answers = {text: classify(opened, text, device) for text in arguments.text}
     for text, answer in answers.items():
         print(table((" ".join(text.split())[:70], "probability"), list(answer.items())[:3]))

@@ -10,7 +10,6 @@ from kd_scratch.config import SIZES, TrainConfig
 from kd_scratch.distill import label_order
 from kd_scratch.files import UserError
 from kd_scratch.model import Model, with_dropout
-from kd_scratch.runtime import seed_everything
 from kd_scratch.state import STATE
 from kd_scratch.tasks import Task
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
@@ -50,13 +49,12 @@ def choose_tokenizer(arguments: argparse.Namespace, texts: Sequence[str]) -> Tok
 
 
 def build_model(
-    arguments: argparse.Namespace, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, config: TrainConfig
+    arguments: argparse.Namespace, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, config: TrainConfig, say
 ) -> Model:
     """The model that will be trained: a checkpoint's, chosen layers of it, or random weights of a named size.
 
-    The seed is set anew just before, so a baseline and a distilled student start from the same weights.
+    What a checkpoint lacks or holds in vain is told through `say`.
     """
-    seed_everything(arguments.seed)
     if arguments.model in SIZES:
         if arguments.init_layers:
             raise UserError("--init-layers picks layers of a model directory; --model is a size here")
@@ -74,6 +72,7 @@ def build_model(
             arguments.model,
             task.head,
             labels,
+            say,
             dropout=shape.dropout,
             attention_dropout=shape.attention_dropout,
             head_dropout=shape.head_dropout,

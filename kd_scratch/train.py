@@ -21,7 +21,7 @@ from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
 from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher
-from kd_scratch.runtime import amp_dtype, autocast, describe, start
+from kd_scratch.runtime import amp_dtype, autocast, describe, seed_everything, start
 from kd_scratch.state import STATE, Progress, load_state, save_state
 from kd_scratch.tasks import TASKS, Task, limited
 from kd_scratch.tokenization import Tokenizer
@@ -212,13 +212,14 @@ def command(arguments: argparse.Namespace) -> None:
     task = TASKS[arguments.task]
     config = train_config(task.name, **given(arguments, TrainConfig))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
-    arguments.seed = run.seed
     device = start(run)
     check_output(arguments.output, arguments.resume)
     examples, dev_examples = read_data(arguments, task, data)
     labels = task.label_list(examples)
     tokenizer = choose_tokenizer(arguments, task.texts(examples))
-    model = build_model(arguments, task, labels, tokenizer, config)
+    notes: list[str] = []
+    seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
+    model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
     train_set = task.featurize(examples, tokenizer, labels, config.max_length)
     dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length)
     teacher = None
@@ -252,7 +253,7 @@ def command(arguments: argparse.Namespace) -> None:
         output=arguments.output,
         identity=identity,
     )
-    announce(job, arguments, teacher)
+    announce(job, arguments, teacher, notes)
     make_folder(job.output)
     started = time.perf_counter()
     if teacher:
@@ -278,8 +279,8 @@ def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tu
     return examples, dev_examples
 
 
-def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None) -> None:
-    """The first line: what is about to happen and how big it is."""
+def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, notes: list[str]) -> None:
+    """The first line says what is about to happen and how big it is; notes follow."""
     config, train_set = job.config, job.train_set
     steps = -(-len(train_set) // config.batch_size)
     doing = f"distilling {arguments.teacher} ({teacher.num_parameters() / 1e6:.1f}M) into" if teacher else "fine-tuning"
@@ -292,12 +293,11 @@ def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None) -> 
     )
     cut = float((train_set.lengths >= config.max_length).mean())
     if cut > 0.01:
-        print(f"note: {cut:.1%} of the training texts reach --max-length {config.max_length} and may be cut")
+        notes.append(f"{cut:.1%} of the training examples reach --max-length {config.max_length} and may be cut")
     if 2 * config.warmup_steps > steps * config.epochs:
-        print(
-            f"note: the warm-up of {config.warmup_steps} steps is most of the {steps * config.epochs} steps; "
-            "consider a smaller --warmup-steps"
-        )
+        notes.append(f"most of the {steps * config.epochs} steps are warm-up; consider fewer --warmup-steps")
+    for note in notes:
+        print(f"note: {note}")
 
 
 def report(job: Job, done: Progress, seconds: float) -> None:
