@@ -127,7 +127,7 @@ FRAMES = (
     "{main} while {side}", "although {side}, {main}",
     "{main} just before {side}", "just before {side}, {main}",
     "{main} a day after {side}", "a day after {side}, {main}",
-    "{main} and {side}, the former of more interest to {who}", "{side} and {main}, the latter of more interest to {who}",
+    "{main} and {side}, the former being the bigger news", "{side} and {main}, the latter being the bigger news",
 )  # fmt: skip
 
 INTENTS = """
@@ -154,15 +154,13 @@ transfer: {do} move {money} from {account} to my other account | {do} send {mone
 pay_bill: {do} pay my {bill} bill {day} | {do} pay {money} {day} | i want the {bill} bill settled from {account}
     | {do} take care of the {bill} bill {day} | get the {bill} paid before {day}
 freeze_account: {do} freeze my {account} account | stop everything going out of {account}
-    | nobody should get at my {account} | {do} lock {account} until {day}
-    | i lost my {account} card in {city} so block it
+    | {do} lock {account} until {day} | i lost my {account} card in {city} so block it
 book_flight: {do} book a flight to {city} {day} | i need to fly from {city} to {city}
     | {do} find me a seat to {city} {day} | {do} get me to {city} by {day} | {do} book me something in {city}
 flight_status: is the {time} flight to {city} on time | when does my plane to {city} land
     | has the flight from {city} left | {do} check on my flight to {city} | when will my {kin} land in {city}
 book_hotel: {do} book a room in {city} {day} | i need somewhere to sleep in {city}
-    | {do} find a hotel in {city} for {n} nights | get a place with {n} beds in {city}
-    | {do} book me something in {city}
+    | {do} find a hotel in {city} for {n} nights | {do} book me something in {city}
 directions: how do i get to {city} | {do} show me the way to {city} | which road goes to {city}
     | {do} get me to {city} by {day} | where do i turn for {city}
 traffic: how is the road to {city} {day} | are there jams near {city} | how long is the drive to {city} at {time}
@@ -170,7 +168,7 @@ traffic: how is the road to {city} {day} | are there jams near {city} | how long
 book_table: {do} book a table for {n} {day} | {do} get us a {food} place at {time}
     | can we eat {food} in {city} at {time} | {n} of us want {food} {day} | {do} book me something in {city}
 recipe: how do i make {food} | what goes into {food} for {n} | {do} find me a recipe for {food}
-    | how long do i cook {food} | teach me to make {food} | what can i make with {food} {day}
+    | teach me to make {food} | what can i make with {food} {day}
 shopping_list: {do} put {food} on my shopping list | we are out of {food} | is {food} on the list for {day}
     | i need {food} and {food} from the shop | {do} take {food} off the list | what can i make with {food} {day}
 """
@@ -225,10 +223,8 @@ def with_typos(text: str, rng: Random) -> str:
 
 def shuffle_some_labels(labels: list, rng: Random) -> list:
     """Labels with a share of them permuted: noise that leaves the number of rows per class as it was."""
-    chosen = rng.sample(range(len(labels)), round(SHUFFLED * len(labels)))
-    taken_from = rng.sample(chosen, len(chosen))
-    noisy = list(labels)
-    for here, there in zip(chosen, taken_from, strict=True):
+    noisy, chosen = list(labels), rng.sample(range(len(labels)), round(SHUFFLED * len(labels)))
+    for here, there in zip(chosen, rng.sample(chosen, len(chosen)), strict=True):
         noisy[here] = labels[there]
     return noisy
 
@@ -236,23 +232,26 @@ def shuffle_some_labels(labels: list, rng: Random) -> list:
 def news_item(rules: dict[str, list[str]], topic: str, rng: Random) -> tuple[str, str]:
     """(title, description) of one story; `topic` is its label."""
     k = TOPICS.index(topic)
-    unrelated = [other for other in TOPICS if other != topic]
-    who, does = rng.choice(["{name}", f"{{{topic}.who}}", "{who}"]), f"{{{topic}.does}}"
-    headline = rng.choice([topic, rng.choice(TOPICS), None, None])
-    if rng.random() < BETWEEN:  # this topic is the one the story leans to, or the one after that
-        leans_to, next_topic = (k, (k + 1) % 4) if rng.random() < LEAN else ((k - 1) % 4, k)
-        unrelated = [other for j, other in enumerate(TOPICS) if j not in (leans_to, next_topic)]
-        who, does, headline = "{who}", f"{{{TOPICS[leans_to]}.between}}", None
-    main = f"{who} {does}"
+    if rng.random() < BETWEEN:  # the story leans to this topic, or to the one before while being this one's after all
+        leans_to = k if rng.random() < LEAN else (k - 1) % 4
+        related, headline = {leans_to, (leans_to + 1) % 4}, None
+        main = f"{{who}} {{{TOPICS[leans_to]}.between}}"
+    else:
+        related, headline = {k}, rng.choice([topic, rng.choice(TOPICS), None, None])
+        main = clear_story(topic, rng)
     if rng.random() < SIDE_STORY:
-        side = rng.choice(unrelated)
-        who = rng.choice(["{name}", f"{{{side}.who}}", "{who}"])
-        text = rng.choice(FRAMES).replace("{main}", main).replace("{side}", f"{who} {{{side}.does}}")
+        side = clear_story(rng.choice([TOPICS[j] for j in range(4) if j not in related]), rng)
+        text = rng.choice(FRAMES).replace("{main}", main).replace("{side}", side)
     else:
         text = f"{main}, {{closing}}"
     title = f"{{{headline}.news}} in {{place}}" if headline else "{title}"
     title, text = (with_typos(expand(rules, template, rng), rng) for template in (title, text))
     return title[0].upper() + title[1:], text[0].upper() + text[1:] + "."
+
+
+def clear_story(topic: str, rng: Random) -> str:
+    """A template: somebody, not always of the topic's own people, does something that belongs to the topic."""
+    return rng.choice(["{name}", "{who}", f"{{{topic}.who}}"]) + f" {{{topic}.does}}"
 
 
 def as_scraped(title: str, text: str, rng: Random) -> tuple[str, str]:
@@ -293,8 +292,8 @@ def report(path: Path, labels: list[str], texts: list[str]) -> None:
 def make_agnews(folder: str | Path, rows: int = 6000, seed: int = 0) -> None:
     """Write folder/ag_news_csv/{train.csv, dev.csv, test.csv, classes.txt}, in AG News' format.
 
-    rows: of train.csv; dev.csv gets a tenth of that, test.csv a third. Every class gets the same number of rows in each
-    (up to one). A row is "class","title","description" with class 1 to 4, all quoted, no header. UserError for rows < 40.
+    A row is "class","title","description" with class 1 to 4, all quoted, no header. rows: of train.csv; dev.csv gets a
+    tenth of that, test.csv a third; in each, classes get the same number, give or take one. UserError for rows < 40.
     """
     if rows < 40:
         raise UserError(f"--rows {rows}: too few; give at least 40 (each class needs rows in each split)")
@@ -325,14 +324,13 @@ def make_clinc(folder: str | Path, rows: int = 1500, seed: int = 0) -> None:
     intents = list(parse(INTENTS))
     each = rows // len(intents)
     if each < 5:
-        raise UserError(f"--rows {rows}: too few; give at least {5 * len(intents)} (5 for each of {len(intents)} intents)")
+        raise UserError(f"--rows {rows}: too few; give at least {5 * len(intents)} (5 for each intent)")
     folder, rng = make_folder(Path(folder) / "clinc150"), Random(f"clinc {seed}")
     seen: set[str] = set()
+    wanted = {"train": intents * each, "val": intents * (each // 5), "test": intents * (each * 3 // 10)}
+    wanted |= {"oos_train": ["oos"] * each, "oos_val": ["oos"] * each, "oos_test": ["oos"] * (2 * each)}
     splits = {}
-    for split, labels in {
-        "train": intents * each, "val": intents * (each // 5), "test": intents * (each * 3 // 10),
-        "oos_train": ["oos"] * each, "oos_val": ["oos"] * each, "oos_test": ["oos"] * (2 * each),
-    }.items():  # fmt: skip
+    for split, labels in wanted.items():
         texts = [fresh(lambda label=label: request(rules, label, rng), seen) for label in labels]
         if split == "train":
             labels = shuffle_some_labels(labels, rng)

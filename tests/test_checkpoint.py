@@ -18,7 +18,7 @@ from tests.conftest import tiny_model
 
 KINDS = {
     "bert": {},
-    "distilbert": dict(model_type="distilbert", token_types=0, head_dropout=0.2),
+    "distilbert": dict(model_type="distilbert", token_types=0),
     "kd_scratch": dict(model_type="kd_scratch", token_types=0, positions="sinusoidal"),
     "kd_scratch pre-norm": dict(model_type="kd_scratch", norm_first=True, activation="relu"),
 }
@@ -132,7 +132,7 @@ def test_the_names_in_the_file_are_exactly_the_published_ones(tmp_path, kind, bo
 
 
 def test_config_json_has_the_published_keys(tmp_path):
-    raw = json.loads((saved(tmp_path, tiny_model(**KINDS["distilbert"])) / "config.json").read_text())
+    raw = json.loads((saved(tmp_path, tiny_model(head_dropout=0.2, **KINDS["distilbert"])) / "config.json").read_text())
     assert raw["architectures"] == ["DistilBertForSequenceClassification"]
     assert (raw["dim"], raw["n_layers"], raw["n_heads"], raw["hidden_dim"]) == (16, 3, 2, 32)
     assert (raw["seq_classif_dropout"], raw["dropout"], raw["vocab_size"]) == (0.2, 0.1, 120)
@@ -150,8 +150,8 @@ def test_what_config_json_leaves_out_has_the_published_default():
     raw = {"model_type": "bert", "hidden_dropout_prob": 0.3, "classifier_dropout": None}
     assert config_from_json(raw, "").head_dropout == 0.3, "null means the dropout of the hidden states"
     raw = {"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"]}
-    default = ModelConfig("distilbert", depth=6, token_types=0, head_dropout=0.2, head="sequence")
-    assert config_from_json(raw, "") == replace(default, labels=("LABEL_0", "LABEL_1"))
+    shape = dict(depth=6, token_types=0, head_dropout=0.2, head="sequence", labels=("LABEL_0", "LABEL_1"))
+    assert config_from_json(raw, "") == ModelConfig("distilbert", **shape)
 
 
 def test_labels_are_in_the_order_of_their_numbers_not_of_their_text(tmp_path):

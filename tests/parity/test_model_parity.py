@@ -45,12 +45,12 @@ def directory():
         yield Path(folder)
 
 
-def randomize(model, scale=1.0):
-    """Biases and norms that are not 0 and 1, so that each of them moves the output."""
+def randomize(model):
+    """In eval mode, with biases and norms that are not 0 and 1, so that each of them moves the output."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1 * scale)
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model.eval()
 
 
@@ -89,10 +89,13 @@ def theirs_on(model, batch) -> ModelOutput:
     return ModelOutput(logits, list(output.hidden_states), list(output.attentions))
 
 
-def largest_difference(left, right) -> float:
-    """Over tensors that correspond; they must have the same shapes."""
+def largest_difference(left, right, real) -> float:
+    """Over corresponding tensors (B,C; B,S,D; B,H,S,S), at real tokens (B,S): padding's own numbers mean nothing, and a
+    real checkpoint magnifies their rounding tenfold from block to block."""
     assert [tensor.shape for tensor in left] == [tensor.shape for tensor in right]
-    return max((a - b).abs().max().item() for a, b in zip(left, right, strict=True))
+    masks = {2: real[:, :1], 3: real[:, :, None], 4: real[:, None, :, None]}
+    differences = [((a - b) * masks[a.dim()]).abs().max() for a, b in zip(left, right, strict=True)]
+    return torch.stack(differences).max().item()  # unlike Python's max, NaN where there is one
 
 
 @torch.no_grad()
@@ -108,7 +111,7 @@ def assert_same_output(ours, theirs, batch, dtype=torch.float32):
         pairs += [([slow.logits], [expected.logits]), ([fast.logits], [expected.logits])]
         assert expected.logits.std() > 0.1  # models that say the same of every input would agree too easily
     for left, right in pairs:
-        assert largest_difference(left, right) <= TOLERANCE[dtype]
+        assert largest_difference(left, right, batch["attention_mask"]) <= TOLERANCE[dtype]
 
 
 def assert_same_in_both_precisions(ours, theirs, batches):
