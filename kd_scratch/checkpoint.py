@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from kd_scratch.config import ModelConfig
 from kd_scratch.files import UserError, make_folder, read_json, sha256, write_json
@@ -44,7 +45,7 @@ def load_model(
     config = found if head is None else replace(found, head=head, labels=tuple(labels))
     config = replace(config, **shape)
     same_head = config.head == found.head and set(config.labels) == set(found.labels)
-    with torch.device("meta"):  # shapes without memory: a lying config.json costs nothing before it is found out
+    with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     weights = {name: tensor.shape for name, tensor in model.state_dict().items()}
     tensors, ignored = _match(load_weights(directory), published_names(config), weights, same_head, directory)
@@ -62,6 +63,13 @@ def load_model(
     # Copies, not views of the file: every load then has the same memory alignment, on which MKL's last bits depend.
     model.load_state_dict({name: t.to(torch.float32, copy=True) for name, t in tensors.items()}, assign=True)
     return model.eval()
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Skips the random initial weights of a model whose weights are about to be replaced."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))
 
 
 def _match(

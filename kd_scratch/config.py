@@ -12,6 +12,14 @@ from dataclasses import dataclass, field, fields
 from kd_scratch.files import UserError
 
 HEADS = ("sequence", "token", "span")
+#: The words that a field of ModelConfig may hold.
+CHOICES = {
+    "model_type": ("bert", "distilbert", "kd_scratch"),
+    "activation": ("gelu", "gelu_new", "relu"),
+    "positions": ("learned", "sinusoidal"),
+    "head": (None, *HEADS),
+}
+LARGEST = 2**30  # of any size: two of them multiplied still fit into what PyTorch counts with
 
 
 @dataclass(frozen=True)
@@ -43,17 +51,28 @@ class ModelConfig:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for name, choices in CHOICES.items():
+            self._require(name, getattr(self, name) in choices, f"one of {', '.join(map(str, choices))}")
         for name in ("vocab_size", "width", "depth", "heads", "feed_forward", "max_positions"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model shape: {name} is {getattr(self, name)}, it must be at least 1")
+            self._require(name, 1 <= getattr(self, name) <= LARGEST, f"between 1 and {LARGEST}")
+        self._require("depth", self.depth <= 1000, "at most 1000")
+        self._require("max_positions", self.positions == "learned" or self.max_positions <= 2**17, f"at most {2**17}")
+        self._require("token_types", 0 <= self.token_types <= LARGEST, "0 or more")
+        self._require("pad_id", 0 <= self.pad_id < self.vocab_size, "a number of the vocabulary")
+        self._require("norm_epsilon", 0 < self.norm_epsilon < 1, "between 0 and 1")
+        self._require("init_std", 0 <= self.init_std < 100, "0 or more")
+        for name in ("dropout", "attention_dropout", "head_dropout"):
+            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         if self.width % self.heads:
-            raise UserError(f"model shape: width {self.width} is not a multiple of {self.heads} heads")
-        if self.head not in (None, *HEADS):
-            raise UserError(f"model shape: unknown head {self.head!r}, it must be one of {', '.join(HEADS)}")
+            raise UserError(f"width {self.width} is not a multiple of {self.heads} heads")
         if self.head in ("sequence", "token") and len(self.labels) < 1:
-            raise UserError(f"model shape: a {self.head} head needs labels")
+            raise UserError(f"labels are missing, a {self.head} head needs them")
         if len(set(self.labels)) != len(self.labels):
-            raise UserError("model shape: a label stands twice in the label list")
+            raise UserError("labels hold the same label twice")
+
+    def _require(self, name: str, fulfilled: bool, wanted: str) -> None:
+        if not fulfilled:
+            raise UserError(f"{name} is {str(getattr(self, name))[:40]}, it must be {wanted}")
 
     @property
     def classes(self) -> int:

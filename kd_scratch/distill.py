@@ -32,8 +32,9 @@ def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     if head == "token":
         labelled = batch.labels != IGNORE
         return logits[labelled], batch.labels[labelled]  # B,S,C -> U,C and B,S -> U
-    # A finite stand-in for −∞: outside the allowed positions both probabilities are exactly 0 and nothing is NaN.
-    lowest = torch.finfo(logits.dtype).min / 4
+    # A finite stand-in for −∞: outside the allowed positions both probabilities are exactly 0 and nothing is NaN,
+    # not even after a division by a small temperature.
+    lowest = -1e30
     allowed = batch.allowed.unsqueeze(-1)  # B,S,1
     start_end = logits.masked_fill(~allowed, lowest)  # B,S,2
     return start_end.transpose(1, 2).flatten(0, 1), batch.labels.flatten()  # B,S,2 -> B,2,S -> 2B,S and B,2 -> 2B

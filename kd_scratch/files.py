@@ -50,8 +50,12 @@ def read_bytes(path: str | Path) -> bytes:
 
 def read_json(path: str | Path):
     """The value in a JSON file; UserError with the place where it is not JSON."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
+        return value
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits

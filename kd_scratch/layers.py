@@ -111,18 +111,15 @@ def attention(
     returns     B,H,Q,W and the attention maps B,H,Q,S (before dropout), which are None unless asked for
 
     Without maps PyTorch's fused kernel computes the same without ever storing B,H,Q,S. A query that may look at
-    nothing gets the plain mean of all values: a finite number stands in for −∞, so there is no 0/0 on either
-    path, forward or backward.
+    nothing looks at everything instead: so there is never a softmax over nothing (0/0), forward or backward.
     """
+    if mask is not None:
+        mask = mask | ~mask.any(dim=-1, keepdim=True)
     if not need_maps:
-        bias = None
-        if mask is not None:
-            lowest = torch.finfo(query.dtype).min / 2  # halved: adding a negative score must not overflow to −∞
-            bias = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, lowest)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout), None
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout), None
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # B,H,Q,W · B,H,W,S -> B,H,Q,S
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min / 2)
+        scores = scores.masked_fill(~mask, float("-inf"))
     maps = scores.softmax(dim=-1)
     return F.dropout(maps, dropout) @ value, maps  # B,H,Q,S · B,H,S,W -> B,H,Q,W
 

@@ -140,12 +140,13 @@ def config_from_json(raw: dict, place: str) -> ModelConfig:
     if not isinstance(raw, dict):
         raise UserError(f"{place}: holds no JSON object")
     model_type = raw.get("model_type")
-    if model_type not in CONFIG_KEYS:
+    if not isinstance(model_type, str) or model_type not in CONFIG_KEYS:
         raise UserError(f"{place}: model_type is {model_type!r}; supported are {', '.join(CONFIG_KEYS)}")
     for key, allowed in (("position_embedding_type", "absolute"), ("is_decoder", False), ("pruned_heads", {})):
         if raw.get(key, allowed) not in (allowed, None):
             raise UserError(f"{place}: {key} is {raw[key]!r}; only {allowed!r} is supported")
-    head = next((head for head, suffix in ARCHITECTURE.items() if _architecture(raw).endswith(suffix)), None)
+    architecture = _architecture(raw, place)
+    head = next((head for head, suffix in ARCHITECTURE.items() if architecture.endswith(suffix)), None)
     default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
     types = {f.name: f.type for f in fields(ModelConfig)}
     values = {}
@@ -161,8 +162,10 @@ def config_from_json(raw: dict, place: str) -> ModelConfig:
     labels = _labels(raw, place) if head in ("sequence", "token") else ()
     try:
         return replace(default, **values, head=head, labels=labels)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from None
+    except UserError as error:  # it speaks of our fields; the reader of the message has the file's keys before him
+        theirs = CONFIG_KEYS[model_type] | {"labels": "id2label"}
+        words = [theirs.get(word, word) for word in str(error).split(" ")]
+        raise UserError(f"{place}: {' '.join(words)}") from None
 
 
 def config_to_json(config: ModelConfig) -> dict:
@@ -179,23 +182,29 @@ def config_to_json(config: ModelConfig) -> dict:
     return raw
 
 
-def _architecture(raw: dict) -> str:
-    architectures = raw.get("architectures")
-    return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+def _architecture(raw: dict, place: str) -> str:
+    architectures = raw.get("architectures") or [""]
+    if not isinstance(architectures, list) or not isinstance(architectures[0], str):
+        raise UserError(f"{place}: architectures is {str(architectures)[:40]!r}, it must be a list of names")
+    return architectures[0]
 
 
 def _checked(value, wanted: type, place: str, key: str):
     """`value` if it has the type of the field it is for; whole numbers pass as floats, booleans never as numbers."""
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if type(value) is not wanted:
-        raise UserError(f"{place}: {key} is {value!r}, it must be of type {wanted.__name__}")
+        raise UserError(f"{place}: {key} is {str(value)[:40]!r}, it must be of type {wanted.__name__}")
     return value
 
 
 def _labels(raw: dict, place: str) -> tuple[str, ...]:
     """id2label in the order of the ids. Where it is absent the published default is two nameless labels."""
-    id2label = raw.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    id2label = raw.get("id2label")
+    if id2label is None:
+        id2label = {"0": "LABEL_0", "1": "LABEL_1"}
     if not isinstance(id2label, dict) or set(id2label) != {str(i) for i in range(len(id2label))}:
         raise UserError(f"{place}: id2label must name the labels 0 to N-1")
-    return tuple(str(id2label[str(i)]) for i in range(len(id2label)))
+    if not all(isinstance(label, str) for label in id2label.values()):
+        raise UserError(f"{place}: id2label must hold names, each a string")
+    return tuple(id2label[str(i)] for i in range(len(id2label)))

@@ -32,8 +32,13 @@ class Tokenizer:
         self.backend = backend
         self.lowercase = lowercase
         self.max_length = max_length  # pieces per input that the model was made for; None: whatever its positions hold
-        require_special(backend.get_vocab(), place)
-        self.pad_id: int = backend.token_to_id("[PAD]")
+        vocab = backend.get_vocab()
+        require_special(vocab, place)
+        if backend.encode("").ids != [vocab["[CLS]"], vocab["[SEP]"]]:
+            raise UserError(f"{place}: does not put [CLS] and [SEP] around a text, as BERT's tokenizers do")
+        if backend.model.unk_token not in vocab:
+            raise UserError(f"{place}: its unknown token {backend.model.unk_token!r} is not in the vocabulary")
+        self.pad_id: int = vocab["[PAD]"]
 
     @property
     def vocab_size(self) -> int:
@@ -53,9 +58,9 @@ class Tokenizer:
         Each Encoding has .ids, .type_ids (0 for text, 1 for pair) and, with offsets=True, .offsets: start and end of
         each piece as code points of the original text.
         """
-        if max_length is None:
-            self.backend.no_truncation()
-        else:
+        if max_length is not None:
+            if max_length <= self.backend.num_special_tokens_to_add(pairs is not None):
+                raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
             self.backend.enable_truncation(max_length, strategy="longest_first")
         inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
         encode_batch = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
@@ -88,6 +93,8 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     max_length = settings.get("model_max_length")
     if type(max_length) is not int or not 2 < max_length < 1_000_000:  # transformers writes 10^30 for "no limit"
         max_length = None
+    if not isinstance(settings.get("do_lower_case", True), bool):
+        raise UserError(f"{directory / 'tokenizer_config.json'}: do_lower_case must be true or false")
     path = directory / "tokenizer.json"
     if path.is_file():
         text = read_text(path)

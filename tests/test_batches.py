@@ -158,7 +158,7 @@ def test_a_batch_holds_its_inputs_with_each_field_padded_by_its_own_value(head):
 
 @pytest.mark.parametrize("lengths, padded", [([4, 4, 4], False), ([4, 4, 3], True), ([9], False), ([3, 4], True)])
 def test_the_attention_mask_is_none_exactly_where_nothing_is_padded(lengths, padded):
-    batch = collate(random_features("sequence", lengths), np.arange(len(lengths)), CPU)
+    batch = collate(random_features("span", lengths), np.arange(len(lengths)), CPU)
     assert (batch.attention_mask is not None) == padded
     assert batch.inputs == {
         "input_ids": batch.input_ids,

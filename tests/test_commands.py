@@ -64,6 +64,11 @@ def runs(tmp_path_factory):
     return folder
 
 
+def data_of(runs) -> list:
+    """The flags that name the task and its training files."""
+    return ["--task", "csv", "--train", runs / "train.csv", "--dev", runs / "dev.csv"]
+
+
 def run(capsys, *argv) -> tuple[int, str, str]:
     """Exit status, stdout, and stderr without progress bars."""
     status = main([str(a) for a in argv])
@@ -97,12 +102,7 @@ def test_baseline_and_distilled_student_have_the_same_start_and_budget(runs):
 def test_the_teachers_logits_are_computed_once_for_all_seeds(runs, tmp_path, capsys):
     argv = [
         "train",
-        "--task",
-        "csv",
-        "--train",
-        runs / "train.csv",
-        "--dev",
-        runs / "dev.csv",
+        *data_of(runs),
         *FAST,
         "--model",
         runs / "teacher",
@@ -198,8 +198,7 @@ def test_predict_prints_the_label_and_its_probability(runs, tmp_path, capsys):
 def test_an_interrupted_run_resumes_from_the_command_line(runs, tmp_path, capsys, monkeypatch):
     import kd_scratch.train
 
-    argv = ["train", "--task", "csv", "--train", runs / "train.csv", "--dev", runs / "dev.csv", *FAST, "--model", "tiny-student",
-            "--vocab-size", 80, "--output", tmp_path / "run"]  # fmt: skip
+    argv = ["train", *data_of(runs), *FAST, "--model", "tiny-student", "--vocab-size", 80, "--output", tmp_path / "run"]
     real = kd_scratch.train.save_state
 
     def interrupted(*args):
@@ -296,9 +295,9 @@ def test_a_damaged_model_directory(runs, tmp_path, capsys, how, command):
     argv = {
         "evaluate": ["evaluate", "--task", "csv", "--data", runs / "test.csv", "--model", tmp_path / "model"],
         "predict": ["predict", "--model", tmp_path / "model", "--text", "a"],
-        "teacher": ["train", "--task", "csv", "--train", runs / "train.csv", "--dev", runs / "dev.csv", *FAST, "--model",
-                    "tiny-student", "--output", tmp_path / "out", "--tokenizer", runs / "teacher", "--teacher", tmp_path / "model"],
-    }[command]  # fmt: skip
+        "teacher": ["train", *data_of(runs), *FAST, "--model", "tiny-student", "--tokenizer", runs / "teacher"]
+        + ["--output", tmp_path / "out", "--teacher", tmp_path / "model"],
+    }[command]
     status, _, error = run(capsys, *argv)
     assert status == 2 and error.startswith("error: ") and DAMAGES[how] in error
     assert not (tmp_path / "out").exists()
@@ -324,12 +323,7 @@ def test_a_teacher_with_other_labels_another_tokenizer_or_another_head_is_refuse
         its_tokenizer.save(folder, 24)
         argv = [
             "train",
-            "--task",
-            "csv",
-            "--train",
-            runs / "train.csv",
-            "--dev",
-            runs / "dev.csv",
+            *data_of(runs),
             *FAST,
             "--model",
             runs / "teacher",
@@ -359,12 +353,7 @@ def test_bad_flags(runs, tmp_path, capsys, flags, message):
     flags = [str(runs / "teacher") if flag == "TEACHER" else flag for flag in flags]
     argv = [
         "train",
-        "--task",
-        "csv",
-        "--train",
-        runs / "train.csv",
-        "--dev",
-        runs / "dev.csv",
+        *data_of(runs),
         "--model",
         "tiny-student",
         "--threads",
@@ -378,12 +367,7 @@ def test_bad_flags(runs, tmp_path, capsys, flags, message):
 def test_the_output_may_not_be_a_file_or_hold_a_run(runs, tmp_path, capsys):
     argv = [
         "train",
-        "--task",
-        "csv",
-        "--train",
-        runs / "train.csv",
-        "--dev",
-        runs / "dev.csv",
+        *data_of(runs),
         *FAST,
         "--model",
         "tiny-student",

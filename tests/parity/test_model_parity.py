@@ -213,8 +213,9 @@ def test_a_pretrained_checkpoint_opens_bare_and_with_a_new_head(kind, directory)
     ours = load_model(directory, say=said.append)
     batch = random_batch(120)
     assert_same_output(ours, getattr(theirs, theirs.base_model_prefix, theirs), batch)
-    heads = [name for name in safetensors.load_file(directory / WEIGHTS)
-             if re.match(r"cls\.|vocab_|(bert\.)?pooler\.", name)]
+    heads = [
+        name for name in safetensors.load_file(directory / WEIGHTS) if re.match(r"cls\.|vocab_|(bert\.)?pooler\.", name)
+    ]
     assert said == ([f"{directory}: ignored, no part of this model: {', '.join(sorted(heads))}"] if heads else [])
     fresh = load_model(directory, head="token", labels=("a", "b"), say=said.append)
     assert torch.equal(fresh(**batch, output_hidden_states=True).hidden_states[-1], ours(**batch).hidden_states[-1])
