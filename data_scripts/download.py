@@ -189,37 +189,49 @@ class DataSet:
 
 DATA_SETS = {
     "agnews": DataSet(
-        "AG News", "ag_news_csv", "mhjabreel/CharCnn_Keras/555590db4219b1243abb1918effd6a7425a2d75f/data/ag_news_csv",
+        "AG News",
+        "ag_news_csv",
+        "mhjabreel/CharCnn_Keras/555590db4219b1243abb1918effd6a7425a2d75f/data/ag_news_csv",
         {
             "train.csv": (29470338, "694aa19971315410e000404523796b76349d3c1d"),
             "test.csv": (1857427, "130b40c3329c993468b8ed8a22c331315e478e0a"),
             "classes.txt": (31, "e0a3d189cb86add99438018b1e218d3177919dc5"),
         },
-        "rows", lambda raw: raw.count(b"\n"),
+        "rows",
+        lambda raw: raw.count(b"\n"),
     ),
     "clinc": DataSet(
-        "CLINC150", "clinc150", "clinc/oos-eval/828f8093932c8fe6ca7936c3d2e52903b1c523de/data",
+        "CLINC150",
+        "clinc150",
+        "clinc/oos-eval/828f8093932c8fe6ca7936c3d2e52903b1c523de/data",
         {"data_full.json": (2495390, "7a7b26c5f2dfbbf213f3e67d2dd0727e1af545aa")},
-        "queries", lambda raw: sum(map(len, json.loads(raw).values())),
+        "queries",
+        lambda raw: sum(map(len, json.loads(raw).values())),
     ),
     "squad": DataSet(
-        "SQuAD", "squad", "rajpurkar/SQuAD-explorer/eee5fdbf62f8613a7812b03419e6b29617b74fd1/dataset",
+        "SQuAD",
+        "squad",
+        "rajpurkar/SQuAD-explorer/eee5fdbf62f8613a7812b03419e6b29617b74fd1/dataset",
         {
             "train-v1.1.json": (30288272, "77f1d9a7daee11f7bc293832020f7709f63410ad"),
             "dev-v1.1.json": (4854279, "e9a3f913ad1468ebe105b891334ca7b0bc0e2510"),
             "train-v2.0.json": (42123633, "312f804dbf85888fdce3299eaa58d6ec3f0bb6b7"),
             "dev-v2.0.json": (4370528, "c6fa1a89a12c90b7fbfa8f6fb437cfff27af41ca"),
         },
-        "questions", lambda raw: raw.count(b'"question":'),  # as a key only: inside a string the quotes are escaped
+        "questions",
+        lambda raw: raw.count(b'"question":'),  # as a key only: inside a string the quotes are escaped
     ),
     "conll": DataSet(
-        "CoNLL-2003", "conll2003", "kamalkraj/BERT-NER/e5be564156f194f1becb0d82aeaf6e762d9eb9ed/data",
+        "CoNLL-2003",
+        "conll2003",
+        "kamalkraj/BERT-NER/e5be564156f194f1becb0d82aeaf6e762d9eb9ed/data",
         {
             "train.txt": (3283420, "171cfe484671d6fa04e99526cbafd45e83842f54"),
             "valid.txt": (827443, "33b26c6eda1253d9e1384ac1f5b513ff8a4e3164"),
             "test.txt": (748095, "b0eee5d55d63b0038c940d7584bb85c89d91a9be"),
         },
-        "sentences", lambda raw: len(re.findall(rb"(?<=\n\n)(?!-DOCSTART-|\n)", b"\n\n" + raw.strip())),
+        "sentences",
+        lambda raw: len(re.findall(rb"(?<=\n\n)(?!-DOCSTART-|\n)", b"\n\n" + raw.strip())),
     ),
 }
 

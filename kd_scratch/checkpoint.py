@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kd_scratch.config import ModelConfig
@@ -66,10 +66,15 @@ def load_model(
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Skips the random initial weights of a model whose weights are about to be replaced."""
+    """Skips the random initial weights of a model whose weights are about to be replaced.
+
+    Drawing them without memory would draw nothing either, but make PyTorch import a computer algebra system for it.
+    """
+
+    RANDOM = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))
+        return None if function in self.RANDOM else function(*args, **(kwargs or {}))
 
 
 def _match(

@@ -200,10 +200,13 @@ def test_logits_are_computed_without_dropout_and_the_mode_is_put_back(training):
     assert model.training == model.encoder.blocks[0].training == training
 
 
-def test_logits_are_padded_with_the_models_own_pad_id_and_that_id_changes_nothing():
-    features = random_features("sequence", [5, 12, 3])
+def test_inputs_are_padded_with_the_models_own_pad_id_which_changes_no_logit():
+    features, seen = random_features("sequence", [5, 12, 3]), []
     expected = compute_logits(tiny_model(), features, CPU)
-    np.testing.assert_allclose(compute_logits(tiny_model(pad_id=119), features, CPU), expected, atol=1e-6)
+    model = tiny_model(pad_id=119)
+    model.register_forward_pre_hook(lambda model, _, inputs: seen.append(inputs["input_ids"]), with_kwargs=True)
+    np.testing.assert_allclose(compute_logits(model, features, CPU), expected, atol=1e-6)
+    assert seen[0][:, -1].tolist() == [features.tokens[16], 119, 119], "longest first"
 
 
 def test_logits_keep_no_gradient_and_a_lower_precision_still_gives_float32():

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,7 +16,7 @@ from kd_scratch.files import UserError
 from kd_scratch.model import Model
 from kd_scratch.published import config_from_json, config_to_json
 from kd_scratch.safetensors import load_file, save_file
-from tests.conftest import tiny_model
+from tests.conftest import ROOT, tiny_model
 
 KINDS = {
     "bert": {},
@@ -378,6 +380,19 @@ def test_a_student_shares_no_memory_with_the_model_it_came_from():
 def test_layers_that_are_not_there_are_a_user_error(layers):
     with pytest.raises(UserError, match=r"there is no layer (3|-1|1000000000), .* layers 0 to 2|depth is 0"):
         take_layers(tiny_model(), layers)
+
+
+def test_opening_a_checkpoint_draws_no_random_numbers_and_imports_no_algebra_system(tmp_path):
+    saved(tmp_path)
+    program = f"""
+import sys, torch
+from kd_scratch.checkpoint import load_model
+before = torch.get_rng_state()
+load_model({str(tmp_path)!r})
+assert torch.equal(before, torch.get_rng_state())
+assert "sympy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 # --- fingerprint ---
