@@ -7,17 +7,16 @@ Every sentence comes from the small grammars below; all names are put together f
 same bytes. No text occurs twice, in one split or across splits.
 
 agnews: news items of 23 words on average, four equally frequent topics. What makes them hard, as real news is hard:
-  - verbs are shared between topics, only their objects decide ("wins the race for president / to buy / for the cup");
+  - verbs are shared between topics, their objects decide ("wins the race for president / to buy / for the cup");
   - people and names of any topic do anything ("the striker loses 12 million on a property bet" is Business);
-  - nearly half of the rows have a side story from another topic: the topic is that of the main clause, and only the
-    word order tells which that is ("While A, B" and "B while A" mean the same, "A while B" does not);
-  - 15% of the stories lie between two topics and carry the likelier of the two labels in only 60% of cases, so no
-    model can be right on more than about 94% of the test rows;
-  - in train.csv, 5% of the labels are shuffled among themselves; 1% of the words have a typo.
+  - 40% of the rows have a side story from another topic, and no single word tells which of the two is the main one;
+  - 16% of the stories lie between two topics and carry the likelier label in 65% of cases, the other in the rest, so
+    no model can expect to be right on more than about 94% of the test rows;
+  - 5% of the labels in train.csv are shuffled among themselves; 1% of the longer words have a typo.
   Expected counts with --rows 6000: train 6,000 (1,500 a class), dev 600 (150), test 2,000 (500).
 
-clinc: short requests with 25 intents, some of them close neighbours, and out-of-scope requests labelled "oos".
-  Expected counts with --rows 1500: train 1,500 (60 an intent), val 300 (12), test 450 (18), oos 60 / 60 / 120.
+clinc: short requests with 20 intents, some of them close neighbours, and out-of-scope requests labelled "oos".
+  Expected counts with --rows 1500: train 1,500 (75 an intent), val 300 (15), test 440 (22), oos 75 / 75 / 150.
 """
 
 import argparse

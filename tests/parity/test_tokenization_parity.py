@@ -11,7 +11,6 @@ from kd_scratch.tasks import TASKS
 from kd_scratch.tokenization import load_tokenizer, train_tokenizer
 
 transformers = pytest.importorskip("transformers")
-legacy = pytest.importorskip("transformers.models.bert.tokenization_bert_legacy")
 
 #: task, file and split -> the number of texts, so that a reader that loses some is noticed.
 TEXTS = {
@@ -109,7 +108,9 @@ def test_a_truncated_single_text_is_the_same(tokenizers):
 
 
 def test_the_slow_python_tokenizer_which_shares_no_code_gives_the_same_ids(minilm, real_data):
-    slow, ours = legacy.BertTokenizerLegacy(str(minilm / "vocab.txt")), load_tokenizer(minilm)
+    from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
+
+    slow, ours = BertTokenizerLegacy(str(minilm / "vocab.txt")), load_tokenizer(minilm)
     texts = ODD + [text for key in TEXTS for text in read(key[0], real_data(key[1]), key[2])[::10]]
     assert [encoding.ids for encoding in ours.encode(texts)] == [slow(text).input_ids for text in texts]
 
