@@ -71,11 +71,10 @@ World.does: {start} peace talks with {who} in {place} | {fall} {n} points in an 
     | loses {n} soldiers in a strike near {place} | signs a truce with {name} after {n} weeks
     | calls an early election in {place} | cuts off food to {n} camps | frees {n} hostages in exchange for safe passage
     | faces trial for war crimes in {place} | leads a rally against martial law in {place}
-    | sends a {nth} patrol into the hills | launches a raid on smugglers | breaks off ties with {place}
+    | sends a {nth} patrol into the hills | breaks off ties with {place}
 World.news: peace talks | border vote | hostage trial | election race | truce deal | army strike | aid convoy | raid
 World.between: pledges {n} million for nuclear research in {place} | shuts down the internet in {place}
     | flies a spy satellite over {place} | signs a climate accord with {name} | bans gene research in {place}
-    | accuses {place} of breaking into ministry computers
 
 Sports.who: the striker | the coach | the goalkeeper | the champion | a rookie pitcher | the captain
 Sports.does: {start} the season against {name} in {place} | {fall} {n} points behind {name} in the league
@@ -85,7 +84,7 @@ Sports.does: {start} the season against {name} in {place} | {fall} {n} points be
     | signs a winger from {name} after {n} weeks | exchanges shirts with {who} after a fierce final
     | faces a ban for doping in {place} | leads a rally in the {nth} set
     | cuts {n} strokes off the course record in {place} | sends the {nth} penalty over the bar
-    | launches a winning shot from {n} yards | breaks the {place} sprint record | holds {name} to a draw in extra time
+    | launches a winning shot from {n} yards | holds {name} to a draw in extra time
 Sports.news: cup talks | derby | doping trial | title race | transfer deal | late strike | league table | draft
 Sports.between: boycotts the games in {place} | cancels a tour of {place} over security fears
     | meets ministers about the stadium riot in {place} | is held by police before the {place} match
@@ -137,57 +136,52 @@ timer: {do} set a timer for {n} minutes | {do} count down {n} minutes for the {f
 reminder: {do} remind me to {chore} {day} | don't let me forget to {chore} at {time} | {do} set a reminder for {time}
     | {do} set something for {time} | what did i ask you to remind me of {day}
 calendar: what is on my calendar {day} | {do} put the meeting at {time} on my calendar | am i free {day} at {time}
-    | {do} move my {time} meeting to {day} | do i have anything {day} | how many meetings are there {day}
+    | {do} move my {time} meeting to {day} | how many meetings are there {day}
 weather: will it rain in {city} {day} | what's it like outside in {city} | how cold will {city} be {day}
-    | do i need an umbrella {day} in {city} | {do} give me the forecast for {day} | is {city} any good {day}
+    | {do} give me the forecast for {day} | is {city} any good {day}
 play_music: {do} play some {music} | i feel like hearing {music} {day} | {do} put on {music} for the {food} party
-    | let me hear that {music} song again | {do} start my {music} playlist | i'm in the mood for {music}
+    | let me hear that {music} song again | {do} start my {music} playlist
 next_song: {do} skip this {music} song | i don't like this {music} so play another one
     | {do} go on to the next {music} track | next {music} track | {do} change the song to other {music}
 balance: how much is in my {account} account | what's left in {account} {day} | {do} tell me my {account} balance
-    | do i have {money} in {account} | how much can i still spend from {account} | {do} check on my {account} account
+    | how much can i still spend from {account} | {do} check on my {account} account
 transactions: what did i spend on {food} {day} | {do} list what i bought {day} | {do} check on my {account} account
     | who took {money} from my {account} account | where did the {money} in {account} go
 transfer: {do} move {money} from {account} to my other account | {do} send {money} to my {kin}
     | my {kin} needs {money} {day} | i owe my {kin} {money} so send it | {do} pay {money} {day}
 pay_bill: {do} pay my {bill} bill {day} | {do} pay {money} {day} | i want the {bill} bill settled from {account}
     | {do} take care of the {bill} bill {day} | get the {bill} paid before {day}
-freeze_account: {do} freeze my {account} account | stop everything going out of {account}
-    | {do} lock {account} until {day} | i lost my {account} card in {city} so block it
+freeze_account: {do} freeze my {account} account | {do} lock {account} until {day}
 book_flight: {do} book a flight to {city} {day} | i need to fly from {city} to {city}
     | {do} find me a seat to {city} {day} | {do} get me to {city} by {day} | {do} book me something in {city}
 flight_status: is the {time} flight to {city} on time | when does my plane to {city} land
-    | has the flight from {city} left | {do} check on my flight to {city} | when will my {kin} land in {city}
+    | {do} check on my flight to {city} | when will my {kin} land in {city}
 book_hotel: {do} book a room in {city} {day} | i need somewhere to sleep in {city}
     | {do} find a hotel in {city} for {n} nights | {do} book me something in {city}
 directions: how do i get to {city} | {do} show me the way to {city} | which road goes to {city}
     | {do} get me to {city} by {day} | where do i turn for {city}
-traffic: how is the road to {city} {day} | are there jams near {city} | how long is the drive to {city} at {time}
-    | is it busy on the way to {city} | will i be stuck going to {city} {day} | is {city} any good {day}
+traffic: how is the road to {city} {day} | how long is the drive to {city} at {time} | is it busy on the way to {city}
+    | will i be stuck going to {city} {day} | is {city} any good {day}
 book_table: {do} book a table for {n} {day} | {do} get us a {food} place at {time}
     | can we eat {food} in {city} at {time} | {n} of us want {food} {day} | {do} book me something in {city}
 recipe: how do i make {food} | what goes into {food} for {n} | {do} find me a recipe for {food}
     | teach me to make {food} | what can i make with {food} {day}
-shopping_list: {do} put {food} on my shopping list | we are out of {food} | is {food} on the list for {day}
-    | i need {food} and {food} from the shop | {do} take {food} off the list | what can i make with {food} {day}
+shopping_list: {do} put {food} on my shopping list | we are out of {food} | i need {food} and {food} from the shop
+    | {do} take {food} off the list | what can i make with {food} {day}
 """
 REQUEST_WORDS = """
 oos: who invented {food} | why do people in {city} like {food} | is {music} older than {music}
     | what does a banker in {city} earn | {do} write a poem about {food} | who won the race in {city} {day}
-    | how do planes stay up | what is the best school in {city} | why is {city} called that
-    | should my {kin} learn to sing {music} | how old is the bank in {city} | {do} find the owner of the {food} place
-    | do cats eat {food} | how do clocks keep {time} right | {do} order new shoes for my {kin}
+    | how do planes stay up | what is the best school in {city} | do cats eat {food} | how do clocks keep {time} right
 do: | | please | can you | could you | would you | i want you to | i need you to | hey | go ahead and | you should
 end: | | | | please | thanks | if you can | quickly
 time: five | six | seven | eight | nine | ten | noon | half past six | quarter to eight | 6 30 | 7 15 | midnight
 n: two | three | four | five | six | eight | ten | twelve | fifteen
 day: today | tomorrow | tonight | on monday | on tuesday | on wednesday | on thursday | on friday | this weekend
-    | next week
 city: {head}{tail}
 head: tor | bel | kas | mor | ven | dal | lun | sor | pel | arn | nim | gal
 tail: via | mora | dorf | enia | quay | haven | wick | gate | burg | una
 chore: call my {kin} | water the plants | buy {food} | take out the trash | pay the {bill} bill | feed the cat
-    | book a table
 kin: sister | brother | mother | father | aunt | neighbor | boss | roommate
 food: rice | lentil soup | pancakes | pizza | noodles | apple pie | bean stew | fish | curry | potato salad | cheese
     | tacos
@@ -284,8 +278,9 @@ def report(path: Path, labels: list[str], texts: list[str]) -> None:
     """Print what was written: rows, rows per class, words per row."""
     words = [len(text.split()) for text in texts]
     per_class = ", ".join(f"{label} {labels.count(label):,}" for label in sorted(set(labels)))
-    print(f"{path}: {len(texts):,} rows of {min(words)}-{max(words)} words, mean {sum(words) / len(words):.1f}")
-    print(f"    {per_class}")
+    print(
+        f"{path}: {len(texts):,} rows, {min(words)}-{max(words)} words, mean {sum(words) / len(words):.1f}; {per_class}"
+    )
 
 
 def make_agnews(folder: str | Path, rows: int = 6000, seed: int = 0) -> None:

@@ -68,18 +68,24 @@ class Tokenizer:
         self.backend.no_truncation()
         return encodings
 
-    def save(self, directory: str | Path, max_length: int) -> None:
-        """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too."""
+    def save(self, directory: str | Path, max_length: int, token_types: bool = True) -> None:
+        """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too.
+
+        token_types: whether the model takes token_type_ids (BERT) or must not be given any (DistilBERT).
+        """
         directory = Path(directory)
         write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
         vocab = self.backend.get_vocab(with_added_tokens=True)
         write_text(directory / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.get)))
         special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-        write_json(
-            directory / "tokenizer_config.json",
-            {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lowercase, "model_max_length": max_length}
-            | special,
-        )
+        inputs = ["input_ids", "token_type_ids", "attention_mask"] if token_types else ["input_ids", "attention_mask"]
+        settings = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": self.lowercase,
+            "model_max_length": max_length,
+            "model_input_names": inputs,
+        }
+        write_json(directory / "tokenizer_config.json", settings | special)
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:

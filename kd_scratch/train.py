@@ -96,7 +96,7 @@ def train(job: Job, resume: bool = False) -> Progress:
         if scores[task.score_name] > done.best_score:
             done.best_score, done.best_epoch = scores[task.score_name], done.epoch
             save_model(model, job.output)
-            job.tokenizer.save(job.output, config.max_length)
+            job.tokenizer.save(job.output, config.max_length, token_types=model.config.token_types > 0)
         save_state(job.output, model, optimizer, scaler, done, job.identity)
         print(
             f"epoch {done.epoch}/{config.epochs}: loss {done.history[-1]['loss']:.4f}, dev {task.score_name} "
