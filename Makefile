@@ -26,7 +26,7 @@ test_clinc   := $(train_clinc)
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo "  variables: TASK=agnews|clinc  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  KD_DATA=data  RUNS=runs  ARGS='more flags'"
 
 # --- set-up ------------------------------------------------------------------

@@ -5,6 +5,7 @@ import sys
 
 from kd_scratch import compare, evaluate, predict, train
 from kd_scratch.files import UserError
+from kd_scratch.state import STATE
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare}
 
@@ -28,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        training = arguments.command == "train"
-        resume = "; the same command with --resume goes on after the last finished epoch" if training else ""
+        resumable = arguments.command == "train" and (arguments.output / STATE).is_file()
+        resume = "; the same command with --resume goes on after the last finished epoch" if resumable else ""
         print(f"interrupted{resume}", file=sys.stderr)
         return 130
     return 0

@@ -13,37 +13,42 @@ from torch.overrides import TorchFunctionMode
 
 from kd_scratch.config import ModelConfig
 from kd_scratch.files import UserError, make_folder, read_json, sha256, write_json
-from kd_scratch.model import Model
+from kd_scratch.model import Model, with_dropout
 from kd_scratch.published import IGNORED, canonical_name, config_from_json, config_to_json, published_names
 from kd_scratch.safetensors import load_file, save_file
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 
 
-def load_config(directory: str | Path) -> ModelConfig:
-    """The shape of the model in a directory."""
+def load_config(directory: str | Path, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
+    """The shape of the model in a directory; with `head`, what it is with that head (and labels) instead of its own."""
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory}: is not a model directory, it has no {CONFIG}")
-    return config_from_json(read_json(directory / CONFIG), str(directory / CONFIG))
+    return config_from_json(read_json(directory / CONFIG), str(directory / CONFIG), head, labels)
 
 
 def load_model(
-    directory: str | Path, head: str | None = None, labels: tuple[str, ...] = (), say=print, **shape
+    directory: str | Path,
+    head: str | None = None,
+    labels: tuple[str, ...] = (),
+    say=print,
+    dropout: float | None = None,
 ) -> Model:
     """The model in a directory, in eval mode, on the CPU, in float32.
 
     With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
-    set of labels (put into the order of `labels`), else a new one with random weights. `shape` changes other fields of
-    the configuration that do not concern parameters (dropout). What is ignored or new is told through `say`.
+    set of labels (put into the order of `labels`), else a new one with random weights. `dropout` replaces the
+    checkpoint's own (see with_dropout). What is ignored or new is told through `say`.
     Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
     """
     directory = Path(directory)
     found = load_config(directory)
-    config = found if head is None else replace(found, head=head, labels=tuple(labels))
-    config = replace(config, **shape)
+    config = load_config(directory, head, tuple(labels)) if head else found
+    if dropout is not None:
+        config = with_dropout(config, dropout)
     same_head = config.head == found.head and set(config.labels) == set(found.labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
@@ -139,21 +144,28 @@ def load_weights(directory: Path) -> dict[str, Tensor]:
 def weight_files(directory: Path) -> list[Path]:
     """The files that hold a model's weights."""
     single = directory / WEIGHTS
-    return [single] if single.is_file() else sorted(directory.glob("model-*.safetensors"))
+    return [single] if single.is_file() else [directory / shard for shard in _shards(directory)]
 
 
-def _load_shards(directory: Path) -> dict[str, Tensor]:
+def _shards(directory: Path) -> dict[str, set[str]]:
+    """File name of each shard -> the names of the parameters that the index says are in it."""
     index = read_json(directory / INDEX)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise UserError(f"{directory / INDEX}: has no weight_map of parameter names to file names")
+    shards: dict[str, set[str]] = {}
+    for name, shard in sorted(weight_map.items()):
+        shards.setdefault(shard, set()).add(name)
+    return shards
+
+
+def _load_shards(directory: Path) -> dict[str, Tensor]:
     tensors = {}
-    for shard in sorted(set(weight_map.values())):
+    for shard, claimed in _shards(directory).items():
         path = directory / shard
         if Path(shard).name != shard or "\\" in shard or shard.startswith(".") or path.is_symlink():
             raise UserError(f"{directory / INDEX}: {shard!r} is not a plain file name in this directory")
         part = load_file(path)
-        claimed = {name for name, file in weight_map.items() if file == shard}
         if part.keys() != claimed:
             raise UserError(f"{path}: holds other parameters than {INDEX} says: {_listed(part.keys() ^ claimed)}")
         tensors |= part

@@ -11,8 +11,8 @@ import torch
 from kd_scratch.checkpoint import weight_files
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.console import progress, table
-from kd_scratch.evaluate import Opened, add_data_arguments, evaluate, open_model, read_test
-from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json, write_text
+from kd_scratch.evaluate import Opened, about_data, add_data_arguments, described, evaluate, open_model, read_test
+from kd_scratch.files import UserError, make_folder, write_json, write_text
 from kd_scratch.runtime import describe, start
 from kd_scratch.tasks import TASKS, Task
 
@@ -100,9 +100,9 @@ def command(arguments: argparse.Namespace) -> None:
     for _, opened in models.values():
         opened.model.to(device)
     folder = make_folder(arguments.output)
+    where = described(arguments, examples)
     print(
-        f"comparing {len(models)} models on {len(examples):,} examples of {arguments.data}, {device.type}, "
-        f"{torch.get_num_threads()} threads",
+        f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads",
         flush=True,
     )
     rows = compare(models, task, examples, data, device)
@@ -110,20 +110,12 @@ def command(arguments: argparse.Namespace) -> None:
     cells = [list(row.values()) for row in rows]
     machine = describe(device)
     note = (
-        f"agreement: same decision as {rows[0]['name']}; ms/text: median of single texts; MB: weights on disk; "
+        f"{where}; agreement: same decision as {rows[0]['name']}; ms/text: median of single texts; "
+        f"MB: weights on disk; "
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
     )
     print(table(header, cells) + "\n" + note)
     write_text(folder / "comparison.txt", table(header, cells) + "\n" + note + "\n")
     write_text(folder / "comparison.md", table(header, cells, markdown=True) + "\n\n" + note + "\n")
-    write_json(
-        folder / "comparison.json",
-        {
-            "task": task.name,
-            "data": str(arguments.data),
-            "data sha256": sha256_of_file(arguments.data),
-            "machine": machine,
-            "models": dict(arguments.models),
-            "rows": rows,
-        },
-    )
+    about = about_data(arguments, data) | {"machine": machine, "models": dict(arguments.models)}
+    write_json(folder / "comparison.json", about | {"rows": rows})

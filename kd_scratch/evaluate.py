@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from kd_scratch.checkpoint import load_model
-from kd_scratch.config import DataConfig, RunConfig, add_flags, given
+from kd_scratch.config import DataConfig, RunConfig, add_flags, as_dict, given
 from kd_scratch.console import table
 from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
-from kd_scratch.prepare import check_fit, split_of
+from kd_scratch.prepare import check_fit
 from kd_scratch.runtime import describe, start
 from kd_scratch.tasks import TASKS, Task, limited
 from kd_scratch.tokenization import Tokenizer, load_tokenizer
@@ -44,8 +44,32 @@ def open_model(directory: str | Path, task: Task | None = None, max_length: int 
 
 def read_test(arguments: argparse.Namespace, task: Task, data: DataConfig) -> list:
     """The examples to evaluate on: --split of --data, "test" where a file has splits and none is named."""
-    split = split_of(task, arguments.split) or ("test" if task.splits else "")
-    return limited(task.read(arguments.data, split, data), data.limit)
+    if arguments.split and arguments.split not in task.splits:
+        there = f"the splits {', '.join(task.splits)}" if task.splits else "no splits"
+        raise UserError(f"--split {arguments.split}: the files of {task.name} have {there}")
+    if not arguments.split and task.splits:
+        arguments.split = "test"
+    examples = limited(task.read(arguments.data, arguments.split, data), data.limit)
+    if not examples:
+        raise UserError(f"{arguments.data}: holds no examples to evaluate on")
+    return examples
+
+
+def about_data(arguments: argparse.Namespace, data: DataConfig) -> dict:
+    """What was evaluated on, for the record beside every figure."""
+    return {
+        "task": arguments.task,
+        "data": str(arguments.data),
+        "data sha256": sha256_of_file(arguments.data),
+        "split": arguments.split or None,
+        "data settings": as_dict(data),
+        "max length": arguments.max_length or None,
+    }
+
+
+def described(arguments: argparse.Namespace, examples: list) -> str:
+    """The same in a few words."""
+    return f"{len(examples):,} examples of {arguments.data}" + (f", split {arguments.split}" if arguments.split else "")
 
 
 def evaluate(
@@ -92,24 +116,16 @@ def command(arguments: argparse.Namespace) -> None:
     examples = read_test(arguments, task, data)
     for path in filter(None, (arguments.output, arguments.predictions)):
         make_folder(path.parent)  # now, not after minutes of work
-    print(
-        f"evaluating {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) on {len(examples):,} examples of "
-        f"{arguments.data}, {device.type}, {torch.get_num_threads()} threads",
-        flush=True,
-    )
+    size = f"{opened.model.num_parameters() / 1e6:.1f}M"
+    where = f"{described(arguments, examples)}, {device.type}, {torch.get_num_threads()} threads"
+    print(f"evaluating {arguments.model} ({size}) on {where}", flush=True)
     metrics, logits = evaluate(opened, task, examples, data, device)
     labels = opened.model.config.labels
     print(table(("metric", "value"), [(name, value) for name, value in metrics.items() if not isinstance(value, dict)]))
     print("\n" + task.details(metrics))
     print("\n" + task.mistakes(examples, logits, labels, data, 5))
     if arguments.output:
-        about = {
-            "task": task.name,
-            "model": arguments.model,
-            "data": str(arguments.data),
-            "data sha256": sha256_of_file(arguments.data),
-            "machine": describe(device),
-        }
+        about = about_data(arguments, data) | {"model": arguments.model, "machine": describe(device)}
         write_json(arguments.output, about | {"metrics": metrics})
     if arguments.predictions:
         write_json(arguments.predictions, task.predictions(examples, logits, labels, data))

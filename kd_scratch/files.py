@@ -1,5 +1,6 @@
 """Files, handled with care: the one error that users see, strict reading, atomic writing, hashes."""
 
+import glob
 import hashlib
 import json
 import os
@@ -65,11 +66,14 @@ def read_json(path: str | Path):
 def write_atomically(path: str | Path, chunks: Iterable[bytes]) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
-    Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder.
-    The temporary name is fixed, so interrupted writes never pile up.
+    Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder. The temporary name
+    carries the process id, so two processes may write the same file; what a killed one left behind is removed.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not _is_running(leftover.name.split(".")[-2]):
+            leftover.unlink(missing_ok=True)
     try:
         with open(temporary, "wb") as file:
             for chunk in chunks:
@@ -84,6 +88,17 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _is_running(process: str) -> bool:
+    """Whether a process of this number exists; where that cannot be told, as if it did."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:

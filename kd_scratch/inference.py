@@ -5,6 +5,7 @@ import torch
 
 from kd_scratch.batches import Features, collate, length_sorted_batches
 from kd_scratch.console import progress
+from kd_scratch.files import UserError
 from kd_scratch.model import Model
 from kd_scratch.runtime import autocast
 
@@ -19,6 +20,8 @@ def compute_logits(
     title: str = "evaluating",
 ) -> np.ndarray:
     """Logits of every input, float32. The model's mode (train or eval) is put back afterwards.
+
+    UserError where some are not finite numbers.
 
     sequence head: N,C.  token and span heads: T,C, one row per token, where features.starts says which are whose.
     """
@@ -40,4 +43,6 @@ def compute_logits(
                 logits[indices] = result
             bar.update(len(indices))
     model.train(training)
+    if not np.isfinite(logits).all():
+        raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
     return logits

@@ -18,7 +18,7 @@ def classify(opened: Opened, text: str, device: torch.device) -> dict[str, float
     """Every label with its probability, the most probable first."""
     ids = opened.tokenizer.encode([text], max_length=opened.max_length)[0].ids
     logits = opened.model.to(device)(torch.tensor([ids], device=device)).logits[0]  # C
-    probability = logits.double().softmax(dim=0).cpu().numpy()
+    probability = logits.cpu().double().softmax(dim=0).numpy()
     labels = opened.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
 

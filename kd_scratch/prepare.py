@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kd_scratch.checkpoint import load_config, load_model, take_layers
+from kd_scratch.checkpoint import load_model, take_layers
 from kd_scratch.config import SIZES, TrainConfig
 from kd_scratch.distill import label_order
 from kd_scratch.files import UserError
@@ -22,29 +22,22 @@ def check_output(output: Path, resume: bool) -> None:
     if resume and not (output / STATE).is_file():
         raise UserError(f"--output {output}: holds no unfinished run to resume (no {STATE})")
     if not resume and output.is_dir() and any(output.iterdir()):
-        raise UserError(
-            f"--output {output}: already holds a run; continue it with --resume, delete it, or choose another"
-        )
-
-
-def split_of(task: Task, wanted: str) -> str:
-    """The name of the split to read from a file that holds several; "" for the tasks whose files hold one."""
-    if wanted and wanted not in task.splits:
-        raise UserError(
-            f"--split {wanted}: the files of {task.name} have "
-            + (f"the splits {', '.join(task.splits)}" if task.splits else "no splits")
-        )
-    return wanted
+        cure = "continue it with --resume, " if (output / STATE).is_file() else ""
+        raise UserError(f"--output {output}: already holds a run; {cure}delete it, or choose another folder")
 
 
 def choose_tokenizer(arguments: argparse.Namespace, texts: Sequence[str]) -> Tokenizer:
     """The tokenizer of --model where that is a folder, else --tokenizer's, else the teacher's, else one learned now."""
     if arguments.model not in SIZES:
+        if not Path(arguments.model).is_dir():
+            raise UserError(f"--model {arguments.model}: no such model directory, and no size: {', '.join(SIZES)}")
         if arguments.tokenizer:
             raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
         return load_tokenizer(arguments.model)
     if arguments.tokenizer or arguments.teacher:
         return load_tokenizer(arguments.tokenizer or arguments.teacher)
+    if not 10 <= arguments.vocab_size <= 1_000_000:
+        raise UserError(f"--vocab-size {arguments.vocab_size}: must lie between 10 and 1,000,000")
     return train_tokenizer(texts, arguments.vocab_size)
 
 
@@ -67,16 +60,7 @@ def build_model(
         )
         model = Model(with_dropout(shape, config.dropout))
     else:
-        shape = with_dropout(load_config(arguments.model), config.dropout)
-        model = load_model(
-            arguments.model,
-            task.head,
-            labels,
-            say,
-            dropout=shape.dropout,
-            attention_dropout=shape.attention_dropout,
-            head_dropout=shape.head_dropout,
-        )
+        model = load_model(arguments.model, task.head, labels, say, config.dropout)
         if arguments.init_layers:
             model = take_layers(model, arguments.init_layers)
     check_fit(model, tokenizer, config.max_length, arguments.model)

@@ -135,8 +135,11 @@ DISTILBERT_HEAD_DROPOUT = {
 }
 
 
-def config_from_json(raw: dict, place: str) -> ModelConfig:
-    """A parsed config.json as ModelConfig. UserError, naming `place` and the key, for what we cannot represent."""
+def config_from_json(raw: dict, place: str, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
+    """A parsed config.json as ModelConfig, with another head (and its labels) where one is asked for.
+
+    UserError, naming `place` and the key, for what we cannot represent.
+    """
     if not isinstance(raw, dict):
         raise UserError(f"{place}: holds no JSON object")
     model_type = raw.get("model_type")
@@ -146,7 +149,9 @@ def config_from_json(raw: dict, place: str) -> ModelConfig:
         if raw.get(key, allowed) not in (allowed, None):
             raise UserError(f"{place}: {key} is {raw[key]!r}; only {allowed!r} is supported")
     architecture = _architecture(raw, place)
-    head = next((head for head, suffix in ARCHITECTURE.items() if architecture.endswith(suffix)), None)
+    if head is None:
+        head = next((head for head, suffix in ARCHITECTURE.items() if architecture.endswith(suffix)), None)
+        labels = _labels(raw, place) if head in ("sequence", "token") else ()
     default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
     types = {f.name: f.type for f in fields(ModelConfig)}
     values = {}
@@ -159,7 +164,6 @@ def config_from_json(raw: dict, place: str) -> ModelConfig:
         values["head_dropout"] = _checked(raw.get(key, default_dropout), float, place, key)
     else:
         values.setdefault("head_dropout", values.get("dropout", default.dropout))
-    labels = _labels(raw, place) if head in ("sequence", "token") else ()
     try:
         return replace(default, **values, head=head, labels=labels)
     except UserError as error:  # it speaks of our fields; the reader of the message has the file's keys before him
@@ -170,6 +174,10 @@ def config_from_json(raw: dict, place: str) -> ModelConfig:
 
 def config_to_json(config: ModelConfig) -> dict:
     """The content of config.json for a model of this shape, as `transformers` reads it."""
+    if config.model_type != "kd_scratch" and (config.norm_first or config.positions != "learned"):
+        raise UserError(
+            f"a {config.model_type} has learned positions and post-norm; other shapes are kd_scratch models"
+        )
     suffix = ARCHITECTURE.get(config.head, "Model")
     name = {"bert": "Bert", "distilbert": "DistilBert", "kd_scratch": "KdScratch"}[config.model_type]
     raw = {"architectures": [name + suffix], "model_type": config.model_type, "dtype": "float32"}

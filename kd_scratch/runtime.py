@@ -13,8 +13,8 @@ from kd_scratch.files import UserError
 
 def start(run: RunConfig) -> torch.device:
     """Seed every generator, set the thread count, pick the device. Raises UserError where the device is not there."""
-    if run.threads < 0 or run.seed < 0:
-        raise UserError("--threads and --seed must be 0 or more")
+    if not 0 <= run.seed < 2**63 or not 0 <= run.threads <= 4096:
+        raise UserError("--threads and --seed must be 0 or more, and no larger than 4096 and 2^63")
     if run.threads:
         torch.set_num_threads(run.threads)
     seed_everything(run.seed)
@@ -41,7 +41,7 @@ def pick_device(name: str) -> torch.device:
 def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
     """The number type of mixed precision, or None for plain float32. UserError where the device cannot."""
     if choice == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else None
     if choice == "fp16" and device.type != "cuda":
         raise UserError("--amp fp16 needs a CUDA device; use bf16 or off")
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[choice]

@@ -12,7 +12,7 @@ from kd_scratch.model import Model
 from kd_scratch.safetensors import load_file, read_metadata, save_file
 
 STATE = "training_state.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's running means of the gradient and of its square
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's steps, and running means of the gradient and of its square
 
 
 @dataclass
@@ -40,8 +40,8 @@ def save_state(
     """
     device = next(model.parameters()).device
     tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    if device.type in ("cuda", "mps"):
+        tensors["random.device"] = getattr(torch, device.type).get_rng_state()
     for name, parameter in model.named_parameters():
         tensors[f"weight.{name}"] = parameter.detach()
         tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
@@ -65,10 +65,9 @@ def load_state(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"weight.{name}"])
-            moments = {key: tensors[f"{key}.{name}"].to(device, copy=True) for key in MOMENTS}
-            optimizer.state[parameter] = {"step": torch.tensor(float(progress.step), device=device)} | moments
+            optimizer.state[parameter] = {key: tensors[f"{key}.{name}"].to(device, copy=True) for key in MOMENTS}
     scaler.load_state_dict(metadata["scaler"])
     torch.set_rng_state(tensors["random.cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).set_rng_state(tensors["random.device"])
     return progress

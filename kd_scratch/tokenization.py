@@ -4,6 +4,7 @@ Example: "Distillation works!" -> [CLS] distill ##ation works ! [SEP]. Padding i
 (see batches.py): settings for it that a tokenizer.json carries are switched off, as are those for truncation.
 """
 
+import json
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -47,8 +48,9 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides which ids a text gets."""
-        return sha256(self.backend.to_str())
+        """SHA-256 of everything that decides which ids a text gets (that [CLS] and [SEP] surround it, all have)."""
+        parts = json.loads(self.backend.to_str())
+        return sha256(json.dumps([parts[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")]))
 
     def encode(
         self, texts: list[str], pairs: list[str] | None = None, max_length: int | None = None, offsets: bool = False
@@ -91,6 +93,8 @@ class Tokenizer:
 def load_tokenizer(directory: str | Path) -> Tokenizer:
     """The tokenizer of a model directory: from tokenizer.json, else vocab.txt. UserError where there is neither."""
     directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such model directory")
     settings = {}
     if (directory / "tokenizer_config.json").is_file():
         settings = read_json(directory / "tokenizer_config.json")

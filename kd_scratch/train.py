@@ -214,8 +214,7 @@ def command(arguments: argparse.Namespace) -> None:
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = start(run)
     check_output(arguments.output, arguments.resume)
-    examples, dev_examples = read_data(arguments, task, data)
-    labels = task.label_list(examples)
+    examples, dev_examples, labels = read_data(arguments, task, data)
     tokenizer = choose_tokenizer(arguments, task.texts(examples))
     notes: list[str] = []
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
@@ -236,6 +235,7 @@ def command(arguments: argparse.Namespace) -> None:
         "torch": torch.__version__,
         "train": sha256_of_file(arguments.train),
         "dev": sha256_of_file(dev_file) if dev_file.is_file() else arguments.dev,
+        "tokenizer": tokenizer.fingerprint,
         "initial weights": fingerprint(model),
         "teacher": fingerprint(teacher) if teacher else None,
     }
@@ -264,9 +264,13 @@ def command(arguments: argparse.Namespace) -> None:
     report(job, done, time.perf_counter() - started)
 
 
-def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tuple[list, list]:
-    """Training and dev examples. --limit cuts the training examples only."""
+def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tuple[list, list, tuple[str, ...]]:
+    """Training and dev examples, and the labels: those of the whole training file, however much of it is used.
+
+    --limit cuts the training examples only.
+    """
     examples = task.read(arguments.train, "train" if task.splits else "", data)
+    labels = task.label_list(examples)
     if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
         dev_examples = limited(examples, arguments.dev, "--dev")
         held_out = {example.id for example in dev_examples}
@@ -276,7 +280,7 @@ def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tu
     examples = limited(examples, data.limit)
     if not examples or not dev_examples:
         raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
-    return examples, dev_examples
+    return examples, dev_examples, labels
 
 
 def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, notes: list[str]) -> None:

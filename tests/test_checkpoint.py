@@ -241,9 +241,10 @@ def test_weights_that_are_whole_numbers_are_refused(tmp_path, dtype):
     assert f"mis-shaped: {name} of {dtype} instead of floating point" in refusal(tmp_path)
 
 
-def test_loaded_weights_are_copies_that_outlive_the_file(tmp_path):
-    for tensor in load_model(saved(tmp_path)).state_dict().values():
-        assert tensor.untyped_storage().nbytes() == 4 * tensor.numel(), "a view would drag the whole mapped file along"
+def test_loaded_weights_are_aligned_copies_and_not_views_of_the_file(tmp_path):
+    saved(tmp_path)
+    assert any(tensor.data_ptr() % 64 for tensor in load_file(tmp_path / "model.safetensors").values())
+    assert not any(tensor.data_ptr() % 64 for tensor in load_model(tmp_path).state_dict().values())
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt"])
@@ -349,8 +350,11 @@ def test_another_kind_of_head_is_new_and_announced_and_the_body_stays(tmp_path, 
     assert "ignored, no part of this model: bert.pooler.dense.bias" in said[1]
 
 
-def test_fields_that_concern_no_parameter_can_be_changed_on_loading(tmp_path):
-    assert load_model(saved(tmp_path), dropout=0.4).config == replace(tiny_model().config, dropout=0.4)
+def test_dropout_can_be_changed_on_loading(tmp_path):
+    changed = dict(dropout=0.4, attention_dropout=0.4)  # the head keeps its own
+    assert load_model(saved(tmp_path), dropout=0.4).config == replace(tiny_model().config, **changed)
+    off = dict(dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
+    assert load_model(tmp_path, dropout=0.0).config == replace(tiny_model().config, **off)
 
 
 # --- chosen layers ---

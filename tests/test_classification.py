@@ -189,6 +189,10 @@ def test_csv_a_tab_in_the_header_makes_it_a_tsv_where_commas_part_nothing(read):
     assert read(CSV, "label,text\ngood,a\tb\n")[0].text == "a\tb", "a tab in the body does not"
 
 
+def test_csv_a_line_break_inside_a_field_stays_as_it_is(read):
+    assert read(CSV, 'text,label\r\n"two\r\nlines",good\r\n')[0].text == "two\r\nlines"
+
+
 def test_csv_a_field_of_200_kilobytes_is_read(read):
     assert len(read(CSV, "text,label\n" + "word " * 40_000 + ",good\n")[0].text) == 200_000
 

@@ -310,14 +310,15 @@ def test_the_second_call_reads_the_file_and_does_not_run_the_teacher(cached, mon
 
 
 def test_another_teacher_tokenizer_input_label_order_or_precision_has_another_file(cached):
-    other_types = replace(random_features("sequence", LENGTHS), token_types=np.ones(sum(LENGTHS), np.uint8))
+    features, tokens = random_features("sequence", LENGTHS), sum(LENGTHS)
     calls = [
         {},
         {"teacher": tiny_model(seed=1)},
         {"tokenizer_hash": "other"},
         {"features": random_features("sequence", LENGTHS, seed=1)},
         {"features": random_features("sequence", [4, 6, *LENGTHS[2:]])},
-        {"features": other_types},
+        {"features": replace(features, token_types=np.ones(tokens, np.uint8))},
+        {"features": replace(features, allowed=np.ones(tokens, bool))},
         {"labels": ("yes", "no", "maybe")},
         {"dtype": torch.bfloat16},
     ]

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -121,11 +123,15 @@ def test_a_target_that_is_a_folder_or_in_no_folder_is_a_user_error(tmp_path):
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def test_what_an_earlier_crash_left_behind_is_overwritten_not_appended_to(tmp_path):
-    (tmp_path / ".out.txt.tmp").write_text("left by a crash, longer than what comes")
+def test_what_a_killed_process_left_behind_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
+    finished = subprocess.Popen([sys.executable, "-c", ""])
+    finished.wait()
+    for process in (finished.pid, os.getppid()):
+        (tmp_path / f".out.txt.{process}.tmp").write_text("a part")
+    (tmp_path / f".out.txt.{os.getpid()}.tmp").write_text("left by an earlier process of our number, and longer")
     files.write_text(tmp_path / "out.txt", "new")
     assert (tmp_path / "out.txt").read_text() == "new"
-    assert os.listdir(tmp_path) == ["out.txt"]
+    assert sorted(os.listdir(tmp_path)) == [f".out.txt.{os.getppid()}.tmp", "out.txt"]
 
 
 def test_the_content_is_on_the_disk_before_the_rename_and_the_rename_before_the_end(tmp_path, monkeypatch):

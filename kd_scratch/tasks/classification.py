@@ -78,6 +78,8 @@ def read_clinc(path: Path, split: str, data: DataConfig) -> list[Example]:
     if not isinstance(raw, dict) or split not in raw:
         raise UserError(f"{path}: is not CLINC150's JSON: it has no key {split!r}")
     keys = [split] if split == "train" and not data.oos else [split, f"oos_{split}"]
+    if data.oos and keys[-1] not in raw:
+        raise UserError(f"{path}: --oos needs out-of-scope texts, there is no key {keys[-1]!r}")
     examples = []
     for key in keys:
         rows = raw.get(key, [])

@@ -155,7 +155,7 @@ def test_settings_other_than_the_published_ones_are_read(model_type, head, direc
         "distilbert": dict(activation="relu", max_position_embeddings=30, dropout=0.3, attention_dropout=0.4,
                            seq_classif_dropout=0.5, qa_dropout=0.6),
     }  # fmt: skip
-    labels = () if head == "span" else tuple(f"label {i}" for i in range(12))  # the file has 10 and 11 before 2
+    labels = () if head == "span" else tuple(f"label {i}" for i in range(12))
     names = {"num_labels": len(labels), "id2label": dict(enumerate(labels))} if labels else {}
     theirs = small(model_type, head, **names, **other[model_type])
     theirs.save_pretrained(directory)

@@ -3,7 +3,8 @@
     make bench-peers TASK=agnews MODEL=DIR ARGS="--rows 1500 --rounds 3"
 
 The job: a 6-layer teacher into its layers 0, 2, 4; batches of 32, 3 epochs. Both sides start from the same texts and
-checkpoint, and do everything from tokenising to the last step; neither scores a dev set. The usual way pads every
+checkpoint, and do everything from tokenising to the last step; the ordinary `train` saves its state
+after each epoch too, the other side saves nothing. The usual way pads every
 text to 128 tokens and runs the teacher in every step. All its steps cost the same, so a few of them are timed and the
 total is their median times the number of steps. The two sides take turns, `--rounds` times; the ratio is that of the
 medians. Also said: the share of this machine's sgemm rate that ours reaches, counting the floating-point operations of
