@@ -399,6 +399,12 @@ assert "sympy" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+def test_labels_follow_their_ids_whatever_the_order_in_the_file(tmp_path):
+    saved(tmp_path)
+    edit_config(tmp_path, id2label={"2": "c", "0": "a", "1": "b"})
+    assert load_model(tmp_path).config.labels == ("a", "b", "c")
+
+
 # --- fingerprint ---
 
 
