@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from itertools import pairwise
@@ -112,7 +113,7 @@ def test_readme_has_commands():
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("make")])
 def test_make_commands_of_the_readme_exist(line):
-    done = subprocess.run(["make", "--dry-run", *line.split()[1:]], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "--dry-run", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
