@@ -60,7 +60,7 @@ def load_model(
             tensors[f"head.classifier.{part}"] = tensors[f"head.classifier.{part}"][order]
     missing = weights.keys() - tensors.keys()
     if missing:  # only ever parameters of a new head
-        fresh = Model(replace(config, depth=1, vocab_size=1, max_positions=1)).state_dict()
+        fresh = Model(replace(config, depth=1, vocab_size=1, max_positions=1, pad_id=0)).state_dict()
         tensors |= {name: fresh[name] for name in missing}
         say(f"{directory}: new random weights for {_listed(missing)}")
     if ignored:

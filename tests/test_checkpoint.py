@@ -399,6 +399,11 @@ assert "sympy" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+def test_a_new_head_fits_a_checkpoint_whose_padding_has_another_id(tmp_path):
+    saved(tmp_path, tiny_model(None, pad_id=3))
+    assert load_model(tmp_path, "sequence", ("a", "b"), say=lambda _: None).config.pad_id == 3
+
+
 def test_labels_follow_their_ids_whatever_the_order_in_the_file(tmp_path):
     saved(tmp_path)
     edit_config(tmp_path, id2label={"2": "c", "0": "a", "1": "b"})
