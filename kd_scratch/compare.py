@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 import torch
 
+from kd_scratch.batches import collate
 from kd_scratch.checkpoint import weight_files
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.console import progress, table
@@ -16,7 +17,7 @@ from kd_scratch.files import UserError, make_folder, write_json, write_text
 from kd_scratch.runtime import describe, start
 from kd_scratch.tasks import TASKS, Task
 
-TIMED, WARM_UP = 50, 5  # single texts per model whose latency is measured, after so many that are not
+TIMED, WARM_UP = 50, 5  # single examples per model, whose latency is measured, after so many that are not
 
 
 def named_directory(text: str) -> tuple[str, str]:
@@ -28,18 +29,22 @@ def named_directory(text: str) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def latencies(models: dict[str, Opened], texts: list[str], device: torch.device) -> dict[str, float]:
-    """Median milliseconds from text to logits, one text at a time.
+def latencies(
+    models: dict[str, Opened], task: Task, examples: list, data: DataConfig, device: torch.device
+) -> dict[str, float]:
+    """Median milliseconds from text to logits, one example at a time.
 
-    The models take turns on each text, so that a machine whose speed drifts is equally unfair to all of them.
+    The models take turns on each example, so that a machine whose speed drifts is equally unfair to all of them.
     """
     times: dict[str, list[float]] = {name: [] for name in models}
-    for i, text in enumerate(progress(texts[: TIMED + WARM_UP], desc="latency", unit="text")):
+    for i, example in enumerate(progress(examples[: TIMED + WARM_UP], desc="latency", unit="ex")):
         for name, opened in models.items():
+            config = opened.model.config
             started = time.perf_counter()
-            ids = opened.tokenizer.encode([text], max_length=opened.max_length)[0].ids
-            opened.model(torch.tensor([ids], device=device)).logits.cpu()
-            if i >= WARM_UP or len(texts) <= WARM_UP:
+            features = task.featurize([example], opened.tokenizer, config.labels, opened.max_length, data)
+            batch = collate(features, np.arange(len(features)), device, config.pad_id)
+            opened.model(**batch.inputs).logits.cpu()
+            if i >= WARM_UP or len(examples) <= WARM_UP:
                 times[name].append(1000 * (time.perf_counter() - started))
     return {name: median(values) for name, values in times.items()}
 
@@ -49,10 +54,10 @@ def compare(
 ) -> list[dict]:
     """One row of figures per model. Agreement is with the first one: the share of decisions that are the same."""
     rows, reference = [], None
-    speed = latencies({name: opened for name, (_, opened) in models.items()}, task.texts(examples), device)
+    speed = latencies({name: opened for name, (_, opened) in models.items()}, task, examples, data, device)
     for name, (directory, opened) in models.items():
-        metrics, logits = evaluate(opened, task, examples, data, device)
-        decisions = task.decide(logits, opened.model.config.labels, data)
+        outcome = evaluate(opened, task, examples, data, device)
+        metrics, decisions = task.score(outcome), outcome.decisions
         reference = reference or decisions
         rows.append({
             "name": name,
@@ -106,11 +111,11 @@ def command(arguments: argparse.Namespace) -> None:
         flush=True,
     )
     rows = compare(models, task, examples, data, device)
-    header = ("model", "parameters", "MB", "ms/text", *list(rows[0])[4:])
+    header = ("model", "parameters", "MB", "ms/example", *list(rows[0])[4:])
     cells = [list(row.values()) for row in rows]
     machine = describe(device)
     note = (
-        f"{where}; agreement: same decision as {rows[0]['name']}; ms/text: median of single texts; "
+        f"{where}; agreement: same decision as {rows[0]['name']}; ms/example: median of single examples; "
         f"MB: weights on disk; "
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
     )

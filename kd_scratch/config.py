@@ -147,10 +147,18 @@ class DataConfig:
     oos_threshold: float = setting(0.0, "clinc: texts whose best label is less probable than this are out of scope")
     text_column: str = setting("text", "csv: name of the column that holds the text")
     label_column: str = setting("label", "csv: name of the column that holds the label")
+    overlap: int = setting(128, "squad: word pieces that neighbouring windows share (the overlap, not the step)")
+    question_length: int = setting(64, "squad: a question is cut to this many word pieces")
+    answer_length: int = setting(30, "squad: the longest answer, in word pieces")
+    null_threshold: float = setting(0.5, "squad 2.0: answer nothing where 'no answer' is more probable than this")
 
     def __post_init__(self):
         if not 0 <= self.oos_threshold < 1:
             raise UserError(f"--oos-threshold must be at least 0 and below 1, not {self.oos_threshold}")
+        if self.overlap < 0 or self.question_length < 1 or self.answer_length < 1:
+            raise UserError("--overlap must be 0 or more, --question-length and --answer-length 1 or more")
+        if not 0 <= self.null_threshold <= 1:
+            raise UserError(f"--null-threshold must lie between 0 and 1, not {self.null_threshold}")
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,7 @@ TASK_DEFAULTS: dict[str, dict] = {
         learning_rate=5e-5, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.9, max_length=64
     ),
     "csv": {},
+    "squad": dict(learning_rate=3e-5, epochs=2, batch_size=12, max_length=384),
 }
 
 

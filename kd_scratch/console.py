@@ -14,6 +14,12 @@ def progress(iterable: Iterable | None = None, **options) -> tqdm:
     )
 
 
+def shorten(text: str, length: int) -> str:
+    """A text on one line, at most so many characters of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def cell(value) -> str:
     """One table cell: floats with four digits, thousands separated, a dash for what there is not."""
     if value is None:

@@ -4,7 +4,6 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from kd_scratch.checkpoint import load_model
@@ -15,7 +14,7 @@ from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
 from kd_scratch.prepare import check_fit
 from kd_scratch.runtime import describe, start
-from kd_scratch.tasks import TASKS, Task, limited
+from kd_scratch.tasks import TASKS, Outcome, Task, limited
 from kd_scratch.tokenization import Tokenizer, load_tokenizer
 
 
@@ -72,14 +71,12 @@ def described(arguments: argparse.Namespace, examples: list) -> str:
     return f"{len(examples):,} examples of {arguments.data}" + (f", split {arguments.split}" if arguments.split else "")
 
 
-def evaluate(
-    opened: Opened, task: Task, examples: list, data: DataConfig, device: torch.device
-) -> tuple[dict, np.ndarray]:
-    """The task's metrics on the examples, and the logits they come from."""
+def evaluate(opened: Opened, task: Task, examples: list, data: DataConfig, device: torch.device) -> Outcome:
+    """What the model makes of the examples."""
     labels = opened.model.config.labels
-    features = task.featurize(examples, opened.tokenizer, labels, opened.max_length)
+    features = task.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
     logits = compute_logits(opened.model.to(device), features, device)
-    return task.score(examples, logits, labels, data), logits
+    return Outcome(task, examples, features, logits, labels, data)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,13 +116,13 @@ def command(arguments: argparse.Namespace) -> None:
     size = f"{opened.model.num_parameters() / 1e6:.1f}M"
     where = f"{described(arguments, examples)}, {device.type}, {torch.get_num_threads()} threads"
     print(f"evaluating {arguments.model} ({size}) on {where}", flush=True)
-    metrics, logits = evaluate(opened, task, examples, data, device)
-    labels = opened.model.config.labels
+    outcome = evaluate(opened, task, examples, data, device)
+    metrics = task.score(outcome)
     print(table(("metric", "value"), [(name, value) for name, value in metrics.items() if not isinstance(value, dict)]))
     print("\n" + task.details(metrics))
-    print("\n" + task.mistakes(examples, logits, labels, data, 5))
+    print("\n" + task.mistakes(outcome, 5))
     if arguments.output:
         about = about_data(arguments, data) | {"model": arguments.model, "machine": describe(device)}
         write_json(arguments.output, about | {"metrics": metrics})
     if arguments.predictions:
-        write_json(arguments.predictions, task.predictions(examples, logits, labels, data))
+        write_json(arguments.predictions, task.predictions(outcome))

@@ -23,7 +23,7 @@ from kd_scratch.model import Model
 from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher
 from kd_scratch.runtime import amp_dtype, autocast, describe, seed_everything, start
 from kd_scratch.state import STATE, Progress, load_state, save_state
-from kd_scratch.tasks import TASKS, Task, limited
+from kd_scratch.tasks import TASKS, Outcome, Task, limited
 from kd_scratch.tokenization import Tokenizer
 
 RECORD = "training.json"
@@ -82,7 +82,7 @@ def train(job: Job, resume: bool = False) -> Progress:
                 bar.update(len(indices))
         seconds = time.perf_counter() - started
         logits = compute_logits(model, job.dev_set, job.device, dtype=dtype, title="scoring dev")
-        scores = task.score(job.dev_examples, logits, model.config.labels, job.data)
+        scores = task.score(Outcome(task, job.dev_examples, job.dev_set, logits, model.config.labels, job.data))
         done.epoch += 1
         done.history.append(
             {
@@ -214,13 +214,12 @@ def command(arguments: argparse.Namespace) -> None:
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = start(run)
     check_output(arguments.output, arguments.resume)
-    examples, dev_examples, labels = read_data(arguments, task, data)
+    examples, dev_examples, labels, notes = read_data(arguments, task, data)
     tokenizer = choose_tokenizer(arguments, task.texts(examples))
-    notes: list[str] = []
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
-    train_set = task.featurize(examples, tokenizer, labels, config.max_length)
-    dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length)
+    train_set = task.featurize(examples, tokenizer, labels, config.max_length, data)
+    dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
     teacher = None
     if arguments.teacher:
         teacher = load_teacher(arguments.teacher, task, labels, tokenizer, config.max_length)
@@ -264,8 +263,10 @@ def command(arguments: argparse.Namespace) -> None:
     report(job, done, time.perf_counter() - started)
 
 
-def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tuple[list, list, tuple[str, ...]]:
-    """Training and dev examples, and the labels: those of the whole training file, however much of it is used.
+def read_data(
+    arguments: argparse.Namespace, task: Task, data: DataConfig
+) -> tuple[list, list, tuple[str, ...], list[str]]:
+    """Training and dev examples, the labels (those of the whole training file, however much of it is used), and notes.
 
     --limit cuts the training examples only.
     """
@@ -277,10 +278,10 @@ def read_data(arguments: argparse.Namespace, task: Task, data: DataConfig) -> tu
         examples = [example for example in examples if example.id not in held_out]
     else:
         dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
-    examples = limited(examples, data.limit)
+    examples, notes = task.trainable(limited(examples, data.limit))
     if not examples or not dev_examples:
         raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
-    return examples, dev_examples, labels
+    return examples, dev_examples, labels, notes
 
 
 def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, notes: list[str]) -> None:
@@ -291,12 +292,12 @@ def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, not
     size = f"{job.model.config.depth} layers, {job.model.num_parameters() / 1e6:.1f}M"
     print(
         f"{doing} {arguments.model} ({size}) on {job.device.type}, {torch.get_num_threads()} threads: "
-        f"{len(train_set):,} examples ({len(train_set.tokens):,} tokens), {len(job.dev_set):,} dev, "
+        f"{len(train_set):,} inputs ({len(train_set.tokens):,} tokens), {len(job.dev_set):,} dev, "
         f"{config.epochs} epochs of {steps} steps",
         flush=True,
     )
     cut = float((train_set.lengths >= config.max_length).mean())
-    if cut > 0.01:
+    if cut > 0.01 and job.task.head == "sequence":  # the others read on in another window
         notes.append(f"{cut:.1%} of the training examples reach --max-length {config.max_length} and may be cut")
     if 2 * config.warmup_steps > steps * config.epochs:
         notes.append(f"most of the {steps * config.epochs} steps are warm-up; consider fewer --warmup-steps")

@@ -108,7 +108,7 @@ def test_little_is_padded_on_real_data(real_data, task, file, split):
     task = TASKS[task]
     examples = task.read(real_data(file), split, DataConfig())[::3]
     tokenizer = train_tokenizer(task.texts(examples[::5]), vocab_size=1000)
-    lengths = task.featurize(examples, tokenizer, task.label_list(examples), 128).lengths
+    lengths = task.featurize(examples, tokenizer, task.label_list(examples), 128, DataConfig()).lengths
     assert padding_share(lengths, epoch_batches(lengths, 32, 0, 0)) < 0.05
 
 

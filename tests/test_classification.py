@@ -12,7 +12,7 @@ import pytest
 from kd_scratch.batches import IGNORE
 from kd_scratch.config import DataConfig
 from kd_scratch.files import UserError
-from kd_scratch.tasks import TASKS, limited
+from kd_scratch.tasks import TASKS, Outcome, limited
 from kd_scratch.tasks.classification import AGNEWS_LABELS, Example, decide, featurize, mistakes, per_class, predictions
 
 AGNEWS, CLINC, CSV = TASKS["agnews"], TASKS["clinc"], TASKS["csv"]
@@ -234,7 +234,7 @@ def test_features_hold_each_text_cut_to_length_end_to_end_with_its_class(tokeniz
         Example("b", "", "no"),
         Example("c", "the fox", "oos", False),
     ]
-    features = featurize(examples, tokenizer, ("no", "yes"), max_length=5)
+    features = featurize(examples, tokenizer, ("no", "yes"), 5, DataConfig())
     ids = [encoding.ids for encoding in tokenizer.encode(texts_of(examples), max_length=5)]
     assert len(ids[0]) == 5
     assert ids[1] == [2, 3]
@@ -242,14 +242,14 @@ def test_features_hold_each_text_cut_to_length_end_to_end_with_its_class(tokeniz
     assert features.starts.tolist() == [0, 5, 7, 7 + len(ids[2])]
     assert features.ids == ["a", "b", "c"]
     assert features.labels.tolist() == [1, 0, IGNORE], "no class for what is out of scope"
-    assert featurize(examples, tokenizer, ("no", "oos", "yes"), 5).labels.tolist() == [2, 0, 1]
+    assert featurize(examples, tokenizer, ("no", "oos", "yes"), 5, DataConfig()).labels.tolist() == [2, 0, 1]
     assert (features.head, features.token_types, features.allowed) == ("sequence", None, None)
 
 
 def test_a_label_that_the_model_does_not_know_is_refused_with_its_place(tokenizer):
     examples = [Example("data.file:7", "text", "never")]
     with pytest.raises(UserError, match="data.file:7: label 'never' is not one of the 2 that the model knows: no, yes"):
-        featurize(examples, tokenizer, ("no", "yes"), 8)
+        featurize(examples, tokenizer, ("no", "yes"), 8, DataConfig())
 
 
 # --- metrics ---
@@ -263,6 +263,11 @@ GOLD = [
 LOGITS = np.array([[4, 0, 0], [0, 2, 0], [0, 4, 0], [0, 0, 2], [0, 0, 4], [3, 0, 0]], np.float32)
 
 
+def outcome(examples, logits, labels=LABELS, **data) -> Outcome:
+    """What a model that gave these logits made of these examples (scoring looks at no features)."""
+    return Outcome(CLINC, examples, None, logits, labels, DataConfig(**data))
+
+
 def test_per_class_figures_by_hand():
     rows = per_class(["a", "a", "a", "b", "c"], ["a", "a", "b", "b", "d"])
     assert rows == {
@@ -274,7 +279,7 @@ def test_per_class_figures_by_hand():
 
 
 def test_in_scope_and_out_of_scope_are_scored_apart_by_hand():
-    metrics = CLINC.score(GOLD, LOGITS, LABELS, DataConfig())
+    metrics = CLINC.score(outcome(GOLD, LOGITS))
     assert (metrics["examples"], metrics["oos_examples"]) == (4, 2)
     assert metrics["accuracy"] == 2 / 4, "b called out of scope is an error as any other"
     assert metrics["oos_recall"] == 1 / 2
@@ -287,40 +292,40 @@ def test_in_scope_and_out_of_scope_are_scored_apart_by_hand():
 
 def test_without_an_oos_class_recall_is_unknown_until_a_threshold_can_say_out_of_scope():
     labels, logits = LABELS[:2], LOGITS[:, :2]
-    metrics = CLINC.score(GOLD, logits, labels, DataConfig())
+    metrics = CLINC.score(outcome(GOLD, logits, labels))
     assert (metrics["accuracy"], metrics["oos_recall"]) == (0.5, None), "a tie goes to the first label"
-    metrics = CLINC.score(GOLD, logits, labels, DataConfig(oos_threshold=0.9))
-    assert decide(logits, labels, DataConfig(oos_threshold=0.9)) == ["a", "oos", "b", "oos", "oos", "a"]
+    metrics = CLINC.score(outcome(GOLD, logits, labels, oos_threshold=0.9))
+    assert decide(outcome(GOLD, logits, labels, oos_threshold=0.9)) == ["a", "oos", "b", "oos", "oos", "a"]
     assert (metrics["accuracy"], metrics["oos_recall"]) == (0.5, 0.5)
     assert set(metrics["per_class"]) == {"a", "b", "oos"}
 
 
 def test_scores_of_a_file_without_out_of_scope_texts_do_not_mention_them():
-    metrics = AGNEWS.score(GOLD[:4], LOGITS[:4], LABELS, DataConfig())
+    metrics = AGNEWS.score(outcome(GOLD[:4], LOGITS[:4]))
     assert not [name for name in metrics if name.startswith("oos")]
     with pytest.raises(UserError, match="no text to score"):
-        CLINC.score(GOLD[4:], LOGITS[4:], LABELS, DataConfig())
+        CLINC.score(outcome(GOLD[4:], LOGITS[4:]))
 
 
 def test_the_loss_is_finite_for_logits_of_any_size():
     logits = np.array([[1e4, 0, 0]] * 4, np.float32)
-    assert AGNEWS.score(GOLD[:4], logits, LABELS, DataConfig())["loss"] == pytest.approx(5000)
+    assert AGNEWS.score(outcome(GOLD[:4], logits))["loss"] == pytest.approx(5000)
 
 
 def test_predictions_name_label_probability_and_gold_of_every_text():
-    said = predictions(GOLD, LOGITS, LABELS, DataConfig())
+    said = predictions(outcome(GOLD, LOGITS))
     assert list(said) == ["0", "1", "2", "3", "4", "5"]
     assert said["1"] == {"label": "b", "probability": round(math.exp(2) / (math.exp(2) + 2), 6), "gold": "a"}
     assert [row["label"] for row in said.values()] == ["a", "b", "b", "oos", "oos", "a"]
 
 
 def test_mistakes_show_the_surest_first_each_followed_by_its_text():
-    lines = mistakes(GOLD, LOGITS, LABELS, DataConfig(), 2).split("\n")
+    lines = mistakes(outcome(GOLD, LOGITS), 2).split("\n")
     assert lines[0].startswith("surest mistakes, of 3")
     assert [line.split("  ")[:2] for line in lines[2::2]] == [["5", "oos -> a"], ["1", "a -> b"]]
     assert lines[3::2] == ["    text 5", "    text 1"]
-    assert mistakes(GOLD, LOGITS[:, :2], ("a", "b"), DataConfig()).split("\n")[0].startswith("surest mistakes, of 2")
-    assert "of 0" in mistakes(GOLD[:1], LOGITS[:1], LABELS, DataConfig())
+    assert mistakes(outcome(GOLD, LOGITS[:, :2], ("a", "b"))).split("\n")[0].startswith("surest mistakes, of 2")
+    assert "of 0" in mistakes(outcome(GOLD[:1], LOGITS[:1]))
 
 
 def test_details_list_the_twelve_classes_with_the_lowest_f1():

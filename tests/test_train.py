@@ -35,7 +35,7 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
         for i, label in enumerate(LABELS * 8)
     ]
     task = TASKS["csv"]
-    features = task.featurize(examples, tokenizer, LABELS, 32)
+    features = task.featurize(examples, tokenizer, LABELS, 32, DataConfig())
     shape = dict(vocab_size=tokenizer.vocab_size, init_std=0.1)
     shape |= dict.fromkeys(("dropout", "attention_dropout", "head_dropout"), dropout)
     model = tiny_model(labels=LABELS, seed=seed, **shape)

@@ -1,8 +1,8 @@
 """The tasks by name."""
 
-from kd_scratch.tasks import classification
-from kd_scratch.tasks.base import Task, limited
+from kd_scratch.tasks import classification, question_answering
+from kd_scratch.tasks.base import Outcome, Task, limited
 
-TASKS: dict[str, Task] = {task.name: task for task in classification.TASKS}
+TASKS: dict[str, Task] = {task.name: task for task in (*classification.TASKS, question_answering.TASK)}
 
-__all__ = ["TASKS", "Task", "limited"]
+__all__ = ["TASKS", "Outcome", "Task", "limited"]

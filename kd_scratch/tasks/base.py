@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,31 @@ class Task:
     columns: tuple[str, ...]  # the metrics that a comparison shows
     read: Callable[[Path, str, DataConfig], list]  # file, split -> examples
     texts: Callable[[Sequence], list[str]]  # examples -> raw texts, to learn a vocabulary from
+    trainable: Callable[[Sequence], tuple[list, list[str]]]  # examples -> those to train on, notes about the others
     label_list: Callable[[Sequence], tuple[str, ...]]  # training examples -> labels, in the order of the logits
-    featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int], Features]  # examples -> token ids and labels
-    score: Callable[[Sequence, np.ndarray, tuple[str, ...], DataConfig], dict]  # examples, logits -> metrics
-    decide: Callable[[np.ndarray, tuple[str, ...], DataConfig], list]  # logits -> one decision per unit
-    predictions: Callable[[Sequence, np.ndarray, tuple[str, ...], DataConfig], dict]  # what `evaluate` writes, by id
+    featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int, DataConfig], Features]  # -> token ids and labels
+    decide: Callable[["Outcome"], list]  # one decision per example, to be compared with ==
+    score: Callable[["Outcome"], dict]  # metrics by name
+    predictions: Callable[["Outcome"], dict]  # what `evaluate` writes, by the example's id
     details: Callable[[dict], str]  # metrics -> a table per class
-    mistakes: Callable[[Sequence, np.ndarray, tuple[str, ...], DataConfig, int], str]  # a few wrong ones, as a table
+    mistakes: Callable[["Outcome", int], str]  # a few wrong ones, as a table
+
+
+@dataclass
+class Outcome:
+    """What came out when a model ran over a data set: all that decisions and metrics are made from."""
+
+    task: Task
+    examples: Sequence
+    features: Features  # made of these examples, in their order
+    logits: np.ndarray  # as inference.compute_logits gives them
+    labels: tuple[str, ...]  # the model's, in the order of the logits
+    data: DataConfig
+
+    @cached_property
+    def decisions(self) -> list:
+        """The task's decision on each example, made once."""
+        return self.task.decide(self)
 
 
 def limited(examples: list, limit: str, flag: str = "--limit") -> list:

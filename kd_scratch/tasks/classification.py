@@ -14,9 +14,9 @@ import numpy as np
 
 from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig
-from kd_scratch.console import table
+from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_json, read_text
-from kd_scratch.tasks.base import Task
+from kd_scratch.tasks.base import Outcome, Task
 from kd_scratch.tokenization import Tokenizer
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
@@ -119,7 +119,9 @@ def read_csv(path: Path, split: str, data: DataConfig) -> list[Example]:
 # --- examples -> features ---
 
 
-def featurize(examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int) -> Features:
+def featurize(
+    examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
+) -> Features:
     """[CLS] text [SEP], cut to max_length pieces. An out-of-scope text gets IGNORE where there is no class for it."""
     index = {label: i for i, label in enumerate(labels)}
     for example in examples:
@@ -152,10 +154,11 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def decide(logits: np.ndarray, labels: tuple[str, ...], data: DataConfig) -> list[str]:
+def decide(outcome: Outcome) -> list[str]:
     """The most probable label of each text, or out of scope where even that is less probable than --oos-threshold."""
-    best = np.exp(log_softmax(logits).max(axis=1))
-    return [OOS if p < data.oos_threshold else labels[i] for p, i in zip(best, logits.argmax(axis=1), strict=True)]
+    best = np.exp(log_softmax(outcome.logits).max(axis=1))
+    labels = [outcome.labels[i] for i in outcome.logits.argmax(axis=1)]
+    return [OOS if p < outcome.data.oos_threshold else label for p, label in zip(best, labels, strict=True)]
 
 
 def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
@@ -174,13 +177,13 @@ def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
     return rows
 
 
-def score(examples: Sequence[Example], logits: np.ndarray, labels: tuple[str, ...], data: DataConfig) -> dict:
+def score(outcome: Outcome) -> dict:
     """Accuracy, macro-F1 and mean cross-entropy over the texts that are in scope; recall over those that are not.
 
     Macro-F1 is the plain mean of the F1 of the classes that occur. With an oos class, calling an in-scope text out of
     scope is an error as any other; oos_recall is None where the model cannot say "out of scope" at all.
     """
-    predicted = decide(logits, labels, data)
+    examples, labels, predicted = outcome.examples, outcome.labels, outcome.decisions
     gold = [example.label for example in examples]
     inside = [i for i, example in enumerate(examples) if example.in_scope]
     outside = [i for i, example in enumerate(examples) if not example.in_scope]
@@ -188,7 +191,7 @@ def score(examples: Sequence[Example], logits: np.ndarray, labels: tuple[str, ..
         raise UserError("no text to score: the file has none with a label that is in scope")
     classes = per_class([gold[i] for i in inside], [predicted[i] for i in inside])
     index = {label: i for i, label in enumerate(labels)}
-    log_p = log_softmax(logits)
+    log_p = log_softmax(outcome.logits)
     metrics = {
         "examples": len(inside),
         "accuracy": float(np.mean([gold[i] == predicted[i] for i in inside])),
@@ -196,18 +199,18 @@ def score(examples: Sequence[Example], logits: np.ndarray, labels: tuple[str, ..
         "loss": float(-np.mean([log_p[i, index[gold[i]]] for i in inside])),
     }
     if outside:
-        able = OOS in labels or data.oos_threshold > 0
+        able = OOS in labels or outcome.data.oos_threshold > 0
         metrics["oos_examples"] = len(outside)
         metrics["oos_recall"] = float(np.mean([predicted[i] == OOS for i in outside])) if able else None
     return metrics | {"per_class": classes}
 
 
-def predictions(examples: Sequence[Example], logits: np.ndarray, labels: tuple[str, ...], data: DataConfig) -> dict:
+def predictions(outcome: Outcome) -> dict:
     """What the model says of each text, by id, with the probability of its best label."""
-    probability = np.exp(log_softmax(logits).max(axis=1))
+    probability = np.exp(log_softmax(outcome.logits).max(axis=1))
     return {
         example.id: {"label": label, "probability": round(float(p), 6), "gold": example.label}
-        for example, label, p in zip(examples, decide(logits, labels, data), probability, strict=True)
+        for example, label, p in zip(outcome.examples, outcome.decisions, probability, strict=True)
     }
 
 
@@ -221,17 +224,17 @@ def details(metrics: dict) -> str:
     return table((title, "precision", "recall", "F1", "texts"), [(name, *row.values()) for name, row in classes[:12]])
 
 
-def mistakes(
-    examples: Sequence[Example], logits: np.ndarray, labels: tuple[str, ...], data: DataConfig, most: int = 5
-) -> str:
+def mistakes(outcome: Outcome, most: int = 5) -> str:
     """The wrong answers of which the model is surest."""
-    said = predictions(examples, logits, labels, data)
-    wrong = [e for e in examples if said[e.id]["label"] != e.label and (e.in_scope or e.label in labels)]
+    said = predictions(outcome)
+    wrong = [
+        e for e in outcome.examples if said[e.id]["label"] != e.label and (e.in_scope or e.label in outcome.labels)
+    ]
     wrong.sort(key=lambda example: -said[example.id]["probability"])
     rows = [(f"{e.id}  {e.label} -> {said[e.id]['label']}", said[e.id]["probability"]) for e in wrong[:most]]
     lines = table((f"surest mistakes, of {len(wrong):,}", "p"), rows).split("\n")
     for i, example in enumerate(wrong[:most]):  # each row is followed by its text
-        lines[2 + i] += "\n    " + " ".join(example.text.split())[:110]
+        lines[2 + i] += "\n    " + shorten(example.text, 110)
     return "\n".join(lines)
 
 
@@ -243,6 +246,7 @@ _AGNEWS = Task(
     columns=("accuracy", "macro_f1", "loss"),
     read=read_agnews,
     texts=lambda examples: [example.text for example in examples],
+    trainable=lambda examples: (list(examples), []),
     label_list=lambda examples: AGNEWS_LABELS,
     featurize=featurize,
     score=score,

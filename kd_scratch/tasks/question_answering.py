@@ -1,0 +1,373 @@
+"""Extractive question answering, the whole way: SQuAD JSON -> windows -> start and end logits -> answers -> EM and F1.
+
+An answer is a span of the context (Rajpurkar et al. 2016), or nothing where the file is of version 2.0, in which some
+questions have none (Rajpurkar et al. 2018). A context too long for one input is read through overlapping windows:
+
+    [CLS] how long is it ? [SEP] the bridge is 90 metres long . it stands in [SEP]
+    [CLS] how long is it ? [SEP]              long . it stands in the old town [SEP]
+
+Each position of the context may start or end an answer, and position 0, [CLS], stands for "no answer in this window".
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from kd_scratch.batches import IGNORE, Features
+from kd_scratch.config import DataConfig
+from kd_scratch.console import shorten, table
+from kd_scratch.files import UserError, read_json
+from kd_scratch.tasks.base import Outcome, Task
+from kd_scratch.tasks.squad_metric import question_scores, squad_metrics
+from kd_scratch.tokenization import Tokenizer
+
+CHUNK = 1000  # examples that are tokenized together: enough for all cores, and no more of them in memory at once
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question about one context, with its gold answers (none: it cannot be answered)."""
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[str, ...] = ()
+    start: int | None = None  # code point at which the first answer begins; None: no answer, or not to be found
+    moved: bool = False  # the file's answer_start was wrong; `start` is where the text occurs, exactly once
+    may_be_unanswerable: bool = False  # the file is of version 2.0
+
+
+# --- file -> examples ---
+
+
+def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
+    """{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}.
+
+    Keys beyond these are ignored, but for "is_impossible", which tells version 2.0. UserError names the odd place.
+    """
+    raw = read_json(path)
+    examples, impossible = [], False
+    for article, at in _items(raw, "data", str(path), ""):
+        for paragraph, at_paragraph in _items(article, "paragraphs", str(path), at):
+            context = _text(paragraph, "context", str(path), at_paragraph)
+            for qa, at_qa in _items(paragraph, "qas", str(path), at_paragraph):
+                answers = []
+                for answer, at_answer in _items(qa, "answers", str(path), at_qa):
+                    start = answer.get("answer_start")
+                    if type(start) is not int or start < 0:
+                        raise UserError(f"{path}: {at_answer}.answer_start: must be a number, 0 or more")
+                    answers.append((_text(answer, "text", str(path), at_answer), start))
+                impossible |= "is_impossible" in qa or not answers
+                start, moved = _locate(context, *answers[0]) if answers else (None, False)
+                key, question = (_text(qa, name, str(path), at_qa) for name in ("id", "question"))
+                examples.append(Example(key, question, context, tuple(text for text, _ in answers), start, moved))
+    return [replace(example, may_be_unanswerable=True) for example in examples] if impossible else examples
+
+
+def _items(parent: dict, key: str, path: str, place: str) -> Iterator[tuple[dict, str]]:
+    """The objects in the list under a key, each with its place in the file, as in data[0].paragraphs[3]."""
+    place = f"{place}.{key}".lstrip(".")
+    items = parent.get(key) if isinstance(parent, dict) else None
+    if not isinstance(items, list):
+        raise UserError(f"{path}: is not SQuAD's JSON: {place} must be a list")
+    for i, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise UserError(f"{path}: is not SQuAD's JSON: {place}[{i}] must be an object")
+        yield item, f"{place}[{i}]"
+
+
+def _text(parent: dict, key: str, path: str, place: str) -> str:
+    if not isinstance(parent.get(key), str):
+        raise UserError(f"{path}: is not SQuAD's JSON: {place}.{key} must be a string")
+    return parent[key]
+
+
+def _locate(context: str, answer: str, start: int) -> tuple[int | None, bool]:
+    """Where an answer begins, and whether that is not where the file says. None: nowhere, or at several places."""
+    if context[start : start + len(answer)] == answer:
+        return (start, False) if answer else (None, False)
+    first = context.find(answer)
+    unique = first >= 0 and context.find(answer, first + 1) < 0
+    return (first, True) if unique else (None, False)
+
+
+def trainable(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
+    """The examples whose answer is where the file says, or has been found; and what to say about the others."""
+    keep = [example for example in examples if example.start is not None or not example.answers]
+    lost = [example.id for example in examples if example.start is None and example.answers]
+    moved = sum(example.moved for example in keep)
+    notes = []
+    if moved:
+        notes.append(f"{moved:,} wrong answer_start were repaired: the answer occurs exactly once in its context")
+    if lost:
+        notes.append(
+            f"{len(lost):,} questions are not trained on, their answer is not at answer_start and not at exactly one "
+            f"other place: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
+        )
+    return keep, notes
+
+
+# --- examples -> windows ---
+
+
+@dataclass
+class Windows(Features):
+    """Features whose N inputs are windows; example i may have several. Piece j of the context in window w stands at
+    position context_at[w] + j, and covers the code points piece_spans[first_piece[w] + j] of the context."""
+
+    example: np.ndarray = field(kw_only=True)  # N: which example a window belongs to, rising
+    context_at: np.ndarray = field(kw_only=True)  # N
+    first_piece: np.ndarray = field(kw_only=True)  # N
+    piece_spans: np.ndarray = field(kw_only=True)  # P,2 int32: start and end, for all pieces of all distinct contexts
+
+
+def featurize(
+    examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
+) -> Windows:
+    """[CLS] question [SEP] part of the context [SEP] for each window; a question is cut to --question-length pieces.
+
+    Every distinct context is tokenized once, however many questions share it, and CHUNK examples at a time.
+    """
+    sep = tokenizer.encode([""])[0].ids[-1]
+    contexts: dict[str, tuple[list[int], np.ndarray, int]] = {}  # text -> token ids, spans, place in piece_spans
+    piece_count, rows = 0, []  # one row per window: tokens, label, example, context_at, first_piece
+    for chunk_start in range(0, len(examples), CHUNK):
+        chunk = examples[chunk_start : chunk_start + CHUNK]
+        new = list(dict.fromkeys(example.context for example in chunk if example.context not in contexts))
+        for text, encoding in zip(new, tokenizer.encode(new, offsets=True), strict=True):
+            spans = piece_spans(text, encoding.offsets[1:-1])
+            contexts[text] = np.array(encoding.ids[1:-1], np.int32), spans, piece_count
+            piece_count += len(spans)
+        questions = tokenizer.encode([example.question for example in chunk], max_length=data.question_length + 2)
+        for i, (example, question) in enumerate(zip(chunk, questions, strict=True), chunk_start):
+            head = question.ids  # [CLS] question [SEP]
+            tokens, spans, place = contexts[example.context]
+            answer = answer_pieces(example, spans)
+            for start, end in window_bounds(len(tokens), max_length - len(head) - 1, data.overlap):
+                row = np.concatenate([head, tokens[start:end], [sep]], dtype=np.int32)
+                rows.append((row, label(answer, start, end, len(head)), i, len(head), place + start))
+    starts = np.cumsum([0] + [len(row[0]) for row in rows], dtype=np.int64)
+    token_types, allowed = np.zeros(starts[-1], np.uint8), np.zeros(starts[-1], bool)
+    for (_, _, _, context_at, _), start, end in zip(rows, starts[:-1], starts[1:], strict=True):
+        token_types[start + context_at : end] = 1
+        allowed[start + context_at : end - 1] = allowed[start] = True
+    return Windows(
+        head="span",
+        ids=[examples[row[2]].id for row in rows],
+        tokens=np.concatenate([row[0] for row in rows]),
+        starts=starts,
+        labels=np.array([row[1] for row in rows], np.int64),
+        token_types=token_types,
+        allowed=allowed,
+        example=np.array([row[2] for row in rows]),
+        context_at=np.array([row[3] for row in rows]),
+        first_piece=np.array([row[4] for row in rows]),
+        piece_spans=np.concatenate([spans for _, spans, _ in contexts.values()]),
+    )
+
+
+def piece_spans(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
+    """Start and end of each piece, P,2, as code points of the text.
+
+    A tokenizer that lowercases deletes combining marks: the piece "e" of a decomposed "é" ends before the accent. They
+    belong to the character before them, so the end moves behind them.
+    """
+    spans = np.array(offsets, np.int32).reshape(-1, 2)
+    if not text.isascii():
+        for span, limit in zip(spans, [*spans[1:, 0], len(text)], strict=True):
+            while span[1] < limit and unicodedata.category(text[span[1]]) == "Mn":
+                span[1] += 1
+    return spans
+
+
+def window_bounds(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
+    """(start, end) of the windows over a context, each of at most `room` pieces, neighbours sharing `overlap`.
+
+    window_bounds(10, 6, 2) == [(0, 6), (4, 10)].  UserError where the overlap fills the room: no window would move on.
+    """
+    if pieces > room and overlap >= room:
+        raise UserError(
+            f"--overlap {overlap}: a window has room for {max(0, room)} pieces of the context only; "
+            "choose a smaller --overlap, or a larger --max-length"
+        )
+    starts = [0]
+    while starts[-1] + room < pieces:
+        starts.append(starts[-1] + room - overlap)
+    return [(start, min(start + room, pieces)) for start in starts]
+
+
+def answer_pieces(example: Example, spans: np.ndarray) -> tuple[int, int] | None:
+    """First and last of the context's pieces that the first gold answer touches; (-1, -1): there is no answer.
+
+    None where there is one, but no piece of it (its place is unknown, or the tokenizer drops all its characters).
+    """
+    if not example.answers:
+        return -1, -1
+    if example.start is None:
+        return None
+    first = int(np.searchsorted(spans[:, 1], example.start, side="right"))  # the first piece that ends behind its start
+    last = int(np.searchsorted(spans[:, 0], example.start + len(example.answers[0]))) - 1  # begins before its end
+    return (first, last) if first <= last else None
+
+
+def label(answer: tuple[int, int] | None, start: int, end: int, context_at: int) -> tuple[int, int]:
+    """Positions in the window [start, end) at which the answer starts and ends: 0, 0 where it is not whole in there."""
+    if answer is None:
+        return IGNORE, IGNORE
+    whole = start <= answer[0] and answer[1] < end
+    return (answer[0] - start + context_at, answer[1] - start + context_at) if whole else (0, 0)
+
+
+# --- logits -> answers ---
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers; two are equal where their texts are. An empty text: the question has no answer."""
+
+    text: str
+    start: int = field(compare=False)  # code points of the context
+    end: int = field(compare=False)
+    score: float = field(compare=False)  # start logit + end logit
+    probability: float = field(compare=False)  # among all legal spans of all windows, and "no answer"
+    no_answer: float = field(compare=False)  # how probable "no answer" is, against the best span alone
+    best_span: str = field(compare=False)  # the best text, whether or not "no answer" is better
+
+
+def best_spans(logits: np.ndarray, longest: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """The best of all spans of at most `longest` pieces: their starts, ends and scores, best first, and the
+    log-sum-exp of the scores of all. No pruning: all are looked at.  logits: S,2 over the context's pieces
+
+    A span's score is its start logit + its end logit. Of equal scores the earlier start comes first, then the shorter.
+    """
+    start, end = logits.astype(np.float64).T  # S each
+    longest = min(longest, len(start))
+    ends = np.lib.stride_tricks.sliding_window_view(np.append(end, np.full(longest - 1, -np.inf)), longest)  # S,L
+    scores = (start[:, None] + ends).ravel()  # S*L: entry s*L + l is the span from s to s+l
+    top = scores.max()
+    if most > 1:
+        floor = np.partition(scores, -min(most, len(scores)))[-min(most, len(scores))]
+        best = np.flatnonzero(scores >= floor)
+        best = best[np.argsort(-scores[best], kind="stable")][:most]
+        best = best[np.isfinite(scores[best])]  # spans that reach beyond the context
+    else:
+        best = np.array([scores.argmax()])
+    total = top + np.log(np.exp(scores - top).sum())
+    return best // longest, best // longest + best % longest, scores[best], float(total)
+
+
+def candidates(
+    examples: Sequence[Example], windows: Windows, logits: np.ndarray, longest: int, most: int
+) -> list[tuple[list[Answer], Answer]]:
+    """For each example its `most` best answers, best first (none where the context is empty), and "no answer".
+
+    Over several windows, a span's score is its best one, and the score of "no answer" is the *lowest*: there is none
+    only if no window has any.
+    """
+    found: list[dict] = [{} for _ in examples]  # per example: (start, end) -> score
+    totals, nothing = np.full(len(examples), -np.inf), np.full(len(examples), np.inf)
+    for w in range(len(windows)):
+        i, begin = windows.example[w], windows.starts[w]
+        nothing[i] = min(nothing[i], float(logits[begin].astype(np.float64).sum()))
+        context = logits[begin + windows.context_at[w] : windows.starts[w + 1] - 1]
+        if len(context) == 0:
+            continue
+        starts, ends, scores, total = best_spans(context, longest, most)
+        totals[i] = np.logaddexp(totals[i], total)
+        spans = windows.piece_spans[windows.first_piece[w] :]
+        for start, end, score in zip(starts, ends, scores.tolist(), strict=True):
+            place = int(spans[start, 0]), int(spans[end, 1])
+            found[i][place] = max(score, found[i].get(place, -np.inf))
+    results = []
+    for example, places, total, none in zip(examples, found, totals, nothing, strict=True):
+        all_of_them = np.logaddexp(total, none)
+        best = sorted(places.items(), key=lambda item: (-item[1], item[0]))[:most]
+        against = float(np.exp(none - np.logaddexp(none, best[0][1]))) if best else 1.0
+        answers = []
+        for (start, end), score in [*best, ((0, 0), none)]:
+            text, probability = example.context[start:end], float(np.exp(score - all_of_them))
+            best_span = answers[0].text if answers else text
+            answers.append(Answer(text, start, end, score, probability, against, best_span))
+        results.append((answers[:-1], answers[-1]))
+    return results
+
+
+def decide(outcome: Outcome) -> list[Answer]:
+    """The best answer to each question; none where the file is of version 2.0, and that is probable enough."""
+    decisions = []
+    found = candidates(outcome.examples, outcome.features, outcome.logits, outcome.data.answer_length, 1)
+    for example, (answers, nothing) in zip(outcome.examples, found, strict=True):
+        says_none = example.may_be_unanswerable and nothing.no_answer > outcome.data.null_threshold
+        decisions.append(nothing if says_none or not answers else answers[0])
+    return decisions
+
+
+# --- answers -> metrics ---
+
+
+def is_version2(examples: Sequence[Example]) -> bool:
+    """Whether the rules of version 2.0 hold."""
+    return any(example.may_be_unanswerable for example in examples)
+
+
+def score(outcome: Outcome) -> dict:
+    """The official metrics; for version 2.0 also what a --null-threshold could reach (choose it on dev data)."""
+    questions = [(example.id, example.answers) for example in outcome.examples]
+    ids = [example.id for example in outcome.examples]
+    spans = {key: (answer.best_span, answer.no_answer) for key, answer in zip(ids, outcome.decisions, strict=True)}
+    return squad_metrics(questions, predictions(outcome), spans if is_version2(outcome.examples) else None)
+
+
+def predictions(outcome: Outcome) -> dict[str, str]:
+    """The answers by id, as the official scripts read them."""
+    return {example.id: answer.text for example, answer in zip(outcome.examples, outcome.decisions, strict=True)}
+
+
+# --- what a person sees ---
+
+
+def details(metrics: dict) -> str:
+    """A table by the length of the shortest gold answer."""
+    rows = [(name, *row.values()) for name, row in metrics["per_class"].items()]
+    return table(("by gold answer", "exact match", "F1", "questions"), rows)
+
+
+def mistakes(outcome: Outcome, most: int = 5) -> str:
+    """The answers without a word in common with any gold answer of which the model is surest."""
+    version2 = is_version2(outcome.examples)
+    wrong = [
+        (answer.probability, example, answer)
+        for example, answer in zip(outcome.examples, outcome.decisions, strict=True)
+        if question_scores(example.answers, answer.text, version2)[1] == 0
+    ]
+    wrong.sort(key=lambda row: -row[0])
+    lines = table(
+        (f"surest mistakes, of {len(wrong):,}", "p"),
+        [(f"{example.id}  {shorten(example.question, 60)}", p) for p, example, _ in wrong[:most]],
+    ).split("\n")
+    for i, (_, example, answer) in enumerate(wrong[:most]):  # each row is followed by what was said and what is right
+        gold = example.answers[0] if example.answers else ""
+        lines[2 + i] += f"\n    said {shorten(answer.text, 44)!r}, gold {shorten(gold, 44)!r}"
+    return "\n".join(lines)
+
+
+TASK = Task(
+    name="squad",
+    head="span",
+    splits=(),
+    score_name="f1",
+    columns=("exact_match", "f1"),
+    read=read_squad,
+    texts=lambda examples: [*dict.fromkeys(e.context for e in examples), *(e.question for e in examples)],
+    trainable=trainable,
+    label_list=lambda examples: (),
+    featurize=featurize,
+    decide=decide,
+    score=score,
+    predictions=predictions,
+    details=details,
+    mistakes=mistakes,
+)
