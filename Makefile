@@ -20,6 +20,9 @@ test_agnews  := $(KD_DATA)/ag_news_csv/test.csv
 train_clinc  := $(KD_DATA)/clinc150/data_full.json
 dev_clinc    := $(train_clinc)
 test_clinc   := $(train_clinc)
+train_squad  := $(KD_DATA)/squad/train-v1.1.json
+dev_squad    := $(KD_DATA)/squad/dev-v1.1.json
+test_squad   := $(dev_squad)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test parity lint mutants bench-peers teacher baseline distill evaluate compare \
@@ -27,7 +30,7 @@ test_clinc   := $(train_clinc)
 
 help: ## list the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
-	@echo "  variables: TASK=agnews|clinc  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  KD_DATA=data  RUNS=runs  ARGS='more flags'"
+	@echo "  variables: TASK=agnews|clinc|squad  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  KD_DATA=data  RUNS=runs  ARGS='more flags'"
 
 # --- set-up ------------------------------------------------------------------
 
@@ -56,19 +59,26 @@ setup: .venv/run ## make the virtual environment with the four run-time dependen
 # --- try it ------------------------------------------------------------------
 
 QUICK := $(RUNS)/quickstart
-QUICK_DATA := --task agnews --train $(QUICK)/data/ag_news_csv/train.csv --dev $(QUICK)/data/ag_news_csv/dev.csv
-QUICK_FLAGS = --learning-rate 5e-4 --epochs $(QUICK_EPOCHS) --warmup-steps 100 --seed $(SEED)
-QUICK_ROWS ?= 6000
+QUICK_TASK := $(if $(findstring command,$(origin TASK)),$(TASK),agnews)
+QUICK_DATA := $(QUICK)/data
+QUICK_ROWS ?=
 QUICK_EPOCHS ?= 4
+quick_train_agnews := --train $(QUICK_DATA)/ag_news_csv/train.csv --dev $(QUICK_DATA)/ag_news_csv/dev.csv
+quick_test_agnews  := --data $(QUICK_DATA)/ag_news_csv/test.csv
+quick_train_clinc  := --train $(QUICK_DATA)/clinc150/data_full.json --dev $(QUICK_DATA)/clinc150/data_full.json
+quick_test_clinc   := --data $(QUICK_DATA)/clinc150/data_full.json
+quick_train_squad  := --train $(QUICK_DATA)/squad/train.json --dev $(QUICK_DATA)/squad/dev.json --max-length 128 --overlap 32
+quick_test_squad   := --data $(QUICK_DATA)/squad/test.json --overlap 32
+QUICK_TRAIN = $(KD) train --task $(QUICK_TASK) $(quick_train_$(QUICK_TASK)) --batch-size 32 --learning-rate 5e-4 \
+    --epochs $(QUICK_EPOCHS) --warmup-steps 100 --seed $(SEED)
 
 quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (minutes)
 	rm -rf $(QUICK)
-	$(BIN)/python data_scripts/make_sample.py agnews --output $(QUICK)/data --rows $(QUICK_ROWS)
-	$(KD) train $(QUICK_DATA) --model tiny-teacher --output $(QUICK)/teacher $(QUICK_FLAGS)
-	$(KD) train $(QUICK_DATA) --model tiny-student --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline $(QUICK_FLAGS)
-	$(KD) train $(QUICK_DATA) --model tiny-student --teacher $(QUICK)/teacher --output $(QUICK)/distilled \
-	    --cache $(QUICK)/cache $(QUICK_FLAGS)
-	$(KD) compare --task agnews --data $(QUICK)/data/ag_news_csv/test.csv --output $(QUICK)/comparison \
+	$(BIN)/python data_scripts/make_sample.py $(QUICK_TASK) --output $(QUICK_DATA) $(if $(QUICK_ROWS),--rows $(QUICK_ROWS))
+	$(QUICK_TRAIN) --model tiny-teacher --output $(QUICK)/teacher
+	$(QUICK_TRAIN) --model tiny-student --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline
+	$(QUICK_TRAIN) --model tiny-student --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
+	$(KD) compare --task $(QUICK_TASK) $(quick_test_$(QUICK_TASK)) --output $(QUICK)/comparison \
 	    --models teacher=$(QUICK)/teacher baseline=$(QUICK)/baseline distilled=$(QUICK)/distilled
 
 # --- the real thing ----------------------------------------------------------
