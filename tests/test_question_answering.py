@@ -193,15 +193,19 @@ def test_a_question_is_cut_to_its_cap_and_every_window_holds_it(tokenizer):
 def test_only_a_window_that_holds_the_whole_answer_is_labelled_with_it(tokenizer):
     """An answer cut by a window counts as not being there: positions 0, 0."""
     example = Example("q", "fox", CONTEXT, ("dog. The",), CONTEXT.index("dog."))
-    windows = featurize([example], tokenizer, (), 20, DATA)
-    whole = 0
-    for w, (start, end) in enumerate(windows.labels.tolist()):
-        if (start, end) == (0, 0):
-            continue
-        whole += 1
-        first = windows.first_piece[w] - windows.context_at[w]
-        assert CONTEXT[windows.piece_spans[first + start, 0] : windows.piece_spans[first + end, 1]] == "dog. The"
-    assert 1 <= whole < len(windows)
+    cut = 0
+    for max_length in range(16, 30):  # windows end before, in and behind the answer
+        windows = featurize([example], tokenizer, (), max_length, DATA)
+        for w, (start, end) in enumerate(windows.labels.tolist()):
+            pieces = windows.piece_spans[windows.first_piece[w] :][: windows.lengths[w] - windows.context_at[w] - 1]
+            part = CONTEXT[pieces[0, 0] : pieces[-1, 1]]
+            if "dog. The" in part:
+                at = windows.context_at[w]
+                assert CONTEXT[pieces[start - at, 0] : pieces[end - at, 1]] == "dog. The"
+            else:
+                assert (start, end) == (0, 0)
+                cut += part.endswith(("dog", "dog.")) or part.startswith((". The", "The goal"))
+    assert cut
 
 
 def test_no_answer_is_labelled_as_position_0_and_an_unknown_place_as_nothing_to_learn(tokenizer):
