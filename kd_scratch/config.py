@@ -192,10 +192,15 @@ def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
-    """One flag per field of a configuration class. A flag that is not given stays out of the parsed namespace."""
+def add_flags(parser: argparse.ArgumentParser, config: type, only: tuple[str, ...] = ()) -> None:
+    """One flag per field of a configuration class (or for some of them only).
+
+    A flag that is not given stays out of the parsed namespace.
+    """
     group = parser.add_argument_group(config.__doc__.split("\n")[0].rstrip("."))
     for f in fields(config):
+        if only and f.name not in only:
+            continue
         help_text = f.metadata["help"]
         if f.type is bool:
             group.add_argument(flag_name(f.name), action="store_true", default=argparse.SUPPRESS, help=help_text)

@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", nargs="+", metavar="TEXT", help="question answering: questions about --context")
     parser.add_argument("--context", metavar="TEXT", help="question answering: the text that holds the answers")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all of it there")
-    for config in (DataConfig, RunConfig):
-        add_flags(parser, config)
+    add_flags(parser, DataConfig, only=("overlap", "question_length", "answer_length"))
+    add_flags(parser, RunConfig)
 
 
 def command(arguments: argparse.Namespace) -> None:
