@@ -21,8 +21,8 @@ train_clinc  := $(KD_DATA)/clinc150/data_full.json
 dev_clinc    := $(train_clinc)
 test_clinc   := $(train_clinc)
 train_squad  := $(KD_DATA)/squad/train-v1.1.json
-dev_squad    := $(KD_DATA)/squad/dev-v1.1.json
-test_squad   := $(dev_squad)
+dev_squad    := 10%
+test_squad   := $(KD_DATA)/squad/dev-v1.1.json
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test parity lint mutants bench-peers bench-features teacher baseline distill evaluate compare \
@@ -59,7 +59,7 @@ setup: .venv/run ## make the virtual environment with the four run-time dependen
 # --- try it ------------------------------------------------------------------
 
 QUICK := $(RUNS)/quickstart
-QUICK_TASK := $(if $(findstring command,$(origin TASK)),$(TASK),agnews)
+QUICK_TASK := $(if $(filter command environment,$(firstword $(origin TASK))),$(TASK),agnews)
 QUICK_DATA := $(QUICK)/data
 QUICK_ROWS ?=
 QUICK_EPOCHS ?= 4
@@ -67,8 +67,8 @@ quick_train_agnews := --train $(QUICK_DATA)/ag_news_csv/train.csv --dev $(QUICK_
 quick_test_agnews  := --data $(QUICK_DATA)/ag_news_csv/test.csv
 quick_train_clinc  := --train $(QUICK_DATA)/clinc150/data_full.json --dev $(QUICK_DATA)/clinc150/data_full.json
 quick_test_clinc   := --data $(QUICK_DATA)/clinc150/data_full.json
-quick_train_squad  := --train $(QUICK_DATA)/squad/train.json --dev $(QUICK_DATA)/squad/dev.json --max-length 128 --overlap 32
-quick_test_squad   := --data $(QUICK_DATA)/squad/test.json --overlap 32
+quick_train_squad  := --train $(QUICK_DATA)/squad/train.json --dev $(QUICK_DATA)/squad/dev.json --max-length 128
+quick_test_squad   := --data $(QUICK_DATA)/squad/test.json
 QUICK_TRAIN = $(KD) train --task $(QUICK_TASK) $(quick_train_$(QUICK_TASK)) --batch-size 32 --learning-rate 5e-4 \
     --epochs $(QUICK_EPOCHS) --warmup-steps 100 --seed $(SEED)
 

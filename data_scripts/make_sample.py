@@ -5,7 +5,7 @@
     python data_scripts/make_sample.py squad --output data      # data/squad/{train,dev,test}.json
 
 Every sentence comes from the small grammars in grammars.py; all names are put together from syllables. The same seed
-gives the same bytes. No text occurs twice, in one split or across splits.
+gives the same bytes. No text, or passage, occurs twice, in one split or across splits.
 
 agnews: news items of 23 words on average, four equally frequent topics. What makes them hard, as real news is hard:
   - verbs are shared between topics, their objects decide ("wins the race for president / to buy / for the cup");
@@ -21,7 +21,8 @@ clinc: short requests with 20 intents, some of them close neighbours, and out-of
 
 squad: passages about one or two buildings, with questions whose answers are spans of them, as in version 1.1. Where a
   passage tells the same kind of thing about both of its buildings, only the name in the question says which of the two
-  is meant. 3% of the training questions point at the answer to another one.
+  is meant. The same question may be asked about other passages. 3% of the training questions point at the answer
+  to another one.
   Expected counts with --rows 3000: train 3,000 questions, dev 300, test 1,000; 4 to a passage.
 """
 
@@ -114,11 +115,11 @@ def request(rules: dict[str, list[str]], intent: str, rng: Random) -> str:
     return " ".join(with_typos(expand(rules, f"{{{intent}}} {{end}}", rng), rng).split())
 
 
-def fresh(make, seen: set[str]):
-    """The first thing from make() whose text is not yet in `seen`; adds it there. UserError where none turns up."""
+def fresh(make, seen: set[str], text=str):
+    """The first thing from make() whose text is not yet in `seen`; adds that there. UserError where none turns up."""
     for _ in range(1000):
         made = make()
-        key = re.sub(r"\W", "", str(made)).lower()
+        key = re.sub(r"\W", "", text(made)).lower()
         if key not in seen:
             seen.add(key)
             return made
@@ -186,7 +187,7 @@ def make_clinc(folder: str | Path, rows: int = 1500, seed: int = 0) -> None:
 
 def passage(rules: dict[str, list[str]], rng: Random) -> tuple[str, list[tuple[str, str, int]]]:
     """A passage, and (question, answer, its place) for each of its facts."""
-    things = [expand(rules, "{x}", rng) for _ in range(rng.choice((1, 2, 2)))]
+    things = sorted({expand(rules, "{x}", rng) for _ in range(rng.choice((1, 2, 2)))})
     shared = rng.sample(sorted(FACTS), rng.choice((2, 3)))  # told of each thing: only its name tells them apart
     facts = [(thing, kind) for thing in things for kind in shared]
     facts += [(rng.choice(things), kind) for kind in rng.sample(sorted(set(FACTS) - set(shared)), 2)]
@@ -218,11 +219,12 @@ def make_squad(folder: str | Path, rows: int = 3000, seed: int = 0) -> None:
     for split, count in (("train", rows), ("dev", rows // 10), ("test", rows // 3)):
         paragraphs, made = [], 0
         while made < count:
-            context, questions = fresh(lambda: passage(rules, rng), seen)
+            context, questions = fresh(lambda: passage(rules, rng), seen, text=lambda made: made[0])
             qas = []
-            for question, answer, start in rng.sample(questions, min(4, len(questions), count - made)):
+            asked = rng.sample(questions, min(4, len(questions), count - made))
+            for i, (question, answer, start) in enumerate(asked):
                 if split == "train" and rng.random() < MISLABELLED:
-                    _, answer, start = rng.choice(questions)
+                    _, answer, start = asked[i - 1]
                 answers = [{"text": answer, "answer_start": start}]
                 qas.append({"id": f"{split}-{made + len(qas)}", "question": question, "answers": answers})
             made += len(qas)

@@ -109,12 +109,14 @@ class TrainConfig:
 
     learning_rate: float = setting(5e-5, "highest learning rate of AdamW")
     epochs: int = setting(3, "passes over the training file")
-    batch_size: int = setting(32, "examples per optimizer step")
+    batch_size: int = setting(32, "inputs per optimizer step")
     accumulation: int = setting(1, "compute each batch in this many parts, to save memory; changes nothing else")
     warmup_steps: int = setting(0, "steps over which the learning rate rises from 0; then it falls linearly to 0")
     weight_decay: float = setting(0.01, "AdamW's weight decay; biases and norms are exempt")
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm; 0 leaves them alone")
-    max_length: int = setting(128, "longest input in word pieces; longer ones are cut")
+    max_length: int = setting(
+        128, "longest input in word pieces; longer texts are cut, longer contexts read through several windows"
+    )
     temperature: float = setting(2.0, "distillation: softens both distributions")
     alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")
     patience: int = setting(0, "stop after this many epochs without a better dev score; 0: never")
@@ -140,17 +142,21 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How data files are read."""
+    """How data is read, and answers are found."""
 
     limit: str = setting("", "use only N examples, or N%% of them, drawn at random (the same ones in every run)")
     oos: bool = setting(False, "clinc: out-of-scope is a class of its own, learned from the oos split")
     oos_threshold: float = setting(0.0, "clinc: texts whose best label is less probable than this are out of scope")
     text_column: str = setting("text", "csv: name of the column that holds the text")
     label_column: str = setting("label", "csv: name of the column that holds the label")
-    overlap: int = setting(128, "squad: word pieces that neighbouring windows share (the overlap, not the step)")
+    overlap: int = setting(
+        128, "squad: word pieces that neighbouring windows share (the overlap, not the step), at most half of a window"
+    )
     question_length: int = setting(64, "squad: a question is cut to this many word pieces")
     answer_length: int = setting(30, "squad: the longest answer, in word pieces")
-    null_threshold: float = setting(0.5, "squad 2.0: answer nothing where 'no answer' is more probable than this")
+    null_threshold: float = setting(
+        0.5, "squad 2.0: answer nothing where that is more probable than this, against the best span"
+    )
 
     def __post_init__(self):
         if not 0 <= self.oos_threshold < 1:

@@ -37,14 +37,16 @@ def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     lowest = -1e30
     allowed = batch.allowed.unsqueeze(-1)  # B,S,1
     start_end = logits.masked_fill(~allowed, lowest)  # B,S,2
-    return start_end.transpose(1, 2).flatten(0, 1), batch.labels.flatten()  # B,S,2 -> B,2,S -> 2B,S and B,2 -> 2B
+    labelled = batch.labels[:, 0] != IGNORE  # B
+    start_end, labels = start_end[labelled], batch.labels[labelled]
+    return start_end.transpose(1, 2).flatten(0, 1), labels.flatten()  # B,S,2 -> B,2,S -> 2B,S and B,2 -> 2B
 
 
 def count_units(features: Features, indices: np.ndarray) -> int:
     """How many units a batch of these inputs has, without building it."""
     if features.head == "token":
         return sum(int((features.labels[features.starts[i] : features.starts[i + 1]] != IGNORE).sum()) for i in indices)
-    return len(indices) * (2 if features.head == "span" else 1)
+    return 2 * int((features.labels[indices, 0] != IGNORE).sum()) if features.head == "span" else len(indices)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

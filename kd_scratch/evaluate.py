@@ -118,7 +118,10 @@ def command(arguments: argparse.Namespace) -> None:
     print(f"evaluating {arguments.model} ({size}) on {where}", flush=True)
     outcome = evaluate(opened, task, examples, data, device)
     metrics = task.score(outcome)
-    print(table(("metric", "value"), [(name, value) for name, value in metrics.items() if not isinstance(value, dict)]))
+    figures = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
+    # A threshold is given back to the program, so none of its digits may be lost.
+    rows = [(name, repr(value) if name.endswith("threshold") else value) for name, value in figures.items()]
+    print(table(("metric", "value"), rows))
     print("\n" + task.details(metrics))
     print("\n" + task.mistakes(outcome, 5))
     if arguments.output:

@@ -72,7 +72,16 @@ def command(arguments: argparse.Namespace) -> None:
     else:
         answers = find_answers(opened, arguments.question, arguments.context, data, device)
         result = {
-            question: [{"answer": a.text, "start": a.start, "end": a.end, "probability": a.probability} for a in best]
+            question: [
+                {
+                    "answer": a.text,
+                    "start": a.start,
+                    "end": a.end,
+                    "probability": a.probability,
+                    "no_answer": a.no_answer,
+                }
+                for a in best
+            ]
             for question, best in zip(arguments.question, answers, strict=True)
         }
         rows = {

@@ -71,6 +71,8 @@ def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) ->
     """UserError where a model has too few positions for max_length, or a smaller vocabulary than its tokenizer."""
     if max_length > model.config.max_positions:
         raise UserError(f"{name}: has {model.config.max_positions} positions, --max-length {max_length} is more")
+    if model.config.head == "span" and model.config.token_types == 1:
+        raise UserError(f"{name}: has one token type only; question and context need two (or a model without any)")
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
             f"{name}: knows {model.config.vocab_size} pieces, its tokenizer makes {tokenizer.vocab_size}; "

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch.batches import Features, collate, epoch_batches
+from kd_scratch.batches import IGNORE, Features, collate, epoch_batches
 from kd_scratch.checkpoint import fingerprint, save_model
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
 from kd_scratch.console import progress, table
@@ -168,7 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE",
         help="data that the best epoch is chosen on; "
-        "a percentage such as 10%% holds out that part of --train, drawn at random, instead",
+        "a percentage such as 10%% holds out that part of --train instead (squad: of its contexts), drawn at random",
     )
     parser.add_argument(
         "--model",
@@ -273,9 +273,9 @@ def read_data(
     examples = task.read(arguments.train, "train" if task.splits else "", data)
     labels = task.label_list(examples)
     if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
-        dev_examples = limited(examples, arguments.dev, "--dev")
-        held_out = {example.id for example in dev_examples}
-        examples = [example for example in examples if example.id not in held_out]
+        held_out = set(limited(list(dict.fromkeys(map(task.group, examples))), arguments.dev, "--dev"))
+        dev_examples = [example for example in examples if task.group(example) in held_out]
+        examples = [example for example in examples if task.group(example) not in held_out]
     else:
         dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
     examples, notes = task.trainable(limited(examples, data.limit))
@@ -299,6 +299,8 @@ def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, not
     cut = float((train_set.lengths >= config.max_length).mean())
     if cut > 0.01 and job.task.head == "sequence":  # the others read on in another window
         notes.append(f"{cut:.1%} of the training examples reach --max-length {config.max_length} and may be cut")
+    if job.task.head != "token" and (unlabelled := int((train_set.labels == IGNORE).any(-1).sum())):
+        notes.append(f"inputs that are not learned from: {unlabelled:,} (what they should give is not in them)")
     if 2 * config.warmup_steps > steps * config.epochs:
         notes.append(f"most of the {steps * config.epochs} steps are warm-up; consider fewer --warmup-steps")
     for note in notes:

@@ -10,7 +10,7 @@ import torch
 
 from kd_scratch.batches import IGNORE, collate
 from kd_scratch.config import DataConfig
-from kd_scratch.distill import distillation_loss, units
+from kd_scratch.distill import count_units, distillation_loss, units
 from kd_scratch.evaluate import Opened
 from kd_scratch.files import UserError
 from kd_scratch.inference import compute_logits
@@ -18,7 +18,6 @@ from kd_scratch.predict import find_answers
 from kd_scratch.tasks import TASKS, Outcome
 from kd_scratch.tasks.question_answering import (
     Example,
-    best_spans,
     candidates,
     decide,
     featurize,
@@ -28,6 +27,7 @@ from kd_scratch.tasks.question_answering import (
     trainable,
     window_bounds,
 )
+from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
 from kd_scratch.tokenization import load_tokenizer, train_tokenizer
 from tests.conftest import TEXTS, tiny_model
 
@@ -82,10 +82,18 @@ def test_a_wrong_answer_start_is_repaired_where_the_text_occurs_once_and_else_no
     keep, notes = trainable(examples)
     assert [e.id for e in keep] == ["right", "once"]
     assert len(notes) == 2
-    assert notes[0].startswith("1 wrong answer_start")
-    assert notes[1].startswith("3 questions are not trained on") and notes[1].endswith("twice, never, empty")
+    assert notes[0].startswith("wrong answer_start, repaired: 1")
+    assert notes[1].startswith("questions left out of training: 3") and notes[1].endswith("twice, never, empty")
     assert trainable(keep[:1]) == (keep[:1], [])
     assert trainable([Example("q", "?", "c", may_be_unanswerable=True)])[0], "unanswerable questions are trained on"
+
+
+def test_is_impossible_needs_no_answers_key(tmp_path):
+    content = squad(("a", "who?", []))
+    qa = content["data"][0]["paragraphs"][0]["qas"][0]
+    del qa["answers"]
+    qa["is_impossible"] = True
+    assert read(tmp_path, content)[0].answers == ()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +146,8 @@ def test_an_answer_start_of_any_size_is_only_a_wrong_one(tmp_path):
         (6, 6, 2, [(0, 6)]),
         (7, 6, 2, [(0, 6), (4, 7)]),
         (0, 6, 2, [(0, 0)]),
-        (5, 6, 9, [(0, 5)]),  # an overlap larger than the room does no harm where one window is enough
+        (9, 6, 50, [(0, 6), (3, 9)]),  # neighbours share at most half of the room
+        (3, 1, 50, [(0, 1), (1, 2), (2, 3)]),
         (9, 3, 0, [(0, 3), (3, 6), (6, 9)]),
     ],
 )
@@ -154,10 +163,10 @@ def test_windows_cover_everything_and_neighbours_share_exactly_the_overlap():
         assert all(end - start <= 11 for start, end in bounds)
 
 
-def test_an_overlap_that_leaves_no_room_to_move_on_is_refused():
-    for room in (4, 3, -2):
-        with pytest.raises(UserError, match="--overlap 4"):
-            window_bounds(50, room, 4)
+def test_a_question_that_leaves_no_room_for_the_context_is_named(tokenizer):
+    examples = [Example("short", "fox", CONTEXT), Example("long", "fox " * 50, CONTEXT)]
+    with pytest.raises(UserError, match="long: --max-length 40 leaves no room .* a question of 37 pieces"):
+        featurize(examples, tokenizer, (), 40, DataConfig(question_length=37))
 
 
 def test_a_window_is_question_and_context_part_with_types_and_allowed_positions(tokenizer):
@@ -217,6 +226,31 @@ def test_no_answer_is_labelled_as_position_0_and_an_unknown_place_as_nothing_to_
     assert (featurize([dropped], tokenizer, (), 40, DATA).labels == IGNORE).all()
 
 
+def test_an_answer_that_no_window_holds_is_not_learned_as_no_answer(tokenizer):
+    example = Example("q", "fox", CONTEXT, (CONTEXT[4:70],), 4)
+    assert (featurize([example], tokenizer, (), 30, DATA).labels == IGNORE).all()
+    assert (featurize([example], tokenizer, (), 80, DATA).labels > 0).all()
+
+
+@pytest.mark.parametrize("context", ["", " \n ", "\x07", "\u00a0", "\u3000\u200b", "\u200b"])
+def test_a_context_without_any_piece_has_one_window_and_no_answer(tokenizer, context):
+    examples = [Example("q", "fox", context), Example("r", "fox", CONTEXT)]
+    windows = featurize(examples, tokenizer, (), 64, DATA)
+    assert windows.ids == ["q", "r"] and windows.allowed[: windows.starts[1]].sum() == 1
+    texts = [a.text for a in decide(outcome(examples, windows, logits_for(windows)))]
+    assert texts[0] == "" and texts[1]
+
+
+def test_inputs_without_a_label_have_no_part_in_the_loss(tokenizer):
+    examples = [Example("lost", "?", CONTEXT, ("cat",)), Example("q", "?", CONTEXT, ("fox",), 16)]
+    windows = featurize(examples, tokenizer, (), 64, DATA)
+    both, one = collate(windows, np.arange(2), CPU), collate(windows, np.array([1]), CPU)
+    logits = torch.randn(2, both.input_ids.size(1), 2)
+    (z, labels), (y, gold) = units("span", logits, both), units("span", logits[1:], one)
+    assert torch.equal(z, y) and torch.equal(labels, gold)
+    assert count_units(windows, np.arange(2)) == count_units(windows, np.array([1])) == 2
+
+
 def test_contexts_shared_or_not_and_in_whatever_chunks_give_the_same_windows(tokenizer, monkeypatch):
     examples = [Example(f"q{i}", TEXTS[i % 3], TEXTS[i % 4] * 3, ("the",)) for i in range(23)]
     whole = featurize(examples, tokenizer, (), 30, DATA)
@@ -251,10 +285,16 @@ def test_best_spans_are_those_of_an_exhaustive_search_ties_included(seed):
         logits = np.round(logits)  # many ties
     longest, most = int(rng.integers(1, 50)), int(rng.integers(1, 30))
     expected = exhaustive(logits, longest)
-    starts, ends, scores, total = best_spans(logits, longest, most)
-    got = list(zip(scores.tolist(), starts.tolist(), ends.tolist(), strict=True))
-    assert got == expected[:most]
-    assert total == pytest.approx(math.log(sum(math.exp(score) for score, _, _ in expected)))
+    scores = span_scores(logits, longest)
+    assert [(score, start, end) for start, end, score in best_spans(scores, most)] == expected[:most]
+    assert log_sum_exp(scores) == pytest.approx(math.log(sum(math.exp(score) for score, _, _ in expected)))
+
+
+def test_merged_scores_are_the_better_of_both_where_a_span_is_in_both():
+    a, b = np.array([[1, 5], [2, -np.inf]]), np.array([[3, 4], [6, -np.inf]])
+    assert merge(a, b, 1).tolist() == [[1, 5], [3, 4], [6, -np.inf]]
+    assert merge(a, b[:1], 1).tolist() == [[1, 5], [3, 4]]
+    assert log_sum_exp(np.empty((0, 1))) == -np.inf
 
 
 def logits_for(windows, *spans, background=-5.0) -> np.ndarray:
@@ -344,6 +384,20 @@ def test_probabilities_are_a_softmax_over_all_legal_spans_and_no_answer(tokenize
     assert nothing.probability == pytest.approx(math.exp(none) / total)
     assert sum(a.probability for a in answers) + nothing.probability == pytest.approx(1)
     assert nothing.no_answer == pytest.approx(math.exp(none) / (math.exp(none) + math.exp(scores[0])))
+
+
+def test_probabilities_sum_to_1_over_several_windows_too(tokenizer):
+    examples = [Example("q", "fox", CONTEXT * 2)]
+    windows = featurize(examples, tokenizer, (), 24, DATA)
+    assert len(windows) > 2
+    logits = np.random.default_rng(0).normal(size=(len(windows.tokens), 2)).astype(np.float32)
+    ((answers, nothing),) = candidates(examples, windows, logits, 30, 10_000)
+    assert len({(a.start, a.end) for a in answers}) == len(answers)
+    assert sum(a.probability for a in answers) + nothing.probability == pytest.approx(1)
+    twice = windows.first_piece[1]  # seen by two windows, both of them sure
+    spans = [(w, windows.context_at[w] + twice - windows.first_piece[w]) for w in (0, 1)]
+    ((answers, _),) = candidates(examples, windows, logits_for(windows, *[(w, a, a, 60) for w, a in spans]), 30, 2)
+    assert answers[0].probability == pytest.approx(1)
 
 
 def test_scores_of_any_size_give_finite_probabilities(tokenizer):
@@ -440,6 +494,8 @@ def test_predictions_are_the_official_form_and_metrics_those_of_them(tokenizer):
     metrics = TASKS["squad"].score(result)
     assert (metrics["exact_match"], metrics["f1"], metrics["examples"]) == (0.5, 0.5, 2)
     assert "best_f1" not in metrics
+    assert metrics["gold_beyond_answer_length"] == 0
+    assert TASKS["squad"].score(outcome(examples, windows, logits, answer_length=1))["gold_beyond_answer_length"] == 2
     lines = mistakes(result, 5).split("\n")
     assert lines[0].startswith("surest mistakes, of 1")
     assert lines[3] == "    said 'The quick', gold 'fox'"
@@ -456,7 +512,7 @@ def test_find_answers_lists_no_answer_among_the_best_most_probable_first(tokeniz
     assert [(answer.text, answer.probability) for answer in best] == [("", 1.0)]
 
 
-def test_features_of_the_real_tokenizers_vocabulary_are_unchanged_by_saving(tmp_path, tokenizer):
+def test_a_tokenizer_that_was_saved_and_opened_makes_the_same_windows(tmp_path, tokenizer):
     tokenizer.save(tmp_path, 40)
     examples = [Example("q", "fox", CONTEXT)]
     a, b = (featurize(examples, t, (), 40, DATA) for t in (tokenizer, load_tokenizer(tmp_path)))

@@ -89,6 +89,7 @@ def test_the_threshold_search_by_hand():
     assert best_threshold(rows[::-1]) == (3 / 4, 0.1)
     assert best_threshold([(False, 0.0, "x", 0.0)]) == (1.0, 0.0), "answering nothing is best"
     assert best_threshold([(True, 1.0, "x", 0.7)]) == (1.0, 0.7)
+    assert best_threshold([(True, 1.0, "a", 0.5), (False, 0.0, "b", 0.5)]) == (1.0, 0.5), "a tie, as the script has it"
     assert best_threshold([(False, 0.0, "", 0.5), (True, 1.0, "x", 0.6)]) == (1.0, 0.6), "no span: nothing to lose"
 
 

@@ -28,6 +28,7 @@ class Task:
     columns: tuple[str, ...]  # the metrics that a comparison shows
     read: Callable[[Path, str, DataConfig], list]  # file, split -> examples
     texts: Callable[[Sequence], list[str]]  # examples -> raw texts, to learn a vocabulary from
+    group: Callable[[object], str]  # examples of one group are held out together, so that dev data is new
     trainable: Callable[[Sequence], tuple[list, list[str]]]  # examples -> those to train on, notes about the others
     label_list: Callable[[Sequence], tuple[str, ...]]  # training examples -> labels, in the order of the logits
     featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int, DataConfig], Features]  # -> token ids and labels

@@ -246,6 +246,7 @@ _AGNEWS = Task(
     columns=("accuracy", "macro_f1", "loss"),
     read=read_agnews,
     texts=lambda examples: [example.text for example in examples],
+    group=lambda example: example.id,
     trainable=lambda examples: (list(examples), []),
     label_list=lambda examples: AGNEWS_LABELS,
     featurize=featurize,

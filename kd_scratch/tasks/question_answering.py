@@ -21,6 +21,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_json
 from kd_scratch.tasks.base import Outcome, Task
+from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
 from kd_scratch.tasks.squad_metric import question_scores, squad_metrics
 from kd_scratch.tokenization import Tokenizer
 
@@ -46,7 +47,9 @@ class Example:
 def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
     """{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}.
 
-    Keys beyond these are ignored, but for "is_impossible", which tells version 2.0. UserError names the odd place.
+    Keys beyond these are ignored, but for "is_impossible", which tells version 2.0: where it is true, "answers" may be
+    missing. (Whether a question has an answer is told by "answers", as in the official script.) UserError names the
+    odd place.
     """
     raw = read_json(path)
     examples, impossible = [], False
@@ -55,6 +58,8 @@ def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
             context = _text(paragraph, "context", str(path), at_paragraph)
             for qa, at_qa in _items(paragraph, "qas", str(path), at_paragraph):
                 answers = []
+                if qa.get("is_impossible") is True:
+                    qa.setdefault("answers", [])
                 for answer, at_answer in _items(qa, "answers", str(path), at_qa):
                     start = answer.get("answer_start")
                     if type(start) is not int or start < 0:
@@ -101,11 +106,11 @@ def trainable(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
     moved = sum(example.moved for example in keep)
     notes = []
     if moved:
-        notes.append(f"{moved:,} wrong answer_start were repaired: the answer occurs exactly once in its context")
+        notes.append(f"wrong answer_start, repaired: {moved:,} (the answer occurs exactly once in its context)")
     if lost:
         notes.append(
-            f"{len(lost):,} questions are not trained on, their answer is not at answer_start and not at exactly one "
-            f"other place: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
+            f"questions left out of training: {len(lost):,}, their answer is not at answer_start and not at exactly "
+            f"one other place: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
         )
     return keep, notes
 
@@ -129,7 +134,8 @@ def featurize(
 ) -> Windows:
     """[CLS] question [SEP] part of the context [SEP] for each window; a question is cut to --question-length pieces.
 
-    Every distinct context is tokenized once, however many questions share it, and CHUNK examples at a time.
+    Every distinct context is tokenized once, however many questions share it, and CHUNK examples at a time. Where no
+    window holds the whole answer, there is nothing to learn (IGNORE), rather than that there is no answer.
     """
     sep = tokenizer.encode([""])[0].ids[-1]
     contexts: dict[str, tuple[list[int], np.ndarray, int]] = {}  # text -> token ids, spans, place in piece_spans
@@ -145,10 +151,17 @@ def featurize(
         for i, (example, question) in enumerate(zip(chunk, questions, strict=True), chunk_start):
             head = question.ids  # [CLS] question [SEP]
             tokens, spans, place = contexts[example.context]
-            answer = answer_pieces(example, spans)
-            for start, end in window_bounds(len(tokens), max_length - len(head) - 1, data.overlap):
+            room = max_length - len(head) - 1
+            if room < 1:
+                raise UserError(
+                    f"{example.id}: --max-length {max_length} leaves no room for the context beside a question of "
+                    f"{len(head) - 2} pieces; choose a larger one, or a smaller --question-length"
+                )
+            bounds = window_bounds(len(tokens), room, data.overlap)
+            labels_ = label_windows(answer_pieces(example, spans), bounds, len(head))
+            for (start, end), label in zip(bounds, labels_, strict=True):
                 row = np.concatenate([head, tokens[start:end], [sep]], dtype=np.int32)
-                rows.append((row, label(answer, start, end, len(head)), i, len(head), place + start))
+                rows.append((row, label, i, len(head), place + start))
     starts = np.cumsum([0] + [len(row[0]) for row in rows], dtype=np.int64)
     token_types, allowed = np.zeros(starts[-1], np.uint8), np.zeros(starts[-1], bool)
     for (_, _, _, context_at, _), start, end in zip(rows, starts[:-1], starts[1:], strict=True):
@@ -176,7 +189,7 @@ def piece_spans(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
     belong to the character before them, so the end moves behind them.
     """
     spans = np.array(offsets, np.int32).reshape(-1, 2)
-    if not text.isascii():
+    if len(spans) and not text.isascii():
         for span, limit in zip(spans, [*spans[1:, 0], len(text)], strict=True):
             while span[1] < limit and unicodedata.category(text[span[1]]) == "Mn":
                 span[1] += 1
@@ -184,19 +197,13 @@ def piece_spans(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
 
 
 def window_bounds(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
-    """(start, end) of the windows over a context, each of at most `room` pieces, neighbours sharing `overlap`.
+    """(start, end) of the windows over a context, each of at most `room` pieces.
 
-    window_bounds(10, 6, 2) == [(0, 6), (4, 10)].  UserError where the overlap fills the room: no window would move on.
+    Neighbours share `overlap` pieces, or half the room where that is less. window_bounds(10, 6, 2) == [(0, 6), (4, 10)]
     """
-    if pieces > room and overlap >= room:
-        raise UserError(
-            f"--overlap {overlap}: a window has room for {max(0, room)} pieces of the context only; "
-            "choose a smaller --overlap, or a larger --max-length"
-        )
-    starts = [0]
-    while starts[-1] + room < pieces:
-        starts.append(starts[-1] + room - overlap)
-    return [(start, min(start + room, pieces)) for start in starts]
+    step = room - min(overlap, room // 2)
+    count = 1 + max(0, -(-(pieces - room) // step))  # rounded up
+    return [(k * step, min(k * step + room, pieces)) for k in range(count)]
 
 
 def answer_pieces(example: Example, spans: np.ndarray) -> tuple[int, int] | None:
@@ -213,12 +220,16 @@ def answer_pieces(example: Example, spans: np.ndarray) -> tuple[int, int] | None
     return (first, last) if first <= last else None
 
 
-def label(answer: tuple[int, int] | None, start: int, end: int, context_at: int) -> tuple[int, int]:
-    """Positions in the window [start, end) at which the answer starts and ends: 0, 0 where it is not whole in there."""
-    if answer is None:
-        return IGNORE, IGNORE
-    whole = start <= answer[0] and answer[1] < end
-    return (answer[0] - start + context_at, answer[1] - start + context_at) if whole else (0, 0)
+def label_windows(
+    answer: tuple[int, int] | None, bounds: list[tuple[int, int]], context_at: int
+) -> list[tuple[int, int]]:
+    """For each window, the positions in it at which the answer starts and ends; 0, 0 where it is not whole in there."""
+    positions = []
+    for start, end in bounds:
+        whole = answer is not None and start <= answer[0] and answer[1] < end
+        positions.append((answer[0] - start + context_at, answer[1] - start + context_at) if whole else (0, 0))
+    unanswerable = answer == (-1, -1)
+    return positions if unanswerable or any(start for start, _ in positions) else [(IGNORE, IGNORE)] * len(bounds)
 
 
 # --- logits -> answers ---
@@ -237,28 +248,6 @@ class Answer:
     best_span: str = field(compare=False)  # the best text, whether or not "no answer" is better
 
 
-def best_spans(logits: np.ndarray, longest: int, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """The best of all spans of at most `longest` pieces: their starts, ends and scores, best first, and the
-    log-sum-exp of the scores of all. No pruning: all are looked at.  logits: S,2 over the context's pieces
-
-    A span's score is its start logit + its end logit. Of equal scores the earlier start comes first, then the shorter.
-    """
-    start, end = logits.astype(np.float64).T  # S each
-    longest = min(longest, len(start))
-    ends = np.lib.stride_tricks.sliding_window_view(np.append(end, np.full(longest - 1, -np.inf)), longest)  # S,L
-    scores = (start[:, None] + ends).ravel()  # S*L: entry s*L + l is the span from s to s+l
-    top = scores.max()
-    if most > 1:
-        floor = np.partition(scores, -min(most, len(scores)))[-min(most, len(scores))]
-        best = np.flatnonzero(scores >= floor)
-        best = best[np.argsort(-scores[best], kind="stable")][:most]
-        best = best[np.isfinite(scores[best])]  # spans that reach beyond the context
-    else:
-        best = np.array([scores.argmax()])
-    total = top + np.log(np.exp(scores - top).sum())
-    return best // longest, best // longest + best % longest, scores[best], float(total)
-
-
 def candidates(
     examples: Sequence[Example], windows: Windows, logits: np.ndarray, longest: int, most: int
 ) -> list[tuple[list[Answer], Answer]]:
@@ -267,28 +256,25 @@ def candidates(
     Over several windows, a span's score is its best one, and the score of "no answer" is the *lowest*: there is none
     only if no window has any.
     """
-    found: list[dict] = [{} for _ in examples]  # per example: (start, end) -> score
-    totals, nothing = np.full(len(examples), -np.inf), np.full(len(examples), np.inf)
-    for w in range(len(windows)):
-        i, begin = windows.example[w], windows.starts[w]
-        nothing[i] = min(nothing[i], float(logits[begin].astype(np.float64).sum()))
-        context = logits[begin + windows.context_at[w] : windows.starts[w + 1] - 1]
-        if len(context) == 0:
-            continue
-        starts, ends, scores, total = best_spans(context, longest, most)
-        totals[i] = np.logaddexp(totals[i], total)
-        spans = windows.piece_spans[windows.first_piece[w] :]
-        for start, end, score in zip(starts, ends, scores.tolist(), strict=True):
-            place = int(spans[start, 0]), int(spans[end, 1])
-            found[i][place] = max(score, found[i].get(place, -np.inf))
     results = []
-    for example, places, total, none in zip(examples, found, totals, nothing, strict=True):
-        all_of_them = np.logaddexp(total, none)
-        best = sorted(places.items(), key=lambda item: (-item[1], item[0]))[:most]
-        against = float(np.exp(none - np.logaddexp(none, best[0][1]))) if best else 1.0
+    firsts = np.searchsorted(windows.example, np.arange(len(examples) + 1))  # example i has windows firsts[i]…
+    for i, example in enumerate(examples):
+        nothing, base = np.inf, windows.first_piece[firsts[i]]
+        scores = np.empty((0, 1))  # of all spans of the context: pieces, lengths
+        for w in range(firsts[i], firsts[i + 1]):
+            begin, end = windows.starts[w] + windows.context_at[w], windows.starts[w + 1] - 1
+            nothing = min(nothing, float(logits[windows.starts[w]].astype(np.float64).sum()))
+            if begin == end:
+                continue
+            first, here = windows.first_piece[w] - base, span_scores(logits[begin:end], longest)
+            scores = here if first == 0 else merge(scores, here, first)
+        spans = windows.piece_spans[base:]
+        best = [(int(spans[a, 0]), int(spans[b, 1]), s) for a, b, s in best_spans(scores, most)] if len(scores) else []
+        total = np.logaddexp(log_sum_exp(scores), nothing)
+        against = float(np.exp(nothing - np.logaddexp(nothing, best[0][2]))) if best else 1.0
         answers = []
-        for (start, end), score in [*best, ((0, 0), none)]:
-            text, probability = example.context[start:end], float(np.exp(score - all_of_them))
+        for start, end, score in [*best, (0, 0, nothing)]:
+            text, probability = example.context[start:end], float(np.exp(score - total))
             best_span = answers[0].text if answers else text
             answers.append(Answer(text, start, end, score, probability, against, best_span))
         results.append((answers[:-1], answers[-1]))
@@ -314,11 +300,15 @@ def is_version2(examples: Sequence[Example]) -> bool:
 
 
 def score(outcome: Outcome) -> dict:
-    """The official metrics; for version 2.0 also what a --null-threshold could reach (choose it on dev data)."""
+    """The official metrics; for version 2.0 also what a --null-threshold could reach (choose it on dev data); and how
+    many questions have a gold answer that is longer than --answer-length, so that no decoding can be right."""
     questions = [(example.id, example.answers) for example in outcome.examples]
     ids = [example.id for example in outcome.examples]
     spans = {key: (answer.best_span, answer.no_answer) for key, answer in zip(ids, outcome.decisions, strict=True)}
-    return squad_metrics(questions, predictions(outcome), spans if is_version2(outcome.examples) else None)
+    metrics = squad_metrics(questions, predictions(outcome), spans if is_version2(outcome.examples) else None)
+    windows = outcome.features
+    too_long = windows.labels[:, 1] - windows.labels[:, 0] >= outcome.data.answer_length
+    return metrics | {"gold_beyond_answer_length": len(set(windows.example[too_long].tolist()))}
 
 
 def predictions(outcome: Outcome) -> dict[str, str]:
@@ -341,7 +331,7 @@ def mistakes(outcome: Outcome, most: int = 5) -> str:
     wrong = [
         (answer.probability, example, answer)
         for example, answer in zip(outcome.examples, outcome.decisions, strict=True)
-        if question_scores(example.answers, answer.text, version2)[1] == 0
+        if max(question_scores(example.answers, answer.text, version2)) == 0
     ]
     wrong.sort(key=lambda row: -row[0])
     lines = table(
@@ -362,6 +352,7 @@ TASK = Task(
     columns=("exact_match", "f1"),
     read=read_squad,
     texts=lambda examples: [*dict.fromkeys(e.context for e in examples), *(e.question for e in examples)],
+    group=lambda example: example.context,
     trainable=trainable,
     label_list=lambda examples: (),
     featurize=featurize,

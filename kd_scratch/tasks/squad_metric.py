@@ -71,7 +71,8 @@ def best_threshold(rows: Sequence[tuple[bool, float, str, float]]) -> tuple[floa
 
     rows: (has an answer, score of the best span, that span, probability of "no answer") of each question. Above the
     threshold the answer is none. As in the official script of version 2.0: from answering nothing at all, give the best
-    span to one question after another, the least probable "no answer" first.
+    span to one question after another, the least probable "no answer" first. (Equal probabilities are taken one at a
+    time, as there, so a best score that lies between them is out of any threshold's reach.)
     """
     total = best = sum(not row[0] for row in rows)
     threshold = 0.0
@@ -93,7 +94,9 @@ def squad_metrics(
     and the probability that there is none) the rules are version 2.0's, and the means over the questions with and
     without an answer stand beside, and the best that a threshold on that probability could reach.
     """
-    rows = official_scores(questions, predictions, best_spans is not None)
+    rows, spans = official_scores(questions, predictions, best_spans is not None), []
+    if best_spans is not None:
+        spans = official_scores(questions, {key: span for key, (span, _) in best_spans.items()}, True)
     metrics: dict = {"examples": len(rows)}
     for column, name in ((1, "exact_match"), (2, "f1")):
         values = np.array([row[column] for row in rows])
@@ -102,7 +105,6 @@ def squad_metrics(
             for has, which in ((True, "answerable"), (False, "unanswerable")):
                 part = [row[column] for row in rows if bool(questions[row[0]][1]) == has]
                 metrics[f"{which}_{name}"] = float(np.mean(part)) if part else None
-            spans = official_scores(questions, {key: span for key, (span, _) in best_spans.items()}, True)
             ranked = [(bool(questions[i][1]), scores[column - 1], *best_spans[questions[i][0]]) for i, *scores in spans]
             metrics[f"best_{name}"], metrics[f"best_{name}_threshold"] = best_threshold(ranked)
     by_length: dict[str, list] = {name: [] for name in LENGTHS.values()}

@@ -1,0 +1,43 @@
+"""The scores of all spans of a text, and the best of them."""
+
+import numpy as np
+
+
+def span_scores(logits: np.ndarray, longest: int) -> np.ndarray:
+    """The scores of all spans of at most `longest` pieces, in float64: S,2 -> S,L. Entry s,l is the span from s to s+l.
+
+    A span's score is its start logit + its end logit; −∞ for a span that reaches beyond the S pieces.
+    """
+    start, end = logits.astype(np.float64).T  # S each
+    ends = np.append(end, np.full(longest - 1, -np.inf))
+    return start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, longest)  # S,1 + S,L -> S,L
+
+
+def best_spans(scores: np.ndarray, most: int) -> list[tuple[int, int, float]]:
+    """(first piece, last piece, score) of the `most` best spans, best first; ties: the earlier, then the shorter.
+
+    scores: S,L as span_scores gives them. All are looked at, none are pruned.
+    """
+    flat = scores.ravel()
+    best = np.array([flat.argmax()])
+    if most > 1:
+        floor = np.partition(flat, -min(most, flat.size))[-min(most, flat.size)]
+        best = np.flatnonzero((flat >= floor) & np.isfinite(flat))
+        best = best[np.argsort(-flat[best], kind="stable")][:most]
+    starts, beyond = np.divmod(best, scores.shape[1])
+    return list(zip(starts.tolist(), (starts + beyond).tolist(), flat[best].tolist(), strict=True))
+
+
+def log_sum_exp(values: np.ndarray) -> float:
+    """log Σ exp, without overflow; −∞ for nothing."""
+    top = values.max(initial=-np.inf)
+    return float(top + np.log(np.exp(values - top).sum())) if np.isfinite(top) else -np.inf
+
+
+def merge(scores: np.ndarray, others: np.ndarray, first: int) -> np.ndarray:
+    """The scores S,L of one stretch of pieces and those of another that begins at piece `first` of it: the better of
+    both where a span is in both."""
+    merged = np.full((first + len(others), scores.shape[1]), -np.inf)
+    merged[: len(scores)] = scores
+    merged[first:] = np.maximum(merged[first:], others)
+    return merged
