@@ -9,6 +9,7 @@ import numpy as np
 
 from kd_scratch.batches import Features
 from kd_scratch.config import DataConfig
+from kd_scratch.console import table
 from kd_scratch.files import UserError
 from kd_scratch.tokenization import Tokenizer
 
@@ -54,6 +55,15 @@ class Outcome:
     def decisions(self) -> list:
         """The task's decision on each example, made once."""
         return self.task.decide(self)
+
+
+def surest_mistakes(wrong: list[tuple[float, str, str]], most: int) -> str:
+    """A table of the mistakes of which the model is surest: its probability, what it was, and a line below that."""
+    shown = sorted(wrong, key=lambda row: -row[0])[:most]
+    head, rule, *lines = table((f"surest mistakes, of {len(wrong):,}", "p"), [(what, p) for p, what, _ in shown]).split(
+        "\n"
+    )
+    return "\n".join([head, rule, *(f"{line}\n    {below}" for line, (_, _, below) in zip(lines, shown, strict=True))])
 
 
 def limited(examples: list, limit: str, flag: str = "--limit") -> list:

@@ -16,7 +16,7 @@ from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_json, read_text
-from kd_scratch.tasks.base import Outcome, Task
+from kd_scratch.tasks.base import Outcome, Task, surest_mistakes
 from kd_scratch.tokenization import Tokenizer
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
@@ -227,15 +227,13 @@ def details(metrics: dict) -> str:
 def mistakes(outcome: Outcome, most: int = 5) -> str:
     """The wrong answers of which the model is surest."""
     said = predictions(outcome)
-    wrong = [
-        e for e in outcome.examples if said[e.id]["label"] != e.label and (e.in_scope or e.label in outcome.labels)
-    ]
-    wrong.sort(key=lambda example: -said[example.id]["probability"])
-    rows = [(f"{e.id}  {e.label} -> {said[e.id]['label']}", said[e.id]["probability"]) for e in wrong[:most]]
-    lines = table((f"surest mistakes, of {len(wrong):,}", "p"), rows).split("\n")
-    for i, example in enumerate(wrong[:most]):  # each row is followed by its text
-        lines[2 + i] += "\n    " + shorten(example.text, 110)
-    return "\n".join(lines)
+    wrong = []
+    for example in outcome.examples:
+        label, probability = said[example.id]["label"], said[example.id]["probability"]
+        if label != example.label and (example.in_scope or example.label in outcome.labels):
+            what = f"{example.id}  {example.label} -> {label}"
+            wrong.append((probability, what, shorten(example.text, 110)))
+    return surest_mistakes(wrong, most)
 
 
 _AGNEWS = Task(

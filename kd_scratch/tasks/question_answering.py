@@ -20,7 +20,7 @@ from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_json
-from kd_scratch.tasks.base import Outcome, Task
+from kd_scratch.tasks.base import Outcome, Task, surest_mistakes
 from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
 from kd_scratch.tasks.squad_metric import question_scores, squad_metrics
 from kd_scratch.tokenization import Tokenizer
@@ -327,21 +327,13 @@ def details(metrics: dict) -> str:
 
 def mistakes(outcome: Outcome, most: int = 5) -> str:
     """The answers without a word in common with any gold answer of which the model is surest."""
-    version2 = is_version2(outcome.examples)
-    wrong = [
-        (answer.probability, example, answer)
-        for example, answer in zip(outcome.examples, outcome.decisions, strict=True)
-        if max(question_scores(example.answers, answer.text, version2)) == 0
-    ]
-    wrong.sort(key=lambda row: -row[0])
-    lines = table(
-        (f"surest mistakes, of {len(wrong):,}", "p"),
-        [(f"{example.id}  {shorten(example.question, 60)}", p) for p, example, _ in wrong[:most]],
-    ).split("\n")
-    for i, (_, example, answer) in enumerate(wrong[:most]):  # each row is followed by what was said and what is right
-        gold = example.answers[0] if example.answers else ""
-        lines[2 + i] += f"\n    said {shorten(answer.text, 44)!r}, gold {shorten(gold, 44)!r}"
-    return "\n".join(lines)
+    version2, wrong = is_version2(outcome.examples), []
+    for example, answer in zip(outcome.examples, outcome.decisions, strict=True):
+        if max(question_scores(example.answers, answer.text, version2)) == 0:
+            gold = example.answers[0] if example.answers else ""
+            below = f"said {shorten(answer.text, 44)!r}, gold {shorten(gold, 44)!r}"
+            wrong.append((answer.probability, f"{example.id}  {shorten(example.question, 60)}", below))
+    return surest_mistakes(wrong, most)
 
 
 TASK = Task(
