@@ -177,11 +177,12 @@ class RunConfig:
 
 
 #: Where a task differs from TrainConfig's defaults. AG News: the published settings that this project starts from.
-#: CLINC150: T = 2 is the published one; alpha is not tuned yet.
+#: CLINC150: T = 2 is the published one. Its alpha was the best on the validation split, of one seed each (MiniLM-L6 into
+#: its layers 0, 2, 4; 5 epochs, learning rate 2e-4): 0.25 94.67, 0.5 94.50, 0.9 94.17; without a teacher 94.40.
 TASK_DEFAULTS: dict[str, dict] = {
     "agnews": dict(learning_rate=2e-5, epochs=3, batch_size=32, warmup_steps=500, temperature=5.0, alpha=0.5),
     "clinc": dict(
-        learning_rate=5e-5, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.9, max_length=64
+        learning_rate=5e-5, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.25, max_length=64
     ),
     "csv": {},
     "squad": dict(learning_rate=3e-5, epochs=2, batch_size=12, max_length=384),
