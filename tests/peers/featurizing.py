@@ -11,7 +11,6 @@ in a process of its own, whose peak memory is told.
 import argparse
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -79,19 +78,24 @@ def generated(questions: int, path: Path) -> None:
     write_json(path, {"version": "1.1", "data": [{"title": "generated", "paragraphs": paragraphs}]})
 
 
+def peak_gigabytes() -> float:
+    """The most memory that this program has held so far (getrusage would tell the parent's, if that was more)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
+
+
 def measure(file: Path, model: Path) -> None:
     """Read and cut one file; print counts and this process's peak memory."""
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = peak_gigabytes()
     started = time.perf_counter()
     examples = read_squad(file, "", DATA)
     read = time.perf_counter() - started
     windows = featurize(examples, load_tokenizer(model), (), CONFIG.max_length, DATA)
     seconds = time.perf_counter() - started - read
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
         f"{len(examples):,} questions, {len(windows):,} windows, {len(windows.tokens):,} tokens: read in {read:.1f} s, "
         f"cut in {seconds:.1f} s ({len(examples) / seconds:,.0f} questions/s); "
-        f"peak memory {peak / 1e6:.2f} GB, of which {idle / 1e6:.2f} GB before reading"
+        f"peak memory {peak_gigabytes():.2f} GB, of which {idle:.2f} GB before reading"
     )
 
 
