@@ -195,6 +195,11 @@ def test_predict_prints_the_label_and_its_probability(runs, tmp_path, capsys):
         assert list(answer)[0] == best and f"{answer[best]:.4f}" in out
 
 
+def test_predict_refuses_text_that_is_not_utf_8(runs, capsys):
+    status, _, error = run(capsys, "predict", "--model", runs / "teacher", "--text", "goal", "match \udcff")
+    assert status == 2 and error.startswith("error: --text: 'match ") and "UTF-8" in error
+
+
 def test_an_interrupted_run_resumes_from_the_command_line(runs, tmp_path, capsys, monkeypatch):
     import kd_scratch.train
 
