@@ -196,9 +196,8 @@ def passage(rules: dict[str, list[str]], rng: Random) -> tuple[str, list[tuple[s
     for thing, kind in facts:
         statements, asked = ([choice.strip() for choice in choices.split(";")] for choices in FACTS[kind])
         sentence = expand({**rules, "x": [thing]}, rng.choice(statements), rng)
-        sentence = (
-            sentence[:1].upper() + sentence[1:] if sentence[0] != "[" else "[" + sentence[1].upper() + sentence[2:]
-        )
+        first = int(sentence[0] == "[")
+        sentence = sentence[:first] + sentence[first].upper() + sentence[first + 1 :]
         before, answer, after = re.split(r"[\[\]]", sentence)
         questions.append((rng.choice(asked).replace("{x}", thing), answer, len(text + before)))
         text += before + answer + after + ". "
@@ -237,11 +236,8 @@ def make_squad(folder: str | Path, rows: int = 3000, seed: int = 0) -> None:
         print(f"{folder / f'{split}.json'}: {what}")
 
 
-MAKERS = {
-    "agnews": make_agnews,
-    "clinc": make_clinc,
-    "squad": make_squad,
-}  # name on the command line -> (folder, rows, seed) -> files
+#: Name on the command line -> (folder, rows, seed) -> files.
+MAKERS = {"agnews": make_agnews, "clinc": make_clinc, "squad": make_squad}
 
 
 def main(arguments: list[str] | None = None) -> int:

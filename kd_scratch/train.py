@@ -299,8 +299,8 @@ def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, not
     cut = float((train_set.lengths >= config.max_length).mean())
     if cut > 0.01 and job.task.head == "sequence":  # the others read on in another window
         notes.append(f"{cut:.1%} of the training examples reach --max-length {config.max_length} and may be cut")
-    if job.task.head != "token" and (unlabelled := int((train_set.labels == IGNORE).any(-1).sum())):
-        notes.append(f"inputs that are not learned from: {unlabelled:,} (what they should give is not in them)")
+    if job.task.head == "span" and (lost := int((train_set.labels[:, 0] == IGNORE).sum())):
+        notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
     if 2 * config.warmup_steps > steps * config.epochs:
         notes.append(f"most of the {steps * config.epochs} steps are warm-up; consider fewer --warmup-steps")
     for note in notes:

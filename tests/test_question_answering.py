@@ -400,6 +400,13 @@ def test_probabilities_sum_to_1_over_several_windows_too(tokenizer):
     assert answers[0].probability == pytest.approx(1)
 
 
+def test_an_answer_length_beyond_the_context_costs_nothing(tokenizer):
+    examples = [Example("q", "fox", CONTEXT)]
+    windows = featurize(examples, tokenizer, (), 24, DATA)
+    logits = np.random.default_rng(0).normal(size=(len(windows.tokens), 2)).astype(np.float32)
+    assert candidates(examples, windows, logits, 10**12, 3) == candidates(examples, windows, logits, 24, 3)
+
+
 def test_scores_of_any_size_give_finite_probabilities(tokenizer):
     examples = [Example("q", "fox", CONTEXT)]
     windows = featurize(examples, tokenizer, (), 64, DATA)

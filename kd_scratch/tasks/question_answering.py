@@ -257,6 +257,7 @@ def candidates(
     only if no window has any.
     """
     results = []
+    longest = min(longest, int(windows.lengths.max(initial=1)))  # no span is longer than its window
     firsts = np.searchsorted(windows.example, np.arange(len(examples) + 1))  # example i has windows firsts[i]…
     for i, example in enumerate(examples):
         nothing, base = np.inf, windows.first_piece[firsts[i]]
