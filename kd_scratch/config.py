@@ -150,7 +150,11 @@ class DataConfig:
     text_column: str = setting("text", "csv: name of the column that holds the text")
     label_column: str = setting("label", "csv: name of the column that holds the label")
     overlap: int = setting(
-        128, "squad: word pieces that neighbouring windows share (the overlap, not the step), at most half of a window"
+        128,
+        "squad, conll: word pieces that neighbouring windows share (the overlap, not the step), at most half a window",
+    )
+    documents: bool = setting(
+        False, "conll: show each sentence among its neighbours, as windows over the whole document"
     )
     question_length: int = setting(64, "squad: a question is cut to this many word pieces")
     answer_length: int = setting(30, "squad: the longest answer, in word pieces")
@@ -187,6 +191,7 @@ TASK_DEFAULTS: dict[str, dict] = {
     ),
     "csv": {},
     "squad": dict(learning_rate=3e-5, epochs=2, batch_size=12, max_length=384),
+    "conll": {},
 }
 
 

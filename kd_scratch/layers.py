@@ -25,17 +25,21 @@ class InputEmbeddings(nn.Module):
     """Token ids to vectors, plus a vector for the segment a token belongs to (BERT: 0 question, 1 context).
 
     Example: vocab_size=30522, width=768: ids (2,16) -> (2,16,768).
-    token_types=0 leaves the segments out (DistilBERT).
+    token_types=0 leaves the segments out (DistilBERT). scale multiplies the token's vector: the original transformer's
+    sqrt(D) (Vaswani et al. 2017, section 3.4), without which fixed sinusoids drown it.
     """
 
-    def __init__(self, vocab_size: int, width: int, token_types: int = 0):
+    def __init__(self, vocab_size: int, width: int, token_types: int = 0, scale: float = 1.0):
         super().__init__()
+        self.scale = scale
         self.word = nn.Embedding(vocab_size, width)  # V,D
         self.token_type = nn.Embedding(token_types, width) if token_types else None
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """input_ids B,S (integers); token_type_ids B,S or None for all zero -> B,S,D"""
         x = self.word(input_ids)  # B,S -> B,S,D
+        if self.scale != 1:
+            x = x * self.scale
         if self.token_type is not None:
             # Row 0 broadcasts: cheaper than looking up the same row B·S times, and so is its gradient.
             x = x + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))

@@ -1,5 +1,6 @@
 """A whole model: embeddings, encoder, and one of three heads. BERT, DistilBERT and our own shapes are one class."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,7 +74,9 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.embeddings = InputEmbeddings(config.vocab_size, config.width, config.token_types)
+        # Fixed sinusoids have the size of 1; the tokens' vectors are scaled up to them, as in the original transformer.
+        scale = math.sqrt(config.width) if config.positions == "sinusoidal" else 1.0
+        self.embeddings = InputEmbeddings(config.vocab_size, config.width, config.token_types, scale)
         self.positions = PositionalEncoding(config.max_positions, config.width, config.positions)
         self.embedding_norm = LayerNormalization(config.width, config.norm_epsilon)
         self.encoder = Encoder(
@@ -91,7 +94,10 @@ class Model(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """BERT's initial weights: normal with deviation init_std for matrices and tables, zero biases, unit norms."""
+        """BERT's initial weights: normal with deviation init_std for matrices and tables, zero biases, unit norms.
+
+        Scaled token vectors start with deviation 1 / scale, so that they come out with 1.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.init_std)
@@ -99,6 +105,8 @@ class Model(nn.Module):
                 nn.init.zeros_(module.bias)
         if isinstance(self.positions.weight, nn.Parameter):
             nn.init.normal_(self.positions.weight, std=self.config.init_std)
+        else:
+            nn.init.normal_(self.embeddings.word.weight, std=1 / self.embeddings.scale)
 
     def forward(
         self,

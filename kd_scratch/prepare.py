@@ -51,15 +51,20 @@ def build_model(
     if arguments.model in SIZES:
         if arguments.init_layers:
             raise UserError("--init-layers picks layers of a model directory; --model is a size here")
+        if arguments.norm_first and SIZES[arguments.model].model_type != "kd_scratch":
+            raise UserError("--norm-first goes with the scratch sizes only; BERT and DistilBERT are post-norm")
         shape = replace(
             SIZES[arguments.model],
             head=task.head,
             labels=labels,
             vocab_size=tokenizer.vocab_size,
             pad_id=tokenizer.pad_id,
+            norm_first=arguments.norm_first,
         )
         model = Model(with_dropout(shape, config.dropout))
     else:
+        if arguments.norm_first:
+            raise UserError("--norm-first goes with a scratch size; the norms of a model directory stay where they are")
         model = load_model(arguments.model, task.head, labels, say, config.dropout)
         if arguments.init_layers:
             model = take_layers(model, arguments.init_layers)

@@ -40,6 +40,7 @@ class Tokenizer:
         if backend.model.unk_token not in vocab:
             raise UserError(f"{place}: its unknown token {backend.model.unk_token!r} is not in the vocabulary")
         self.pad_id: int = vocab["[PAD]"]
+        self.unknown_id: int = vocab[backend.model.unk_token]
 
     @property
     def vocab_size(self) -> int:

@@ -188,6 +188,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with a size and no tokenizer: learn this many word pieces from the training data (default 4000)",
     )
     parser.add_argument(
+        "--norm-first", action="store_true", help="with a scratch size: norm before each sublayer instead of after it"
+    )
+    parser.add_argument(
         "--cache",
         type=Path,
         metavar="DIR",

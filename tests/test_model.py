@@ -103,7 +103,7 @@ def test_logits_are_the_heads_formula_on_the_last_hidden_state(kind, head):
 def test_hidden_state_0_is_the_normalized_sum_of_word_segment_and_position(kind):
     model = make(kind, norm_epsilon=0.1)
     positions = sinusoidal_table(S, TINY.width) if kind == "kd_scratch" else model.positions.weight[:S]
-    x = model.embeddings.word.weight[IDS] + positions
+    x = model.embeddings.word.weight[IDS] * (TINY.width**0.5 if kind == "kd_scratch" else 1) + positions
     if kind == "bert":
         x = x + model.embeddings.token_type.weight[TYPES]
     x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 0.1).sqrt()
@@ -225,9 +225,11 @@ def test_initial_weights_are_normal_with_the_given_deviation_biases_zero_and_nor
         if parameter.dim() == 1:
             assert set(parameter.tolist()) == {float("norm" in name and name.endswith("weight"))}, name
             continue
-        standard_error = std / parameter.numel() ** 0.5
+        scaled = kind == "kd_scratch" and name == "embeddings.word.weight"
+        expected = 1 / 64**0.5 if scaled else std  # times sqrt(64) that is as large as the sinusoids
+        standard_error = expected / parameter.numel() ** 0.5
         assert abs(parameter.mean()) < 4 * standard_error, name
-        assert abs(parameter.std() - std) < 4 * standard_error / 2**0.5, name
+        assert abs(parameter.std() - expected) < 4 * standard_error / 2**0.5, name
 
 
 def test_the_default_deviation_is_berts():

@@ -57,6 +57,13 @@ class Outcome:
         return self.task.decide(self)
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """N,C -> N,C in float64"""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
 def surest_mistakes(wrong: list[tuple[float, str, str]], most: int) -> str:
     """A table of the mistakes of which the model is surest: its probability, what it was, and a line below that."""
     shown = sorted(wrong, key=lambda row: -row[0])[:most]

@@ -16,7 +16,7 @@ from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_json, read_text
-from kd_scratch.tasks.base import Outcome, Task, surest_mistakes
+from kd_scratch.tasks.base import Outcome, Task, log_softmax, surest_mistakes
 from kd_scratch.tokenization import Tokenizer
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
@@ -146,12 +146,6 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 # --- logits -> decisions and metrics ---
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """N,C -> N,C in float64"""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def decide(outcome: Outcome) -> list[str]:

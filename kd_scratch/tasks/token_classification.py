@@ -1,0 +1,287 @@
+"""Named entities, the whole way: CoNLL columns -> words and tags -> windows of word pieces -> one tag a word -> F1.
+
+Every word has exactly one tag, in the data and in what the model says. The first piece of a word carries its label, and
+nothing else has one. A sentence too long for one input is read through overlapping windows, and each of its words
+belongs to the window in which it stands farther from the cut (Tjong Kim Sang & De Meulder 2003 for data and score;
+Devlin et al. 2019, section 5.3, for the first piece):
+
+    [CLS]  ada   flew  to    tor   ##via  .     [SEP]
+    -100   B-PER O     O     B-LOC -100   O     -100
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from kd_scratch.batches import IGNORE, Features
+from kd_scratch.config import DataConfig
+from kd_scratch.console import shorten, table
+from kd_scratch.files import UserError, read_text
+from kd_scratch.tasks.base import Outcome, Task, log_softmax, surest_mistakes
+from kd_scratch.tasks.entities import TAG, entity_metrics, scheme, to_iob2
+from kd_scratch.tokenization import Tokenizer
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sentence: its words, and a tag in IOB2 for each. The id is its place, as in "train.txt:3" (the line)."""
+
+    id: str
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    document: str  # sentences of one document have the same
+    scheme: str = "IOB2"  # how the file writes its tags
+
+
+# --- file -> examples ---
+
+
+def read_conll(path: Path, split: str, data: DataConfig) -> list[Example]:
+    """One word a line, its columns apart by spaces or tabs: the word first, its tag last. A blank line ends a sentence.
+
+    -DOCSTART- lines begin a document; without any, each sentence is a document of its own. Tags may be IOB1, IOB2 or
+    IOBES. UserError names the odd line.
+    """
+    sentences, documents = [], []  # [[(line number, word, tag), …], …] and the document of each
+    document, columns, open_sentence = "", 0, False
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        line = line.rstrip("\r").strip(" ")
+        if not line.strip("\t"):
+            open_sentence = False
+            continue
+        cells = [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else re.split(" +", line)
+        if cells[0] == "-DOCSTART-":
+            document, open_sentence = f"{path.name}:{number}", False
+            continue
+        columns = columns or len(cells)
+        place = f"{path}: line {number}"
+        if len(cells) < 2:
+            raise UserError(f"{place}: has no tag; each line needs a word and, in its last column, a tag")
+        if len(cells) != columns:
+            raise UserError(f"{place}: has {len(cells)} columns, the lines before it {columns}")
+        if not cells[0]:
+            raise UserError(f"{place}: the word is empty")
+        if not TAG.fullmatch(cells[-1]):
+            raise UserError(f"{place}: tag {cells[-1][:40]!r} is not O, nor B-, I-, E- or S- with a type")
+        if not open_sentence:
+            sentences.append([])
+            documents.append(document or f"{path.name}:{number}")
+            open_sentence = True
+        sentences[-1].append((number, cells[0], cells[-1]))
+    style = scheme([tag for _, _, tag in sentence] for sentence in sentences)
+    return [
+        Example(
+            id=f"{path.name}:{sentence[0][0]}",
+            words=tuple(word for _, word, _ in sentence),
+            tags=to_iob2([tag for _, _, tag in sentence]),
+            document=document,
+            scheme=style,
+        )
+        for sentence, document in zip(sentences, documents, strict=True)
+    ]
+
+
+def trainable(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
+    """All examples, and in which scheme the file writes their tags."""
+    style = examples[0].scheme if examples else "IOB2"
+    reading = {
+        "IOB2": "",
+        "mixed": " (neither IOB1 nor IOB2: an I- after no entity of its type begins one); read as IOB2",
+    }
+    return list(examples), [f"tags are written in {style}{reading.get(style, '; read as IOB2')}"]
+
+
+def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
+    """O, then B- and I- of each type that occurs, sorted by type."""
+    types = sorted({tag[2:] for example in examples for tag in example.tags} - {""})
+    return ("O", *(f"{position}-{kind}" for kind in types for position in "BI"))
+
+
+# --- examples -> windows ---
+
+
+@dataclass
+class Words(Features):
+    """Features whose N inputs are windows. Word w of all examples together has its first piece at tokens[word_at[w]];
+    example i has words word_starts[i]…word_starts[i+1]."""
+
+    word_at: np.ndarray = field(kw_only=True)
+    word_starts: np.ndarray = field(kw_only=True)
+
+
+def featurize(
+    examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
+) -> Words:
+    """[CLS] pieces of some words [SEP] for each window. Tags that are not among `labels` get no label (IGNORE)."""
+    for label in labels:
+        if not TAG.fullmatch(label):
+            raise UserError(f"the model's label {label[:40]!r} is not O, nor B-, I-, E- or S- with a type")
+    cls, sep = tokenizer.encode([""])[0].ids
+    room = max_length - 2
+    if room < 1:
+        raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
+    pieces = word_pieces(examples, tokenizer, room)
+    index = {label: i for i, label in enumerate(labels)}
+    tokens, starts, ids, word_at, word_labels = [], [0], [], [], []
+    for passage in passages(examples, data.documents):
+        words = [
+            (example.id, word, tag)
+            for example in passage
+            for word, tag in zip(example.words, example.tags, strict=True)
+        ]
+        for start, end, first, last in window_bounds([len(pieces[word]) for _, word, _ in words], room, data.overlap):
+            tokens.append(cls)
+            for i, (_, word, tag) in enumerate(words[start:end], start):
+                if first <= i < last:  # this window is where the word belongs
+                    word_at.append(len(tokens))
+                    word_labels.append(index.get(tag, IGNORE))
+                tokens.extend(pieces[word])
+            tokens.append(sep)
+            starts.append(len(tokens))
+            ids.append(words[first][0] if first < last else passage[0].id)
+    token_labels = np.full(len(tokens), IGNORE, np.int64)
+    token_labels[word_at] = word_labels
+    return Words(
+        head="token",
+        ids=ids,
+        tokens=np.array(tokens, np.int32),
+        starts=np.array(starts, np.int64),
+        labels=token_labels,
+        word_at=np.array(word_at, np.int64),
+        word_starts=np.cumsum([0, *(len(example.words) for example in examples)]),
+    )
+
+
+def word_pieces(examples: Sequence[Example], tokenizer: Tokenizer, most: int) -> dict[str, list[int]]:
+    """The piece ids of each distinct word, at most so many: the same as if its sentence were tokenized word by word.
+
+    A word of which the tokenizer leaves nothing (a lone control character) becomes [UNK], so that it can have a tag.
+    """
+    words = list(dict.fromkeys(word for example in examples for word in example.words))
+    unknown = tokenizer.unknown_id
+    encodings = tokenizer.encode(words)
+    return {word: encoding.ids[1:-1][:most] or [unknown] for word, encoding in zip(words, encodings, strict=True)}
+
+
+def passages(examples: Sequence[Example], documents: bool) -> Iterator[list[Example]]:
+    """What is read in one go: each sentence, or with --documents all sentences of a document that follow each other."""
+    for _, group in groupby(examples, key=lambda example: example.document if documents else example.id):
+        yield list(group)
+
+
+def window_bounds(lengths: Sequence[int], room: int, overlap: int) -> list[tuple[int, int, int, int]]:
+    """(start, end, first, last) of the windows over a passage, whose words have so many pieces (each at most `room`).
+
+    A window shows words start…end, as many as fit, of which first…last belong to it: each word to exactly one window,
+    words that two windows share to the one in which they are farther from the cut. Neighbours share up to `overlap`
+    pieces, at most half the room.  window_bounds([1] * 10, 6, 2) == [(0, 6, 0, 5), (4, 10, 5, 10)]
+    """
+    ends = np.cumsum([0, *lengths])  # ends[w] pieces before word w
+    windows, start, first = [], 0, 0
+    while True:
+        end = int(np.searchsorted(ends, ends[start] + room, side="right")) - 1
+        if end == len(lengths):
+            return [*windows, (start, end, first, end)]
+        shared = min(overlap, room // 2, room - lengths[end])  # what may be seen again, the next word must still fit
+        again = int(np.searchsorted(ends, ends[end] - shared))
+        last = (again + end) // 2
+        windows.append((start, end, first, last))
+        start, first = again, last
+
+
+# --- logits -> tags and metrics ---
+
+
+def decide(outcome: Outcome) -> list[tuple[str, ...]]:
+    """The most probable tag of each word, for each example."""
+    best = outcome.logits[outcome.features.word_at].argmax(axis=1)
+    tags = [outcome.labels[i] for i in best]
+    bounds = outcome.features.word_starts
+    return [tuple(tags[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def score(outcome: Outcome) -> dict:
+    """Entity precision, recall and F1 by conlleval's rules; accuracy and mean cross-entropy over all words.
+
+    A tag that the model does not know can't be reached: its words count as wrong, its entities as missed, and only the
+    loss leaves it out. How many words have such a tag, and which tags these are, is told.
+    """
+    gold = [example.tags for example in outcome.examples]
+    words = [tag for tags in gold for tag in tags]
+    said = [tag for tags in outcome.decisions for tag in tags]
+    found = entity_metrics(gold, outcome.decisions)
+    labels = outcome.features.labels[outcome.features.word_at]
+    known = labels != IGNORE
+    log_p = log_softmax(outcome.logits[outcome.features.word_at][known])
+    unreachable = Counter(tag for tag, ok in zip(words, known, strict=True) if not ok)
+    return {
+        "examples": len(gold),
+        "words": len(words),
+        "tag_scheme": outcome.examples[0].scheme,
+        **{name: value for name, value in found.items() if name != "per_class"},
+        "accuracy": float(np.mean([a == b for a, b in zip(words, said, strict=True)])),
+        "loss": float(-log_p[np.arange(len(log_p)), labels[known]].mean()) if known.any() else None,
+        "unreachable_words": unreachable.total(),
+        "unreachable_tags": dict(sorted(unreachable.items())),
+        "per_class": found["per_class"],
+    }
+
+
+def predictions(outcome: Outcome) -> dict:
+    """Words, tags and gold tags of each sentence, by id."""
+    return {
+        example.id: {"words": example.words, "tags": tags, "gold": example.tags}
+        for example, tags in zip(outcome.examples, outcome.decisions, strict=True)
+    }
+
+
+# --- what a person sees ---
+
+
+def details(metrics: dict) -> str:
+    """A table of the entity types, and what no tag of the model can reach."""
+    rows = [(kind, *row.values()) for kind, row in metrics["per_class"].items()]
+    text = table(("per type", "precision", "recall", "F1", "gold", "predicted", "correct"), rows)
+    if metrics["unreachable_tags"]:
+        tags = ", ".join(f"{tag} ({count:,})" for tag, count in metrics["unreachable_tags"].items())
+        text += f"\ntags that the model does not know, so counted as wrong: {tags}"
+    return text
+
+
+def mistakes(outcome: Outcome, most: int = 5) -> str:
+    """The wrong tags of which the model is surest."""
+    log_p = log_softmax(outcome.logits[outcome.features.word_at]).max(axis=1)
+    wrong = []
+    starts = outcome.features.word_starts[:-1]
+    for example, tags, start in zip(outcome.examples, outcome.decisions, starts, strict=True):
+        for i, (word, gold, tag) in enumerate(zip(example.words, example.tags, tags, strict=True)):
+            if tag != gold:
+                what = f"{example.id}  {shorten(word, 30)}  {gold} -> {tag}"
+                around = " ".join(example.words[max(0, i - 8) : i + 9])
+                wrong.append((float(np.exp(log_p[start + i])), what, shorten(around, 110)))
+    return surest_mistakes(wrong, most)
+
+
+TASK = Task(
+    name="conll",
+    head="token",
+    splits=(),
+    score_name="f1",
+    columns=("precision", "recall", "f1", "accuracy", "loss"),
+    read=read_conll,
+    texts=lambda examples: [" ".join(example.words) for example in examples],
+    group=lambda example: example.document,
+    trainable=trainable,
+    label_list=label_list,
+    featurize=featurize,
+    decide=decide,
+    score=score,
+    predictions=predictions,
+    details=details,
+    mistakes=mistakes,
+)
