@@ -12,7 +12,10 @@ from kd_scratch.evaluate import Opened, open_model
 from kd_scratch.files import UserError, make_folder, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.runtime import start
-from kd_scratch.tasks.question_answering import Answer, Example, candidates, featurize
+from kd_scratch.tasks import Outcome, question_answering, token_classification
+from kd_scratch.tasks.base import log_softmax
+from kd_scratch.tasks.entities import entities
+from kd_scratch.tasks.question_answering import Answer
 
 ANSWERS = 5  # the best answers that are shown to each question
 
@@ -31,11 +34,42 @@ def find_answers(
     opened: Opened, questions: list[str], context: str, data: DataConfig, device: torch.device
 ) -> list[list[Answer]]:
     """The best answers to each question about a context, with "no answer" among them, the most probable first."""
-    examples = [Example(str(i), question, context) for i, question in enumerate(questions)]
-    windows = featurize(examples, opened.tokenizer, (), opened.max_length, data)
+    examples = [question_answering.Example(str(i), question, context) for i, question in enumerate(questions)]
+    windows = question_answering.featurize(examples, opened.tokenizer, (), opened.max_length, data)
     logits = compute_logits(opened.model.to(device), windows, device)
-    found = candidates(examples, windows, logits, data.answer_length, ANSWERS)
+    found = question_answering.candidates(examples, windows, logits, data.answer_length, ANSWERS)
     return [sorted([*answers, nothing], key=lambda answer: -answer.probability) for answers, nothing in found]
+
+
+def find_entities(opened: Opened, text: str, data: DataConfig, device: torch.device) -> list[dict]:
+    """The entities in a text, in order: their slice of it, start and end (code points), type, and probability, which is
+    that of the least certain of their tags."""
+    spans = token_classification.split_words(text)
+    words = tuple(text[start:end] for start, end in spans)
+    examples = [token_classification.Example("text", words, ("O",) * len(words), document="")]
+    labels = opened.model.config.labels
+    features = token_classification.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
+    logits = compute_logits(opened.model.to(device), features, device)
+    tags = Outcome(token_classification.TASK, examples, features, logits, labels, data).decisions[0]
+    probability = np.exp(log_softmax(logits[features.word_at]).max(axis=1, initial=-np.inf))  # of each word's tag
+    return [
+        {
+            "entity": text[spans[first][0] : spans[end - 1][1]],
+            "type": kind,
+            "start": spans[first][0],
+            "end": spans[end - 1][1],
+            "probability": float(probability[first:end].min()),
+        }
+        for kind, first, end in entities(tags)
+    ]
+
+
+def marked(text: str, found: list[dict]) -> str:
+    """The text with its entities in brackets.  [Ada Berg PER] flew to [Torvia LOC]."""
+    for entity in reversed(found):  # from the end, so that the places before it stay valid
+        start, end = entity["start"], entity["end"]
+        text = f"{text[:start]}[{text[start:end]} {entity['type']}]{text[end:]}"
+    return text
 
 
 def check_utf8(texts: str | list[str], flag: str) -> None:
@@ -50,7 +84,9 @@ def check_utf8(texts: str | list[str], flag: str) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `predict`."""
     parser.add_argument("--model", required=True, metavar="DIR")
-    parser.add_argument("--text", nargs="+", metavar="TEXT", help="a classifier: texts to label, each in quotes")
+    parser.add_argument(
+        "--text", nargs="+", metavar="TEXT", help="texts to label, or to find entities in, each in quotes"
+    )
     parser.add_argument("--question", nargs="+", metavar="TEXT", help="question answering: questions about --context")
     parser.add_argument("--context", metavar="TEXT", help="question answering: the text that holds the answers")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all of it there")
@@ -58,17 +94,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, RunConfig)
 
 
+def show_labels(opened: Opened, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
+    """Print the three best labels of each text; returns all of them, by text."""
+    result = {text: classify(opened, text, device) for text in arguments.text}
+    for text, answer in result.items():
+        print(table((shorten(text, 70), "probability"), list(answer.items())[:3]))
+    return result
+
+
+def show_entities(opened: Opened, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
+    """Print each text with its entities marked, and a table of them; returns them by text."""
+    result = {text: find_entities(opened, text, data, device) for text in arguments.text}
+    for text, found in result.items():
+        print(marked(text, found))
+        if found:
+            rows = [(shorten(entity["entity"], 60), entity["type"], entity["probability"]) for entity in found]
+            print(table(("entity", "type", "probability"), rows))
+    return result
+
+
+def show_answers(opened: Opened, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
+    """Print the best answers to each question; returns them by question."""
+    result = {}
+    found = find_answers(opened, arguments.question, arguments.context, data, device)
+    for question, best in zip(arguments.question, found, strict=True):
+        names = ("start", "end", "probability", "no_answer")
+        result[question] = [{"answer": a.text} | {name: getattr(a, name) for name in names} for a in best]
+        rows = [(shorten(a.text, 70) or "(no answer)", a.probability) for a in best]
+        print(table((shorten(question, 70), "probability"), rows))
+    return result
+
+
+#: Head -> the flags that it needs, and what prints its answer.
+USES = {
+    "sequence": (("text",), show_labels),
+    "token": (("text",), show_entities),
+    "span": (("question", "context"), show_answers),
+}
+
+
 def command(arguments: argparse.Namespace) -> None:
-    """`predict`: the label of each text, or the answer to each question, with its probability and the runners-up."""
+    """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
     device = start(RunConfig(**given(arguments, RunConfig)))
     data = DataConfig(**given(arguments, DataConfig))
     opened = open_model(arguments.model)
     head = opened.model.config.head
-    wanted = {"sequence": ("text",), "span": ("question", "context")}.get(head)
-    if wanted is None:
-        raise UserError(
-            f"{arguments.model}: has a {head or 'pre-training'} head; predict needs a classifier or a span head"
-        )
+    if head is None:
+        raise UserError(f"{arguments.model}: has a pre-training head; predict needs a model trained for a task")
+    wanted, show = USES[head]
     for name in ("text", "question", "context"):
         if (getattr(arguments, name) is not None) != (name in wanted):
             flags = " and ".join(f"--{name}" for name in wanted)
@@ -77,29 +150,6 @@ def command(arguments: argparse.Namespace) -> None:
         check_utf8(getattr(arguments, name), f"--{name}")
     if arguments.output:
         make_folder(arguments.output.parent)
-    if head == "sequence":
-        result = {text: classify(opened, text, device) for text in arguments.text}
-        rows = {text: list(answer.items())[:3] for text, answer in result.items()}
-    else:
-        answers = find_answers(opened, arguments.question, arguments.context, data, device)
-        result = {
-            question: [
-                {
-                    "answer": a.text,
-                    "start": a.start,
-                    "end": a.end,
-                    "probability": a.probability,
-                    "no_answer": a.no_answer,
-                }
-                for a in best
-            ]
-            for question, best in zip(arguments.question, answers, strict=True)
-        }
-        rows = {
-            question: [(shorten(a["answer"], 70) or "(no answer)", a["probability"]) for a in best]
-            for question, best in result.items()
-        }
-    for text, lines in rows.items():
-        print(table((shorten(text, 70), "probability"), lines))
+    result = show(opened, arguments, data, device)
     if arguments.output:
         write_json(arguments.output, result)

@@ -10,6 +10,7 @@ Devlin et al. 2019, section 5.3, for the first piece):
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -192,6 +193,26 @@ def window_bounds(lengths: Sequence[int], room: int, overlap: int) -> list[tuple
         last = (again + end) // 2
         windows.append((start, end, first, last))
         start, first = again, last
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Where the words of a plain text stand, as CoNLL's files part them: at spaces, punctuation at their ends is apart.
+
+    "Ada (34) left the U.S." -> Ada ( 34 ) left the U.S .
+    """
+    spans = []
+    for found in re.finditer(r"\S+", text):
+        start, end = found.span()
+        while start < end and unicodedata.category(text[start])[0] in "PS":
+            spans.append((start, start + 1))
+            start += 1
+        tail = end
+        while start < tail and unicodedata.category(text[tail - 1])[0] in "PS":
+            tail -= 1
+        if start < tail:
+            spans.append((start, tail))
+        spans.extend((i, i + 1) for i in range(tail, end))
+    return spans
 
 
 # --- logits -> tags and metrics ---
