@@ -23,6 +23,9 @@ test_clinc   := $(train_clinc)
 train_squad  := $(KD_DATA)/squad/train-v1.1.json
 dev_squad    := 10%
 test_squad   := $(KD_DATA)/squad/dev-v1.1.json
+train_conll  := $(KD_DATA)/conll2003/train.txt
+dev_conll    := $(KD_DATA)/conll2003/valid.txt
+test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test parity lint mutants bench-peers bench-features teacher baseline distill evaluate compare \
@@ -30,7 +33,7 @@ test_squad   := $(KD_DATA)/squad/dev-v1.1.json
 
 help: ## list the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
-	@echo "  variables: TASK=agnews|clinc|squad  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  KD_DATA=data  RUNS=runs  ARGS='more flags'"
+	@echo "  variables: TASK=agnews|clinc|squad|conll  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  KD_DATA=data  RUNS=runs  ARGS='more flags'"
 
 # --- set-up ------------------------------------------------------------------
 
@@ -69,6 +72,8 @@ quick_train_clinc  := --train $(QUICK_DATA)/clinc150/data_full.json --dev $(QUIC
 quick_test_clinc   := --data $(QUICK_DATA)/clinc150/data_full.json
 quick_train_squad  := --train $(QUICK_DATA)/squad/train.json --dev $(QUICK_DATA)/squad/dev.json --max-length 128
 quick_test_squad   := --data $(QUICK_DATA)/squad/test.json
+quick_train_conll  := --train $(QUICK_DATA)/conll2003/train.txt --dev $(QUICK_DATA)/conll2003/valid.txt
+quick_test_conll   := --data $(QUICK_DATA)/conll2003/test.txt
 QUICK_TRAIN = $(KD) train --task $(QUICK_TASK) $(quick_train_$(QUICK_TASK)) --batch-size 32 --learning-rate 5e-4 \
     --epochs $(QUICK_EPOCHS) --warmup-steps 100 --seed $(SEED)
 

@@ -191,6 +191,43 @@ filler: Nobody has counted the visitors | The winters are long there | {town} is
     | Some prefer {x} | It rained for {n} days in {year}
 """
 
+# Sentences with their entities in brackets. A story has two people, p1 and p2, and two towns, t1 and t2. A club is
+# called by its town alone, and people by names that could be towns: only the context tells them apart.
+STORY = """
+dateline: [LOC {t1}] 19{digit}{digit}-0{digit_not_0}-{digit}{digit} | [LOC {t1}] , {weekday} | {caps}
+caps: [MISC {adjective}] results of {weekday} | [MISC {cup}] draw | [ORG {group}] figures
+first: {p1} of [ORG {t2}] said on {weekday} that {claim} . | {p1} {beat} {p2} {n} - {n} in the [MISC {cup}] .
+    | {p1} , born in [LOC {t1}] , will leave [ORG {t1}] for [ORG {t2}] . | {p1} met {p2} in [LOC {t2}] on {weekday} .
+    | [ORG {group}] of [LOC {t1}] named {p1} as its new head on {weekday} . | Police in [LOC {t2}] arrested {p1} , {n} .
+    | The [MISC {adjective}] minister {p1} flew to [LOC {t2}] . | [ORG {group}] sued {p1} in a court in [LOC {t1}] .
+next: [ORG {t1}] {beat} [ORG {t2}] {n} - {n} . | [ORG {t1}] {n} [ORG {t2}] {n} | {p1} {beat} {p2} .
+    | {p2} had no comment . | " {claim} , " said {p2} , who lives in [LOC {t2}] . | The road from [LOC {t1}] is closed .
+    | {p1} scored after {n} minutes for [ORG {t1}] . | {p1} left for [LOC {t1}] on {weekday} . | {p2} left {p1} behind .
+    | [ORG {group}] lost {n} million in [LOC {t2}] . | [ORG {group}] and [ORG {group}] signed a deal with [LOC {t1}] .
+    | [ORG {t2}] signed {p2} for {n} million . | The [MISC {cup}] will be held in [LOC {t1}] . | [LOC {t2}] is near .
+    | Nobody was hurt . | The [MISC {adjective}] team trains near [LOC {t2}] . | {p1} joins {p2} at [ORG {t2}] .
+    | [MISC {adjective}] and [MISC {adjective}] voters {beat} {p1} . | {n} [MISC {adjective}] shares rose .
+claim: talks with [LOC {t1}] would go on | [ORG {t1}] could win the [MISC {cup}] | [ORG {group}] would cut {n} jobs
+    | {p1} was not to blame | prices in [LOC {t1}] had risen by {n} percent | the [MISC {adjective}] plan had failed
+beat: beat | lost to | drew with | followed
+name: {head}{tail}
+family: {head}{last} | {head}{last} | {head}{tail}
+group: {name} {firm} | {firm} of {name} | {letter}{letter}{letter}
+firm: Bank | Motors | Press | Union | Council | Airlines
+cup: {name} Cup | {name} Open | {adjective} Cup
+adjective: {head}{ish}
+ish: ian | ish | ese | i
+letter: A | B | C | D | K | L | M | N | R | S | T | V
+weekday: Monday | Tuesday | Wednesday | Thursday | Friday | Saturday | Sunday
+head: Tor | Bel | Kas | Mor | Ven | Dal | Lun | Sor | Pel | Arn | Nim | Gal | Hos | Rik | Tam | Ult | Vosk | Zer | Quin
+tail: via | mora | dorf | enia | quay | haven | wick | gate | burg | una | stad | ford
+first_name: Ada | Bruno | Clara | Emil | Greta | Hugo | Ida | Karl | Lena | Oskar | Tilda | Viktor
+last: son | mann | berg | etti | ov | is | ski | sen
+digit: 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9
+n: {digit_not_0}{digit} | {digit_not_0} | {digit}
+digit_not_0: 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9
+"""
+
 
 def parse(grammar: str) -> dict[str, list[str]]:
     """Symbol -> its alternatives. A line that starts with a space goes on where the line before stopped."""

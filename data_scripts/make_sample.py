@@ -3,9 +3,10 @@
     python data_scripts/make_sample.py agnews --output data     # data/ag_news_csv/{train,dev,test}.csv, classes.txt
     python data_scripts/make_sample.py clinc --output data      # data/clinc150/data_full.json
     python data_scripts/make_sample.py squad --output data      # data/squad/{train,dev,test}.json
+    python data_scripts/make_sample.py conll --output data      # data/conll2003/{train,valid,test}.txt
 
 Every sentence comes from the small grammars in grammars.py; all names are put together from syllables. The same seed
-gives the same bytes. No text, or passage, occurs twice, in one split or across splits.
+gives the same bytes. No text, passage or document occurs twice, in one split or across splits.
 
 agnews: news items of 23 words on average, four equally frequent topics. What makes them hard, as real news is hard:
   - verbs are shared between topics, their objects decide ("wins the race for president / to buy / for the cup");
@@ -24,6 +25,11 @@ squad: passages about one or two buildings, with questions whose answers are spa
   is meant. The same question may be asked about other passages. 3% of the training questions point at the answer
   to another one.
   Expected counts with --rows 3000: train 3,000 questions, dev 300, test 1,000; 4 to a passage.
+
+conll: documents of 3 to 8 sentences with persons, places, organisations and others (PER, LOC, ORG, MISC) in IOB2. A
+  town is a place or its club, a family may be called like a town, and after the first sentence people go by the family
+  name alone. 3% of the entities in train.txt have another type.
+  Expected counts with --rows 4000: train 4,000 sentences, valid 400, test 1,333.
 """
 
 import argparse
@@ -31,12 +37,22 @@ import csv
 import io
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout that is not installed
 
-from data_scripts.grammars import FACTS, INTENTS, NEWS, PASSAGE_WORDS, REQUEST_WORDS, expand, parse  # noqa: E402
+from data_scripts.grammars import (  # noqa: E402
+    FACTS,
+    INTENTS,
+    NEWS,
+    PASSAGE_WORDS,
+    REQUEST_WORDS,
+    STORY,
+    expand,
+    parse,
+)
 from kd_scratch.files import UserError, make_folder, write_json, write_text  # noqa: E402
 
 TOPICS = ("World", "Sports", "Business", "Sci/Tech")
@@ -45,7 +61,8 @@ LEAN = 0.65  # how often such a story carries the likelier of its two labels
 SIDE_STORY = 0.4  # share of rows with a clause from another topic
 SHUFFLED = 0.05  # share of the training rows whose labels are shuffled among themselves
 TYPO, NEWLINE, MARKUP, NO_TITLE = 0.01, 0.08, 0.06, 0.02  # a word; a row; a row; a row
-MISLABELLED = 0.03  # share of the training questions whose answer is another one of the passage
+MISLABELLED = 0.03  # share of the training questions whose answer is another one's, of the entities with a wrong type
+ENTITY_TYPES = ("LOC", "MISC", "ORG", "PER")
 
 # Which story is the main one: told by the conjunction, by the order of the clauses alone, or by a remark at the end.
 FRAMES = (
@@ -236,8 +253,59 @@ def make_squad(folder: str | Path, rows: int = 3000, seed: int = 0) -> None:
         print(f"{folder / f'{split}.json'}: {what}")
 
 
+def story(rules: dict[str, list[str]], rng: Random) -> list[str]:
+    """The sentences of one document, with entities in brackets, as in "[PER Ada Berg] flew to [LOC Torvia] ."."""
+    people = [(expand(rules, "{first_name}", rng), expand(rules, "{family}", rng)) for _ in range(2)]
+    cast = {f"t{i}": [expand(rules, "{name}", rng)] for i in (1, 2)}
+    sentences = [expand(rules | cast, "{dateline}", rng)]
+    for symbol in ["first"] + ["next"] * rng.randrange(1, 7):
+        for i, (first, family) in enumerate(people, 1):
+            cast[f"p{i}"] = [f"[PER {first} {family}]" if symbol == "first" else f"[PER {family}]"]
+        sentences.append(expand(rules | cast, f"{{{symbol}}}", rng))
+    return sentences
+
+
+def tagged(sentence: str, rng: Random, wrong: float) -> list[tuple[str, str]]:
+    """(word, tag in IOB2) of a sentence with brackets; a share of the entities gets a wrong type."""
+    words = []
+    for found in re.finditer(r"\[(\w+) ([^\]]+)\]|(\S+)", sentence):
+        kind, inside, outside = found.groups()
+        if outside:
+            words.append((outside, "O"))
+            continue
+        if rng.random() < wrong:
+            kind = rng.choice([other for other in ENTITY_TYPES if other != kind])
+        first, *others = inside.split(" ")
+        words += [(first, f"B-{kind}"), *((word, f"I-{kind}") for word in others)]
+    return words
+
+
+def make_conll(folder: str | Path, rows: int = 4000, seed: int = 0) -> None:
+    """Write folder/conll2003/{train,valid,test}.txt, in CoNLL-2003's four columns; the middle two hold nothing.
+
+    rows: sentences of train.txt; valid.txt gets a tenth of that, test.txt a third. UserError for rows < 40.
+    """
+    if rows < 40:
+        raise UserError(f"--rows {rows}: too few; give at least 40")
+    folder, rng, rules = make_folder(Path(folder) / "conll2003"), Random(f"conll {seed}"), parse(STORY)
+    seen: set[str] = set()
+    for split, count in (("train", rows), ("valid", rows // 10), ("test", rows // 3)):
+        lines, lengths, entities = [], [], Counter()
+        while len(lengths) < count:
+            lines += ["-DOCSTART- _ _ O", ""]
+            for sentence in fresh(lambda: story(rules, rng), seen, text=" ".join)[: count - len(lengths)]:
+                words = tagged(sentence, rng, MISLABELLED if split == "train" else 0)
+                lengths.append(len(words))
+                entities.update(tag[2:] for _, tag in words if tag[0] == "B")
+                lines += [*(f"{word} _ _ {tag}" for word, tag in words), ""]
+        path = folder / f"{split}.txt"
+        write_text(path, "\n".join(lines) + "\n")
+        per_type = ", ".join(f"{kind} {entities[kind]:,}" for kind in ENTITY_TYPES)
+        print(f"{path}: {count:,} sentences, {min(lengths)}-{max(lengths)} words; entities: {per_type}")
+
+
 #: Name on the command line -> (folder, rows, seed) -> files.
-MAKERS = {"agnews": make_agnews, "clinc": make_clinc, "squad": make_squad}
+MAKERS = {"agnews": make_agnews, "clinc": make_clinc, "squad": make_squad, "conll": make_conll}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -245,7 +313,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=MAKERS, help="whose format to write")
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write into; made where missing")
-    parser.add_argument("--rows", type=int, metavar="N", help="training rows (agnews: 6000, clinc: 1500, squad: 3000)")
+    parser.add_argument(
+        "--rows", type=int, metavar="N", help="training rows (agnews: 6000, clinc: 1500, squad: 3000, conll: 4000)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     given = parser.parse_args(arguments)
     sizes = {} if given.rows is None else {"rows": given.rows}

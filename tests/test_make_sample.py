@@ -14,7 +14,9 @@ import pytest
 
 from kd_scratch.config import DataConfig
 from kd_scratch.files import UserError
+from kd_scratch.tasks.entities import entities
 from kd_scratch.tasks.question_answering import read_squad
+from kd_scratch.tasks.token_classification import read_conll
 
 SCRIPT = Path(__file__).parents[1] / "data_scripts" / "make_sample.py"
 SPLITS = ("train", "dev", "test")
@@ -182,6 +184,46 @@ def test_squad_answers_stand_in_a_sentence_about_the_thing_asked_for_but_for_noi
     assert 0.95 < sum(right["train"]) / len(right["train"]) < 1
 
 
+@pytest.fixture(scope="module")
+def conll(tmp_path_factory):
+    """Split -> sentences of a sample with 800 for training."""
+    folder = tmp_path_factory.mktemp("conll")
+    make_sample.make_conll(folder, rows=800, seed=3)
+    splits = ("train", "valid", "test")
+    return {split: read_conll(folder / "conll2003" / f"{split}.txt", "", DataConfig()) for split in splits}
+
+
+def test_conll_has_the_promised_sentences_in_documents_and_no_document_occurs_twice(conll):
+    assert {split: len(examples) for split, examples in conll.items()} == {"train": 800, "valid": 80, "test": 266}
+    documents = [
+        " ".join(word for example in group for word in example.words)
+        for examples in conll.values()
+        for _, group in groupby(examples, key=lambda example: example.document)
+    ]
+    assert len(set(documents)) == len(documents) and 150 < len(documents) < 300
+    everything = [example for examples in conll.values() for example in examples]
+    assert {example.scheme for example in everything} == {"IOB2"}
+    assert {tag[2:] for example in everything for tag in example.tags} == {"", *make_sample.ENTITY_TYPES}
+    assert not any(mark in word for example in everything for word in example.words for mark in "{}[]|_")
+
+
+def test_conll_names_are_told_apart_by_context_only(conll):
+    types = {}
+    for example in conll["test"]:  # which has no wrong types
+        for kind, start, end in entities(example.tags):
+            types.setdefault(example.words[start:end], set()).add(kind)
+    assert sum({"LOC", "ORG"} <= kinds for kinds in types.values()) > 20
+    assert any("PER" in kinds for name, kinds in types.items() if name[-1].endswith(("via", "gate", "burg", "wick")))
+
+
+def test_conll_types_are_wrong_in_train_only():
+    rng = Random(0)
+    words = make_sample.tagged("[PER Ada Berg] flew to [LOC Torvia] .", rng, wrong=0)
+    assert words == [("Ada", "B-PER"), ("Berg", "I-PER"), ("flew", "O"), ("to", "O"), ("Torvia", "B-LOC"), (".", "O")]
+    wrong = dict(make_sample.tagged("[PER Ada Berg] flew to [LOC Torvia] .", rng, wrong=1))
+    assert wrong["Ada"] != "B-PER" and wrong["Ada"][2:] == wrong["Berg"][2:] and wrong["Torvia"] != "B-LOC"
+
+
 @pytest.mark.parametrize("name", make_sample.MAKERS)
 @pytest.mark.parametrize("rows", [-1, 0, 39])
 def test_too_few_rows_are_a_users_error_and_leave_nothing_behind(name, rows, tmp_path, capsys):
@@ -209,8 +251,8 @@ def test_arguments_it_does_not_know_exit_with_2(arguments):
 
 @pytest.mark.parametrize(
     "text",
-    [make_sample.NEWS, make_sample.INTENTS + make_sample.REQUEST_WORDS, make_sample.PASSAGE_WORDS],
-    ids=["news", "requests", "passages"],
+    [make_sample.NEWS, make_sample.INTENTS + make_sample.REQUEST_WORDS, make_sample.PASSAGE_WORDS, make_sample.STORY],
+    ids=["news", "requests", "passages", "stories"],
 )
 def test_every_slot_of_a_grammar_has_a_rule_of_its_own(text):
     rules = make_sample.parse(text)
@@ -218,4 +260,5 @@ def test_every_slot_of_a_grammar_has_a_rule_of_its_own(text):
     used = [choice for choices in rules.values() for choice in choices]
     if text == make_sample.PASSAGE_WORDS:
         used += [choices for fact in make_sample.FACTS.values() for choices in fact]
-    assert {slot for choice in used for slot in re.findall(r"\{(.+?)\}", choice)} <= set(rules)
+    given = {"p1", "p2", "t1", "t2"} if text == make_sample.STORY else set()  # a story's cast
+    assert {slot for choice in used for slot in re.findall(r"\{(.+?)\}", choice)} <= set(rules) | given
