@@ -31,24 +31,15 @@ ODD = [
 ]  # fmt: skip
 
 
-def words_of_sentences(path):
-    """The sentences of a CoNLL file, words joined by spaces."""
-    blocks = [block.split("\n") for block in path.read_text().split("\n\n")]
-    sentences = [" ".join(line.split(" ")[0] for line in lines if line) for lines in blocks]
-    return [sentence for sentence in sentences if sentence and not sentence.startswith("-DOCSTART-")]
-
-
 def read(task, path, split):
     """All texts of a file, out-of-scope ones too."""
-    if task == "conll":
-        return words_of_sentences(path)
     return TASKS[task].texts(TASKS[task].read(path, split, DataConfig(oos=True)))
 
 
 @functools.cache
 def cased_tokenizer(path):
     """A vocabulary with capitals, learned from a CoNLL file."""
-    return train_tokenizer(words_of_sentences(path), 4000, lowercase=False)
+    return train_tokenizer(read("conll", path, ""), 4000, lowercase=False)
 
 
 @pytest.fixture(params=["tokenizer.json", "uncased vocab.txt", "cased vocab.txt"])
@@ -119,5 +110,24 @@ def test_texts_are_mostly_known_to_the_cased_vocabulary(real_data):
     """Otherwise equal ids would say little: everything could be [UNK]."""
     path = real_data("conll2003/train.txt")
     ours = cased_tokenizer(path)
-    ids = [i for encoding in ours.encode(words_of_sentences(path)[:1000]) for i in encoding.ids]
+    ids = [i for encoding in ours.encode(read("conll", path, "")[:1000]) for i in encoding.ids]
     assert ids.count(ours.backend.token_to_id("[UNK]")) < len(ids) / 100
+
+
+@pytest.mark.parametrize("name", ["train", "valid", "test"])
+def test_words_are_cut_and_labelled_as_transformers_does_when_told_the_words(tokenizers, real_data, name):
+    ours, theirs = tokenizers
+    examples = TASKS["conll"].read(real_data(f"conll2003/{name}.txt"), "", DataConfig())
+    labels = TASKS["conll"].label_list(examples)
+    features = TASKS["conll"].featurize(examples, ours, labels, 512, DataConfig())
+    encoded = theirs([list(example.words) for example in examples], is_split_into_words=True)
+    assert len(features) == len(examples)
+    assert features.tokens.tolist() == [token for ids in encoded["input_ids"] for token in ids]
+    expected = []
+    for i, example in enumerate(examples):
+        words = encoded.word_ids(i)
+        first = [word is not None and word != before for before, word in zip([None, *words], words, strict=False)]
+        expected += [
+            labels.index(example.tags[w]) if is_first else -100 for w, is_first in zip(words, first, strict=True)
+        ]
+    assert features.labels.tolist() == expected
