@@ -7,11 +7,14 @@ from tqdm import tqdm
 
 
 def progress(iterable: Iterable | None = None, **options) -> tqdm:
-    """A progress bar on stderr; in a log file (no terminal) it reports every half minute instead of constantly."""
-    patient = {} if sys.stderr.isatty() else {"mininterval": 30, "ncols": 80}
-    return tqdm(
-        iterable, dynamic_ncols=sys.stderr.isatty(), **({"leave": False, "file": sys.stderr} | patient | options)
-    )
+    """A progress bar on stderr, for work of more than a second.
+
+    In a log file (no terminal) it reports every half minute instead of constantly.
+    """
+    terminal = sys.stderr.isatty()
+    usual = {"leave": False, "delay": 1, "file": sys.stderr, "dynamic_ncols": terminal}
+    patient = {} if terminal else {"mininterval": 30, "ncols": 80}
+    return tqdm(iterable, **(usual | patient | options))
 
 
 def shorten(text: str, length: int) -> str:

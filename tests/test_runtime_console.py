@@ -79,7 +79,12 @@ def test_a_table_is_aligned_and_says_what_is_missing():
     assert table(("model", "size"), rows[:0], markdown=True).split("\n") == ["| model | size |", "| ----- | ---: |"]
 
 
-def test_progress_bars_go_to_stderr_and_leave_stdout_alone(capsys):
+def test_short_work_shows_no_progress_bar(capsys):
     assert list(progress([1, 2, 3], desc="counting")) == [1, 2, 3]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_bars_go_to_stderr_and_leave_stdout_alone(capsys):
+    assert list(progress([1, 2, 3], desc="counting", delay=0)) == [1, 2, 3]
     out, err = capsys.readouterr()
     assert out == "" and "counting" in err
