@@ -118,7 +118,7 @@ weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=
 test: .venv/test ## unit tests: no network, no transformers, a few minutes
 	$(BIN)/python -m pytest --ignore tests/parity $(ARGS)
 
-parity: .venv/parity ## the same results as transformers, safetensors and scikit-learn
+parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/parity $(ARGS)
 
 lint: .venv/test ## ruff: faults and format

@@ -26,9 +26,9 @@ squad: passages about one or two buildings, with questions whose answers are spa
   to another one.
   Expected counts with --rows 3000: train 3,000 questions, dev 300, test 1,000; 4 to a passage.
 
-conll: documents of 3 to 8 sentences with persons, places, organisations and others (PER, LOC, ORG, MISC) in IOB2. A
-  town is a place or its club, a family may be called like a town, and after the first sentence people go by the family
-  name alone. 3% of the entities in train.txt have another type.
+conll: documents of up to 8 sentences with persons, places, organisations and others (PER, LOC, ORG, MISC) in IOB2. A
+  town is a place or its club, a family may be called like a town, and after the opening sentence people go by the
+  family name alone. 3% of the entities in train.txt have another type.
   Expected counts with --rows 4000: train 4,000 sentences, valid 400, test 1,333.
 """
 
@@ -61,7 +61,7 @@ LEAN = 0.65  # how often such a story carries the likelier of its two labels
 SIDE_STORY = 0.4  # share of rows with a clause from another topic
 SHUFFLED = 0.05  # share of the training rows whose labels are shuffled among themselves
 TYPO, NEWLINE, MARKUP, NO_TITLE = 0.01, 0.08, 0.06, 0.02  # a word; a row; a row; a row
-MISLABELLED = 0.03  # share of the training questions whose answer is another one's, of the entities with a wrong type
+MISLABELLED = 0.03  # share of wrong training labels: another question's answer, another entity's type
 ENTITY_TYPES = ("LOC", "MISC", "ORG", "PER")
 
 # Which story is the main one: told by the conjunction, by the order of the clauses alone, or by a remark at the end.

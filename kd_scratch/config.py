@@ -115,7 +115,8 @@ class TrainConfig:
     weight_decay: float = setting(0.01, "AdamW's weight decay; biases and norms are exempt")
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm; 0 leaves them alone")
     max_length: int = setting(
-        128, "longest input in word pieces; longer texts are cut, longer contexts read through several windows"
+        128,
+        "longest input in word pieces; longer texts are cut; contexts and tagged sentences are read through windows",
     )
     temperature: float = setting(2.0, "distillation: softens both distributions")
     alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")
@@ -154,7 +155,7 @@ class DataConfig:
         "squad, conll: word pieces that neighbouring windows share (the overlap, not the step), at most half a window",
     )
     documents: bool = setting(
-        False, "conll: show each sentence among its neighbours, as windows over the whole document"
+        False, "conll: show each sentence among its neighbours, as windows over whole documents (-DOCSTART- begins one)"
     )
     question_length: int = setting(64, "squad: a question is cut to this many word pieces")
     answer_length: int = setting(30, "squad: the longest answer, in word pieces")
@@ -167,6 +168,8 @@ class DataConfig:
             raise UserError(f"--oos-threshold must be at least 0 and below 1, not {self.oos_threshold}")
         if self.overlap < 0 or self.question_length < 1 or self.answer_length < 1:
             raise UserError("--overlap must be 0 or more, --question-length and --answer-length 1 or more")
+        if self.documents and self.limit:
+            raise UserError("--documents needs whole documents, --limit draws single sentences; leave one of them out")
         if not 0 <= self.null_threshold <= 1:
             raise UserError(f"--null-threshold must lie between 0 and 1, not {self.null_threshold}")
 

@@ -74,7 +74,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        # Fixed sinusoids have the size of 1; the tokens' vectors are scaled up to them, as in the original transformer.
+        # Fixed sinusoids are of size 1 or so; the tokens' vectors are scaled up to that, as in Vaswani et al. 2017.
         scale = math.sqrt(config.width) if config.positions == "sinusoidal" else 1.0
         self.embeddings = InputEmbeddings(config.vocab_size, config.width, config.token_types, scale)
         self.positions = PositionalEncoding(config.max_positions, config.width, config.positions)
@@ -105,7 +105,7 @@ class Model(nn.Module):
                 nn.init.zeros_(module.bias)
         if isinstance(self.positions.weight, nn.Parameter):
             nn.init.normal_(self.positions.weight, std=self.config.init_std)
-        else:
+        if self.embeddings.scale != 1:
             nn.init.normal_(self.embeddings.word.weight, std=1 / self.embeddings.scale)
 
     def forward(

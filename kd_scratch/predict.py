@@ -51,7 +51,7 @@ def find_entities(opened: Opened, text: str, data: DataConfig, device: torch.dev
     features = token_classification.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
     logits = compute_logits(opened.model.to(device), features, device)
     tags = Outcome(token_classification.TASK, examples, features, logits, labels, data).decisions[0]
-    probability = np.exp(log_softmax(logits[features.word_at]).max(axis=1, initial=-np.inf))  # of each word's tag
+    probability = np.exp(log_softmax(logits[features.word_at]).max(axis=1))  # of each word's tag
     return [
         {
             "entity": text[spans[first][0] : spans[end - 1][1]],

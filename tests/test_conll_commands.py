@@ -1,14 +1,20 @@
 """Named entities through the command line: train, distil, evaluate, compare, predict, and bad input."""
 
 import json
+import math
 
+import numpy as np
 import pytest
+import torch
 
+import kd_scratch.predict
 from data_scripts import make_sample
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoint import load_model
-from kd_scratch.config import SIZES
-from kd_scratch.tasks.entities import entity_metrics
+from kd_scratch.config import SIZES, DataConfig
+from kd_scratch.evaluate import open_model
+from kd_scratch.predict import find_entities
+from kd_scratch.tasks.entities import entities, entity_metrics
 from tests.test_squad_commands import run
 
 FAST = ["--epochs", "2", "--batch-size", "16", "--learning-rate", "1e-3", "--device", "cpu", "--threads", "1"]
@@ -89,6 +95,49 @@ def test_predict_marks_the_entities_in_the_text_as_it_was(runs, tmp_path, capsys
         assert f"[{entity['entity']} {entity['type']}]" in shown
         shown = shown.replace(f"[{entity['entity']} {entity['type']}]", entity["entity"], 1)
     assert shown == text
+
+
+def test_predict_finds_what_evaluate_finds_in_long_texts_too(runs, tmp_path, capsys):
+    """The words of a whole document as one text: far more than the 24 pieces of the model's windows."""
+    words = "Torvia beat Belgate 3 - 1 . Tilda Kasmora joins Ada Berg at Union of Quinwick on Monday .".split() * 4
+    (tmp_path / "long.txt").write_text("".join(f"{word} O\n" for word in words))
+    flags = ["--model", runs / "scratch", "--overlap", 8]
+    run(
+        capsys,
+        "evaluate",
+        "--task",
+        "conll",
+        "--data",
+        tmp_path / "long.txt",
+        *flags,
+        "--predictions",
+        tmp_path / "e.json",
+    )
+    [tags] = [row["tags"] for row in json.loads((tmp_path / "e.json").read_text()).values()]
+    text = " ".join(words)
+    status, _, _ = run(capsys, "predict", *flags, "--text", text, "--output", tmp_path / "p.json")
+    said = json.loads((tmp_path / "p.json").read_text())[text]
+    expected = [(kind, " ".join(words[start:end])) for kind, start, end in entities(tags)]
+    assert status == 0 and len(expected) > 2 and [(e["type"], e["entity"]) for e in said] == expected
+    starts = [len(" ".join(words[:start])) + (start > 0) for _, start, _ in entities(tags)]
+    assert [e["start"] for e in said] == starts
+
+
+def test_the_probability_of_an_entity_is_that_of_its_least_certain_tag(runs, monkeypatch):
+    opened = open_model(runs / "teacher")
+    labels = opened.model.config.labels
+    wanted = {"B-PER": 3.0, "I-PER": 1.0, "O": 2.0}
+
+    def logits(model, features, device):
+        z = np.zeros((len(features.tokens), len(labels)), np.float32)
+        for at, tag in zip(features.word_at, ("B-PER", "I-PER", "O"), strict=True):
+            z[at, labels.index(tag)] = wanted[tag]
+        return z
+
+    monkeypatch.setattr(kd_scratch.predict, "compute_logits", logits)
+    [entity] = find_entities(opened, "Ada Berg flew", DataConfig(), torch.device("cpu"))
+    assert (entity["entity"], entity["type"], entity["start"], entity["end"]) == ("Ada Berg", "PER", 0, 8)
+    assert entity["probability"] == pytest.approx(math.e / (math.e + 8))
 
 
 def test_norm_first_goes_with_scratch_sizes_only(runs, tmp_path, capsys):

@@ -216,7 +216,19 @@ def test_conll_names_are_told_apart_by_context_only(conll):
     assert any("PER" in kinds for name, kinds in types.items() if name[-1].endswith(("via", "gate", "burg", "wick")))
 
 
-def test_conll_types_are_wrong_in_train_only():
+def test_conll_types_are_wrong_in_train_only(tmp_path, monkeypatch):
+    files = {}
+    for wrong in (0, 1):
+        monkeypatch.setattr(make_sample, "MISLABELLED", wrong)
+        monkeypatch.setattr(make_sample, "story", lambda rules, rng: [f"[PER Ada{rng.random()}] flew ."])
+        make_sample.make_conll(tmp_path / str(wrong), rows=60)
+        for split in ("train", "valid", "test"):
+            files[split, wrong] = (tmp_path / str(wrong) / "conll2003" / f"{split}.txt").read_text()
+    assert all("B-PER" in files[split, wrong] for split in ("valid", "test") for wrong in (0, 1))
+    assert "B-PER" in files["train", 0] and "B-PER" not in files["train", 1]
+
+
+def test_tagging_a_sentence_with_brackets():
     rng = Random(0)
     words = make_sample.tagged("[PER Ada Berg] flew to [LOC Torvia] .", rng, wrong=0)
     assert words == [("Ada", "B-PER"), ("Berg", "I-PER"), ("flew", "O"), ("to", "O"), ("Torvia", "B-LOC"), (".", "O")]

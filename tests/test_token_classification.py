@@ -116,8 +116,9 @@ def test_tags_of_every_scheme_are_read_as_iob2_and_that_is_said(tmp_path, tags, 
         ("A x PER\n", "line 1: tag 'PER' is not O, nor B-"),
         ("A B-\n", "line 1: tag 'B-'"),
         ("A U-PER\n", "line 1: tag 'U-PER'"),
-        ("\tO\n", "line 1: the word is empty"),
+        ("\tO\n", "line 1: has no word"),
         (b"caf\xe9 O\n", "UTF-8"),
+        ("A O\rB O\r\rC B-LOC\r", "line 1: holds a carriage return"),
         ("", "empty"),
     ],
 )
@@ -225,6 +226,10 @@ def test_windows_hold_as_many_words_as_fit_and_each_word_belongs_to_one():
             assert end == len(lengths) or sum(lengths[start : end + 1]) > room
         for (_, end, _, last), (again, _, first, _) in zip(windows, windows[1:], strict=False):
             assert sum(lengths[again:end]) <= min(overlap, room // 2) and last == first
+            for w in range(
+                again, end
+            ):  # shared words: so many words to the cut before the next window, or after this one
+                assert (w < last) == (end - w > w - again + 1) or end - w == w - again + 1
 
 
 def test_with_documents_a_window_shows_the_neighbouring_sentences(tokenizer):
@@ -246,9 +251,20 @@ def test_no_room_is_refused(tokenizer):
         featurize([sentence("fox")], tokenizer, LABELS, 2, PLAIN)
 
 
-def test_labels_that_are_no_tags_are_refused(tokenizer):
-    with pytest.raises(UserError, match="LABEL_0"):
-        featurize([sentence("fox")], tokenizer, ("LABEL_0", "LABEL_1"), 20, PLAIN)
+@pytest.mark.parametrize(
+    "labels", [("LABEL_0", "LABEL_1"), ("O", "S-PER", "B-PER", "E-PER"), ("O", "I-PER"), ("O", "B")]
+)
+def test_a_models_labels_that_are_not_iob2_are_refused(tokenizer, labels):
+    """Gold tags are IOB2: with others, a perfect model would get half its words wrong."""
+    with pytest.raises(UserError, match="not tags in IOB2.*(LABEL_0|S-PER|I-PER|'B')"):
+        featurize([sentence("fox")], tokenizer, labels, 20, PLAIN)
+
+
+def test_documents_are_held_out_whole_and_never_thinned_out():
+    a, b, c = sentence("a", document="x"), sentence("b", document="x"), sentence("c", document="y")
+    assert CONLL.group(a) == CONLL.group(b) != CONLL.group(c)
+    with pytest.raises(UserError, match="--documents needs whole documents"):
+        DataConfig(documents=True, limit="10")
 
 
 def test_every_word_of_the_real_files_has_one_tag(real_data, tokenizer):
@@ -391,10 +407,12 @@ def test_a_file_of_unknown_tags_alone_has_no_loss():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Ada (34) left the U.S. for Berlin, Germany.", "Ada ( 34 ) left the U.S . for Berlin , Germany ."),
+        ("Ada (34) left the U.S. for Berlin, Germany.", "Ada ( 34 ) left the U.S. for Berlin , Germany ."),
+        ("Ada's «Bergs’» at 's O'Neil’s. It", "Ada 's « Bergs ’ » at ' s O'Neil ’s . It"),
+        ("wait... -- (A.B.) x.y.", "wait ... -- ( A.B. ) x.y."),
         ("don't re-use 2-1", "don't re-use 2-1"),
         ("  two\n lines\t", "two lines"),
-        ("...", ". . ."),
+        ("...?!!", "... ? !!"),
         ("漢字 🙂!", "漢字 🙂 !"),
         ("Cafe\u0301 «x»", "Cafe\u0301 « x »"),
         (" \u00a0 ", ""),

@@ -83,6 +83,6 @@ def limited(examples: list, limit: str, flag: str = "--limit") -> list:
     except (ValueError, OverflowError):
         raise UserError(f"{flag} {limit}: must be a number of examples, or a percentage such as 10%") from None
     if count < 1:
-        raise UserError(f"{flag} {limit}: leaves none of {len(examples)} examples")
+        raise UserError(f"{flag} {limit}: leaves none of {len(examples)} examples (or of groups that stay together)")
     keep = np.random.default_rng(0).permutation(len(examples))[:count]
     return [examples[i] for i in np.sort(keep)]

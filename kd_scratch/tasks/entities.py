@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-TAG = re.compile(r"O|[BIES]-.+", re.DOTALL)
+TAG = re.compile(r"O|[BIES]-.+")
 
 
 def continues(previous: str, tag: str) -> bool:
@@ -32,7 +32,7 @@ def to_iob2(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 def scheme(sentences: Iterable[Sequence[str]]) -> str:
-    """Which way of writing entities these tags follow: IOB2, IOB1, IOBES, or "mixed" where they break all rules."""
+    """Which way of writing entities these tags follow: IOBES (it has E or S), IOB2, IOB1, or "mixed" (neither)."""
     stray = spare = 0  # I that begins an entity: not in IOB2; B that need not be one: not in IOB1
     for tags in sentences:
         for before, tag in pairwise(["O", *tags]):

@@ -1,9 +1,9 @@
 """Named entities, the whole way: CoNLL columns -> words and tags -> windows of word pieces -> one tag a word -> F1.
 
 Every word has exactly one tag, in the data and in what the model says. The first piece of a word carries its label, and
-nothing else has one. A sentence too long for one input is read through overlapping windows, and each of its words
-belongs to the window in which it stands farther from the cut (Tjong Kim Sang & De Meulder 2003 for data and score;
-Devlin et al. 2019, section 5.3, for the first piece):
+nothing else has one (Devlin et al. 2019, section 5.3). A sentence too long for one input is read through overlapping
+windows, and each of its words belongs to the window in which it stands more words away from the cut. Data and score are
+those of Tjong Kim Sang & De Meulder 2003.
 
     [CLS]  ada   flew  to    tor   ##via  .     [SEP]
     -100   B-PER O     O     B-LOC -100   O     -100
@@ -36,7 +36,7 @@ class Example:
     words: tuple[str, ...]
     tags: tuple[str, ...]
     document: str  # sentences of one document have the same
-    scheme: str = "IOB2"  # how the file writes its tags
+    scheme: str = "IOB2"  # how the file wrote its tags (a fact about the file, here for whoever tells it)
 
 
 # --- file -> examples ---
@@ -51,7 +51,7 @@ def read_conll(path: Path, split: str, data: DataConfig) -> list[Example]:
     sentences, documents = [], []  # [[(line number, word, tag), …], …] and the document of each
     document, columns, open_sentence = "", 0, False
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        line = line.rstrip("\r").strip(" ")
+        line = line.removesuffix("\r").strip(" ")
         if not line.strip("\t"):
             open_sentence = False
             continue
@@ -61,12 +61,14 @@ def read_conll(path: Path, split: str, data: DataConfig) -> list[Example]:
             continue
         columns = columns or len(cells)
         place = f"{path}: line {number}"
+        if "\r" in line:
+            raise UserError(f"{place}: holds a carriage return; lines must end with LF or CRLF")
         if len(cells) < 2:
             raise UserError(f"{place}: has no tag; each line needs a word and, in its last column, a tag")
         if len(cells) != columns:
-            raise UserError(f"{place}: has {len(cells)} columns, the lines before it {columns}")
+            raise UserError(f"{place}: has {len(cells)} columns, the lines before it {columns}; was it cut, or joined?")
         if not cells[0]:
-            raise UserError(f"{place}: the word is empty")
+            raise UserError(f"{place}: has no word in its first column; for an empty line leave out the tabs too")
         if not TAG.fullmatch(cells[-1]):
             raise UserError(f"{place}: tag {cells[-1][:40]!r} is not O, nor B-, I-, E- or S- with a type")
         if not open_sentence:
@@ -120,12 +122,13 @@ def featurize(
 ) -> Words:
     """[CLS] pieces of some words [SEP] for each window. Tags that are not among `labels` get no label (IGNORE)."""
     for label in labels:
-        if not TAG.fullmatch(label):
-            raise UserError(f"the model's label {label[:40]!r} is not O, nor B-, I-, E- or S- with a type")
-    cls, sep = tokenizer.encode([""])[0].ids
+        if label != "O" and not (label[:2] in ("B-", "I-") and f"B-{label[2:]}" in labels):
+            raise UserError(
+                f"the model's labels are not tags in IOB2 (O, and B- and I- of each type): {label[:40]!r}; "
+                "fine-tune it for this task first"
+            )
+    cls, sep = tokenizer.encode([""], max_length=max_length)[0].ids
     room = max_length - 2
-    if room < 1:
-        raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
     pieces = word_pieces(examples, tokenizer, room)
     index = {label: i for i, label in enumerate(labels)}
     tokens, starts, ids, word_at, word_labels = [], [0], [], [], []
@@ -179,8 +182,8 @@ def window_bounds(lengths: Sequence[int], room: int, overlap: int) -> list[tuple
     """(start, end, first, last) of the windows over a passage, whose words have so many pieces (each at most `room`).
 
     A window shows words start…end, as many as fit, of which first…last belong to it: each word to exactly one window,
-    words that two windows share to the one in which they are farther from the cut. Neighbours share up to `overlap`
-    pieces, at most half the room.  window_bounds([1] * 10, 6, 2) == [(0, 6, 0, 5), (4, 10, 5, 10)]
+    words that two windows share to the one in which they are more words away from the cut. Neighbours share up to
+    `overlap` pieces, at most half the room.  window_bounds([1] * 10, 6, 2) == [(0, 6, 0, 5), (4, 10, 5, 10)]
     """
     ends = np.cumsum([0, *lengths])  # ends[w] pieces before word w
     windows, start, first = [], 0, 0
@@ -196,22 +199,32 @@ def window_bounds(lengths: Sequence[int], room: int, overlap: int) -> list[tuple
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a plain text stand, as CoNLL's files part them: at spaces, punctuation at their ends is apart.
+    """Where the words of a plain text stand, much as in CoNLL's files: punctuation at their ends is apart, as is 's.
 
-    "Ada (34) left the U.S." -> Ada ( 34 ) left the U.S .
+    "Ada's (34) trip to the U.S. ..." -> Ada 's ( 34 ) trip to the U.S. ...
     """
+
+    def mark(character: str) -> bool:
+        return unicodedata.category(character)[0] in "PS"  # punctuation, symbols
+
     spans = []
     for found in re.finditer(r"\S+", text):
         start, end = found.span()
-        while start < end and unicodedata.category(text[start])[0] in "PS":
-            spans.append((start, start + 1))
-            start += 1
-        tail = end
-        while start < tail and unicodedata.category(text[tail - 1])[0] in "PS":
-            tail -= 1
-        if start < tail:
-            spans.append((start, tail))
-        spans.extend((i, i + 1) for i in range(tail, end))
+        while start < end and mark(text[start]):
+            stop = end - len(text[start:end].lstrip(text[start]))  # behind a run of the same mark
+            spans.append((start, stop))
+            start = stop
+        behind = []
+        while start < end and mark(text[end - 1]) and not re.fullmatch(r"(\w\.)+", text[start:end]):
+            stop = start + len(text[start:end].rstrip(text[end - 1]))
+            behind.append((stop, end))
+            end = stop
+        if end - start > 2 and text[end - 2 : end] in ("'s", "’s"):
+            behind.append((end - 2, end))
+            end -= 2
+        if start < end:
+            spans.append((start, end))
+        spans += reversed(behind)
     return spans
 
 
