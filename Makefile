@@ -28,7 +28,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test parity lint mutants bench-peers bench-features teacher baseline distill evaluate compare \
+.PHONY: help setup quickstart test parity lint mutants bench-peers bench-features teacher baseline distill quantize evaluate compare \
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
@@ -83,8 +83,9 @@ quickstart: .venv/run ## teacher, baseline and distilled student on generated te
 	$(QUICK_TRAIN) --model tiny-teacher --output $(QUICK)/teacher
 	$(QUICK_TRAIN) --model tiny-student --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline
 	$(QUICK_TRAIN) --model tiny-student --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
-	$(KD) compare --task $(QUICK_TASK) $(quick_test_$(QUICK_TASK)) --output $(QUICK)/comparison \
-	    --models teacher=$(QUICK)/teacher baseline=$(QUICK)/baseline distilled=$(QUICK)/distilled
+	$(KD) quantize --model $(QUICK)/distilled --output $(QUICK)/int8
+	$(KD) compare --task $(QUICK_TASK) $(quick_test_$(QUICK_TASK)) --output $(QUICK)/comparison --device cpu \
+	    --models teacher=$(QUICK)/teacher baseline=$(QUICK)/baseline distilled=$(QUICK)/distilled int8=$(QUICK)/int8
 
 # --- the real thing ----------------------------------------------------------
 
@@ -100,12 +101,16 @@ distill: .venv/run ## the same with runs/TASK/teacher as teacher -> runs/TASK/di
 	$(KD) train --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --init-layers $(LAYERS) --teacher $(OUT)/teacher --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
 
+quantize: .venv/run ## runs/TASK/distilled-SEED in int8 -> runs/TASK/int8-SEED
+	$(KD) quantize --model $(OUT)/distilled-$(SEED) --output $(OUT)/int8-$(SEED)
+
 evaluate: .venv/run ## metrics of MODEL on TASK's test file
 	$(KD) evaluate --task $(TASK) --data $(test_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) $(ARGS)
 
-compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED} side by side on TASK's test file
-	$(KD) compare --task $(TASK) --data $(test_$(TASK)) --output $(OUT)/comparison-$(SEED) \
-	    --models teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) $(ARGS)
+compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED,int8-SEED} side by side on TASK's test file
+	$(KD) compare --task $(TASK) --data $(test_$(TASK)) --output $(OUT)/comparison-$(SEED) --device cpu \
+	    --models teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \
+	    $(if $(wildcard $(OUT)/int8-$(SEED)),int8=$(OUT)/int8-$(SEED)) $(ARGS)
 
 data-agnews data-clinc data-conll data-squad: .venv/run ## download the official files of a data set into KD_DATA
 	$(BIN)/python data_scripts/download.py $(@:data-%=%)

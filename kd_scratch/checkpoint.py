@@ -4,6 +4,7 @@ It is the layout that the Hugging Face hub publishes, in both directions: what `
 saved here opens in `transformers`.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from kd_scratch import int8
 from kd_scratch.config import ModelConfig
 from kd_scratch.files import UserError, make_folder, read_json, sha256, write_json
 from kd_scratch.model import Model, with_dropout
@@ -47,24 +49,31 @@ def load_model(
     directory = Path(directory)
     found = load_config(directory)
     config = load_config(directory, head, tuple(labels)) if head else found
+    if config.int8 and (head or dropout is not None):
+        raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
     if dropout is not None:
         config = with_dropout(config, dropout)
     same_head = config.head == found.head and set(config.labels) == set(found.labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
-    weights = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    tensors, ignored = _match(load_weights(directory), published_names(config), weights, same_head, directory)
+    wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
+    tensors, ignored = _match(load_weights(directory), file_names(config, wanted), wanted, same_head, directory)
     if same_head and config.labels != found.labels:
         order = torch.tensor([found.labels.index(label) for label in config.labels])
         for part in ("weight", "bias"):
             tensors[f"head.classifier.{part}"] = tensors[f"head.classifier.{part}"][order]
-    missing = weights.keys() - tensors.keys()
+    missing = wanted.keys() - tensors.keys()
     if missing:  # only ever parameters of a new head
         fresh = Model(replace(config, depth=1, vocab_size=1, max_positions=1, pad_id=0)).state_dict()
         tensors |= {name: fresh[name] for name in missing}
         say(f"{directory}: new random weights for {_listed(missing)}")
     if ignored:
         say(f"{directory}: ignored, no part of this model: {_listed(ignored)}")
+    if config.int8:
+        try:
+            return int8.from_tensors(model, tensors)
+        except UserError as error:
+            raise UserError(f"{directory}: {error}") from None
     # Copies, not views of the file: every load then has the same memory alignment, on which MKL's last bits depend.
     model.load_state_dict({name: t.to(torch.float32, copy=True) for name, t in tensors.items()}, assign=True)
     return model.eval()
@@ -83,9 +92,12 @@ class _NothingDrawn(TorchFunctionMode):
 
 
 def _match(
-    found: dict[str, Tensor], names: dict[str, str], shapes: dict[str, torch.Size], same_head: bool, directory: Path
+    found: dict[str, Tensor], names: dict[str, str], wanted: dict[str, Tensor], same_head: bool, directory: Path
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Our names -> tensors, and the names that were ignored. `names`: ours -> published. UserError on a misfit."""
+    """Our names -> tensors, and the names that were ignored. `names`: ours -> published. UserError on a misfit.
+
+    The shapes must be those of `wanted`, and so must the types, but that any floating point goes for any other.
+    """
     ours = {published: name for name, published in names.items()}
     tensors, ignored, unexpected, misshaped = {}, [], [], []
     for raw_name, tensor in found.items():
@@ -94,10 +106,10 @@ def _match(
             raise UserError(f"{directory}: parameter {name} is there twice, once as {raw_name}")
         if name in ours and not same_head and ours[name].startswith("head.classifier."):
             ignored.append(raw_name)
-        elif name in ours and tensor.shape != shapes[ours[name]]:
-            misshaped.append(f"{raw_name} {list(tensor.shape)} instead of {list(shapes[ours[name]])}")
-        elif name in ours and not tensor.is_floating_point():
-            misshaped.append(f"{raw_name} of {tensor.dtype} instead of floating point")
+        elif name in ours and tensor.shape != wanted[ours[name]].shape:
+            misshaped.append(f"{raw_name} {list(tensor.shape)} instead of {list(wanted[ours[name]].shape)}")
+        elif name in ours and not _same_type(tensor, wanted[ours[name]]):
+            misshaped.append(f"{raw_name} of {tensor.dtype} instead of {wanted[ours[name]].dtype}")
         elif name in ours:
             tensors[ours[name]] = tensor
         elif IGNORED.match(name):
@@ -118,6 +130,21 @@ def _match(
     if problems:
         raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {'; '.join(problems)}")
     return tensors, ignored
+
+
+def _same_type(found: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor can be taken for another: whole numbers for the same ones, floats for floats."""
+    return found.dtype == wanted.dtype or (found.is_floating_point() and wanted.is_floating_point())
+
+
+def file_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, str]:
+    """Our name of each tensor -> its name in the file. What int8 adds to a weight follows that weight's name."""
+    published = published_names(config)
+    names = {}
+    for name in ours:
+        weight = name.removesuffix(int8.SCALE).removesuffix(int8.ZERO_POINT)
+        names[name] = published[weight] + name.removeprefix(weight)
+    return names
 
 
 def _listed(names, most: int = 12) -> str:
@@ -175,8 +202,9 @@ def _load_shards(directory: Path) -> dict[str, Tensor]:
 def save_model(model: Model, directory: str | Path) -> None:
     """Write config.json and model.safetensors, each atomically, weights first. The tokenizer saves itself."""
     directory = make_folder(directory)
-    names = published_names(model.config)
-    tensors = {names[name]: tensor for name, tensor in model.state_dict().items()}
+    ours = int8.to_tensors(model)
+    names = file_names(model.config, ours)
+    tensors = {names[name]: tensor for name, tensor in ours.items()}
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     write_json(directory / CONFIG, config_to_json(model.config))
 
@@ -200,6 +228,6 @@ def take_layers(model: Model, layers: list[int]) -> Model:
 def fingerprint(model: Model) -> str:
     """SHA-256 of a model's shape and weights, whatever files they came from."""
     parts: list[bytes | str] = [repr(config_to_json(model.config))]
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(int8.to_tensors(model).items()):
         parts += [name, tensor.detach().cpu().contiguous().numpy().tobytes()]
     return sha256(*parts)

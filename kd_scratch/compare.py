@@ -100,10 +100,9 @@ def command(arguments: argparse.Namespace) -> None:
         raise UserError("--models: a name is used twice")
     examples = read_test(arguments, task, data)
     models = {
-        name: (directory, open_model(directory, task, arguments.max_length)) for name, directory in arguments.models
+        name: (directory, open_model(directory, task, arguments.max_length, device))
+        for name, directory in arguments.models
     }
-    for _, opened in models.values():
-        opened.model.to(device)
     folder = make_folder(arguments.output)
     where = described(arguments, examples)
     print(

@@ -49,6 +49,7 @@ class ModelConfig:
     init_std: float = 0.02
     head: str | None = None
     labels: tuple[str, ...] = ()
+    int8: str = ""  # the kernels that an int8 model was made for; empty for a float model
 
     def __post_init__(self):
         for name, choices in CHOICES.items():

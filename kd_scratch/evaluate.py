@@ -27,9 +27,17 @@ class Opened:
     max_length: int
 
 
-def open_model(directory: str | Path, task: Task | None = None, max_length: int = 0) -> Opened:
-    """Load a model directory; UserError where it has another head than the task. max_length 0: the model's own."""
+def open_model(
+    directory: str | Path, task: Task | None = None, max_length: int = 0, device: torch.device | None = None
+) -> Opened:
+    """A model directory's model, on a device (None: the CPU), with its tokenizer. max_length 0: the model's own.
+
+    UserError where it has another head than the task, or cannot run there.
+    """
     model = load_model(directory)
+    device = device or torch.device("cpu")
+    if model.config.int8 and device.type != "cpu":
+        raise UserError(f"{directory}: is an int8 model, which runs on the CPU only; add --device cpu")
     if task is not None and model.config.head != task.head:
         raise UserError(
             f"{directory}: has a {model.config.head or 'pre-training'} head, {task.name} needs a {task.head} "
@@ -38,7 +46,7 @@ def open_model(directory: str | Path, task: Task | None = None, max_length: int 
     tokenizer = load_tokenizer(directory)
     max_length = max_length or min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
     check_fit(model, tokenizer, max_length, str(directory))
-    return Opened(model, tokenizer, max_length)
+    return Opened(model.to(device), tokenizer, max_length)
 
 
 def read_test(arguments: argparse.Namespace, task: Task, data: DataConfig) -> list:
@@ -75,7 +83,7 @@ def evaluate(opened: Opened, task: Task, examples: list, data: DataConfig, devic
     """What the model makes of the examples."""
     labels = opened.model.config.labels
     features = task.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
-    logits = compute_logits(opened.model.to(device), features, device)
+    logits = compute_logits(opened.model, features, device)
     return Outcome(task, examples, features, logits, labels, data)
 
 
@@ -109,7 +117,7 @@ def command(arguments: argparse.Namespace) -> None:
     """`evaluate`: metrics, a table per class and the surest mistakes."""
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     device = start(RunConfig(**given(arguments, RunConfig)))
-    opened = open_model(arguments.model, task, arguments.max_length)
+    opened = open_model(arguments.model, task, arguments.max_length, device)
     examples = read_test(arguments, task, data)
     for path in filter(None, (arguments.output, arguments.predictions)):
         make_folder(path.parent)  # now, not after minutes of work

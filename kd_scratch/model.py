@@ -92,6 +92,7 @@ class Model(nn.Module):
         )
         self.head = make_head(config)
         self.initialize()
+        self.learned = sum(p.numel() for p in self.parameters())
 
     def initialize(self) -> None:
         """BERT's initial weights: normal with deviation init_std for matrices and tables, zero biases, unit norms.
@@ -127,8 +128,8 @@ class Model(nn.Module):
         return ModelOutput(logits, hidden_states if output_hidden_states or self.head is None else [], attentions)
 
     def num_parameters(self) -> int:
-        """How many numbers the model has learned."""
-        return sum(p.numel() for p in self.parameters())
+        """How many numbers the model has learned, whether they are float or int8."""
+        return self.learned
 
 
 def with_dropout(config: ModelConfig, dropout: float) -> ModelConfig:

@@ -24,7 +24,7 @@ ANSWERS = 5  # the best answers that are shown to each question
 def classify(opened: Opened, text: str, device: torch.device) -> dict[str, float]:
     """Every label with its probability, the most probable first."""
     ids = opened.tokenizer.encode([text], max_length=opened.max_length)[0].ids
-    logits = opened.model.to(device)(torch.tensor([ids], device=device)).logits[0]  # C
+    logits = opened.model(torch.tensor([ids], device=device)).logits[0]  # C
     probability = logits.cpu().double().softmax(dim=0).numpy()
     labels = opened.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
@@ -36,7 +36,7 @@ def find_answers(
     """The best answers to each question about a context, with "no answer" among them, the most probable first."""
     examples = [question_answering.Example(str(i), question, context) for i, question in enumerate(questions)]
     windows = question_answering.featurize(examples, opened.tokenizer, (), opened.max_length, data)
-    logits = compute_logits(opened.model.to(device), windows, device)
+    logits = compute_logits(opened.model, windows, device)
     found = question_answering.candidates(examples, windows, logits, data.answer_length, ANSWERS)
     return [sorted([*answers, nothing], key=lambda answer: -answer.probability) for answers, nothing in found]
 
@@ -49,7 +49,7 @@ def find_entities(opened: Opened, text: str, data: DataConfig, device: torch.dev
     examples = [token_classification.Example("text", words, ("O",) * len(words), document="")]
     labels = opened.model.config.labels
     features = token_classification.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
-    logits = compute_logits(opened.model.to(device), features, device)
+    logits = compute_logits(opened.model, features, device)
     tags = Outcome(token_classification.TASK, examples, features, logits, labels, data).decisions[0]
     probability = np.exp(log_softmax(logits[features.word_at]).max(axis=1))  # of each word's tag
     return [
@@ -137,7 +137,7 @@ def command(arguments: argparse.Namespace) -> None:
     """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
     device = start(RunConfig(**given(arguments, RunConfig)))
     data = DataConfig(**given(arguments, DataConfig))
-    opened = open_model(arguments.model)
+    opened = open_model(arguments.model, device=device)
     head = opened.model.config.head
     if head is None:
         raise UserError(f"{arguments.model}: has a pre-training head; predict needs a model trained for a task")

@@ -88,6 +88,8 @@ def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) ->
 def load_teacher(directory: str, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> Model:
     """The teacher, checked: it has the task's head, the same labels and the same tokenizer as the student."""
     teacher = load_model(directory)
+    if teacher.config.int8:
+        raise UserError(f"--teacher {directory}: is an int8 model; distil from the float model that it was made of")
     if teacher.config.head != task.head:
         raise UserError(
             f"--teacher {directory}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "

@@ -238,7 +238,7 @@ def test_weights_of_other_precision_become_float32(tmp_path, dtype):
 def test_weights_that_are_whole_numbers_are_refused(tmp_path, dtype):
     name = "bert.encoder.layer.0.output.dense.weight"
     edit_weights(saved(tmp_path), lambda tensors: {name: tensors[name].to(dtype)})
-    assert f"mis-shaped: {name} of {dtype} instead of floating point" in refusal(tmp_path)
+    assert f"mis-shaped: {name} of {dtype} instead of torch.float32" in refusal(tmp_path)
 
 
 def test_loaded_weights_are_aligned_copies_and_not_views_of_the_file(tmp_path):

@@ -1,0 +1,181 @@
+"""Dynamic int8: weights as 8-bit numbers, activations rounded to 8 bits on the way. The only file that uses torch.ao.
+
+A matrix W (out,in) is stored as whole numbers between -128 and 127 with one scale per row; a table of vectors (tokens,
+positions) as whole numbers between 0 and 255 with one scale and one zero point per vector:
+
+    W[o,i] ≈ scale[o] · w[o,i]            table[v,d] ≈ scale[v] · (t[v,d] − zero_point[v])
+
+"Dynamic": the scale of a layer's input is found anew at every call, from its smallest and largest number, so nothing
+need be calibrated. `linear_by_hand` spells out the arithmetic; torch.ao's kernels do it (Jacob et al. 2018, section 2).
+"""
+
+import copy
+import platform
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from kd_scratch.files import UserError
+from kd_scratch.model import Model
+
+try:
+    import torch.ao.nn.quantized as int8_modules
+    import torch.ao.nn.quantized.dynamic as dynamic_modules
+    from torch.ao.quantization import float_qparams_weight_only_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
+except ImportError:  # torch.ao is deprecated; a release without it can still do everything else here
+    quantize_dynamic = None
+
+SCALE, ZERO_POINT = "_scale", "_zero_point"  # what a file adds to the name of an int8 weight
+
+
+def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """What a dynamic int8 linear layer computes, in whole numbers.
+
+    x …,in float; weight out,in int8; scale out; bias out -> …,out float
+
+    The range of x, widened to hold 0, is cut into 127 steps (7 bits: with 8 the kernels of older processors overflow);
+    0 falls on a step, so that it stays exactly 0. No step is smaller than 6.1e-5, as in the kernels.
+    """
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    step = (high - low) / 127 or 1.0
+    zero_point = min(127, max(0, round(-low / step)))
+    step = max(step, 6.1e-5)
+    q = torch.clamp(torch.round(x / step) + zero_point, 0, 127).to(torch.int32)  # …,in
+    total = (q - zero_point).double() @ weight.double().T  # …,in · in,out -> …,out: whole numbers, all exact
+    return (total * step * scale.double() + bias.double()).float()
+
+
+class Int8Positions(nn.Module):
+    """A learned table of position vectors whose numbers are int8: takes the place of PositionalEncoding."""
+
+    def __init__(self, table: nn.Module):
+        super().__init__()
+        self.table = table  # an embedding, P positions
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B,S,D -> B,S,D; ValueError where S is more than the table holds"""
+        if x.size(1) > self.table.num_embeddings:
+            raise ValueError(f"{x.size(1)} tokens, but there are only {self.table.num_embeddings} positions")
+        return x + self.table(torch.arange(x.size(1)))  # B,S,D + S,D
+
+
+def require() -> None:
+    """UserError where this PyTorch has no torch.ao quantization."""
+    if quantize_dynamic is None:
+        raise UserError(f"torch {torch.__version__} has no torch.ao.quantization any more; int8 needs an older one")
+
+
+def choose_engine() -> str:
+    """The name of torch.ao's fastest set of kernels for this processor; it is also made the current one."""
+    wanted = ("x86", "fbgemm") if platform.machine().lower() in ("x86_64", "amd64") else ("qnnpack", "onednn")
+    for engine in (*wanted, *torch.backends.quantized.supported_engines):
+        if engine in torch.backends.quantized.supported_engines and engine != "none":
+            torch.backends.quantized.engine = engine
+            return engine
+    raise UserError(f"torch {torch.__version__} has no int8 kernels for this processor ({platform.machine()})")
+
+
+def _quietly(function, *arguments, **options):
+    """Call one of torch.ao's functions without its warning that it is deprecated (see `require`)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*are deprecated and will be removed", category=UserWarning)
+        return function(*arguments, **options)
+
+
+def quantize(model: Model) -> Model:
+    """The int8 form of a model, on the CPU, in eval mode; the model itself stays as it is.
+
+    All linear layers and the tables of tokens and positions become int8. What is left in float is small: norms, biases,
+    and the vectors of token types.
+    """
+    require()
+    if model.config.int8:
+        raise UserError("the model is int8 already")
+    engine = choose_engine()
+    model = copy.deepcopy(model).cpu().eval()
+    spec = {nn.Linear: per_channel_dynamic_qconfig, "embeddings.word": float_qparams_weight_only_qconfig}
+    if isinstance(model.positions.weight, nn.Parameter):
+        model.positions = Int8Positions(nn.Embedding.from_pretrained(model.positions.weight))
+        spec["positions.table"] = float_qparams_weight_only_qconfig
+    model = _quietly(quantize_dynamic, model, spec, inplace=True)
+    model.config = replace(model.config, int8=engine)
+    return model
+
+
+# --- an int8 model as plain tensors, and back ---
+
+
+def to_tensors(model: Model) -> dict[str, Tensor]:
+    """Every number of a model under our names: float parameters, and for an int8 weight its whole numbers (int8; a
+    table's are uint8), NAME_scale, and for a table NAME_zero_point. Of a float model, its state_dict."""
+    if not model.config.int8:
+        return model.state_dict()
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    for name, module in model.named_modules():
+        name = name.removesuffix(".table")
+        table = isinstance(module, int8_modules.Embedding)
+        if not table and not isinstance(module, dynamic_modules.Linear):
+            continue
+        weight = module.weight()
+        # float() and clone() copy: the scales of a table lie in memory that goes when `weight` goes.
+        tensors[f"{name}.weight"] = weight.int_repr()
+        tensors[f"{name}.weight{SCALE}"] = weight.q_per_channel_scales().float().clone()
+        if table:
+            tensors[f"{name}.weight{ZERO_POINT}"] = weight.q_per_channel_zero_points().clone()
+        else:
+            tensors[f"{name}.bias"] = module.bias().detach()
+    return tensors
+
+
+def tensors_of_int8_form(model: Model) -> dict[str, Tensor]:
+    """What `to_tensors` would give for the int8 form of a float model, without memory: names, types and shapes."""
+    wanted = {}
+    for name, parameter in model.named_parameters():
+        shape, owner = parameter.shape, model.get_submodule(name.rpartition(".")[0])
+        table = name in ("embeddings.word.weight", "positions.weight")
+        matrix = isinstance(owner, nn.Linear) and name.endswith(".weight")
+        number = torch.uint8 if table else torch.int8 if matrix else torch.float32
+        wanted[name] = torch.empty(shape, dtype=number, device="meta")
+        for suffix in (SCALE, ZERO_POINT)[: table + (table or matrix)]:
+            wanted[name + suffix] = torch.empty(shape[0], device="meta")
+    return wanted
+
+
+def from_tensors(model: Model, tensors: dict[str, Tensor]) -> Model:
+    """Make a float model without memory (on the meta device) into the int8 one of these tensors, which have the dtypes
+    and shapes that `tensors_of_int8_form` tells. UserError for scales that no quantization gives."""
+    require()
+    choose_engine()
+    for name, tensor in tensors.items():
+        if name.endswith(SCALE) and not (tensor.isfinite() & (tensor > 0)).all():
+            raise UserError(f"{name}: a scale must be a positive number")
+        if name.endswith(ZERO_POINT) and not tensor.isfinite().all():
+            raise UserError(f"{name}: a zero point must be a finite number")
+
+    def replacement(name: str) -> nn.Module | None:
+        weight, scale = tensors.get(f"{name}.weight"), tensors.get(f"{name}.weight{SCALE}")
+        if scale is None:
+            return None
+        if weight.dtype == torch.uint8:
+            weight = _quietly(
+                torch._make_per_channel_quantized_tensor, weight, scale, tensors[f"{name}.weight{ZERO_POINT}"], 0
+            )
+            table = int8_modules.Embedding(*weight.shape, _weight=weight)
+            return Int8Positions(table) if name == "positions" else table
+        zero_points = torch.zeros(len(scale), dtype=torch.int64)
+        linear = dynamic_modules.Linear(weight.size(1), weight.size(0), dtype=torch.qint8)
+        weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale.double(), zero_points, 0)
+        linear.set_weight_bias(weight, tensors[f"{name}.bias"])
+        return linear
+
+    floats = {name: t.to(torch.float32, copy=True) for name, t in tensors.items() if name + SCALE not in tensors}
+    model.load_state_dict(floats, strict=False, assign=True)  # what is int8 stays without memory, and is replaced now
+    for name, _ in list(model.named_modules()):
+        new = replacement(name)
+        if new is not None:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, new)
+    return model.eval()

@@ -1,0 +1,267 @@
+"""Dynamic int8: the arithmetic by hand, every kind of model saved and opened again, hostile files, and the command."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from kd_scratch import int8
+from kd_scratch.__main__ import main
+from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_model, save_model
+from kd_scratch.evaluate import open_model
+from kd_scratch.files import UserError
+from kd_scratch.int8 import linear_by_hand, quantize, to_tensors
+from kd_scratch.safetensors import load_file, save_file
+from tests.conftest import tiny_model
+
+KINDS = {
+    "bert": {},
+    "distilbert": dict(model_type="distilbert", token_types=0),
+    "scratch": dict(model_type="kd_scratch", token_types=0, positions="sinusoidal"),
+    "scratch pre-norm": dict(model_type="kd_scratch", norm_first=True, activation="relu"),
+}
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+IDS = torch.tensor([[5, 9, 17, 3, 80, 44, 2], [7, 7, 30, 1, 0, 0, 0]])
+MASK = IDS > 0
+
+
+def random_linear(inputs=40, outputs=24, seed=0) -> nn.Linear:
+    torch.manual_seed(seed)
+    layer = nn.Linear(inputs, outputs)
+    layer.weight.data *= torch.rand(outputs, 1) * 5  # rows of very different size
+    return layer
+
+
+def int8_of(layer: nn.Linear) -> nn.Module:
+    """torch.ao's dynamic int8 module of a single layer."""
+    spec = {nn.Linear: int8.per_channel_dynamic_qconfig}
+    return int8._quietly(int8.quantize_dynamic, nn.Sequential(layer), spec)[0]
+
+
+# --- the arithmetic ---
+
+
+@pytest.mark.parametrize("shift", [-3.0, -0.5, 0.0, 0.5, 3.0])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 50.0])
+def test_the_linear_layer_by_hand_is_torchs(shift, size):
+    """Ranges around 0, and ranges that lie on one side of it."""
+    layer = int8_of(random_linear())
+    x = size * (torch.randn(6, 40, generator=torch.Generator().manual_seed(1)) + shift)
+    weight = layer.weight()
+    ours = linear_by_hand(x, weight.int_repr(), weight.q_per_channel_scales(), layer.bias())
+    # One rounding of an input that falls exactly between two steps may go the other way.
+    step = (max(0, x.max()) - min(0, x.min())) / 127
+    assert (ours - layer(x)).abs().max() <= 1.01 * step * layer.weight().dequantize().abs().max()
+    assert (ours - layer(x)).abs().median() <= 1e-5 * layer(x).abs().max()
+
+
+def test_the_linear_layer_by_hand_on_numbers_worked_out_by_hand():
+    x = torch.tensor([[0.0, 127.0, 50.4], [-0.4, 1.0, 2.0]])  # range -0.4…127: 127 steps of 127.4 / 127
+    weight, scale = torch.tensor([[1, 2, 3], [-128, 0, 127]], dtype=torch.int8), torch.tensor([0.5, 0.1])
+    step = 127.4 / 127
+    expected = torch.tensor([[0, 127, 50], [0, 1, 2]]) @ weight.long().T * step * scale + torch.tensor([1.0, -1.0])
+    assert torch.allclose(linear_by_hand(x, weight, scale, torch.tensor([1.0, -1.0])), expected, rtol=1e-6)
+
+
+def test_an_input_of_zeros_gives_the_bias():
+    layer = int8_of(random_linear())
+    weight = layer.weight()
+    ours = linear_by_hand(torch.zeros(2, 40), weight.int_repr(), weight.q_per_channel_scales(), layer.bias())
+    assert torch.equal(ours, layer.bias().expand(2, -1)) and torch.equal(layer(torch.zeros(2, 40)), ours)
+
+
+def test_weights_are_rounded_to_the_nearest_step_of_their_row():
+    model = tiny_model("token")
+    tensors, floats = to_tensors(quantize(model)), model.state_dict()
+    name = "encoder.blocks.0.feed_forward.inner.weight"
+    scale = tensors[name + "_scale"][:, None]
+    assert ((tensors[name] * scale - floats[name]).abs() <= scale * 0.501).all()
+    assert torch.allclose(scale[:, 0], floats[name].abs().amax(dim=1) / 127.5, rtol=1e-5)
+    for name in ("embeddings.word.weight", "positions.weight"):
+        scale, zero = tensors[name + "_scale"][:, None], tensors[name + "_zero_point"][:, None]
+        assert (((tensors[name] - zero) * scale - floats[name]).abs() <= scale * 0.501).all()
+
+
+# --- whole models ---
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("head", ["sequence", "token", "span"])
+def test_an_int8_model_saved_and_opened_again_gives_the_same_bits(kind, head, tmp_path):
+    model = tiny_model(head, **KINDS[kind])
+    before = fingerprint(model)
+    small = quantize(model)
+    expected, floats = small(IDS, MASK).logits, model(IDS, MASK).logits
+    assert not torch.equal(expected, floats) and (expected - floats).abs().max() < 0.2 * floats.abs().max()
+    save_model(small, tmp_path / "int8")
+    opened = load_model(tmp_path / "int8")
+    assert torch.equal(opened(IDS, MASK).logits, expected)
+    assert fingerprint(opened) == fingerprint(small) != before == fingerprint(model)
+    assert opened.config == small.config and opened.config.int8 in torch.backends.quantized.supported_engines
+    assert opened.num_parameters() == small.num_parameters() == model.num_parameters()
+    assert not opened.training
+
+
+@EVERY_KIND
+def test_all_linear_layers_and_tables_are_int8_in_the_file_and_nothing_is_pickled(kind, tmp_path):
+    model = tiny_model("sequence", **KINDS[kind])
+    save_model(quantize(model), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    whole = {name: t for name, t in load_file(tmp_path / WEIGHTS).items() if not t.is_floating_point()}
+    matrices = [p for p in model.parameters() if p.dim() == 2 and len(p) > 2]
+    assert sorted(tuple(t.shape) for t in whole.values()) == sorted(tuple(p.shape) for p in matrices)
+    assert all(name.endswith("weight") for name in whole)
+    tables = [name for name, t in whole.items() if t.dtype == torch.uint8]
+    assert len(tables) == (1 if kind == "scratch" else 2) and all("embeddings" in n or "positions" in n for n in tables)
+
+
+def test_a_distilbert_in_int8_takes_a_byte_a_number(tmp_path):
+    wide = dict(model_type="distilbert", token_types=0, width=256, feed_forward=1024, vocab_size=3000)
+    model = tiny_model("token", **wide)
+    save_model(quantize(model), tmp_path)
+    assert (tmp_path / WEIGHTS).stat().st_size < 1.06 * model.num_parameters()
+
+
+def test_the_same_model_gives_the_same_int8_form_every_time():
+    assert fingerprint(quantize(tiny_model())) == fingerprint(quantize(tiny_model()))
+
+
+def test_what_cannot_be_quantized_or_run_is_refused(monkeypatch, model_directory, tmp_path, capsys):
+    small = quantize(load_model(model_directory))
+    with pytest.raises(UserError, match="int8 already"):
+        quantize(small)
+    save_model(small, tmp_path / "int8")
+    for flags in (dict(head="sequence", labels=("no", "yes", "maybe")), dict(dropout=0.1)):
+        with pytest.raises(UserError, match="cannot be trained"):
+            load_model(tmp_path / "int8", **flags)
+    open_model(model_directory).tokenizer.save(tmp_path / "int8", 32)
+    with pytest.raises(UserError, match="CPU only; add --device cpu"):
+        open_model(tmp_path / "int8", device=torch.device("cuda"))
+    with pytest.raises(ValueError, match="41 tokens, but there are only 40 positions"):
+        small(torch.ones(1, 41, dtype=torch.int64))
+    monkeypatch.setattr(int8, "quantize_dynamic", None)
+    for use in (lambda: quantize(tiny_model()), lambda: load_model(tmp_path / "int8")):
+        with pytest.raises(UserError, match=r"has no torch.ao.quantization any more"):
+            use()
+
+
+def test_an_engine_is_found_on_every_processor(monkeypatch):
+    monkeypatch.setattr(int8.platform, "machine", lambda: "riscv64")
+    assert int8.choose_engine() in torch.backends.quantized.supported_engines
+    monkeypatch.setattr(int8.platform, "machine", lambda: "x86_64")
+    assert int8.choose_engine() == "x86" or "x86" not in torch.backends.quantized.supported_engines
+
+
+# --- hostile files ---
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function that saves a tiny int8 classifier after changing its tensors or config."""
+    save_model(quantize(tiny_model("token")), tmp_path)
+
+    def change(tensors=lambda t: None, config=lambda c: None):
+        content = {name: t.clone() for name, t in load_file(tmp_path / WEIGHTS).items()}
+        tensors(content)
+        save_file(content, tmp_path / WEIGHTS)
+        raw = json.loads((tmp_path / "config.json").read_text())
+        config(raw)
+        (tmp_path / "config.json").write_text(json.dumps(raw))
+        return tmp_path
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda t: t["classifier.weight_scale"].fill_(float("nan")), "head.classifier.weight_scale: a scale must be"),
+        (lambda t: t["classifier.weight_scale"].fill_(-1.0), "a scale must be a positive number"),
+        (lambda t: t["classifier.weight_scale"].zero_(), "a scale must be a positive number"),
+        (lambda t: t.pop("classifier.weight_scale"), "missing: classifier.weight_scale"),
+        (lambda t: t.pop("classifier.bias"), "missing: classifier.bias"),
+        (
+            lambda t: t.update({"classifier.weight": t["classifier.weight"].float()}),
+            "torch.float32 instead of torch.int8",
+        ),
+        (lambda t: t.update({"classifier.weight": t["classifier.weight"].byte()}), "torch.uint8 instead of torch.int8"),
+        (lambda t: t.update({"classifier.weight": t["classifier.weight"][:2]}), r"\[2, 16\] instead of \[3, 16\]"),
+        (lambda t: t["bert.embeddings.word_embeddings.weight_zero_point"].fill_(float("inf")), "a zero point must be"),
+        (lambda t: t.update({"extra": torch.zeros(2)}), "unexpected: extra"),
+    ],
+)
+def test_tensors_that_no_quantization_gives_are_refused_by_name(saved, change, complaint):
+    with pytest.raises(UserError, match=complaint):
+        load_model(saved(tensors=change))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda c: c.pop("quantization_config"), "instead of torch.float32|unexpected"),
+        (lambda c: c.update(quantization_config={"quant_method": "gptq"}), "of another program"),
+        (lambda c: c.update(quantization_config="int8"), "of another program"),
+        (lambda c: c["quantization_config"].update(engine=3), "quantization_config.engine"),
+    ],
+)
+def test_a_config_that_does_not_say_int8_as_we_do_is_refused(saved, change, complaint):
+    with pytest.raises(UserError, match=complaint):
+        load_model(saved(config=change))
+
+
+def test_a_float_model_that_says_it_is_int8_and_a_cut_file_are_refused(saved, tmp_path):
+    path = saved() / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match="model.safetensors"):
+        load_model(tmp_path)
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match="missing: "):
+        load_model(tmp_path)
+
+
+# --- the command ---
+
+
+def test_the_command_says_what_it_gained_and_the_result_is_used_like_any_model(model_directory, tmp_path, capsys):
+    output = tmp_path / "int8"
+    assert main(["quantize", "--model", str(model_directory), "--output", str(output), "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "quantizing" in out and "times smaller, faster" in out and "kernels" in out
+    record = json.loads((output / "quantization.json").read_text())
+    sizes = [record["rows"][name]["megabytes"] * 1e6 for name in ("float", "int8")]
+    assert sizes == pytest.approx([(f / WEIGHTS).stat().st_size for f in (model_directory, output)])
+    assert record["rows"]["int8"]["ms_16_tokens"] > 0 and "ms_128_tokens" not in record["rows"]["int8"]  # 40 positions
+    assert open_model(output).tokenizer.fingerprint == open_model(model_directory).tokenizer.fingerprint
+    assert main(["predict", "--model", str(output), "--text", "the quick fox"]) == 0
+    assert "probability" in capsys.readouterr().out
+
+
+def test_the_commands_mistakes_are_one_line_and_exit_2(model_directory, tmp_path, capsys):
+    output = str(tmp_path / "int8")
+    quantizing = ["quantize", "--model", str(model_directory), "--output", output]
+    assert main(quantizing) == 0
+    train = [
+        "train",
+        "--task",
+        "csv",
+        "--train",
+        str(tmp_path / "x.csv"),
+        "--dev",
+        "50%",
+        "--output",
+        str(tmp_path / "n"),
+    ]
+    (tmp_path / "x.csv").write_text("text,label\nthe fox,yes\na dog,no\nthe moon,maybe\na probe,no\n")
+    for argv, message in (
+        (quantizing, "already holds"),
+        (["quantize", "--model", output, "--output", str(tmp_path / "twice")], "is int8 already"),
+        (["quantize", "--model", str(tmp_path / "none"), "--output", str(tmp_path / "o")], "no such model directory"),
+        ([*train, "--model", output], "cannot be trained"),
+        ([*train, "--model", str(model_directory), "--teacher", output, "--max-length", "20"], "distil from the float"),
+    ):
+        capsys.readouterr()
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+    assert not (tmp_path / "n").exists() and not (tmp_path / "twice").exists()
