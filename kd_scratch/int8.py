@@ -10,6 +10,7 @@ need be calibrated. `linear_by_hand` spells out the arithmetic; torch.ao's kerne
 """
 
 import copy
+import functools
 import platform
 import warnings
 from dataclasses import replace
@@ -24,25 +25,48 @@ try:
     import torch.ao.nn.quantized as int8_modules
     import torch.ao.nn.quantized.dynamic as dynamic_modules
     from torch.ao.quantization import float_qparams_weight_only_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
+    from torch.ao.quantization.quantization_mappings import get_default_dynamic_quant_module_mappings
 except ImportError:  # torch.ao is deprecated; a release without it can still do everything else here
     quantize_dynamic = None
+else:
 
+    class DynamicLinear(dynamic_modules.Linear):
+        """torch.ao's dynamic int8 linear layer, which would always round activations to 7 bits; see activation_bits."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            """…,in -> …,out"""
+            packed, few = self._packed_params._packed_params, activation_bits() == 7
+            return torch.ops.quantized.linear_dynamic(x, packed, reduce_range=few)
+
+
+X86 = ("x86_64", "amd64")
 SCALE, ZERO_POINT = "_scale", "_zero_point"  # what a file adds to the name of an int8 weight
 
 
-def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+@functools.cache
+def activation_bits() -> int:
+    """To how many bits activations are rounded: 8, or 7 on x86 processors without VNNI instructions.
+
+    Those add two products of an activation and a weight in 16 bits, which overflow: 2 · 255 · 128 > 32767. The weights
+    are the same in both cases, so a model directory may move from one processor to another.
+    """
+    safe = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    return 7 if platform.machine().lower() in X86 and not safe() else 8
+
+
+def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, bits: int = 8) -> Tensor:
     """What a dynamic int8 linear layer computes, in whole numbers.
 
-    x …,in float; weight out,in int8; scale out; bias out -> …,out float
+    x …,in float; weight out,in int8; scale out; bias out; bits of the rounded activations -> …,out float
 
-    The range of x, widened to hold 0, is cut into 127 steps (7 bits: with 8 the kernels of older processors overflow);
-    0 falls on a step, so that it stays exactly 0. No step is smaller than 6.1e-5, as in the kernels.
+    The range of x, widened to hold 0, is cut into 2^bits − 1 steps; 0 falls on one, so that it stays exactly 0. No step
+    is smaller than 6.1e-5, as in the kernels.
     """
-    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
-    step = (high - low) / 127 or 1.0
-    zero_point = min(127, max(0, round(-low / step)))
+    low, high, steps = min(0.0, float(x.min())), max(0.0, float(x.max())), 2**bits - 1
+    step = (high - low) / steps or 1.0
+    zero_point = min(steps, max(0, round(-low / step)))
     step = max(step, 6.1e-5)
-    q = torch.clamp(torch.round(x / step) + zero_point, 0, 127).to(torch.int32)  # …,in
+    q = torch.clamp(torch.round(x / step) + zero_point, 0, steps).to(torch.int32)  # …,in
     total = (q - zero_point).double() @ weight.double().T  # …,in · in,out -> …,out: whole numbers, all exact
     return (total * step * scale.double() + bias.double()).float()
 
@@ -69,7 +93,7 @@ def require() -> None:
 
 def choose_engine() -> str:
     """The name of torch.ao's fastest set of kernels for this processor; it is also made the current one."""
-    wanted = ("x86", "fbgemm") if platform.machine().lower() in ("x86_64", "amd64") else ("qnnpack", "onednn")
+    wanted = ("x86", "fbgemm") if platform.machine().lower() in X86 else ("qnnpack", "onednn")
     for engine in (*wanted, *torch.backends.quantized.supported_engines):
         if engine in torch.backends.quantized.supported_engines and engine != "none":
             torch.backends.quantized.engine = engine
@@ -100,7 +124,8 @@ def quantize(model: Model) -> Model:
     if isinstance(model.positions.weight, nn.Parameter):
         model.positions = Int8Positions(nn.Embedding.from_pretrained(model.positions.weight))
         spec["positions.table"] = float_qparams_weight_only_qconfig
-    model = _quietly(quantize_dynamic, model, spec, inplace=True)
+    mapping = get_default_dynamic_quant_module_mappings() | {nn.Linear: DynamicLinear}
+    model = _quietly(quantize_dynamic, model, spec, mapping=mapping, inplace=True)
     model.config = replace(model.config, int8=engine)
     return model
 
@@ -166,7 +191,7 @@ def from_tensors(model: Model, tensors: dict[str, Tensor]) -> Model:
             table = int8_modules.Embedding(*weight.shape, _weight=weight)
             return Int8Positions(table) if name == "positions" else table
         zero_points = torch.zeros(len(scale), dtype=torch.int64)
-        linear = dynamic_modules.Linear(weight.size(1), weight.size(0), dtype=torch.qint8)
+        linear = DynamicLinear(weight.size(1), weight.size(0), dtype=torch.qint8)
         weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale.double(), zero_points, 0)
         linear.set_weight_bias(weight, tensors[f"{name}.bias"])
         return linear

@@ -12,7 +12,7 @@ from kd_scratch.config import RunConfig, add_flags, given
 from kd_scratch.console import table
 from kd_scratch.evaluate import open_model
 from kd_scratch.files import UserError, write_json
-from kd_scratch.int8 import quantize
+from kd_scratch.int8 import activation_bits, quantize
 from kd_scratch.model import Model
 from kd_scratch.prepare import check_output
 from kd_scratch.runtime import describe, start
@@ -63,6 +63,9 @@ def command(arguments: argparse.Namespace) -> None:
     gain = [rows["float"][key] / rows["int8"][key] for key in rows["int8"]]
     header = ("", "MB", *(f"ms, {tokens} tokens" for tokens in TOKENS[: len(gain) - 1]))
     print(table(header, [(name, *row.values()) for name, row in rows.items()] + [("times smaller, faster", *gain)]))
-    print(f"kept in {arguments.output} ({small.config.int8} kernels, {torch.get_num_threads()} threads); evaluate it")
-    record = {"model": arguments.model, "engine": small.config.int8, "machine": describe(device), "rows": rows}
+    bits = activation_bits()
+    where = f"{small.config.int8} kernels, activations in {bits} bits, {torch.get_num_threads()} threads"
+    print(f"kept in {arguments.output} ({where}); evaluate it")
+    record = {"model": arguments.model, "engine": small.config.int8, "activation bits": bits}
+    record |= {"machine": describe(device), "rows": rows}
     write_json(arguments.output / "quantization.json", record)

@@ -36,22 +36,27 @@ def random_linear(inputs=40, outputs=24, seed=0) -> nn.Linear:
 def int8_of(layer: nn.Linear) -> nn.Module:
     """torch.ao's dynamic int8 module of a single layer."""
     spec = {nn.Linear: int8.per_channel_dynamic_qconfig}
-    return int8._quietly(int8.quantize_dynamic, nn.Sequential(layer), spec)[0]
+    mapping = {nn.Linear: int8.DynamicLinear}
+    return int8._quietly(int8.quantize_dynamic, nn.Sequential(layer), spec, mapping=mapping)[0]
 
 
 # --- the arithmetic ---
 
 
+@pytest.mark.parametrize("bits", [7, 8])
 @pytest.mark.parametrize("shift", [-3.0, -0.5, 0.0, 0.5, 3.0])
 @pytest.mark.parametrize("size", [1e-3, 1.0, 50.0])
-def test_the_linear_layer_by_hand_is_torchs(shift, size):
+def test_the_linear_layer_by_hand_is_torchs(bits, shift, size, monkeypatch):
     """Ranges around 0, and ranges that lie on one side of it."""
+    if bits > int8.activation_bits():
+        pytest.skip("8 bits overflow on this processor")
+    monkeypatch.setattr(int8, "activation_bits", lambda: bits)
     layer = int8_of(random_linear())
     x = size * (torch.randn(6, 40, generator=torch.Generator().manual_seed(1)) + shift)
     weight = layer.weight()
-    ours = linear_by_hand(x, weight.int_repr(), weight.q_per_channel_scales(), layer.bias())
+    ours = linear_by_hand(x, weight.int_repr(), weight.q_per_channel_scales(), layer.bias(), bits)
     # One rounding of an input that falls exactly between two steps may go the other way.
-    step = (max(0, x.max()) - min(0, x.min())) / 127
+    step = (max(0, x.max()) - min(0, x.min())) / (2**bits - 1)
     assert (ours - layer(x)).abs().max() <= 1.01 * step * layer.weight().dequantize().abs().max()
     assert (ours - layer(x)).abs().median() <= 1e-5 * layer(x).abs().max()
 
@@ -61,7 +66,7 @@ def test_the_linear_layer_by_hand_on_numbers_worked_out_by_hand():
     weight, scale = torch.tensor([[1, 2, 3], [-128, 0, 127]], dtype=torch.int8), torch.tensor([0.5, 0.1])
     step = 127.4 / 127
     expected = torch.tensor([[0, 127, 50], [0, 1, 2]]) @ weight.long().T * step * scale + torch.tensor([1.0, -1.0])
-    assert torch.allclose(linear_by_hand(x, weight, scale, torch.tensor([1.0, -1.0])), expected, rtol=1e-6)
+    assert torch.allclose(linear_by_hand(x, weight, scale, torch.tensor([1.0, -1.0]), bits=7), expected, rtol=1e-6)
 
 
 def test_an_input_of_zeros_gives_the_bias():
@@ -144,6 +149,16 @@ def test_what_cannot_be_quantized_or_run_is_refused(monkeypatch, model_directory
     for use in (lambda: quantize(tiny_model()), lambda: load_model(tmp_path / "int8")):
         with pytest.raises(UserError, match=r"has no torch.ao.quantization any more"):
             use()
+
+
+def test_activations_have_7_bits_only_where_8_would_overflow(monkeypatch):
+    for machine, vnni, bits in (("x86_64", True, 8), ("AMD64", False, 7), ("aarch64", False, 8)):
+        monkeypatch.setattr(int8.platform, "machine", lambda machine=machine: machine)
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda vnni=vnni: vnni, raising=False)
+        assert int8.activation_bits.__wrapped__() == bits
+    monkeypatch.setattr(int8.platform, "machine", lambda: "x86_64")
+    monkeypatch.delattr(torch.cpu, "_is_vnni_supported")
+    assert int8.activation_bits.__wrapped__() == 7  # a PyTorch that cannot tell
 
 
 def test_an_engine_is_found_on_every_processor(monkeypatch):
