@@ -1,23 +1,20 @@
 """Several models on one test file, side by side: size, speed, quality. `python -m kd_scratch compare`"""
 
 import argparse
-import time
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 
-from kd_scratch.batches import collate
 from kd_scratch.checkpoint import weight_files
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.console import progress, table
 from kd_scratch.evaluate import Opened, about_data, add_data_arguments, described, evaluate, open_model, read_test
 from kd_scratch.files import UserError, make_folder, write_json, write_text
+from kd_scratch.measure import latencies, peak_memory, throughputs
 from kd_scratch.runtime import describe, start
-from kd_scratch.tasks import TASKS, Task
-
-TIMED, WARM_UP = 50, 5  # single examples per model, whose latency is measured, after so many that are not
+from kd_scratch.significance import interval, mcnemar, resampled_sums, two_sided_p
+from kd_scratch.tasks import TASKS, Outcome, Task
 
 
 def named_directory(text: str) -> tuple[str, str]:
@@ -28,46 +25,75 @@ def named_directory(text: str) -> tuple[str, str]:
     return name, directory
 
 
-@torch.no_grad()
-def latencies(
-    models: dict[str, Opened], task: Task, examples: list, data: DataConfig, device: torch.device
-) -> dict[str, float]:
-    """Median milliseconds from text to logits, one example at a time.
-
-    The models take turns on each example, so that a machine whose speed drifts is equally unfair to all of them.
-    """
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for i, example in enumerate(progress(examples[: TIMED + WARM_UP], desc="latency", unit="ex")):
-        for name, opened in models.items():
-            config = opened.model.config
-            started = time.perf_counter()
-            features = task.featurize([example], opened.tokenizer, config.labels, opened.max_length, data)
-            batch = collate(features, np.arange(len(features)), device, config.pad_id)
-            opened.model(**batch.inputs).logits.cpu()
-            if i >= WARM_UP or len(examples) <= WARM_UP:
-                times[name].append(1000 * (time.perf_counter() - started))
-    return {name: median(values) for name, values in times.items()}
-
-
-def compare(
+def size_and_speed(
     models: dict[str, tuple[str, Opened]], task: Task, examples: list, data: DataConfig, device: torch.device
-) -> list[dict]:
-    """One row of figures per model. Agreement is with the first one: the share of decisions that are the same."""
-    rows, reference = [], None
-    speed = latencies({name: opened for name, (_, opened) in models.items()}, task, examples, data, device)
-    for name, (directory, opened) in models.items():
-        outcome = evaluate(opened, task, examples, data, device)
-        metrics, decisions = task.score(outcome), outcome.decisions
-        reference = reference or decisions
-        rows.append({
-            "name": name,
-            "parameters": opened.model.num_parameters(),
+) -> dict[str, dict]:
+    """By model: parameters, megabytes on disk and in memory, milliseconds per example, examples per second."""
+    opened = {name: model for name, (_, model) in models.items()}
+    single = latencies(opened, task, examples, data, device)
+    batched = throughputs(opened, task, examples, data, device)
+    rows = {}
+    for name, (directory, model) in progress(models.items(), desc="memory", unit="model"):
+        rows[name] = {
+            "parameters": model.model.num_parameters(),
             "megabytes": sum(path.stat().st_size for path in weight_files(Path(directory))) / 1e6,
-            "latency_ms": speed[name],
-            **{column: metrics[column] for column in task.columns if column in metrics},
-            "agreement": float(np.mean([a == b for a, b in zip(decisions, reference, strict=True)])),
-        })  # fmt: skip
+            "peak_megabytes": peak_memory(directory, device),
+            "latency_p50_ms": single[name][0],
+            "latency_p95_ms": single[name][1],
+            "examples_per_second": batched[name],
+        }
     return rows
+
+
+def quality(task: Task, outcomes: dict[str, Outcome]) -> dict[str, dict]:
+    """By model: the task's metrics with the 95% interval of its score; the difference to the first model, with a paired
+    test on the same draws of the same examples; and the share of decisions that both make alike."""
+    rows, first = {}, None
+    for name, outcome in outcomes.items():
+        metrics, tally = task.score(outcome), task.tally(outcome)
+        score, drawn = float(task.tally_score(tally.sum(axis=0))), task.tally_score(resampled_sums(tally))
+        rows[name] = {column: metrics[column] for column in task.columns if column in metrics}
+        rows[name] |= {"interval": interval(drawn), "difference": None, "difference_interval": None, "p": None}
+        if first is None:
+            first = outcome, tally, score, drawn
+        else:
+            right = tally[:, 0] > 0, first[1][:, 0] > 0
+            rows[name] |= {
+                "difference": score - first[2],
+                "difference_interval": interval(drawn - first[3]),
+                "p": mcnemar(*right) if task.score_name == "accuracy" else two_sided_p(drawn - first[3]),
+            }
+        alike = [a == b for a, b in zip(outcome.decisions, first[0].decisions, strict=True)]
+        rows[name]["agreement"] = float(np.mean(alike))
+    return rows
+
+
+def tables(rows: dict[str, dict], quality_rows: dict[str, dict], markdown: bool) -> str:
+    """The two tables: size and speed, and quality."""
+    header = ("model", "parameters", "MB", "peak MB", "ms p50", "ms p95", "examples/s")
+    first = table(header, [(name, *row.values()) for name, row in rows.items()], markdown)
+    columns = [name for name in next(iter(quality_rows.values())) if name not in WORDING]
+    header = ("model", *columns, *WORDING.values())
+    cells = [
+        (name, *(row.get(column) for column in columns), *(_between(row[column]) for column in WORDING))
+        for name, row in quality_rows.items()
+    ]
+    return first + "\n\n" + table(header, cells, markdown)
+
+
+#: The columns behind the metrics: their names in comparison.json, and in the table.
+WORDING = {
+    "interval": "95% interval",
+    "difference": "difference",
+    "difference_interval": "its 95% interval",
+    "p": "p",
+    "agreement": "agreement",
+}
+
+
+def _between(value):
+    """A pair of bounds as text; anything else as it is."""
+    return f"{value[0]:.4f} to {value[1]:.4f}" if isinstance(value, tuple) else value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> None:
-    """`compare`: the table, as text, Markdown and JSON."""
+    """`compare`: the tables, as text, Markdown and JSON."""
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     device = start(RunConfig(**given(arguments, RunConfig)))
     if len(dict(arguments.models)) != len(arguments.models):
@@ -105,21 +131,21 @@ def command(arguments: argparse.Namespace) -> None:
     }
     folder = make_folder(arguments.output)
     where = described(arguments, examples)
-    print(
-        f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads",
-        flush=True,
-    )
-    rows = compare(models, task, examples, data, device)
-    header = ("model", "parameters", "MB", "ms/example", *list(rows[0])[4:])
-    cells = [list(row.values()) for row in rows]
-    machine = describe(device)
+    print(f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads", flush=True)
+    rows = size_and_speed(models, task, examples, data, device)
+    outcomes = {name: evaluate(opened, task, examples, data, device) for name, (_, opened) in models.items()}
+    quality_rows = quality(task, outcomes)
+    machine, first = describe(device), next(iter(models))
+    test = "McNemar's exact test" if task.score_name == "accuracy" else "paired bootstrap"
     note = (
-        f"{where}; agreement: same decision as {rows[0]['name']}; ms/example: median of single examples; "
-        f"MB: weights on disk; "
-        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+        f"{where}. Difference, p ({test}) and agreement (same decision) are with {first}; intervals are of "
+        f"{task.score_name}, by bootstrap. MB: weights on disk; peak MB: of a process that computes 32 x 128 tokens; "
+        f"ms: single examples, examples/s: batches of 32, both from text to logits. {machine['processor']}, "
+        f"{machine['threads']} threads, torch {machine['torch']}."
     )
-    print(table(header, cells) + "\n" + note)
-    write_text(folder / "comparison.txt", table(header, cells) + "\n" + note + "\n")
-    write_text(folder / "comparison.md", table(header, cells, markdown=True) + "\n\n" + note + "\n")
+    print(tables(rows, quality_rows, markdown=False) + "\n\n" + note)
+    write_text(folder / "comparison.txt", tables(rows, quality_rows, markdown=False) + "\n\n" + note + "\n")
+    write_text(folder / "comparison.md", tables(rows, quality_rows, markdown=True) + "\n\n" + note + "\n")
     about = about_data(arguments, data) | {"machine": machine, "models": dict(arguments.models)}
-    write_json(folder / "comparison.json", about | {"rows": rows})
+    merged = [{"name": name} | row | quality_rows[name] for name, row in rows.items()]
+    write_json(folder / "comparison.json", about | {"rows": merged})

@@ -13,7 +13,16 @@ from kd_scratch.batches import IGNORE
 from kd_scratch.config import DataConfig
 from kd_scratch.files import UserError
 from kd_scratch.tasks import TASKS, Outcome, limited
-from kd_scratch.tasks.classification import AGNEWS_LABELS, Example, decide, featurize, mistakes, per_class, predictions
+from kd_scratch.tasks.classification import (
+    AGNEWS_LABELS,
+    OOS,
+    Example,
+    decide,
+    featurize,
+    mistakes,
+    per_class,
+    predictions,
+)
 
 AGNEWS, CLINC, CSV = TASKS["agnews"], TASKS["clinc"], TASKS["csv"]
 
@@ -352,3 +361,12 @@ def test_limited_takes_the_same_random_part_every_time_in_the_order_of_the_file(
 def test_a_limit_that_is_no_number_or_leaves_nothing_is_refused(limit):
     with pytest.raises(UserError, match="--limit"):
         limited(list(range(1000)), limit)
+
+
+def test_the_tally_makes_the_accuracy_and_leaves_out_of_scope_texts_out():
+    examples = [Example("0", "", "a"), Example("1", "", "b"), Example("2", "", OOS, in_scope=False)]
+    logits = np.array([[2, 0], [2, 0], [0, 2]], np.float32)
+    outcome = Outcome(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig())
+    tally = TASKS["clinc"].tally(outcome)
+    assert tally.tolist() == [[1, 1], [0, 1], [0, 0]]
+    assert TASKS["clinc"].tally_score(tally.sum(axis=0)) == TASKS["clinc"].score(outcome)["accuracy"] == 0.5

@@ -136,10 +136,16 @@ def test_compare_shows_every_model_against_the_first(runs, tmp_path, capsys):
         weights = load_file(runs / row["name"] / "model.safetensors")
         assert row["parameters"] == sum(t.numel() for t in weights.values())
         assert row["megabytes"] == (runs / row["name"] / "model.safetensors").stat().st_size / 1e6
-        assert row["latency_ms"] > 0
+        assert 0 < row["latency_p50_ms"] <= row["latency_p95_ms"] and row["examples_per_second"] > 0
+        assert row["peak_megabytes"] is None or 100 < row["peak_megabytes"] < 4000
+        assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
         assert f"{row['accuracy']:.4f}" in out
+    assert all(result["rows"][0][name] is None for name in ("difference", "difference_interval", "p"))
+    for row in result["rows"][1:]:
+        assert row["difference"] == pytest.approx(row["accuracy"] - result["rows"][0]["accuracy"])
+        assert row["difference_interval"][0] <= row["difference"] <= row["difference_interval"][1] and 0 < row["p"] <= 1
     markdown = (tmp_path / "c" / "comparison.md").read_text()
-    assert markdown.count("|") == 5 * (len(result["rows"][0]) + 1)
+    assert [line.count("|") for line in markdown.split("\n")[:11]] == [8] * 5 + [0] + [10] * 5
     assert (tmp_path / "c" / "comparison.txt").read_text().strip() in out
 
 

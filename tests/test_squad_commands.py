@@ -86,10 +86,12 @@ def test_compare_shows_exact_match_f1_and_agreement_of_answers(runs, tmp_path, c
     status, out, _ = run(capsys, "compare", "--task", "squad", "--data", runs / "squad" / "test.json", "--overlap", 24,
                          "--limit", 10, "--models", *models, "--output", tmp_path / "c")  # fmt: skip
     assert status == 0
-    assert "exact_match" in out.split("\n")[1]
+    assert "exact_match" in out.split("\n\n")[1]
     rows = json.loads((tmp_path / "c" / "comparison.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["teacher", "baseline", "distilled"]
-    assert rows[0]["agreement"] == 1.0 and all(row["latency_ms"] > 0 and 0 <= row["f1"] <= 1 for row in rows)
+    assert all(row["interval"][0] <= row["f1"] <= row["interval"][1] for row in rows)
+    assert rows[2]["difference"] == pytest.approx(rows[2]["f1"] - rows[0]["f1"])
+    assert rows[0]["agreement"] == 1.0 and all(row["latency_p50_ms"] > 0 and 0 <= row["f1"] <= 1 for row in rows)
 
 
 def test_predict_prints_answers_with_probabilities_and_no_answer_among_them(runs, tmp_path, capsys):

@@ -375,6 +375,8 @@ def test_metrics_by_hand():
     assert (metrics["precision"], metrics["recall"], metrics["f1"]) == (2 / 3, 2 / 3, 2 / 3)
     assert metrics["unreachable_words"] == 0 and metrics["unreachable_tags"] == {}
     assert list(metrics["per_class"]) == ["LOC", "PER"]
+    assert CONLL.tally(outcome).tolist() == [[1, 2, 2], [1, 1, 1]]
+    assert CONLL.tally_score(CONLL.tally(outcome).sum(axis=0)) == metrics["f1"]
     said = CONLL.predictions(outcome)
     assert said["s:0"] == {
         "words": ("a", "b", "c", "d"),

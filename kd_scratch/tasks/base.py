@@ -35,6 +35,8 @@ class Task:
     featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int, DataConfig], Features]  # -> token ids and labels
     decide: Callable[["Outcome"], list]  # one decision per example, to be compared with ==
     score: Callable[["Outcome"], dict]  # metrics by name
+    tally: Callable[["Outcome"], np.ndarray]  # N,k: numbers of each example; the score is made of their sums
+    tally_score: Callable[[np.ndarray], np.ndarray]  # sums …,k -> the metric score_name, …
     predictions: Callable[["Outcome"], dict]  # what `evaluate` writes, by the example's id
     details: Callable[[dict], str]  # metrics -> a table per class
     mistakes: Callable[["Outcome", int], str]  # a few wrong ones, as a table
@@ -62,6 +64,11 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def mean_score(sums: np.ndarray) -> np.ndarray:
+    """The score of a tally whose columns are points and examples.  …,2 -> …"""
+    return sums[..., 0] / np.maximum(sums[..., 1], 1)
 
 
 def surest_mistakes(wrong: list[tuple[float, str, str]], most: int) -> str:

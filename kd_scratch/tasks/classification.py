@@ -16,7 +16,7 @@ from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_json, read_text
-from kd_scratch.tasks.base import Outcome, Task, log_softmax, surest_mistakes
+from kd_scratch.tasks.base import Outcome, Task, log_softmax, mean_score, surest_mistakes
 from kd_scratch.tokenization import Tokenizer
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
@@ -199,6 +199,13 @@ def score(outcome: Outcome) -> dict:
     return metrics | {"per_class": classes}
 
 
+def tally(outcome: Outcome) -> np.ndarray:
+    """Whether each text counts and is right, and whether it counts: N,2"""
+    counts = [example.in_scope for example in outcome.examples]
+    right = [example.label == label for example, label in zip(outcome.examples, outcome.decisions, strict=True)]
+    return np.stack([np.array(counts) & np.array(right), counts], axis=1).astype(np.float64)
+
+
 def predictions(outcome: Outcome) -> dict:
     """What the model says of each text, by id, with the probability of its best label."""
     probability = np.exp(log_softmax(outcome.logits).max(axis=1))
@@ -244,6 +251,8 @@ _AGNEWS = Task(
     featurize=featurize,
     score=score,
     decide=decide,
+    tally=tally,
+    tally_score=mean_score,
     predictions=predictions,
     details=details,
     mistakes=mistakes,

@@ -20,9 +20,9 @@ from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_json
-from kd_scratch.tasks.base import Outcome, Task, surest_mistakes
+from kd_scratch.tasks.base import Outcome, Task, mean_score, surest_mistakes
 from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
-from kd_scratch.tasks.squad_metric import question_scores, squad_metrics
+from kd_scratch.tasks.squad_metric import official_scores, question_scores, squad_metrics
 from kd_scratch.tokenization import Tokenizer
 
 CHUNK = 1000  # examples that are tokenized together: enough for all cores, and no more of them in memory at once
@@ -312,6 +312,15 @@ def score(outcome: Outcome) -> dict:
     return metrics | {"gold_beyond_answer_length": len(set(windows.example[too_long].tolist()))}
 
 
+def tally(outcome: Outcome) -> np.ndarray:
+    """F1 of each question, and whether it counts: N,2"""
+    questions = [(example.id, example.answers) for example in outcome.examples]
+    points = np.zeros((len(questions), 2))
+    for i, _, overlap in official_scores(questions, predictions(outcome), is_version2(outcome.examples)):
+        points[i] = overlap, 1
+    return points
+
+
 def predictions(outcome: Outcome) -> dict[str, str]:
     """The answers by id, as the official scripts read them."""
     return {example.id: answer.text for example, answer in zip(outcome.examples, outcome.decisions, strict=True)}
@@ -351,6 +360,8 @@ TASK = Task(
     featurize=featurize,
     decide=decide,
     score=score,
+    tally=tally,
+    tally_score=mean_score,
     predictions=predictions,
     details=details,
     mistakes=mistakes,

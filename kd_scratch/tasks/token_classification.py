@@ -266,6 +266,19 @@ def score(outcome: Outcome) -> dict:
     }
 
 
+def tally(outcome: Outcome) -> np.ndarray:
+    """Correct entities of each sentence, those in gold and those predicted: N,3"""
+    names = ("correct_entities", "gold_entities", "predicted_entities")
+    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    counts = [entity_metrics([example.tags], [tags]) for example, tags in pairs]
+    return np.array([[row[name] for name in names] for row in counts], np.float64)
+
+
+def entity_f1(sums: np.ndarray) -> np.ndarray:
+    """F1 from sums of a tally.  …,3 -> …"""
+    return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
+
+
 def predictions(outcome: Outcome) -> dict:
     """Words, tags and gold tags of each sentence, by id."""
     return {
@@ -315,6 +328,8 @@ TASK = Task(
     featurize=featurize,
     decide=decide,
     score=score,
+    tally=tally,
+    tally_score=entity_f1,
     predictions=predictions,
     details=details,
     mistakes=mistakes,
