@@ -102,15 +102,15 @@ distill: .venv/run ## the same with runs/TASK/teacher as teacher -> runs/TASK/di
 	    --init-layers $(LAYERS) --teacher $(OUT)/teacher --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
 
 quantize: .venv/run ## runs/TASK/distilled-SEED in int8 -> runs/TASK/int8-SEED
-	$(KD) quantize --model $(OUT)/distilled-$(SEED) --output $(OUT)/int8-$(SEED)
+	$(KD) quantize --model $(OUT)/distilled-$(SEED) --output $(OUT)/int8-$(SEED) $(ARGS)
 
 evaluate: .venv/run ## metrics of MODEL on TASK's test file
 	$(KD) evaluate --task $(TASK) --data $(test_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) $(ARGS)
 
 compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED,int8-SEED} side by side on TASK's test file
-	$(KD) compare --task $(TASK) --data $(test_$(TASK)) --output $(OUT)/comparison-$(SEED) --device cpu \
+	$(KD) compare --task $(TASK) --data $(test_$(TASK)) --output $(OUT)/comparison-$(SEED) \
 	    --models teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \
-	    $(if $(wildcard $(OUT)/int8-$(SEED)),int8=$(OUT)/int8-$(SEED)) $(ARGS)
+	    $(if $(wildcard $(OUT)/int8-$(SEED)),int8=$(OUT)/int8-$(SEED) --device cpu) $(ARGS)
 
 data-agnews data-clinc data-conll data-squad: .venv/run ## download the official files of a data set into KD_DATA
 	$(BIN)/python data_scripts/download.py $(@:data-%=%)

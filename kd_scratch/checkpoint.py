@@ -1,7 +1,7 @@
 """A model directory: config.json, model.safetensors (or shards with an index), and the tokenizer's files.
 
 It is the layout that the Hugging Face hub publishes, in both directions: what `transformers` saved opens here, what is
-saved here opens in `transformers`.
+saved here opens in `transformers` (but for int8 models and shapes of our own, which it refuses).
 """
 
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ def load_model(
     say=print,
     dropout: float | None = None,
 ) -> Model:
-    """The model in a directory, in eval mode, on the CPU, in float32.
+    """The model in a directory, in eval mode, on the CPU, in float32 or (see int8.py) int8.
 
     With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
     set of labels (put into the order of `labels`), else a new one with random weights. `dropout` replaces the
@@ -57,7 +57,8 @@ def load_model(
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
-    tensors, ignored = _match(load_weights(directory), file_names(config, wanted), wanted, same_head, directory)
+    names = file_names(config, wanted)
+    tensors, ignored = _match(load_weights(directory), names, wanted, same_head, directory)
     if same_head and config.labels != found.labels:
         order = torch.tensor([found.labels.index(label) for label in config.labels])
         for part in ("weight", "bias"):
@@ -71,7 +72,7 @@ def load_model(
         say(f"{directory}: ignored, no part of this model: {_listed(ignored)}")
     if config.int8:
         try:
-            return int8.from_tensors(model, tensors)
+            return int8.from_tensors(model, tensors, names)
         except UserError as error:
             raise UserError(f"{directory}: {error}") from None
     # Copies, not views of the file: every load then has the same memory alignment, on which MKL's last bits depend.
@@ -172,6 +173,11 @@ def weight_files(directory: Path) -> list[Path]:
     """The files that hold a model's weights."""
     single = directory / WEIGHTS
     return [single] if single.is_file() else [directory / shard for shard in _shards(directory)]
+
+
+def megabytes(directory: str | Path) -> float:
+    """What a model's weights take on disk, in millions of bytes."""
+    return sum(path.stat().st_size for path in weight_files(Path(directory))) / 1e6
 
 
 def _shards(directory: Path) -> dict[str, set[str]]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch.checkpoint import weight_files
+from kd_scratch import int8
+from kd_scratch.checkpoint import megabytes
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.console import progress, table
 from kd_scratch.evaluate import Opened, about_data, add_data_arguments, described, evaluate, open_model, read_test
@@ -26,9 +27,17 @@ def named_directory(text: str) -> tuple[str, str]:
 
 
 def size_and_speed(
-    models: dict[str, tuple[str, Opened]], task: Task, examples: list, data: DataConfig, device: torch.device
+    models: dict[str, tuple[str, Opened]],
+    task: Task,
+    examples: list,
+    data: DataConfig,
+    device: torch.device,
+    tokens: int,
 ) -> dict[str, dict]:
-    """By model: parameters, megabytes on disk and in memory, milliseconds per example, examples per second."""
+    """By model: parameters, megabytes on disk and in memory, milliseconds per example, examples per second.
+
+    tokens: how long the inputs are while memory is watched.
+    """
     opened = {name: model for name, (_, model) in models.items()}
     single = latencies(opened, task, examples, data, device)
     batched = throughputs(opened, task, examples, data, device)
@@ -36,8 +45,8 @@ def size_and_speed(
     for name, (directory, model) in progress(models.items(), desc="memory", unit="model"):
         rows[name] = {
             "parameters": model.model.num_parameters(),
-            "megabytes": sum(path.stat().st_size for path in weight_files(Path(directory))) / 1e6,
-            "peak_megabytes": peak_memory(directory, device),
+            "megabytes": megabytes(directory),
+            "peak_megabytes": peak_memory(directory, tokens, device),
             "latency_p50_ms": single[name][0],
             "latency_p95_ms": single[name][1],
             "examples_per_second": batched[name],
@@ -75,7 +84,7 @@ def tables(rows: dict[str, dict], quality_rows: dict[str, dict], markdown: bool)
     columns = [name for name in next(iter(quality_rows.values())) if name not in WORDING]
     header = ("model", *columns, *WORDING.values())
     cells = [
-        (name, *(row.get(column) for column in columns), *(_between(row[column]) for column in WORDING))
+        (name, *(row.get(column) for column in columns), *(_shown(column, row[column]) for column in WORDING))
         for name, row in quality_rows.items()
     ]
     return first + "\n\n" + table(header, cells, markdown)
@@ -91,8 +100,10 @@ WORDING = {
 }
 
 
-def _between(value):
-    """A pair of bounds as text; anything else as it is."""
+def _shown(name: str, value):
+    """A pair of bounds and a small p as text; anything else as it is."""
+    if name == "p" and value is not None and value < 0.001:
+        return "<0.001"
     return f"{value[0]:.4f} to {value[1]:.4f}" if isinstance(value, tuple) else value
 
 
@@ -132,16 +143,20 @@ def command(arguments: argparse.Namespace) -> None:
     folder = make_folder(arguments.output)
     where = described(arguments, examples)
     print(f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads", flush=True)
-    rows = size_and_speed(models, task, examples, data, device)
+    tokens = min(128, *(opened.model.config.max_positions for _, opened in models.values()))
+    rows = size_and_speed(models, task, examples, data, device, tokens)
     outcomes = {name: evaluate(opened, task, examples, data, device) for name, (_, opened) in models.items()}
     quality_rows = quality(task, outcomes)
     machine, first = describe(device), next(iter(models))
+    if any(opened.model.config.int8 for _, opened in models.values()):
+        machine["int8"] = int8.describe()
     test = "McNemar's exact test" if task.score_name == "accuracy" else "paired bootstrap"
+    versions = f"torch {machine['torch']}" + (f", int8: {machine['int8']}" if "int8" in machine else "")
     note = (
         f"{where}. Difference, p ({test}) and agreement (same decision) are with {first}; intervals are of "
-        f"{task.score_name}, by bootstrap. MB: weights on disk; peak MB: of a process that computes 32 x 128 tokens; "
-        f"ms: single examples, examples/s: batches of 32, both from text to logits. {machine['processor']}, "
-        f"{machine['threads']} threads, torch {machine['torch']}."
+        f"{task.score_name}, by bootstrap. MB: weights on disk; peak MB: of a process that computes 32 x {tokens} "
+        "tokens; ms: single examples, examples/s: batches of 32, both from text to logits. "
+        f"{machine['processor']}, {machine['threads']} threads, {versions}."
     )
     print(tables(rows, quality_rows, markdown=False) + "\n\n" + note)
     write_text(folder / "comparison.txt", tables(rows, quality_rows, markdown=False) + "\n\n" + note + "\n")

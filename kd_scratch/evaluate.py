@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from kd_scratch import int8
 from kd_scratch.checkpoint import load_model
 from kd_scratch.config import DataConfig, RunConfig, add_flags, as_dict, given
 from kd_scratch.console import table
@@ -133,7 +134,8 @@ def command(arguments: argparse.Namespace) -> None:
     print("\n" + task.details(metrics))
     print("\n" + task.mistakes(outcome, 5))
     if arguments.output:
-        about = about_data(arguments, data) | {"model": arguments.model, "machine": describe(device)}
+        machine = describe(device) | ({"int8": int8.describe()} if opened.model.config.int8 else {})
+        about = about_data(arguments, data) | {"model": arguments.model, "machine": machine}
         write_json(arguments.output, about | {"metrics": metrics})
     if arguments.predictions:
         write_json(arguments.predictions, task.predictions(outcome))

@@ -6,7 +6,9 @@ positions) as whole numbers between 0 and 255 with one scale and one zero point 
     W[o,i] ≈ scale[o] · w[o,i]            table[v,d] ≈ scale[v] · (t[v,d] − zero_point[v])
 
 "Dynamic": the scale of a layer's input is found anew at every call, from its smallest and largest number, so nothing
-need be calibrated. `linear_by_hand` spells out the arithmetic; torch.ao's kernels do it (Jacob et al. 2018, section 2).
+need be calibrated. They are those of the whole batch, padding and all: so a text's logits depend, a little, on what it
+is computed together with, as a float model's do not. `linear_by_hand` spells out the arithmetic; torch.ao's kernels do
+it (Jacob et al. 2018, section 2).
 """
 
 import copy
@@ -36,10 +38,16 @@ else:
         def forward(self, x: Tensor) -> Tensor:
             """…,in -> …,out"""
             packed, few = self._packed_params._packed_params, activation_bits() == 7
-            return torch.ops.quantized.linear_dynamic(x, packed, reduce_range=few)
+            try:
+                return torch.ops.quantized.linear_dynamic(x, packed, reduce_range=few)
+            except RuntimeError:
+                if x.isfinite().all():
+                    raise
+                raise UserError("the int8 model computes numbers that are not finite: its file is damaged") from None
 
 
 X86 = ("x86_64", "amd64")
+TABLES = ("embeddings.word.weight", "positions.weight")
 SCALE, ZERO_POINT = "_scale", "_zero_point"  # what a file adds to the name of an int8 weight
 
 
@@ -101,6 +109,11 @@ def choose_engine() -> str:
     raise UserError(f"torch {torch.__version__} has no int8 kernels for this processor ({platform.machine()})")
 
 
+def describe() -> str:
+    """What an int8 model's results depend on beside its weights, for the record."""
+    return f"{choose_engine()} kernels, activations in {activation_bits()} bits"
+
+
 def _quietly(function, *arguments, **options):
     """Call one of torch.ao's functions without its warning that it is deprecated (see `require`)."""
     with warnings.catch_warnings():
@@ -118,15 +131,20 @@ def quantize(model: Model) -> Model:
     require()
     if model.config.int8:
         raise UserError("the model is int8 already")
-    engine = choose_engine()
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise UserError(f"{name}: holds numbers that are not finite; the model cannot be quantized")
+    choose_engine()
     model = copy.deepcopy(model).cpu().eval()
+    count = model.num_parameters()
     spec = {nn.Linear: per_channel_dynamic_qconfig, "embeddings.word": float_qparams_weight_only_qconfig}
     if isinstance(model.positions.weight, nn.Parameter):
         model.positions = Int8Positions(nn.Embedding.from_pretrained(model.positions.weight))
         spec["positions.table"] = float_qparams_weight_only_qconfig
     mapping = get_default_dynamic_quant_module_mappings() | {nn.Linear: DynamicLinear}
     model = _quietly(quantize_dynamic, model, spec, mapping=mapping, inplace=True)
-    model.config = replace(model.config, int8=engine)
+    model.config = replace(model.config, int8=True)
+    _count_int8(model, count)
     return model
 
 
@@ -142,12 +160,13 @@ def to_tensors(model: Model) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         name = name.removesuffix(".table")
         table = isinstance(module, int8_modules.Embedding)
-        if not table and not isinstance(module, dynamic_modules.Linear):
+        if not table and not isinstance(module, DynamicLinear):
             continue
         weight = module.weight()
-        # float() and clone() copy: the scales of a table lie in memory that goes when `weight` goes.
         tensors[f"{name}.weight"] = weight.int_repr()
-        tensors[f"{name}.weight{SCALE}"] = weight.q_per_channel_scales().float().clone()
+        # Copies: the scales of a table lie in memory that goes when `weight` goes. Those of a matrix are float32
+        # numbers that torch keeps as float64.
+        tensors[f"{name}.weight{SCALE}"] = weight.q_per_channel_scales().clone().float()
         if table:
             tensors[f"{name}.weight{ZERO_POINT}"] = weight.q_per_channel_zero_points().clone()
         else:
@@ -159,48 +178,58 @@ def tensors_of_int8_form(model: Model) -> dict[str, Tensor]:
     """What `to_tensors` would give for the int8 form of a float model, without memory: names, types and shapes."""
     wanted = {}
     for name, parameter in model.named_parameters():
-        shape, owner = parameter.shape, model.get_submodule(name.rpartition(".")[0])
-        table = name in ("embeddings.word.weight", "positions.weight")
-        matrix = isinstance(owner, nn.Linear) and name.endswith(".weight")
-        number = torch.uint8 if table else torch.int8 if matrix else torch.float32
-        wanted[name] = torch.empty(shape, dtype=number, device="meta")
-        for suffix in (SCALE, ZERO_POINT)[: table + (table or matrix)]:
-            wanted[name + suffix] = torch.empty(shape[0], device="meta")
+        matrix = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear) and name.endswith(".weight")
+        number = torch.uint8 if name in TABLES else torch.int8 if matrix else torch.float32
+        wanted[name] = torch.empty(parameter.shape, dtype=number, device="meta")
+        if number != torch.float32:
+            wanted[name + SCALE] = torch.empty(len(parameter), device="meta")
+        if number == torch.uint8:
+            wanted[name + ZERO_POINT] = torch.empty(len(parameter), device="meta")
     return wanted
 
 
-def from_tensors(model: Model, tensors: dict[str, Tensor]) -> Model:
-    """Make a float model without memory (on the meta device) into the int8 one of these tensors, which have the dtypes
-    and shapes that `tensors_of_int8_form` tells. UserError for scales that no quantization gives."""
+def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]) -> Model:
+    """Make a float model without memory (on the meta device) into the int8 one of these tensors, which have the types
+    and shapes that `tensors_of_int8_form` tells (any float type will do).
+
+    UserError for numbers that no quantization gives; `names`: ours -> what the message calls them.
+    """
     require()
     choose_engine()
-    for name, tensor in tensors.items():
-        if name.endswith(SCALE) and not (tensor.isfinite() & (tensor > 0)).all():
-            raise UserError(f"{name}: a scale must be a positive number")
-        if name.endswith(ZERO_POINT) and not tensor.isfinite().all():
-            raise UserError(f"{name}: a zero point must be a finite number")
+    # Copies, not views of the file, as in a float model; the kernels want float32.
+    floats = {name: t.to(torch.float32, copy=True) for name, t in tensors.items() if t.is_floating_point()}
+    for name, tensor in floats.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{names[name]}: holds numbers that are not finite")
+        if name.endswith(SCALE) and not (tensor > 0).all():
+            raise UserError(f"{names[name]}: a scale must be more than 0")
 
     def replacement(name: str) -> nn.Module | None:
-        weight, scale = tensors.get(f"{name}.weight"), tensors.get(f"{name}.weight{SCALE}")
+        weight, scale = tensors.get(f"{name}.weight"), floats.get(f"{name}.weight{SCALE}")
         if scale is None:
             return None
         if weight.dtype == torch.uint8:
-            weight = _quietly(
-                torch._make_per_channel_quantized_tensor, weight, scale, tensors[f"{name}.weight{ZERO_POINT}"], 0
-            )
+            zero_point = floats[f"{name}.weight{ZERO_POINT}"]
+            weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale, zero_point, 0)
             table = int8_modules.Embedding(*weight.shape, _weight=weight)
             return Int8Positions(table) if name == "positions" else table
         zero_points = torch.zeros(len(scale), dtype=torch.int64)
         linear = DynamicLinear(weight.size(1), weight.size(0), dtype=torch.qint8)
         weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale.double(), zero_points, 0)
-        linear.set_weight_bias(weight, tensors[f"{name}.bias"])
+        linear.set_weight_bias(weight, floats[f"{name}.bias"])
         return linear
 
-    floats = {name: t.to(torch.float32, copy=True) for name, t in tensors.items() if name + SCALE not in tensors}
+    count = model.num_parameters()
     model.load_state_dict(floats, strict=False, assign=True)  # what is int8 stays without memory, and is replaced now
     for name, _ in list(model.named_modules()):
         new = replacement(name)
         if new is not None:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, new)
+    _count_int8(model, count)
     return model.eval()
+
+
+def _count_int8(model: Model, parameters: int) -> None:
+    """Let an int8 model have as many parameters as it had before."""
+    model.int8_parameters = parameters - sum(p.numel() for p in model.parameters())

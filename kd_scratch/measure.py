@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +14,39 @@ from kd_scratch.batches import collate
 from kd_scratch.config import DataConfig
 from kd_scratch.console import progress
 from kd_scratch.evaluate import Opened, open_model
+from kd_scratch.files import UserError
 from kd_scratch.inference import compute_logits
 from kd_scratch.tasks import Task
 
 TIMED, WARM_UP = 50, 5  # single examples that are timed, and those before them that are not
 BATCH, BATCHES = 32, 4  # for the throughput
-MEMORY_INPUT = (BATCH, 128)  # inputs and tokens that a model computes while its memory is watched
 
 
 @torch.no_grad()
+def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title: str) -> dict[str, np.ndarray]:
+    """Milliseconds that work(model, input) takes, by model, for all inputs but the first `warm_up`."""
+    times = {name: [] for name in models}
+    for item in progress(inputs, desc=title):
+        for name, model in models.items():
+            started = time.perf_counter()
+            work(model, item)
+            times[name].append(1000 * (time.perf_counter() - started))
+    return {name: np.array(values[warm_up:]) for name, values in times.items()}
+
+
 def latencies(
     models: dict[str, Opened], task: Task, examples: list, data: DataConfig, device: torch.device
 ) -> dict[str, tuple[float, float]]:
     """Milliseconds from text to logits, one example at a time: the median, and what 95% of them stay below."""
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for i, example in enumerate(progress(examples[: TIMED + WARM_UP], desc="latency", unit="ex")):
-        for name, opened in models.items():
-            config = opened.model.config
-            started = time.perf_counter()
-            features = task.featurize([example], opened.tokenizer, config.labels, opened.max_length, data)
-            batch = collate(features, np.arange(len(features)), device, config.pad_id)
-            opened.model(**batch.inputs).logits.cpu()
-            if i >= WARM_UP or len(examples) <= WARM_UP:
-                times[name].append(1000 * (time.perf_counter() - started))
+
+    def answer(opened: Opened, example) -> None:
+        config = opened.model.config
+        features = task.featurize([example], opened.tokenizer, config.labels, opened.max_length, data)
+        batch = collate(features, np.arange(len(features)), device, config.pad_id)
+        opened.model(**batch.inputs).logits.cpu()
+
+    first = [examples[0]] * WARM_UP + examples[:TIMED]
+    times = in_turns(models, first, answer, WARM_UP, "latency")
     return {name: tuple(np.percentile(values, [50, 95]).tolist()) for name, values in times.items()}
 
 
@@ -43,40 +54,38 @@ def throughputs(
     models: dict[str, Opened], task: Task, examples: list, data: DataConfig, device: torch.device
 ) -> dict[str, float]:
     """Examples a second from text to logits, in batches of 32."""
-    seconds = dict.fromkeys(models, 0.0)
-    chunks = [examples[i : i + BATCH] for i in range(0, min(len(examples), BATCH * (BATCHES + 1)), BATCH)]
-    timed = chunks[1:] or chunks  # the first one warms up
-    for chunk in progress(chunks, desc="throughput", unit="batch"):
-        for name, opened in models.items():
-            started = time.perf_counter()
-            features = task.featurize(chunk, opened.tokenizer, opened.model.config.labels, opened.max_length, data)
-            compute_logits(opened.model, features, device, BATCH)
-            if any(chunk is one for one in timed):
-                seconds[name] += time.perf_counter() - started
-    return {name: sum(map(len, timed)) / total for name, total in seconds.items()}
+
+    def answer(opened: Opened, chunk: list) -> None:
+        features = task.featurize(chunk, opened.tokenizer, opened.model.config.labels, opened.max_length, data)
+        compute_logits(opened.model, features, device, BATCH)
+
+    chunks = [examples[i : i + BATCH] for i in range(0, min(len(examples), BATCH * BATCHES), BATCH)]
+    times = in_turns(models, [chunks[0], *chunks], answer, 1, "throughput")
+    return {name: 1000 * sum(map(len, chunks)) / values.sum() for name, values in times.items()}
 
 
-def peak_memory(directory: str | Path, device: torch.device) -> float | None:
-    """Megabytes that a process of its own takes at most to open a model and compute 32 inputs of 128 tokens on the CPU.
+def peak_memory(directory: str | Path, tokens: int, device: torch.device) -> float | None:
+    """Megabytes that a process of its own takes at most to open a model and compute 32 inputs of so many tokens.
 
-    Python and PyTorch are in it. None where the system does not tell (it is Linux that does), or on another device.
+    Python and PyTorch are in it. On the CPU only, and where the system tells (Linux): else None.
     """
     if device.type != "cpu" or not Path("/proc/self/status").exists():
         return None
-    code = "import sys; from kd_scratch.measure import print_peak; print_peak(sys.argv[1], int(sys.argv[2]))"
+    code = "import sys; from kd_scratch.measure import print_peak; print_peak(*sys.argv[1:])"
     package = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
-    argv = [sys.executable, "-c", code, str(directory), str(torch.get_num_threads())]
+    argv = [sys.executable, "-c", code, str(directory), str(tokens), str(torch.get_num_threads())]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True)
-    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+    if done.returncode != 0:
+        why = done.stderr.strip().split("\n")[-1] or f"exit status {done.returncode}"
+        raise UserError(f"{directory}: the process that measures its memory failed: {why}")
+    return float(done.stdout.split()[-1])
 
 
 @torch.no_grad()
-def print_peak(directory: str, threads: int) -> None:
+def print_peak(directory: str, tokens: str, threads: str) -> None:
     """What peak_memory's process does."""
-    torch.set_num_threads(threads)
-    opened = open_model(directory)
-    inputs, tokens = MEMORY_INPUT
-    opened.model(torch.ones(inputs, min(tokens, opened.max_length), dtype=torch.int64))
+    torch.set_num_threads(int(threads))
+    open_model(directory).model(torch.ones(BATCH, int(tokens), dtype=torch.int64))
     status = Path("/proc/self/status").read_text()
     print(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)  # the kernel's kB are 1024 bytes

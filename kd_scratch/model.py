@@ -92,7 +92,7 @@ class Model(nn.Module):
         )
         self.head = make_head(config)
         self.initialize()
-        self.learned = sum(p.numel() for p in self.parameters())
+        self.int8_parameters = 0  # int8.py: those that are in 8 bits, and no longer among parameters()
 
     def initialize(self) -> None:
         """BERT's initial weights: normal with deviation init_std for matrices and tables, zero biases, unit norms.
@@ -129,7 +129,7 @@ class Model(nn.Module):
 
     def num_parameters(self) -> int:
         """How many numbers the model has learned, whether they are float or int8."""
-        return self.learned
+        return sum(p.numel() for p in self.parameters()) + self.int8_parameters
 
 
 def with_dropout(config: ModelConfig, dropout: float) -> ModelConfig:

@@ -50,7 +50,9 @@ ARCHITECTURE = {
     "span": "ForQuestionAnswering",
 }
 
-INT8_METHOD = "kd_scratch_int8"
+#: What the config.json of an int8 model says under quantization_config. Without the key quant_method transformers stops
+#: there; with one that it does not know, it would go on and take the whole numbers for weights.
+INT8 = {"method": "kd_scratch_int8"}
 
 #: Parameters that a checkpoint may hold beside those that a model needs: other heads, and a buffer old versions saved.
 IGNORED = re.compile(
@@ -166,7 +168,7 @@ def config_from_json(raw: dict, place: str, head: str | None = None, labels: tup
         values["head_dropout"] = _checked(raw.get(key, default_dropout), float, place, key)
     else:
         values.setdefault("head_dropout", values.get("dropout", default.dropout))
-    values["int8"] = _int8_engine(raw, place)
+    values["int8"] = _int8(raw, place)
     try:
         return replace(default, **values, head=head, labels=labels)
     except UserError as error:  # it speaks of our fields; the reader of the message has the file's keys before him
@@ -187,24 +189,20 @@ def config_to_json(config: ModelConfig) -> dict:
     raw |= {key: getattr(config, field) for field, key in CONFIG_KEYS[config.model_type].items()}
     if config.model_type == "distilbert" and config.head in ("sequence", "span"):
         raw[DISTILBERT_HEAD_DROPOUT[config.head][0]] = config.head_dropout
-    if config.int8:  # under this key, so that transformers refuses the model instead of misreading its weights
-        raw["quantization_config"] = {"quant_method": INT8_METHOD, "engine": config.int8}
+    if config.int8:
+        raw["quantization_config"] = INT8
     if config.labels:
         raw["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
         raw["label2id"] = {label: i for i, label in enumerate(config.labels)}
     return raw
 
 
-def _int8_engine(raw: dict, place: str) -> str:
-    """The int8 kernels that the model was made for, or "" for a float model."""
+def _int8(raw: dict, place: str) -> bool:
+    """Whether the weights are in 8 bits, as int8.py writes them."""
     found = raw.get("quantization_config")
-    if found is None:
-        return ""
-    if not isinstance(found, dict) or found.get("quant_method") != INT8_METHOD:
-        raise UserError(
-            f"{place}: quantization_config is of another program; only models that were quantized here open"
-        )
-    return _checked(found.get("engine"), str, place, "quantization_config.engine") or "unknown"
+    if found not in (None, INT8):
+        raise UserError(f"{place}: quantization_config is of another program; only what was quantized here opens here")
+    return found == INT8
 
 
 def _architecture(raw: dict, place: str) -> str:

@@ -10,7 +10,6 @@ import math
 import numpy as np
 
 ROUNDS = 2000  # test files that are drawn
-LEVEL = 95  # per cent of the intervals
 
 
 def resampled_sums(tally: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
@@ -21,14 +20,17 @@ def resampled_sums(tally: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> np
 
 def interval(values: np.ndarray) -> tuple[float, float]:
     """The bounds between which a score (or a difference) lies for 95% of the test files that are drawn."""
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
+    low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
 def two_sided_p(differences: np.ndarray) -> float:
-    """Twice the share of the draws in which a difference has the other sign, or is 0."""
-    return float(min(1.0, 2 * min(np.mean(differences <= 0), np.mean(differences >= 0))))
+    """Twice the share of the draws in which a difference has the other sign, or is 0.
+
+    The observed difference counts as one more draw, so that p is never 0 (Davison & Hinkley 1997, section 4.2).
+    """
+    rarer = min((differences <= 0).sum(), (differences >= 0).sum())
+    return float(min(1.0, 2 * (1 + rarer) / (1 + len(differences))))
 
 
 def mcnemar(right: np.ndarray, reference: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 ROOMS = [
     "files", "config", "runtime", "console", "layers", "model", "int8", "safetensors", "published", "checkpoint",
     "tokenization", "batches", "tasks", "inference", "distill", "state", "prepare", "train", "evaluate", "predict",
-    "quantize", "significance", "measure", "compare", "__main__",
+    "measure", "quantize", "significance", "compare", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "kd_scratch"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))
@@ -79,6 +79,11 @@ def test_no_pickle_no_eval_no_extraction_anywhere():
 def test_library_modules_for_whole_transformers_appear_only_in_tests():
     for path in PACKAGE.rglob("*.py"):
         assert not re.search(r"nn\.(MultiheadAttention|Transformer)", path.read_text()), path
+
+
+def test_one_file_alone_uses_torchs_quantization():
+    for path in PACKAGE.rglob("*.py"):
+        assert path.name == "int8.py" or not re.search(r"torch\.ao|quantize_dynamic", path.read_text()), path
 
 
 def test_files_and_functions_stay_short():

@@ -5,8 +5,14 @@ import math
 import numpy as np
 import pytest
 
+from kd_scratch.compare import quality
+from kd_scratch.config import DataConfig
 from kd_scratch.significance import interval, mcnemar, resampled_sums, two_sided_p
+from kd_scratch.tasks import TASKS, Outcome
 from kd_scratch.tasks.base import mean_score
+from kd_scratch.tasks.classification import Example
+from kd_scratch.tasks.question_answering import Answer
+from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import entity_f1
 
 
@@ -63,7 +69,7 @@ def test_a_model_that_is_right_on_more_of_the_same_examples_is_surely_better_tho
     ours[np.flatnonzero(reference[:, 0] == 0)[:12], 0] = 1  # 12 more, none lost
     drawn, other = (mean_score(resampled_sums(tally)) for tally in (ours, reference))
     assert interval(drawn)[0] < interval(other)[1]
-    assert interval(drawn - other)[0] > 0 and two_sided_p(drawn - other) < 0.001
+    assert interval(drawn - other)[0] > 0 and two_sided_p(drawn - other) == 2 / 2001  # never 0
     assert two_sided_p(other - drawn) == two_sided_p(drawn - other)
     assert two_sided_p(drawn - drawn) == 1.0
 
@@ -71,3 +77,39 @@ def test_a_model_that_is_right_on_more_of_the_same_examples_is_surely_better_tho
 def test_scores_of_sums():
     assert mean_score(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [0.75, 0.0]
     assert entity_f1(np.array([[2.0, 4.0, 5.0], [0.0, 0.0, 0.0]])).tolist() == [4 / 9, 0.0]
+
+
+def test_compare_draws_the_same_examples_for_all_models():
+    """Two models that are right on the same texts: no draw may tell them apart."""
+    rng = np.random.default_rng(3)
+    examples = [Example(str(i), "", "ab"[i % 2]) for i in range(40)]
+    logits = rng.normal(size=(40, 2)).astype(np.float32)
+    outcomes = {
+        name: Outcome(TASKS["csv"], examples, None, z, ("a", "b"), DataConfig())
+        for name, z in (("x", logits), ("y", 2 * logits))
+    }
+    rows = quality(TASKS["csv"], outcomes)
+    assert rows["x"]["interval"] == rows["y"]["interval"] and rows["x"]["p"] is None
+    assert rows["y"]["difference_interval"] == (0.0, 0.0) and rows["y"]["p"] == 1.0 and rows["y"]["agreement"] == 1.0
+
+
+def test_compare_tests_accuracy_with_mcnemar():
+    examples = [Example(str(i), "", "a") for i in range(12)]
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    logits = {"x": [right] * 6 + [wrong] * 6, "y": [right] * 11 + [wrong]}  # y wins 5, x none
+    outcomes = {
+        name: Outcome(TASKS["csv"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
+        for name, z in logits.items()
+    }
+    row = quality(TASKS["csv"], outcomes)["y"]
+    assert row["p"] == pytest.approx(2 / 32) and row["difference"] == pytest.approx(5 / 12)
+    assert row["agreement"] == 7 / 12
+
+
+def test_the_tally_of_questions_counts_each_id_once_in_version_2():
+    questions = [Question("q", "?", "a b c", ("a b",), 0, may_be_unanswerable=True),
+                 Question("q", "?", "a b c", ("b c",), 2, may_be_unanswerable=True),
+                 Question("r", "?", "a b c", (), None, may_be_unanswerable=True)]  # fmt: skip
+    outcome = Outcome(TASKS["squad"], questions, None, None, (), DataConfig())
+    outcome.decisions = [Answer(text, 0, 0, 0.0, 1.0, 0.0, text) for text in ("a b", "b", "c")]
+    assert TASKS["squad"].tally(outcome) == pytest.approx(np.array([[0, 0], [2 / 3, 1], [0, 1]]))
