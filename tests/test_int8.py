@@ -62,10 +62,9 @@ def test_the_linear_layer_by_hand_is_torchs(bits, shift, size, monkeypatch):
 
 
 def test_the_linear_layer_by_hand_on_numbers_worked_out_by_hand():
-    x = torch.tensor([[0.0, 127.0, 50.4], [-0.4, 1.0, 2.0]])  # range -0.4…127: 127 steps of 127.4 / 127
+    x = torch.tensor([[0.0, 100.0, 50.4], [-27.0, 1.0, 2.0]])  # a range of 127: 127 steps of 1, and 0 is step 27
     weight, scale = torch.tensor([[1, 2, 3], [-128, 0, 127]], dtype=torch.int8), torch.tensor([0.5, 0.1])
-    step = 127.4 / 127
-    expected = torch.tensor([[0, 127, 50], [0, 1, 2]]) @ weight.long().T * step * scale + torch.tensor([1.0, -1.0])
+    expected = torch.tensor([[0, 100, 50], [-27, 1, 2]]) @ weight.long().T * scale + torch.tensor([1.0, -1.0])
     assert torch.allclose(linear_by_hand(x, weight, scale, torch.tensor([1.0, -1.0]), bits=7), expected, rtol=1e-6)
 
 
