@@ -28,7 +28,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test parity lint mutants bench-peers bench-features teacher baseline distill quantize evaluate compare \
+.PHONY: help setup quickstart test parity lint mutants bench bench-peers bench-features teacher baseline distill quantize evaluate compare \
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
@@ -111,6 +111,9 @@ compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED,int8-SEED}
 	$(KD) compare --task $(TASK) --data $(test_$(TASK)) --output $(OUT)/comparison-$(SEED) \
 	    --models teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \
 	    $(if $(wildcard $(OUT)/int8-$(SEED)),int8=$(OUT)/int8-$(SEED) --device cpu) $(ARGS)
+
+bench: .venv/run ## latency of runs/TASK/{teacher,distilled-SEED,int8-SEED} by batch size and length
+	$(KD) benchmark --models teacher=$(OUT)/teacher distilled=$(OUT)/distilled-$(SEED) int8=$(OUT)/int8-$(SEED) $(ARGS)
 
 data-agnews data-clinc data-conll data-squad: .venv/run ## download the official files of a data set into KD_DATA
 	$(BIN)/python data_scripts/download.py $(@:data-%=%)

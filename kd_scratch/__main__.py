@@ -3,11 +3,18 @@
 import argparse
 import sys
 
-from kd_scratch import compare, evaluate, predict, quantize, train
+from kd_scratch import benchmark, compare, evaluate, predict, quantize, train
 from kd_scratch.files import UserError
 from kd_scratch.state import STATE
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "quantize": quantize, "compare": compare}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "quantize": quantize,
+    "compare": compare,
+    "benchmark": benchmark,
+}
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -413,5 +413,5 @@ def test_every_command_has_help(capsys):
             main([command, "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0
-        wanted = ("--seed", "--device", "--threads") if command != "quantize" else ("--threads",)
+        wanted = ("--seed", "--device", "--threads") if command not in ("quantize", "benchmark") else ("--threads",)
         assert all(flag in out for flag in wanted)

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 ROOMS = [
     "files", "config", "runtime", "console", "layers", "model", "int8", "safetensors", "published", "checkpoint",
     "tokenization", "batches", "tasks", "inference", "distill", "state", "prepare", "train", "evaluate", "predict",
-    "measure", "quantize", "significance", "compare", "__main__",
+    "measure", "quantize", "significance", "compare", "benchmark", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "kd_scratch"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))

@@ -1,0 +1,126 @@
+"""Latency of models by batch size and length, beside the floor of this machine. `python -m kd_scratch benchmark`"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kd_scratch import int8
+from kd_scratch.checkpoint import megabytes
+from kd_scratch.compare import named_directory
+from kd_scratch.config import ModelConfig, RunConfig, add_flags, given
+from kd_scratch.console import table
+from kd_scratch.evaluate import open_model
+from kd_scratch.files import UserError, make_folder, write_json
+from kd_scratch.measure import in_turns
+from kd_scratch.model import Model
+from kd_scratch.runtime import describe, start
+
+SHAPES = "1x16,1x64,1x128,1x384,8x128"  # batch size x tokens
+ROUNDS, WARM_UP = 15, 3
+SQUARE = 1024  # side of the matrices that the sgemm rate is measured with
+STREAM = 2**26  # float32 numbers that are read for the memory bandwidth: 268 MB, more than any cache
+
+
+def parse_shapes(text: str) -> list[tuple[int, int]]:
+    """ "1x16,8x128" -> [(1, 16), (8, 128)]"""
+    try:
+        shapes = [tuple(int(number) for number in shape.split("x")) for shape in text.split(",")]
+        if all(len(shape) == 2 and min(shape) > 0 for shape in shapes):
+            return shapes
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a list of BATCHxTOKENS such as {SHAPES}")
+
+
+def operations(config: ModelConfig, batch: int, tokens: int) -> int:
+    """Additions and multiplications of the matrix products of one forward pass (norms, softmax, activations are small).
+
+    Per block and token: 8·D² for query, key, value and output, 4·D·F for the feed-forward, 4·S·D for scores and sums.
+    With a sequence head the last block needs keys and values of all tokens, all else of the first one only.
+    """
+    width, inner = config.width, config.feed_forward
+    block = batch * tokens * (8 * width**2 + 4 * width * inner + 4 * tokens * width)
+    if config.head != "sequence":
+        return config.depth * block
+    last = batch * tokens * 4 * width**2 + batch * (4 * width**2 + 4 * width * inner + 4 * tokens * width)
+    return (config.depth - 1) * block + last
+
+
+def machine_rates() -> tuple[float, float]:
+    """(operations per second of a large float32 matrix product, bytes per second of reading memory), on the CPU."""
+    a, b, stream = torch.rand(SQUARE, SQUARE), torch.rand(SQUARE, SQUARE), torch.ones(STREAM)
+    jobs = {"product": lambda: a @ b, "reading": lambda: stream.sum()}
+    times = in_turns(jobs, range(WARM_UP + ROUNDS), lambda job, _: job(), WARM_UP, "machine")
+    return 2 * SQUARE**3 / times["product"].min() * 1e3, 4 * STREAM / times["reading"].min() * 1e3
+
+
+def floor(model: Model, weight_bytes: float, shape: tuple[int, int], rates: tuple[float, float]) -> float:
+    """The least milliseconds in which this machine can do it: all products at the sgemm rate, or all weights but the
+    table of tokens read once from memory, whichever takes longer. For int8 the second alone: sgemm is for floats.
+    """
+    table_bytes = model.config.vocab_size * model.config.width * (1 if model.config.int8 else 4)
+    reading = 1000 * (weight_bytes - table_bytes) / rates[1]
+    return reading if model.config.int8 else max(reading, 1000 * operations(model.config, *shape) / rates[0])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `benchmark`."""
+    parser.add_argument("--models", required=True, nargs="+", type=named_directory, metavar="NAME=DIR")
+    parser.add_argument(
+        "--shapes", type=parse_shapes, default=SHAPES, metavar="BxS,…", help=f"batch size x tokens (default {SHAPES})"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures there")
+    add_flags(parser, RunConfig, only=("threads",))
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """`benchmark`: one row per shape and model: milliseconds, times faster than the first model, share of the floor."""
+    device = start(RunConfig(device="cpu", **given(arguments, RunConfig)))
+    if len(dict(arguments.models)) != len(arguments.models):
+        raise UserError("--models: a name is used twice")
+    models = {name: open_model(directory).model for name, directory in arguments.models}
+    longest = max(tokens for _, tokens in arguments.shapes)
+    for name, model in models.items():
+        if longest > model.config.max_positions:
+            raise UserError(
+                f"{name}: has {model.config.max_positions} positions; leave {longest} tokens out of --shapes"
+            )
+    if arguments.output:
+        make_folder(arguments.output.parent)
+    print(
+        f"timing {len(models)} models, {len(arguments.shapes)} shapes, {ROUNDS} rounds in turns, "
+        f"{torch.get_num_threads()} threads",
+        flush=True,
+    )
+    rates, rows = machine_rates(), []
+    smallest = min(model.config.vocab_size for model in models.values())
+    for batch, tokens in arguments.shapes:
+        ids = torch.randint(smallest, (batch, tokens), generator=torch.Generator().manual_seed(0))
+        times = in_turns(models, [ids] * (WARM_UP + ROUNDS), lambda model, x: model(x), WARM_UP, f"{batch}x{tokens}")
+        first = float(np.median(times[next(iter(models))]))
+        for name, directory in arguments.models:
+            middle = float(np.median(times[name]))
+            least = floor(models[name], 1e6 * megabytes(directory), (batch, tokens), rates)
+            rows.append({
+                "shape": f"{batch} x {tokens}",
+                "model": name,
+                "median_ms": middle,
+                "p95_ms": float(np.percentile(times[name], 95)),
+                "times_faster": first / middle,
+                "floor_ms": least,
+                "share_of_floor": least / middle,
+            })  # fmt: skip
+    header = ("shape", "model", "ms", "p95", f"times {arguments.models[0][0]}", "floor ms", "floor / ms")
+    print(table(header, [tuple(row.values()) for row in rows]))
+    machine = describe(device) | {"sgemm_gflops": rates[0] / 1e9, "memory_gigabytes_per_second": rates[1] / 1e9}
+    if any(model.config.int8 for model in models.values()):
+        machine["int8"] = int8.describe()
+    print(
+        f"sgemm {rates[0] / 1e9:,.0f} GFLOP/s, memory {rates[1] / 1e9:.1f} GB/s; "
+        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+        + (f", int8: {machine['int8']}" if "int8" in machine else "")
+    )
+    if arguments.output:
+        write_json(arguments.output, {"machine": machine, "models": dict(arguments.models), "rows": rows})
