@@ -370,3 +370,10 @@ def test_the_tally_makes_the_accuracy_and_leaves_out_of_scope_texts_out():
     tally = TASKS["clinc"].tally(outcome)
     assert tally.tolist() == [[1, 1], [0, 1], [0, 0]]
     assert TASKS["clinc"].tally_score(tally.sum(axis=0)) == TASKS["clinc"].score(outcome)["accuracy"] == 0.5
+
+
+def test_reading_a_small_file_does_not_forbid_long_fields_elsewhere(tmp_path):
+    (tmp_path / "small.csv").write_text("text,label\na,b\n")
+    before = csv.field_size_limit()
+    TASKS["csv"].read(tmp_path / "small.csv", "", DataConfig())
+    assert csv.field_size_limit() == before >= 131072

@@ -39,7 +39,8 @@ class Example:
 def csv_rows(path: Path, delimiter: str = ","):
     """(line number, fields) of each row that is not blank. UserError for what the csv module finds malformed."""
     text = read_text(path)
-    csv.field_size_limit(len(text) + 1)  # the default refuses long fields; the file is in memory already
+    # The default refuses long fields; the file is in memory already. The limit is one for the whole process.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
