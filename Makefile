@@ -64,7 +64,7 @@ setup: .venv/run ## make the virtual environment with the four run-time dependen
 QUICK := $(RUNS)/quickstart
 QUICK_TASK := $(if $(filter command environment,$(firstword $(origin TASK))),$(TASK),agnews)
 QUICK_DATA := $(QUICK)/data
-QUICK_ROWS ?= $(if $(filter agnews,$(QUICK_TASK)),5000)
+QUICK_ROWS ?= $(if $(filter agnews,$(QUICK_TASK)),5000,$(if $(filter squad,$(QUICK_TASK)),2400))
 QUICK_EPOCHS ?= 4
 quick_train_agnews := --train $(QUICK_DATA)/ag_news_csv/train.csv --dev $(QUICK_DATA)/ag_news_csv/dev.csv
 quick_test_agnews  := --data $(QUICK_DATA)/ag_news_csv/test.csv
