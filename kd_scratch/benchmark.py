@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch import int8
 from kd_scratch.checkpoint import megabytes
 from kd_scratch.compare import named_directory
 from kd_scratch.config import ModelConfig, RunConfig, add_flags, given
 from kd_scratch.console import table
-from kd_scratch.evaluate import open_model
+from kd_scratch.evaluate import about_machine, open_model
 from kd_scratch.files import UserError, make_folder, write_json
 from kd_scratch.measure import in_turns
 from kd_scratch.model import Model
-from kd_scratch.runtime import describe, start
+from kd_scratch.runtime import start
 
 SHAPES = "1x16,1x64,1x128,1x384,8x128"  # batch size x tokens
 ROUNDS, WARM_UP = 15, 3
@@ -114,9 +113,8 @@ def command(arguments: argparse.Namespace) -> None:
             })  # fmt: skip
     header = ("shape", "model", "ms", "p95", f"times {arguments.models[0][0]}", "floor ms", "floor / ms")
     print(table(header, [tuple(row.values()) for row in rows]))
-    machine = describe(device) | {"sgemm_gflops": rates[0] / 1e9, "memory_gigabytes_per_second": rates[1] / 1e9}
-    if any(model.config.int8 for model in models.values()):
-        machine["int8"] = int8.describe()
+    machine = about_machine(device, models.values())
+    machine |= {"sgemm_gflops": rates[0] / 1e9, "memory_gigabytes_per_second": rates[1] / 1e9}
     print(
         f"sgemm {rates[0] / 1e9:,.0f} GFLOP/s, memory {rates[1] / 1e9:.1f} GB/s; "
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"

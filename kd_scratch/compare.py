@@ -6,14 +6,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch import int8
 from kd_scratch.checkpoint import megabytes
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.console import progress, table
-from kd_scratch.evaluate import Opened, about_data, add_data_arguments, described, evaluate, open_model, read_test
+from kd_scratch.evaluate import (
+    Opened,
+    about_data,
+    about_machine,
+    add_data_arguments,
+    described,
+    evaluate,
+    open_model,
+    read_test,
+)
 from kd_scratch.files import UserError, make_folder, write_json, write_text
 from kd_scratch.measure import latencies, peak_memory, throughputs
-from kd_scratch.runtime import describe, start
+from kd_scratch.runtime import start
 from kd_scratch.significance import interval, mcnemar, resampled_sums, two_sided_p
 from kd_scratch.tasks import TASKS, Outcome, Task
 
@@ -147,9 +155,7 @@ def command(arguments: argparse.Namespace) -> None:
     rows = size_and_speed(models, task, examples, data, device, tokens)
     outcomes = {name: evaluate(opened, task, examples, data, device) for name, (_, opened) in models.items()}
     quality_rows = quality(task, outcomes)
-    machine, first = describe(device), next(iter(models))
-    if any(opened.model.config.int8 for _, opened in models.values()):
-        machine["int8"] = int8.describe()
+    machine, first = about_machine(device, [opened.model for _, opened in models.values()]), next(iter(models))
     test = "McNemar's exact test" if task.score_name == "accuracy" else "paired bootstrap"
     versions = f"torch {machine['torch']}" + (f", int8: {machine['int8']}" if "int8" in machine else "")
     note = (

@@ -1,6 +1,7 @@
 """A checkpoint and a data file in, metrics out. `python -m kd_scratch evaluate`"""
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,11 @@ def about_data(arguments: argparse.Namespace, data: DataConfig) -> dict:
     }
 
 
+def about_machine(device: torch.device, models: Iterable[Model]) -> dict:
+    """What it was computed on, for the same record; with the int8 kernels where a model uses them."""
+    return describe(device) | ({"int8": int8.describe()} if any(model.config.int8 for model in models) else {})
+
+
 def described(arguments: argparse.Namespace, examples: list) -> str:
     """The same in a few words."""
     return f"{len(examples):,} examples of {arguments.data}" + (f", split {arguments.split}" if arguments.split else "")
@@ -134,7 +140,7 @@ def command(arguments: argparse.Namespace) -> None:
     print("\n" + task.details(metrics))
     print("\n" + task.mistakes(outcome, 5))
     if arguments.output:
-        machine = describe(device) | ({"int8": int8.describe()} if opened.model.config.int8 else {})
+        machine = about_machine(device, [opened.model])
         about = about_data(arguments, data) | {"model": arguments.model, "machine": machine}
         write_json(arguments.output, about | {"metrics": metrics})
     if arguments.predictions:
