@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 IGNORE = -100  # the label of a token that has none: no loss, no metric
+UNLABELLED = -200  # the label of a unit whose label nobody knows: it learns from the teacher's soft targets only
 POOL = 64  # batches that are sorted by length together
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_scratch.batches import IGNORE, Batch, Features, pad
+from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features, pad
 from kd_scratch.checkpoint import fingerprint
 from kd_scratch.files import UserError, make_folder, sha256
 from kd_scratch.inference import compute_logits
@@ -50,8 +50,8 @@ def count_units(features: Features, indices: np.ndarray) -> int:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Σ_units −log softmax(z)[label].  logits U,K; labels U -> a scalar"""
-    return F.cross_entropy(logits, labels, reduction="sum")
+    """Σ_units −log softmax(z)[label].  logits U,K; labels U -> a scalar; an UNLABELLED unit adds nothing"""
+    return F.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED)
 
 
 def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -45,8 +45,7 @@ def find_entities(opened: Opened, text: str, data: DataConfig, device: torch.dev
     """The entities in a text, in order: their slice of it, start and end (code points), type, and probability, which is
     that of the least certain of their tags."""
     spans = token_classification.split_words(text)
-    words = tuple(text[start:end] for start, end in spans)
-    examples = [token_classification.Example("text", words, ("O",) * len(words), document="")]
+    examples = [token_classification.from_text("text", text)]
     labels = opened.model.config.labels
     features = token_classification.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
     logits = compute_logits(opened.model, features, device)

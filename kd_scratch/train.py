@@ -17,7 +17,7 @@ from kd_scratch.checkpoint import fingerprint, save_model
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
 from kd_scratch.console import progress, table
 from kd_scratch.distill import count_units, cross_entropy, distillation_loss, gather, teacher_logits, units
-from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
+from kd_scratch.files import UserError, make_folder, read_text, sha256_of_file, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
 from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher
@@ -112,7 +112,7 @@ def backward(job: Job, indices: np.ndarray, scaler: torch.amp.GradScaler, dtype:
     Each of the `accumulation` parts is divided by the units of the *whole* batch, so cutting it changes nothing.
     """
     config, total = job.config, 0.0
-    step_units = count_units(job.train_set, indices)
+    step_units = max(1, count_units(job.train_set, indices))  # none where no answer lies in any of these windows
     for part in np.array_split(indices, min(config.accumulation, len(indices))):
         batch = collate(job.train_set, part, job.device, job.model.config.pad_id)
         with autocast(job.device, dtype):
@@ -179,6 +179,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
     parser.add_argument("--teacher", metavar="DIR", help="distil from this model; without it the model is fine-tuned")
+    parser.add_argument(
+        "--unlabelled",
+        type=Path,
+        metavar="FILE",
+        help="distillation: text to learn from beside --train, one a line; it has no labels, the teacher says what it "
+        "means (not for squad)",
+    )
     parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
     parser.add_argument(
@@ -218,7 +225,11 @@ def command(arguments: argparse.Namespace) -> None:
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = start(run)
     check_output(arguments.output, arguments.resume)
+    unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else []
     examples, dev_examples, labels, notes = read_data(arguments, task, data)
+    if unlabelled:
+        examples += unlabelled
+        notes.append(f"among the inputs is the text of {arguments.unlabelled}: no labels, soft targets only")
     tokenizer = choose_tokenizer(arguments, task.texts(examples))
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
@@ -237,6 +248,7 @@ def command(arguments: argparse.Namespace) -> None:
         "device": device.type,
         "torch": torch.__version__,
         "train": sha256_of_file(arguments.train),
+        "unlabelled": sha256_of_file(arguments.unlabelled) if arguments.unlabelled else None,
         "dev": sha256_of_file(dev_file) if dev_file.is_file() else arguments.dev,
         "tokenizer": tokenizer.fingerprint,
         "initial weights": fingerprint(model),
@@ -286,6 +298,20 @@ def read_data(
     if not examples or not dev_examples:
         raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
     return examples, dev_examples, labels, notes
+
+
+def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConfig) -> list:
+    """The lines of --unlabelled that hold more than blanks, as training examples without label."""
+    flag = f"--unlabelled {arguments.unlabelled}"
+    if task.unlabelled is None:
+        raise UserError(f"{flag}: plain text is no input for {task.name}; leave it out")
+    if not arguments.teacher or config.alpha == 0:
+        raise UserError(f"{flag}: only a teacher can say what such text means; give --teacher, and an --alpha above 0")
+    lines = enumerate(read_text(arguments.unlabelled).split("\n"), 1)
+    examples = [task.unlabelled(f"{arguments.unlabelled.name}:{i}", line.strip()) for i, line in lines if line.strip()]
+    if not examples:
+        raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
+    return examples
 
 
 def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, notes: list[str]) -> None:

@@ -415,3 +415,26 @@ def test_every_command_has_help(capsys):
         assert stop.value.code == 0
         wanted = ("--seed", "--device", "--threads") if command not in ("quantize", "benchmark") else ("--threads",)
         assert all(flag in out for flag in wanted)
+
+
+def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("goal shares\n\n  a moon of the bank \r\nthe team\n")
+    argv = ["train", *data_of(runs), *FAST, "--model", runs / "teacher", "--cache", tmp_path, "--alpha", "0.9"]
+    distil = [*argv, "--teacher", runs / "teacher"]
+    status, out, _ = run(capsys, *distil, "--output", tmp_path / "with", "--unlabelled", text)
+    assert status == 0 and "51 inputs" in out and f"among the inputs is the text of {text}" in out
+    assert run(capsys, *distil, "--output", tmp_path / "without")[0] == 0
+    assert fingerprint(load_model(tmp_path / "with")) != fingerprint(load_model(tmp_path / "without"))
+    for extra, said in (
+        (["--alpha", "0"], "only a teacher can say"),
+        (["--task", "squad"], "plain text is no input for squad"),
+        (["--unlabelled", tmp_path / "none.txt"], "none.txt: no such file"),
+    ):
+        status, _, err = run(capsys, *distil, "--output", tmp_path / "no", "--unlabelled", text, *extra)
+        assert status == 2 and said in err, err
+    status, _, err = run(capsys, *argv, "--output", tmp_path / "no", "--unlabelled", text)
+    assert status == 2 and "give --teacher" in err
+    text.write_text(" \n\t\n")
+    status, _, err = run(capsys, *distil, "--output", tmp_path / "no", "--unlabelled", text)
+    assert status == 2 and "nothing but blank lines" in err and not (tmp_path / "no").exists()

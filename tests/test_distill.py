@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kd_scratch import distill
-from kd_scratch.batches import IGNORE, Features, collate, epoch_batches, length_sorted_batches
+from kd_scratch.batches import IGNORE, UNLABELLED, Features, collate, epoch_batches, length_sorted_batches
 from kd_scratch.distill import (
     count_units,
     cross_entropy,
@@ -119,6 +119,18 @@ def test_cross_entropy_is_the_sum_of_minus_log_probability_of_the_labels():
     z, labels = random_logits(4, 5, seed=1), [0, 4, 2, 2]
     by_hand = -sum(math.log(softmax_by_hand(row)[label]) for row, label in zip(z.tolist(), labels, strict=True))
     assert cross_entropy(z, torch.tensor(labels)).item() == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_unit_without_label_has_soft_targets_and_no_cross_entropy():
+    z, t, labels = (
+        random_logits(4, 5, seed=1),
+        random_logits(4, 5, seed=2),
+        torch.tensor([0, UNLABELLED, 2, UNLABELLED]),
+    )
+    expected = 0.7 * cross_entropy(z[[0, 2]], labels[[0, 2]]) + 0.3 * soft_targets(z, t, 2.0)
+    torch.testing.assert_close(distillation_loss(z, t, labels, 2.0, 0.3), expected)
+    nobody = torch.full((4,), UNLABELLED)
+    torch.testing.assert_close(distillation_loss(z, t, nobody, 2.0, 0.3), 0.3 * soft_targets(z, t, 2.0))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])

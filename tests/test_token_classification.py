@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_scratch.batches import IGNORE, collate, pad
+from kd_scratch.batches import IGNORE, UNLABELLED, collate, pad
 from kd_scratch.config import DataConfig
 from kd_scratch.distill import count_units, distillation_loss, units
 from kd_scratch.files import UserError
@@ -424,3 +424,11 @@ def test_words_of_a_plain_text(text, words):
     spans = split_words(text)
     assert [text[start:end] for start, end in spans] == words.split()
     assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+
+
+def test_plain_text_without_labels_is_cut_into_words_that_learn_from_the_teacher_only(tokenizer):
+    example = CONLL.unlabelled("text.txt:3", "Ada's trip, 1999.")
+    assert example.words == ("Ada", "'s", "trip", ",", "1999", ".") and example.id == "text.txt:3"
+    features = featurize([example], tokenizer, LABELS, 32, DataConfig())
+    assert (features.labels[features.word_at] == UNLABELLED).all()
+    assert (features.labels == UNLABELLED).sum() == len(example.words) == count_units(features, np.array([0]))

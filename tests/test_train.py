@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kd_scratch.train
-from kd_scratch.batches import epoch_batches
+from kd_scratch.batches import IGNORE, epoch_batches
 from kd_scratch.checkpoint import fingerprint, load_model
 from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.files import UserError
@@ -15,6 +15,7 @@ from kd_scratch.model import Model
 from kd_scratch.safetensors import load_file
 from kd_scratch.state import STATE
 from kd_scratch.tasks import TASKS
+from kd_scratch.tasks import token_classification as conll
 from kd_scratch.tasks.classification import Example
 from kd_scratch.train import Job, backward, clip_gradients, make_optimizer, schedule, train
 from tests.conftest import TEXTS, tiny_model
@@ -246,3 +247,15 @@ def test_resume_refuses_another_run_and_says_what_differs(tmp_path, tokenizer):
     job.identity = {"seed": 1, "task": "csv"}
     with pytest.raises(UserError, match="cannot resume, this is another run: seed was 0, is 1$"):
         train(job, resume=True)
+
+
+def test_a_batch_in_which_nothing_has_a_label_changes_nothing(tmp_path, tokenizer):
+    """Its loss is a sum over no units, divided by their number: not 0 / 0."""
+    job = make_job(tmp_path, tokenizer)
+    sentence = conll.Example("x:1", ("Ada", "slept"), ("O", "O"), "")
+    job.task, labels = TASKS["conll"], ("O", "B-LOC", "I-LOC")
+    job.train_set = job.task.featurize([sentence], tokenizer, labels, 32, DataConfig())
+    job.train_set.labels[:] = IGNORE
+    job.model = tiny_model(labels=labels, head="token", vocab_size=tokenizer.vocab_size)
+    loss, gradient = gradients(job, np.array([0]))
+    assert loss == 0 and not gradient.any()

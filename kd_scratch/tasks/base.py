@@ -32,6 +32,7 @@ class Task:
     group: Callable[[object], str]  # examples of one group are held out together, so that dev data is new
     trainable: Callable[[Sequence], tuple[list, list[str]]]  # examples -> those to train on, notes about the others
     label_list: Callable[[Sequence], tuple[str, ...]]  # training examples -> labels, in the order of the logits
+    unlabelled: Callable[[str, str], object] | None  # id, plain text -> an example without label; None: not possible
     featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int, DataConfig], Features]  # -> token ids and labels
     decide: Callable[["Outcome"], list]  # one decision per example, to be compared with ==
     score: Callable[["Outcome"], dict]  # metrics by name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.batches import IGNORE, Features
+from kd_scratch.batches import IGNORE, UNLABELLED, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_json, read_text
@@ -29,7 +29,7 @@ class Example:
 
     id: str
     text: str
-    label: str
+    label: str | None  # None: unlabelled, for soft targets
     in_scope: bool = True  # False: CLINC150's texts that belong to no intent
 
 
@@ -124,7 +124,7 @@ def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
 ) -> Features:
     """[CLS] text [SEP], cut to max_length pieces. An out-of-scope text gets IGNORE where there is no class for it."""
-    index = {label: i for i, label in enumerate(labels)}
+    index = {label: i for i, label in enumerate(labels)} | {None: UNLABELLED}
     for example in examples:
         if example.label not in index and example.in_scope:
             raise UserError(
@@ -249,6 +249,7 @@ _AGNEWS = Task(
     group=lambda example: example.id,
     trainable=lambda examples: (list(examples), []),
     label_list=lambda examples: AGNEWS_LABELS,
+    unlabelled=lambda place, text: Example(place, text, label=None),
     featurize=featurize,
     score=score,
     decide=decide,

@@ -356,6 +356,7 @@ TASK = Task(
     texts=lambda examples: [*dict.fromkeys(e.context for e in examples), *(e.question for e in examples)],
     group=lambda example: example.context,
     trainable=trainable,
+    unlabelled=None,
     label_list=lambda examples: (),
     featurize=featurize,
     decide=decide,

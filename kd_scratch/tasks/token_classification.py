@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.batches import IGNORE, Features
+from kd_scratch.batches import IGNORE, UNLABELLED, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, read_text
@@ -34,7 +34,7 @@ class Example:
 
     id: str
     words: tuple[str, ...]
-    tags: tuple[str, ...]
+    tags: tuple[str | None, ...]  # None: unlabelled, for soft targets
     document: str  # sentences of one document have the same
     scheme: str = "IOB2"  # how the file wrote its tags (a fact about the file, here for whoever tells it)
 
@@ -130,7 +130,7 @@ def featurize(
     cls, sep = tokenizer.encode([""], max_length=max_length)[0].ids
     room = max_length - 2
     pieces = word_pieces(examples, tokenizer, room)
-    index = {label: i for i, label in enumerate(labels)}
+    index = {label: i for i, label in enumerate(labels)} | {None: UNLABELLED}
     tokens, starts, ids, word_at, word_labels = [], [0], [], [], []
     for passage in passages(examples, data.documents):
         words = [
@@ -226,6 +226,12 @@ def split_words(text: str) -> list[tuple[int, int]]:
             spans.append((start, end))
         spans += reversed(behind)
     return spans
+
+
+def from_text(place: str, text: str) -> Example:
+    """The words of a plain text as an example that is a document of its own; nobody knows its tags."""
+    words = tuple(text[start:end] for start, end in split_words(text))
+    return Example(place, words, (None,) * len(words), document=place)
 
 
 # --- logits -> tags and metrics ---
@@ -325,6 +331,7 @@ TASK = Task(
     group=lambda example: example.document,
     trainable=trainable,
     label_list=label_list,
+    unlabelled=from_text,
     featurize=featurize,
     decide=decide,
     score=score,
