@@ -143,7 +143,7 @@ def file_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, str]:
     published = published_names(config)
     names = {}
     for name in ours:
-        weight = name.removesuffix(int8.SCALE).removesuffix(int8.ZERO_POINT)
+        weight = name.removesuffix(int8.SCALE).removesuffix(int8.LOW)
         names[name] = published[weight] + name.removeprefix(weight)
     return names
 

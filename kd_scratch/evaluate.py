@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from kd_scratch import int8
 from kd_scratch.checkpoint import load_model
 from kd_scratch.config import DataConfig, RunConfig, add_flags, as_dict, given
 from kd_scratch.console import table
+from kd_scratch.fast import make_fast
 from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
@@ -30,11 +31,15 @@ class Opened:
 
 
 def open_model(
-    directory: str | Path, task: Task | None = None, max_length: int = 0, device: torch.device | None = None
+    directory: str | Path,
+    task: Task | None = None,
+    max_length: int = 0,
+    device: torch.device | None = None,
+    fast: bool = True,
 ) -> Opened:
-    """A model directory's model, on a device (None: the CPU), with its tokenizer. max_length 0: the model's own.
+    """A model directory's model for use, with its tokenizer: on a device (None: the CPU), there in its fast form.
 
-    UserError where it has another head than the task, or cannot run there.
+    max_length 0: the model's own. UserError where it has another head than the task, or cannot run there.
     """
     model = load_model(directory)
     device = device or torch.device("cpu")
@@ -48,7 +53,8 @@ def open_model(
     tokenizer = load_tokenizer(directory)
     max_length = max_length or min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
     check_fit(model, tokenizer, max_length, str(directory))
-    return Opened(model.to(device), tokenizer, max_length)
+    model = make_fast(model) if fast and device.type == "cpu" else model.to(device)
+    return Opened(model, tokenizer, max_length)
 
 
 def read_test(arguments: argparse.Namespace, task: Task, data: DataConfig) -> list:
@@ -94,6 +100,15 @@ def evaluate(opened: Opened, task: Task, examples: list, data: DataConfig, devic
     return Outcome(task, examples, features, logits, labels, data)
 
 
+def changed_alone(opened: Opened, outcome: Outcome, device: torch.device) -> int:
+    """How many decisions change when each input is computed by itself, without padding, instead of in a batch.
+
+    None in a float model, but for ties. In an int8 model the scale of an activation is that of its whole batch.
+    """
+    alone = compute_logits(opened.model, outcome.features, device, batch_size=1, title="alone")
+    return sum(a != b for a, b in zip(replace(outcome, logits=alone).decisions, outcome.decisions, strict=True))
+
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that evaluate and compare share."""
     parser.add_argument("--task", required=True, choices=list(TASKS))
@@ -114,6 +129,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the metrics there")
     parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="compute everything once more, each input by itself, and tell how many decisions change; an int8 model's "
+        "may, since its activations are rounded by the range of their batch",
+    )
+    parser.add_argument(
         "--predictions", type=Path, metavar="FILE.json", help="write what the model says of each example"
     )
     for config in (DataConfig, RunConfig):
@@ -133,6 +154,8 @@ def command(arguments: argparse.Namespace) -> None:
     print(f"evaluating {arguments.model} ({size}) on {where}", flush=True)
     outcome = evaluate(opened, task, examples, data, device)
     metrics = task.score(outcome)
+    if arguments.alone:
+        metrics["changed_alone"] = changed_alone(opened, outcome, device)
     figures = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
     # A threshold is given back to the program, so none of its digits may be lost.
     rows = [(name, repr(value) if name.endswith("threshold") else value) for name, value in figures.items()]

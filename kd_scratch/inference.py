@@ -10,7 +10,7 @@ from kd_scratch.model import Model
 from kd_scratch.runtime import autocast
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def compute_logits(
     model: Model,
     features: Features,

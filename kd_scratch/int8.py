@@ -1,9 +1,10 @@
 """Dynamic int8: weights as 8-bit numbers, activations rounded to 8 bits on the way. The only file that uses torch.ao.
 
-A matrix W (out,in) is stored as whole numbers between -128 and 127 with one scale per row; a table of vectors (tokens,
-positions) as whole numbers between 0 and 255 with one scale and one zero point per vector:
+A matrix W (out,in) is stored as whole numbers between -128 and 127 with one scale per row:
 
-    W[o,i] ≈ scale[o] · w[o,i]            table[v,d] ≈ scale[v] · (t[v,d] − zero_point[v])
+    W[o,i] ≈ scale[o] · w[o,i]
+
+The tables of tokens and positions, a third of a DistilBERT and only ever looked up, are stored in 4 bits: see `Table`.
 
 "Dynamic": the scale of a layer's input is found anew at every call, from its smallest and largest number, so nothing
 need be calibrated. They are those of the whole batch, padding and all: so a text's logits depend, a little, on what it
@@ -15,6 +16,7 @@ import copy
 import functools
 import platform
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -24,10 +26,8 @@ from kd_scratch.files import UserError
 from kd_scratch.model import Model
 
 try:
-    import torch.ao.nn.quantized as int8_modules
     import torch.ao.nn.quantized.dynamic as dynamic_modules
-    from torch.ao.quantization import float_qparams_weight_only_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
-    from torch.ao.quantization.quantization_mappings import get_default_dynamic_quant_module_mappings
+    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 except ImportError:  # torch.ao is deprecated; a release without it can still do everything else here
     quantize_dynamic = None
 else:
@@ -37,18 +37,35 @@ else:
 
         def forward(self, x: Tensor) -> Tensor:
             """…,in -> …,out"""
-            packed, few = self._packed_params._packed_params, activation_bits() == 7
-            try:
-                return torch.ops.quantized.linear_dynamic(x, packed, reduce_range=few)
-            except RuntimeError:
-                if x.isfinite().all():
-                    raise
-                raise UserError("the int8 model computes numbers that are not finite: its file is damaged") from None
+            return linear(x, self._packed_params._packed_params, activation_bits() == 7)
+
+
+class PackedLinear(nn.Module):
+    """A dynamic int8 linear layer with nothing about it that costs time, for a short input's sake: see fast.py."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.packed, self.few = layer._packed_params._packed_params, activation_bits() == 7
+
+    def forward(self, x: Tensor) -> Tensor:
+        """…,in -> …,out"""
+        return linear(x, self.packed, self.few)
+
+
+def linear(x: Tensor, packed, few: bool) -> Tensor:
+    """…,in -> …,out: torch.ao's dynamic int8 product with a packed weight; activations in 7 bits if `few`, else 8."""
+    try:
+        return torch.ops.quantized.linear_dynamic.default(x, packed, few)
+    except RuntimeError:
+        if x.isfinite().all():
+            raise
+        raise UserError("the int8 model computes numbers that are not finite: its file is damaged") from None
 
 
 X86 = ("x86_64", "amd64")
 TABLES = ("embeddings.word.weight", "positions.weight")
-SCALE, ZERO_POINT = "_scale", "_zero_point"  # what a file adds to the name of an int8 weight
+SCALE, LOW = "_scale", "_low"  # what a file adds to the name of a weight that is in whole numbers
+GROUP = 32  # numbers of a table that have a scale in common
 
 
 @functools.cache
@@ -79,17 +96,59 @@ def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, bits:
     return (total * step * scale.double() + bias.double()).float()
 
 
-class Int8Positions(nn.Module):
-    """A learned table of position vectors whose numbers are int8: takes the place of PositionalEncoding."""
+class Table(nn.Module):
+    """N vectors of D numbers in 4 bits each, in G groups of 32 that have a scale and a lowest number of their own:
 
-    def __init__(self, table: nn.Module):
+        table[v,d] ≈ low[v,g] + scale[v,g] · t[v,d]        t = 0 … 15, g = d // 32
+
+    Takes the place of an embedding. A D that is no multiple of 32 is one group. t of a vector's first half are the low
+    bits of its bytes, t of its second half the high bits.
+    """
+
+    def __init__(self, packed: Tensor, scale: Tensor, low: Tensor, width: int):
         super().__init__()
-        self.table = table  # an embedding, P positions
+        self.packed, self.scale, self.low, self.width = packed, scale, low, width  # N,D/2 uint8; N,G and N,G float16
+
+    @staticmethod
+    def groups(width: int) -> int:
+        """G"""
+        return width // GROUP if width % GROUP == 0 else 1
+
+    @classmethod
+    def of(cls, weight: Tensor) -> "Table":
+        """The 4-bit form of N,D floats. UserError where they are beyond float16."""
+        width = weight.size(1)
+        groups = weight.detach().unflatten(1, (cls.groups(width), -1))  # N,D -> N,G,32
+        low, high = groups.amin(dim=2).half(), groups.amax(dim=2)  # N,G
+        scale = ((high - low.float()) / 15).half()
+        if not (low.isfinite().all() and scale.isfinite().all()):
+            raise UserError("a table holds numbers above 65504, the largest of float16; the model cannot be quantized")
+        steps = (groups - low.float().unsqueeze(2)) / scale.float().unsqueeze(2).clamp(min=1e-12)
+        t = steps.round().clamp(0, 15).to(torch.uint8).flatten(1)  # N,G,32 -> N,D
+        first, second = t.tensor_split([(width + 1) // 2], dim=1)
+        packed = first.clone()
+        packed[:, : second.size(1)] += second << 4
+        return cls(packed, scale, low, width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """… -> …,D"""
+        packed = self.packed[ids]  # …,D/2
+        t = torch.cat([packed & 15, packed >> 4], dim=-1)[..., : self.width]  # …,D
+        scale, low = self.scale[ids].float().unsqueeze(-1), self.low[ids].float().unsqueeze(-1)  # …,G,1
+        return torch.addcmul(low, scale, t.unflatten(-1, (scale.size(-2), -1)).float()).flatten(-2)  # …,G,32 -> …,D
+
+
+class TablePositions(nn.Module):
+    """Learned position vectors in a Table: takes the place of PositionalEncoding."""
+
+    def __init__(self, table: Table):
+        super().__init__()
+        self.table = table  # P positions
 
     def forward(self, x: Tensor) -> Tensor:
         """B,S,D -> B,S,D; ValueError where S is more than the table holds"""
-        if x.size(1) > self.table.num_embeddings:
-            raise ValueError(f"{x.size(1)} tokens, but there are only {self.table.num_embeddings} positions")
+        if x.size(1) > len(self.table.packed):
+            raise ValueError(f"{x.size(1)} tokens, but there are only {len(self.table.packed)} positions")
         return x + self.table(torch.arange(x.size(1)))  # B,S,D + S,D
 
 
@@ -125,8 +184,8 @@ def _quietly(function, *arguments, **options):
 def quantize(model: Model) -> Model:
     """The int8 form of a model, on the CPU, in eval mode; the model itself stays as it is.
 
-    All linear layers and the tables of tokens and positions become int8. What is left in float is small: norms, biases,
-    and the vectors of token types.
+    All linear layers become int8, the tables of tokens and positions 4-bit. What is left in float is small: norms,
+    biases, and the vectors of token types.
     """
     require()
     if model.config.int8:
@@ -137,14 +196,13 @@ def quantize(model: Model) -> Model:
     choose_engine()
     model = copy.deepcopy(model).cpu().eval()
     count = model.num_parameters()
-    spec = {nn.Linear: per_channel_dynamic_qconfig, "embeddings.word": float_qparams_weight_only_qconfig}
+    model.embeddings.word = Table.of(model.embeddings.word.weight)
     if isinstance(model.positions.weight, nn.Parameter):
-        model.positions = Int8Positions(nn.Embedding.from_pretrained(model.positions.weight))
-        spec["positions.table"] = float_qparams_weight_only_qconfig
-    mapping = get_default_dynamic_quant_module_mappings() | {nn.Linear: DynamicLinear}
+        model.positions = TablePositions(Table.of(model.positions.weight))
+    spec, mapping = {nn.Linear: per_channel_dynamic_qconfig}, {nn.Linear: DynamicLinear}
     model = _quietly(quantize_dynamic, model, spec, mapping=mapping, inplace=True)
     model.config = replace(model.config, int8=True)
-    _count_int8(model, count)
+    model.hidden_parameters = count - sum(p.numel() for p in model.parameters())
     return model
 
 
@@ -152,24 +210,20 @@ def quantize(model: Model) -> Model:
 
 
 def to_tensors(model: Model) -> dict[str, Tensor]:
-    """Every number of a model under our names: float parameters, and for an int8 weight its whole numbers (int8; a
-    table's are uint8), NAME_scale, and for a table NAME_zero_point. Of a float model, its state_dict."""
+    """Every number of a model under our names: float parameters; for an int8 matrix its whole numbers and NAME_scale;
+    for a table its bytes, NAME_scale and NAME_low. Of a float model, its state_dict."""
     if not model.config.int8:
         return model.state_dict()
     tensors = {name: p.detach() for name, p in model.named_parameters()}
     for name, module in model.named_modules():
-        name = name.removesuffix(".table")
-        table = isinstance(module, int8_modules.Embedding)
-        if not table and not isinstance(module, DynamicLinear):
-            continue
-        weight = module.weight()
-        tensors[f"{name}.weight"] = weight.int_repr()
-        # Copies: the scales of a table lie in memory that goes when `weight` goes. Those of a matrix are float32
-        # numbers that torch keeps as float64.
-        tensors[f"{name}.weight{SCALE}"] = weight.q_per_channel_scales().clone().float()
-        if table:
-            tensors[f"{name}.weight{ZERO_POINT}"] = weight.q_per_channel_zero_points().clone()
-        else:
+        if isinstance(module, Table):
+            name = name.removesuffix(".table") + ".weight"
+            tensors |= {name: module.packed, name + SCALE: module.scale, name + LOW: module.low}
+        elif isinstance(module, DynamicLinear):
+            weight = module.weight()
+            tensors[f"{name}.weight"] = weight.int_repr()
+            # float32 numbers that torch keeps as float64
+            tensors[f"{name}.weight{SCALE}"] = weight.q_per_channel_scales().float()
             tensors[f"{name}.bias"] = module.bias().detach()
     return tensors
 
@@ -178,13 +232,16 @@ def tensors_of_int8_form(model: Model) -> dict[str, Tensor]:
     """What `to_tensors` would give for the int8 form of a float model, without memory: names, types and shapes."""
     wanted = {}
     for name, parameter in model.named_parameters():
-        matrix = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear) and name.endswith(".weight")
-        number = torch.uint8 if name in TABLES else torch.int8 if matrix else torch.float32
-        wanted[name] = torch.empty(parameter.shape, dtype=number, device="meta")
-        if number != torch.float32:
+        if name in TABLES:
+            length, width = parameter.shape
+            wanted[name] = torch.empty(length, (width + 1) // 2, dtype=torch.uint8, device="meta")
+            for part in (SCALE, LOW):
+                wanted[name + part] = torch.empty(length, Table.groups(width), device="meta")
+        elif isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear) and name.endswith(".weight"):
+            wanted[name] = torch.empty(parameter.shape, dtype=torch.int8, device="meta")
             wanted[name + SCALE] = torch.empty(len(parameter), device="meta")
-        if number == torch.uint8:
-            wanted[name + ZERO_POINT] = torch.empty(len(parameter), device="meta")
+        else:
+            wanted[name] = torch.empty(parameter.shape, device="meta")
     return wanted
 
 
@@ -199,25 +256,21 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
     # Copies, not views of the file, as in a float model; the kernels want float32.
     floats = {name: t.to(torch.float32, copy=True) for name, t in tensors.items() if t.is_floating_point()}
     for name, tensor in floats.items():
-        if not tensor.isfinite().all():
-            raise UserError(f"{names[name]}: holds numbers that are not finite")
-        if name.endswith(SCALE) and not (tensor > 0).all():
+        of_table = name.removesuffix(SCALE).removesuffix(LOW) in TABLES
+        if not (tensor.half() if of_table else tensor).isfinite().all():
+            raise UserError(f"{names[name]}: holds numbers that are not finite{' in float16' if of_table else ''}")
+        if name.endswith(SCALE) and not of_table and not (tensor > 0).all():
             raise UserError(f"{names[name]}: a scale must be more than 0")
 
     def replacement(name: str) -> nn.Module | None:
         weight, scale = tensors.get(f"{name}.weight"), floats.get(f"{name}.weight{SCALE}")
         if scale is None:
             return None
-        if weight.dtype == torch.uint8:
-            zero_point = floats[f"{name}.weight{ZERO_POINT}"]
-            weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale, zero_point, 0)
-            table = int8_modules.Embedding(*weight.shape, _weight=weight)
-            return Int8Positions(table) if name == "positions" else table
-        zero_points = torch.zeros(len(scale), dtype=torch.int64)
-        linear = DynamicLinear(weight.size(1), weight.size(0), dtype=torch.qint8)
-        weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale.double(), zero_points, 0)
-        linear.set_weight_bias(weight, floats[f"{name}.bias"])
-        return linear
+        if f"{name}.weight" in TABLES:
+            low = floats[f"{name}.weight{LOW}"]
+            table = Table(weight.clone(), scale.half(), low.half(), model.config.width)
+            return TablePositions(table) if name == "positions" else table
+        return _linear(weight, scale, floats[f"{name}.bias"])
 
     count = model.num_parameters()
     model.load_state_dict(floats, strict=False, assign=True)  # what is int8 stays without memory, and is replaced now
@@ -226,10 +279,24 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
         if new is not None:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, new)
-    _count_int8(model, count)
+    model.hidden_parameters = count - sum(p.numel() for p in model.parameters())
     return model.eval()
 
 
-def _count_int8(model: Model, parameters: int) -> None:
-    """Let an int8 model have as many parameters as it had before."""
-    model.int8_parameters = parameters - sum(p.numel() for p in model.parameters())
+def _linear(weight: Tensor, scale: Tensor, bias: Tensor) -> nn.Module:
+    """A dynamic int8 linear layer of whole numbers out,in, a scale for each row, and a bias."""
+    linear = DynamicLinear(weight.size(1), weight.size(0), dtype=torch.qint8)
+    zero_points = torch.zeros(len(scale), dtype=torch.int64)
+    weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale.double(), zero_points, 0)
+    linear.set_weight_bias(weight, bias)
+    return linear
+
+
+def stacked(layers: Sequence[nn.Module]) -> nn.Module:
+    """One int8 linear layer that gives the outputs of several, side by side, bit for bit."""
+    if len(layers) == 1:
+        return PackedLinear(layers[0])
+    weights = [layer.weight() for layer in layers]
+    scale = torch.cat([weight.q_per_channel_scales() for weight in weights])
+    bias = torch.cat([layer.bias().detach() for layer in layers])
+    return PackedLinear(_linear(torch.cat([weight.int_repr() for weight in weights]), scale, bias))

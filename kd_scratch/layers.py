@@ -147,7 +147,8 @@ class MultiHeadAttention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """B,S,D -> B,H,S,W"""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B,S,D -> B,S,H,W -> B,H,S,W
+        x = x.view(x.size(0), x.size(1), self.heads, -1)  # B,S,D -> B,S,H,W
+        return x.transpose(1, 2)  # B,S,H,W -> B,H,S,W
 
     def forward(
         self, x: Tensor, memory: Tensor, mask: Tensor | None = None, need_maps: bool = False
@@ -244,24 +245,32 @@ class Encoder(nn.Module):
         self.final_norm = LayerNormalization(width, epsilon) if norm_first else None
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, need_maps: bool = False, first_only: bool = False
-    ) -> tuple[list[Tensor], list[Tensor]]:
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        need_states: bool = False,
+        need_maps: bool = False,
+        first_only: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """x B,S,D; mask B,S boolean, True at real tokens, or None where all are
 
-        returns the N+1 hidden states, each B,S,D (index 0 is the input, the last one is the output), and the N
-        attention maps, each B,H,S,S (an empty list unless asked for).
+        returns the output B,S,D, the N+1 hidden states, each B,S,D (index 0 is the input, the last one is the output),
+        and the N attention maps, each B,H,S,S. The two lists are empty unless asked for.
 
         first_only: the last block computes its first position alone, so the output is B,1,D. Exact where only that
         position is used: its keys and values still come from all positions, everything after them is per position.
         """
         if mask is not None:
             mask = mask[:, None, None, :]  # B,S -> B,1,1,S: the same keys for every head and query
-        hidden_states, attentions = [x], []
+        hidden_states, attentions = [], []
         for i, block in enumerate(self.blocks):
-            last = i == len(self.blocks) - 1
-            x, maps = block(x, mask, need_maps, first_only and last)
-            hidden_states.append(x)
-            attentions.append(maps)
+            if need_states:
+                hidden_states.append(x)
+            x, maps = block(x, mask, need_maps, first_only and i == len(self.blocks) - 1)
+            if need_maps:
+                attentions.append(maps)
         if self.final_norm is not None:
-            hidden_states[-1] = self.final_norm(x)
-        return hidden_states, attentions if need_maps else []
+            x = self.final_norm(x)
+        if need_states:
+            hidden_states.append(x)
+        return x, hidden_states, attentions

@@ -22,7 +22,7 @@ TIMED, WARM_UP = 50, 5  # single examples that are timed, and those before them 
 BATCH, BATCHES = 32, 4  # for the throughput
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title: str) -> dict[str, np.ndarray]:
     """Milliseconds that work(model, input) takes, by model, for all inputs but the first `warm_up`."""
     times = {name: [] for name in models}
@@ -82,7 +82,7 @@ def peak_memory(directory: str | Path, tokens: int, device: torch.device) -> flo
     return float(done.stdout.split()[-1])
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def print_peak(directory: str, tokens: str, threads: str) -> None:
     """What peak_memory's process does."""
     torch.set_num_threads(int(threads))

@@ -92,7 +92,7 @@ class Model(nn.Module):
         )
         self.head = make_head(config)
         self.initialize()
-        self.int8_parameters = 0  # int8.py: those that are in 8 bits, and no longer among parameters()
+        self.hidden_parameters = 0  # those that int8.py and fast.py keep in forms that are not among parameters()
 
     def initialize(self) -> None:
         """BERT's initial weights: normal with deviation init_std for matrices and tables, zero biases, unit norms.
@@ -123,13 +123,13 @@ class Model(nn.Module):
         # A sequence head looks at the first position only, so the last block need not compute the others.
         first_only = self.config.head == "sequence" and not (output_hidden_states or output_attentions)
         mask = None if attention_mask is None else attention_mask.bool()
-        hidden_states, attentions = self.encoder(x, mask, output_attentions, first_only)
-        logits = None if self.head is None else self.head(hidden_states[-1])
-        return ModelOutput(logits, hidden_states if output_hidden_states or self.head is None else [], attentions)
+        need_states = output_hidden_states or self.head is None
+        x, hidden_states, attentions = self.encoder(x, mask, need_states, output_attentions, first_only)
+        return ModelOutput(None if self.head is None else self.head(x), hidden_states, attentions)
 
     def num_parameters(self) -> int:
-        """How many numbers the model has learned, whether they are float or int8."""
-        return sum(p.numel() for p in self.parameters()) + self.int8_parameters
+        """How many numbers the model has learned, in whatever form it keeps them."""
+        return sum(p.numel() for p in self.parameters()) + self.hidden_parameters
 
 
 def with_dropout(config: ModelConfig, dropout: float) -> ModelConfig:

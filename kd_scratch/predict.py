@@ -20,7 +20,7 @@ from kd_scratch.tasks.question_answering import Answer
 ANSWERS = 5  # the best answers that are shown to each question
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def classify(opened: Opened, text: str, device: torch.device) -> dict[str, float]:
     """Every label with its probability, the most probable first."""
     ids = opened.tokenizer.encode([text], max_length=opened.max_length)[0].ids

@@ -11,6 +11,7 @@ from kd_scratch.checkpoint import megabytes, save_model
 from kd_scratch.config import RunConfig, add_flags, given
 from kd_scratch.console import table
 from kd_scratch.evaluate import open_model
+from kd_scratch.fast import make_fast
 from kd_scratch.files import UserError, write_json
 from kd_scratch.measure import in_turns
 from kd_scratch.prepare import check_output
@@ -30,7 +31,7 @@ def command(arguments: argparse.Namespace) -> None:
     """`quantize`: open, quantize, save, and say what it gained."""
     device = start(RunConfig(device="cpu", **given(arguments, RunConfig)))
     check_output(arguments.output, resume=False)
-    opened = open_model(arguments.model)
+    opened = open_model(arguments.model, fast=False)
     print(f"quantizing {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) to int8", flush=True)
     try:
         small = int8.quantize(opened.model)
@@ -40,9 +41,9 @@ def command(arguments: argparse.Namespace) -> None:
     opened.tokenizer.save(arguments.output, opened.max_length, token_types=small.config.token_types > 0)
     rows = {"float": {"megabytes": megabytes(arguments.model)}, "int8": {"megabytes": megabytes(arguments.output)}}
     lengths = [tokens for tokens in TOKENS if tokens <= small.config.max_positions]
+    models = {"float": make_fast(opened.model), "int8": make_fast(small)}
     for tokens in lengths:
         ids = torch.randint(small.config.vocab_size, (1, tokens), generator=torch.Generator().manual_seed(0))
-        models = {"float": opened.model, "int8": small}
         times = in_turns(models, [ids] * (WARM_UP + ROUNDS), lambda model, ids: model(ids), WARM_UP, "timing")
         for name, milliseconds in times.items():
             rows[name][f"ms_{tokens}_tokens"] = float(np.median(milliseconds))

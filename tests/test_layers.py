@@ -140,10 +140,10 @@ MASKED = [
 
 
 def apply(layer, x, mask=None, need_maps=False):
-    """Self-attention layers called alike -> the last output B,S,D and the maps."""
+    """Self-attention layers called alike -> the output B,S,D and the maps."""
     given = (x, x) if isinstance(layer, MultiHeadAttention) else (x,)
-    y, maps = layer(*given, mask, need_maps)
-    return (y[-1] if isinstance(y, list) else y), maps
+    result = layer(*given, mask, need_maps=need_maps)
+    return result[0], result[-1]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def apply(layer, x, mask=None, need_maps=False):
         *((MultiHeadAttention(D, H), (X[:, :2], X, KEYS, maps)) for maps in (False, True)),
         *((FeedForwardBlock(D, F, activation), (X,)) for activation in BY_HAND_ACTIVATIONS),
         *((block(norm), (X, KEYS, maps, first)) for norm, maps, first in [(False, False, True), (True, True, False)]),
-        (encoder(norm_first=True), (X, MASK, True)),
+        (encoder(norm_first=True), (X, MASK, True, True)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
@@ -459,14 +459,14 @@ def test_an_encoder_is_a_stack_of_torchs_blocks_and_pre_norm_ends_with_a_norm(no
         expected = reference_block(part, norm_first)(expected, src_key_padding_mask=~MASK)
     if norm_first:
         expected = each(lambda x: by_hand_norm(layer.final_norm, x), expected)
-    close(layer(X, MASK)[0][-1], expected)
+    close(layer(X, MASK)[0], expected)
     assert (layer.final_norm is not None) == norm_first
 
 
 @BOTH_NORMS
 def test_block_i_leads_from_hidden_state_i_to_i_plus_1_and_has_attention_map_i(norm_first):
     layer = filled(encoder(norm_first))
-    hidden_states, maps = layer(X, MASK, need_maps=True)
+    output, hidden_states, maps = layer(X, MASK, need_states=True, need_maps=True)
     assert [x.shape for x in hidden_states] == [X.shape] * (N + 1) and [m.shape for m in maps] == [(B, H, S, S)] * N
     assert hidden_states[0] is X
     for i, part in enumerate(layer.blocks):
@@ -474,7 +474,9 @@ def test_block_i_leads_from_hidden_state_i_to_i_plus_1_and_has_attention_map_i(n
         last = norm_first and i == N - 1
         assert torch.equal(hidden_states[i + 1], layer.final_norm(y) if last else y)
         assert torch.equal(maps[i], own_map)
-    assert layer(X, MASK)[1] == []
+    assert hidden_states[-1] is output
+    alone, *nothing = layer(X, MASK)
+    assert torch.allclose(alone, output) and nothing == [[], []]
 
 
 @BOTH_NORMS
@@ -482,7 +484,7 @@ def test_block_i_leads_from_hidden_state_i_to_i_plus_1_and_has_attention_map_i(n
 @pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
 def test_first_only_is_the_full_computations_first_position_in_values_and_gradients(norm_first, need_maps, mask):
     layer, x = filled(encoder(norm_first)), X.clone().requires_grad_()
-    full, first = (layer(x, mask, need_maps, first_only)[0] for first_only in (False, True))
+    full, first = (layer(x, mask, True, need_maps, first_only)[1] for first_only in (False, True))
     assert [h.shape[1] for h in first] == [S] * N + [1]
     wanted = [x, *layer.parameters()]
     close(first[-1], full[-1][:, :1])

@@ -118,7 +118,7 @@ def test_the_last_hidden_state_is_that_of_an_encoder_of_the_given_shape(norm_fir
     encoder = Encoder(N, TINY.width, epsilon=0.1, inner_width=24, **shape).double()
     encoder.load_state_dict(model.encoder.state_dict())
     states = model(IDS, MASK, TYPES, output_hidden_states=True).hidden_states
-    close(states[-1], encoder(states[0], MASK.bool())[0][-1])
+    close(states[-1], encoder(states[0], MASK.bool())[0])
 
 
 def test_a_model_without_a_head_gives_its_hidden_states_and_no_logits():

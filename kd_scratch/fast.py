@@ -1,0 +1,100 @@
+"""A model's form for use on the CPU: the same function, with its weights laid out once for the processor.
+
+Two changes, neither of which training could use, since both give up the parameters:
+
+- A float weight is kept in the order in which oneDNN's kernels read it. A short input spends most of its time on
+  bringing weights into that order, at every call anew.
+- Query, key and value are one product: the input is read, and for an int8 model rounded to whole numbers, once and not
+  three times. What an int8 model computes stays the same bit for bit, what a float model computes to rounding.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kd_scratch import int8
+from kd_scratch.layers import MultiHeadAttention, attention
+from kd_scratch.model import Model
+
+#: How many rows the kernels are told to expect when they choose the order of a weight; other numbers work as well.
+ROWS = 64
+
+
+class PackedLinear(nn.Module):
+    """A float linear layer whose weight (out,in) lies in oneDNN's own order. Without a gradient.
+
+    The two operations are those that torch.compile's frozen graphs are made of; see `can_pack`.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+        self.bias = bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """…,in -> …,out"""
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+
+class FusedAttention(nn.Module):
+    """MultiHeadAttention with one product for query, key and value.
+
+    first_only: for a block that computes its first position only; it has the query's matrix apart from the others'.
+    """
+
+    def __init__(self, layer: MultiHeadAttention, first_only: bool):
+        super().__init__()
+        self.heads = layer.heads
+        groups = [[layer.query], [layer.key, layer.value]] if first_only else [[layer.query, layer.key, layer.value]]
+        self.products = nn.ModuleList(stacked(group) for group in groups)
+        self.output = stacked([layer.output])
+
+    def split(self, x: Tensor, parts: int) -> Sequence[Tensor]:
+        """B,S,parts·D -> so many of B,H,S,W"""
+        x = x.view(x.size(0), x.size(1), parts, self.heads, -1)  # B,S,parts·D -> B,S,parts,H,W
+        return x.permute(2, 0, 3, 1, 4).unbind()  # B,S,parts,H,W -> parts,B,H,S,W
+
+    def forward(
+        self, x: Tensor, memory: Tensor, mask: Tensor | None = None, need_maps: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """As MultiHeadAttention's; where the query has no matrix of its own, x is memory."""
+        if len(self.products) == 1:
+            query, key, value = self.split(self.products[0](memory), 3)
+        else:
+            (query,), (key, value) = self.split(self.products[0](x), 1), self.split(self.products[1](memory), 2)
+        y, maps = attention(query, key, value, mask, need_maps=need_maps)
+        return self.output(y.transpose(1, 2).flatten(2)), maps  # B,H,Q,W -> B,Q,H,W -> B,Q,D
+
+
+def can_pack() -> bool:
+    """Whether this PyTorch has oneDNN, and its operations on packed weights (they are not part of its public API)."""
+    operations = torch.ops.mkldnn
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(operations, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
+    )
+
+
+def stacked(layers: Sequence[nn.Module]) -> nn.Module:
+    """One linear layer that gives the outputs of several, side by side, in the form that is fastest here."""
+    if not isinstance(layers[0], nn.Linear):
+        return int8.stacked(layers)
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    if can_pack():
+        return PackedLinear(weight, bias)
+    linear = nn.Linear(weight.size(1), weight.size(0), device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    return linear
+
+
+def make_fast(model: Model) -> Model:
+    """Put a model on the CPU, in eval mode, into this form; it is changed, cannot be saved or trained any more, and
+    still knows how many parameters it has."""
+    count = model.num_parameters()
+    for i, block in enumerate(model.encoder.blocks):
+        first_only = model.config.head == "sequence" and i == model.config.depth - 1
+        block.attention = FusedAttention(block.attention, first_only)
+        block.feed_forward.inner = stacked([block.feed_forward.inner])
+        block.feed_forward.outer = stacked([block.feed_forward.outer])
+    model.hidden_parameters = count - sum(p.numel() for p in model.parameters())
+    return model

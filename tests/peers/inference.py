@@ -1,0 +1,169 @@
+"""Latency of one forward pass: ours against `transformers` (sdpa) and ONNX Runtime, float32 and int8; sizes on disk.
+
+    make bench-inference ARGS="--rounds 15"
+
+A BERT-base-shaped teacher and a DistilBERT-base-shaped student with random weights are written to disk, and all sides
+open the same files, for ONNX Runtime by way of an export of the `transformers` model. The script checks that the float
+sides give the same logits. Then all sides take turns, shape by shape; every turn is a pause, in which the others'
+threads go to sleep, one call that is not timed, and two that are. Figures are medians.
+"""
+
+import argparse
+import contextlib
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+import transformers
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from kd_scratch import int8
+from kd_scratch.benchmark import SHAPES, machine_rates, parse_shapes
+from kd_scratch.checkpoint import load_model, megabytes, save_model
+from kd_scratch.config import SIZES
+from kd_scratch.console import progress, table
+from kd_scratch.fast import make_fast
+from kd_scratch.files import write_json
+from kd_scratch.model import Model
+from kd_scratch.runtime import describe
+
+LABELS = tuple(f"intent {i}" for i in range(150))  # CLINC150's number of classes
+PAUSE = 0.25  # seconds: ONNX Runtime's threads stay awake for 60 ms or so, and would slow whoever comes next
+TIMED = 2  # calls of each turn
+
+
+def make_models(folder: Path) -> None:
+    """teacher, student and int8: three model directories."""
+    torch.manual_seed(0)
+    for name, size in (("teacher", "bert-base"), ("student", "distilbert-base")):
+        save_model(Model(replace(SIZES[size], head="sequence", labels=LABELS)).eval(), folder / name)
+    save_model(int8.quantize(load_model(folder / "student")), folder / "int8")
+
+
+def exported(model: torch.nn.Module, path: Path) -> Path:
+    """A `transformers` model as an ONNX file that takes any batch size and length."""
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask):
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    ids, axes = torch.ones(2, 8, dtype=torch.int64), {0: "batch", 1: "tokens"}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Plain().eval(), (ids, ids), path, dynamo=False, opset_version=17,
+            input_names=["input_ids", "attention_mask"], output_names=["logits"],
+            dynamic_axes={"input_ids": axes, "attention_mask": axes, "logits": {0: "batch"}},
+        )  # fmt: skip
+    return path
+
+
+def session(path: Path, threads: int) -> Callable:
+    """An ONNX file as a function of token ids, with all of the library's own graph optimizations."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    opened = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda ids: opened.run(None, {"input_ids": ids.numpy(), "attention_mask": np.ones_like(ids.numpy())})[0]
+
+
+def sides(folder: Path, threads: int) -> dict[str, Callable]:
+    """What is timed: name -> a function of token ids B,S that gives the logits B,C."""
+    calls = {}
+    for name in ("teacher", "student"):
+        ours = make_fast(load_model(folder / name))
+        reference = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder / name, attn_implementation="sdpa"
+        ).eval()
+        onnx = exported(reference, folder / f"{name}.onnx")
+        calls[f"{name}, ours"] = lambda ids, model=ours: model(ids).logits.numpy()
+        calls[f"{name}, transformers"] = lambda ids, model=reference: model(ids).logits.numpy()
+        calls[f"{name}, ONNX Runtime"] = session(onnx, threads)
+    quantize_dynamic(folder / "student.onnx", folder / "student-int8.onnx", weight_type=QuantType.QInt8)
+    small = make_fast(load_model(folder / "int8"))
+    calls["student int8, ours"] = lambda ids: small(ids).logits.numpy()
+    calls["student int8, ONNX Runtime"] = session(folder / "student-int8.onnx", threads)
+    return calls
+
+
+def check(calls: dict[str, Callable]) -> None:
+    """The float sides compute the same function; the int8 sides nearly."""
+    ids = torch.randint(1000, 30000, (2, 24), generator=torch.Generator().manual_seed(1))
+    for name, call in calls.items():
+        expected = calls[f"{name.split(',')[0].split()[0]}, ours"](ids)
+        far = np.abs(call(ids) - expected).max() / np.abs(expected).max()
+        assert far < (0.2 if "int8" in name else 1e-4), f"{name}: logits differ by {far:.2g} of the largest"
+
+
+def timed(calls: dict[str, Callable], shape: tuple[int, int], rounds: int) -> dict[str, float]:
+    """Median milliseconds of each side, all sides in turns."""
+    ids = torch.randint(1000, 30000, shape, generator=torch.Generator().manual_seed(0))
+    times = {name: [] for name in calls}
+    for _ in progress(range(rounds), desc="{} x {}".format(*shape)):
+        for name, call in calls.items():
+            time.sleep(PAUSE)
+            call(ids)
+            for _ in range(TIMED):
+                started = time.perf_counter()
+                call(ids)
+                times[name].append(1000 * (time.perf_counter() - started))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+@torch.no_grad()
+def main() -> None:
+    """Make, check, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--shapes", type=parse_shapes, default=SHAPES)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, metavar="FILE.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    logging.getLogger().setLevel(logging.ERROR)  # the quantizer's advice to preprocess, which changes nothing here
+    transformers.logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make_models(folder)
+        calls = sides(folder, arguments.threads)
+        check(calls)
+        onnx = {name: (folder / f"{name}.onnx").stat().st_size / 1e6 for name in ("teacher", "student", "student-int8")}
+        sizes = {"ours": {name: megabytes(folder / name) for name in ("teacher", "student", "int8")}, "onnx": onnx}
+    print(table(("MB on disk", "teacher", "student", "student int8"), [(n, *row.values()) for n, row in sizes.items()]))
+    print(f"our int8 student is {1 - sizes['ours']['int8'] / sizes['ours']['teacher']:.1%} smaller than the teacher")
+    rates = machine_rates()
+    results = {f"{b} x {s}": timed(calls, (b, s), arguments.rounds) for b, s in arguments.shapes}
+    print(table(("median ms", *results), [(name, *(row[name] for row in results.values())) for name in calls]))
+    ratios = {
+        "teacher: ours / transformers": ("teacher, ours", "teacher, transformers"),
+        "student: ours / transformers": ("student, ours", "student, transformers"),
+        "teacher: ours / ONNX Runtime": ("teacher, ours", "teacher, ONNX Runtime"),
+        "student: ours / ONNX Runtime": ("student, ours", "student, ONNX Runtime"),
+        "student int8: ours / ONNX Runtime": ("student int8, ours", "student int8, ONNX Runtime"),
+        "our teacher / our student int8": ("teacher, ours", "student int8, ours"),
+        "transformers' teacher / our student int8": ("teacher, transformers", "student int8, ours"),
+    }
+    print(
+        table(
+            ("ratio", *results), [(n, *(row[a] / row[b] for row in results.values())) for n, (a, b) in ratios.items()]
+        )
+    )
+    print(f"sgemm {rates[0] / 1e9:.0f} GFLOP/s, memory {rates[1] / 1e9:.1f} GB/s; {describe(torch.device('cpu'))}")
+    print(f"{int8.describe()}; onnxruntime {onnxruntime.__version__}, transformers {transformers.__version__}")
+    if arguments.output:
+        write_json(arguments.output, {"megabytes": sizes, "milliseconds": results})
+
+
+if __name__ == "__main__":
+    main()
