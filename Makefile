@@ -28,7 +28,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test parity lint mutants bench bench-peers bench-features teacher baseline distill quantize evaluate compare \
+.PHONY: help setup quickstart test parity lint mutants bench bench-peers teacher baseline distill quantize evaluate compare \
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
@@ -136,11 +136,12 @@ lint: .venv/test ## ruff: faults and format
 mutants: .venv/test ## plant faults one by one; each must be caught by the test that names it
 	$(BIN)/python tests/mutants.py
 
-bench-peers: .venv/peers ## wall time of a whole distillation against the usual transformers + Trainer script
-	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.peers.distillation --task $(TASK) --model $(or $(MODEL),$(error set MODEL=DIR)) $(ARGS)
-
-bench-features: .venv/peers ## questions per second into windows against datasets.map, and peak memory on 88,000 questions
-	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.peers.featurizing --model $(or $(MODEL),$(error set MODEL=DIR)) $(ARGS)
+# distillation: a whole one against the usual Trainer script; featurizing: questions into windows against datasets.map;
+# inference: latency against transformers and ONNX Runtime (random weights, so no MODEL)
+PEER ?= distillation
+bench-peers: .venv/peers ## speed against other libraries: PEER=distillation|featurizing|inference
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.peers.$(PEER) $(if $(filter distillation,$(PEER)),--task $(TASK)) \
+	    $(if $(filter inference,$(PEER)),,--model $(or $(MODEL),$(error set MODEL=DIR))) $(ARGS)
 
 clean: ## delete the virtual environment (runs and data stay)
 	rm -rf .venv *.egg-info

@@ -1,6 +1,6 @@
 """Questions per second into windows: ours against `transformers`' fast tokenizer with `datasets.map`; peak memory.
 
-    make bench-features MODEL=DIR ARGS="--data policyqa/dev.json policyqa/test.json --rounds 5"
+    make bench-peers PEER=featurizing MODEL=DIR ARGS="--data policyqa/dev.json policyqa/test.json --rounds 5"
 
 Both sides start from the same questions in memory and make the same windows (the script checks that the token ids are
 equal), with labels: the other side in the way that the question-answering examples of `transformers` do. They take

@@ -1,6 +1,6 @@
 """Latency of one forward pass: ours against `transformers` (sdpa) and ONNX Runtime, float32 and int8; sizes on disk.
 
-    make bench-inference ARGS="--rounds 15"
+    make bench-peers PEER=inference ARGS="--rounds 15"
 
 A BERT-base-shaped teacher and a DistilBERT-base-shaped student with random weights are written to disk, and all sides
 open the same files, for ONNX Runtime by way of an export of the `transformers` model. The script checks that the float
