@@ -236,7 +236,7 @@ def tensors_of_int8_form(model: Model) -> dict[str, Tensor]:
             length, width = parameter.shape
             wanted[name] = torch.empty(length, (width + 1) // 2, dtype=torch.uint8, device="meta")
             for part in (SCALE, LOW):
-                wanted[name + part] = torch.empty(length, Table.groups(width), device="meta")
+                wanted[name + part] = torch.empty(length, Table.groups(width), dtype=torch.float16, device="meta")
         elif isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear) and name.endswith(".weight"):
             wanted[name] = torch.empty(parameter.shape, dtype=torch.int8, device="meta")
             wanted[name + SCALE] = torch.empty(len(parameter), device="meta")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import kd_scratch.evaluate
 from kd_scratch import int8
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_model, save_model
-from kd_scratch.config import DataConfig
+from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.evaluate import Opened, changed_alone, open_model
 from kd_scratch.files import UserError
 from kd_scratch.int8 import Table, linear_by_hand, quantize, to_tensors
+from kd_scratch.model import Model
 from kd_scratch.safetensors import load_file, save_file
 from kd_scratch.tasks import TASKS, Outcome
 from tests.conftest import TEXTS, TINY, tiny_model
@@ -150,11 +152,23 @@ def test_all_linear_layers_and_tables_are_int8_in_the_file_and_nothing_is_pickle
     assert len(tables) == (1 if kind == "scratch" else 2) and all("embeddings" in n or "positions" in n for n in tables)
 
 
-def test_a_distilbert_in_int8_takes_a_byte_a_number(tmp_path):
-    wide = dict(model_type="distilbert", token_types=0, width=256, feed_forward=1024, vocab_size=3000)
-    model = tiny_model("token", **wide)
-    save_model(quantize(model), tmp_path)
-    assert (tmp_path / WEIGHTS).stat().st_size < 1.06 * model.num_parameters()
+def test_the_file_has_the_types_and_shapes_that_are_told_beforehand():
+    for kind, shape in KINDS.items():
+        model = tiny_model("token", **shape)
+        told = {name: (t.dtype, t.shape) for name, t in int8.tensors_of_int8_form(model).items()}
+        assert told == {name: (t.dtype, t.shape) for name, t in to_tensors(quantize(model)).items()}, kind
+
+
+@pytest.mark.parametrize("head", ["sequence", "token", "span"])
+def test_a_distilbert_is_85_percent_smaller_than_bert_base_and_below_67_megabytes(head):
+    labels = tuple(map(str, range(150))) if head != "span" else ()
+
+    def shaped(size: str) -> Model:
+        with torch.device("meta"):
+            return Model(replace(SIZES[size], head=head, labels=labels))
+
+    small = sum(t.numel() * t.element_size() for t in int8.tensors_of_int8_form(shaped("distilbert-base")).values())
+    assert small < 67e6 and small < 0.15 * 4 * shaped("bert-base").num_parameters()
 
 
 def test_the_number_of_parameters_follows_the_model_while_it_is_float():
