@@ -59,8 +59,9 @@ def floor(model: Model, weight_bytes: float, shape: tuple[int, int], rates: tupl
     """The least milliseconds in which this machine can do it: all products at the sgemm rate, or all weights but the
     table of tokens read once from memory, whichever takes longer. For int8 the second alone: sgemm is for floats.
     """
-    table_bytes = model.config.vocab_size * model.config.width * (1 if model.config.int8 else 4)
-    reading = 1000 * (weight_bytes - table_bytes) / rates[1]
+    table = model.embeddings.word
+    parts = (table.packed, table.scale, table.low) if model.config.int8 else (table.weight,)
+    reading = 1000 * (weight_bytes - sum(part.nbytes for part in parts)) / rates[1]
     return reading if model.config.int8 else max(reading, 1000 * operations(model.config, *shape) / rates[0])
 
 

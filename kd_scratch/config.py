@@ -49,7 +49,7 @@ class ModelConfig:
     init_std: float = 0.02
     head: str | None = None
     labels: tuple[str, ...] = ()
-    int8: bool = False  # weights in 8 bits, see int8.py
+    int8: bool = False  # quantized, see int8.py
 
     def __post_init__(self):
         for name, choices in CHOICES.items():

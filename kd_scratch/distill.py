@@ -2,7 +2,7 @@
 
 All losses are *sums over units*, for the caller to divide by the number of units of the whole optimizer step: so
 cutting a batch into parts changes nothing. A unit is whatever has one distribution of its own:
-one text (sequence head), one labelled token (token head), one start and one end (span head).
+one text (sequence head), one word, at its first token (token head), one start and one end (span head).
 """
 
 from pathlib import Path
@@ -23,22 +23,22 @@ from kd_scratch.safetensors import load_file, read_metadata, save_file
 def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """A batch's logits and labels, cut into units: (U,K) logits over K outcomes, and (U,) labels.
 
-    Student and teacher go through the same cut, so what is left out (padding, word pieces without a label, positions
-    outside the context) is left out of both distributions.
+    Student and teacher go through the same cut, so what is left out (padding, tokens that are no unit, positions
+    outside the context) is left out of both distributions. A label may be UNLABELLED.
     """
     logits = logits.float()  # the loss is computed in full precision whatever the model ran in
     if head == "sequence":
         return logits, batch.labels  # B,C and B
     if head == "token":
-        labelled = batch.labels != IGNORE
-        return logits[labelled], batch.labels[labelled]  # B,S,C -> U,C and B,S -> U
+        counted = batch.labels != IGNORE
+        return logits[counted], batch.labels[counted]  # B,S,C -> U,C and B,S -> U
     # A finite stand-in for −∞: outside the allowed positions both probabilities are exactly 0 and nothing is NaN,
     # not even after a division by a small temperature.
     lowest = -1e30
     allowed = batch.allowed.unsqueeze(-1)  # B,S,1
     start_end = logits.masked_fill(~allowed, lowest)  # B,S,2
-    labelled = batch.labels[:, 0] != IGNORE  # B
-    start_end, labels = start_end[labelled], batch.labels[labelled]
+    counted = batch.labels[:, 0] != IGNORE  # B
+    start_end, labels = start_end[counted], batch.labels[counted]
     return start_end.transpose(1, 2).flatten(0, 1), labels.flatten()  # B,S,2 -> B,2,S -> 2B,S and B,2 -> 2B
 
 

@@ -8,13 +8,14 @@ Two changes, neither of which training could use, since both give up the paramet
   three times. What an int8 model computes stays the same bit for bit, what a float model computes to rounding.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kd_scratch import int8
-from kd_scratch.layers import MultiHeadAttention, attention
+from kd_scratch.layers import FeedForwardBlock, MultiHeadAttention, attention
 from kd_scratch.model import Model
 
 #: How many rows the kernels are told to expect when they choose the order of a weight; other numbers work as well.
@@ -22,19 +23,28 @@ ROWS = 64
 
 
 class PackedLinear(nn.Module):
-    """A float linear layer whose weight (out,in) lies in oneDNN's own order. Without a gradient.
+    """A float linear layer whose weight (out,in) lies in oneDNN's own order.
 
-    The two operations are those that torch.compile's frozen graphs are made of; see `can_pack`.
+    The two operations are not part of PyTorch's public API; they are what torch.compile uses for inputs of any length.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-        self.bias = bias.detach()
+        self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS), bias
 
     def forward(self, x: Tensor) -> Tensor:
         """…,in -> …,out"""
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, "none", [], "")
+
+
+@functools.cache
+def can_pack() -> bool:
+    """Whether this PyTorch, on this processor, computes with packed weights; else they stay as they are."""
+    x, weight, bias = torch.ones(3, 32), torch.ones(16, 32), torch.ones(16)
+    try:
+        return torch.equal(PackedLinear(weight, bias)(x), torch.full((3, 16), 33.0))
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False
 
 
 class FusedAttention(nn.Module):
@@ -52,7 +62,7 @@ class FusedAttention(nn.Module):
 
     def split(self, x: Tensor, parts: int) -> Sequence[Tensor]:
         """B,S,parts·D -> so many of B,H,S,W"""
-        x = x.view(x.size(0), x.size(1), parts, self.heads, -1)  # B,S,parts·D -> B,S,parts,H,W
+        x = x.view(x.size(0), x.size(1), parts, self.heads, x.size(2) // (parts * self.heads))  # -> B,S,parts,H,W
         return x.permute(2, 0, 3, 1, 4).unbind()  # B,S,parts,H,W -> parts,B,H,S,W
 
     def forward(
@@ -67,34 +77,32 @@ class FusedAttention(nn.Module):
         return self.output(y.transpose(1, 2).flatten(2)), maps  # B,H,Q,W -> B,Q,H,W -> B,Q,D
 
 
-def can_pack() -> bool:
-    """Whether this PyTorch has oneDNN, and its operations on packed weights (they are not part of its public API)."""
-    operations = torch.ops.mkldnn
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(operations, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
-    )
-
-
 def stacked(layers: Sequence[nn.Module]) -> nn.Module:
     """One linear layer that gives the outputs of several, side by side, in the form that is fastest here."""
     if not isinstance(layers[0], nn.Linear):
-        return int8.stacked(layers)
+        return int8.stacked_int8(layers)
     weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
     if can_pack():
         return PackedLinear(weight, bias)
     linear = nn.Linear(weight.size(1), weight.size(0), device="meta")
-    linear.weight, linear.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
     return linear
 
 
+@torch.no_grad()
 def make_fast(model: Model) -> Model:
-    """Put a model on the CPU, in eval mode, into this form; it is changed, cannot be saved or trained any more, and
-    still knows how many parameters it has."""
+    """Put a model on the CPU, in eval mode, into this form. It is changed, and cannot be saved or trained any more.
+
+    Only the layers of layers.py have one: a block whose attention or feed-forward is of another class keeps it.
+    """
     count = model.num_parameters()
     for i, block in enumerate(model.encoder.blocks):
-        first_only = model.config.head == "sequence" and i == model.config.depth - 1
-        block.attention = FusedAttention(block.attention, first_only)
-        block.feed_forward.inner = stacked([block.feed_forward.inner])
-        block.feed_forward.outer = stacked([block.feed_forward.outer])
-    model.hidden_parameters = count - sum(p.numel() for p in model.parameters())
+        if type(block.attention) is MultiHeadAttention:
+            first_only = model.config.head == "sequence" and i == model.config.depth - 1
+            block.attention = FusedAttention(block.attention, first_only)
+        if type(block.feed_forward) is FeedForwardBlock:
+            block.feed_forward.inner = stacked([block.feed_forward.inner])
+            block.feed_forward.outer = stacked([block.feed_forward.outer])
+    model.requires_grad_(False).fast = True
+    model.count_as(count)
     return model

@@ -37,25 +37,25 @@ else:
 
         def forward(self, x: Tensor) -> Tensor:
             """…,in -> …,out"""
-            return linear(x, self._packed_params._packed_params, activation_bits() == 7)
+            return product(x, self._packed_params._packed_params, activation_bits())
 
 
-class PackedLinear(nn.Module):
+class FastInt8Linear(nn.Module):
     """A dynamic int8 linear layer with nothing about it that costs time, for a short input's sake: see fast.py."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
-        self.packed, self.few = layer._packed_params._packed_params, activation_bits() == 7
+        self.weight_and_bias, self.bits = layer._packed_params._packed_params, activation_bits()
 
     def forward(self, x: Tensor) -> Tensor:
         """…,in -> …,out"""
-        return linear(x, self.packed, self.few)
+        return product(x, self.weight_and_bias, self.bits)
 
 
-def linear(x: Tensor, packed, few: bool) -> Tensor:
-    """…,in -> …,out: torch.ao's dynamic int8 product with a packed weight; activations in 7 bits if `few`, else 8."""
+def product(x: Tensor, weight_and_bias, bits: int) -> Tensor:
+    """…,in -> …,out: torch.ao's dynamic int8 product, with weights as it packs them and activations in 7 or 8 bits."""
     try:
-        return torch.ops.quantized.linear_dynamic.default(x, packed, few)
+        return torch.ops.quantized.linear_dynamic.default(x, weight_and_bias, bits == 7)
     except RuntimeError:
         if x.isfinite().all():
             raise
@@ -101,8 +101,9 @@ class Table(nn.Module):
 
         table[v,d] ≈ low[v,g] + scale[v,g] · t[v,d]        t = 0 … 15, g = d // 32
 
-    Takes the place of an embedding. A D that is no multiple of 32 is one group. t of a vector's first half are the low
-    bits of its bytes, t of its second half the high bits.
+    Takes the place of an embedding. Where D is no multiple of 32, groups are as large as its largest divisor below (and
+    all of D where that is less than 8). t of a vector's first half are the low bits of its bytes, t of its second half
+    the high bits.
     """
 
     def __init__(self, packed: Tensor, scale: Tensor, low: Tensor, width: int):
@@ -112,7 +113,8 @@ class Table(nn.Module):
     @staticmethod
     def groups(width: int) -> int:
         """G"""
-        return width // GROUP if width % GROUP == 0 else 1
+        size = max(size for size in range(1, GROUP + 1) if width % size == 0)
+        return width // size if size >= 8 else 1
 
     @classmethod
     def of(cls, weight: Tensor) -> "Table":
@@ -188,6 +190,7 @@ def quantize(model: Model) -> Model:
     biases, and the vectors of token types.
     """
     require()
+    _refuse_fast(model)
     if model.config.int8:
         raise UserError("the model is int8 already")
     for name, parameter in model.named_parameters():
@@ -202,8 +205,14 @@ def quantize(model: Model) -> Model:
     spec, mapping = {nn.Linear: per_channel_dynamic_qconfig}, {nn.Linear: DynamicLinear}
     model = _quietly(quantize_dynamic, model, spec, mapping=mapping, inplace=True)
     model.config = replace(model.config, int8=True)
-    model.hidden_parameters = count - sum(p.numel() for p in model.parameters())
+    model.count_as(count)
     return model
+
+
+def _refuse_fast(model: Model) -> None:
+    """ValueError for a model in the form of fast.py."""
+    if model.fast:
+        raise ValueError("a model in its fast form has no weights to save, compare or quantize any more; load it anew")
 
 
 # --- an int8 model as plain tensors, and back ---
@@ -211,7 +220,8 @@ def quantize(model: Model) -> Model:
 
 def to_tensors(model: Model) -> dict[str, Tensor]:
     """Every number of a model under our names: float parameters; for an int8 matrix its whole numbers and NAME_scale;
-    for a table its bytes, NAME_scale and NAME_low. Of a float model, its state_dict."""
+    for a table its bytes, NAME_scale and NAME_low. Of a float model, its state_dict. ValueError for a fast form."""
+    _refuse_fast(model)
     if not model.config.int8:
         return model.state_dict()
     tensors = {name: p.detach() for name, p in model.named_parameters()}
@@ -270,7 +280,7 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
             low = floats[f"{name}.weight{LOW}"]
             table = Table(weight.clone(), scale.half(), low.half(), model.config.width)
             return TablePositions(table) if name == "positions" else table
-        return _linear(weight, scale, floats[f"{name}.bias"])
+        return _make_linear(weight, scale, floats[f"{name}.bias"])
 
     count = model.num_parameters()
     model.load_state_dict(floats, strict=False, assign=True)  # what is int8 stays without memory, and is replaced now
@@ -279,11 +289,11 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
         if new is not None:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, new)
-    model.hidden_parameters = count - sum(p.numel() for p in model.parameters())
+    model.count_as(count)
     return model.eval()
 
 
-def _linear(weight: Tensor, scale: Tensor, bias: Tensor) -> nn.Module:
+def _make_linear(weight: Tensor, scale: Tensor, bias: Tensor) -> nn.Module:
     """A dynamic int8 linear layer of whole numbers out,in, a scale for each row, and a bias."""
     linear = DynamicLinear(weight.size(1), weight.size(0), dtype=torch.qint8)
     zero_points = torch.zeros(len(scale), dtype=torch.int64)
@@ -292,11 +302,11 @@ def _linear(weight: Tensor, scale: Tensor, bias: Tensor) -> nn.Module:
     return linear
 
 
-def stacked(layers: Sequence[nn.Module]) -> nn.Module:
+def stacked_int8(layers: Sequence[nn.Module]) -> FastInt8Linear:
     """One int8 linear layer that gives the outputs of several, side by side, bit for bit."""
     if len(layers) == 1:
-        return PackedLinear(layers[0])
+        return FastInt8Linear(layers[0])
     weights = [layer.weight() for layer in layers]
     scale = torch.cat([weight.q_per_channel_scales() for weight in weights])
     bias = torch.cat([layer.bias().detach() for layer in layers])
-    return PackedLinear(_linear(torch.cat([weight.int_repr() for weight in weights]), scale, bias))
+    return FastInt8Linear(_make_linear(torch.cat([weight.int_repr() for weight in weights]), scale, bias))

@@ -147,7 +147,7 @@ class MultiHeadAttention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """B,S,D -> B,H,S,W"""
-        x = x.view(x.size(0), x.size(1), self.heads, -1)  # B,S,D -> B,S,H,W
+        x = x.view(x.size(0), x.size(1), self.heads, x.size(2) // self.heads)  # B,S,D -> B,S,H,W
         return x.transpose(1, 2)  # B,S,H,W -> B,H,S,W
 
     def forward(

@@ -92,7 +92,8 @@ class Model(nn.Module):
         )
         self.head = make_head(config)
         self.initialize()
-        self.hidden_parameters = 0  # those that int8.py and fast.py keep in forms that are not among parameters()
+        self.packed_parameters = 0  # those that int8.py and fast.py keep in forms that are not among parameters()
+        self.fast = False  # whether it is in the form of fast.py, which cannot be saved or trained
 
     def initialize(self) -> None:
         """BERT's initial weights: normal with deviation init_std for matrices and tables, zero biases, unit norms.
@@ -129,7 +130,11 @@ class Model(nn.Module):
 
     def num_parameters(self) -> int:
         """How many numbers the model has learned, in whatever form it keeps them."""
-        return sum(p.numel() for p in self.parameters()) + self.hidden_parameters
+        return sum(p.numel() for p in self.parameters()) + self.packed_parameters
+
+    def count_as(self, parameters: int) -> None:
+        """Let the model say that it has learned so many numbers, now that some have left parameters()."""
+        self.packed_parameters = parameters - sum(p.numel() for p in self.parameters())
 
 
 def with_dropout(config: ModelConfig, dropout: float) -> ModelConfig:

@@ -52,7 +52,7 @@ ARCHITECTURE = {
 
 #: What the config.json of an int8 model says under quantization_config. Without the key quant_method transformers stops
 #: there; with one that it does not know, it would go on and take the whole numbers for weights.
-INT8 = {"method": "kd_scratch_int8"}
+INT8 = {"method": "kd_scratch_int8", "tables": "4 bits"}
 
 #: Parameters that a checkpoint may hold beside those that a model needs: other heads, and a buffer old versions saved.
 IGNORED = re.compile(
@@ -198,8 +198,10 @@ def config_to_json(config: ModelConfig) -> dict:
 
 
 def _int8(raw: dict, place: str) -> bool:
-    """Whether the weights are in 8 bits, as int8.py writes them."""
+    """Whether the model is quantized as int8.py does it."""
     found = raw.get("quantization_config")
+    if isinstance(found, dict) and found.get("method") == INT8["method"] and found != INT8:
+        raise UserError(f"{place}: was quantized by another version of this program; quantize the float model again")
     if found not in (None, INT8):
         raise UserError(f"{place}: quantization_config is of another program; only what was quantized here opens here")
     return found == INT8

@@ -56,8 +56,9 @@ def load_state(
     path = folder / STATE
     metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
     before, now = metadata["identity"], json.loads(json.dumps(identity))
-    if before != now:
-        differing = [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
+    keys = dict.fromkeys([*now, *before])  # one that is lacking is as good as None
+    differing = [f"{k} was {before.get(k)}, is {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
+    if differing:
         raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}")
     tensors = load_file(path)
     progress = Progress(**metadata["progress"])

@@ -107,12 +107,12 @@ def train(job: Job, resume: bool = False) -> Progress:
 
 
 def backward(job: Job, indices: np.ndarray, scaler: torch.amp.GradScaler, dtype: torch.dtype | None) -> float:
-    """Add one batch's gradients to the parameters' .grad; returns its loss, the mean over the batch's units.
+    """Add one batch's gradients to the parameters' .grad; returns its loss, the mean over the batch's units (or 0).
 
     Each of the `accumulation` parts is divided by the units of the *whole* batch, so cutting it changes nothing.
     """
     config, total = job.config, 0.0
-    step_units = max(1, count_units(job.train_set, indices))  # none where no answer lies in any of these windows
+    step_units = max(1, count_units(job.train_set, indices))  # a batch may hold none
     for part in np.array_split(indices, min(config.accumulation, len(indices))):
         batch = collate(job.train_set, part, job.device, job.model.config.pad_id)
         with autocast(job.device, dtype):
@@ -229,7 +229,7 @@ def command(arguments: argparse.Namespace) -> None:
     examples, dev_examples, labels, notes = read_data(arguments, task, data)
     if unlabelled:
         examples += unlabelled
-        notes.append(f"among the inputs is the text of {arguments.unlabelled}: no labels, soft targets only")
+        notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
     tokenizer = choose_tokenizer(arguments, task.texts(examples))
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)

@@ -34,7 +34,7 @@ FAULTS = [
      "(1 - alpha) * hard + alpha * soft", "alpha * hard + (1 - alpha) * soft",
      "test_distill.py::test_alpha_weighs_soft_targets_against_the_labels"),
     ("tokens without a label distilled", "distill.py",
-     "labelled = batch.labels != IGNORE", "labelled = batch.labels == batch.labels",
+     "counted = batch.labels != IGNORE", "counted = batch.labels == batch.labels",
      "test_distill.py::test_a_unit_is_one_text_one_labelled_token_or_one_start_and_one_end"),
     ("text without labels given one", "distill.py",
      ", ignore_index=UNLABELLED)", ", ignore_index=IGNORE)",

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kd_scratch.__main__ import main
 from kd_scratch.benchmark import floor, machine_rates, operations, parse_shapes
 from kd_scratch.checkpoint import load_model, save_model
-from kd_scratch.int8 import quantize
+from kd_scratch.int8 import quantize, to_tensors
 from kd_scratch.tokenization import load_tokenizer
 from tests.conftest import tiny_model
 
@@ -29,7 +29,10 @@ def test_the_floor_is_the_slower_of_computing_and_reading_and_for_int8_reading_a
     work = operations(model.config, 2, 10)
     assert floor(model, 6400 + 5000, (2, 10), (work, 1e12)) == pytest.approx(1000)
     assert floor(model, 6400 + 5000, (2, 10), (1e18, 5000)) == pytest.approx(1000)  # the table of tokens is not read
-    assert floor(quantize(model), 1600 + 5000, (2, 10), (1, 5000)) == pytest.approx(1000)
+    small = quantize(model)
+    table = sum(t.nbytes for name, t in to_tensors(small).items() if name.startswith("embeddings.word."))
+    assert table == 100 * (8 + 2 * 2)  # 16 numbers of 4 bits, a scale and a lowest number in float16
+    assert floor(small, table + 5000, (2, 10), (1, 5000)) == pytest.approx(1000)
 
 
 def test_this_machine_computes_and_reads():

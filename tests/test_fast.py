@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from kd_scratch import fast
-from kd_scratch.checkpoint import load_model
+from kd_scratch.checkpoint import fingerprint, load_model, save_model
 from kd_scratch.evaluate import open_model
-from kd_scratch.fast import PackedLinear, make_fast, stacked
+from kd_scratch.fast import PackedLinear, can_pack, make_fast, stacked
 from kd_scratch.int8 import quantize
+from kd_scratch.layers import MultiHeadAttention
 from tests.conftest import tiny_model
 from tests.test_int8 import EVERY_KIND, IDS, KINDS, MASK
 
@@ -46,7 +47,7 @@ def test_layers_are_stacked_in_their_order_with_and_without_packed_weights(monke
     torch.manual_seed(0)
     layers, x = [nn.Linear(12, n) for n in (5, 7, 1)], torch.randn(2, 3, 12)
     expected = torch.cat([layer(x) for layer in layers], dim=-1)
-    for packs in (True, False):
+    for packs in {can_pack(), False}:
         monkeypatch.setattr(fast, "can_pack", lambda packs=packs: packs)
         layer = stacked(layers)
         assert isinstance(layer, PackedLinear) == packs
@@ -60,3 +61,41 @@ def test_models_are_opened_for_use_in_their_fast_form_and_elsewhere_as_they_are(
     assert type(plain.encoder.blocks[0].attention) is type(load_model(model_directory).encoder.blocks[0].attention)
     ids = torch.tensor([[2, 7, 5, 3]])
     torch.testing.assert_close(used(ids).logits, plain(ids).logits, **ROUNDING)
+
+
+def test_a_pytorch_without_packed_weights_is_noticed_beforehand(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("could not create a primitive descriptor")
+
+    for broken in (fail, lambda weight, rows: 2 * weight):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", broken)
+            assert not can_pack.__wrapped__()
+
+
+def test_layers_that_somebody_has_changed_stay_as_they_are():
+    class Tripled(MultiHeadAttention):
+        def forward(self, *arguments, **options):
+            y, maps = super().forward(*arguments, **options)
+            return 3 * y, maps
+
+    model = tiny_model("token")
+    for block in model.encoder.blocks:
+        block.attention.__class__ = Tripled
+    torch.testing.assert_close(make_fast(copy.deepcopy(model))(IDS, MASK).logits, model(IDS, MASK).logits, **ROUNDING)
+
+
+def test_the_fast_form_can_be_neither_saved_nor_trained_nor_quantized(tmp_path):
+    model = make_fast(tiny_model())
+    for use in (lambda: save_model(model, tmp_path / "x"), lambda: fingerprint(model), lambda: quantize(model)):
+        with pytest.raises(ValueError, match="fast form"):
+            use()
+    assert not (tmp_path / "x" / "model.safetensors").exists()
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        model(IDS).logits.sum().backward()
+
+
+def test_no_input_at_all_gives_no_logits():
+    nothing = torch.zeros(0, 5, dtype=torch.int64)
+    for model in (tiny_model("token"), make_fast(tiny_model("token"))):
+        assert model(nothing).logits.shape == (0, 5, 3)

@@ -249,7 +249,7 @@ def test_resume_refuses_another_run_and_says_what_differs(tmp_path, tokenizer):
         train(job, resume=True)
 
 
-def test_a_batch_in_which_nothing_has_a_label_changes_nothing(tmp_path, tokenizer):
+def test_a_batch_in_which_nothing_has_a_label_has_a_loss_of_0_and_no_gradient(tmp_path, tokenizer):
     """Its loss is a sum over no units, divided by their number: not 0 / 0."""
     job = make_job(tmp_path, tokenizer)
     sentence = conll.Example("x:1", ("Ada", "slept"), ("O", "O"), "")
@@ -257,5 +257,7 @@ def test_a_batch_in_which_nothing_has_a_label_changes_nothing(tmp_path, tokenize
     job.train_set = job.task.featurize([sentence], tokenizer, labels, 32, DataConfig())
     job.train_set.labels[:] = IGNORE
     job.model = tiny_model(labels=labels, head="token", vocab_size=tokenizer.vocab_size)
-    loss, gradient = gradients(job, np.array([0]))
-    assert loss == 0 and not gradient.any()
+    for teacher in (None, np.ones((len(job.train_set.tokens), len(labels)), np.float32)):
+        job.teacher = teacher
+        loss, gradient = gradients(job, np.array([0]))
+        assert loss == 0 and not gradient.any()
