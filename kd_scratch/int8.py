@@ -141,17 +141,21 @@ class Table(nn.Module):
 
 
 class TablePositions(nn.Module):
-    """Learned position vectors in a Table: takes the place of PositionalEncoding."""
+    """Learned position vectors in a Table: takes the place of PositionalEncoding.
+
+    In memory they are floats too: they are few, and every input needs the same ones.
+    """
 
     def __init__(self, table: Table):
         super().__init__()
         self.table = table  # P positions
+        self.floats = table(torch.arange(len(table.packed)))  # P,D
 
     def forward(self, x: Tensor) -> Tensor:
         """B,S,D -> B,S,D; ValueError where S is more than the table holds"""
-        if x.size(1) > len(self.table.packed):
-            raise ValueError(f"{x.size(1)} tokens, but there are only {len(self.table.packed)} positions")
-        return x + self.table(torch.arange(x.size(1)))  # B,S,D + S,D
+        if x.size(1) > len(self.floats):
+            raise ValueError(f"{x.size(1)} tokens, but there are only {len(self.floats)} positions")
+        return x + self.floats[: x.size(1)]  # B,S,D + S,D
 
 
 def require() -> None:
