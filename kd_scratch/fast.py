@@ -3,7 +3,7 @@
 Two changes, neither of which training could use, since both give up the parameters:
 
 - A float weight is kept in the order in which oneDNN's kernels read it. A short input spends most of its time on
-  bringing weights into that order, at every call anew.
+  bringing weights into that order, at every call anew. The same kernels apply the activation on the way out.
 - Query, key and value are one product: the input is read, and for an int8 model rounded to whole numbers, once and not
   three times. What an int8 model computes stays the same bit for bit, what a float model computes to rounding.
 """
@@ -20,21 +20,24 @@ from kd_scratch.model import Model
 
 #: How many rows the kernels are told to expect when they choose the order of a weight; other numbers work as well.
 ROWS = 64
+#: Our activations as oneDNN calls them.
+POINTWISE = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "relu": ("relu", "")}
 
 
 class PackedLinear(nn.Module):
-    """A float linear layer whose weight (out,in) lies in oneDNN's own order.
+    """A float linear layer, and an activation behind it, whose weight (out,in) lies in oneDNN's own order.
 
     The two operations are not part of PyTorch's public API; they are what torch.compile uses for inputs of any length.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor):
+    def __init__(self, weight: Tensor, bias: Tensor, activation: str | None = None):
         super().__init__()
         self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS), bias
+        self.pointwise, self.kind = POINTWISE[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """…,in -> …,out"""
-        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, self.pointwise, [], self.kind)
 
 
 @functools.cache
@@ -77,6 +80,19 @@ class FusedAttention(nn.Module):
         return self.output(y.transpose(1, 2).flatten(2)), maps  # B,H,Q,W -> B,Q,H,W -> B,Q,D
 
 
+class PackedFeedForward(nn.Module):
+    """FeedForwardBlock with the activation inside its first product."""
+
+    def __init__(self, layer: FeedForwardBlock, activation: str):
+        super().__init__()
+        self.inner = PackedLinear(layer.inner.weight, layer.inner.bias, activation)
+        self.outer = PackedLinear(layer.outer.weight, layer.outer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B,S,D -> B,S,D"""
+        return self.outer(self.inner(x))  # B,S,D -> B,S,F -> B,S,D
+
+
 def stacked(layers: Sequence[nn.Module]) -> nn.Module:
     """One linear layer that gives the outputs of several, side by side, in the form that is fastest here."""
     if not isinstance(layers[0], nn.Linear):
@@ -100,9 +116,11 @@ def make_fast(model: Model) -> Model:
         if type(block.attention) is MultiHeadAttention:
             first_only = model.config.head == "sequence" and i == model.config.depth - 1
             block.attention = FusedAttention(block.attention, first_only)
-        if type(block.feed_forward) is FeedForwardBlock:
+        if type(block.feed_forward) is FeedForwardBlock and model.config.int8:
             block.feed_forward.inner = stacked([block.feed_forward.inner])
             block.feed_forward.outer = stacked([block.feed_forward.outer])
+        elif type(block.feed_forward) is FeedForwardBlock and can_pack():
+            block.feed_forward = PackedFeedForward(block.feed_forward, model.config.activation)
     model.requires_grad_(False).fast = True
     model.count_as(count)
     return model

@@ -11,7 +11,7 @@ from kd_scratch.checkpoint import fingerprint, load_model, save_model
 from kd_scratch.evaluate import open_model
 from kd_scratch.fast import PackedLinear, can_pack, make_fast, stacked
 from kd_scratch.int8 import quantize
-from kd_scratch.layers import MultiHeadAttention
+from kd_scratch.layers import ACTIVATIONS, MultiHeadAttention
 from tests.conftest import tiny_model
 from tests.test_int8 import EVERY_KIND, IDS, KINDS, MASK
 
@@ -41,6 +41,14 @@ def test_hidden_states_and_attention_maps_can_still_be_had(kind):
         assert len(ours) == len(theirs) > 0
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, **ROUNDING)
+
+
+@pytest.mark.parametrize("packs", {can_pack(), False})
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_is_the_same_inside_and_outside_the_product(activation, packs, monkeypatch):
+    monkeypatch.setattr(fast, "can_pack", lambda: packs)
+    model = tiny_model("token", activation=activation)
+    torch.testing.assert_close(make_fast(copy.deepcopy(model))(IDS).logits, model(IDS).logits, **ROUNDING)
 
 
 def test_layers_are_stacked_in_their_order_with_and_without_packed_weights(monkeypatch):

@@ -5,7 +5,8 @@
 A BERT-base-shaped teacher and a DistilBERT-base-shaped student with random weights are written to disk, and all sides
 open the same files, for ONNX Runtime by way of an export of the `transformers` model. The script checks that the float
 sides give the same logits. Then all sides take turns, shape by shape; every turn is a pause, in which the others'
-threads go to sleep, one call that is not timed, and two that are. Figures are medians.
+threads go to sleep, one call that is not timed, and two that are. Figures are medians; a ratio is the median of the
+rounds' ratios, since the machine's speed drifts from round to round.
 """
 
 import argparse
@@ -106,8 +107,8 @@ def check(calls: dict[str, Callable]) -> None:
         assert far < (0.2 if "int8" in name else 1e-4), f"{name}: logits differ by {far:.2g} of the largest"
 
 
-def timed(calls: dict[str, Callable], shape: tuple[int, int], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each side, all sides in turns."""
+def timed(calls: dict[str, Callable], shape: tuple[int, int], rounds: int) -> dict[str, np.ndarray]:
+    """Milliseconds of each call of each side, all sides in turns."""
     ids = torch.randint(1000, 30000, shape, generator=torch.Generator().manual_seed(0))
     times = {name: [] for name in calls}
     for _ in progress(range(rounds), desc="{} x {}".format(*shape)):
@@ -118,7 +119,7 @@ def timed(calls: dict[str, Callable], shape: tuple[int, int], rounds: int) -> di
                 started = time.perf_counter()
                 call(ids)
                 times[name].append(1000 * (time.perf_counter() - started))
-    return {name: float(np.median(values)) for name, values in times.items()}
+    return {name: np.array(values) for name, values in times.items()}
 
 
 @torch.no_grad()
@@ -144,7 +145,8 @@ def main() -> None:
     print(f"our int8 student is {1 - sizes['ours']['int8'] / sizes['ours']['teacher']:.1%} smaller than the teacher")
     rates = machine_rates()
     results = {f"{b} x {s}": timed(calls, (b, s), arguments.rounds) for b, s in arguments.shapes}
-    print(table(("median ms", *results), [(name, *(row[name] for row in results.values())) for name in calls]))
+    medians = [(name, *(np.median(row[name]) for row in results.values())) for name in calls]
+    print(table(("median ms", *results), medians))
     ratios = {
         "teacher: ours / transformers": ("teacher, ours", "teacher, transformers"),
         "student: ours / transformers": ("student, ours", "student, transformers"),
@@ -154,15 +156,13 @@ def main() -> None:
         "our teacher / our student int8": ("teacher, ours", "student int8, ours"),
         "transformers' teacher / our student int8": ("teacher, transformers", "student int8, ours"),
     }
-    print(
-        table(
-            ("ratio", *results), [(n, *(row[a] / row[b] for row in results.values())) for n, (a, b) in ratios.items()]
-        )
-    )
+    lines = [(name, *(np.median(row[a] / row[b]) for row in results.values())) for name, (a, b) in ratios.items()]
+    print(table(("ratio", *results), lines))
     print(f"sgemm {rates[0] / 1e9:.0f} GFLOP/s, memory {rates[1] / 1e9:.1f} GB/s; {describe(torch.device('cpu'))}")
     print(f"{int8.describe()}; onnxruntime {onnxruntime.__version__}, transformers {transformers.__version__}")
     if arguments.output:
-        write_json(arguments.output, {"megabytes": sizes, "milliseconds": results})
+        times = {shape: {name: list(values) for name, values in row.items()} for shape, row in results.items()}
+        write_json(arguments.output, {"megabytes": sizes, "milliseconds": times})
 
 
 if __name__ == "__main__":
