@@ -299,7 +299,7 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
 
 def _make_linear(weight: Tensor, scale: Tensor, bias: Tensor) -> nn.Module:
     """A dynamic int8 linear layer of whole numbers out,in, a scale for each row, and a bias."""
-    linear = DynamicLinear(weight.size(1), weight.size(0), dtype=torch.qint8)
+    linear = _quietly(DynamicLinear, weight.size(1), weight.size(0), dtype=torch.qint8)
     zero_points = torch.zeros(len(scale), dtype=torch.int64)
     weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale.double(), zero_points, 0)
     linear.set_weight_bias(weight, bias)

@@ -3,6 +3,8 @@
 import copy
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +23,7 @@ from kd_scratch.int8 import Table, linear_by_hand, quantize, to_tensors
 from kd_scratch.model import Model
 from kd_scratch.safetensors import load_file, save_file
 from kd_scratch.tasks import TASKS, Outcome
-from tests.conftest import TEXTS, TINY, tiny_model
+from tests.conftest import ROOT, TEXTS, TINY, tiny_model
 
 KINDS = {
     "bert": {},
@@ -145,6 +147,19 @@ def test_an_int8_model_saved_and_opened_again_gives_the_same_bits(kind, head, tm
     assert opened.config == small.config and opened.config.int8
     assert opened.num_parameters() == small.num_parameters() == model.num_parameters()
     assert not opened.training
+
+
+@pytest.mark.parametrize(
+    "use", ["load_model(sys.argv[2])", "make_fast(load_model(sys.argv[2]))", "quantize(load_model(sys.argv[1]))"]
+)
+def test_the_librarys_warnings_do_not_reach_the_user(use, model_directory, tmp_path):
+    """In a process of its own: PyTorch warns once."""
+    save_model(quantize(load_model(model_directory)), tmp_path)
+    imports = "import sys; from kd_scratch.checkpoint import load_model; from kd_scratch.int8 import quantize; "
+    code = imports + f"from kd_scratch.fast import make_fast; {use}"
+    argv = [sys.executable, "-c", code, str(model_directory), str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @EVERY_KIND
