@@ -46,7 +46,7 @@ def can_pack() -> bool:
     x, weight, bias = torch.ones(3, 32), torch.ones(16, 32), torch.ones(16)
     try:
         return torch.equal(PackedLinear(weight, bias)(x), torch.full((3, 16), 33.0))
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+    except (AttributeError, RuntimeError, TypeError):
         return False
 
 

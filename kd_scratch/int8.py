@@ -273,6 +273,8 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
         of_table = name.removesuffix(SCALE).removesuffix(LOW) in TABLES
         if not (tensor.half() if of_table else tensor).isfinite().all():
             raise UserError(f"{names[name]}: holds numbers that are not finite{' in float16' if of_table else ''}")
+        if name.endswith(SCALE) and of_table and not (tensor >= 0).all():  # 0: all numbers of a group are equal
+            raise UserError(f"{names[name]}: a table's scale must be 0 or more")
         if name.endswith(SCALE) and not of_table and not (tensor > 0).all():
             raise UserError(f"{names[name]}: a scale must be more than 0")
 

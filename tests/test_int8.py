@@ -306,6 +306,7 @@ def saved(tmp_path):
             lambda t: t["bert.embeddings.word_embeddings.weight_low"].fill_(float("inf")),
             "weight_low: holds numbers that are not",
         ),
+        (lambda t: t["bert.embeddings.word_embeddings.weight_scale"].neg_(), "a table's scale must be 0 or more"),
         (
             lambda t: t["bert.embeddings.LayerNorm.bias"].fill_(float("nan")),
             "LayerNorm.bias: holds numbers that are not",
