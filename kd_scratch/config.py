@@ -126,6 +126,10 @@ class TrainConfig:
     amp: str = setting(
         "auto", "mixed precision; auto: bf16 on a CUDA device that has it, else off", ("auto", "off", "bf16", "fp16")
     )
+    freeze_embeddings: bool = setting(False, "leave the tables of tokens, positions and token types as they are")
+    gradient_checkpointing: bool = setting(
+        False, "keep only the input of each layer for the backward pass and compute the rest anew: less memory, slower"
+    )
 
     def __post_init__(self):
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):

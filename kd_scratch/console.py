@@ -1,9 +1,12 @@
 """What a person sees in the terminal: plain tables and progress bars."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
+
+_silent = False
 
 
 def progress(iterable: Iterable | None = None, **options) -> tqdm:
@@ -13,8 +16,24 @@ def progress(iterable: Iterable | None = None, **options) -> tqdm:
     """
     terminal = sys.stderr.isatty()
     usual = {"leave": False, "delay": 1, "file": sys.stderr, "dynamic_ncols": terminal}
+    usual |= {"disable": True} if _silent else {}
     patient = {} if terminal else {"mininterval": 30, "ncols": 80}
     return tqdm(iterable, **(usual | patient | options))
+
+
+def silence() -> None:
+    """From here on this process prints nothing but errors: one of several that work on the same thing."""
+    sys.stdout = open(os.devnull, "w")  # closed when the process ends
+    global _silent
+    _silent = True
+
+
+def duration(seconds: float) -> str:
+    """42 s, 7 min, 3 h 05 min: as exact as an estimate is."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def shorten(text: str, length: int) -> str:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_scratch.config import ModelConfig
-from kd_scratch.layers import Encoder, InputEmbeddings, LayerNormalization, PositionalEncoding
+from kd_scratch.layers import Encoder, InputEmbeddings, LayerNormalization, PositionalEncoding, dropout
 
 
 @dataclass
@@ -36,7 +36,7 @@ class SequenceHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """B,S,D -> B,C"""
         pooled = self.squash(self.pooler(x[:, 0]))  # B,S,D -> B,D
-        return self.classifier(F.dropout(pooled, self.dropout, self.training))  # B,D -> B,C
+        return self.classifier(dropout(pooled, self.dropout, self.training))  # B,D -> B,C
 
 
 class TokenHead(nn.Module):
@@ -49,7 +49,7 @@ class TokenHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B,S,D -> B,S,C"""
-        return self.classifier(F.dropout(x, self.dropout, self.training))
+        return self.classifier(dropout(x, self.dropout, self.training))
 
 
 def make_head(config: ModelConfig) -> nn.Module | None:
@@ -120,7 +120,7 @@ class Model(nn.Module):
     ) -> ModelOutput:
         """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all); token_type_ids B,S (None: all 0)"""
         x = self.positions(self.embeddings(input_ids, token_type_ids))
-        x = F.dropout(self.embedding_norm(x), self.config.dropout, self.training)
+        x = dropout(self.embedding_norm(x), self.config.dropout, self.training)
         # A sequence head looks at the first position only, so the last block need not compute the others.
         first_only = self.config.head == "sequence" and not (output_hidden_states or output_attentions)
         mask = None if attention_mask is None else attention_mask.bool()

@@ -6,13 +6,72 @@ from dataclasses import replace
 from pathlib import Path
 
 from kd_scratch.checkpoint import load_model, take_layers
-from kd_scratch.config import SIZES, TrainConfig
+from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags
 from kd_scratch.distill import label_order
-from kd_scratch.files import UserError
+from kd_scratch.files import UserError, read_text
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.state import STATE
-from kd_scratch.tasks import Task
+from kd_scratch.tasks import TASKS, Task, limited
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `train`."""
+    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data")
+    parser.add_argument(
+        "--dev",
+        required=True,
+        metavar="FILE",
+        help="data that the best epoch is chosen on; "
+        "a percentage such as 10%% holds out that part of --train instead (squad: of its contexts, conll: of its "
+        "documents), drawn at random",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="DIR_OR_SIZE",
+        help=f"what to train: a model directory, or a size with random weights: {', '.join(SIZES)}",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
+    parser.add_argument("--teacher", metavar="DIR", help="distil from this model; without it the model is fine-tuned")
+    parser.add_argument(
+        "--unlabelled",
+        type=Path,
+        metavar="FILE",
+        help="distillation: text to learn from beside --train, one a line; it has no labels, the teacher says what it "
+        "means (not for squad)",
+    )
+    parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
+    parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        default=4000,
+        metavar="N",
+        help="with a size and no tokenizer: learn this many word pieces from the training data (default 4000)",
+    )
+    parser.add_argument(
+        "--norm-first", action="store_true", help="with a scratch size: norm before each sublayer instead of after it"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=Path("runs/cache"),
+        help="where teachers' logits are kept (default runs/cache)",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output")
+    for config in (TrainConfig, DataConfig, RunConfig):
+        add_flags(parser, config)
+
+
+def layer_list(text: str) -> list[int]:
+    """ "0,2,4" -> [0, 2, 4]"""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None
 
 
 def check_output(output: Path, resume: bool) -> None:
@@ -107,3 +166,38 @@ def load_teacher(directory: str, task: Task, labels: tuple[str, ...], tokenizer:
         )
     check_fit(teacher, its_tokenizer, max_length, f"--teacher {directory}")
     return teacher
+
+
+def read_data(
+    arguments: argparse.Namespace, task: Task, data: DataConfig
+) -> tuple[list, list, tuple[str, ...], list[str]]:
+    """Training and dev examples, the labels (those of the whole training file, however much of it is used), and notes.
+
+    --limit cuts the training examples only.
+    """
+    examples = task.read(arguments.train, "train" if task.splits else "", data)
+    labels = task.label_list(examples)
+    if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
+        held_out = set(limited(list(dict.fromkeys(map(task.group, examples))), arguments.dev, "--dev"))
+        dev_examples = [example for example in examples if task.group(example) in held_out]
+        examples = [example for example in examples if task.group(example) not in held_out]
+    else:
+        dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
+    examples, notes = task.trainable(limited(examples, data.limit))
+    if not examples or not dev_examples:
+        raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
+    return examples, dev_examples, labels, notes
+
+
+def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConfig) -> list:
+    """The lines of --unlabelled that hold more than blanks, as training examples without label."""
+    flag = f"--unlabelled {arguments.unlabelled}"
+    if task.unlabelled is None:
+        raise UserError(f"{flag}: plain text is no input for {task.name}; leave it out")
+    if not arguments.teacher or config.alpha == 0:
+        raise UserError(f"{flag}: only a teacher can say what such text means; give --teacher, and an --alpha above 0")
+    lines = enumerate(read_text(arguments.unlabelled).split("\n"), 1)
+    examples = [task.unlabelled(f"{arguments.unlabelled.name}:{i}", line.strip()) for i, line in lines if line.strip()]
+    if not examples:
+        raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
+    return examples

@@ -28,6 +28,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make PyTorch's random numbers in a training step depend on (seed, step, rank) alone.
+
+    So a resumed run goes on as if nothing had happened, without any generator's state, and every process has its own.
+    """
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
+
+
 def pick_device(name: str) -> torch.device:
     """The device of that name, or the best one for "auto". Raises UserError where it is not there."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

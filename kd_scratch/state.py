@@ -26,6 +26,11 @@ class Progress:
     history: list[dict] = field(default_factory=list)  # one record per finished epoch
 
 
+def trained(model: Model) -> list[tuple[str, torch.nn.Parameter]]:
+    """The parameters that training changes, by name."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
 def save_state(
     folder: Path,
     model: Model,
@@ -34,15 +39,14 @@ def save_state(
     progress: Progress,
     identity: dict,
 ) -> None:
-    """Weights, moments, generators and progress in one safetensors file, replaced atomically.
+    """Trained weights, moments and progress in one safetensors file, replaced atomically.
 
+    Random numbers need no state, each step makes them anew (runtime.seed_step); weights that are not trained are those
+    that the run began with.
     `identity` is what a resumed run must have in common with this one (settings, data, teacher, versions).
     """
-    device = next(model.parameters()).device
-    tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if device.type in ("cuda", "mps"):
-        tensors["random.device"] = getattr(torch, device.type).get_rng_state()
-    for name, parameter in model.named_parameters():
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in trained(model):
         tensors[f"weight.{name}"] = parameter.detach()
         tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
     metadata = {"progress": vars(progress), "scaler": scaler.state_dict(), "identity": identity}
@@ -64,11 +68,8 @@ def load_state(
     progress = Progress(**metadata["progress"])
     device = next(model.parameters()).device
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained(model):
             parameter.copy_(tensors[f"weight.{name}"])
             optimizer.state[parameter] = {key: tensors[f"{key}.{name}"].to(device, copy=True) for key in MOMENTS}
     scaler.load_state_dict(metadata["scaler"])
-    torch.set_rng_state(tensors["random.cpu"])
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).set_rng_state(tensors["random.device"])
     return progress

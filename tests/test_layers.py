@@ -337,7 +337,7 @@ def test_attention_dropout_zeroes_weights_and_scales_up_the_rest(need_maps):
     query, key, _ = queries_keys_values()
     value = torch.eye(S, dtype=torch.float64).repeat(B, H, 1, 2)  # so that the output is the weights, twice
     whole, _ = attention(query, key, value, KEYS)
-    y, maps = attention(query, key, value, KEYS, dropout=0.25, need_maps=need_maps)
+    y, maps = attention(query, key, value, KEYS, drop=0.25, need_maps=need_maps)
     kept = y != 0
     assert 0 < kept.sum() < (whole != 0).sum()
     close(y[kept], whole[kept] / 0.75)

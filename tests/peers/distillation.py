@@ -1,14 +1,20 @@
-"""Wall time of a whole distillation: ours against `transformers` + Trainer as such projects are usually written.
+"""Wall time of a whole distillation: ours against two scripts with the Trainer of `transformers`.
 
     make bench-peers TASK=agnews MODEL=DIR ARGS="--rows 1500 --rounds 3"
 
-The job: a 6-layer teacher into its layers 0, 2, 4; batches of 32, 3 epochs. Both sides start from the same texts and
-checkpoint, and do everything from tokenising to the last step; the ordinary `train` saves its state
-after each epoch too, the other side saves nothing. The usual way pads every
-text to 128 tokens and runs the teacher in every step. All its steps cost the same, so a few of them are timed and the
-total is their median times the number of steps. The two sides take turns, `--rounds` times; the ratio is that of the
-medians. Also said: the share of this machine's sgemm rate that ours reaches, counting the floating-point operations of
-the plain computation over real tokens only.
+The job: a 6-layer teacher into its layers 0, 2, 4; batches of 32, 3 epochs. All start from the same texts and
+checkpoint, and do everything from tokenising to the last step; the ordinary `train` saves its state after each epoch
+too, the others save nothing.
+
+- usual: pads every text to 128 tokens and runs the teacher in every step. All steps cost the same, so `--steps` of them
+  are timed and the total is their median times the number of steps.
+- tuned: pads to the longest text of a batch, groups texts by length, fused AdamW; the teacher still runs in every step.
+  Runs whole.
+
+The three take turns, `--rounds` times; a ratio is the median of the rounds' ratios. Also said: the share of this
+machine's rate of large float32 matrix products that ours reaches, counting the floating-point operations of the plain
+computation over real tokens only. With --test FILE (and a fine-tuned teacher as MODEL) both whole runs are scored on
+it, for each round another seed.
 """
 
 import argparse
@@ -20,35 +26,48 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from kd_scratch.checkpoint import load_model, save_model, take_layers
+from kd_scratch.clock import forward_operations, matmul_rate
 from kd_scratch.config import DataConfig, train_config
 from kd_scratch.distill import teacher_logits
+from kd_scratch.inference import compute_logits
+from kd_scratch.model import Model
 from kd_scratch.runtime import describe, seed_everything
-from kd_scratch.tasks import TASKS, limited
+from kd_scratch.tasks import TASKS, Outcome, limited
 from kd_scratch.tokenization import load_tokenizer
 from kd_scratch.train import Job, train
 
 EPOCHS, BATCH, LENGTH, LAYERS = 3, 32, 128, [0, 2, 4]
+SETTINGS = dict(epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-4, warmup_steps=50, temperature=2.0, alpha=0.5)
 CPU = torch.device("cpu")
 FILES = {"agnews": "ag_news_csv/train.csv", "clinc": "clinc150/data_full.json"}
 
 
-def ours(task, examples, labels, directory: Path, folder: Path) -> tuple[float, int]:
-    """Seconds of the whole job with kd_scratch, and the real tokens of its three epochs."""
-    seed_everything(0)
+def ours(task, examples, labels, directory: Path, folder: Path, seed: int) -> tuple[float, int, Model]:
+    """Seconds of the whole job with kd_scratch, the real tokens of its three epochs, and the student."""
+    seed_everything(seed)
     started = time.perf_counter()
     tokenizer = load_tokenizer(directory)
     teacher = load_model(directory)
     student = take_layers(teacher, LAYERS)
     features = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig())
     dev = task.featurize(examples[:1], tokenizer, labels, LENGTH, DataConfig())
-    config = train_config(task.name, epochs=EPOCHS, batch_size=BATCH, max_length=LENGTH, amp="off")
+    config = train_config(task.name, **SETTINGS, max_length=LENGTH, amp="off")
     logits = teacher_logits(teacher, tokenizer.fingerprint, features, labels, folder / "cache", CPU)
-    job = Job(task, student, tokenizer, features, examples[:1], dev, config, DataConfig(), 0, CPU, folder, {}, logits)
+    job = Job(
+        task, student, tokenizer, features, examples[:1], dev, config, DataConfig(), seed, CPU, folder, {}, logits
+    )
     train(job)
-    return time.perf_counter() - started, EPOCHS * len(features.tokens)
+    return time.perf_counter() - started, EPOCHS * len(features.tokens), student
 
 
 class DistillationTrainer(Trainer):
@@ -80,66 +99,71 @@ class StepTimes(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def usual(task, examples, labels, directory: Path, folder: Path, steps: int) -> float:
-    """Seconds of the whole job with transformers and its Trainer: `steps` steps are run, the rest is extrapolated."""
-    seed_everything(0)
+def theirs(
+    task, examples, labels, directory: Path, folder: Path, seed: int, tuned: bool, steps: int = -1
+) -> tuple[float, Model]:
+    """Seconds of the whole job with transformers and its Trainer, and the student.
+
+    With `steps` only so many are run, and the rest is extrapolated.
+    """
+    seed_everything(seed)
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     teacher = AutoModelForSequenceClassification.from_pretrained(directory)
     student = copy.deepcopy(teacher)
     student.bert.encoder.layer = torch.nn.ModuleList(student.bert.encoder.layer[i] for i in LAYERS)
+    student.config.num_hidden_layers = len(LAYERS)
     texts = task.texts(examples)
-    encoded = tokenizer(texts, truncation=True, padding="max_length", max_length=LENGTH)
+    encoded = tokenizer(texts, truncation=True, padding=False if tuned else "max_length", max_length=LENGTH)
     rows = [
         {name: encoded[name][i] for name in encoded} | {"label": labels.index(example.label)}
         for i, example in enumerate(examples)
     ]
-    config = train_config(task.name)
     times = StepTimes()
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=BATCH,
+        num_train_epochs=EPOCHS,
         max_steps=steps,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
+        learning_rate=SETTINGS["learning_rate"],
+        warmup_steps=SETTINGS["warmup_steps"],
+        weight_decay=train_config(task.name).weight_decay,
+        train_sampling_strategy="group_by_length" if tuned else "random",
+        optim="adamw_torch_fused" if tuned else "adamw_torch",
+        seed=seed,
         save_strategy="no",
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
+        logging_strategy="no",
         dataloader_pin_memory=False,
     )
     trainer = DistillationTrainer(
         model=student,
         args=arguments,
         train_dataset=rows,
+        data_collator=DataCollatorWithPadding(tokenizer),
         callbacks=[times],
         teacher=teacher,
-        temperature=config.temperature,
-        alpha=config.alpha,
+        temperature=SETTINGS["temperature"],
+        alpha=SETTINGS["alpha"],
     )
     prepared = time.perf_counter() - started
     trainer.train()
+    if steps < 0:
+        return time.perf_counter() - started, student
     step = median(b - a for a, b in zip(times.ends[1:], times.ends[2:], strict=False))  # the first steps warm up
-    return prepared + step * EPOCHS * -(-len(examples) // BATCH)
+    return prepared + step * EPOCHS * -(-len(examples) // BATCH), student
 
 
-def sgemm_rate() -> float:
-    """Floating-point operations per second of a large float32 matrix product."""
-    a, rates = torch.randn(2048, 2048), []
-    for _ in range(8):
-        started = time.perf_counter()
-        a @ a
-        rates.append(2 * 2048**3 / (time.perf_counter() - started))
-    return median(rates[2:])
-
-
-def operations(features_tokens: int, mean_length: float, width: int, inner: int) -> float:
-    """Of the plain job: 3 student layers forward and backward (3x) in each epoch, 6 teacher layers forward once.
-
-    Per token and layer: 4 projections, 2 feed-forward maps, and 2 products with all positions of its text.
-    """
-    layer = 2 * (4 * width**2 + 2 * width * inner + 2 * mean_length * width)
-    return features_tokens * layer * (3 * len(LAYERS) * EPOCHS + 6)
+def accuracy(task, student, tests, labels, directory: Path, folder: Path) -> float:
+    """The student's score on the test examples; one of transformers' goes the way of the files."""
+    if not isinstance(student, Model):
+        student.save_pretrained(folder)
+        student = load_model(folder)
+    features = task.featurize(tests, load_tokenizer(directory), labels, LENGTH, DataConfig())
+    logits = compute_logits(student, features, CPU)
+    return task.score(Outcome(task, tests, features, logits, labels, DataConfig()))["accuracy"]
 
 
 def main() -> None:
@@ -153,34 +177,44 @@ def main() -> None:
     parser.add_argument("--rows", default="1500", help="training rows, or a percentage")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10, help="steps of the usual way that are timed in each round")
+    parser.add_argument("--test", type=Path, help="score the students on this file too")
     arguments = parser.parse_args()
     task = TASKS[arguments.task]
     everything = task.read(arguments.data / FILES[arguments.task], "train" if task.splits else "", DataConfig())
     labels = task.label_list(everything)
     examples = limited(everything, arguments.rows)
-    seconds, usual_seconds, rates = [], [], []
+    tests = task.read(arguments.test, "test" if task.splits else "", DataConfig()) if arguments.test else []
+    rounds = []
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "teacher"  # the checkpoint with a head of the right size; untrained is as fast
         tokenizer = load_tokenizer(arguments.model)
         model = load_model(arguments.model, task.head, labels, say=lambda *_: None)
         save_model(model, directory)
         tokenizer.save(directory, LENGTH)
-        for i in range(arguments.rounds):
-            folder = Path(scratch) / f"ours-{i}"
+        lengths = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig()).lengths
+        for seed in range(arguments.rounds):
+            folder = Path(scratch) / f"round-{seed}"
             folder.mkdir()
-            rates.append(sgemm_rate())
-            took, tokens = ours(task, examples, labels, directory, folder)
-            seconds.append(took)
-            usual_seconds.append(usual(task, examples, labels, directory, Path(scratch) / "usual", arguments.steps))
-            print(f"round {i + 1}: ours {took:.1f} s, usual {usual_seconds[-1]:.1f} s, {rates[-1] / 1e9:.0f} GFLOP/s")
-    mean_length = tokens / EPOCHS / len(examples)
-    work = operations(tokens // EPOCHS, mean_length, model.config.width, model.config.feed_forward)
-    print(f"{arguments.task}: {len(examples):,} rows, {mean_length:.1f} tokens each, {EPOCHS} epochs; {describe(CPU)}")
-    print(f"ours   {tokens / median(seconds):8,.0f} real tokens/s")
-    print(f"usual  {tokens / median(usual_seconds):8,.0f} real tokens/s")
-    print(f"ratio  {median(usual_seconds) / median(seconds):8.2f}")
-    share = work / median(seconds) / median(rates)
-    print(f"ours reaches {share:.0%} of the sgemm rate ({median(rates) / 1e9:.0f} GFLOP/s)")
+            rate = matmul_rate(CPU)
+            a, tokens, student = ours(task, examples, labels, directory, folder, seed)
+            common = task, examples, labels, directory, folder, seed
+            b, tuned_student = theirs(*common, tuned=True)
+            c, _ = theirs(*common, tuned=False, steps=arguments.steps)
+            rounds.append((tokens / a, tokens / b, tokens / c, rate))
+            print(f"round {seed + 1}: ours {a:.1f} s, tuned {b:.1f} s, usual {c:.1f} s, {rate / 1e9:.0f} GFLOP/s")
+            if tests:
+                scores = (accuracy(task, x, tests, labels, directory, folder) for x in (student, tuned_student))
+                print("         accuracy on test: ours {:.4f}, tuned {:.4f}".format(*scores), flush=True)
+    teaching = forward_operations(model.config, lengths)
+    learning = 3 * EPOCHS * teaching * len(LAYERS) / model.config.depth
+    share = median((teaching + learning) / (tokens / speed) / rate for speed, _, _, rate in rounds)
+    print(
+        f"{arguments.task}: {len(examples):,} rows, {lengths.mean():.1f} tokens each, {EPOCHS} epochs; {describe(CPU)}"
+    )
+    print(f"ours   {median(r[0] for r in rounds):8,.0f} real tokens/s, {share:.0%} of the matrix-product rate")
+    for i, name in enumerate(("tuned", "usual"), 1):
+        speed, ratio = median(r[i] for r in rounds), median(r[0] / r[i] for r in rounds)
+        print(f"{name}  {speed:8,.0f} real tokens/s: ours is {ratio:.2f} times as fast")
 
 
 if __name__ == "__main__":
