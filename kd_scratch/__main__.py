@@ -1,9 +1,10 @@
 """The command line: python -m kd_scratch COMMAND [flags]. Each command's code lives in its own file."""
 
 import argparse
+import os
 import sys
 
-from kd_scratch import benchmark, compare, evaluate, predict, quantize, train
+from kd_scratch import benchmark, compare, evaluate, parallel, predict, quantize, train
 from kd_scratch.files import UserError
 from kd_scratch.state import STATE
 
@@ -36,11 +37,23 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        resumable = arguments.command == "train" and (arguments.output / STATE).is_file()
-        resume = "; the same command with --resume goes on after the last finished epoch" if resumable else ""
-        print(f"interrupted{resume}", file=sys.stderr)
+        print(f"interrupted{how_to_resume(arguments)}", file=sys.stderr)
         return 130
+    except RuntimeError as error:
+        if not parallel.is_lost_connection(error):
+            raise
+        lost = f"error: process {parallel.rank()} has lost the others: one has died, or cannot be reached"
+        print(f"{lost}{how_to_resume(arguments)}", file=sys.stderr)
+        os._exit(1)  # what is left of the connection would wait for the others for ever
+    parallel.leave()
     return 0
+
+
+def how_to_resume(arguments: argparse.Namespace) -> str:
+    """How an interrupted command goes on, where it can."""
+    if arguments.command != "train" or not (arguments.output / STATE).is_file():
+        return ""
+    return f"; {arguments.output} is intact: the same command with --resume goes on after the last finished epoch"
 
 
 if __name__ == "__main__":

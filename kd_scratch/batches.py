@@ -1,6 +1,8 @@
 """From token ids to batches: ragged storage, length buckets, padding, and the order of an epoch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ class Features:
     """
 
     head: str  # sequence, token or span
-    ids: list[str]  # N names of examples, for messages and predictions
+    ids: Sequence[str]  # N names of examples, for messages and predictions
     tokens: np.ndarray  # T int32
     starts: np.ndarray  # N+1 int64
     labels: np.ndarray
@@ -29,7 +31,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens per input, N."""
         return np.diff(self.starts)

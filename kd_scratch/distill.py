@@ -12,12 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kd_scratch import parallel
 from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features, pad
+from kd_scratch.cache import zeros_on_disk
 from kd_scratch.checkpoint import fingerprint
 from kd_scratch.files import UserError, make_folder, sha256
-from kd_scratch.inference import compute_logits
+from kd_scratch.inference import compute_logits, logits_shape
 from kd_scratch.model import Model
 from kd_scratch.safetensors import load_file, read_metadata, save_file
+
+SLICE = 2**16  # rows that are put into another order together
 
 
 def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -109,19 +113,31 @@ def teacher_logits(
         "precision": f"{dtype or torch.float32} on {device.type}",
     }
     path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
-    rows = len(features) if features.head == "sequence" else len(features.tokens)
-    if path.exists():
-        logits = load_file(path).get("logits")
-        if read_metadata(path) != key or logits is None or logits.shape != (rows, teacher.config.classes):
-            raise UserError(f"{path}: these are not this teacher's logits for this data; delete the file")
+    shape = logits_shape(teacher, features)
+    if parallel.all_agree(path.exists()):
         say(f"teacher's logits for {len(features):,} inputs: read from {path}")
-        return logits.numpy()
-    logits = compute_logits(teacher.to(device), features, device, dtype=dtype, title="teacher's logits")
-    if teacher.config.head != "span":
-        logits = np.ascontiguousarray(logits[:, label_order(teacher.config.labels, labels)])
-    save_file({"logits": torch.from_numpy(logits)}, path, metadata=key)
+        return read_logits(path, key, shape)
+    logits = zeros_on_disk(path.parent, shape, np.float32)
+    compute_logits(teacher.to(device), features, device, dtype=dtype, title="teacher's logits", out=logits)
+    if teacher.config.head != "span" and teacher.config.labels != labels:
+        order = label_order(teacher.config.labels, labels)
+        for start in range(0, len(logits), SLICE):
+            logits[start : start + SLICE] = logits[start : start + SLICE, order]
+    if parallel.rank() == 0:
+        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key)
+    parallel.wait()
+    if not path.exists():  # on a second machine that does not see the first one's folder
+        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key)
     say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
-    return logits
+    return read_logits(path, key, shape)
+
+
+def read_logits(path: Path, key: dict[str, str], shape: tuple[int, int]) -> np.ndarray:
+    """Cached logits, memory-mapped; UserError where the file is not what its name says."""
+    logits = load_file(path).get("logits")
+    if read_metadata(path) != key or logits is None or logits.shape != shape or logits.dtype != torch.float32:
+        raise UserError(f"{path}: these are not this teacher's logits for this data; delete the file")
+    return logits.numpy()
 
 
 def gather(logits: np.ndarray, features: Features, batch: Batch) -> Tensor:
@@ -133,4 +149,4 @@ def gather(logits: np.ndarray, features: Features, batch: Batch) -> Tensor:
 def features_hash(features: Features) -> str:
     """SHA-256 of what a model sees of the inputs."""
     parts = [features.tokens, features.starts, features.token_types, features.allowed]
-    return sha256(*(b"" if part is None else part.tobytes() for part in parts))
+    return sha256(*(b"" if part is None else np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts))

@@ -1,11 +1,14 @@
 """Files, handled with care: the one error that users see, strict reading, atomic writing, hashes."""
 
+import codecs
 import glob
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 class UserError(Exception):
@@ -34,19 +37,50 @@ def read_text(path: str | Path) -> str:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a regular, non-empty file; UserError where there is none."""
+    """The content of a non-empty file; UserError where there is none."""
+    with open_file(path) as file:
+        raw = file.read()
+    if not raw:
+        raise UserError(f"{path}: the file is empty")
+    return raw
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """A file, open for reading; UserError where there is none."""
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder, a file is needed")
     try:
-        raw = path.read_bytes()
+        return open(path, "rb")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    if not raw:
-        raise UserError(f"{path}: the file is empty")
-    return raw
+
+
+def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """(place of its first byte, text with its line end) of each line of a UTF-8 file, one in memory at a time.
+
+    The same files are refused as by read_text. Lines end with LF, CRLF or CR.
+    """
+    with open_file(path) as raw:
+        place = len(codecs.BOM_UTF8) if raw.read(3) == codecs.BOM_UTF8 else 0
+        raw.seek(place)
+        empty = True
+        try:
+            for line in io.TextIOWrapper(raw, encoding="utf-8", newline=""):
+                if "\0" in line:
+                    break
+                yield place, line
+                place += len(line) if line.isascii() else len(line.encode())
+                empty = False
+            else:
+                if not empty:
+                    return
+        except UnicodeDecodeError:
+            pass
+    read_text(path)  # raises: it can say where the fault is
+    yield place, ""  # a file of a byte-order mark only
 
 
 def read_json(path: str | Path):
@@ -131,12 +165,13 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
-def sha256(*parts: bytes | str) -> str:
+def sha256(*parts: bytes | memoryview | str) -> str:
     """Hex SHA-256 of parts, each preceded by its length so that ("ab", "c") and ("a", "bc") differ."""
     digest = hashlib.sha256()
     for part in parts:
         part = part.encode() if isinstance(part, str) else part
-        digest.update(len(part).to_bytes(8, "little") + part)
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
     return digest.hexdigest()
 
 

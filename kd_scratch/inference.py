@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from kd_scratch import parallel
 from kd_scratch.batches import Features, collate, length_sorted_batches
 from kd_scratch.console import progress
 from kd_scratch.files import UserError
@@ -18,31 +19,40 @@ def compute_logits(
     batch_size: int = 64,
     dtype: torch.dtype | None = None,
     title: str = "evaluating",
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Logits of every input, float32. The model's mode (train or eval) is put back afterwards.
+    """Logits of every input, float32, in `out` where that is given (zeros). The model's mode is put back afterwards.
 
-    UserError where some are not finite numbers.
+    Several processes (parallel.py) share the work; all get all logits. UserError where some are not finite numbers.
 
     sequence head: N,C.  token and span heads: T,C, one row per token, where features.starts says which are whose.
     """
     training = model.training
     model.eval()
     per_token = features.head != "sequence"
-    logits = np.empty((len(features.tokens) if per_token else len(features), model.config.classes), np.float32)
-    batches = length_sorted_batches(features.lengths, batch_size)
+    logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
+    batches = parallel.share(length_sorted_batches(features.lengths, batch_size))
+    finite = True
     with progress(total=len(features), desc=title, unit="ex") as bar:
         for indices in batches:
             batch = collate(features, indices, device, model.config.pad_id)
             with autocast(device, dtype):
                 result = model(**batch.inputs).logits.float().cpu().numpy()  # B,C or B,S,C
+            finite = finite and bool(np.isfinite(result).all())
             if per_token:
                 for i, row in zip(indices, result, strict=True):
                     start, end = features.starts[i], features.starts[i + 1]
                     logits[start:end] = row[: end - start]
             else:
                 logits[indices] = result
-            bar.update(len(indices))
+            bar.update(len(indices) * parallel.size())
     model.train(training)
-    if not np.isfinite(logits).all():
+    if not parallel.all_agree(finite):
         raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
+    parallel.add_up(logits)  # everyone else's rows are still 0
     return logits
+
+
+def logits_shape(model: Model, features: Features) -> tuple[int, int]:
+    """How many logits compute_logits gives: inputs or tokens, and classes."""
+    return (len(features) if features.head == "sequence" else len(features.tokens), model.config.classes)

@@ -45,7 +45,7 @@ def latencies(
         batch = collate(features, np.arange(len(features)), device, config.pad_id)
         opened.model(**batch.inputs).logits.cpu()
 
-    first = [examples[0]] * WARM_UP + examples[:TIMED]
+    first = [examples[0]] * WARM_UP + list(examples[:TIMED])
     times = in_turns(models, first, answer, WARM_UP, "latency")
     return {name: tuple(np.percentile(values, [50, 95]).tolist()) for name, values in times.items()}
 

@@ -7,6 +7,7 @@ take the same step. The first process (rank 0) alone prints and writes.
 
 import json
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -39,6 +40,12 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether this is what one gets when another process has died or cannot be reached."""
+    said = str(error)
+    return size() > 1 and (isinstance(error, dist.DistError) or any(word in said for word in ("gloo", "Gloo", "NCCL")))
+
+
 def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -62,7 +69,11 @@ def wait() -> None:
 
 def wrap(model: nn.Module) -> nn.Module:
     """A model whose backward pass leaves the *mean* of all processes' gradients; without others the model itself."""
-    return DistributedDataParallel(model, broadcast_buffers=False) if size() > 1 else model
+    if size() == 1:
+        return model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the flag's new name is unknown to older versions
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def gradients_meet(network: nn.Module, now: bool) -> AbstractContextManager:

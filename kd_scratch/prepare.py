@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from kd_scratch.checkpoint import load_model, take_layers
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags
 from kd_scratch.distill import label_order
-from kd_scratch.files import UserError, read_text
+from kd_scratch.files import UserError, text_lines
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.state import STATE
 from kd_scratch.tasks import TASKS, Task, limited
+from kd_scratch.tasks.rows import Chosen, FileRows
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
 
 
@@ -59,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         default=Path("runs/cache"),
-        help="where teachers' logits are kept (default runs/cache)",
+        help="where tokenized texts and teachers' logits are kept (default runs/cache); may be deleted at any time",
     )
     parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output")
     for config in (TrainConfig, DataConfig, RunConfig):
@@ -85,7 +88,7 @@ def check_output(output: Path, resume: bool) -> None:
         raise UserError(f"--output {output}: already holds a run; {cure}delete it, or choose another folder")
 
 
-def choose_tokenizer(arguments: argparse.Namespace, texts: Sequence[str]) -> Tokenizer:
+def choose_tokenizer(arguments: argparse.Namespace, task: Task, examples: Sequence) -> Tokenizer:
     """The tokenizer of --model where that is a folder, else --tokenizer's, else the teacher's, else one learned now."""
     if arguments.model not in SIZES:
         if not Path(arguments.model).is_dir():
@@ -97,7 +100,7 @@ def choose_tokenizer(arguments: argparse.Namespace, texts: Sequence[str]) -> Tok
         return load_tokenizer(arguments.tokenizer or arguments.teacher)
     if not 10 <= arguments.vocab_size <= 1_000_000:
         raise UserError(f"--vocab-size {arguments.vocab_size}: must lie between 10 and 1,000,000")
-    return train_tokenizer(texts, arguments.vocab_size)
+    return train_tokenizer(task.texts(examples), arguments.vocab_size)
 
 
 def build_model(
@@ -170,7 +173,7 @@ def load_teacher(directory: str, task: Task, labels: tuple[str, ...], tokenizer:
 
 def read_data(
     arguments: argparse.Namespace, task: Task, data: DataConfig
-) -> tuple[list, list, tuple[str, ...], list[str]]:
+) -> tuple[Sequence, Sequence, tuple[str, ...], list[str]]:
     """Training and dev examples, the labels (those of the whole training file, however much of it is used), and notes.
 
     --limit cuts the training examples only.
@@ -178,9 +181,10 @@ def read_data(
     examples = task.read(arguments.train, "train" if task.splits else "", data)
     labels = task.label_list(examples)
     if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
-        held_out = set(limited(list(dict.fromkeys(map(task.group, examples))), arguments.dev, "--dev"))
-        dev_examples = [example for example in examples if task.group(example) in held_out]
-        examples = [example for example in examples if task.group(example) not in held_out]
+        groups = range(len(examples)) if task.group is None else list(map(task.group, examples))
+        held_out = set(limited(list(dict.fromkeys(groups)), arguments.dev, "--dev"))
+        mask = np.fromiter((group in held_out for group in groups), bool, len(examples))
+        dev_examples, examples = (Chosen(examples, part.nonzero()[0]) for part in (mask, ~mask))
     else:
         dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
     examples, notes = task.trainable(limited(examples, data.limit))
@@ -189,15 +193,16 @@ def read_data(
     return examples, dev_examples, labels, notes
 
 
-def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConfig) -> list:
+def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConfig) -> Sequence:
     """The lines of --unlabelled that hold more than blanks, as training examples without label."""
     flag = f"--unlabelled {arguments.unlabelled}"
     if task.unlabelled is None:
         raise UserError(f"{flag}: plain text is no input for {task.name}; leave it out")
     if not arguments.teacher or config.alpha == 0:
         raise UserError(f"{flag}: only a teacher can say what such text means; give --teacher, and an --alpha above 0")
-    lines = enumerate(read_text(arguments.unlabelled).split("\n"), 1)
-    examples = [task.unlabelled(f"{arguments.unlabelled.name}:{i}", line.strip()) for i, line in lines if line.strip()]
+    name, lines = arguments.unlabelled.name, enumerate(text_lines(arguments.unlabelled), 1)
+    rows = ((i, place) for i, (place, text) in lines if text.strip())
+    examples = FileRows(arguments.unlabelled, rows, lambda i, text: task.unlabelled(f"{name}:{i}", text.strip()))
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kd_scratch import parallel
 from kd_scratch.files import UserError
 from kd_scratch.model import Model
 from kd_scratch.safetensors import load_file, read_metadata, save_file
@@ -56,7 +57,25 @@ def save_state(
 def load_state(
     folder: Path, model: Model, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler, identity: dict
 ) -> Progress:
-    """Put a saved state back. UserError where the run was started with other settings, data or versions."""
+    """Put a saved state back. UserError where the run was started with other settings, data or versions.
+
+    Of several processes the first reads the file, and sends what is in it to the others.
+    """
+    device = next(model.parameters()).device
+    for _, parameter in trained(model):
+        optimizer.state[parameter] = {"step": torch.zeros((), device=device)} | {
+            key: torch.zeros_like(parameter) for key in MOMENTS[1:]
+        }
+    found = _read(folder, model, optimizer, identity) if parallel.rank() == 0 else None
+    found = parallel.value_of_first(found)
+    for _, parameter in trained(model):
+        parallel.send_from_first([parameter.data, *optimizer.state[parameter].values()])
+    scaler.load_state_dict(found["scaler"])
+    return Progress(**found["progress"])
+
+
+def _read(folder: Path, model: Model, optimizer: torch.optim.AdamW, identity: dict) -> dict:
+    """Put weights and moments from the file into their places; returns the rest of it."""
     path = folder / STATE
     metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
     before, now = metadata["identity"], json.loads(json.dumps(identity))
@@ -65,11 +84,9 @@ def load_state(
     if differing:
         raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}")
     tensors = load_file(path)
-    progress = Progress(**metadata["progress"])
-    device = next(model.parameters()).device
     with torch.no_grad():
         for name, parameter in trained(model):
             parameter.copy_(tensors[f"weight.{name}"])
-            optimizer.state[parameter] = {key: tensors[f"{key}.{name}"].to(device, copy=True) for key in MOMENTS}
-    scaler.load_state_dict(metadata["scaler"])
-    return progress
+            for key in MOMENTS:
+                optimizer.state[parameter][key].copy_(tensors[f"{key}.{name}"])
+    return metadata

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from kd_scratch import parallel
 from kd_scratch.batches import IGNORE, Features, collate, epoch_batches
+from kd_scratch.cache import cached_features
 from kd_scratch.checkpoint import fingerprint, save_model
 from kd_scratch.clock import Clock, forward_operations, matmul_rate
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig, as_dict, given, train_config
@@ -38,6 +39,7 @@ from kd_scratch.prepare import (
 from kd_scratch.runtime import amp_dtype, autocast, describe, seed_everything, seed_step, start
 from kd_scratch.state import STATE, Progress, load_state, save_state
 from kd_scratch.tasks import TASKS, Outcome, Task
+from kd_scratch.tasks.rows import Joined
 from kd_scratch.tokenization import Tokenizer
 from kd_scratch.vocabulary import Vocabulary
 
@@ -232,21 +234,31 @@ def command(arguments: argparse.Namespace) -> None:
     config = train_config(task.name, **given(arguments, TrainConfig))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = parallel.join(start(run))
-    check_output(arguments.output, arguments.resume)
-    unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else []
+    if parallel.rank() == 0:
+        check_output(arguments.output, arguments.resume)
+    unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else ()
     examples, dev_examples, labels, notes = read_data(arguments, task, data)
     if unlabelled:
-        examples += unlabelled
+        examples = Joined(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
-    tokenizer = choose_tokenizer(arguments, task.texts(examples))
+    tokenizer = choose_tokenizer(arguments, task, examples)
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
-    train_set = task.featurize(examples, tokenizer, labels, config.max_length, data)
     dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
     teacher = None
     if arguments.teacher:
         teacher = load_teacher(arguments.teacher, task, labels, tokenizer, config.max_length)
     dev_file = Path(arguments.dev)
+    source = {
+        "train": sha256_of_file(arguments.train),
+        "unlabelled": sha256_of_file(arguments.unlabelled) if arguments.unlabelled else None,
+        "dev": sha256_of_file(dev_file) if dev_file.is_file() else arguments.dev,
+    }
+    held_out = arguments.dev if not dev_file.is_file() else ""
+    origin = (source["train"], str(source["unlabelled"]), held_out)
+    train_set = cached_features(
+        task, examples, tokenizer, labels, config.max_length, data, origin, arguments.cache, notes.append
+    )
     identity = {
         "task": task.name,
         "settings": as_dict(config),
@@ -255,9 +267,7 @@ def command(arguments: argparse.Namespace) -> None:
         "threads": torch.get_num_threads(),
         "device": device.type,
         "torch": torch.__version__,
-        "train": sha256_of_file(arguments.train),
-        "unlabelled": sha256_of_file(arguments.unlabelled) if arguments.unlabelled else None,
-        "dev": sha256_of_file(dev_file) if dev_file.is_file() else arguments.dev,
+        **source,
         "tokenizer": tokenizer.fingerprint,
         "initial weights": fingerprint(model),
         "teacher": fingerprint(teacher) if teacher else None,

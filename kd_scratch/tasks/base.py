@@ -11,6 +11,7 @@ from kd_scratch.batches import Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import table
 from kd_scratch.files import UserError
+from kd_scratch.tasks.rows import Chosen
 from kd_scratch.tokenization import Tokenizer
 
 
@@ -27,10 +28,10 @@ class Task:
     splits: tuple[str, ...]  # the splits that one file holds; empty where a file is one split
     score_name: str  # the metric by which the best epoch is kept: higher is better
     columns: tuple[str, ...]  # the metrics that a comparison shows
-    read: Callable[[Path, str, DataConfig], list]  # file, split -> examples
+    read: Callable[[Path, str, DataConfig], Sequence]  # file, split -> examples
     texts: Callable[[Sequence], list[str]]  # examples -> raw texts, to learn a vocabulary from
-    group: Callable[[object], str]  # examples of one group are held out together, so that dev data is new
-    trainable: Callable[[Sequence], tuple[list, list[str]]]  # examples -> those to train on, notes about the others
+    group: Callable[[object], str] | None  # examples of one group are held out together; None: each is its own group
+    trainable: Callable[[Sequence], tuple[Sequence, list[str]]]  # examples -> those to train on, notes about the others
     label_list: Callable[[Sequence], tuple[str, ...]]  # training examples -> labels, in the order of the logits
     unlabelled: Callable[[str, str], object] | None  # id, plain text -> an example without label; None: not possible
     featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int, DataConfig], Features]  # -> token ids and labels
@@ -81,7 +82,7 @@ def surest_mistakes(wrong: list[tuple[float, str, str]], most: int) -> str:
     return "\n".join([head, rule, *(f"{line}\n    {below}" for line, (_, _, below) in zip(lines, shown, strict=True))])
 
 
-def limited(examples: list, limit: str, flag: str = "--limit") -> list:
+def limited(examples: Sequence, limit: str, flag: str = "--limit") -> Sequence:
     """A random part of the examples, in their order: limit is "" (all), "500" or "10%". The same part in every run."""
     if not limit:
         return examples
@@ -93,4 +94,4 @@ def limited(examples: list, limit: str, flag: str = "--limit") -> list:
     if count < 1:
         raise UserError(f"{flag} {limit}: leaves none of {len(examples)} examples (or of groups that stay together)")
     keep = np.random.default_rng(0).permutation(len(examples))[:count]
-    return [examples[i] for i in np.sort(keep)]
+    return Chosen(examples, np.sort(keep))

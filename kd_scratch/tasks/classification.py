@@ -6,8 +6,9 @@ header. They differ in their reader only.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ import numpy as np
 from kd_scratch.batches import IGNORE, UNLABELLED, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
-from kd_scratch.files import UserError, read_json, read_text
+from kd_scratch.files import UserError, read_json, text_lines
 from kd_scratch.tasks.base import Outcome, Task, log_softmax, mean_score, surest_mistakes
+from kd_scratch.tasks.rows import FileRows
 from kd_scratch.tokenization import Tokenizer
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
@@ -37,37 +39,63 @@ class Example:
 
 
 def csv_rows(path: Path, delimiter: str = ","):
-    """(line number, fields) of each row that is not blank. UserError for what the csv module finds malformed."""
-    text = read_text(path)
-    # The default refuses long fields; the file is in memory already. The limit is one for the whole process.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    """(line number, place of the first byte, fields) of each row that is not blank.
+
+    UserError for what the csv module finds malformed.
+    """
+    place = start = next(text_lines(path))[0]
+
+    def lines():
+        nonlocal place
+        for begin, text in text_lines(path):
+            place = begin + len(text.encode())
+            yield text
+
+    # The default refuses long fields. The limit is one for the whole process.
+    size = path.stat().st_size if path.is_file() else 0
+    csv.field_size_limit(max(csv.field_size_limit(), size + 1))
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     line = 1
     try:
         for row in reader:
             if row:
-                yield line, row
-            line = reader.line_num + 1
+                yield line, start, row
+            line, start = reader.line_num + 1, place
     except csv.Error as error:
         raise UserError(f"{path}: line {line}: malformed CSV: {error}") from None
 
 
-def read_agnews(path: Path, split: str, data: DataConfig) -> list[Example]:
+def csv_examples(path: Path, make: Callable[[int, list[str]], "Example"], delimiter: str = ",", skip: int = 0):
+    """An example of each row but the first `skip`. make: line number, fields -> example, or UserError."""
+
+    def checked():
+        for line, start, row in islice(csv_rows(path, delimiter), skip, None):
+            make(line, row)
+            yield line, start
+
+    def parse(line: int, text: str) -> Example:
+        return make(line, next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)))
+
+    return FileRows(path, checked(), parse)
+
+
+def read_agnews(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
     """AG News: no header; class 1-4, title, description. A bare backslash stands for a line break in the source.
 
     It becomes a space. (Replacing the two characters backslash and n instead would eat the first letter of the words
     that happen to follow one: "\\network", "\\not".)
     """
-    examples = []
-    for line, row in csv_rows(path):
+
+    def make(line: int, row: list[str]) -> Example:
         if len(row) != 3:
             raise UserError(f"{path}: line {line}: {len(row)} columns instead of 3 (class, title, description)")
         label, title, description = row
         if label not in ("1", "2", "3", "4"):
             raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4")
         text = f"{title} {description}".replace("\\", " ").strip()
-        examples.append(Example(f"{path.name}:{line}", text, AGNEWS_LABELS[int(label) - 1]))
-    return examples
+        return Example(f"{path.name}:{line}", text, AGNEWS_LABELS[int(label) - 1])
+
+    return csv_examples(path, make)
 
 
 def read_clinc(path: Path, split: str, data: DataConfig) -> list[Example]:
@@ -93,11 +121,10 @@ def read_clinc(path: Path, split: str, data: DataConfig) -> list[Example]:
     return examples
 
 
-def read_csv(path: Path, split: str, data: DataConfig) -> list[Example]:
+def read_csv(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
     """A CSV or TSV file with a header that names the text and label columns; a tab in the header makes it a TSV."""
-    header_line = read_text(path).split("\n", 1)[0]
-    rows = csv_rows(path, "\t" if "\t" in header_line else ",")
-    _, header = next(rows, (0, []))
+    delimiter = "\t" if "\t" in next(text_lines(path))[1] else ","
+    _, _, header = next(csv_rows(path, delimiter), (0, 0, []))
     columns = []
     for flag, name in (("--text-column", data.text_column), ("--label-column", data.label_column)):
         if header.count(name) != 1:
@@ -106,15 +133,16 @@ def read_csv(path: Path, split: str, data: DataConfig) -> list[Example]:
                 f"{', '.join(header[:20])}; choose one with {flag}"
             )
         columns.append(header.index(name))
-    examples = []
-    for line, row in rows:
+
+    def make(line: int, row: list[str]) -> Example:
         if len(row) != len(header):
             raise UserError(f"{path}: line {line}: {len(row)} columns instead of the header's {len(header)}")
         text, label = (row[column] for column in columns)
         if not label:
             raise UserError(f"{path}: line {line}: the label is empty")
-        examples.append(Example(f"{path.name}:{line}", text, label))
-    return examples
+        return Example(f"{path.name}:{line}", text, label)
+
+    return csv_examples(path, make, delimiter, skip=1)
 
 
 # --- examples -> features ---
@@ -246,8 +274,8 @@ _AGNEWS = Task(
     columns=("accuracy", "macro_f1", "loss"),
     read=read_agnews,
     texts=lambda examples: [example.text for example in examples],
-    group=lambda example: example.id,
-    trainable=lambda examples: (list(examples), []),
+    group=None,
+    trainable=lambda examples: (examples, []),
     label_list=lambda examples: AGNEWS_LABELS,
     unlabelled=lambda place, text: Example(place, text, label=None),
     featurize=featurize,
