@@ -19,6 +19,7 @@ from kd_scratch.layers import (
     PositionalEncoding,
     ResidualConnection,
     attention,
+    dropout,
     sinusoidal_table,
 )
 
@@ -330,6 +331,42 @@ def test_a_query_that_may_look_at_nothing_looks_at_everything_with_finite_gradie
 def test_a_query_that_may_look_at_nothing_has_the_same_gradients_on_both_paths(dtype):
     inputs = queries_keys_values(dtype)
     close(*(gradients(attention(*inputs, BLIND, need_maps=path)[0], inputs) for path in (False, True)))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(1000, 41), (39999,)], ids=str)
+def test_dropout_zeroes_with_probability_p_and_scales_up_the_rest(p, shape):
+    x = torch.ones(shape, dtype=torch.float64)
+    y = dropout(x, p)
+    dropped = (y == 0).double().mean().item()
+    assert abs(dropped - p) < 5 * math.sqrt(p * (1 - p) / x.numel())
+    assert y[y != 0].unique().tolist() == pytest.approx([1 / (1 - p)], rel=1e-4)
+    if len(shape) == 2:  # nor is there a pattern in rows and columns
+        for means in ((y == 0).double().mean(0), (y == 0).double().mean(1)):
+            assert means.std().item() == pytest.approx(math.sqrt(p * (1 - p) * len(means) / x.numel()), rel=0.5)
+
+
+def test_dropout_drops_the_gradient_of_what_it_drops():
+    x = torch.randn(50, 7, dtype=torch.float64, requires_grad=True)
+    y = dropout(x, 0.4)
+    y.sum().backward()
+    close(x.grad, torch.where(y == 0, 0.0, y / x).detach())
+
+
+@pytest.mark.parametrize("x", [torch.randn(5, 3), torch.randn(0, 3), torch.randn(3, 5, dtype=torch.bfloat16)], ids=str)
+def test_dropout_keeps_shape_and_type_and_does_nothing_at_0_or_when_evaluating(x):
+    assert dropout(x, 0.0) is x and dropout(x, 0.5, training=False) is x
+    assert dropout(x, 0.5).shape == x.shape and dropout(x, 0.5).dtype == x.dtype
+
+
+def test_dropout_depends_on_pytorchs_generator_alone_and_takes_extreme_probabilities():
+    x, results = torch.ones(1000), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        results.append(dropout(x, 0.3))
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+    for p in (1e-9, 1 - 1e-9):
+        assert dropout(x, p).isfinite().all()
 
 
 @BOTH_PATHS
