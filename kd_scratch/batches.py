@@ -47,6 +47,7 @@ class Batch:
     token_type_ids: Tensor | None  # B,S int64
     labels: Tensor  # sequence: B · token: B,S · span: B,2
     allowed: Tensor | None  # B,S bool
+    counted: Tensor | None  # int64: which of the B·S tokens (token head) or B inputs (span head) are not IGNOREd
     tokens: int  # real ones, without padding
 
     @property
@@ -68,28 +69,36 @@ def pad(flat: np.ndarray, starts: np.ndarray, indices: np.ndarray, fill) -> np.n
     return padded
 
 
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on a device. Nobody waits for the copy: from pinned memory it runs beside the work."""
+    tensor = torch.from_numpy(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 def collate(features: Features, indices: np.ndarray, device: torch.device, pad_id: int = 0) -> Batch:
     """The inputs `indices` as one padded batch on a device."""
 
-    def move(array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if device.type == "cuda":  # pinned memory lets the copy run beside the computation
-            tensor = tensor.pin_memory()
-        return tensor.to(device, non_blocking=True)
-
     def ragged(flat: np.ndarray | None, fill) -> Tensor | None:
-        return None if flat is None else move(pad(flat, features.starts, indices, fill))
+        return None if flat is None else to_device(pad(flat, features.starts, indices, fill), device)
 
     lengths = features.lengths[indices]
+    # What counts is found here: a device that had to find it would make the program wait.
+    if features.head == "token":
+        labels = pad(features.labels, features.starts, indices, IGNORE)
+        counted = to_device(np.flatnonzero(labels != IGNORE), device)
+    else:
+        labels = features.labels[indices]
+        counted = to_device(np.flatnonzero(labels[:, 0] != IGNORE), device) if features.head == "span" else None
     return Batch(
         indices=indices,
         input_ids=ragged(features.tokens, pad_id).long(),
-        attention_mask=move(np.arange(lengths.max()) < lengths[:, None]) if lengths.min() < lengths.max() else None,
+        attention_mask=to_device(np.arange(lengths.max()) < lengths[:, None], device)
+        if lengths.min() < lengths.max()
+        else None,
         token_type_ids=None if features.token_types is None else ragged(features.token_types, 0).long(),
-        labels=ragged(features.labels, IGNORE).long()
-        if features.head == "token"
-        else move(features.labels[indices]).long(),
+        labels=to_device(labels, device).long(),
         allowed=ragged(features.allowed, False),
+        counted=counted,
         tokens=int(lengths.sum()),
     )
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_scratch import parallel
-from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features, pad
+from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features, pad, to_device
 from kd_scratch.cache import zeros_on_disk
 from kd_scratch.checkpoint import fingerprint
 from kd_scratch.files import UserError, make_folder, sha256
@@ -34,15 +34,14 @@ def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     if head == "sequence":
         return logits, batch.labels  # B,C and B
     if head == "token":
-        counted = batch.labels != IGNORE
-        return logits[counted], batch.labels[counted]  # B,S,C -> U,C and B,S -> U
+        tokens, labels = logits.flatten(0, 1), batch.labels.flatten()  # B,S,C -> B·S,C and B,S -> B·S
+        return tokens.index_select(0, batch.counted), labels.index_select(0, batch.counted)  # U,C and U
     # A finite stand-in for −∞: outside the allowed positions both probabilities are exactly 0 and nothing is NaN,
     # not even after a division by a small temperature.
     lowest = -1e30
     allowed = batch.allowed.unsqueeze(-1)  # B,S,1
     start_end = logits.masked_fill(~allowed, lowest)  # B,S,2
-    counted = batch.labels[:, 0] != IGNORE  # B
-    start_end, labels = start_end[counted], batch.labels[counted]
+    start_end, labels = (x.index_select(0, batch.counted) for x in (start_end, batch.labels))
     return start_end.transpose(1, 2).flatten(0, 1), labels.flatten()  # B,S,2 -> B,2,S -> 2B,S and B,2 -> 2B
 
 
@@ -143,7 +142,7 @@ def read_logits(path: Path, key: dict[str, str], shape: tuple[int, int]) -> np.n
 def gather(logits: np.ndarray, features: Features, batch: Batch) -> Tensor:
     """The rows of precomputed logits that belong to a batch: B,C, or padded B,S,C. Keyed by input, never by step."""
     rows = logits[batch.indices] if features.head == "sequence" else pad(logits, features.starts, batch.indices, 0)
-    return torch.from_numpy(rows).to(batch.input_ids.device, non_blocking=True)
+    return to_device(rows, batch.input_ids.device)
 
 
 def features_hash(features: Features) -> str:

@@ -1,8 +1,10 @@
 """Wall time of a whole distillation: ours against two scripts with the Trainer of `transformers`.
 
     make bench-peers TASK=agnews MODEL=DIR ARGS="--rows 1500 --rounds 3"
+    make bench-peers TASK=agnews MODEL=DIR ARGS="--size bert-base --layers 0,2,4,6,8,10 --rows 320 --rounds 1"
 
-The job: a 6-layer teacher into its layers 0, 2, 4; batches of 32, 3 epochs. All start from the same texts and
+The job: a teacher into some of its layers; batches of 32, 3 epochs. With --size the teacher has that shape and random
+weights (the cost is the same), and MODEL gives its tokenizer only. All start from the same texts and
 checkpoint, and do everything from tokenising to the last step; the ordinary `train` saves its state after each epoch
 too, the others save nothing.
 
@@ -22,6 +24,7 @@ import copy
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -37,32 +40,36 @@ from transformers import (
 
 from kd_scratch.checkpoint import load_model, save_model, take_layers
 from kd_scratch.clock import forward_operations, matmul_rate
-from kd_scratch.config import DataConfig, train_config
+from kd_scratch.config import SIZES, DataConfig, train_config
 from kd_scratch.distill import teacher_logits
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
+from kd_scratch.prepare import layer_list
 from kd_scratch.runtime import describe, seed_everything
 from kd_scratch.tasks import TASKS, Outcome, limited
 from kd_scratch.tokenization import load_tokenizer
 from kd_scratch.train import Job, train
 
-EPOCHS, BATCH, LENGTH, LAYERS = 3, 32, 128, [0, 2, 4]
+EPOCHS, BATCH, LENGTH = 3, 32, 128
 SETTINGS = dict(epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-4, warmup_steps=50, temperature=2.0, alpha=0.5)
 CPU = torch.device("cpu")
 FILES = {"agnews": "ag_news_csv/train.csv", "clinc": "clinc150/data_full.json"}
 
 
-def ours(task, examples, labels, directory: Path, folder: Path, seed: int) -> tuple[float, int, Model]:
+def ours(
+    task, examples, labels, directory: Path, folder: Path, seed: int, layers: list[int], **more
+) -> tuple[float, int, Model]:
     """Seconds of the whole job with kd_scratch, the real tokens of its three epochs, and the student."""
     seed_everything(seed)
     started = time.perf_counter()
     tokenizer = load_tokenizer(directory)
     teacher = load_model(directory)
-    student = take_layers(teacher, LAYERS)
+    student = take_layers(teacher, layers)
     features = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig())
     dev = task.featurize(examples[:1], tokenizer, labels, LENGTH, DataConfig())
-    config = train_config(task.name, **SETTINGS, max_length=LENGTH, amp="off")
+    config = train_config(task.name, **SETTINGS | more, max_length=LENGTH, amp="off")
     logits = teacher_logits(teacher, tokenizer.fingerprint, features, labels, folder / "cache", CPU)
+    del teacher
     job = Job(
         task, student, tokenizer, features, examples[:1], dev, config, DataConfig(), seed, CPU, folder, {}, logits
     )
@@ -100,7 +107,7 @@ class StepTimes(TrainerCallback):
 
 
 def theirs(
-    task, examples, labels, directory: Path, folder: Path, seed: int, tuned: bool, steps: int = -1
+    task, examples, labels, directory: Path, folder: Path, seed: int, layers: list[int], tuned: bool, steps=-1, **more
 ) -> tuple[float, Model]:
     """Seconds of the whole job with transformers and its Trainer, and the student.
 
@@ -111,8 +118,8 @@ def theirs(
     tokenizer = AutoTokenizer.from_pretrained(directory)
     teacher = AutoModelForSequenceClassification.from_pretrained(directory)
     student = copy.deepcopy(teacher)
-    student.bert.encoder.layer = torch.nn.ModuleList(student.bert.encoder.layer[i] for i in LAYERS)
-    student.config.num_hidden_layers = len(LAYERS)
+    student.bert.encoder.layer = torch.nn.ModuleList(student.bert.encoder.layer[i] for i in layers)
+    student.config.num_hidden_layers = len(layers)
     texts = task.texts(examples)
     encoded = tokenizer(texts, truncation=True, padding=False if tuned else "max_length", max_length=LENGTH)
     rows = [
@@ -137,6 +144,7 @@ def theirs(
         disable_tqdm=True,
         logging_strategy="no",
         dataloader_pin_memory=False,
+        **more,
     )
     trainer = DistillationTrainer(
         model=student,
@@ -172,8 +180,10 @@ def main() -> None:
     parser.add_argument("--task", choices=list(FILES), default="agnews")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("KD_DATA") or "data"), help="the data folder")
     parser.add_argument(
-        "--model", type=Path, required=True, help="a 6-layer BERT checkpoint; its head may be untrained"
+        "--model", type=Path, required=True, help="the teacher, a BERT checkpoint; its head may be untrained"
     )
+    parser.add_argument("--size", choices=list(SIZES), help="a teacher of this shape with random weights instead")
+    parser.add_argument("--layers", type=layer_list, default=[0, 2, 4], metavar="0,2,4")
     parser.add_argument("--rows", default="1500", help="training rows, or a percentage")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10, help="steps of the usual way that are timed in each round")
@@ -188,7 +198,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "teacher"  # the checkpoint with a head of the right size; untrained is as fast
         tokenizer = load_tokenizer(arguments.model)
-        model = load_model(arguments.model, task.head, labels, say=lambda *_: None)
+        if arguments.size:
+            shape = replace(SIZES[arguments.size], vocab_size=tokenizer.vocab_size, head=task.head, labels=labels)
+            model = Model(shape)
+        else:
+            model = load_model(arguments.model, task.head, labels, say=lambda *_: None)
         save_model(model, directory)
         tokenizer.save(directory, LENGTH)
         lengths = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig()).lengths
@@ -196,8 +210,8 @@ def main() -> None:
             folder = Path(scratch) / f"round-{seed}"
             folder.mkdir()
             rate = matmul_rate(CPU)
-            a, tokens, student = ours(task, examples, labels, directory, folder, seed)
-            common = task, examples, labels, directory, folder, seed
+            common = task, examples, labels, directory, folder, seed, arguments.layers
+            a, tokens, student = ours(*common)
             b, tuned_student = theirs(*common, tuned=True)
             c, _ = theirs(*common, tuned=False, steps=arguments.steps)
             rounds.append((tokens / a, tokens / b, tokens / c, rate))
@@ -206,7 +220,7 @@ def main() -> None:
                 scores = (accuracy(task, x, tests, labels, directory, folder) for x in (student, tuned_student))
                 print("         accuracy on test: ours {:.4f}, tuned {:.4f}".format(*scores), flush=True)
     teaching = forward_operations(model.config, lengths)
-    learning = 3 * EPOCHS * teaching * len(LAYERS) / model.config.depth
+    learning = 3 * EPOCHS * teaching * len(arguments.layers) / model.config.depth
     share = median((teaching + learning) / (tokens / speed) / rate for speed, _, _, rate in rounds)
     print(
         f"{arguments.task}: {len(examples):,} rows, {lengths.mean():.1f} tokens each, {EPOCHS} epochs; {describe(CPU)}"

@@ -1,0 +1,95 @@
+"""Peak memory of distilling BERT-base into a DistilBERT-sized student, beside the Trainer of `transformers`.
+
+    make bench-peers PEER=memory MODEL=DIR
+
+Random weights of BERT-base's shape (MODEL gives the tokenizer), its layers 0, 2, 4, 6, 8, 10 as the student, batches of
+32 inputs of 128 tokens (news texts, joined and cut), three steps. Each way runs in a process of its own and tells the
+most memory it ever had resident: Python, PyTorch, the teacher while it was there, optimizer and activations. Theirs
+runs the teacher in every step, so it stays in memory; ours is gone when its logits are on disk.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from kd_scratch.checkpoint import save_model
+from kd_scratch.config import SIZES, DataConfig
+from kd_scratch.console import table
+from kd_scratch.model import Model
+from kd_scratch.tasks import TASKS
+from kd_scratch.tokenization import load_tokenizer
+from tests.peers.distillation import BATCH, EPOCHS, FILES, LENGTH, ours, theirs
+
+LAYERS = [0, 2, 4, 6, 8, 10]
+#: name -> (whose, settings)
+WAYS = {
+    "ours": ("ours", {}),
+    "ours, --freeze-embeddings": ("ours", {"freeze_embeddings": True}),
+    "ours, --gradient-checkpointing": ("ours", {"gradient_checkpointing": True}),
+    "ours, --accumulation 4": ("ours", {"accumulation": 4}),
+    "Trainer, fused AdamW": ("theirs", {}),
+    "Trainer, gradient checkpointing": ("theirs", {"gradient_checkpointing": True}),
+}
+
+
+def long_texts(path: Path) -> list:
+    """As many examples as three steps take in all, each of several news items: more than LENGTH pieces."""
+    task = TASKS["agnews"]
+    examples = task.read(path, "", DataConfig())
+    joined = []
+    for i in range(BATCH):
+        texts = [example.text for example in examples[8 * i : 8 * i + 8]]
+        joined.append(replace(examples[8 * i], text=" ".join(texts)))
+    return joined
+
+
+def run(name: str, directory: Path, data: Path) -> None:
+    """One way, in this process: prints seconds and megabytes."""
+    task, (whose, settings) = TASKS["agnews"], WAYS[name]
+    examples, labels = long_texts(data), task.label_list([])
+    with tempfile.TemporaryDirectory() as folder:
+        common = task, examples, labels, directory, Path(folder), 0, LAYERS
+        if whose == "ours":
+            seconds = ours(*common, **settings)[0]
+        else:
+            seconds = theirs(*common, tuned=True, **settings)[0]
+    print(
+        "result", seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    )  # kB of 1024 bytes (Linux)
+
+
+def main() -> None:
+    """Each way in turn, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("KD_DATA") or "data"), help="the data folder")
+    parser.add_argument("--model", type=Path, required=True, help="a model directory, for its tokenizer")
+    parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    data = arguments.data / FILES["agnews"]
+    if arguments.way:
+        run(arguments.way, arguments.model, data)
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        tokenizer = load_tokenizer(arguments.model)
+        shape = replace(SIZES["bert-base"], vocab_size=tokenizer.vocab_size, head="sequence")
+        save_model(Model(replace(shape, labels=TASKS["agnews"].label_list([]))), directory)
+        tokenizer.save(directory, LENGTH)
+        for name in WAYS:
+            argv = [sys.executable, "-m", "tests.peers.memory", "--model", directory, "--data", arguments.data]
+            done = subprocess.run([*argv, "--way", name], capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{name}: {done.stderr}")
+            _, seconds, megabytes = next(line for line in done.stdout.split("\n") if line.startswith("result")).split()
+            rows.append((name, round(float(megabytes)), round(float(seconds), 1)))
+            print(*rows[-1], flush=True)
+    print(table((f"{EPOCHS} steps of {BATCH} x {LENGTH} tokens", "MB at most", "seconds in all"), rows))
+
+
+if __name__ == "__main__":
+    main()
