@@ -4,12 +4,13 @@ import argparse
 import os
 import sys
 
-from kd_scratch import benchmark, compare, evaluate, parallel, predict, quantize, train
+from kd_scratch import benchmark, compare, evaluate, launch, parallel, predict, quantize
 from kd_scratch.files import UserError
+from kd_scratch.runtime import Stopped
 from kd_scratch.state import STATE
 
 COMMANDS = {
-    "train": train,
+    "train": launch,
     "evaluate": evaluate,
     "predict": predict,
     "quantize": quantize,
@@ -29,13 +30,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 2 for a user's mistake (one line on stderr), 130 when interrupted."""
+    """Run a command; the exit status is 0, 2 for a user's mistake (one line on stderr), 128 + a signal's number."""
     arguments = make_parser().parse_args(argv)
     try:
         COMMANDS[arguments.command].command(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"stopped, nothing is lost{how_to_resume(arguments)}", file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         print(f"interrupted{how_to_resume(arguments)}", file=sys.stderr)
         return 130
@@ -53,7 +57,7 @@ def how_to_resume(arguments: argparse.Namespace) -> str:
     """How an interrupted command goes on, where it can."""
     if arguments.command != "train" or not (arguments.output / STATE).is_file():
         return ""
-    return f"; {arguments.output} is intact: the same command with --resume goes on after the last finished epoch"
+    return f"; {arguments.output} is intact: the same command with --resume goes on from where it was saved last"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from kd_scratch.checkpoint import megabytes
+from kd_scratch.clock import forward_operations
 from kd_scratch.compare import named_directory
-from kd_scratch.config import ModelConfig, RunConfig, add_flags, given
+from kd_scratch.config import RunConfig, add_flags, given
 from kd_scratch.console import table
 from kd_scratch.evaluate import about_machine, open_model
 from kd_scratch.files import UserError, make_folder, write_json
@@ -33,20 +34,6 @@ def parse_shapes(text: str) -> list[tuple[int, int]]:
     raise argparse.ArgumentTypeError(f"{text!r} is not a list of BATCHxTOKENS such as {SHAPES}")
 
 
-def operations(config: ModelConfig, batch: int, tokens: int) -> int:
-    """Additions and multiplications of the matrix products of one forward pass (norms, softmax, activations are small).
-
-    Per block and token: 8·D² for query, key, value and output, 4·D·F for the feed-forward, 4·S·D for scores and sums.
-    With a sequence head the last block needs keys and values of all tokens, all else of the first one only.
-    """
-    width, inner = config.width, config.feed_forward
-    block = batch * tokens * (8 * width**2 + 4 * width * inner + 4 * tokens * width)
-    if config.head != "sequence":
-        return config.depth * block
-    last = batch * tokens * 4 * width**2 + batch * (4 * width**2 + 4 * width * inner + 4 * tokens * width)
-    return (config.depth - 1) * block + last
-
-
 def machine_rates() -> tuple[float, float]:
     """(operations per second of a large float32 matrix product, bytes per second of reading memory), on the CPU."""
     a, b, stream = torch.rand(SQUARE, SQUARE), torch.rand(SQUARE, SQUARE), torch.ones(STREAM)
@@ -62,7 +49,11 @@ def floor(model: Model, weight_bytes: float, shape: tuple[int, int], rates: tupl
     table = model.embeddings.word
     parts = (table.packed, table.scale, table.low) if model.config.int8 else (table.weight,)
     reading = 1000 * (weight_bytes - sum(part.nbytes for part in parts)) / rates[1]
-    return reading if model.config.int8 else max(reading, 1000 * operations(model.config, *shape) / rates[0])
+    return (
+        reading
+        if model.config.int8
+        else max(reading, 1000 * forward_operations(model.config, np.full(*shape)) / rates[0])
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

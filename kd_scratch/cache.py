@@ -4,14 +4,18 @@ A cache file's name is made of the hashes of all that decides its content: the d
 tokenizer, the settings, and the code that turns text into token ids. It may be deleted at any time.
 """
 
+import math
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
 
-from kd_scratch import parallel, tasks
+from kd_scratch import parallel
 from kd_scratch.batches import Features
 from kd_scratch.config import DataConfig, as_dict
 from kd_scratch.console import progress
@@ -42,15 +46,19 @@ class DiskArray:
     """An array that grows at its end, in a file without a name that vanishes with it."""
 
     def __init__(self, folder: Path, dtype, row: tuple[int, ...] = ()):
-        self.file, self.dtype, self.row = tempfile.TemporaryFile(dir=folder), np.dtype(dtype), row
+        self.folder, self.dtype, self.row = folder, np.dtype(dtype), row
+        with _writing(folder):
+            self.file = tempfile.TemporaryFile(dir=folder)
 
     def append(self, values: np.ndarray) -> None:
         """Add rows."""
-        self.file.write(np.ascontiguousarray(values, self.dtype).data)
+        with _writing(self.folder):
+            self.file.write(np.ascontiguousarray(values, self.dtype).data)
 
     def array(self) -> np.ndarray:
         """All rows, memory-mapped."""
-        self.file.flush()
+        with _writing(self.folder):
+            self.file.flush()
         size = self.file.tell() // self.dtype.itemsize
         if size == 0:  # which cannot be mapped
             return np.empty((0, *self.row), self.dtype)
@@ -59,9 +67,23 @@ class DiskArray:
 
 
 def zeros_on_disk(folder: Path, shape: tuple[int, ...], dtype) -> np.ndarray:
-    """Zeros, memory-mapped onto a file without a name that vanishes with them."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, dtype, "w+", shape=shape) if np.prod(shape) else np.zeros(shape, dtype)
+    """Zeros, memory-mapped onto a file without a name that vanishes with them. UserError where the disk is full."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size == 0:  # which cannot be mapped
+        return np.zeros(shape, dtype)
+    with _writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # now, with an error: a full disk that is met through memory is a crash
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to: {error.strerror}; choose another --cache") from None
 
 
 def cached_features(
@@ -72,12 +94,14 @@ def cached_features(
     max_length: int,
     data: DataConfig,
     source: Sequence[str],
+    unchanged: Callable[[], bool],
     folder: Path,
     say=print,
 ) -> Features:
-    """The examples as token ids and labels, from the cache or made now. `source`: hashes and flags that decide them.
+    """The examples as token ids and labels, from the cache or made now; without what only decoding needs.
 
-    The fields that only decoding needs are left out: this is for training.
+    source: hashes and flags that decide what the examples are. unchanged: whether the files still have those hashes;
+    asked after they have been read for the last time.
     """
     key = {
         "source": sha256(*source),
@@ -86,11 +110,12 @@ def cached_features(
         "code": code_hash(),
     }
     path = make_folder(folder) / f"features-{sha256(*key.values())[:24]}.safetensors"
-    if parallel.rank() == 0 and not path.exists():
-        _write(path, key, task, examples, tokenizer, labels, max_length, data)
+    if parallel.writes() and not path.exists():
+        arrays = _arrays(path.parent, task, examples, tokenizer, labels, max_length, data)
+        if not unchanged():
+            raise UserError("a data file has been changed while it was read; start again")
+        save_file({name: torch.from_numpy(array.array()) for name, array in arrays.items()}, path, metadata=key)
     parallel.wait()
-    if not path.exists():  # on a second machine that does not see the first one's folder
-        _write(path, key, task, examples, tokenizer, labels, max_length, data)
     arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
     if read_metadata(path) != key or not {"tokens", "starts", "labels", "ids", "id_starts"} <= arrays.keys():
         raise UserError(f"{path}: these are not the features of this data; delete the file")
@@ -99,14 +124,14 @@ def cached_features(
     return Features(head=task.head, ids=ids, **arrays)
 
 
-def _write(path: Path, key: dict, task: Task, examples: Sequence, tokenizer, labels, max_length, data) -> None:
-    """Tokenize chunk by chunk into arrays on disk, and join them in one file."""
+def _arrays(folder: Path, task: Task, examples: Sequence, tokenizer, labels, max_length, data) -> dict[str, DiskArray]:
+    """Tokenize chunk by chunk into arrays on disk."""
     arrays: dict[str, DiskArray] = {}
     tokens = bytes_of_ids = 0
 
     def add(name: str, values: np.ndarray, dtype) -> None:
         if name not in arrays:
-            arrays[name] = DiskArray(path.parent, dtype, values.shape[1:])
+            arrays[name] = DiskArray(folder, dtype, values.shape[1:])
         arrays[name].append(values)
 
     add("starts", np.zeros(1), np.int64)
@@ -124,7 +149,7 @@ def _write(path: Path, key: dict, task: Task, examples: Sequence, tokenizer, lab
             add("id_starts", np.cumsum([len(name) for name in encoded]) + bytes_of_ids, np.int64)
             bytes_of_ids += sum(map(len, encoded))
             bar.update(len(chunk))
-    save_file({name: torch.from_numpy(array.array()) for name, array in arrays.items()}, path, metadata=key)
+    return arrays
 
 
 def chunks(examples: Sequence, task: Task) -> Iterator[list]:
@@ -140,7 +165,8 @@ def chunks(examples: Sequence, task: Task) -> Iterator[list]:
 
 
 def code_hash() -> str:
-    """SHA-256 of the code that makes token ids of text: whoever changes it gets other files."""
-    package = Path(tasks.__file__).parents[1]
-    files = [*sorted((package / "tasks").glob("*.py")), package / "tokenization.py", package / "batches.py"]
-    return sha256(*(file.read_bytes() for file in files))
+    """SHA-256 of the code that makes token ids of files: whoever changes it gets other cache files."""
+    package = Path(__file__).parent
+    files = [package / f"{name}.py" for name in ("cache", "files", "tokenization", "batches", "prepare")]
+    files += sorted((package / "tasks").glob("*.py"))
+    return sha256(tokenizers.__version__, *(file.read_bytes() for file in files))

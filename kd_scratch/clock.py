@@ -19,12 +19,14 @@ class Clock:
     """
 
     def __init__(self, device: torch.device):
-        self.cuda = device.type == "cuda"
+        self.cuda, self.mps = device.type == "cuda", device.type == "mps"
         self.seconds: dict[str, float] = defaultdict(float)
         self.events = []  # (phase, event), CUDA only
         self.last = self._now()
 
     def _now(self):
+        if self.mps:
+            torch.mps.synchronize()
         if not self.cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -63,12 +65,18 @@ def matmul_rate(device: torch.device, dtype: torch.dtype | None = None) -> float
     return 2 * side**3 / float(np.median(list(seconds.values())))
 
 
-def forward_operations(config: ModelConfig, lengths: np.ndarray) -> float:
-    """Floating-point operations of the plain forward pass over inputs of these lengths (tokens), without padding.
+def forward_operations(config: ModelConfig, lengths: np.ndarray, plain: bool = False) -> float:
+    """Floating-point operations of a forward pass over inputs of these lengths (tokens), without padding.
 
     Per block and token: 8·D² for query, key, value and output, 4·D·F for the feed-forward, 4·S·D for scores and sums
-    over its S neighbours. All else is small. The backward pass takes twice as many.
+    over its S neighbours. Norms, softmax, activations and the head are small. With a sequence head the last block
+    needs keys and values of all tokens, all else of the first one only; `plain` counts it like the others. The
+    backward pass takes twice as many.
     """
-    tokens, pairs = float(lengths.sum()), float(np.square(lengths, dtype=np.float64).sum())
+    inputs, tokens, pairs = len(lengths), int(lengths.sum()), int(np.square(lengths, dtype=np.int64).sum())
     width, inner = config.width, config.feed_forward
-    return config.depth * (tokens * (8 * width**2 + 4 * width * inner) + pairs * 4 * width)
+    block = tokens * (8 * width**2 + 4 * width * inner) + pairs * 4 * width
+    if config.head != "sequence" or plain:
+        return config.depth * block
+    last = tokens * 4 * width**2 + inputs * (4 * width**2 + 4 * width * inner) + tokens * 4 * width
+    return (config.depth - 1) * block + last

@@ -122,11 +122,9 @@ def teacher_logits(
         order = label_order(teacher.config.labels, labels)
         for start in range(0, len(logits), SLICE):
             logits[start : start + SLICE] = logits[start : start + SLICE, order]
-    if parallel.rank() == 0:
+    if parallel.writes():
         save_file({"logits": torch.from_numpy(logits)}, path, metadata=key)
     parallel.wait()
-    if not path.exists():  # on a second machine that does not see the first one's folder
-        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key)
     say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
     return read_logits(path, key, shape)
 

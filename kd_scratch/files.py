@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -64,6 +65,8 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     The same files are refused as by read_text. Lines end with LF, CRLF or CR.
     """
     with open_file(path) as raw:
+        if not raw.seekable():
+            raise UserError(f"{path}: is a pipe, which can be read only once; write it to a file first")
         place = len(codecs.BOM_UTF8) if raw.read(3) == codecs.BOM_UTF8 else 0
         raw.seek(place)
         empty = True
@@ -101,11 +104,12 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes]) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
     Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder. The temporary name
-    carries the process id, so two processes may write the same file; what a killed one left behind is removed.
+    carries host and process id, so two processes may write the same file; what a killed one left behind is removed.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    host = platform.node().replace(".", "-")
+    temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.tmp"):
         if not _is_running(leftover.name.split(".")[-2]):
             leftover.unlink(missing_ok=True)
     try:
@@ -177,5 +181,5 @@ def sha256(*parts: bytes | memoryview | str) -> str:
 
 def sha256_of_file(path: str | Path) -> str:
     """Hex SHA-256 of a file's content, as `sha256sum` prints it."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -59,7 +59,7 @@ def throughputs(
         features = task.featurize(chunk, opened.tokenizer, opened.model.config.labels, opened.max_length, data)
         compute_logits(opened.model, features, device, BATCH)
 
-    chunks = [examples[i : i + BATCH] for i in range(0, min(len(examples), BATCH * BATCHES), BATCH)]
+    chunks = [list(examples[i : i + BATCH]) for i in range(0, min(len(examples), BATCH * BATCHES), BATCH)]
     times = in_turns(models, [chunks[0], *chunks], answer, 1, "throughput")
     return {name: 1000 * sum(map(len, chunks)) / values.sum() for name, values in times.items()}
 

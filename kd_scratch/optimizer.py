@@ -45,14 +45,18 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Clipping (Pascanu et al. 2013) divides all gradients by max(1, norm / max_norm); the kernel does it.
-        norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = get_total_norm(gradients)
         if self.config.max_grad_norm:
-            most = self.config.max_grad_norm * self.scaler.get_scale()
+            most = self.scaler.scale(torch.full_like(norm, self.config.max_grad_norm))
             self.optimizer.grad_scale = (norm / most).clamp(min=1)
         if not self.scaler.is_enabled():
             self.bad = torch.maximum(self.bad, 1 - (loss + norm).isfinite().float())
             self.optimizer.found_inf = self.bad
-        self.scaler.step(self.optimizer)
+        if norm.device.type == "mps":  # whose kernel pays no heed to either of them
+            torch._foreach_div_(gradients, getattr(self.optimizer, "grad_scale", 1.0))
+        if norm.device.type != "mps" or not self.bad:
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         return loss.masked_fill(self.bad > 0, float("nan"))

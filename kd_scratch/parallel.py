@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -17,7 +18,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kd_scratch import console
+from kd_scratch.files import UserError
 
+PATIENCE = timedelta(
+    hours=24
+)  # one process may tokenize a large file while the others wait; the dead are noticed at once
 SLICE = 2**24  # numbers that are added up at a time
 
 
@@ -26,9 +31,16 @@ def join(device: torch.device) -> torch.device:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return device
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", local_rank())
+        if local_rank() >= torch.cuda.device_count():
+            raise UserError(f"--nproc_per_node: there are only {torch.cuda.device_count()} CUDA devices here")
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        why = str(error).split("\n")[0]
+        raise UserError(f"the processes do not find each other: {why}; start them with torchrun") from None
     if rank() > 0:
         console.silence()
     return device
@@ -56,6 +68,16 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def local_rank() -> int:
+    """This process's number among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if dist.is_initialized() or "RANK" in os.environ else 0
+
+
+def writes() -> bool:
+    """Whether it is for this process to write what all on its machine read: one on each, since disks may be shared."""
+    return local_rank() == 0
+
+
 def share(items):
     """This process's part of a sequence: every N-th item. Of items in the order of length all parts cost alike."""
     return items[rank() :: size()]
@@ -63,8 +85,7 @@ def share(items):
 
 def wait() -> None:
     """Until all processes have come to this point."""
-    if dist.is_initialized():
-        dist.barrier()
+    largest([0.0])
 
 
 def wrap(model: nn.Module) -> nn.Module:
@@ -94,6 +115,14 @@ def add_up(array: np.ndarray) -> None:
         flat = array.reshape(-1)  # a view: the arrays that come here are contiguous
         for start in range(0, len(flat), SLICE):
             dist.all_reduce(torch.from_numpy(flat[start : start + SLICE]))
+
+
+def largest(values: list[float]) -> list[float]:
+    """The largest of all processes' numbers, for each of them."""
+    found = torch.tensor(values, dtype=torch.float64)
+    if size() > 1:
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found.tolist()
 
 
 def total(values: Tensor) -> list[float]:

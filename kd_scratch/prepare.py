@@ -8,73 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from kd_scratch.checkpoint import load_model, take_layers
-from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags
+from kd_scratch.config import SIZES, DataConfig, TrainConfig
 from kd_scratch.distill import label_order
 from kd_scratch.files import UserError, text_lines
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.state import STATE
-from kd_scratch.tasks import TASKS, Task, limited
+from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.rows import Chosen, FileRows
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `train`."""
-    parser.add_argument("--task", required=True, choices=list(TASKS))
-    parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data")
-    parser.add_argument(
-        "--dev",
-        required=True,
-        metavar="FILE",
-        help="data that the best epoch is chosen on; "
-        "a percentage such as 10%% holds out that part of --train instead (squad: of its contexts, conll: of its "
-        "documents), drawn at random",
-    )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="DIR_OR_SIZE",
-        help=f"what to train: a model directory, or a size with random weights: {', '.join(SIZES)}",
-    )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
-    parser.add_argument("--teacher", metavar="DIR", help="distil from this model; without it the model is fine-tuned")
-    parser.add_argument(
-        "--unlabelled",
-        type=Path,
-        metavar="FILE",
-        help="distillation: text to learn from beside --train, one a line; it has no labels, the teacher says what it "
-        "means (not for squad)",
-    )
-    parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
-    parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
-    parser.add_argument(
-        "--vocab-size",
-        type=int,
-        default=4000,
-        metavar="N",
-        help="with a size and no tokenizer: learn this many word pieces from the training data (default 4000)",
-    )
-    parser.add_argument(
-        "--norm-first", action="store_true", help="with a scratch size: norm before each sublayer instead of after it"
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        default=Path("runs/cache"),
-        help="where tokenized texts and teachers' logits are kept (default runs/cache); may be deleted at any time",
-    )
-    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output")
-    for config in (TrainConfig, DataConfig, RunConfig):
-        add_flags(parser, config)
-
-
-def layer_list(text: str) -> list[int]:
-    """ "0,2,4" -> [0, 2, 4]"""
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None
+ENOUGH = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
 
 
 def check_output(output: Path, resume: bool) -> None:
@@ -100,6 +43,8 @@ def choose_tokenizer(arguments: argparse.Namespace, task: Task, examples: Sequen
         return load_tokenizer(arguments.tokenizer or arguments.teacher)
     if not 10 <= arguments.vocab_size <= 1_000_000:
         raise UserError(f"--vocab-size {arguments.vocab_size}: must lie between 10 and 1,000,000")
+    if len(examples) > ENOUGH:
+        examples = limited(examples, str(ENOUGH))
     return train_tokenizer(task.texts(examples), arguments.vocab_size)
 
 
@@ -181,16 +126,20 @@ def read_data(
     examples = task.read(arguments.train, "train" if task.splits else "", data)
     labels = task.label_list(examples)
     if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
-        groups = range(len(examples)) if task.group is None else list(map(task.group, examples))
-        held_out = set(limited(list(dict.fromkeys(groups)), arguments.dev, "--dev"))
-        mask = np.fromiter((group in held_out for group in groups), bool, len(examples))
+        mask = np.zeros(len(examples), bool)  # those held out
+        if task.group is None:
+            mask[list(limited(range(len(examples)), arguments.dev, "--dev"))] = True
+        else:
+            groups = list(map(task.group, examples))
+            held_out = set(limited(list(dict.fromkeys(groups)), arguments.dev, "--dev"))
+            mask[:] = [group in held_out for group in groups]
         dev_examples, examples = (Chosen(examples, part.nonzero()[0]) for part in (mask, ~mask))
     else:
         dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
     examples, notes = task.trainable(limited(examples, data.limit))
     if not examples or not dev_examples:
         raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
-    return examples, dev_examples, labels, notes
+    return examples, list(dev_examples), labels, notes  # dev is scored again and again: from memory, whatever happens
 
 
 def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConfig) -> Sequence:

@@ -3,6 +3,8 @@
 import os
 import platform
 import random
+import signal
+import threading
 
 import numpy as np
 import torch
@@ -34,6 +36,42 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     So a resumed run goes on as if nothing had happened, without any generator's state, and every process has its own.
     """
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
+
+
+class Stopped(Exception):
+    """Work that was asked to stop by a signal (its number), has been saved, and can go on later."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.signal = number
+
+
+class Interruption:
+    """A context in which Ctrl-C (SIGINT) and SIGTERM are only noted, so that work can stop where it can be resumed.
+
+    `signal` is the number of the first one, 0 before. A second one acts at once, as it would have without this.
+    """
+
+    def __init__(self):
+        self.signal = 0
+        self.before = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread do this
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame) -> None:
+        self.signal = number
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *exception) -> None:
+        self._put_back()
 
 
 def pick_device(name: str) -> torch.device:

@@ -233,9 +233,7 @@ def _layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -
 def _row_major_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes as the file wants them; where they are not, a copy settles device, strides, and lazy signs."""
     row_major = tensor.detach()
-    lazy = tensor.is_conj() or tensor.is_neg()
-    if (
-        tensor.device.type != "cpu" or not tensor.is_contiguous() or lazy or tensor.numel() == 1
-    ):  # 1: any stride will do
+    plain = tensor.device.type == "cpu" and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg())
+    if not plain or tensor.numel() < 2:  # so few may have any strides and still be contiguous
         row_major = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu").copy_(row_major)
     return memoryview(row_major.reshape(-1).view(torch.uint8).numpy())

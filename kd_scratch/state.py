@@ -1,4 +1,4 @@
-"""The state of an unfinished training run: saved after every epoch, enough to go on as if nothing had happened."""
+"""The state of an unfinished training run: enough to go on as if nothing had happened."""
 
 import json
 from dataclasses import dataclass, field
@@ -18,10 +18,13 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's steps, and running means 
 
 @dataclass
 class Progress:
-    """How far a run has come at the end of an epoch."""
+    """How far a run has come."""
 
     epoch: int = 0  # epochs finished
-    step: int = 0  # optimizer steps taken
+    batch: int = 0  # batches of the next epoch that are done
+    losses: list[float] = field(default_factory=list)  # theirs
+    seconds: float = 0.0  # that they took
+    step: int = 0  # optimizer steps taken, in all epochs
     best_epoch: int = 0
     best_score: float = -1.0
     history: list[dict] = field(default_factory=list)  # one record per finished epoch

@@ -47,11 +47,16 @@ class Vocabulary:
         self.rows = UsedRows(self.whole, self.used)
 
     def narrow(self) -> None:
-        """From here on the model knows the training set's words only: this is its form for training."""
-        self.embeddings.word = self.rows
+        """From here on the model knows the training set's words only: this is its form for training.
+
+        A table that is frozen stays whole: nothing ever walks through it.
+        """
+        if self.whole.weight.requires_grad:
+            self.embeddings.word = self.rows
 
     @torch.no_grad()
     def widen(self) -> None:
         """Back to the whole table, with what has been learned written into it: to evaluate and to save."""
-        self.whole.weight[self.used] = self.rows.weight
-        self.embeddings.word = self.whole
+        if self.embeddings.word is self.rows:
+            self.whole.weight[self.used] = self.rows.weight
+            self.embeddings.word = self.whole

@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_scratch.__main__ import main
-from kd_scratch.benchmark import floor, machine_rates, operations, parse_shapes
+from kd_scratch.benchmark import floor, machine_rates, parse_shapes
 from kd_scratch.checkpoint import load_model, save_model
+from kd_scratch.clock import forward_operations
 from kd_scratch.int8 import quantize, to_tensors
 from kd_scratch.tokenization import load_tokenizer
 from tests.conftest import tiny_model
@@ -21,12 +23,12 @@ def test_operations_are_those_that_torch_counts_but_for_the_head(head, shape):
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         model(torch.ones(shape, dtype=torch.int64))
     heads = sum(counter.get_flop_counts().get("Model.head", {}).values())
-    assert operations(model.config, *shape) == counter.get_total_flops() - heads
+    assert forward_operations(model.config, np.full(*shape)) == counter.get_total_flops() - heads
 
 
 def test_the_floor_is_the_slower_of_computing_and_reading_and_for_int8_reading_alone():
     model = tiny_model("token", vocab_size=100)  # 16 wide
-    work = operations(model.config, 2, 10)
+    work = forward_operations(model.config, np.full(2, 10))
     assert floor(model, 6400 + 5000, (2, 10), (work, 1e12)) == pytest.approx(1000)
     assert floor(model, 6400 + 5000, (2, 10), (1e18, 5000)) == pytest.approx(1000)  # the table of tokens is not read
     small = quantize(model)

@@ -1,5 +1,9 @@
 """cache.py: training inputs as arrays on disk."""
 
+import errno
+import resource
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +18,11 @@ from tests.conftest import TEXTS
 
 CLASSES = ("no", "yes")
 TAGS = ("O", "B-LOC", "I-LOC")
+
+
+def same() -> bool:
+    """What says whether the data files are still the same."""
+    return True
 
 
 def examples_of(name: str, count: int = 30) -> tuple[list, tuple[str, ...]]:
@@ -40,9 +49,9 @@ def test_what_is_read_from_the_cache_is_what_featurizing_gives(tmp_path, tokeniz
     task, data = TASKS[name], DataConfig(overlap=4, **settings)
     examples, labels = examples_of(name)
     expected = task.featurize(examples, tokenizer, labels, 32, data)
-    common = (task, examples, tokenizer, labels, 32, data, ["hash"], tmp_path)
+    common = (task, examples, tokenizer, labels, 32, data, ["hash"], same, tmp_path)
     made = cached_features(*common)
-    monkeypatch.setattr(kd_scratch.cache, "_write", None)  # a second time nothing may be made
+    monkeypatch.setattr(kd_scratch.cache, "_arrays", None)  # a second time nothing may be made
     for features in (made, cached_features(*common)):
         assert features.head == expected.head and list(features.ids) == list(expected.ids)
         for field in ("tokens", "starts", "labels", "token_types", "allowed"):
@@ -55,7 +64,7 @@ def test_what_is_read_from_the_cache_is_what_featurizing_gives(tmp_path, tokeniz
 
 def test_whatever_decides_the_inputs_decides_the_file(tmp_path, tokenizer, monkeypatch):
     examples, labels = examples_of("csv")
-    usual = dict(labels=labels, max_length=32, data=DataConfig(), source=["a", "b"])
+    usual = dict(labels=labels, max_length=32, data=DataConfig(), source=["a", "b"], unchanged=same)
     others = [dict(labels=labels[::-1]), dict(max_length=16), dict(data=DataConfig(limit="5")), dict(source=["ab", ""])]
     for settings in ({}, {}, *others):
         cached_features(TASKS["csv"], examples, tokenizer, folder=tmp_path, **usual | settings)
@@ -68,7 +77,7 @@ def test_whatever_decides_the_inputs_decides_the_file(tmp_path, tokenizer, monke
 @pytest.mark.parametrize("damage", ["cut", "other metadata", "a tensor missing"])
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, tokenizer, damage):
     examples, labels = examples_of("csv")
-    common = (TASKS["csv"], examples, tokenizer, labels, 32, DataConfig(), ["hash"], tmp_path)
+    common = (TASKS["csv"], examples, tokenizer, labels, 32, DataConfig(), ["hash"], same, tmp_path)
     cached_features(*common)
     (path,) = tmp_path.iterdir()
     tensors, metadata = {k: v.clone() for k, v in load_file(path).items()}, read_metadata(path)
@@ -87,8 +96,40 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path, tokenizer, monkeypatch)
     examples[20] = classification.Example("x:20", "text", "unknown")
     monkeypatch.setattr(kd_scratch.cache, "CHUNK", 7)
     with pytest.raises(UserError, match="x:20"):
-        cached_features(TASKS["csv"], examples, tokenizer, labels, 32, DataConfig(), ["hash"], tmp_path)
+        cached_features(TASKS["csv"], examples, tokenizer, labels, 32, DataConfig(), ["hash"], same, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_data_file_that_is_changed_while_it_is_read_is_not_cached(tmp_path, tokenizer):
+    examples, labels = examples_of("csv")
+    with pytest.raises(UserError, match="changed while it was read"):
+        cached_features(
+            TASKS["csv"], examples, tokenizer, labels, 32, DataConfig(), ["hash"], lambda: False, tmp_path / "cache"
+        )
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("make", [lambda f: DiskArray(f, np.int64), lambda f: zeros_on_disk(f, (3, 2), np.float32)])
+def test_a_disk_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, make):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(kd_scratch.cache.tempfile, "TemporaryFile", full)
+    with pytest.raises(UserError, match="No space left on device; choose another --cache$"):
+        make(tmp_path)
+
+
+def test_room_on_the_disk_is_taken_at_once(tmp_path):
+    """A full disk that is met only when memory is written back would kill the process."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match="cannot be written to"):
+            zeros_on_disk(tmp_path, (10_000, 2), np.float32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_examples_of_a_group_are_tokenized_together(monkeypatch):

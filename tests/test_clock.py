@@ -25,18 +25,20 @@ def test_laps_are_the_time_between_them_and_add_up():
     assert clock.totals() == totals
 
 
-def test_operations_are_those_that_pytorch_counts():
-    """In a forward pass without padding; the head is small, and not counted."""
-    model = tiny_model("token", width=64, heads=4, feed_forward=96)
+@pytest.mark.parametrize("head, plain", [("token", False), ("token", True), ("sequence", False), ("sequence", True)])
+def test_operations_are_those_that_pytorch_counts(head, plain):
+    """In a forward pass without padding; the head is small, and not counted. A plain one computes all positions."""
+    model = tiny_model(head, width=64, heads=4, feed_forward=96)
+    first_only = head == "sequence" and not plain
     lengths, counted = np.array([7, 30]), 0
     for length in lengths:
         with (
             FlopCounterMode(display=False) as counter,
             torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
         ):
-            model.encoder(torch.randn(1, int(length), 64))
+            model.encoder(torch.randn(1, int(length), 64), first_only=first_only)
         counted += counter.get_total_flops()
-    assert forward_operations(model.config, lengths) == counted
+    assert forward_operations(model.config, lengths, plain) == counted
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])

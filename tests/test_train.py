@@ -1,5 +1,6 @@
 """train.py and state.py: the loop, its optimizer and schedule, and resuming."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.files import UserError
 from kd_scratch.layers import EncoderBlock
 from kd_scratch.optimizer import schedule
-from kd_scratch.runtime import seed_step
+from kd_scratch.runtime import Interruption, Stopped, seed_step
 from kd_scratch.safetensors import load_file
 from kd_scratch.state import STATE
 from kd_scratch.tasks import TASKS
@@ -97,6 +98,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
 
 
 def test_a_bad_loss_is_found_at_its_step_though_losses_are_read_later(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setitem(kd_scratch.train.READ_EVERY, "cpu", 50)
     job = make_job(tmp_path, tokenizer, batch_size=1, learning_rate=1e-6)
     fourth = epoch_batches(job.train_set.lengths, 1, job.seed, 0)[3]
     job.teacher = np.zeros((24, 3), np.float32)
@@ -105,7 +107,7 @@ def test_a_bad_loss_is_found_at_its_step_though_losses_are_read_later(tmp_path, 
         train(job)
 
 
-def test_each_step_draws_other_random_numbers_and_the_same_ones_again(tmp_path, tokenizer):
+def test_each_step_draws_other_random_numbers_and_the_same_ones_again():
     """They are a function of (seed, step, process), whatever has been drawn before."""
     drawn = {}
     for seed, step, rank in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1), (0, 0, 0)):
@@ -114,6 +116,28 @@ def test_each_step_draws_other_random_numbers_and_the_same_ones_again(tmp_path, 
         numbers = torch.rand(5)
         assert torch.equal(drawn.setdefault((seed, step, rank), numbers), numbers)
     assert len({tuple(numbers.tolist()) for numbers in drawn.values()}) == 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])
+@pytest.mark.parametrize("teacher", [False, True])
+def test_no_step_waits_for_a_cuda_device(tmp_path, tokenizer, monkeypatch, amp, teacher):
+    monkeypatch.setitem(kd_scratch.train.READ_EVERY, "cuda", 1000)
+    job = replace(make_job(tmp_path, tokenizer, teacher=teacher, dropout=0.1, amp=amp), device=torch.device("cuda"))
+    real = kd_scratch.train.seed_step
+
+    def strict(*arguments):  # from the second step on: the first one allocates
+        torch.cuda.set_sync_debug_mode("error" if arguments[1] else "default")
+        real(*arguments)
+
+    def relaxed(*arguments):
+        torch.cuda.set_sync_debug_mode("default")
+        return read(*arguments)
+
+    read = kd_scratch.train.read_losses
+    monkeypatch.setattr(kd_scratch.train, "seed_step", strict)
+    monkeypatch.setattr(kd_scratch.train, "read_losses", relaxed)
+    assert train(job).history[-1]["loss"] > 0
 
 
 def test_frozen_embeddings_stay_and_all_else_learns(tmp_path, tokenizer):
@@ -267,6 +291,69 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenize
     assert (done.best_epoch, done.best_score) == (expected.best_epoch, expected.best_score)
     moments = [load_file(job.output / STATE) for job in (whole, again)]
     assert all(torch.equal(moments[0][name], moments[1][name]) for name in moments[0])
+
+
+@pytest.mark.parametrize("saves", range(1, 10))
+def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, monkeypatch, saves):
+    """State is saved after each step here; dropout, accumulation, a teacher and early stopping are on."""
+
+    def job():
+        torch.manual_seed(3)
+        settings = dict(epochs=3, accumulation=2, warmup_steps=3, patience=2)
+        return make_job(tmp_path, tokenizer, dropout=0.1, teacher=True, **settings)
+
+    monkeypatch.setattr(kd_scratch.train, "SAVE_EVERY", -1)
+    whole, part, real, count = job(), job(), kd_scratch.train.save_state, []
+    expected = train(whole)
+
+    def dies(*arguments):
+        real(*arguments)
+        count.append(1)
+        if len(count) == saves:
+            raise Interrupted
+
+    monkeypatch.setattr(kd_scratch.train, "save_state", dies)
+    with pytest.raises(Interrupted):
+        train(part)
+    monkeypatch.setattr(kd_scratch.train, "save_state", real)
+    again = replace(job(), output=part.output)
+    done = train(again, resume=True)
+    assert fingerprint(again.model) == fingerprint(whole.model)
+    assert [(h["loss"], h["dev"]) for h in done.history] == [(h["loss"], h["dev"]) for h in expected.history]
+    for name, tensor in load_file(whole.output / STATE).items():
+        assert torch.equal(tensor, load_file(again.output / STATE)[name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_saves_it(tmp_path, tokenizer, monkeypatch, number):
+    job, real = make_job(tmp_path, tokenizer), kd_scratch.train.backward
+    before = signal.getsignal(number)
+
+    def signalled(*arguments):
+        if len(steps) == 4:
+            signal.raise_signal(number)
+        steps.append(1)
+        return real(*arguments)
+
+    steps: list[int] = []
+    monkeypatch.setattr(kd_scratch.train, "backward", signalled)
+    with pytest.raises(Stopped) as stopped:
+        train(job)
+    assert stopped.value.signal == number and len(steps) == 5
+    assert signal.getsignal(number) is before
+    again = replace(make_job(tmp_path, tokenizer), output=job.output)
+    done = train(again, resume=True)
+    assert len(steps) == 9 and done.step == 9, "nothing is done twice"
+    whole = make_job(tmp_path, tokenizer)
+    train(whole)
+    assert fingerprint(again.model) == fingerprint(whole.model)
+
+
+def test_a_second_signal_acts_at_once():
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.signal == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_resume_refuses_another_run_and_says_what_differs(tmp_path, tokenizer):

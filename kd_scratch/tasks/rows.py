@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_scratch.files import open_file
+
 
 class Chosen(Sequence):
     """Some items of a sequence, by their numbers in it, taken from there when asked for."""
@@ -44,14 +46,12 @@ class FileRows(Sequence):
     """
 
     def __init__(self, path: Path, rows: Iterable[tuple[int, int]], parse: Callable[[int, str], object]):
+        self.file = open_file(path)  # first, and for as long as this lives: a file put in its place is another
         lines, starts = array("q"), array("q")
         for line, start in rows:
             lines.append(line)
             starts.append(start)
-        self.parse, self.file = (
-            parse,
-            open(path, "rb"),
-        )  # open as long as this lives: a file put in its place is another
+        self.parse = parse
         starts.append(self.file.seek(0, 2))
         self.lines, self.starts = np.frombuffer(lines, np.int64), np.frombuffer(starts, np.int64)
 

@@ -43,8 +43,8 @@ from kd_scratch.clock import forward_operations, matmul_rate
 from kd_scratch.config import SIZES, DataConfig, train_config
 from kd_scratch.distill import teacher_logits
 from kd_scratch.inference import compute_logits
+from kd_scratch.launch import layer_list
 from kd_scratch.model import Model
-from kd_scratch.prepare import layer_list
 from kd_scratch.runtime import describe, seed_everything
 from kd_scratch.tasks import TASKS, Outcome, limited
 from kd_scratch.tokenization import load_tokenizer
@@ -219,7 +219,7 @@ def main() -> None:
             if tests:
                 scores = (accuracy(task, x, tests, labels, directory, folder) for x in (student, tuned_student))
                 print("         accuracy on test: ours {:.4f}, tuned {:.4f}".format(*scores), flush=True)
-    teaching = forward_operations(model.config, lengths)
+    teaching = forward_operations(model.config, lengths, plain=True)
     learning = 3 * EPOCHS * teaching * len(arguments.layers) / model.config.depth
     share = median((teaching + learning) / (tokens / speed) / rate for speed, _, _, rate in rounds)
     print(

@@ -1,0 +1,216 @@
+"""Fine-tune a model, or distil a teacher into it, and report. `python -m kd_scratch train`
+
+The same command, budget and initial weights make the teacher and the baseline student (no --teacher) and the distilled
+student (--teacher DIR). The loop itself is in train.py.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from kd_scratch import parallel
+from kd_scratch.batches import IGNORE
+from kd_scratch.cache import cached_features
+from kd_scratch.checkpoint import fingerprint
+from kd_scratch.clock import Clock, matmul_rate
+from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
+from kd_scratch.console import duration, table
+from kd_scratch.distill import teacher_logits
+from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
+from kd_scratch.model import Model
+from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher, read_data, read_unlabelled
+from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
+from kd_scratch.state import STATE, Progress
+from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.rows import Joined
+from kd_scratch.train import Job, steps_per_epoch, train
+
+RECORD = "training.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `train`."""
+    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data")
+    parser.add_argument(
+        "--dev",
+        required=True,
+        metavar="FILE",
+        help="data that the best epoch is chosen on; "
+        "a percentage such as 10%% holds out that part of --train instead (squad: of its contexts, conll: of its "
+        "documents), drawn at random",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="DIR_OR_SIZE",
+        help=f"what to train: a model directory, or a size with random weights: {', '.join(SIZES)}",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
+    parser.add_argument("--teacher", metavar="DIR", help="distil from this model; without it the model is fine-tuned")
+    parser.add_argument(
+        "--unlabelled",
+        type=Path,
+        metavar="FILE",
+        help="distillation: text to learn from beside --train, one a line; it has no labels, the teacher says what it "
+        "means (not for squad)",
+    )
+    parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
+    parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        default=4000,
+        metavar="N",
+        help="with a size and no tokenizer: learn this many word pieces from the training data (default 4000)",
+    )
+    parser.add_argument(
+        "--norm-first", action="store_true", help="with a scratch size: norm before each sublayer instead of after it"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=Path("runs/cache"),
+        help="where tokenized texts and teachers' logits are kept (default runs/cache); may be deleted at any time",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output")
+    for config in (TrainConfig, DataConfig, RunConfig):
+        add_flags(parser, config)
+
+
+def layer_list(text: str) -> list[int]:
+    """ "0,2,4" -> [0, 2, 4]"""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """`train`: read, check, build, say what will happen, train, report."""
+    task = TASKS[arguments.task]
+    config = train_config(task.name, **given(arguments, TrainConfig))
+    data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
+    device = parallel.join(start(run))
+    if parallel.rank() == 0:
+        check_output(arguments.output, arguments.resume)
+    source = data_hashes(arguments)  # before anything is read
+    unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else ()
+    examples, dev_examples, labels, notes = read_data(arguments, task, data)
+    if unlabelled:
+        examples = Joined(examples, unlabelled)
+        notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
+    tokenizer = choose_tokenizer(arguments, task, examples)
+    seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
+    model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
+    dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
+    teacher = None
+    if arguments.teacher:
+        teacher = load_teacher(arguments.teacher, task, labels, tokenizer, config.max_length)
+
+    def unchanged() -> bool:
+        return data_hashes(arguments) == source
+
+    origin = [str(value) for value in source.values()]
+    common = task, examples, tokenizer, labels, config.max_length, data
+    train_set = cached_features(*common, origin, unchanged, arguments.cache, notes.append)
+    identity = {
+        "task": task.name,
+        "settings": as_dict(config),
+        "data settings": as_dict(data),
+        "seed": run.seed,
+        "threads": torch.get_num_threads(),
+        "processes": parallel.size(),
+        "device": device.type,
+        "torch": torch.__version__,
+        **source,
+        "tokenizer": tokenizer.fingerprint,
+        "initial weights": fingerprint(model),
+        "teacher": fingerprint(teacher) if teacher else None,
+    }
+    require_same_everywhere(identity)
+    job = Job(
+        task=task,
+        model=model,
+        tokenizer=tokenizer,
+        train_set=train_set,
+        dev_examples=dev_examples,
+        dev_set=dev_set,
+        config=config,
+        data=data,
+        seed=run.seed,
+        device=device,
+        output=arguments.output,
+        identity=identity,
+    )
+    announce(job, arguments, teacher, notes)
+    make_folder(job.output)
+    clock, dtype = Clock(device), amp_dtype(config.amp, device)
+    if teacher:
+        job.teacher = teacher_logits(teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device, dtype)
+        del teacher
+        clock.lap("teacher")
+    job.seconds.update(clock.totals())
+    job.matmul_rate = parallel.total(torch.tensor([matmul_rate(device, dtype)], device=device))[0]
+    done = train(job, arguments.resume)
+    if parallel.rank() == 0:
+        report(job, done)
+
+
+def data_hashes(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage."""
+    dev = Path(arguments.dev)
+    return {
+        "train": sha256_of_file(arguments.train),
+        "unlabelled": sha256_of_file(arguments.unlabelled) if arguments.unlabelled else None,
+        "dev": arguments.dev if arguments.dev.endswith("%") and not dev.exists() else sha256_of_file(dev),
+    }
+
+
+def require_same_everywhere(identity: dict) -> None:
+    """UserError where this process works on something else than the first one."""
+    first = parallel.value_of_first(identity)
+    differing = [key for key, value in json.loads(json.dumps(identity)).items() if value != first[key]]
+    if set(differing) - {"threads"}:
+        raise UserError(f"process {parallel.rank()} and process 0 differ in: {', '.join(differing)}; give all the same")
+
+
+def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, notes: list[str]) -> None:
+    """The first line says what is about to happen and how big it is; notes follow."""
+    config, train_set = job.config, job.train_set
+    steps = steps_per_epoch(job)
+    doing = f"distilling {arguments.teacher} ({teacher.num_parameters() / 1e6:.1f}M) into" if teacher else "fine-tuning"
+    size = f"{job.model.config.depth} layers, {job.model.num_parameters() / 1e6:.1f}M"
+    print(
+        f"{doing} {arguments.model} ({size}) on {job.device.type}, {torch.get_num_threads()} threads: "
+        f"{len(train_set):,} inputs ({len(train_set.tokens):,} tokens), {len(job.dev_set):,} dev, "
+        f"{config.epochs} epochs of {steps} steps",
+        flush=True,
+    )
+    cut = float((train_set.lengths >= config.max_length).mean())
+    if cut > 0.01 and job.task.head == "sequence":  # the others read on in another window
+        notes.append(f"{cut:.1%} of the training examples reach --max-length {config.max_length} and may be cut")
+    if job.task.head == "span" and (lost := int((train_set.labels[:, 0] == IGNORE).sum())):
+        notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
+    if 2 * config.warmup_steps > steps * config.epochs:
+        notes.append(f"most of the {steps * config.epochs} steps are warm-up; consider fewer --warmup-steps")
+    for note in notes:
+        print(f"note: {note}")
+
+
+def report(job: Job, done: Progress) -> None:
+    """Print the epochs and where the time went, write both to training.json, and drop what only a resume needs."""
+    seconds = sum(job.seconds.values())
+    names = list(done.history[0]["dev"])
+    rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
+    print(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
+    rows = [(phase, round(took, 1), f"{took / seconds:.0%}") for phase, took in job.seconds.items()]
+    print("\n" + table(("where the time went", "seconds", "share"), rows))
+    print(f"kept epoch {done.best_epoch} in {job.output} ({duration(seconds)})")
+    record = job.identity | {"machine": describe(job.device), "parameters": job.model.num_parameters()}
+    spent = {"seconds": seconds, "seconds by phase": dict(job.seconds), "matmul rate": job.matmul_rate}
+    write_json(job.output / RECORD, record | vars(done) | spent)
+    (job.output / STATE).unlink()
