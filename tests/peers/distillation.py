@@ -1,27 +1,29 @@
 """Wall time of a whole distillation: ours against two scripts with the Trainer of `transformers`.
 
-    make bench-peers TASK=agnews MODEL=DIR ARGS="--rows 1500 --rounds 3"
-    make bench-peers TASK=agnews MODEL=DIR ARGS="--size bert-base --layers 0,2,4,6,8,10 --rows 320 --rounds 1"
+    make bench-peers TASK=agnews MODEL=DIR ARGS="--rows 6000 --test data/ag_news_csv/test.csv"
+    make bench-peers TASK=agnews MODEL=DIR ARGS="--size bert-base --layers 0,2,4,6,8,10 --rows 320"
 
 The job: a teacher into some of its layers; batches of 32, 3 epochs. With --size the teacher has that shape and random
-weights (the cost is the same), and MODEL gives its tokenizer only. All start from the same texts and
-checkpoint, and do everything from tokenising to the last step; the ordinary `train` saves its state after each epoch
-too, the others save nothing.
+weights (the cost is the same), and MODEL gives its tokenizer only. All start from the same texts and checkpoint, and do
+everything from tokenising to the last step; ours saves its state after each epoch too, the others save nothing.
 
 - usual: pads every text to 128 tokens and runs the teacher in every step. All steps cost the same, so `--steps` of them
-  are timed and the total is their median times the number of steps.
+  are run and the total is extrapolated.
 - tuned: pads to the longest text of a batch, groups texts by length, fused AdamW; the teacher still runs in every step.
-  Runs whole.
 
-The three take turns, `--rounds` times; a ratio is the median of the rounds' ratios. Also said: the share of this
-machine's rate of large float32 matrix products that ours reaches, counting the floating-point operations of the plain
-computation over real tokens only. With --test FILE (and a fine-tuned teacher as MODEL) both whole runs are scored on
-it, for each round another seed.
+Each is a process of its own. They take turns of a few seconds, the others stopped meanwhile, so that all see the same
+machine, however its speed drifts; a second counts for the one whose turn it is. Starting Python counts for nobody. Also
+said: the share of this machine's rate of large float32 products that ours reaches, measured between the turns, counting
+the floating-point operations of the plain computation over real tokens only. With --test FILE (and a fine-tuned teacher
+as MODEL) the students of both whole runs are scored on it.
 """
 
 import argparse
 import copy
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -41,6 +43,7 @@ from transformers import (
 from kd_scratch.checkpoint import load_model, save_model, take_layers
 from kd_scratch.clock import forward_operations, matmul_rate
 from kd_scratch.config import SIZES, DataConfig, train_config
+from kd_scratch.console import table
 from kd_scratch.distill import teacher_logits
 from kd_scratch.inference import compute_logits
 from kd_scratch.launch import layer_list
@@ -53,6 +56,7 @@ from kd_scratch.train import Job, train
 EPOCHS, BATCH, LENGTH = 3, 32, 128
 SETTINGS = dict(epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-4, warmup_steps=50, temperature=2.0, alpha=0.5)
 CPU = torch.device("cpu")
+TURN = 3  # seconds
 FILES = {"agnews": "ag_news_csv/train.csv", "clinc": "clinc150/data_full.json"}
 
 
@@ -96,22 +100,33 @@ class DistillationTrainer(Trainer):
         return (loss, output) if return_outputs else loss
 
 
-class StepTimes(TrainerCallback):
-    """When each step ended."""
+class FirstStep(TrainerCallback):
+    """Calls `mark` when the first step has been taken."""
 
-    def __init__(self):
-        self.ends = []
+    def __init__(self, mark):
+        self.mark = mark
 
-    def on_step_end(self, *args, **kwargs):
-        self.ends.append(time.perf_counter())
+    def on_step_end(self, args, state, *_, **__):
+        if state.global_step == 1:
+            self.mark()
 
 
 def theirs(
-    task, examples, labels, directory: Path, folder: Path, seed: int, layers: list[int], tuned: bool, steps=-1, **more
+    task,
+    examples,
+    labels,
+    directory: Path,
+    folder: Path,
+    seed: int,
+    layers: list[int],
+    tuned: bool,
+    steps: int = -1,
+    mark=lambda: None,
+    **more,
 ) -> tuple[float, Model]:
-    """Seconds of the whole job with transformers and its Trainer, and the student.
+    """Seconds of the whole job (or of so many steps) with transformers and its Trainer, and the student.
 
-    With `steps` only so many are run, and the rest is extrapolated.
+    mark is called after the first step.
     """
     seed_everything(seed)
     started = time.perf_counter()
@@ -126,7 +141,6 @@ def theirs(
         {name: encoded[name][i] for name in encoded} | {"label": labels.index(example.label)}
         for i, example in enumerate(examples)
     ]
-    times = StepTimes()
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=BATCH,
@@ -151,17 +165,13 @@ def theirs(
         args=arguments,
         train_dataset=rows,
         data_collator=DataCollatorWithPadding(tokenizer),
-        callbacks=[times],
+        callbacks=[FirstStep(mark)],
         teacher=teacher,
         temperature=SETTINGS["temperature"],
         alpha=SETTINGS["alpha"],
     )
-    prepared = time.perf_counter() - started
     trainer.train()
-    if steps < 0:
-        return time.perf_counter() - started, student
-    step = median(b - a for a, b in zip(times.ends[1:], times.ends[2:], strict=False))  # the first steps warm up
-    return prepared + step * EPOCHS * -(-len(examples) // BATCH), student
+    return time.perf_counter() - started, student
 
 
 def accuracy(task, student, tests, labels, directory: Path, folder: Path) -> float:
@@ -172,6 +182,54 @@ def accuracy(task, student, tests, labels, directory: Path, folder: Path) -> flo
     features = task.featurize(tests, load_tokenizer(directory), labels, LENGTH, DataConfig())
     logits = compute_logits(student, features, CPU)
     return task.score(Outcome(task, tests, features, logits, labels, DataConfig()))["accuracy"]
+
+
+def play(name: str, arguments: argparse.Namespace) -> None:
+    """One way, in this process: gets ready, waits for its turn, works, and with --test writes its score."""
+    folder, task = arguments.folder, TASKS[arguments.task]
+    examples, labels = job_data(arguments)
+    (folder / f"{name}.ready").touch()
+    sys.stdin.readline()
+    common = task, examples, labels, folder / "teacher", folder / name, arguments.seed, arguments.layers
+    if name == "ours":
+        _, _, student = ours(*common)
+    else:
+        steps = arguments.steps if name == "usual" else -1
+        _, student = theirs(*common, tuned=name == "tuned", steps=steps, mark=(folder / f"{name}.first").touch)
+    (folder / f"{name}.done").touch()
+    if arguments.test and name != "usual":
+        sys.stdin.readline()
+        tests = task.read(arguments.test, "test" if task.splits else "", DataConfig())
+        score = accuracy(task, student, tests, labels, folder / "teacher", folder / f"{name}-student")
+        (folder / f"{name}.score").write_text(str(score))
+
+
+def job_data(arguments: argparse.Namespace) -> tuple[list, tuple[str, ...]]:
+    """The training examples and all labels."""
+    task = TASKS[arguments.task]
+    everything = task.read(arguments.data / FILES[arguments.task], "train" if task.splits else "", DataConfig())
+    return list(limited(everything, arguments.rows)), task.label_list(everything)
+
+
+def take_turns(players: dict[str, subprocess.Popen], folder: Path) -> tuple[dict[str, dict[str, float]], float]:
+    """Seconds that each process had when its `first` and `done` came, and this machine's rate of matrix products."""
+    seconds, events, rates = dict.fromkeys(players, 0.0), {name: {} for name in players}, []
+    while waiting := [name for name in players if "done" not in events[name]]:
+        for name in waiting:
+            started = now = time.perf_counter()
+            players[name].send_signal(signal.SIGCONT)
+            while now - started < TURN and "done" not in events[name]:
+                time.sleep(0.01)
+                now = time.perf_counter()
+                for event in ("first", "done"):
+                    if event not in events[name] and (folder / f"{name}.{event}").exists():
+                        events[name][event] = seconds[name] + now - started
+                if players[name].poll() not in (None, 0):
+                    sys.exit(f"{name} failed, see {folder / name}.log")
+            players[name].send_signal(signal.SIGSTOP)
+            seconds[name] += now - started
+        rates.append(matmul_rate(CPU))
+    return events, median(rates)
 
 
 def main() -> None:
@@ -185,50 +243,70 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), help="a teacher of this shape with random weights instead")
     parser.add_argument("--layers", type=layer_list, default=[0, 2, 4], metavar="0,2,4")
     parser.add_argument("--rows", default="1500", help="training rows, or a percentage")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10, help="steps of the usual way that are timed in each round")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=10, help="steps of the usual way that are run")
     parser.add_argument("--test", type=Path, help="score the students on this file too")
+    parser.add_argument("--play", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    task = TASKS[arguments.task]
-    everything = task.read(arguments.data / FILES[arguments.task], "train" if task.splits else "", DataConfig())
-    labels = task.label_list(everything)
-    examples = limited(everything, arguments.rows)
-    tests = task.read(arguments.test, "test" if task.splits else "", DataConfig()) if arguments.test else []
-    rounds = []
+    if arguments.play:
+        play(arguments.play, arguments)
+        return
+    task, (examples, labels) = TASKS[arguments.task], job_data(arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / "teacher"  # the checkpoint with a head of the right size; untrained is as fast
+        folder = Path(scratch)
         tokenizer = load_tokenizer(arguments.model)
         if arguments.size:
             shape = replace(SIZES[arguments.size], vocab_size=tokenizer.vocab_size, head=task.head, labels=labels)
             model = Model(shape)
         else:
             model = load_model(arguments.model, task.head, labels, say=lambda *_: None)
-        save_model(model, directory)
-        tokenizer.save(directory, LENGTH)
-        lengths = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig()).lengths
-        for seed in range(arguments.rounds):
-            folder = Path(scratch) / f"round-{seed}"
-            folder.mkdir()
-            rate = matmul_rate(CPU)
-            common = task, examples, labels, directory, folder, seed, arguments.layers
-            a, tokens, student = ours(*common)
-            b, tuned_student = theirs(*common, tuned=True)
-            c, _ = theirs(*common, tuned=False, steps=arguments.steps)
-            rounds.append((tokens / a, tokens / b, tokens / c, rate))
-            print(f"round {seed + 1}: ours {a:.1f} s, tuned {b:.1f} s, usual {c:.1f} s, {rate / 1e9:.0f} GFLOP/s")
-            if tests:
-                scores = (accuracy(task, x, tests, labels, directory, folder) for x in (student, tuned_student))
-                print("         accuracy on test: ours {:.4f}, tuned {:.4f}".format(*scores), flush=True)
+        save_model(model, folder / "teacher")
+        tokenizer.save(folder / "teacher", LENGTH)
+        players = {}
+        for name in ("ours", "tuned", "usual"):
+            (folder / name).mkdir()
+            argv = [
+                sys.executable,
+                "-m",
+                "tests.peers.distillation",
+                *sys.argv[1:],
+                "--play",
+                name,
+                "--folder",
+                scratch,
+            ]
+            with open(folder / f"{name}.log", "w") as log:
+                players[name] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
+            while not (folder / f"{name}.ready").exists():
+                time.sleep(0.1)
+                if players[name].poll() is not None:
+                    sys.exit((folder / f"{name}.log").read_text())
+            players[name].send_signal(signal.SIGSTOP)
+            players[name].stdin.write("go\n")
+            players[name].stdin.flush()
+        events, rate = take_turns(players, folder)
+        scores = {}
+        for name, player in players.items():
+            player.send_signal(signal.SIGCONT)
+            player.communicate("score\n")
+            if (folder / f"{name}.score").exists():
+                scores[name] = float((folder / f"{name}.score").read_text())
+    lengths = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig()).lengths
+    tokens, steps = EPOCHS * int(lengths.sum()), EPOCHS * -(-len(examples) // BATCH)
+    seconds = {name: event["done"] for name, event in events.items()}
+    step = (events["usual"]["done"] - events["usual"]["first"]) / (arguments.steps - 1)
+    seconds["usual"] += step * (steps - arguments.steps)
     teaching = forward_operations(model.config, lengths, plain=True)
     learning = 3 * EPOCHS * teaching * len(arguments.layers) / model.config.depth
-    share = median((teaching + learning) / (tokens / speed) / rate for speed, _, _, rate in rounds)
-    print(
-        f"{arguments.task}: {len(examples):,} rows, {lengths.mean():.1f} tokens each, {EPOCHS} epochs; {describe(CPU)}"
-    )
-    print(f"ours   {median(r[0] for r in rounds):8,.0f} real tokens/s, {share:.0%} of the matrix-product rate")
-    for i, name in enumerate(("tuned", "usual"), 1):
-        speed, ratio = median(r[i] for r in rounds), median(r[0] / r[i] for r in rounds)
-        print(f"{name}  {speed:8,.0f} real tokens/s: ours is {ratio:.2f} times as fast")
+    share = (teaching + learning) / seconds["ours"] / rate
+    print(f"{arguments.task}: {len(examples):,} rows, {lengths.mean():.1f} tokens each, {EPOCHS} epochs")
+    print(f"ours reaches {share:.0%} of the matrix-product rate, {rate / 1e9:.0f} GFLOP/s; {describe(CPU)}")
+    rows = [
+        (name, round(took, 1), round(tokens / took), round(took / seconds["ours"], 2), scores.get(name))
+        for name, took in seconds.items()
+    ]
+    print(table(("", "seconds", "real tokens/s", "times ours", "accuracy on test"), rows))
 
 
 if __name__ == "__main__":
