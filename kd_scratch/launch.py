@@ -110,13 +110,6 @@ def command(arguments: argparse.Namespace) -> None:
     teacher = None
     if arguments.teacher:
         teacher = load_teacher(arguments.teacher, task, labels, tokenizer, config.max_length)
-
-    def unchanged() -> bool:
-        return data_hashes(arguments) == source
-
-    origin = [str(value) for value in source.values()]
-    common = task, examples, tokenizer, labels, config.max_length, data
-    train_set = cached_features(*common, origin, unchanged, arguments.cache, notes.append)
     identity = {
         "task": task.name,
         "settings": as_dict(config),
@@ -132,6 +125,14 @@ def command(arguments: argparse.Namespace) -> None:
         "teacher": fingerprint(teacher) if teacher else None,
     }
     require_same_everywhere(identity)
+
+    def unchanged() -> bool:
+        return data_hashes(arguments) == source
+
+    held_out = "" if Path(arguments.dev).exists() else arguments.dev
+    origin = [str(source["train"]), str(source["unlabelled"]), held_out]
+    common = task, examples, tokenizer, labels, config.max_length, data
+    train_set = cached_features(*common, origin, unchanged, arguments.cache, notes.append)
     job = Job(
         task=task,
         model=model,

@@ -72,6 +72,7 @@ def assert_alike(one: Path, two: Path) -> None:
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
         assert b["dev"] == pytest.approx(a["dev"], rel=1e-3)
     weights = [load_file(folder / "model.safetensors") for folder in (one, two)]
+    weights[0].pop("qa_outputs.bias", None)  # moves all positions alike: its gradient is rounding and nothing else
     for key, tensor in weights[0].items():
         np.testing.assert_allclose(weights[1][key], tensor, atol=5e-4, err_msg=key)
 
