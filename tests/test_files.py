@@ -123,15 +123,21 @@ def test_a_target_that_is_a_folder_or_in_no_folder_is_a_user_error(tmp_path):
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def test_what_a_killed_process_left_behind_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
+def test_what_a_killed_process_left_behind_is_removed_and_what_a_running_one_writes_is_not(tmp_path, monkeypatch):
+    """Nor what a process of another machine writes into a folder that both see: nobody here knows whether it runs."""
+    monkeypatch.setattr(files.platform, "node", lambda: "here.example.org")
     finished = subprocess.Popen([sys.executable, "-c", ""])
     finished.wait()
     for process in (finished.pid, os.getppid()):
-        (tmp_path / f".out.txt.{process}.tmp").write_text("a part")
-    (tmp_path / f".out.txt.{os.getpid()}.tmp").write_text("left by an earlier process of our number, and longer")
+        for host in ("here-example-org", "there"):
+            (tmp_path / f".out.txt.{host}.{process}.tmp").write_text("a part")
+    (tmp_path / f".out.txt.here-example-org.{os.getpid()}.tmp").write_text(
+        "left by an earlier process of our number, and longer"
+    )
     files.write_text(tmp_path / "out.txt", "new")
     assert (tmp_path / "out.txt").read_text() == "new"
-    assert sorted(os.listdir(tmp_path)) == [f".out.txt.{os.getppid()}.tmp", "out.txt"]
+    left = [f"here-example-org.{os.getppid()}", f"there.{finished.pid}", f"there.{os.getppid()}"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*(f".out.txt.{name}.tmp" for name in left), "out.txt"])
 
 
 def test_the_content_is_on_the_disk_before_the_rename_and_the_rename_before_the_end(tmp_path, monkeypatch):
