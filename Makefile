@@ -33,7 +33,7 @@ test_conll   := $(KD_DATA)/conll2003/test.txt
 
 help: ## list the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
-	@echo "  variables: TASK=agnews|clinc|squad|conll  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  KD_DATA=data  RUNS=runs  ARGS='more flags'"
+	@echo "  variables: TASK=agnews|clinc|squad|conll  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  PROCESSES=1  KD_DATA=data  RUNS=runs  ARGS='more flags'"
 
 # --- set-up ------------------------------------------------------------------
 
@@ -89,16 +89,19 @@ quickstart: .venv/run ## teacher, baseline and distilled student on generated te
 
 # --- the real thing ----------------------------------------------------------
 
+PROCESSES ?= 1
+TRAIN := $(if $(filter-out 1,$(PROCESSES)),$(BIN)/torchrun --nproc_per_node=$(PROCESSES) -m kd_scratch,$(KD)) train
+
 teacher: .venv/run ## fine-tune MODEL on TASK -> runs/TASK/teacher
-	$(KD) train --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
+	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --output $(OUT)/teacher --seed $(SEED) $(ARGS)
 
 baseline: .venv/run ## fine-tune LAYERS of MODEL without a teacher -> runs/TASK/baseline-SEED
-	$(KD) train --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
+	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --init-layers $(LAYERS) --output $(OUT)/baseline-$(SEED) --seed $(SEED) $(ARGS)
 
 distill: .venv/run ## the same with runs/TASK/teacher as teacher -> runs/TASK/distilled-SEED
-	$(KD) train --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
+	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --init-layers $(LAYERS) --teacher $(OUT)/teacher --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
 
 quantize: .venv/run ## runs/TASK/distilled-SEED in int8 -> runs/TASK/int8-SEED

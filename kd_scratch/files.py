@@ -67,23 +67,20 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     with open_file(path) as raw:
         if not raw.seekable():
             raise UserError(f"{path}: is a pipe, which can be read only once; write it to a file first")
-        place = len(codecs.BOM_UTF8) if raw.read(3) == codecs.BOM_UTF8 else 0
-        raw.seek(place)
-        empty = True
+        place = start = len(codecs.BOM_UTF8) if raw.read(3) == codecs.BOM_UTF8 else 0
+        raw.seek(start)
         try:
             for line in io.TextIOWrapper(raw, encoding="utf-8", newline=""):
                 if "\0" in line:
-                    break
+                    raise ValueError("NUL character")
                 yield place, line
                 place += len(line) if line.isascii() else len(line.encode())
-                empty = False
-            else:
-                if not empty:
-                    return
-        except UnicodeDecodeError:
-            pass
-    read_text(path)  # raises: it can say where the fault is
-    yield place, ""  # a file of a byte-order mark only
+        except ValueError:  # which UnicodeDecodeError is
+            read_text(path)  # can say in which line
+            raise
+    if place == start:
+        read_text(path)  # refuses an empty file
+        yield place, ""  # a byte-order mark and nothing else
 
 
 def read_json(path: str | Path):
