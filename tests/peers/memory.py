@@ -77,8 +77,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         tokenizer = load_tokenizer(arguments.model)
-        shape = replace(SIZES["bert-base"], vocab_size=tokenizer.vocab_size, head="sequence")
-        save_model(Model(replace(shape, labels=TASKS["agnews"].label_list([]))), directory)
+        labels = TASKS["agnews"].label_list([])
+        shape = replace(SIZES["bert-base"], vocab_size=tokenizer.vocab_size, head="sequence", labels=labels)
+        save_model(Model(shape), directory)
         tokenizer.save(directory, LENGTH)
         for name in WAYS:
             argv = [sys.executable, "-m", "tests.peers.memory", "--model", directory, "--data", arguments.data]
