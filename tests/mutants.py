@@ -82,7 +82,7 @@ FAULTS = [
      '"params": vectors, "weight_decay": 0.0', '"params": vectors, "weight_decay": config.weight_decay',
      "test_optimizer.py::test_no_weight_decay_on_biases_and_norms"),
     ("clipping that forgets the loss scale", "optimizer.py",
-     " * self.scaler.get_scale()", "",
+     "self.scaler.scale(torch.full_like(norm, self.config.max_grad_norm))", "self.config.max_grad_norm",
      "test_optimizer.py::test_a_scaled_loss_gives_the_same_step"),
     ("a step taken with a gradient that is not a number", "optimizer.py",
      "(loss + norm).isfinite()", "loss.isfinite()",
