@@ -1,6 +1,7 @@
 """Several models on one test file, side by side: size, speed, quality. `python -m kd_scratch compare`"""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def named_directory(text: str) -> tuple[str, str]:
 def size_and_speed(
     models: dict[str, tuple[str, Opened]],
     task: Task,
-    examples: list,
+    examples: Sequence,
     data: DataConfig,
     device: torch.device,
     tokens: int,

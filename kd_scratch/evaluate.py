@@ -1,7 +1,7 @@
 """A checkpoint and a data file in, metrics out. `python -m kd_scratch evaluate`"""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,12 +87,12 @@ def about_machine(device: torch.device, models: Iterable[Model]) -> dict:
     return describe(device) | ({"int8": int8.describe()} if any(model.config.int8 for model in models) else {})
 
 
-def described(arguments: argparse.Namespace, examples: list) -> str:
+def described(arguments: argparse.Namespace, examples: Sequence) -> str:
     """The same in a few words."""
     return f"{len(examples):,} examples of {arguments.data}" + (f", split {arguments.split}" if arguments.split else "")
 
 
-def evaluate(opened: Opened, task: Task, examples: list, data: DataConfig, device: torch.device) -> Outcome:
+def evaluate(opened: Opened, task: Task, examples: Sequence, data: DataConfig, device: torch.device) -> Outcome:
     """What the model makes of the examples."""
     labels = opened.model.config.labels
     features = task.featurize(examples, opened.tokenizer, labels, opened.max_length, data)

@@ -35,7 +35,7 @@ def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title
 
 
 def latencies(
-    models: dict[str, Opened], task: Task, examples: list, data: DataConfig, device: torch.device
+    models: dict[str, Opened], task: Task, examples: Sequence, data: DataConfig, device: torch.device
 ) -> dict[str, tuple[float, float]]:
     """Milliseconds from text to logits, one example at a time: the median, and what 95% of them stay below."""
 
@@ -51,7 +51,7 @@ def latencies(
 
 
 def throughputs(
-    models: dict[str, Opened], task: Task, examples: list, data: DataConfig, device: torch.device
+    models: dict[str, Opened], task: Task, examples: Sequence, data: DataConfig, device: torch.device
 ) -> dict[str, float]:
     """Examples a second from text to logits, in batches of 32."""
 
