@@ -208,7 +208,7 @@ def report(job: Job, done: Progress) -> None:
     names = list(done.history[0]["dev"])
     rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
     print(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
-    rows = [(phase, round(took, 1), f"{took / seconds:.0%}") for phase, took in job.seconds.items()]
+    rows = [(phase, f"{took:,.1f}", f"{took / seconds:.0%}") for phase, took in job.seconds.items()]
     print("\n" + table(("where the time went", "seconds", "share"), rows))
     print(f"kept epoch {done.best_epoch} in {job.output} ({duration(seconds)})")
     record = job.identity | {"machine": describe(job.device), "parameters": job.model.num_parameters()}

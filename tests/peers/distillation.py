@@ -303,7 +303,7 @@ def main() -> None:
     print(f"{arguments.task}: {len(examples):,} rows, {lengths.mean():.1f} tokens each, {EPOCHS} epochs")
     print(f"ours reaches {share:.0%} of the matrix-product rate, {rate / 1e9:.0f} GFLOP/s; {describe(CPU)}")
     rows = [
-        (name, round(took, 1), round(tokens / took), round(took / seconds["ours"], 2), scores.get(name))
+        (name, f"{took:,.1f}", round(tokens / took), f"{took / seconds['ours']:.2f}", scores.get(name))
         for name, took in seconds.items()
     ]
     print(table(("", "seconds", "real tokens/s", "times ours", "accuracy on test"), rows))
