@@ -59,7 +59,8 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread do this
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell does for what runs in the background
+                    self.before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame) -> None:

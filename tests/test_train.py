@@ -324,6 +324,25 @@ def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, mon
         assert torch.equal(tensor, load_file(again.output / STATE)[name]), name
 
 
+@pytest.fixture
+def signals_not_ignored():
+    """SIGINT and SIGTERM as in a terminal, wherever the tests run."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(signals_not_ignored):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+    assert interruption.signal == 0
+
+
+@pytest.mark.usefixtures("signals_not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_saves_it(tmp_path, tokenizer, monkeypatch, number):
     job, real = make_job(tmp_path, tokenizer), kd_scratch.train.backward
@@ -349,7 +368,7 @@ def test_a_signal_ends_the_step_and_saves_it(tmp_path, tokenizer, monkeypatch, n
     assert fingerprint(again.model) == fingerprint(whole.model)
 
 
-def test_a_second_signal_acts_at_once():
+def test_a_second_signal_acts_at_once(signals_not_ignored):
     with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
         signal.raise_signal(signal.SIGINT)
         assert interruption.signal == signal.SIGINT
