@@ -2,7 +2,7 @@
 
 Without torchrun there is one process, and nothing here does anything. With N processes each computes its share of every
 batch, the gradients are summed (DistributedDataParallel, which does so while the backward pass still runs), and all
-take the same step. The first process (rank 0) alone prints and writes.
+take the same step. The first process (rank 0) alone prints and writes the output; one on each machine fills its cache.
 """
 
 import json
@@ -20,9 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from kd_scratch import console
 from kd_scratch.files import UserError
 
-PATIENCE = timedelta(
-    hours=24
-)  # one process may tokenize a large file while the others wait; the dead are noticed at once
+#: One process may tokenize a large file while the others wait; a dead one is noticed at once all the same.
+PATIENCE = timedelta(hours=24)
 SLICE = 2**24  # numbers that are added up at a time
 
 
@@ -31,8 +30,8 @@ def join(device: torch.device) -> torch.device:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return device
     if device.type == "cuda":
-        device = torch.device("cuda", local_rank())
-        if local_rank() >= torch.cuda.device_count():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if device.index >= torch.cuda.device_count():
             raise UserError(f"--nproc_per_node: there are only {torch.cuda.device_count()} CUDA devices here")
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -68,14 +67,9 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def local_rank() -> int:
-    """This process's number among those on its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if dist.is_initialized() or "RANK" in os.environ else 0
-
-
 def writes() -> bool:
-    """Whether it is for this process to write what all on its machine read: one on each, since disks may be shared."""
-    return local_rank() == 0
+    """Whether it is for this process to write what all on its machine read: one on each: disks may be apart."""
+    return size() == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def share(items):
@@ -104,9 +98,7 @@ def gradients_meet(network: nn.Module, now: bool) -> AbstractContextManager:
 
 def all_agree(yes: bool) -> bool:
     """Whether it is so in every process."""
-    count = np.array([float(yes)])
-    add_up(count)
-    return count[0] == size()
+    return largest([float(not yes)]) == [0.0]
 
 
 def add_up(array: np.ndarray) -> None:

@@ -52,8 +52,7 @@ def csv_rows(path: Path, delimiter: str = ","):
             yield text
 
     # The default refuses long fields. The limit is one for the whole process.
-    size = path.stat().st_size if path.is_file() else 0
-    csv.field_size_limit(max(csv.field_size_limit(), size + 1))
+    csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size + 1))
     reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     line = 1
     try:
