@@ -28,7 +28,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test parity lint mutants bench bench-peers teacher baseline distill quantize evaluate compare \
+.PHONY: help setup quickstart test torture parity lint mutants bench bench-peers teacher baseline distill quantize evaluate compare \
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
@@ -128,6 +128,10 @@ weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=
 
 test: .venv/test ## unit tests: no network, no transformers, a few minutes
 	$(BIN)/python -m pytest --ignore tests/parity $(ARGS)
+
+# every operation of a run instead of some, 100,000 mutations instead of thousands
+torture: .venv/test ## the long versions of the tests of crashes and of hostile files (an hour)
+	KD_TORTURE=1 $(BIN)/python -m pytest tests/test_crashes.py tests/test_safetensors.py tests/test_hostile.py $(ARGS)
 
 parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/parity $(ARGS)

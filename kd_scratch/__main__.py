@@ -5,9 +5,9 @@ import os
 import sys
 
 from kd_scratch import benchmark, compare, evaluate, launch, parallel, predict, quantize
-from kd_scratch.files import UserError
+from kd_scratch.files import DiskError, UserError
 from kd_scratch.runtime import Stopped
-from kd_scratch.state import STATE
+from kd_scratch.state import unfinished
 
 COMMANDS = {
     "train": launch,
@@ -34,8 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         COMMANDS[arguments.command].command(arguments)
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{how_to_resume(arguments) if isinstance(error, DiskError) else ''}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"stopped, nothing is lost{how_to_resume(arguments)}", file=sys.stderr)
@@ -49,13 +50,18 @@ def main(argv: list[str] | None = None) -> int:
         lost = f"error: process {parallel.rank()} has lost the others: one has died, or cannot be reached"
         print(f"{lost}{how_to_resume(arguments)}", file=sys.stderr)
         os._exit(1)  # what is left of the connection would wait for the others for ever
+    except OSError as error:  # of what we write ourselves DiskError tells; this is the terminal, a pipe, or the system
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would complain once more when it ends
+        print(f"error: {error.filename or 'the output'}: {error.strerror}{how_to_resume(arguments)}", file=sys.stderr)
+        return 2
     parallel.leave()
     return 0
 
 
 def how_to_resume(arguments: argparse.Namespace) -> str:
     """How an interrupted command goes on, where it can."""
-    if arguments.command != "train" or not (arguments.output / STATE).is_file():
+    if arguments.command != "train" or not unfinished(arguments.output):
         return ""
     return f"; {arguments.output} is intact: the same command with --resume goes on from where it was saved last"
 

@@ -19,7 +19,7 @@ from kd_scratch import parallel
 from kd_scratch.batches import Features
 from kd_scratch.config import DataConfig, as_dict
 from kd_scratch.console import progress
-from kd_scratch.files import UserError, make_folder, sha256
+from kd_scratch.files import DiskError, UserError, make_folder, sha256
 from kd_scratch.safetensors import load_file, read_metadata, save_file
 from kd_scratch.tasks import Task
 from kd_scratch.tokenization import Tokenizer
@@ -83,7 +83,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written to: {error.strerror}; choose another --cache") from None
+        raise DiskError(f"{folder}: cannot be written to: {error.strerror}; choose another --cache") from None
 
 
 def cached_features(

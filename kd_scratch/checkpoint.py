@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from kd_scratch import int8
 from kd_scratch.config import ModelConfig
-from kd_scratch.files import UserError, make_folder, read_json, sha256, write_json
+from kd_scratch.files import UserError, make_folder, read_json, sha256, sha256_of_file, write_json
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.published import IGNORED, canonical_name, config_from_json, config_to_json, published_names
 from kd_scratch.safetensors import load_file, save_file
@@ -205,14 +205,18 @@ def _load_shards(directory: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def save_model(model: Model, directory: str | Path) -> None:
-    """Write config.json and model.safetensors, each atomically, weights first. The tokenizer saves itself."""
+def save_model(model: Model, directory: str | Path) -> str:
+    """Write config.json and model.safetensors, each atomically, weights first. The tokenizer saves itself.
+
+    Returns the SHA-256 of the weights' file.
+    """
     directory = make_folder(directory)
     ours = int8.to_tensors(model)
     names = file_names(model.config, ours)
     tensors = {names[name]: tensor for name, tensor in ours.items()}
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     write_json(directory / CONFIG, config_to_json(model.config))
+    return sha256_of_file(directory / WEIGHTS)
 
 
 def take_layers(model: Model, layers: list[int]) -> Model:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
 
+from kd_scratch.files import printable
+
 _silent = False
 
 
@@ -38,7 +40,7 @@ def duration(seconds: float) -> str:
 
 def shorten(text: str, length: int) -> str:
     """A text on one line, at most so many characters of it."""
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -48,16 +50,16 @@ def cell(value) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence], markdown: bool = False) -> str:
-    """Rows as aligned text, or as a Markdown table. The first column is flush left, the others flush right."""
+def table(header: Sequence[str], rows: Iterable[Sequence], markdown: bool = False, left: bool = False) -> str:
+    """Rows as aligned text, or as a Markdown table. The first column is flush left, the others right (or left too)."""
     lines = [list(header)] + [[cell(value) for value in row] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     aligned = [
         [
-            text.ljust(width) if i == 0 else text.rjust(width)
+            text.ljust(width) if i == 0 or left else text.rjust(width)
             for i, (text, width) in enumerate(zip(line, widths, strict=True))
         ]
         for line in lines

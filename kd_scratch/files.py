@@ -1,6 +1,7 @@
 """Files, handled with care: the one error that users see, strict reading, atomic writing, hashes."""
 
 import codecs
+import errno
 import glob
 import hashlib
 import io
@@ -8,16 +9,42 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+REMEDIES = {
+    errno.ENOSPC: "; make room on the disk",
+    errno.EDQUOT: "; your quota on this disk is used up: make room",
+    errno.EFBIG: "; no file may grow so large here: see ulimit -f",
+    errno.EROFS: "; choose a folder that can be written to",
+    errno.EACCES: "; choose a folder that can be written to",
+    errno.EIO: "; the disk is failing, or is no longer there",
+}
+
+
+LONGEST = 1_000_000  # characters of one text
 
 
 class UserError(Exception):
     """Something the user can mend: a wrong path, a broken file, flags that contradict each other.
 
-    The message is one line that names the file, the line or key, and the cure.
-    The command line prints it and exits with 2; everything else is our own bug and keeps its traceback.
+    The message is one line that names the file, the line or key, and the cure; what it quotes from a file is made
+    printable. The command line prints it and exits with 2; everything else is our own bug and keeps its traceback.
     """
+
+    def __init__(self, message: str):
+        message = printable(message)
+        super().__init__(message if len(message) <= 2000 else f"{message[:1600]} … {message[-300:]}")
+
+
+class DiskError(UserError):
+    """The disk refuses what is to be written."""
+
+
+def printable(text: str) -> str:
+    """A text without what would break the line, or move the cursor of a terminal: such characters as in "\\x1b"."""
+    return "".join(c if c.isprintable() or c in "\u200c\u200d" else ascii(c)[1:-1] for c in text)
 
 
 def read_text(path: str | Path) -> str:
@@ -37,6 +64,15 @@ def read_text(path: str | Path) -> str:
     return text
 
 
+def check_length(text: str, place: str) -> None:
+    """UserError where a text is so long that something has gone wrong, and tokenizing it would take gigabytes."""
+    if len(text) > LONGEST:
+        raise UserError(
+            f"{place}: a text of {len(text):,} characters, at most {LONGEST:,} can be read; was a quote left open, or "
+            "does a whole file stand in one line? Cut it first"
+        )
+
+
 def read_bytes(path: str | Path) -> bytes:
     """The content of a non-empty file; UserError where there is none."""
     with open_file(path) as file:
@@ -49,9 +85,9 @@ def read_bytes(path: str | Path) -> bytes:
 def open_file(path: str | Path) -> BinaryIO:
     """A file, open for reading; UserError where there is none."""
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, a file is needed")
     try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, a file is needed")
         return open(path, "rb")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -97,32 +133,53 @@ def read_json(path: str | Path):
         raise UserError(f"{path}: not usable JSON: {error}") from None
 
 
-def write_atomically(path: str | Path, chunks: Iterable[bytes]) -> None:
+def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | None = None) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
     Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder. The temporary name
     carries host and process id, so two processes may write the same file; what a killed one left behind is removed.
+    keep: the name that the old content gets; after a crash there may then be nothing at `path`, and the old at `keep`.
     """
     path = Path(path)
     host = platform.node().replace(".", "-")
     temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.tmp"):
-        if not _is_running(leftover.name.split(".")[-2]):
-            leftover.unlink(missing_ok=True)
     try:
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.tmp"):
+            if not _is_running(leftover.name.split(".")[-2]):
+                leftover.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):  # the disk may refuse this too; the next process that writes the file tries again
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DiskError(f"{path}: cannot be written: {error.strerror}{remedy(error)}") from None
         raise
-    sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there; UserError where that is not allowed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskError(f"{path}: cannot be deleted: {error.strerror}{remedy(error)}") from None
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file's name is that of a write that was cut off (or is under way)."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def remedy(error: OSError) -> str:
+    """What to do about what the disk refused, where that is plain."""
+    return REMEDIES.get(error.errno, "")
 
 
 def _is_running(process: str) -> bool:
@@ -162,7 +219,7 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be made a folder: {error.strerror}") from None
+        raise DiskError(f"{path}: cannot be made a folder: {error.strerror}{remedy(error)}") from None
     return path
 
 

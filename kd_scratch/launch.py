@@ -13,18 +13,20 @@ import torch
 from kd_scratch import parallel
 from kd_scratch.batches import IGNORE
 from kd_scratch.cache import cached_features
-from kd_scratch.checkpoint import fingerprint
+from kd_scratch.checkpoint import WEIGHTS, fingerprint
 from kd_scratch.clock import Clock, matmul_rate
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
 from kd_scratch.console import duration, table
 from kd_scratch.distill import teacher_logits
 from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
 from kd_scratch.model import Model
+from kd_scratch.preflight import preflight
 from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher, read_data, read_unlabelled
 from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
-from kd_scratch.state import STATE, Progress
-from kd_scratch.tasks import TASKS
+from kd_scratch.state import Progress, drop_state
+from kd_scratch.tasks import TASKS, Task
 from kd_scratch.tasks.rows import Joined
+from kd_scratch.tokenization import Tokenizer
 from kd_scratch.train import Job, steps_per_epoch, train
 
 RECORD = "training.json"
@@ -76,7 +78,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("runs/cache"),
         help="where tokenized texts and teachers' logits are kept (default runs/cache); may be deleted at any time",
     )
-    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --output")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the interrupted run in --output; where there is none yet, begin it",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="with --resume: go on although settings, data or versions are not those that the run began with",
+    )
+    parser.add_argument("--check", action="store_true", help="look at everything, say what was found, and stop there")
     for config in (TrainConfig, DataConfig, RunConfig):
         add_flags(parser, config)
 
@@ -95,8 +107,10 @@ def command(arguments: argparse.Namespace) -> None:
     config = train_config(task.name, **given(arguments, TrainConfig))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = parallel.join(start(run))
-    if parallel.rank() == 0:
-        check_output(arguments.output, arguments.resume)
+    if arguments.force and not arguments.resume:
+        raise UserError("--force goes with --resume")
+    resume = parallel.rank() == 0 and check_output(arguments.output, arguments.resume)
+    resume = parallel.value_of_first(resume)
     source = data_hashes(arguments)  # before anything is read
     unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else ()
     examples, dev_examples, labels, notes = read_data(arguments, task, data)
@@ -106,24 +120,16 @@ def command(arguments: argparse.Namespace) -> None:
     tokenizer = choose_tokenizer(arguments, task, examples)
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
-    dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
     teacher = None
     if arguments.teacher:
         teacher = load_teacher(arguments.teacher, task, labels, tokenizer, config.max_length)
-    identity = {
-        "task": task.name,
-        "settings": as_dict(config),
-        "data settings": as_dict(data),
-        "seed": run.seed,
-        "threads": torch.get_num_threads(),
-        "processes": parallel.size(),
-        "device": device.type,
-        "torch": torch.__version__,
-        **source,
-        "tokenizer": tokenizer.fingerprint,
-        "initial weights": fingerprint(model),
-        "teacher": fingerprint(teacher) if teacher else None,
-    }
+    print(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
+    parts = examples, dev_examples, labels, tokenizer, model, teacher, config, data, device
+    print(table(("before work starts", "found"), preflight(arguments, task, *parts), left=True), flush=True)
+    if arguments.check:
+        return
+    dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
+    identity = identify(task, config, data, run, device, tokenizer, model, teacher) | source
     require_same_everywhere(identity)
 
     def unchanged() -> bool:
@@ -156,9 +162,35 @@ def command(arguments: argparse.Namespace) -> None:
         clock.lap("teacher")
     job.seconds.update(clock.totals())
     job.matmul_rate = parallel.total(torch.tensor([matmul_rate(device, dtype)], device=device))[0]
-    done = train(job, arguments.resume)
+    done = train(job, resume, arguments.force)
     if parallel.rank() == 0:
         report(job, done)
+
+
+def identify(
+    task: Task,
+    config: TrainConfig,
+    data: DataConfig,
+    run: RunConfig,
+    device: torch.device,
+    tokenizer: Tokenizer,
+    model: Model,
+    teacher: Model | None,
+) -> dict:
+    """All but the data that decides what comes out of a run: it can be resumed only where this is the same."""
+    return {
+        "task": task.name,
+        "settings": as_dict(config),
+        "data settings": as_dict(data),
+        "seed": run.seed,
+        "threads": torch.get_num_threads(),
+        "processes": parallel.size(),
+        "device": device.type,
+        "torch": torch.__version__,
+        "tokenizer": tokenizer.fingerprint,
+        "initial weights": fingerprint(model),
+        "teacher": fingerprint(teacher) if teacher else None,
+    }
 
 
 def data_hashes(arguments: argparse.Namespace) -> dict[str, str | None]:
@@ -191,9 +223,6 @@ def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, not
         f"{config.epochs} epochs of {steps} steps",
         flush=True,
     )
-    cut = float((train_set.lengths >= config.max_length).mean())
-    if cut > 0.01 and job.task.head == "sequence":  # the others read on in another window
-        notes.append(f"{cut:.1%} of the training examples reach --max-length {config.max_length} and may be cut")
     if job.task.head == "span" and (lost := int((train_set.labels[:, 0] == IGNORE).sum())):
         notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
     if 2 * config.warmup_steps > steps * config.epochs:
@@ -204,6 +233,11 @@ def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, not
 
 def report(job: Job, done: Progress) -> None:
     """Print the epochs and where the time went, write both to training.json, and drop what only a resume needs."""
+    if sha256_of_file(job.output / WEIGHTS) != done.best_sha256:
+        raise UserError(
+            f"{job.output / WEIGHTS}: is not what was kept of epoch {done.best_epoch}, something has changed it since; "
+            "delete the folder and start again"
+        )
     seconds = sum(job.seconds.values())
     names = list(done.history[0]["dev"])
     rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
@@ -214,4 +248,4 @@ def report(job: Job, done: Progress) -> None:
     record = job.identity | {"machine": describe(job.device), "parameters": job.model.num_parameters()}
     spent = {"seconds": seconds, "seconds by phase": dict(job.seconds), "matmul rate": job.matmul_rate}
     write_json(job.output / RECORD, record | vars(done) | spent)
-    (job.output / STATE).unlink()
+    drop_state(job.output)

@@ -10,9 +10,9 @@ import numpy as np
 from kd_scratch.checkpoint import load_model, take_layers
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
 from kd_scratch.distill import label_order
-from kd_scratch.files import UserError, text_lines
+from kd_scratch.files import UserError, check_length, is_leftover, text_lines
 from kd_scratch.model import Model, with_dropout
-from kd_scratch.state import STATE
+from kd_scratch.state import unfinished
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.rows import Chosen, FileRows
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
@@ -20,15 +20,21 @@ from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
 ENOUGH = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
 
 
-def check_output(output: Path, resume: bool) -> None:
-    """UserError where the folder already holds something, unless a run in it is to be resumed."""
+def check_output(output: Path, resume: bool) -> bool:
+    """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be."""
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file, a folder is needed")
-    if resume and not (output / STATE).is_file():
-        raise UserError(f"--output {output}: holds no unfinished run to resume (no {STATE})")
-    if not resume and output.is_dir() and any(output.iterdir()):
-        cure = "continue it with --resume, " if (output / STATE).is_file() else ""
-        raise UserError(f"--output {output}: already holds a run; {cure}delete it, or choose another folder")
+    if unfinished(output):
+        if not resume:
+            cure = "continue it with --resume, delete it, or choose another folder"
+            raise UserError(f"--output {output}: already holds a run; {cure}")
+        return True
+    if output.is_dir() and not all(is_leftover(path.name) for path in output.iterdir()):
+        what = "holds no unfinished run to resume" if resume else "already holds a run"
+        raise UserError(f"--output {output}: {what}; delete it, or choose another folder")
+    if resume:
+        print(f"note: nothing to resume in {output}: starting from the beginning")
+    return False
 
 
 def choose_tokenizer(arguments: argparse.Namespace, task: Task, examples: Sequence) -> Tokenizer:
@@ -150,8 +156,14 @@ def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConf
     if not arguments.teacher or config.alpha == 0:
         raise UserError(f"{flag}: only a teacher can say what such text means; give --teacher, and an --alpha above 0")
     name, lines = arguments.unlabelled.name, enumerate(text_lines(arguments.unlabelled), 1)
-    rows = ((i, place) for i, (place, text) in lines if text.strip())
-    examples = FileRows(arguments.unlabelled, rows, lambda i, text: task.unlabelled(f"{name}:{i}", text.strip()))
+
+    def rows():
+        for i, (place, text) in lines:
+            check_length(text, f"{flag}: line {i}")
+            if text.strip():
+                yield i, place
+
+    examples = FileRows(arguments.unlabelled, rows(), lambda i, text: task.unlabelled(f"{name}:{i}", text.strip()))
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples

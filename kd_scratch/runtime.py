@@ -5,6 +5,7 @@ import platform
 import random
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -97,6 +98,27 @@ def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """The context in which a forward pass runs: lower precision where it is safe, float32 elsewhere."""
     return torch.autocast(device.type, dtype=dtype or torch.float32, enabled=dtype is not None)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a process can still get on a device, with what the system would give up for it; None: nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":") for line in file)
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    try:  # in a container there may be less
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(stat["inactive_file"]))
+    except (OSError, KeyError, ValueError):  # "max": no limit
+        return free
 
 
 def describe(device: torch.device) -> dict:

@@ -20,11 +20,12 @@ A BOOL byte other than 0 or 1 is refused too: torch would count such a value as 
 Source: https://github.com/huggingface/safetensors, "Format"; tests/parity lists where that reader is laxer.
 """
 
+import hashlib
 import json
 import math
 import mmap
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -33,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kd_scratch.files import UserError, write_atomically
+from kd_scratch.files import UserError, open_file, write_atomically
 
 # In the order in which a file holds them: wide elements first, so that all the tensors we write lie aligned.
 DTYPES = {
@@ -46,6 +47,7 @@ DTYPES = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 MAX_HEADER_BYTES = 100_000_000  # the reference reader's limit
 MAX_DIMENSIONS = 64  # torch's own limit for arithmetic
+CHECKSUM = "sha256"  # the tensor at the end of a file that was saved with a checksum
 
 
 class SafetensorsError(UserError):
@@ -84,17 +86,52 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         return _open(path)[3]
 
 
-def save_file(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+def save_file(
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    checksum: bool = False,
+    keep: Path | None = None,
+) -> None:
     """Write tensors atomically, one at a time: at no moment is more than one of them copied.
 
     The bytes depend on names, values and metadata only, not on the order of the mappings, the device, the strides or
     what shares memory (shared values are written once per name). Saving over the file that the tensors were loaded
     from is safe. Raises SafetensorsError for what the format cannot hold, UserError where the disk cannot be written.
+
+    checksum: add a last tensor CHECKSUM, the SHA-256 of all bytes before it, for `is_intact`.
+    keep: the name that the old file gets (see write_atomically).
     """
+    if checksum:
+        tensors = {**tensors, CHECKSUM: torch.empty(32, dtype=torch.uint8)}
     with _naming(path, "cannot be saved as safetensors"):
-        header, names = _layout(tensors, metadata)
+        header, names = _layout(tensors, metadata, last=CHECKSUM if checksum else None)
+    if checksum:
+        names.remove(CHECKSUM)
     prefix = [len(header).to_bytes(8, "little"), header]
-    write_atomically(path, chain(prefix, (_row_major_bytes(tensors[name]) for name in names)))
+    chunks = chain(prefix, (_row_major_bytes(tensors[name]) for name in names))
+    write_atomically(path, _and_checksum(chunks) if checksum else chunks, keep)
+
+
+def _and_checksum(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The chunks, and then the SHA-256 of them all."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    yield digest.digest()
+
+
+def is_intact(path: str | Path) -> bool:
+    """Whether a file that was saved with a checksum still has the bytes that were written."""
+    with open_file(path) as file:
+        whole = file.seek(0, 2)
+        file.seek(0)
+        digest, left = hashlib.sha256(), whole - 32
+        while left > 0 and (part := file.read(min(left, 2**20))):
+            digest.update(part)
+            left -= len(part)
+        return file.read() == digest.digest()
 
 
 @contextmanager
@@ -203,8 +240,13 @@ def _entry(name: str, info: object) -> _Entry:
     return _Entry(start, stop, name, DTYPES[code], shape)
 
 
-def _layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> tuple[bytes, list[str]]:
-    """The padded header for some tensors, and their names in file order; ValueError for what a file cannot hold."""
+def _layout(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None, last: str | None
+) -> tuple[bytes, list[str]]:
+    """The padded header for some tensors, and their names in file order; ValueError for what a file cannot hold.
+
+    last: the name that comes behind all others, whatever its type.
+    """
     for name, tensor in tensors.items():
         if not isinstance(name, str) or name == "__metadata__":
             raise ValueError(f"{name!r:.200} cannot name a tensor; use another string")
@@ -218,7 +260,7 @@ def _layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -
             raise ValueError("metadata must map strings to strings")
         fields["__metadata__"] = dict(sorted(metadata.items()))
     rank = {dtype: position for position, dtype in enumerate(CODES)}
-    names = sorted(tensors, key=lambda name: (rank[tensors[name].dtype], name))
+    names = sorted(tensors, key=lambda name: (name == last, rank[tensors[name].dtype], name))
     end = 0
     for name in names:
         tensor = tensors[name]

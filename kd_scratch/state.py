@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from kd_scratch import parallel
-from kd_scratch.files import UserError
+from kd_scratch.files import UserError, remove
 from kd_scratch.model import Model
-from kd_scratch.safetensors import load_file, read_metadata, save_file
+from kd_scratch.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 
-STATE = "training_state.safetensors"
+STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's steps, and running means of the gradient and of its square
 
 
@@ -27,7 +27,20 @@ class Progress:
     step: int = 0  # optimizer steps taken, in all epochs
     best_epoch: int = 0
     best_score: float = -1.0
+    best_sha256: str = ""  # of the weights that were kept of that epoch
     history: list[dict] = field(default_factory=list)  # one record per finished epoch
+    forced: list[str] = field(default_factory=list)  # what differed where the run was resumed all the same
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a folder holds the state of a run that has not come to its end."""
+    return any((folder / name).is_file() for name in (STATE, PREVIOUS))
+
+
+def drop_state(folder: Path) -> None:
+    """Remove what only a resume needs."""
+    for name in (PREVIOUS, STATE):  # killed in between, the run resumes at its end
+        remove(folder / name)
 
 
 def trained(model: Model) -> list[tuple[str, torch.nn.Parameter]]:
@@ -43,25 +56,32 @@ def save_state(
     progress: Progress,
     identity: dict,
 ) -> None:
-    """Trained weights, moments and progress in one safetensors file, replaced atomically.
+    """Trained weights, moments and progress in one safetensors file, written atomically; the one before it is kept.
 
     Random numbers need no state, each step makes them anew (runtime.seed_step); weights that are not trained are those
-    that the run began with.
+    that the run began with, and before its first step all are. A checksum covers the whole file.
     `identity` is what a resumed run must have in common with this one (settings, data, teacher, versions).
     """
     tensors: dict[str, Tensor] = {}
-    for name, parameter in trained(model):
+    for name, parameter in trained(model) if progress.step else ():
         tensors[f"weight.{name}"] = parameter.detach()
         tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
     metadata = {"progress": vars(progress), "scaler": scaler.state_dict(), "identity": identity}
-    save_file(tensors, folder / STATE, {key: json.dumps(value) for key, value in metadata.items()})
+    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    save_file(tensors, folder / STATE, texts, checksum=True, keep=folder / PREVIOUS)
 
 
 def load_state(
-    folder: Path, model: Model, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler, identity: dict
+    folder: Path,
+    model: Model,
+    optimizer: torch.optim.AdamW,
+    scaler: torch.amp.GradScaler,
+    identity: dict,
+    force: bool = False,
 ) -> Progress:
     """Put a saved state back. UserError where the run was started with other settings, data or versions.
 
+    force: go on all the same where the weights fit; what differs is told, and kept in the progress.
     Of several processes the first reads the file, and sends what is in it to the others.
     """
     device = next(model.parameters()).device
@@ -69,7 +89,7 @@ def load_state(
         optimizer.state[parameter] = {"step": torch.zeros((), device=device)} | {
             key: torch.zeros_like(parameter) for key in MOMENTS[1:]
         }
-    found = _read(folder, model, optimizer, identity) if parallel.rank() == 0 else None
+    found = _read(folder, model, optimizer, identity, force) if parallel.rank() == 0 else None
     found = parallel.value_of_first(found)
     for _, parameter in trained(model):
         parallel.send_from_first([parameter.data, *optimizer.state[parameter].values()])
@@ -77,19 +97,53 @@ def load_state(
     return Progress(**found["progress"])
 
 
-def _read(folder: Path, model: Model, optimizer: torch.optim.AdamW, identity: dict) -> dict:
+def _read(folder: Path, model: Model, optimizer: torch.optim.AdamW, identity: dict, force: bool) -> dict:
     """Put weights and moments from the file into their places; returns the rest of it."""
-    path = folder / STATE
-    metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
-    before, now = metadata["identity"], json.loads(json.dumps(identity))
+    path = _newest_intact(folder)
+    try:
+        metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
+        before, progress = flat(metadata["identity"]), metadata["progress"]
+        Progress(**progress)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}: is no training state, or one of another version of this program") from None
+    now = flat(json.loads(json.dumps(identity)))
     keys = dict.fromkeys([*now, *before])  # one that is lacking is as good as None
     differing = [f"{k} was {before.get(k)}, is {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
-    if differing:
-        raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}")
+    if differing and not force:
+        raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}; --force goes on anyway")
+    for difference in differing:
+        print(f"note: resumed by force: {difference}")
+    progress["forced"] += differing
+    if not progress["step"]:
+        return metadata
+    places = {f"weight.{name}": parameter.detach() for name, parameter in trained(model)}
+    for name, parameter in trained(model):
+        places |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
     tensors = load_file(path)
-    with torch.no_grad():
-        for name, parameter in trained(model):
-            parameter.copy_(tensors[f"weight.{name}"])
-            for key in MOMENTS:
-                optimizer.state[parameter][key].copy_(tensors[f"{key}.{name}"])
+    del tensors[CHECKSUM]
+    if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in places.items()}:
+        raise UserError(f"{path}: cannot resume: its weights do not fit this model, or the words of this data")
+    for name, place in places.items():
+        place.copy_(tensors[name])
     return metadata
+
+
+def _newest_intact(folder: Path) -> Path:
+    """The last state, or where that is damaged or missing the one before it; UserError where both are."""
+    newest, previous = folder / STATE, folder / PREVIOUS
+    if newest.is_file() and is_intact(newest):
+        return newest
+    what = "is damaged (its SHA-256 is another one)" if newest.is_file() else "is missing"
+    if not previous.is_file() or not is_intact(previous):
+        raise UserError(f"{newest}: {what}, and there is no older one to go back to; delete the folder and start again")
+    print(f"note: {newest} {what}; going on from the one saved before it")
+    remove(newest)  # or the next saving would keep it, and not the good one
+    return previous
+
+
+def flat(value: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    result = {}
+    for key, item in value.items():
+        result |= flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
+    return result

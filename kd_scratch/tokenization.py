@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 from kd_scratch.files import UserError, read_json, read_text, sha256, write_json, write_text
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+REACH = 32  # characters for each piece that a text is cut to: far more than any piece has on average
 
 
 def require_special(vocab: dict[str, int], place: str) -> None:
@@ -22,6 +23,12 @@ def require_special(vocab: dict[str, int], place: str) -> None:
     for token in SPECIAL[:4]:
         if token not in vocab:
             raise UserError(f"{place}: the vocabulary has no {token}; only BERT's WordPiece tokenizers are supported")
+
+
+def beginning(text: str, reach: int) -> str:
+    """A text up to the first space that stands `reach` characters from its beginning, or further."""
+    end = text.find(" ", reach) if len(text) > reach else -1
+    return text if end < 0 else text[:end]
 
 
 class Tokenizer:
@@ -65,11 +72,27 @@ class Tokenizer:
             if max_length <= self.backend.num_special_tokens_to_add(pairs is not None):
                 raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
             self.backend.enable_truncation(max_length, strategy="longest_first")
-        inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
         encode_batch = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
-        encodings = encode_batch(inputs)
+        if pairs is not None:
+            encodings = encode_batch(list(zip(texts, pairs, strict=True)))
+        elif max_length is None or not self.is_local:
+            encodings = encode_batch(texts)
+        else:  # what will be cut off need not be looked at
+            reach = REACH * max_length
+            encodings = encode_batch([beginning(text, reach) for text in texts])
+            for i, text in enumerate(texts):
+                if len(text) > reach and len(encodings[i].ids) < max_length:
+                    encodings[i] = encode_batch([text])[0]
         self.backend.no_truncation()
         return encodings
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether the pieces of a text up to a space do not depend on what follows."""
+        bert = normalizers.BertNormalizer, pre_tokenizers.BertPreTokenizer
+        parts = self.backend.normalizer, self.backend.pre_tokenizer
+        added = self.backend.get_added_tokens_decoder().values()
+        return all(map(isinstance, parts, bert)) and not any(" " in token.content for token in added)
 
     def save(self, directory: str | Path, max_length: int, token_types: bool = True) -> None:
         """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too.

@@ -61,10 +61,11 @@ class Job:
 # --- the loop ---
 
 
-def train(job: Job, resume: bool = False) -> Progress:
+def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     """Train, score on the dev set after every epoch, keep the best weights in job.output; returns what happened.
 
-    The state of the run is saved after every epoch, every SAVE_EVERY seconds, and when it is asked to stop (Stopped).
+    The state of the run is saved before its first step, after every epoch, every SAVE_EVERY seconds, and when it is
+    asked to stop (Stopped). resume: go on from there. force: even though settings, data or versions are others.
     """
     model, config = job.model.to(job.device), job.config
     dtype = amp_dtype(config.amp, job.device)
@@ -81,11 +82,14 @@ def train(job: Job, resume: bool = False) -> Progress:
     optimizer = make_optimizer(model, config)
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
     stepper = Stepper(optimizer, scaler, config, config.epochs * steps_per_epoch(job))
-    done = load_state(job.output, model, optimizer, scaler, job.identity) if resume else Progress()
+    done = load_state(job.output, model, optimizer, scaler, job.identity, force) if resume else Progress()
 
     def save() -> None:
         if parallel.rank() == 0:
             save_state(job.output, model, optimizer, scaler, done, job.identity)
+
+    if not resume:
+        save()  # so that whatever happens from here on, there is something to resume
 
     inputs = len(job.train_set)
     already = done.epoch * inputs + done.batch * config.batch_size
@@ -166,7 +170,7 @@ def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
     if scores[task.score_name] > done.best_score:
         done.best_score, done.best_epoch = scores[task.score_name], done.epoch
         if parallel.rank() == 0:
-            save_model(model, job.output)
+            done.best_sha256 = save_model(model, job.output)
             job.tokenizer.save(job.output, job.config.max_length, token_types=model.config.token_types > 0)
 
 
@@ -225,7 +229,7 @@ def read_losses(job: Job, unread: list[tuple[np.ndarray, Tensor]], step: int) ->
         if not np.isfinite(loss):
             raise UserError(
                 f"the loss or its gradient is not a finite number at step {number}, which was not taken; try a lower "
-                f"--learning-rate, or look at {', '.join(job.train_set.ids[i] for i in indices[:4])}"
+                f"--learning-rate, or look at its examples: {', '.join(job.train_set.ids[i] for i in indices)}"
             )
     return losses
 

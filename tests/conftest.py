@@ -20,6 +20,7 @@ TEXTS = [
     "the goalkeeper saved a penalty in the last minute of the final",
     "a probe sent back pictures of the frozen moon; scientists cheered",
 ]
+TORTURE = bool(os.environ.get("KD_TORTURE"))  # `make torture`: the long versions of tests that have one
 torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
 
 

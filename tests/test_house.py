@@ -17,8 +17,8 @@ from tests.conftest import ROOT
 ROOMS = [
     "files", "config", "runtime", "console", "parallel", "clock", "layers", "model", "int8", "fast", "safetensors",
     "published", "checkpoint", "tokenization", "batches", "tasks", "inference", "cache", "distill", "vocabulary",
-    "optimizer", "state", "prepare", "train", "launch", "evaluate", "predict", "measure", "quantize", "significance",
-    "compare", "benchmark", "__main__",
+    "optimizer", "state", "prepare", "preflight", "train", "launch", "evaluate", "predict", "measure", "quantize",
+    "significance", "compare", "benchmark", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "kd_scratch"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))

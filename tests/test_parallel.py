@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,23 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.distributed import TCPStore
 
 from data_scripts import make_sample
 from kd_scratch import parallel
 from kd_scratch.safetensors import load_file
 from tests.conftest import ROOT, TEXTS
 
-
-def free_port() -> int:
-    """A port on the loopback address on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+stores: list[TCPStore] = []  # where processes meet; kept until the tests end
 
 
 def start_processes(*arguments: list[str]) -> list[subprocess.Popen]:
-    """One process for each list of arguments, as torchrun starts them; one alone as anybody does."""
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(len(arguments))}
+    """One process for each list of arguments, as torchrun starts them; one alone as anybody does.
+
+    As torchrun does, we hold the store in which they meet: a port that is free now may be taken when they come to it.
+    """
+    stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stores[-1].port), "WORLD_SIZE": str(len(arguments))}
+    together |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     processes = []
     for rank, flags in enumerate(arguments):
         ranks = together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if len(arguments) > 1 else {}

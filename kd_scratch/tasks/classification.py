@@ -16,7 +16,7 @@ import numpy as np
 from kd_scratch.batches import IGNORE, UNLABELLED, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
-from kd_scratch.files import UserError, read_json, text_lines
+from kd_scratch.files import LONGEST, UserError, check_length, read_json, text_lines
 from kd_scratch.tasks.base import Outcome, Task, log_softmax, mean_score, surest_mistakes
 from kd_scratch.tasks.rows import FileRows
 from kd_scratch.tokenization import Tokenizer
@@ -51,8 +51,8 @@ def csv_rows(path: Path, delimiter: str = ","):
             place = begin + len(text.encode())
             yield text
 
-    # The default refuses long fields. The limit is one for the whole process.
-    csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size + 1))
+    # The default refuses fields of 131,072 characters. The limit is one for the whole process.
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
     reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -61,7 +61,8 @@ def csv_rows(path: Path, delimiter: str = ","):
                 yield line, start, row
             line, start = reader.line_num + 1, place
     except csv.Error as error:
-        raise UserError(f"{path}: line {line}: malformed CSV: {error}") from None
+        why = f"a field of more than {LONGEST:,} characters; is a quote left open?" if "limit" in str(error) else error
+        raise UserError(f"{path}: line {line}: malformed CSV: {why}") from None
 
 
 def csv_examples(path: Path, make: Callable[[int, list[str]], "Example"], delimiter: str = ",", skip: int = 0):
@@ -92,6 +93,7 @@ def read_agnews(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
         if label not in ("1", "2", "3", "4"):
             raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4")
         text = f"{title} {description}".replace("\\", " ").strip()
+        check_length(text, f"{path}: line {line}")
         return Example(f"{path.name}:{line}", text, AGNEWS_LABELS[int(label) - 1])
 
     return csv_examples(path, make)
@@ -116,6 +118,7 @@ def read_clinc(path: Path, split: str, data: DataConfig) -> list[Example]:
         for i, row in enumerate(rows):
             if not (isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
                 raise UserError(f"{path}: {key}[{i}]: is not a pair [text, intent]")
+            check_length(row[0], f"{path}: {key}[{i}]")
             examples.append(Example(f"{key}:{i}", row[0], row[1], in_scope=key == split))
     return examples
 
@@ -129,7 +132,7 @@ def read_csv(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
         if header.count(name) != 1:
             raise UserError(
                 f"{path}: line 1: {header.count(name)} columns are called {name!r} among "
-                f"{', '.join(header[:20])}; choose one with {flag}"
+                f"{', '.join(shorten(name, 30) for name in header[:12])}; choose one with {flag}"
             )
         columns.append(header.index(name))
 
@@ -139,6 +142,7 @@ def read_csv(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
         text, label = (row[column] for column in columns)
         if not label:
             raise UserError(f"{path}: line {line}: the label is empty")
+        check_length(text, f"{path}: line {line}")
         return Example(f"{path.name}:{line}", text, label)
 
     return csv_examples(path, make, delimiter, skip=1)

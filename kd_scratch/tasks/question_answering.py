@@ -19,7 +19,7 @@ import numpy as np
 from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
-from kd_scratch.files import UserError, read_json
+from kd_scratch.files import UserError, check_length, read_json
 from kd_scratch.tasks.base import Outcome, Task, mean_score, surest_mistakes
 from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
 from kd_scratch.tasks.squad_metric import official_scores, question_scores, squad_metrics
@@ -52,10 +52,11 @@ def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
     odd place.
     """
     raw = read_json(path)
-    examples, impossible = [], False
+    examples, impossible, ids = [], False, {}
     for article, at in _items(raw, "data", str(path), ""):
         for paragraph, at_paragraph in _items(article, "paragraphs", str(path), at):
             context = _text(paragraph, "context", str(path), at_paragraph)
+            check_length(context, f"{path}: {at_paragraph}.context")
             for qa, at_qa in _items(paragraph, "qas", str(path), at_paragraph):
                 answers = []
                 if qa.get("is_impossible") is True:
@@ -68,6 +69,10 @@ def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
                 impossible |= "is_impossible" in qa or not answers
                 start, moved = _locate(context, *answers[0]) if answers else (None, False)
                 key, question = (_text(qa, name, str(path), at_qa) for name in ("id", "question"))
+                if key in ids:
+                    raise UserError(f"{path}: {at_qa}.id: {key[:60]!r} is the id of {ids[key]} too; each needs its own")
+                ids[key] = at_qa
+                check_length(question, f"{path}: {at_qa}.question")
                 examples.append(Example(key, question, context, tuple(text for text, _ in answers), start, moved))
     return [replace(example, may_be_unanswerable=True) for example in examples] if impossible else examples
 

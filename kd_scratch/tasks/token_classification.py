@@ -22,7 +22,7 @@ import numpy as np
 from kd_scratch.batches import IGNORE, UNLABELLED, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
-from kd_scratch.files import UserError, read_text
+from kd_scratch.files import UserError, check_length, read_text
 from kd_scratch.tasks.base import Outcome, Task, log_softmax, surest_mistakes
 from kd_scratch.tasks.entities import TAG, entity_metrics, scheme, to_iob2
 from kd_scratch.tokenization import Tokenizer
@@ -69,6 +69,7 @@ def read_conll(path: Path, split: str, data: DataConfig) -> list[Example]:
             raise UserError(f"{place}: has {len(cells)} columns, the lines before it {columns}; was it cut, or joined?")
         if not cells[0]:
             raise UserError(f"{place}: has no word in its first column; for an empty line leave out the tabs too")
+        check_length(cells[0], place)
         if not TAG.fullmatch(cells[-1]):
             raise UserError(f"{place}: tag {cells[-1][:40]!r} is not O, nor B-, I-, E- or S- with a type")
         if not open_sentence:
