@@ -188,6 +188,8 @@ def _shards(directory: Path) -> dict[str, set[str]]:
         raise UserError(f"{directory / INDEX}: has no weight_map of parameter names to file names")
     shards: dict[str, set[str]] = {}
     for name, shard in sorted(weight_map.items()):
+        if Path(shard).name != shard or "\\" in shard or shard.startswith(".") or (directory / shard).is_symlink():
+            raise UserError(f"{directory / INDEX}: {shard!r:.200} is not a plain file name in this directory")
         shards.setdefault(shard, set()).add(name)
     return shards
 
@@ -196,8 +198,6 @@ def _load_shards(directory: Path) -> dict[str, Tensor]:
     tensors = {}
     for shard, claimed in _shards(directory).items():
         path = directory / shard
-        if Path(shard).name != shard or "\\" in shard or shard.startswith(".") or path.is_symlink():
-            raise UserError(f"{directory / INDEX}: {shard!r} is not a plain file name in this directory")
         part = load_file(path)
         if part.keys() != claimed:
             raise UserError(f"{path}: holds other parameters than {INDEX} says: {_listed(part.keys() ^ claimed)}")

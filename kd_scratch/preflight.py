@@ -142,8 +142,10 @@ def _disk(arguments: argparse.Namespace, model: Model, teacher: Model | None, fe
     for disk, (size, names) in needs.items():
         free, where = free_on[disk], " and ".join(names)
         if size > free:
-            raise UserError(f"{where}: needs about {megabytes(size)}, {megabytes(free)} are free; make room first")
-        told.append(f"about {megabytes(size)} for {where}, {megabytes(free)} are free")
+            raise UserError(
+                f"{where}: needs about {in_megabytes(size)}, {in_megabytes(free)} are free; make room first"
+            )
+        told.append(f"about {in_megabytes(size)} for {where}, {in_megabytes(free)} are free")
     return "; ".join(told)
 
 
@@ -153,7 +155,7 @@ def _memory(model: Model, teacher: Model | None, config: TrainConfig, longest: i
     if teacher:
         need = max(need, int(LIBRARIES) + 4 * (model.num_parameters() + teacher.num_parameters()))
     free = free_memory(device)
-    told = f"up to about {megabytes(need)}" + (f", {megabytes(free)} are free" if free else "")
+    told = f"up to about {in_megabytes(need)}" + (f", {in_megabytes(free)} are free" if free else "")
     if free and need > free:
         told += "; TOO LITTLE: try --accumulation, --gradient-checkpointing, or a smaller --batch-size"
     return told
@@ -171,6 +173,6 @@ def training_bytes(shape: ModelConfig, parameters: int, config: TrainConfig, lon
     return int(LIBRARIES) + 16 * parameters + 4 * tokens * numbers
 
 
-def megabytes(size: float) -> str:
+def in_megabytes(size: float) -> str:
     """1234567890 -> "1,235 MB" """
     return f"{size / 1e6:,.0f} MB"

@@ -1,16 +1,20 @@
 """The safetensors format: what is refused, what is read, what is written, and what a broken file can never do."""
 
+import hashlib
 import json
 import os
 import random
+import resource
 import struct
+from pathlib import Path
 
 import pytest
 import torch
 
 from kd_scratch import files, safetensors
 from kd_scratch.files import UserError
-from kd_scratch.safetensors import DTYPES, SafetensorsError, load_file, read_metadata, save_file
+from kd_scratch.safetensors import CHECKSUM, DTYPES, SafetensorsError, is_intact, load_file, read_metadata, save_file
+from tests.conftest import TORTURE
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 EIGHT = bytes(range(8))
@@ -352,14 +356,27 @@ def mutation(rng, raw):
     return whole if rng.random() < 0.95 else whole[: rng.randrange(len(whole))]
 
 
-def test_three_thousand_mutations_are_refused_cleanly_or_read_within_the_file(tmp_path):
+@pytest.fixture
+def hardly_any_memory():
+    """64 MB more than is in use now: whoever believes a lying header gets a MemoryError."""
+    statm = Path("/proc/self/statm")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if statm.exists():
+        used = int(statm.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_thousands_of_mutations_are_refused_cleanly_or_read_within_the_file(tmp_path, hardly_any_memory):
+    """Nothing but SafetensorsError is raised, and what is read are the file's own bytes."""
     tensors = {"w": random_values(torch.float32, [3, 4]), "n": random_values(torch.int64, [2]),
                "flag": random_values(torch.bool, [5]), "none": torch.zeros(0, 2), "half": torch.zeros(())}  # fmt: skip
     raw = saved(tmp_path, tensors, {"format": "pt"}).read_bytes()
     rng = random.Random(0)
     path = tmp_path / "mutant"
     verdicts = {"read": 0, "refused": 0}
-    for number in range(3000):
+    for number in range(100_000 if TORTURE else 3000):
         mutant = mutation(rng, raw)
         path.unlink(missing_ok=True)  # not overwritten: the tensors of the last mutant still map it
         path.write_bytes(mutant)
@@ -373,3 +390,34 @@ def test_three_thousand_mutations_are_refused_cleanly_or_read_within_the_file(tm
         assert b"".join(bits(tensor) for tensor in found.values()) == data, number
         verdicts["read"] += 1
     assert min(verdicts.values()) > 100, verdicts  # both outcomes are really exercised
+
+
+def test_a_checksum_covers_every_byte_and_is_the_last_tensor(tmp_path):
+    path = tmp_path / "x"
+    tensors = {"a": torch.arange(6.0), "flag": torch.tensor([True, False]), "z": torch.zeros(3, dtype=torch.uint8)}
+    save_file(tensors, path, {"k": "v"}, checksum=True)
+    raw = path.read_bytes()
+    assert raw[-32:] == hashlib.sha256(raw[:-32]).digest() and is_intact(path)
+    found = load_file(path)
+    assert list(found)[-1] == CHECKSUM and bits(found.pop(CHECKSUM)) == raw[-32:]
+    assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in tensors)
+    for place in range(len(raw)):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 4]) + raw[place + 1 :])
+        assert not is_intact(path), place
+    for content in (b"", raw[:-1], raw[1:], raw[:31], raw + b"\0", bytes(64)):
+        path.write_bytes(content)
+        assert not is_intact(path)
+
+
+def test_a_file_without_checksum_is_not_intact_and_an_empty_one_with_it_is(tmp_path):
+    assert not is_intact(saved(tmp_path, {"a": torch.zeros(40)}))
+    save_file({}, tmp_path / "none", checksum=True)
+    assert is_intact(tmp_path / "none") and list(load_file(tmp_path / "none")) == [CHECKSUM]
+
+
+def test_the_old_file_is_kept_under_another_name_if_asked_for(tmp_path):
+    path, old = tmp_path / "x", tmp_path / "old"
+    for number in range(3):
+        save_file({"a": torch.tensor(number)}, path, keep=old)
+        assert load_file(path)["a"] == number and old.exists() == (number > 0)
+    assert load_file(old)["a"] == 1 and len(os.listdir(tmp_path)) == 2
