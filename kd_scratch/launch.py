@@ -129,7 +129,7 @@ def command(arguments: argparse.Namespace) -> None:
     if arguments.check:
         return
     dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
-    identity = identify(task, config, data, run, device, tokenizer, model, teacher) | source
+    identity = source | identify(task, config, data, run, device, tokenizer, model, teacher)
     require_same_everywhere(identity)
 
     def unchanged() -> bool:

@@ -170,7 +170,11 @@ def test_processes_that_work_on_different_data_are_refused(tmp_path, news):
     other.write_text(news.read_text().replace("again", "never"))
     a, b = flags("agnews", news, tmp_path / "x"), flags("agnews", other, tmp_path / "x")
     (_, _, said), (status, _, also_said) = finish(start_processes(a, [*b, "--cache", str(tmp_path / "other-cache")]))
-    assert status == 2 and "process 1 and process 0 differ in: train, dev" in also_said and "Traceback" not in said
+    assert (
+        status == 2
+        and "process 1 and process 0 differ in: train, dev, tokenizer" in also_said
+        and "Traceback" not in said
+    )
 
 
 def test_alone_nothing_is_shared():

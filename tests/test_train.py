@@ -16,7 +16,7 @@ from kd_scratch.files import UserError
 from kd_scratch.layers import EncoderBlock
 from kd_scratch.optimizer import schedule
 from kd_scratch.runtime import Interruption, Stopped, seed_step
-from kd_scratch.safetensors import CHECKSUM, load_file
+from kd_scratch.safetensors import CHECKSUM, is_intact, load_file
 from kd_scratch.state import STATE
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks import token_classification as conll
@@ -244,9 +244,34 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_examples(
     with torch.no_grad():
         job.model.head.classifier.bias[0] = float("nan")
     before = job.model.encoder.blocks[0].feed_forward.inner.weight.clone()
-    with pytest.raises(UserError, match=r"the loss or its gradient is not a finite number at step 1, .*x:\d+"):
+    with pytest.raises(UserError, match=r"the loss or its gradient is not a finite number at step 1, ") as caught:
         train(job)
+    first = epoch_batches(job.train_set.lengths, 8, job.seed, 0)[0]
+    assert str(caught.value).endswith(f"its examples: {', '.join(job.train_set.ids[i] for i in first)}")
     assert torch.equal(before, job.model.encoder.blocks[0].feed_forward.inner.weight)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_state_and_weights(tmp_path, tokenizer, monkeypatch):
+    """In the third epoch; by force the run can go on from the second with a lower learning rate."""
+    job, real = make_job(tmp_path, tokenizer), kd_scratch.train.cross_entropy
+    monkeypatch.setattr(kd_scratch.train, "cross_entropy", lambda *a: real(*a) * (float("inf") if infinite else 1))
+    infinite, steps, backward_ = False, [], kd_scratch.train.backward
+
+    def counted(*arguments):
+        nonlocal infinite
+        steps.append(1)
+        infinite = len(steps) == 8
+        return backward_(*arguments)
+
+    monkeypatch.setattr(kd_scratch.train, "backward", counted)
+    with pytest.raises(UserError, match="not a finite number at step 8, which was not taken"):
+        train(job)
+    assert is_intact(job.output / STATE) and load_model(job.output)
+    job.identity = {"learning rate": 1e-3}
+    again = replace(make_job(tmp_path, tokenizer, learning_rate=1e-3), output=job.output, identity=job.identity)
+    done = train(again, resume=True, force=True)
+    assert done.epoch == 3 and done.forced == ["learning rate was None, is 0.001"]
+    assert len(steps) == 8 + 3, "the two epochs before were not done again"
 
 
 def test_bf16_trains_on_the_cpu_too_and_ends_near_float32(tmp_path, tokenizer):
