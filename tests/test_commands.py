@@ -1,6 +1,7 @@
 """The command line as its user meets it: train, distil, evaluate, compare, predict, and every kind of bad input."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -406,6 +407,18 @@ def test_from_the_shell_a_mistake_is_one_line_and_exit_2(tmp_path):
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"error: {tmp_path / 'no'}: no such model directory\n"
+
+
+def test_an_output_that_nobody_reads_or_that_is_full_is_one_line(runs, tmp_path):
+    argv = [sys.executable, "-m", "kd_scratch", "evaluate", *map(str, data_of(runs)[:2]), "--data", runs / "dev.csv"]
+    argv = [str(word) for word in [*argv, "--model", runs / "teacher", "--device", "cpu"]]
+    receive, send = os.pipe()
+    os.close(receive)
+    for stdout, reason in ((send, "Broken pipe"), (os.open("/dev/full", os.O_WRONLY), "No space left on device")):
+        done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        os.close(stdout)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == f"error: the output: {reason}" and "Traceback" not in done.stderr
 
 
 def test_every_command_has_help(capsys):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kd_scratch import train
 from kd_scratch.checkpoint import load_model, save_model
 from kd_scratch.files import is_leftover, sha256_of_file
 from kd_scratch.safetensors import is_intact, read_metadata
@@ -312,3 +313,25 @@ def test_force_needs_resume(bench):
 def test_a_folder_that_cannot_be_written_to_is_found_before_work_starts(bench):
     argv = [*bench.argv("x"), "--output", "/proc/nowhere"]
     assert_one_line(run(argv), "/proc/nowhere")
+
+
+def test_with_the_cache_gone_the_teacher_is_asked_again_and_the_run_ends_the_same(bench):
+    interrupted(bench, "live", 3)
+    shutil.rmtree(bench.folder / "live-cache")
+    bench.resume("live")
+
+
+def test_killed_between_the_weights_and_the_state_of_the_first_epoch_the_run_ends_the_same(bench):
+    """With the usual ten minutes between two savings: the first state was written before the first step."""
+    renamed = []
+
+    def hook(count, name, file):
+        train.SAVE_EVERY = 600
+        if "training_state" in file and any(".config.json" in name for name in renamed):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "replace":
+            renamed.append(file)
+
+    assert run(bench.argv("early"), hook).status == KILLED
+    assert bench.steps_done("early") == 0 and (bench.folder / "early" / "model.safetensors").exists()
+    bench.resume("early")

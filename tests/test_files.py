@@ -1,5 +1,6 @@
 """Files: a broken one is a UserError with its place; a write leaves the old content or the new, never a part."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -177,3 +178,36 @@ def test_the_hash_of_a_file_is_the_plain_sha256_of_its_bytes(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
     assert files.sha256_of_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_an_error_quotes_cannot_break_the_line_or_command_the_terminal():
+    said = str(UserError("x.csv: line 1: \x1b[2Jlabel\r\n\u202e\u2028 été 木 👨\u200d👩 is none"))
+    assert said == r"x.csv: line 1: \x1b[2Jlabel\r\n\u202e\u2028 été 木 👨" + "\u200d👩 is none"
+    long = str(UserError("x.csv: " + "a" * 100_000 + "; the cure"))
+    assert len(long) < 2000 and long.startswith("x.csv: aaa") and long.endswith("a; the cure")
+
+
+@pytest.mark.parametrize("fails", ["fsync of the folder", "tidying up", "a leftover that cannot be removed"])
+def test_a_disk_that_refuses_at_the_end_or_forbids_to_tidy_up_is_one_line_too(tmp_path, monkeypatch, fails):
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    if fails == "a leftover that cannot be removed":
+        finished = subprocess.Popen([sys.executable, "-c", ""])
+        finished.wait()
+        host = files.platform.node().replace(".", "-")
+        (tmp_path / f".out.txt.{host}.{finished.pid}.tmp").write_text("a part")
+        monkeypatch.setattr(os, "unlink", refused)
+    elif fails == "tidying up":
+        monkeypatch.setattr(os, "fsync", refused)
+        monkeypatch.setattr(os, "unlink", refused)
+    else:
+        monkeypatch.setattr(files, "sync_folder", refused)
+    with pytest.raises(files.DiskError, match="out.txt: cannot be written: Read-only file system; choose a folder"):
+        files.write_text(tmp_path / "out.txt", "new")
+
+
+def test_deleting_what_is_not_there_is_nothing_and_what_may_not_be_is_one_line(tmp_path):
+    files.remove(tmp_path / "none")
+    with pytest.raises(files.DiskError, match="cannot be deleted"):
+        files.remove(tmp_path)

@@ -2,13 +2,17 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import normalizers
 
+from kd_scratch import tokenization as tokenizer_module
 from kd_scratch.files import UserError
-from kd_scratch.tokenization import SPECIAL, load_tokenizer, train_tokenizer
+from kd_scratch.tokenization import SPECIAL, Tokenizer, load_tokenizer, train_tokenizer
 from tests.conftest import ROOT, TEXTS
 
 VOCAB = [*SPECIAL, "the", "fox", "jump", "##s", "caf", "##e", ",", "我"]
@@ -282,3 +286,28 @@ def test_training_learns_the_same_vocabulary_in_every_process(tokenizer):
         environment = os.environ | {"PYTHONHASHSEED": seed}
         run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert run.stdout.strip() == tokenizer.fingerprint, run.stderr
+
+
+def test_only_the_beginning_of_a_long_text_is_looked_at_and_nothing_is_lost(tokenizer, monkeypatch):
+    """Words that leave no piece, or a hundred characters for each, need more than the beginning."""
+    rng = random.Random(0)
+    words = ["fox", "quick,", "jumps", "été", "木木", "\u0301", "\x07", "x" * 300, "[SEP]", "[MASK]", "\u2003", "ß"]
+    texts = ["", "fox " * 20_000, "\x07 " * 50_000 + "fox", "x" * 90_000, "x" * 5000 + " fox" * 90]
+    texts += [rng.choice([" ", "  ", "\n", " \t "]).join(rng.choices(words, k=rng.randint(0, 900))) for _ in range(200)]
+    given = []
+    real = tokenizer_module.beginning
+    monkeypatch.setattr(tokenizer_module, "beginning", lambda *a: given.append(real(*a)) or given[-1])
+    short = [encoding.ids for encoding in tokenizer.encode(texts, max_length=9)]
+    assert sum(map(len, given)) < sum(map(len, texts)) / 3, "little was looked at"
+    whole = tokenizer.encode(texts)
+    assert short == [e.ids if len(e.ids) <= 9 else [*e.ids[:8], e.ids[-1]] for e in whole]
+
+
+def test_with_a_tokenizer_that_may_look_ahead_the_whole_text_is_read(tokenizer):
+    assert tokenizer.is_local
+    other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()), lowercase=True)
+    other.backend.add_tokens(["lazy dog"])  # a piece with a space in it
+    assert not other.is_local
+    other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()), lowercase=True)
+    other.backend.normalizer = normalizers.Replace("a b", "fox")
+    assert not other.is_local and other.encode(["a " * 5000 + "b"], max_length=5)[0].ids
