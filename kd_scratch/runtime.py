@@ -13,6 +13,8 @@ import torch
 from kd_scratch.config import RunConfig
 from kd_scratch.files import UserError
 
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")  # where Linux tells of memory
+
 
 def start(run: RunConfig) -> torch.device:
     """Seed every generator, set the thread count, pick the device. Raises UserError where the device is not there."""
@@ -107,15 +109,13 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":") for line in file)
+        lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
     try:  # in a container there may be less
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
         return min(free, limit - used + int(stat["inactive_file"]))
     except (OSError, KeyError, ValueError):  # "max": no limit
         return free

@@ -8,9 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from kd_scratch.__main__ import COMMANDS, main
 from kd_scratch.checkpoint import fingerprint, load_model, save_model
+from kd_scratch.files import UserError
+from kd_scratch.measure import peak_memory
 from kd_scratch.safetensors import load_file
 from kd_scratch.tokenization import load_tokenizer, train_tokenizer
 from tests.conftest import ROOT, TEXTS, tiny_model
@@ -358,6 +361,14 @@ BAD_FLAGS = {
     "no such device": (["--device", "mps"], "--device mps: PyTorch finds no such device"),
     "dev of 0%": (["--dev", "0%"], "--dev 0%: leaves none"),
     "no such model": (["--model", "bert-huge"], "bert-huge: "),
+    "warm-up below 0": (["--warmup-steps", "-1"], "--warmup-steps must be 0 or more"),
+    "dropout 1": (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
+    "out of scope 1": (["--oos-threshold", "1"], "--oos-threshold must be at least 0 and below 1"),
+    "null threshold 2": (["--null-threshold", "2"], "--null-threshold must lie between 0 and 1"),
+    "two tokenizers": (["--model", "TEACHER", "--tokenizer", "TEACHER"], "--tokenizer goes with a size"),
+    "vocabulary of 3": (["--vocab-size", "3"], "--vocab-size 3: must lie between 10 and 1,000,000"),
+    "force alone": (["--force"], "--force goes with --resume"),
+    "a name of 5000 letters": (["--dev", "n" * 5000], "File name too long"),
 }  # fmt: skip
 
 
@@ -407,6 +418,62 @@ def test_from_the_shell_a_mistake_is_one_line_and_exit_2(tmp_path):
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"error: {tmp_path / 'no'}: no such model directory\n"
+
+
+@pytest.mark.parametrize(
+    "command, flags, message",
+    [
+        ("evaluate", ["--data", "dev.csv", "--model", "TEACHER", "--split", "val"], "the files of csv have no splits"),
+        ("evaluate", ["--data", "header.csv", "--model", "TEACHER"], "header.csv: holds no examples to evaluate on"),
+        ("compare", ["--data", "dev.csv", "--models", "a=TEACHER", "a=TEACHER"], "--models: a name is used twice"),
+        ("compare", ["--data", "dev.csv", "--models", "TEACHER"], "is not NAME=DIR, for example teacher="),
+        (
+            "train",
+            ["--train", "x", "--dev", "x", "--model", "TEACHER", "--init-layers", "0;2"],
+            "is not a list of layer",
+        ),
+    ],
+)
+def test_bad_flags_of_other_commands(runs, tmp_path, capsys, command, flags, message):
+    (tmp_path / "header.csv").write_text("text,label\n")
+    shutil.copy(runs / "dev.csv", tmp_path)
+    words = [str(tmp_path / flag) if flag.endswith(".csv") else flag for flag in flags]
+    words = [word.replace("TEACHER", str(runs / "teacher")) for word in words]
+    output = ["--output", tmp_path / "out"] if command != "evaluate" else []
+    try:
+        status = main([command, "--task", "csv", *words, *map(str, output)])
+    except SystemExit as usage:  # argparse's own: usage and one line
+        status = usage.code
+    error = capsys.readouterr().err
+    assert status == 2 and message in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_needs_a_model_with_a_task(runs, tmp_path, capsys, tokenizer):
+    save_model(tiny_model(head=None, vocab_size=tokenizer.vocab_size), tmp_path / "bare")
+    tokenizer.save(tmp_path / "bare", max_length=24)
+    status, _, error = run(capsys, "predict", "--model", tmp_path / "bare", "--text", "fox")
+    assert status == 2 and "has a pre-training head; predict needs a model trained for a task" in error
+
+
+def test_a_pipe_and_a_vocabulary_from_many_examples(runs, tmp_path, capsys, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    holder = os.open(tmp_path / "pipe", os.O_RDWR)  # or opening it would wait
+    argv = ["train", "--task", "csv", "--train", tmp_path / "pipe", "--dev", "10%", *FAST, "--model", "tiny-student"]
+    monkeypatch.setattr("kd_scratch.launch.sha256_of_file", lambda path: "")  # which would read it, and wait
+    status, _, error = run(capsys, *argv, "--output", tmp_path / "out")
+    os.close(holder)
+    assert status == 2 and "is a pipe, which can be read only once" in error
+    monkeypatch.setattr("kd_scratch.prepare.ENOUGH", 10)
+    argv[4] = runs / "train.csv"
+    status, out, _ = run(capsys, *argv, "--vocab-size", 60, "--output", tmp_path / "out", "--check")
+    assert status == 0 and "pieces, the model has room for" in out
+
+
+def test_a_process_whose_memory_cannot_be_measured_is_one_line(runs, tmp_path):
+    with pytest.raises(UserError, match="the process that measures its memory failed: .*no such model directory"):
+        peak_memory(tmp_path / "none", 8, torch.device("cpu"))
+    assert peak_memory(runs / "teacher", 8, torch.device("mps")) is None
 
 
 def test_an_output_that_nobody_reads_or_that_is_full_is_one_line(runs, tmp_path):

@@ -406,7 +406,7 @@ def test_mutated_files_are_read_correctly_or_refused_with_their_place(tmp_path, 
         if examples and number % 5 == 0:  # and what was read can be worked with
             labels = task.label_list(examples)
             if task.head != "sequence" or labels:
-                features = task.featurize(examples, tokenizer, labels, 24, DATA)
+                features = task.featurize(examples, tokenizer, labels, 24, DataConfig(question_length=8))
                 assert features.starts[-1] == len(features.tokens) and features.lengths.max() <= 24
     assert min(verdicts.values()) > 20, verdicts
 

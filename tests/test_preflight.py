@@ -3,12 +3,12 @@
 import argparse
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from kd_scratch import preflight as room
+from kd_scratch import runtime
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
 from kd_scratch.files import UserError
 from kd_scratch.preflight import preflight, training_bytes
@@ -147,10 +147,16 @@ def test_memory_grows_with_batch_length_and_parameters_and_shrinks_with_what_sav
 
 
 def test_free_memory_is_what_the_system_says_or_less_in_a_container(tmp_path, monkeypatch):
-    free = free_memory(CPU)
-    if Path("/proc/meminfo").exists():
-        assert 10**7 < free < 10**14
-    assert free_memory(torch.device("mps")) is None
+    monkeypatch.setattr(runtime, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(runtime, "CGROUP", tmp_path)
+    assert free_memory(CPU) is None and free_memory(torch.device("mps")) is None
+    (tmp_path / "meminfo").write_text("MemTotal:       2000 kB\nMemAvailable:   1000 kB\n")
+    assert free_memory(CPU) == 1_024_000
+    for name, content in (("max", "500000"), ("current", "400000"), ("stat", "anon 5\ninactive_file 30000\n")):
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert free_memory(CPU) == 500_000 - 400_000 + 30_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(CPU) == 1_024_000
 
 
 def test_the_layers_are_told_with_where_they_come_from(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd_scratch.config import RunConfig
-from kd_scratch.console import progress, table
+from kd_scratch.console import duration, progress, shorten, table
 from kd_scratch.files import UserError
 from kd_scratch.runtime import amp_dtype, autocast, describe, pick_device, seed_everything, start
 
@@ -88,3 +88,13 @@ def test_progress_bars_go_to_stderr_and_leave_stdout_alone(capsys):
     assert list(progress([1, 2, 3], desc="counting", delay=0)) == [1, 2, 3]
     out, err = capsys.readouterr()
     assert out == "" and "counting" in err
+
+
+def test_durations_are_as_exact_as_an_estimate_is():
+    assert [duration(s) for s in (0.4, 42, 99.4, 100, 3600, 5990, 11_100)] == [
+        "0 s", "42 s", "99 s", "2 min", "60 min", "1 h 40 min", "3 h 05 min",
+    ]  # fmt: skip
+
+
+def test_what_a_table_shows_cannot_command_the_terminal():
+    assert "\x1b" not in table(("label",), [("a\x1b[2Jb\n",)]) and shorten("a\x1b[2J  b\n", 40) == r"a\x1b[2J b"
