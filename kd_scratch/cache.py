@@ -20,7 +20,7 @@ from kd_scratch.batches import Features
 from kd_scratch.config import DataConfig, as_dict
 from kd_scratch.console import progress
 from kd_scratch.files import DiskError, UserError, make_folder, sha256
-from kd_scratch.safetensors import load_file, read_metadata, save_file
+from kd_scratch.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 from kd_scratch.tasks import Task
 from kd_scratch.tokenization import Tokenizer
 
@@ -110,18 +110,28 @@ def cached_features(
         "code": code_hash(),
     }
     path = make_folder(folder) / f"features-{sha256(*key.values())[:24]}.safetensors"
-    if parallel.writes() and not path.exists():
+    if parallel.writes() and not is_usable(path, say):
         arrays = _arrays(path.parent, task, examples, tokenizer, labels, max_length, data)
         if not unchanged():
             raise UserError("a data file has been changed while it was read; start again")
-        save_file({name: torch.from_numpy(array.array()) for name, array in arrays.items()}, path, metadata=key)
+        tensors = {name: torch.from_numpy(array.array()) for name, array in arrays.items()}
+        save_file(tensors, path, metadata=key, checksum=True)
     parallel.wait()
     arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
     if read_metadata(path) != key or not {"tokens", "starts", "labels", "ids", "id_starts"} <= arrays.keys():
         raise UserError(f"{path}: these are not the features of this data; delete the file")
+    del arrays[CHECKSUM]
     ids = Names(arrays.pop("ids"), arrays.pop("id_starts"))
     say(f"{len(ids):,} training inputs, memory-mapped: {path}")
     return Features(head=task.head, ids=ids, **arrays)
+
+
+def is_usable(path: Path, say=print) -> bool:
+    """Whether a cache file is there and has the bytes that were written; one that has not will be made anew."""
+    usable = path.exists() and is_intact(path)
+    if path.exists() and not usable:
+        say(f"{path} is damaged, and made anew")
+    return usable
 
 
 def _arrays(folder: Path, task: Task, examples: Sequence, tokenizer, labels, max_length, data) -> dict[str, DiskArray]:

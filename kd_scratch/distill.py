@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kd_scratch import parallel
 from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features, pad, to_device
-from kd_scratch.cache import zeros_on_disk
+from kd_scratch.cache import is_usable, zeros_on_disk
 from kd_scratch.checkpoint import fingerprint
 from kd_scratch.files import UserError, make_folder, sha256
 from kd_scratch.inference import compute_logits, logits_shape
@@ -113,7 +113,7 @@ def teacher_logits(
     }
     path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
     shape = logits_shape(teacher, features)
-    if parallel.all_agree(path.exists()):
+    if parallel.all_agree(is_usable(path, say)):
         say(f"teacher's logits for {len(features):,} inputs: read from {path}")
         return read_logits(path, key, shape)
     logits = zeros_on_disk(path.parent, shape, np.float32)
@@ -123,7 +123,7 @@ def teacher_logits(
         for start in range(0, len(logits), SLICE):
             logits[start : start + SLICE] = logits[start : start + SLICE, order]
     if parallel.writes():
-        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key)
+        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key, checksum=True)
     parallel.wait()
     say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
     return read_logits(path, key, shape)

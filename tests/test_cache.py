@@ -72,19 +72,32 @@ def test_whatever_decides_the_inputs_decides_the_file(tmp_path, tokenizer, monke
     assert len(list(tmp_path.iterdir())) == 6
 
 
-@pytest.mark.parametrize("damage", ["cut", "other metadata", "a tensor missing"])
+@pytest.mark.parametrize("damage", ["cut", "a flipped bit", "empty", "no checksum"])
+def test_a_damaged_file_is_noticed_and_made_anew(tmp_path, tokenizer, damage):
+    examples, labels = examples_of("csv")
+    common = (TASKS["csv"], examples, tokenizer, labels, 32, DataConfig(), ["hash"], same, tmp_path)
+    cached_features(*common)
+    (path,) = tmp_path.iterdir()
+    raw = path.read_bytes()
+    flipped = raw[:-100] + bytes([raw[-100] ^ 1]) + raw[-99:]
+    path.unlink()  # it may still be mapped
+    path.write_bytes({"cut": raw[:-5], "a flipped bit": flipped, "empty": b"", "no checksum": raw[:-32]}[damage])
+    said = []
+    cached_features(*common, said.append)
+    assert path.read_bytes() == raw and f"{path} is damaged, and made anew" in said
+
+
+@pytest.mark.parametrize("damage", ["other metadata", "a tensor missing"])
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, tokenizer, damage):
     examples, labels = examples_of("csv")
     common = (TASKS["csv"], examples, tokenizer, labels, 32, DataConfig(), ["hash"], same, tmp_path)
     cached_features(*common)
     (path,) = tmp_path.iterdir()
     tensors, metadata = {k: v.clone() for k, v in load_file(path).items()}, read_metadata(path)
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-5])
-    elif damage == "other metadata":
-        save_file(tensors, path, metadata | {"source": "another"})
+    if damage == "other metadata":
+        save_file(tensors, path, metadata | {"source": "another"}, checksum=True)
     else:
-        save_file({k: v for k, v in tensors.items() if k != "labels"}, path, metadata)
+        save_file({k: v for k, v in tensors.items() if k != "labels"}, path, metadata, checksum=True)
     with pytest.raises(UserError, match=str(path)):
         cached_features(*common)
 

@@ -361,9 +361,19 @@ def test_a_file_whose_content_contradicts_its_name_is_refused(cached, lie):
         "too few columns": ({"logits": logits[:, 1:]}, key),
         "other name": ({"scores": logits}, key),
     }
-    save_file(content[lie][0], path, content[lie][1])
+    save_file(content[lie][0], path, content[lie][1], checksum=True)
     with pytest.raises(UserError, match=f"{path.name}: these are not this teacher's logits.*delete the file"):
         cached()
+
+
+def test_a_damaged_file_is_noticed_and_the_teacher_asked_again(cached):
+    expected = cached().copy()
+    path = cached.files()[0]
+    raw = path.read_bytes()
+    path.unlink()
+    path.write_bytes(raw[:-60] + bytes([raw[-60] ^ 1]) + raw[-59:])
+    assert np.array_equal(cached(), expected) and path.read_bytes() == raw
+    assert any("is damaged, and made anew" in line for line in cached.said)
 
 
 def test_a_teacher_that_knows_the_labels_in_another_order_is_reindexed_by_name(cached):
