@@ -128,7 +128,7 @@ weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=
 
 test: .venv/test ## unit tests: no network, no transformers, a few minutes; COVER=1 counts the lines that they run
 	$(BIN)/python -m $(if $(COVER),coverage run -m )pytest --ignore tests/parity $(ARGS)
-	$(if $(COVER),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
+	$(if $(COVER),$(BIN)/coverage combine --quiet && $(BIN)/coverage report && $(BIN)/python tests/uncovered.py)
 
 # every operation of a run instead of some, 100,000 mutations instead of thousands
 torture: .venv/test ## the long versions of the tests of crashes and of hostile files (an hour)

@@ -1,11 +1,12 @@
 """The command line: python -m kd_scratch COMMAND [flags]. Each command's code lives in its own file."""
 
 import argparse
+import errno
 import os
 import sys
 
 from kd_scratch import benchmark, compare, evaluate, launch, parallel, predict, quantize
-from kd_scratch.files import DiskError, UserError
+from kd_scratch.files import DiskError, UserError, check_utf8
 from kd_scratch.runtime import Stopped
 from kd_scratch.state import unfinished
 
@@ -32,7 +33,13 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit status is 0, 2 for a user's mistake (one line on stderr), 128 + a signal's number."""
     arguments = make_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal or file that knows fewer characters than we print
+            stream.reconfigure(errors="backslashreplace")
     try:
+        for name, value in vars(arguments).items():
+            for text in value if isinstance(value, list) else [value]:
+                check_utf8(str(text), f"--{name.replace('_', '-')}")
         COMMANDS[arguments.command].command(arguments)
         sys.stdout.flush()
     except UserError as error:
@@ -50,9 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         lost = f"error: process {parallel.rank()} has lost the others: one has died, or cannot be reached"
         print(f"{lost}{how_to_resume(arguments)}", file=sys.stderr)
         os._exit(1)  # what is left of the connection would wait for the others for ever
-    except OSError as error:  # of what we write ourselves DiskError tells; this is the terminal, a pipe, or the system
-        if error.filename is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would complain once more when it ends
+    except OSError as error:  # files have told of theirs; a name means one that we could not even look at
+        if error.filename is None and error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        if error.filename is None:  # stdout is closed, or full; Python would complain once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         print(f"error: {error.filename or 'the output'}: {error.strerror}{how_to_resume(arguments)}", file=sys.stderr)
         return 2
     parallel.leave()

@@ -130,7 +130,7 @@ def is_usable(path: Path, say=print) -> bool:
     """Whether a cache file is there and has the bytes that were written; one that has not will be made anew."""
     usable = path.exists() and is_intact(path)
     if path.exists() and not usable:
-        say(f"{path} is damaged, and made anew")
+        say(f"{path} is damaged, or of another version of this program, and made anew")
     return usable
 
 

@@ -205,16 +205,16 @@ def _load_shards(directory: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def save_model(model: Model, directory: str | Path) -> str:
+def save_model(model: Model, directory: str | Path, keep: Path | None = None) -> str:
     """Write config.json and model.safetensors, each atomically, weights first. The tokenizer saves itself.
 
-    Returns the SHA-256 of the weights' file.
+    Returns the SHA-256 of the weights' file. keep: the name that the weights before them get.
     """
     directory = make_folder(directory)
     ours = int8.to_tensors(model)
     names = file_names(model.config, ours)
     tensors = {names[name]: tensor for name, tensor in ours.items()}
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"}, keep=keep)
     write_json(directory / CONFIG, config_to_json(model.config))
     return sha256_of_file(directory / WEIGHTS)
 

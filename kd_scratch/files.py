@@ -8,8 +8,9 @@ import io
 import json
 import os
 import platform
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,7 +76,7 @@ def check_length(text: str, place: str) -> None:
 
 def read_bytes(path: str | Path) -> bytes:
     """The content of a non-empty file; UserError where there is none."""
-    with open_file(path) as file:
+    with open_file(path) as file, reading(path):
         raw = file.read()
     if not raw:
         raise UserError(f"{path}: the file is empty")
@@ -84,15 +85,32 @@ def read_bytes(path: str | Path) -> bytes:
 
 def open_file(path: str | Path) -> BinaryIO:
     """A file, open for reading; UserError where there is none."""
-    path = Path(path)
-    try:
-        if path.is_dir():
+    with reading(path):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
             raise UserError(f"{path}: is a folder, a file is needed")
+        if not stat.S_ISREG(mode):  # a pipe can be read only once, and would wait for its writer
+            raise UserError(f"{path}: is a pipe or a device, not a file; write it to a file first")
         return open(path, "rb")
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn what the system says when a file cannot be read into one line."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def check_utf8(text: str, flag: str) -> None:
+    """UserError where a command line held bytes that are not UTF-8 (Python passes them on as half characters)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{flag}: {ascii(text)[:100]} is not UTF-8") from None
 
 
 def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -100,9 +118,7 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
     The same files are refused as by read_text. Lines end with LF, CRLF or CR.
     """
-    with open_file(path) as raw:
-        if not raw.seekable():
-            raise UserError(f"{path}: is a pipe, which can be read only once; write it to a file first")
+    with open_file(path) as raw, reading(path):
         place = start = len(codecs.BOM_UTF8) if raw.read(3) == codecs.BOM_UTF8 else 0
         raw.seek(start)
         try:
@@ -146,7 +162,8 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | Non
     try:
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.tmp"):
             if not _is_running(leftover.name.split(".")[-2]):
-                leftover.unlink(missing_ok=True)
+                with suppress(OSError):  # somebody else's, in a folder that all may write to
+                    leftover.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
@@ -170,6 +187,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise DiskError(f"{path}: cannot be deleted: {error.strerror}{remedy(error)}") from None
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename a file over another, durably; UserError where that is not allowed."""
+    try:
+        os.replace(source, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise DiskError(f"{target}: cannot be replaced: {error.strerror}{remedy(error)}") from None
 
 
 def is_leftover(name: str) -> bool:
@@ -235,5 +261,5 @@ def sha256(*parts: bytes | memoryview | str) -> str:
 
 def sha256_of_file(path: str | Path) -> str:
     """Hex SHA-256 of a file's content, as `sha256sum` prints it."""
-    with open_file(path) as file:
+    with open_file(path) as file, reading(path):
         return hashlib.file_digest(file, "sha256").hexdigest()

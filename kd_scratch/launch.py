@@ -8,6 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+import tokenizers
 import torch
 
 from kd_scratch import parallel
@@ -16,9 +18,9 @@ from kd_scratch.cache import cached_features
 from kd_scratch.checkpoint import WEIGHTS, fingerprint
 from kd_scratch.clock import Clock, matmul_rate
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
-from kd_scratch.console import duration, table
+from kd_scratch.console import duration, shorten, table
 from kd_scratch.distill import teacher_logits
-from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
+from kd_scratch.files import UserError, make_folder, sha256, sha256_of_file, write_json
 from kd_scratch.model import Model
 from kd_scratch.preflight import preflight
 from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher, read_data, read_unlabelled
@@ -88,7 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --resume: go on although settings, data or versions are not those that the run began with",
     )
-    parser.add_argument("--check", action="store_true", help="look at everything, say what was found, and stop there")
+    parser.add_argument(
+        "--check", action="store_true", help="look at data, models and machine, say what was found, and stop there"
+    )
     for config in (TrainConfig, DataConfig, RunConfig):
         add_flags(parser, config)
 
@@ -107,6 +111,11 @@ def command(arguments: argparse.Namespace) -> None:
     config = train_config(task.name, **given(arguments, TrainConfig))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = parallel.join(start(run))
+    amp_dtype(config.amp, device)  # refuses what the device cannot
+    if config.gradient_checkpointing and config.dropout and device.type == "mps":
+        raise UserError(
+            "--gradient-checkpointing on mps needs --dropout 0: PyTorch draws other numbers the second time"
+        )
     if arguments.force and not arguments.resume:
         raise UserError("--force goes with --resume")
     resume = parallel.rank() == 0 and check_output(arguments.output, arguments.resume)
@@ -126,11 +135,11 @@ def command(arguments: argparse.Namespace) -> None:
     print(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
     parts = examples, dev_examples, labels, tokenizer, model, teacher, config, data, device
     print(table(("before work starts", "found"), preflight(arguments, task, *parts), left=True), flush=True)
-    if arguments.check:
-        return
     dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
     identity = source | identify(task, config, data, run, device, tokenizer, model, teacher)
     require_same_everywhere(identity)
+    if arguments.check:
+        return
 
     def unchanged() -> bool:
         return data_hashes(arguments) == source
@@ -187,7 +196,11 @@ def identify(
         "processes": parallel.size(),
         "device": device.type,
         "torch": torch.__version__,
+        "numpy": np.__version__,  # which draws the order of the batches
+        "tokenizers": tokenizers.__version__,
+        "code": sha256(*(file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))),
         "tokenizer": tokenizer.fingerprint,
+        "labels": sha256(*model.config.labels),
         "initial weights": fingerprint(model),
         "teacher": fingerprint(teacher) if teacher else None,
     }
@@ -228,7 +241,7 @@ def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, not
     if 2 * config.warmup_steps > steps * config.epochs:
         notes.append(f"most of the {steps * config.epochs} steps are warm-up; consider fewer --warmup-steps")
     for note in notes:
-        print(f"note: {note}")
+        print(f"note: {shorten(note, 2000)}")
 
 
 def report(job: Job, done: Progress) -> None:

@@ -71,15 +71,6 @@ def marked(text: str, found: list[dict]) -> str:
     return text
 
 
-def check_utf8(texts: str | list[str], flag: str) -> None:
-    """UserError where the command line held bytes that are not UTF-8 (Python passes them on as half characters)."""
-    for text in [texts] if isinstance(texts, str) else texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{flag}: {ascii(shorten(text, 40))} is not UTF-8") from None
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `predict`."""
     parser.add_argument("--model", required=True, metavar="DIR")
@@ -145,8 +136,6 @@ def command(arguments: argparse.Namespace) -> None:
         if (getattr(arguments, name) is not None) != (name in wanted):
             flags = " and ".join(f"--{name}" for name in wanted)
             raise UserError(f"{arguments.model}: has a {head} head; predict needs {flags} for it, and no more")
-    for name in wanted:
-        check_utf8(getattr(arguments, name), f"--{name}")
     if arguments.output:
         make_folder(arguments.output.parent)
     result = show(opened, arguments, data, device)

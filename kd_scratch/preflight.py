@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kd_scratch import parallel
 from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig, ModelConfig, TrainConfig
 from kd_scratch.console import shorten
@@ -49,7 +50,7 @@ def preflight(
     for name, part in (("train", examples), ("dev", dev_examples)):
         sample = _sample(task, part)
         parts[name] = sample, task.featurize(sample, tokenizer, labels, config.max_length, data)
-    rows = [("labels", _labels(task, labels, len(examples), parts["dev"][1]))]
+    rows = [("labels", _labels(task, labels, *(features for _, features in parts.values())))]
     unknown = float(np.mean(parts["train"][1].tokens == tokenizer.unknown_id))
     size = f"{tokenizer.vocab_size:,} pieces, the model has room for {model.config.vocab_size:,}; of those in train"
     rows.append(("vocabulary", f"{size} {_share(unknown, 'are unknown', 'is this the vocabulary of that language?')}"))
@@ -78,7 +79,7 @@ def _share(share: float, what: str, cure: str) -> str:
     return f"{share:.1%} {what}" + (f" ({cure})" if share > LARGE else "")
 
 
-def _labels(task: Task, labels: tuple[str, ...], count: int, dev: Features) -> str:
+def _labels(task: Task, labels: tuple[str, ...], train: Features, dev: Features) -> str:
     """How many there are, and whether dev has others (in classification featurizing refuses those)."""
     if task.head == "span":
         return "start and end of the answer"
@@ -86,23 +87,26 @@ def _labels(task: Task, labels: tuple[str, ...], count: int, dev: Features) -> s
     if task.head == "token":
         unknown = float(np.mean(dev.labels[dev.word_at] == IGNORE))
         return f"{told}; {_share(unknown, 'of the words of dev have a tag that train lacks', 'are both of one kind?')}"
-    if len(labels) > 10 and len(labels) > count / 2:
-        told += f"; HARDLY ANY IS THERE TWICE among {count:,} examples: is that the column of the labels?"
+    known = train.labels[train.labels >= 0]
+    if len(known) >= 20 and len(np.unique(known)) > 0.9 * len(known):
+        told += f"; HARDLY ANY IS THERE TWICE among {len(known):,} examples: is that the column of the labels?"
     return told
 
 
 def _cut(task: Task, sample: list, features: Features, tokenizer: Tokenizer, config: TrainConfig, data: DataConfig):
     """What max_length cuts off or puts out of reach."""
     if task.head == "sequence":
-        lengths = [len(encoding.ids) for encoding in tokenizer.encode(task.texts(sample))]
+        one_more = tokenizer.encode(task.texts(sample), max_length=config.max_length + 1)
+        lengths = [len(encoding.ids) for encoding in one_more]
         cut = float(np.mean(np.array(lengths) > config.max_length))
         return _share(cut, "of the texts are cut", "a larger --max-length would read more of them")
     told = f"{len(features) / len(sample):.2f} windows for each {'question' if task.head == 'span' else 'sentence'}"
     if task.head == "token":
         return told
-    lost = len(set(features.example[features.labels[:, 0] == IGNORE].tolist())) / len(sample)
-    long = features.labels[:, 1] - features.labels[:, 0] >= data.answer_length
-    beyond = len(set(features.example[long].tolist())) / len(sample)
+    findable = {i for i, example in enumerate(sample) if example.start is not None}
+    cut = set(features.example[features.labels[:, 0] == IGNORE].tolist()) & findable
+    long = features.example[features.labels[:, 1] - features.labels[:, 0] >= data.answer_length]
+    lost, beyond = (len(which) / max(1, len(findable)) for which in (cut, set(long.tolist())))
     lost = _share(lost, "of the answers are whole in no window", "try a larger --max-length or --overlap")
     beyond = _share(beyond, f"longer than --answer-length {data.answer_length}", "a larger one would reach them")
     return f"{told}; {lost}, {beyond}"
@@ -123,7 +127,9 @@ def _layers(arguments: argparse.Namespace, model: Model, teacher: Model | None) 
 def _disk(arguments: argparse.Namespace, model: Model, teacher: Model | None, features: Features, scale: float) -> str:
     """What the run will write at most, and what is free there; UserError where it is not enough."""
     parameters = model.num_parameters()
-    output = (3 * 3 + 2) * 4 * parameters  # state: weights, two moments; it, the last one, a new one. Weights: old, new
+    output = (
+        (3 * 3 + 3) * 4 * parameters
+    )  # state: weights, two moments; the last, one before, a new one. Weights: so too
     arrays = (features.tokens, features.labels, features.token_types, features.allowed, features.starts)
     cache = sum(array.nbytes for array in arrays if array is not None)
     if teacher:
@@ -141,7 +147,7 @@ def _disk(arguments: argparse.Namespace, model: Model, teacher: Model | None, fe
     told = []
     for disk, (size, names) in needs.items():
         free, where = free_on[disk], " and ".join(names)
-        if size > free:
+        if size > free and not arguments.resume:  # or part of it is there already
             raise UserError(
                 f"{where}: needs about {in_megabytes(size)}, {in_megabytes(free)} are free; make room first"
             )
@@ -151,9 +157,11 @@ def _disk(arguments: argparse.Namespace, model: Model, teacher: Model | None, fe
 
 def _memory(model: Model, teacher: Model | None, config: TrainConfig, longest: int, device: torch.device) -> str:
     """What the run will take at most, and what is free."""
-    need = training_bytes(model.config, model.num_parameters(), config, longest)
+    need = training_bytes(model.config, model.num_parameters(), config, longest, parallel.size())
     if teacher:
         need = max(need, int(LIBRARIES) + 4 * (model.num_parameters() + teacher.num_parameters()))
+    if device.type == "cpu":
+        need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if parallel.size() > 1 else 1
     free = free_memory(device)
     told = f"up to about {in_megabytes(need)}" + (f", {in_megabytes(free)} are free" if free else "")
     if free and need > free:
@@ -161,7 +169,7 @@ def _memory(model: Model, teacher: Model | None, config: TrainConfig, longest: i
     return told
 
 
-def training_bytes(shape: ModelConfig, parameters: int, config: TrainConfig, longest: int) -> int:
+def training_bytes(shape: ModelConfig, parameters: int, config: TrainConfig, longest: int, processes: int = 1) -> int:
     """About what training takes at its peak, in float32: weights, gradients and two moments; one part's activations.
 
     For each token, a layer keeps for the backward pass some 10 vectors of the model's width, 3 of the feed-forward's
@@ -169,7 +177,7 @@ def training_bytes(shape: ModelConfig, parameters: int, config: TrainConfig, lon
     """
     layer = 10 * shape.width + 3 * shape.feed_forward + 2 * shape.heads * longest
     numbers = 2 * layer + shape.depth * shape.width if config.gradient_checkpointing else shape.depth * layer
-    tokens = -(-config.batch_size // config.accumulation) * longest
+    tokens = -(-config.batch_size // (config.accumulation * processes)) * longest
     return int(LIBRARIES) + 16 * parameters + 4 * tokens * numbers
 
 

@@ -159,7 +159,7 @@ def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConf
 
     def rows():
         for i, (place, text) in lines:
-            check_length(text, f"{flag}: line {i}")
+            check_length(text.rstrip("\r\n"), f"{flag}: line {i}")
             if text.strip():
                 yield i, place
 

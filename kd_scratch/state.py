@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from kd_scratch import parallel
-from kd_scratch.files import UserError, remove
+from kd_scratch.checkpoint import WEIGHTS
+from kd_scratch.console import shorten
+from kd_scratch.files import UserError, is_leftover, remove, replace_file, sha256_of_file
 from kd_scratch.model import Model
 from kd_scratch.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 
 STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
+PREVIOUS_WEIGHTS = "model.previous.safetensors"
+#: What no --force can bridge: the rows of a table, or its columns, would be other things.
+FIXED = ("task", "tokenizer", "labels", "words")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's steps, and running means of the gradient and of its square
 
 
@@ -29,6 +34,7 @@ class Progress:
     best_score: float = -1.0
     best_sha256: str = ""  # of the weights that were kept of that epoch
     history: list[dict] = field(default_factory=list)  # one record per finished epoch
+    spent: dict[str, float] = field(default_factory=dict)  # seconds by phase, in all processes of this run so far
     forced: list[str] = field(default_factory=list)  # what differed where the run was resumed all the same
 
 
@@ -38,9 +44,24 @@ def unfinished(folder: Path) -> bool:
 
 
 def drop_state(folder: Path) -> None:
-    """Remove what only a resume needs."""
-    for name in (PREVIOUS, STATE):  # killed in between, the run resumes at its end
+    """Remove what only a resume needs, and what killed processes have left, on whatever machine."""
+    leftovers = [path.name for path in folder.iterdir() if is_leftover(path.name)]
+    for name in (*leftovers, PREVIOUS_WEIGHTS, PREVIOUS, STATE):  # killed in between, the run resumes at its end
         remove(folder / name)
+
+
+def restore_weights(folder: Path, sha256: str) -> None:
+    """Let model.safetensors be what was kept of the best epoch: killed before the next state, it may be a newer one.
+
+    UserError where it is neither that nor what it has replaced.
+    """
+    now, before = folder / WEIGHTS, folder / PREVIOUS_WEIGHTS
+    if now.is_file() and sha256_of_file(now) == sha256:
+        return
+    if not before.is_file() or sha256_of_file(before) != sha256:
+        raise UserError(f"{now}: is not what was kept, something has changed it; delete the folder and start again")
+    print(f"note: {now} is newer than the state, or damaged: going on from the one kept before it")
+    replace_file(before, now)
 
 
 def trained(model: Model) -> list[tuple[str, torch.nn.Parameter]]:
@@ -81,7 +102,8 @@ def load_state(
 ) -> Progress:
     """Put a saved state back. UserError where the run was started with other settings, data or versions.
 
-    force: go on all the same where the weights fit; what differs is told, and kept in the progress.
+    force: go on all the same where the weights fit; what differs is told, and kept in the progress. The unfinished
+    epoch then begins anew, since its batches may be others.
     Of several processes the first reads the file, and sends what is in it to the others.
     """
     device = next(model.parameters()).device
@@ -93,7 +115,8 @@ def load_state(
     found = parallel.value_of_first(found)
     for _, parameter in trained(model):
         parallel.send_from_first([parameter.data, *optimizer.state[parameter].values()])
-    scaler.load_state_dict(found["scaler"])
+    if found["scaler"]:  # {}: the run before needed none
+        scaler.load_state_dict(found["scaler"])
     return Progress(**found["progress"])
 
 
@@ -103,17 +126,19 @@ def _read(folder: Path, model: Model, optimizer: torch.optim.AdamW, identity: di
     try:
         metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
         before, progress = flat(metadata["identity"]), metadata["progress"]
-        Progress(**progress)
+        Progress(**progress), dict(metadata["scaler"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: is no training state, or one of another version of this program") from None
     now = flat(json.loads(json.dumps(identity)))
     keys = dict.fromkeys([*now, *before])  # one that is lacking is as good as None
     differing = [f"{k} was {before.get(k)}, is {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
-    if differing and not force:
-        raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}; --force goes on anyway")
-    for difference in differing:
-        print(f"note: resumed by force: {difference}")
-    progress["forced"] += differing
+    fixed = [key for key in FIXED if before.get(key) != now.get(key)]
+    if differing and (fixed or not force):
+        cure = f"not even --force can go on with other {', '.join(fixed)}" if fixed else "--force goes on anyway"
+        raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}; {cure}")
+    if differing:
+        print(f"note: resumed by force: {shorten('; '.join(differing), 2000)}")
+        progress |= {"batch": 0, "losses": [], "seconds": 0.0, "forced": progress["forced"] + differing}
     if not progress["step"]:
         return metadata
     places = {f"weight.{name}": parameter.detach() for name, parameter in trained(model)}
@@ -133,7 +158,7 @@ def _newest_intact(folder: Path) -> Path:
     newest, previous = folder / STATE, folder / PREVIOUS
     if newest.is_file() and is_intact(newest):
         return newest
-    what = "is damaged (its SHA-256 is another one)" if newest.is_file() else "is missing"
+    what = "is damaged, or of another version of this program" if newest.is_file() else "is missing"
     if not previous.is_file() or not is_intact(previous):
         raise UserError(f"{newest}: {what}, and there is no older one to go back to; delete the folder and start again")
     print(f"note: {newest} {what}; going on from the one saved before it")

@@ -5,6 +5,7 @@ Example: "Distillation works!" -> [CLS] distill ##ation works ! [SEP]. Padding i
 """
 
 import json
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from kd_scratch.files import UserError, read_json, read_text, sha256, write_json
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 REACH = 32  # characters for each piece that a text is cut to: far more than any piece has on average
+BOUNDARY = re.compile("[ \u4e00-\u9fff]")  # what BERT's tokenizer always cuts at (and at more)
 
 
 def require_special(vocab: dict[str, int], place: str) -> None:
@@ -26,9 +28,9 @@ def require_special(vocab: dict[str, int], place: str) -> None:
 
 
 def beginning(text: str, reach: int) -> str:
-    """A text up to the first space that stands `reach` characters from its beginning, or further."""
-    end = text.find(" ", reach) if len(text) > reach else -1
-    return text if end < 0 else text[:end]
+    """A text up to the first boundary (see there) that stands `reach` characters from its beginning or further."""
+    end = BOUNDARY.search(text, reach) if len(text) > reach else None
+    return text[: end.start()] if end else text
 
 
 class Tokenizer:
@@ -92,7 +94,8 @@ class Tokenizer:
         bert = normalizers.BertNormalizer, pre_tokenizers.BertPreTokenizer
         parts = self.backend.normalizer, self.backend.pre_tokenizer
         added = self.backend.get_added_tokens_decoder().values()
-        return all(map(isinstance, parts, bert)) and not any(" " in token.content for token in added)
+        known = all(map(isinstance, parts, bert)) and parts[0].handle_chinese_chars
+        return known and not any(BOUNDARY.search(token.content) for token in added)
 
     def save(self, directory: str | Path, max_length: int, token_types: bool = True) -> None:
         """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too.

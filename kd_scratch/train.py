@@ -22,12 +22,12 @@ from kd_scratch.clock import Clock, forward_operations
 from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.console import duration, progress
 from kd_scratch.distill import count_units, cross_entropy, distillation_loss, gather, units
-from kd_scratch.files import UserError
+from kd_scratch.files import UserError, sha256
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
 from kd_scratch.optimizer import Stepper, make_optimizer
 from kd_scratch.runtime import Interruption, Stopped, amp_dtype, autocast, seed_step
-from kd_scratch.state import Progress, load_state, save_state
+from kd_scratch.state import PREVIOUS_WEIGHTS, Progress, load_state, restore_weights, save_state
 from kd_scratch.tasks import Outcome, Task
 from kd_scratch.tokenization import Tokenizer
 from kd_scratch.vocabulary import Vocabulary
@@ -69,10 +69,6 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     """
     model, config = job.model.to(job.device), job.config
     dtype = amp_dtype(config.amp, job.device)
-    if config.gradient_checkpointing and config.dropout and job.device.type == "mps":
-        raise UserError(
-            "--gradient-checkpointing on mps needs --dropout 0: PyTorch draws other numbers the second time"
-        )
     model.encoder.recompute = config.gradient_checkpointing
     for part in (model.embeddings, model.positions):
         part.requires_grad_(not config.freeze_embeddings)
@@ -81,12 +77,19 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     network = parallel.wrap(model)
     optimizer = make_optimizer(model, config)
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
-    stepper = Stepper(optimizer, scaler, config, config.epochs * steps_per_epoch(job))
-    done = load_state(job.output, model, optimizer, scaler, job.identity, force) if resume else Progress()
+    identity = job.identity | {"words": sha256(vocabulary.used.cpu().numpy().tobytes())}
+    done = load_state(job.output, model, optimizer, scaler, identity, force) if resume else Progress()
+    if done.best_epoch and parallel.rank() == 0:
+        restore_weights(job.output, done.best_sha256)
+    job.seconds.update(done.spent)
+    left = (config.epochs - done.epoch) * steps_per_epoch(job) - done.batch
+    stepper = Stepper(optimizer, scaler, config, done.step + left)
+    clock = Clock(job.device)
 
     def save() -> None:
         if parallel.rank() == 0:
-            save_state(job.output, model, optimizer, scaler, done, job.identity)
+            done.spent = dict(job.seconds + Counter(clock.totals()))
+            save_state(job.output, model, optimizer, scaler, done, identity)
 
     if not resume:
         save()  # so that whatever happens from here on, there is something to resume
@@ -170,7 +173,7 @@ def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
     if scores[task.score_name] > done.best_score:
         done.best_score, done.best_epoch = scores[task.score_name], done.epoch
         if parallel.rank() == 0:
-            done.best_sha256 = save_model(model, job.output)
+            done.best_sha256 = save_model(model, job.output, keep=job.output / PREVIOUS_WEIGHTS)
             job.tokenizer.save(job.output, job.config.max_length, token_types=model.config.token_types > 0)
 
 

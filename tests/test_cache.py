@@ -84,7 +84,7 @@ def test_a_damaged_file_is_noticed_and_made_anew(tmp_path, tokenizer, damage):
     path.write_bytes({"cut": raw[:-5], "a flipped bit": flipped, "empty": b"", "no checksum": raw[:-32]}[damage])
     said = []
     cached_features(*common, said.append)
-    assert path.read_bytes() == raw and f"{path} is damaged, and made anew" in said
+    assert path.read_bytes() == raw and any("made anew" in line for line in said)
 
 
 @pytest.mark.parametrize("damage", ["other metadata", "a tensor missing"])

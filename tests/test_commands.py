@@ -456,18 +456,47 @@ def test_predict_needs_a_model_with_a_task(runs, tmp_path, capsys, tokenizer):
     assert status == 2 and "has a pre-training head; predict needs a model trained for a task" in error
 
 
-def test_a_pipe_and_a_vocabulary_from_many_examples(runs, tmp_path, capsys, monkeypatch):
-    os.mkfifo(tmp_path / "pipe")
-    holder = os.open(tmp_path / "pipe", os.O_RDWR)  # or opening it would wait
-    argv = ["train", "--task", "csv", "--train", tmp_path / "pipe", "--dev", "10%", *FAST, "--model", "tiny-student"]
-    monkeypatch.setattr("kd_scratch.launch.sha256_of_file", lambda path: "")  # which would read it, and wait
-    status, _, error = run(capsys, *argv, "--output", tmp_path / "out")
-    os.close(holder)
-    assert status == 2 and "is a pipe, which can be read only once" in error
+def test_a_vocabulary_from_more_examples_than_enough(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("kd_scratch.prepare.ENOUGH", 10)
-    argv[4] = runs / "train.csv"
+    argv = ["train", "--task", "csv", "--train", runs / "train.csv", "--dev", "10%", *FAST, "--model", "tiny-student"]
     status, out, _ = run(capsys, *argv, "--vocab-size", 60, "--output", tmp_path / "out", "--check")
-    assert status == 0 and "pieces, the model has room for" in out
+    assert status == 0 and "pieces, the model has room for" in out and not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_not_utf_8_is_refused_whatever_flag_has_it(runs, tmp_path, capsys):
+    for flag in ("--train", "--output", "--text-column"):
+        argv = ["train", *data_of(runs), *FAST, "--model", "tiny-student", "--output", tmp_path / "out"]
+        status, _, error = run(capsys, *argv, flag, "x\udce9")
+        assert status == 2 and error == f"error: {flag}: 'x\\udce9' is not UTF-8"
+
+
+def test_check_finds_what_training_would_refuse(runs, tmp_path, capsys):
+    (tmp_path / "dev.csv").write_text("text,label\n" + "goal match,sport\n" * 3000 + "x,unheard of\n")
+    argv = ["train", *data_of(runs), *FAST, "--model", "tiny-student", "--vocab-size", 80, "--output", tmp_path / "out"]
+    status, _, error = run(capsys, *argv, "--check", "--dev", tmp_path / "dev.csv")
+    assert status == 2 and "dev.csv:3002: label 'unheard of'" in error
+    status, _, error = run(capsys, *argv, "--check", "--amp", "fp16")
+    assert status == 2 and "--amp fp16 needs a CUDA device" in error
+    assert run(capsys, *argv, "--check")[0] == 0 and not (tmp_path / "out").exists()
+
+
+def test_labels_beyond_what_the_terminal_knows_are_printed_all_the_same(runs, tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\n" + "goal,木\nmatch,é\n" * 10, encoding="utf-8")
+    argv = [
+        "train",
+        "--task",
+        "csv",
+        "--train",
+        tmp_path / "x.csv",
+        "--dev",
+        "20%",
+        "--model",
+        "tiny-student",
+        "--check",
+    ]
+    argv = [sys.executable, "-m", "kd_scratch", *map(str, [*argv, "--vocab-size", 50, "--output", tmp_path / "out"])]
+    done = subprocess.run(argv, capture_output=True, cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and rb"\xe9, \u6728" in done.stdout, done.stderr
 
 
 def test_a_process_whose_memory_cannot_be_measured_is_one_line(runs, tmp_path):

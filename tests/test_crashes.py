@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_scratch import train
+from kd_scratch import safetensors, train
 from kd_scratch.checkpoint import load_model, save_model
 from kd_scratch.files import is_leftover, sha256_of_file
 from kd_scratch.safetensors import is_intact, read_metadata
@@ -43,12 +43,14 @@ class Bench:
         self.expected = self.left("whole")
         self.operations = operations(self.argv("watched"), folder / "operations.txt")
         assert self.left("watched") == self.expected
-        assert len(self.expected["losses"]) == 2
+        assert self.expected["best"][0] == 2 and len(self.expected["losses"]) == 3, "kept twice; stopped early"
 
     def argv(self, name: str) -> list[str]:
         """A run with dropout, shuffling, accumulation, warm-up, early stopping and a teacher; --resume all the time."""
-        flags = "--task csv --epochs 2 --batch-size 10 --accumulation 2 --learning-rate 2e-3 --warmup-steps 2"
-        flags += " --patience 5 --max-length 24 --dropout 0.1 --device cpu --threads 1 --resume"
+        flags = (
+            "--task csv --epochs 4 --batch-size 10 --accumulation 2 --learning-rate 1e-3 --warmup-steps 2 --alpha 0.3"
+        )
+        flags += " --patience 1 --max-length 24 --dropout 0.1 --device cpu --threads 1 --resume"
         paths = {"train": "data.csv", "dev": "data.csv", "model": "base", "teacher": "teacher"}
         paths |= {"output": name, "cache": f"{name}-cache"}
         return ["train", *flags.split(), *(w for k, v in paths.items() for w in (f"--{k}", str(self.folder / v)))]
@@ -240,18 +242,64 @@ def test_the_state_before_survives_a_damaged_one_even_when_killed_at_the_next_sa
         bench.resume("trial", states=(PREVIOUS,))
 
 
+def flip(path: Path, place: int) -> None:
+    """Change a byte of a file in its place."""
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 1
+    path.write_bytes(raw)
+
+
 def test_kept_weights_that_something_has_changed_are_not_passed_off_as_the_result(bench):
-    output = interrupted(bench, "changed", len(saves(bench)) - 1)
-    raw = bytearray((output / "model.safetensors").read_bytes())
-    raw[-5] ^= 1
-    (output / "model.safetensors").write_bytes(raw)
-    steps = bench.steps_done("changed")
-    finished = run(bench.argv("changed"))
-    if bench.expected["best"][0] == 2:  # the last epoch is better, and has replaced them
-        assert finished.status == 0 and bench.left("changed") == bench.expected
-    else:
-        assert_one_line(finished, "model.safetensors", "something has changed it")
-        assert bench.steps_done("changed") > steps, "the state is still there"
+    """Neither where a run is resumed nor, if it happens while it runs, at its end."""
+    output, last = interrupted(bench, "changed", len(saves(bench)) - 1), saves(bench)[-1]
+    flip(output / "model.safetensors", -5)
+    before = sorted(os.listdir(output))
+    assert_one_line(run(bench.argv("changed")), "model.safetensors", "something has changed it")
+    assert sorted(os.listdir(output)) == before
+
+    def hook(count, name, file):
+        if count == last:
+            flip(bench.folder / "meanwhile" / "model.safetensors", -5)
+
+    assert_one_line(run(bench.argv("meanwhile"), hook), "model.safetensors", "something has changed it since")
+    assert bench.steps_done("meanwhile") == 6, "the state is still there"
+
+
+def test_weights_newer_than_the_state_give_way_to_those_that_the_state_means(bench):
+    """Killed between the weights of the second epoch and its state; done again, that epoch is no better any more."""
+    output = interrupted(bench, "newer", 4)
+    assert (output / "model.previous.safetensors").exists()
+    finished = run([*bench.argv("newer"), "--learning-rate", "1e-9", "--force"])
+    assert finished.status == 0 and "going on from the one kept before it" in finished.said
+    record = json.loads((output / "training.json").read_text())
+    assert record["best_epoch"] == 1 and record["best_sha256"] == sha256_of_file(output / "model.safetensors")
+    assert sorted(os.listdir(output)) == bench.expected["files"]
+
+
+def test_a_newest_state_that_cannot_be_read_is_as_good_as_damaged(bench, monkeypatch):
+    output = interrupted(bench, "unreadable", 4)
+
+    def broken(path, mode="r"):
+        if Path(path) == output / STATE:
+            raise OSError(5, "Input/output error")
+        return open(path, mode)
+
+    monkeypatch.setattr(safetensors, "open", broken, raising=False)
+    finished = run(bench.argv("unreadable"))
+    assert finished.status == 0 and "going on from the one saved before it" in finished.said
+    assert bench.left("unreadable") == bench.expected
+
+
+def test_times_are_those_of_the_whole_run_and_a_finished_record_is_not_emptied(bench):
+    """Killed after its record was written and before its state was deleted."""
+    number = max(i for i, (name, file) in enumerate(bench.operations) if name == "fsync" and not file) + 1
+    assert run(bench.argv("late"), kill_at(number)).status == KILLED
+    path = bench.folder / "late" / "training.json"
+    before = json.loads(path.read_text())["seconds by phase"]
+    bench_left = run(bench.argv("late"))
+    after = json.loads(path.read_text())["seconds by phase"]
+    assert bench_left.status == 0 and {"forward", "backward", "optimizer"} <= before.keys()
+    assert all(after[phase] >= before[phase] > 0 for phase in ("forward", "backward", "optimizer"))
 
 
 def test_a_state_that_is_none_is_refused(bench):
@@ -283,14 +331,14 @@ def test_resume_with_nothing_there_begins_and_says_so(bench):
 
 def test_another_setting_is_refused_by_name_and_goes_on_by_force(bench):
     output = interrupted(bench, "forced", 3)
-    other = [*bench.argv("forced"), "--learning-rate", "1e-3"]
-    assert_one_line(run(other), "settings.learning_rate was 0.002, is 0.001; --force goes on")
+    other = [*bench.argv("forced"), "--learning-rate", "2e-3"]
+    assert_one_line(run(other), "settings.learning_rate was 0.001, is 0.002; --force goes on")
     assert_one_line(run([*other, "--threads", "2"]), "settings.learning_rate", "threads was 1, is 2")
     finished = run([*other, "--force"])
     assert finished.status == 0 and "note: resumed by force: settings.learning_rate" in finished.said
     record = json.loads((output / "training.json").read_text())
-    assert record["forced"] == ["settings.learning_rate was 0.002, is 0.001"]
-    assert record["settings"]["learning_rate"] == 0.001 and len(record["history"]) == 2
+    assert record["forced"] == ["settings.learning_rate was 0.001, is 0.002"]
+    assert record["settings"]["learning_rate"] == 0.002
     assert bench.left("forced")["losses"] != bench.expected["losses"]
 
 
@@ -302,6 +350,36 @@ def test_force_cannot_put_weights_into_another_model(bench, tokenizer):
     tokenizer.save(bench.folder / "deeper", max_length=24)
     argv = [*bench.argv("misfit"), "--model", str(bench.folder / "deeper"), "--force"]
     assert_one_line(run(argv), STATE, "do not fit this model")
+
+
+def test_force_cannot_give_the_rows_of_a_table_to_other_words_or_labels(bench):
+    """As many words and labels as before, so that all shapes fit."""
+    output, data = interrupted(bench, "reworded", 3), bench.folder / "data.csv"
+    original = data.read_text()
+    state = (output / STATE).read_bytes()
+    for old, new, what in (("goalkeeper", "bbbbbbbbb", "words"), ("money,", "honey,", "labels")):
+        data.write_text(original.replace(old, new))
+        finished = run([word for word in [*bench.argv("reworded"), "--force"] if "teacher" not in word])
+        data.write_text(original)
+        assert_one_line(finished, "not even --force can go on with other", what)
+        assert (output / STATE).read_bytes() == state
+
+
+def test_a_forced_run_of_fewer_steps_has_a_learning_rate_above_0_in_all_of_them(bench, monkeypatch):
+    """The unfinished epoch begins anew, and the schedule ends where the steps end."""
+    interrupted(bench, "fewer", 5)  # in the third of four epochs, after five of eight steps; now there is one an epoch
+    real, rates = train.Stepper.step, bench.folder / "rates.txt"
+
+    def noting(self, *arguments):
+        result = real(self, *arguments)
+        with open(rates, "a") as log:
+            log.write(f"{self.optimizer.param_groups[0]['lr']}\n")
+        return result
+
+    monkeypatch.setattr(train.Stepper, "step", noting)
+    assert run([*bench.argv("fewer"), "--batch-size", "20", "--force"]).status == 0
+    found = [float(line) for line in rates.read_text().split()]
+    assert found and all(rate > 0 for rate in found)
 
 
 def test_force_needs_resume(bench):

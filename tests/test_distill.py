@@ -373,7 +373,7 @@ def test_a_damaged_file_is_noticed_and_the_teacher_asked_again(cached):
     path.unlink()
     path.write_bytes(raw[:-60] + bytes([raw[-60] ^ 1]) + raw[-59:])
     assert np.array_equal(cached(), expected) and path.read_bytes() == raw
-    assert any("is damaged, and made anew" in line for line in cached.said)
+    assert any("made anew" in line for line in cached.said)
 
 
 def test_a_teacher_that_knows_the_labels_in_another_order_is_reindexed_by_name(cached):

@@ -187,18 +187,12 @@ def test_what_an_error_quotes_cannot_break_the_line_or_command_the_terminal():
     assert len(long) < 2000 and long.startswith("x.csv: aaa") and long.endswith("a; the cure")
 
 
-@pytest.mark.parametrize("fails", ["fsync of the folder", "tidying up", "a leftover that cannot be removed"])
+@pytest.mark.parametrize("fails", ["fsync of the folder", "tidying up"])
 def test_a_disk_that_refuses_at_the_end_or_forbids_to_tidy_up_is_one_line_too(tmp_path, monkeypatch, fails):
     def refused(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    if fails == "a leftover that cannot be removed":
-        finished = subprocess.Popen([sys.executable, "-c", ""])
-        finished.wait()
-        host = files.platform.node().replace(".", "-")
-        (tmp_path / f".out.txt.{host}.{finished.pid}.tmp").write_text("a part")
-        monkeypatch.setattr(os, "unlink", refused)
-    elif fails == "tidying up":
+    if fails == "tidying up":
         monkeypatch.setattr(os, "fsync", refused)
         monkeypatch.setattr(os, "unlink", refused)
     else:
@@ -211,3 +205,32 @@ def test_deleting_what_is_not_there_is_nothing_and_what_may_not_be_is_one_line(t
     files.remove(tmp_path / "none")
     with pytest.raises(files.DiskError, match="cannot be deleted"):
         files.remove(tmp_path)
+
+
+def test_a_leftover_that_may_not_be_removed_hinders_nobody(tmp_path, monkeypatch):
+    """In a folder that all may write to, it may be another user's."""
+    finished = subprocess.Popen([sys.executable, "-c", ""])
+    finished.wait()
+    leftover = tmp_path / f".out.txt.{files.platform.node().replace('.', '-')}.{finished.pid}.tmp"
+    leftover.write_text("a part")
+
+    def refused(path, **_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "unlink", refused)
+    files.write_text(tmp_path / "out.txt", "new")
+    assert (tmp_path / "out.txt").read_text() == "new" and leftover.exists()
+
+
+def test_a_pipe_or_device_is_refused_and_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match="is a pipe or a device, not a file; write it to a file first"):
+            files.open_file(path)
+
+
+def test_what_fails_while_it_is_read_is_one_line(tmp_path):
+    """The memory of a process is a regular file, and its first byte cannot be read."""
+    for read in (files.read_text, files.sha256_of_file, lambda path: list(files.text_lines(path))):
+        with pytest.raises(UserError, match="/proc/self/mem: cannot be read: Input/output error"):
+            read("/proc/self/mem")

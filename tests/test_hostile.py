@@ -13,8 +13,10 @@ import random
 import re
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,7 +137,10 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path, name):
     path.write_text(FORMATS[name][2], encoding="utf-8-sig", newline="")
     assert read(name, path) == plain
     path.write_text(FORMATS[name][2], encoding="utf-8-sig", newline="\r\n")
-    assert len(read(name, path)) == len(plain)
+    found = read(name, path)
+    if name == "agnews":  # a line break inside a field is part of the text, of whichever kind
+        found = [replace(example, text=example.text.replace("\r\n", "\n")) for example in found]
+    assert found == plain
 
 
 #: format -> a malformed file -> its expected line
@@ -216,14 +221,16 @@ def measured(call: Callable) -> tuple[str, float, float]:
     receive, send = os.pipe()
     process = os.fork()
     if not process:
-        before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
         try:
-            said = f"read: {call()}"
-        except UserError as error:
-            said = str(error)
-        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-        os.write(send, json.dumps([said, peak, time.perf_counter() - started]).encode())
-        os._exit(0)
+            before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+            try:
+                said = f"read: {call()}"
+            except BaseException as error:
+                said = str(error) if isinstance(error, UserError) else f"not a UserError: {error!r}"
+            peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * KILOBYTES
+            os.write(send, json.dumps([said, peak, time.perf_counter() - started]).encode())
+        finally:
+            os._exit(0)
     os.close(send)
     with os.fdopen(receive, "rb") as pipe:
         said = pipe.read()
@@ -231,6 +238,7 @@ def measured(call: Callable) -> tuple[str, float, float]:
     return tuple(json.loads(said))
 
 
+KILOBYTES = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts
 HUNDRED = 100_000_000 if TORTURE else 30_000_000
 #: what -> format, the file's chunks, what is said, how many times the file's size it may take
 LARGE = {

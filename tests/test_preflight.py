@@ -23,12 +23,12 @@ CPU = torch.device("cpu")
 CONTEXT = "the quick brown fox jumps over the lazy dog again and again and again"
 
 
-def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teacher=None, data=None, **settings) -> dict:
+def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teacher=None, data=None, resume=False, **settings):
     """The table, by its first column."""
     head = TASKS[task].head
     model = tiny_model(head=head, labels=labels, vocab_size=tokenizer.vocab_size)
     arguments = argparse.Namespace(
-        output=tmp_path / "a" / "out", cache=tmp_path / "b", model="tiny-student", init_layers=None
+        output=tmp_path / "a" / "out", cache=tmp_path / "b", model="tiny-student", init_layers=None, resume=resume
     )
     config = TrainConfig(**{"max_length": 24} | settings)
     parts = examples, dev or examples, labels, tokenizer, model, teacher, config, data or DataConfig()
@@ -69,6 +69,11 @@ def test_a_label_column_that_is_none_is_told(tmp_path, tokenizer):
     labels = tuple(f"l{i:02}" for i in range(40))
     rows = found(tmp_path, tokenizer, "csv", texts(label=lambda i: labels[i]), labels=labels)
     assert rows["labels"].startswith("40: l00, l01, l02, l03, l04, …; HARDLY ANY IS THERE TWICE among 40 examples")
+    few = found(tmp_path, tokenizer, "csv", texts(label=lambda i: labels[i % 20]), labels=labels)  # as with --limit
+    assert "TWICE" not in few["labels"]
+    unlabelled = [Text("x:1", "fox", None)] * 500
+    mixed = found(tmp_path, tokenizer, "csv", texts(label=lambda i: labels[i]) + unlabelled, labels=labels)
+    assert "TWICE among 40 examples" in mixed["labels"]
 
 
 def test_a_label_of_dev_that_train_lacks_is_refused(tmp_path, tokenizer):
@@ -94,6 +99,11 @@ def test_answers_out_of_reach_are_counted(tmp_path, tokenizer):
         Question("4", answers=("quick brown fox",), start=4, **common),
     ]
     rows = found(tmp_path, tokenizer, "squad", examples, data=DataConfig(answer_length=5, overlap=4))
+    nowhere = Question("5", answers=("cat",), start=None, **common)  # which is another fault, told elsewhere
+    examples += [nowhere, Question("6", **common)]
+    assert rows == found(tmp_path, tokenizer, "squad", examples, data=DataConfig(answer_length=5, overlap=4)) | {
+        name: rows[name] for name in ("disk", "memory")
+    }
     assert "25.0% of the answers are whole in no window (try a larger --max-length or --overlap)" in rows["  train"]
     assert "25.0% longer than --answer-length 5 (a larger one would reach them)" in rows["  train"]
 
@@ -103,6 +113,8 @@ def test_a_full_disk_and_one_that_cannot_be_written_to_are_refused(tmp_path, tok
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"out and .*b: needs about 0 MB, 0 MB are free; make room first"):
         found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
+    resumed = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"), resume=True)
+    assert "0 MB are free" in resumed["disk"], "a part of what is needed lies there already: told, not refused"
     monkeypatch.setattr(room.os, "access", lambda *_: False)
     with pytest.raises(UserError, match="cannot be written to; choose another folder"):
         found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
@@ -110,7 +122,7 @@ def test_a_full_disk_and_one_that_cannot_be_written_to_are_refused(tmp_path, tok
 
 def test_what_goes_to_the_disk_is_counted_with_state_cache_and_teachers_logits(tmp_path, tokenizer):
     model = tiny_model(labels=("a", "b"), vocab_size=tokenizer.vocab_size)
-    arguments = argparse.Namespace(output=tmp_path, cache=tmp_path)
+    arguments = argparse.Namespace(output=tmp_path, cache=tmp_path, resume=False)
     features = TASKS["csv"].featurize(texts(), tokenizer, ("a", "b"), 24, DataConfig())
     sizes = []
     for teacher, scale in ((None, 1), (None, 10**9), (model, 10**9)):
@@ -120,7 +132,7 @@ def test_what_goes_to_the_disk_is_counted_with_state_cache_and_teachers_logits(t
             sizes.append(str(error))
     numbers = [int(text.split("about ")[1].split(" MB")[0].replace(",", "")) for text in sizes]
     tokens = features.tokens.nbytes + features.labels.nbytes + features.starts.nbytes
-    assert numbers[0] == round(11 * 4 * model.num_parameters() / 1e6)
+    assert numbers[0] == round(12 * 4 * model.num_parameters() / 1e6)
     assert numbers[1] == pytest.approx(tokens * 1000, rel=0.01)
     assert numbers[2] - numbers[1] == pytest.approx(2 * 4 * 2 * len(features) * 1000, rel=0.01)
 
@@ -141,6 +153,7 @@ def test_memory_grows_with_batch_length_and_parameters_and_shrinks_with_what_sav
     assert training_bytes(shape, 66_000_000, replace(config, gradient_checkpointing=True), 128) == pytest.approx(
         2.18e9, rel=0.2
     )
+    assert training_bytes(shape, 66_000_000, config, 128, processes=2) < base
     halved = training_bytes(shape, 66_000_000, replace(config, accumulation=2), 128)
     assert halved == training_bytes(shape, 66_000_000, replace(config, batch_size=16), 128) < base
     assert training_bytes(shape, 67_000_000, config, 128) - base == 16_000_000

@@ -303,11 +303,27 @@ def test_only_the_beginning_of_a_long_text_is_looked_at_and_nothing_is_lost(toke
     assert short == [e.ids if len(e.ids) <= 9 else [*e.ids[:8], e.ids[-1]] for e in whole]
 
 
-def test_with_a_tokenizer_that_may_look_ahead_the_whole_text_is_read(tokenizer):
-    assert tokenizer.is_local
+@pytest.mark.parametrize(
+    "change", ["a piece with a space in it", "another normalizer", "Chinese characters left together"]
+)
+def test_with_a_tokenizer_that_may_look_ahead_the_whole_text_is_read(tokenizer, monkeypatch, change):
     other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()), lowercase=True)
-    other.backend.add_tokens(["lazy dog"])  # a piece with a space in it
-    assert not other.is_local
-    other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()), lowercase=True)
-    other.backend.normalizer = normalizers.Replace("a b", "fox")
-    assert not other.is_local and other.encode(["a " * 5000 + "b"], max_length=5)[0].ids
+    assert other.is_local
+    del other.is_local  # it is remembered
+    if change == "a piece with a space in it":
+        other.backend.add_tokens(["lazy dog"])
+    elif change == "another normalizer":
+        other.backend.normalizer = normalizers.Replace("a b", "fox")
+    else:
+        other.backend.normalizer = normalizers.BertNormalizer(handle_chinese_chars=False)
+    monkeypatch.setattr(tokenizer_module, "beginning", None)
+    assert not other.is_local and len(other.encode(["fox " * 5000], max_length=5)[0].ids) == 5
+
+
+def test_a_long_text_without_spaces_is_cut_between_chinese_characters(tokenizer):
+    text = "木fox" * 10_000
+    assert len(tokenizer_module.beginning(text, 320)) == 320
+    assert tokenizer.encode([text], max_length=10)[0].ids == [
+        *tokenizer.encode([text])[0].ids[:9],
+        tokenizer.encode([""])[0].ids[-1],
+    ]

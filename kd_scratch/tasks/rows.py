@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.files import open_file
+from kd_scratch.files import open_file, reading
 
 
 class Chosen(Sequence):
@@ -46,7 +46,10 @@ class FileRows(Sequence):
     """
 
     def __init__(self, path: Path, rows: Iterable[tuple[int, int]], parse: Callable[[int, str], object]):
-        self.file = open_file(path)  # first, and for as long as this lives: a file put in its place is another
+        self.path, self.file = (
+            path,
+            open_file(path),
+        )  # first, and for as long as this lives: a file put in its place is another
         lines, starts = array("q"), array("q")
         for line, start in rows:
             lines.append(line)
@@ -62,8 +65,10 @@ class FileRows(Sequence):
         if isinstance(i, slice):
             return Chosen(self, range(len(self))[i])
         i = range(len(self))[i]
-        self.file.seek(self.starts[i])
-        return self.parse(int(self.lines[i]), self.file.read(self.starts[i + 1] - self.starts[i]).decode())
+        with reading(self.path):
+            self.file.seek(self.starts[i])
+            raw = self.file.read(self.starts[i + 1] - self.starts[i])
+        return self.parse(int(self.lines[i]), raw.decode())
 
     def __del__(self):
         if hasattr(self, "file"):
