@@ -16,7 +16,7 @@ from kd_scratch.files import UserError
 from kd_scratch.model import Model
 from kd_scratch.published import config_from_json, config_to_json
 from kd_scratch.safetensors import load_file, save_file
-from tests.conftest import ROOT, tiny_model
+from tests.conftest import ROOT, TINY, tiny_model
 
 KINDS = {
     "bert": {},
@@ -505,3 +505,14 @@ def test_a_wrong_value_in_the_config_json_of_a_shape_of_our_own_is_refused_by_it
 def test_a_config_json_that_is_no_object_is_refused(tmp_path, text):
     (saved(tmp_path) / "config.json").write_text(text)
     assert refusal(tmp_path).startswith("/config.json: ")
+
+
+def test_a_bert_of_a_shape_that_bert_cannot_have_is_not_written(tmp_path):
+    for shape in ({"norm_first": True}, {"positions": "sinusoidal"}):
+        with pytest.raises(UserError, match="a bert has learned positions and post-norm"):
+            config_to_json(replace(TINY, **shape))
+
+
+def test_a_whole_number_passes_where_a_float_is_wanted(tmp_path):
+    raw = config_to_json(TINY) | {"hidden_dropout_prob": 0}
+    assert config_from_json(raw, "config.json").dropout == 0.0

@@ -1,5 +1,6 @@
 """The command line as its user meets it: train, distil, evaluate, compare, predict, and every kind of bad input."""
 
+import argparse
 import json
 import os
 import random
@@ -12,9 +13,13 @@ import torch
 
 from kd_scratch.__main__ import COMMANDS, main
 from kd_scratch.checkpoint import fingerprint, load_model, save_model
+from kd_scratch.config import DataConfig
+from kd_scratch.evaluate import read_test
 from kd_scratch.files import UserError
 from kd_scratch.measure import peak_memory
+from kd_scratch.prepare import check_fit
 from kd_scratch.safetensors import load_file
+from kd_scratch.tasks import TASKS
 from kd_scratch.tokenization import load_tokenizer, train_tokenizer
 from tests.conftest import ROOT, TEXTS, tiny_model
 
@@ -548,3 +553,31 @@ def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys)
     text.write_text(" \n\t\n")
     status, _, err = run(capsys, *distil, "--output", tmp_path / "no", "--unlabelled", text)
     assert status == 2 and "nothing but blank lines" in err and not (tmp_path / "no").exists()
+
+
+def test_evaluate_takes_the_test_split_where_a_file_has_splits(runs, tmp_path):
+    arguments = argparse.Namespace(data=tmp_path / "x.json", split=None)
+    (tmp_path / "x.json").write_text(json.dumps({"test": [["a", "b"]], "val": [["c", "d"]]}))
+    assert [e.text for e in read_test(arguments, TASKS["clinc"], DataConfig())] == ["a"]
+    assert arguments.split == "test"
+
+
+def test_oos_without_such_texts_and_a_tokenizer_that_is_not_there_are_refused(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"train": [["a", "b"]]}))
+    with pytest.raises(UserError, match="--oos needs out-of-scope texts, there is no key 'oos_train'"):
+        TASKS["clinc"].read(tmp_path / "x.json", "train", DataConfig(oos=True))
+    with pytest.raises(UserError, match="none: no such model directory"):
+        load_tokenizer(tmp_path / "none")
+
+
+def test_a_model_that_does_not_fit_its_tokenizer_or_its_task_is_refused(tokenizer):
+    with pytest.raises(UserError, match=f"x: knows 50 pieces, its tokenizer makes {tokenizer.vocab_size}"):
+        check_fit(tiny_model(vocab_size=50), tokenizer, 24, "x")
+    with pytest.raises(UserError, match="x: has one token type only; question and context need two"):
+        check_fit(tiny_model(head="span", vocab_size=tokenizer.vocab_size, token_types=1), tokenizer, 24, "x")
+
+
+def test_notes_tell_of_a_long_warm_up(runs, tmp_path, capsys):
+    argv = ["train", *data_of(runs), *FAST, "--model", "tiny-student", "--vocab-size", 80, "--warmup-steps", 1000]
+    status, out, _ = run(capsys, *argv, "--epochs", 1, "--limit", 16, "--output", tmp_path / "out")
+    assert status == 0 and "note: most of the 2 steps are warm-up; consider fewer --warmup-steps" in out

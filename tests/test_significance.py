@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from kd_scratch import compare
 from kd_scratch.compare import quality
 from kd_scratch.config import DataConfig
 from kd_scratch.significance import interval, mcnemar, resampled_sums, two_sided_p
@@ -113,3 +114,7 @@ def test_the_tally_of_questions_counts_each_id_once_in_version_2():
     outcome = Outcome(TASKS["squad"], questions, None, None, (), DataConfig())
     outcome.decisions = [Answer(text, 0, 0, 0.0, 1.0, 0.0, text) for text in ("a b", "b", "c")]
     assert TASKS["squad"].tally(outcome) == pytest.approx(np.array([[0, 0], [2 / 3, 1], [0, 1]]))
+
+
+def test_a_small_p_is_shown_as_such():
+    assert (compare._shown("p", 0.0004), compare._shown("p", 0.04), compare._shown("p", None)) == ("<0.001", 0.04, None)

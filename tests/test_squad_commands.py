@@ -140,8 +140,11 @@ def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(runs, tmp_path, cap
 
 def test_questions_that_cannot_be_trained_on_are_counted_and_said(runs, tmp_path, capsys):
     content = json.loads((runs / "squad" / "train.json").read_text())
-    qas = [qa for p in content["data"][0]["paragraphs"] for qa in p["qas"]]
+    paragraphs = content["data"][0]["paragraphs"]
+    qas = [qa for p in paragraphs for qa in p["qas"]]
     qas[0]["answers"][0]["text"] = "nowhere to be found"
+    paragraphs[-1]["context"] += " word" * 200
+    qas[-1]["answers"] = [{"text": paragraphs[-1]["context"], "answer_start": 0}]  # longer than any window
     (tmp_path / "train.json").write_text(json.dumps(content))
     status, out, _ = run(capsys, "train", "--task", "squad", "--train", tmp_path / "train.json", "--dev",
                          runs / "squad" / "dev.json", "--model", "tiny-student", "--vocab-size", 300, *FAST,
@@ -149,3 +152,5 @@ def test_questions_that_cannot_be_trained_on_are_counted_and_said(runs, tmp_path
     assert status == 0
     assert "note: questions left out of training: 1, their answer is not at answer_start" in out
     assert f"place: {qas[0]['id']}" in out  # fmt: skip
+    assert "note: windows left out of training: " in out and "no window of their context holds the whole answer" in out
+    assert "windows for each question; " in out and "of the answers are whole in no window" in out
