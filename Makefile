@@ -131,7 +131,7 @@ test: .venv/test ## unit tests: no network, no transformers, a few minutes; COVE
 	$(if $(COVER),$(BIN)/coverage combine --quiet && $(BIN)/coverage report && $(BIN)/python tests/uncovered.py)
 
 # every operation of a run instead of some, 100,000 mutations instead of thousands
-torture: .venv/test ## the long versions of the tests of crashes and of hostile files (an hour)
+torture: .venv/test ## the long versions of the tests of crashes and of hostile files (half an hour)
 	KD_TORTURE=1 $(BIN)/python -m pytest tests/test_crashes.py tests/test_safetensors.py tests/test_hostile.py $(ARGS)
 
 parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval

@@ -126,10 +126,8 @@ def _layers(arguments: argparse.Namespace, model: Model, teacher: Model | None) 
 
 def _disk(arguments: argparse.Namespace, model: Model, teacher: Model | None, features: Features, scale: float) -> str:
     """What the run will write at most, and what is free there; UserError where it is not enough."""
-    parameters = model.num_parameters()
-    output = (
-        (3 * 3 + 3) * 4 * parameters
-    )  # state: weights, two moments; the last, one before, a new one. Weights: so too
+    # A state is weights and two moments. Of states and of kept weights: the last, the one before, and a new one.
+    output = 3 * (3 + 1) * 4 * model.num_parameters()
     arrays = (features.tokens, features.labels, features.token_types, features.allowed, features.starts)
     cache = sum(array.nbytes for array in arrays if array is not None)
     if teacher:

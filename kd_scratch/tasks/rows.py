@@ -46,10 +46,8 @@ class FileRows(Sequence):
     """
 
     def __init__(self, path: Path, rows: Iterable[tuple[int, int]], parse: Callable[[int, str], object]):
-        self.path, self.file = (
-            path,
-            open_file(path),
-        )  # first, and for as long as this lives: a file put in its place is another
+        self.path = path
+        self.file = open_file(path)  # first, and for as long as this lives: a file put in its place is another
         lines, starts = array("q"), array("q")
         for line, start in rows:
             lines.append(line)
