@@ -1,6 +1,7 @@
 """The state of an unfinished training run: enough to go on as if nothing had happened."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def _read(folder: Path, model: Model, optimizer: torch.optim.AdamW, identity: di
         raise UserError(f"{path}: is no training state, or one of another version of this program") from None
     now = flat(json.loads(json.dumps(identity)))
     keys = dict.fromkeys([*now, *before])  # one that is lacking is as good as None
-    differing = [f"{k} was {before.get(k)}, is {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
+    differing = [f"{k} was {brief(before.get(k))}, is {brief(now.get(k))}" for k in keys if before.get(k) != now.get(k)]
     fixed = [key for key in FIXED if before.get(key) != now.get(key)]
     if differing and (fixed or not force):
         cure = f"not even --force can go on with other {', '.join(fixed)}" if fixed else "--force goes on anyway"
@@ -164,6 +165,11 @@ def _newest_intact(folder: Path) -> Path:
     print(f"note: {newest} {what}; going on from the one saved before it")
     remove(newest)  # or the next saving would keep it, and not the good one
     return previous
+
+
+def brief(value) -> str:
+    """A value in a message: of a hash its beginning."""
+    return re.sub(r"^([0-9a-f]{8})[0-9a-f]{56}$", r"\1…", str(value))
 
 
 def flat(value: dict, prefix: str = "") -> dict:
