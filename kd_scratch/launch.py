@@ -113,9 +113,7 @@ def command(arguments: argparse.Namespace) -> None:
     device = parallel.join(start(run))
     amp_dtype(config.amp, device)  # refuses what the device cannot
     if config.gradient_checkpointing and config.dropout and device.type == "mps":
-        raise UserError(
-            "--gradient-checkpointing on mps needs --dropout 0: PyTorch draws other numbers the second time"
-        )
+        raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
     if arguments.force and not arguments.resume:
         raise UserError("--force goes with --resume")
     resume = parallel.rank() == 0 and check_output(arguments.output, arguments.resume)

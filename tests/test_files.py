@@ -234,3 +234,12 @@ def test_what_fails_while_it_is_read_is_one_line(tmp_path):
     for read in (files.read_text, files.sha256_of_file, lambda path: list(files.text_lines(path))):
         with pytest.raises(UserError, match="/proc/self/mem: cannot be read: Input/output error"):
             read("/proc/self/mem")
+
+
+def test_a_file_that_cannot_replace_another_is_one_line(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(files.DiskError, match="folder: cannot be replaced: Is a directory"):
+        files.replace_file(tmp_path / "a", tmp_path / "folder")
+    files.replace_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "x" and not (tmp_path / "a").exists()

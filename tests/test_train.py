@@ -17,7 +17,7 @@ from kd_scratch.layers import EncoderBlock
 from kd_scratch.optimizer import schedule
 from kd_scratch.runtime import Interruption, Stopped, seed_step
 from kd_scratch.safetensors import CHECKSUM, is_intact, load_file
-from kd_scratch.state import STATE
+from kd_scratch.state import STATE, Progress, load_state, save_state
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks import token_classification as conll
 from kd_scratch.tasks.classification import Example
@@ -427,3 +427,14 @@ def test_a_batch_in_which_nothing_has_a_label_has_a_loss_of_0_and_no_gradient(tm
         job.teacher = teacher
         loss, gradient = gradients(job, np.array([0]))
         assert loss == 0 and not gradient.any()
+
+
+def test_the_scale_of_half_precision_is_kept_and_may_be_new(tmp_path, tokenizer):
+    job = make_job(tmp_path, tokenizer)
+    optimizer = torch.optim.AdamW(job.model.parameters())
+    scalers = [torch.amp.GradScaler("cpu", init_scale=128.0, enabled=enabled) for enabled in (True, False)]
+    for scaler, expected in zip(scalers, (128.0, 64.0), strict=True):
+        save_state(job.output, job.model, optimizer, scaler, Progress(), {})
+        fresh = torch.amp.GradScaler("cpu", init_scale=64.0)
+        load_state(job.output, job.model, optimizer, fresh, {})
+        assert fresh.get_scale() == expected

@@ -36,6 +36,10 @@ REASONS: dict[str, dict[str, list[str]]] = {
     },
     "needs an Apple GPU": {
         "clock.py": ["torch.mps.synchronize()"],
+        "launch.py": [
+            'raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other '
+            'numbers")',
+        ],
         "optimizer.py": ['torch._foreach_div_(gradients, getattr(self.optimizer, "grad_scale", 1.0))'],
     },
     "needs another processor, or another PyTorch": {
