@@ -228,7 +228,7 @@ FAULTS = [
      "if len(text) > reach and len(encodings[i].ids) < max_length:", "if False:",
      "test_tokenization.py::test_only_the_beginning_of_a_long_text_is_looked_at_and_nothing_is_lost"),
     ("a text cut inside a word", "tokenization.py",
-     'end = text.find(" ", reach)', "end = reach",
+     "return text[: end.start()] if end else text", "return text[:reach]",
      "test_tokenization.py::test_only_the_beginning_of_a_long_text_is_looked_at_and_nothing_is_lost"),
     ("answers out of reach not told", "preflight.py",
      "features.labels[:, 0] == IGNORE]", "features.labels[:, 0] < IGNORE]",
