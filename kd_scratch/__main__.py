@@ -10,6 +10,7 @@ from kd_scratch.files import DiskError, UserError, check_utf8
 from kd_scratch.runtime import Stopped
 from kd_scratch.state import unfinished
 
+STDOUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EFBIG, errno.EIO)  # when it is closed, or full
 COMMANDS = {
     "train": launch,
     "evaluate": evaluate,
@@ -33,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit status is 0, 2 for a user's mistake (one line on stderr), 128 + a signal's number."""
     arguments = make_parser().parse_args(argv)
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # None: closed
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal or file that knows fewer characters than we print
             stream.reconfigure(errors="backslashreplace")
@@ -51,26 +53,37 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted{how_to_resume(arguments)}", file=sys.stderr)
         return 130
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error):
+            cure = "smaller inputs, --accumulation, --gradient-checkpointing or a smaller --batch-size may help"
+            print(f"error: not enough memory: {cure}{how_to_resume(arguments)}", file=sys.stderr)
+            return 2
         if not parallel.is_lost_connection(error):
             raise
         lost = f"error: process {parallel.rank()} has lost the others: one has died, or cannot be reached"
         print(f"{lost}{how_to_resume(arguments)}", file=sys.stderr)
         os._exit(1)  # what is left of the connection would wait for the others for ever
     except OSError as error:  # files have told of theirs; a name means one that we could not even look at
-        if error.filename is None and error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if error.filename is None and error.errno not in STDOUT_FAILS:
             raise
-        if error.filename is None:  # stdout is closed, or full; Python would complain once more when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"error: {error.filename or 'the output'}: {error.strerror}{how_to_resume(arguments)}", file=sys.stderr)
+        what = UserError(f"{error.filename or 'the output'}: {error.strerror}")  # printable
+        print(f"error: {what}{how_to_resume(arguments)}", file=sys.stderr)
         return 2
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # closed, or full; Python would complain once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     parallel.leave()
     return 0
 
 
 def how_to_resume(arguments: argparse.Namespace) -> str:
     """How an interrupted command goes on, where it can."""
-    if arguments.command != "train" or not unfinished(arguments.output):
+    try:
+        if arguments.command != "train" or not unfinished(arguments.output):
+            return ""
+    except OSError:  # a folder that one cannot even look into
         return ""
     return f"; {arguments.output} is intact: the same command with --resume goes on from where it was saved last"
 

@@ -57,7 +57,8 @@ class ModelConfig:
         for name in ("vocab_size", "width", "depth", "heads", "feed_forward", "max_positions"):
             self._require(name, 1 <= getattr(self, name) <= LARGEST, f"between 1 and {LARGEST}")
         self._require("depth", self.depth <= 1000, "at most 1000")
-        self._require("max_positions", self.positions == "learned" or self.max_positions <= 2**17, f"at most {2**17}")
+        small = self.max_positions <= 2**17 and self.max_positions * self.width <= 2**28  # it is computed, not read
+        self._require("max_positions", self.positions == "learned" or small, f"at most {2**17}, and fewer if wide")
         self._require("token_types", 0 <= self.token_types <= LARGEST, "0 or more")
         self._require("pad_id", 0 <= self.pad_id < self.vocab_size, "a number of the vocabulary")
         self._require("norm_epsilon", 0 < self.norm_epsilon < 1, "between 0 and 1")
@@ -104,6 +105,13 @@ def setting(default, help: str, choices: tuple | None = None):
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
+def check_size(config) -> None:
+    """UserError where a number is so large (or infinite) that computing with it would fail somewhere."""
+    for name, value in vars(config).items():
+        if isinstance(value, int | float) and abs(value) > LARGEST:  # NaN fails where its range is checked
+            raise UserError(f"{flag_name(name)}: must be at most {LARGEST:,}, not {str(value)[:40]}")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained. `TASK_DEFAULTS` says where a task differs from these defaults."""
@@ -132,6 +140,7 @@ class TrainConfig:
     )
 
     def __post_init__(self):
+        check_size(self)
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
@@ -169,6 +178,7 @@ class DataConfig:
     )
 
     def __post_init__(self):
+        check_size(self)
         if not 0 <= self.oos_threshold < 1:
             raise UserError(f"--oos-threshold must be at least 0 and below 1, not {self.oos_threshold}")
         if self.overlap < 0 or self.question_length < 1 or self.answer_length < 1:

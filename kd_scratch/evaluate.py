@@ -12,7 +12,7 @@ from kd_scratch.checkpoint import load_model
 from kd_scratch.config import DataConfig, RunConfig, add_flags, as_dict, given
 from kd_scratch.console import table
 from kd_scratch.fast import make_fast
-from kd_scratch.files import UserError, make_folder, sha256_of_file, write_json
+from kd_scratch.files import UserError, check_target, sha256_of_file, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
 from kd_scratch.prepare import check_fit
@@ -147,8 +147,11 @@ def command(arguments: argparse.Namespace) -> None:
     device = start(RunConfig(**given(arguments, RunConfig)))
     opened = open_model(arguments.model, task, arguments.max_length, device)
     examples = read_test(arguments, task, data)
-    for path in filter(None, (arguments.output, arguments.predictions)):
-        make_folder(path.parent)  # now, not after minutes of work
+    written = [path for path in (arguments.output, arguments.predictions) if path is not None]
+    for path in written:  # now, not after minutes of work
+        check_target(path, arguments.data, arguments.model)
+    if len(written) == 2 and written[0].resolve() == written[1].resolve():
+        raise UserError(f"--output and --predictions are both {written[0]}; give each its own file")
     size = f"{opened.model.num_parameters() / 1e6:.1f}M"
     where = f"{described(arguments, examples)}, {device.type}, {torch.get_num_threads()} threads"
     print(f"evaluating {arguments.model} ({size}) on {where}", flush=True)

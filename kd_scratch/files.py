@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ REMEDIES = {
 
 
 LONGEST = 1_000_000  # characters of one text
+LOCK = ".run.lock.0.tmp"  # named as something that is left over
+OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors.index.json")
 
 
 class UserError(Exception):
@@ -157,6 +160,8 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | Non
     keep: the name that the old content gets; after a crash there may then be nothing at `path`, and the old at `keep`.
     """
     path = Path(path)
+    if not path.name or (path.exists() and not path.is_file()):
+        raise DiskError(f"{path}: cannot be written: it is a folder, pipe or device, not a file")
     host = platform.node().replace(".", "-")
     temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
     try:
@@ -198,9 +203,43 @@ def replace_file(source: Path, target: Path) -> None:
         raise DiskError(f"{target}: cannot be replaced: {error.strerror}{remedy(error)}") from None
 
 
+def check_target(path: Path, *inputs: str | Path) -> None:
+    """Before work: UserError where a file cannot be written there, or would overwrite what the work reads.
+
+    inputs: files, and model directories, of which no file that makes the model may be replaced.
+    """
+    make_folder(path.parent)
+    if not path.name or (path.exists() and not path.is_file()):
+        raise DiskError(f"{path}: is a folder, pipe or device; give the name of a file")
+    whole = path.resolve()
+    for other in map(Path, inputs):
+        own = path.name in OF_A_MODEL or path.suffix == ".safetensors"
+        if whole == other.resolve() or (own and whole.parent == other.resolve()):
+            raise UserError(f"{path}: would overwrite {other}, or a part of it; choose another name")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A context in which no other process may be in the same one for this folder; UserError where one is.
+
+    The lock goes with the process, however it ends. (On Windows there is none.)
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(folder / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder}: another process writes there; wait for it, or choose another folder") from None
+        yield
+
+
 def is_leftover(name: str) -> bool:
-    """Whether a file's name is that of a write that was cut off (or is under way)."""
-    return name.startswith(".") and name.endswith(".tmp")
+    """Whether a file's name is that of a write that was cut off (or is under way): .NAME.HOST.PROCESS.tmp"""
+    return re.fullmatch(r"\..+\.[^.]*\.\d+\.tmp", name) is not None
 
 
 def remedy(error: OSError) -> str:

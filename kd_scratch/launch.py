@@ -6,6 +6,7 @@ student (--teacher DIR). The loop itself is in train.py.
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ import torch
 from kd_scratch import parallel
 from kd_scratch.batches import IGNORE
 from kd_scratch.cache import cached_features
-from kd_scratch.checkpoint import WEIGHTS, fingerprint
+from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_config
 from kd_scratch.clock import Clock, matmul_rate
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
 from kd_scratch.console import duration, shorten, table
 from kd_scratch.distill import teacher_logits
-from kd_scratch.files import UserError, make_folder, sha256, sha256_of_file, write_json
+from kd_scratch.files import UserError, locked, make_folder, sha256, sha256_of_file, write_json
 from kd_scratch.model import Model
 from kd_scratch.preflight import preflight
 from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher, read_data, read_unlabelled
@@ -28,7 +29,7 @@ from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
 from kd_scratch.state import Progress, drop_state
 from kd_scratch.tasks import TASKS, Task
 from kd_scratch.tasks.rows import Joined
-from kd_scratch.tokenization import Tokenizer
+from kd_scratch.tokenization import Tokenizer, load_tokenizer
 from kd_scratch.train import Job, steps_per_epoch, train
 
 RECORD = "training.json"
@@ -114,6 +115,9 @@ def command(arguments: argparse.Namespace) -> None:
     amp_dtype(config.amp, device)  # refuses what the device cannot
     if config.gradient_checkpointing and config.dropout and device.type == "mps":
         raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
+    for flag in ("teacher", "tokenizer", "init_layers"):
+        if getattr(arguments, flag) == "":  # a variable of the shell that was never set
+            raise UserError(f"--{flag.replace('_', '-')} is empty; give a name, or leave it out")
     if arguments.force and not arguments.resume:
         raise UserError("--force goes with --resume")
     resume = parallel.rank() == 0 and check_output(arguments.output, arguments.resume)
@@ -162,16 +166,21 @@ def command(arguments: argparse.Namespace) -> None:
     )
     announce(job, arguments, teacher, notes)
     make_folder(job.output)
-    clock, dtype = Clock(device), amp_dtype(config.amp, device)
-    if teacher:
-        job.teacher = teacher_logits(teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device, dtype)
-        del teacher
-        clock.lap("teacher")
-    job.seconds.update(clock.totals())
-    job.matmul_rate = parallel.total(torch.tensor([matmul_rate(device, dtype)], device=device))[0]
-    done = train(job, resume, arguments.force)
-    if parallel.rank() == 0:
-        report(job, done)
+    with locked(job.output) if parallel.rank() == 0 else nullcontext():
+        if parallel.rank() == 0:
+            check_output(job.output, resume)  # another process may have been here since
+        clock, dtype = Clock(device), amp_dtype(config.amp, device)
+        if teacher:
+            job.teacher = teacher_logits(
+                teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device, dtype
+            )
+            del teacher
+            clock.lap("teacher")
+        job.seconds.update(clock.totals())
+        job.matmul_rate = parallel.total(torch.tensor([matmul_rate(device, dtype)], device=device))[0]
+        done = train(job, resume, arguments.force)
+        if parallel.rank() == 0:
+            report(job, done)
 
 
 def identify(
@@ -250,6 +259,7 @@ def report(job: Job, done: Progress) -> None:
             "delete the folder and start again"
         )
     seconds = sum(job.seconds.values())
+    load_config(job.output), load_tokenizer(job.output)  # whatever else is needed is there too
     names = list(done.history[0]["dev"])
     rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
     print(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))

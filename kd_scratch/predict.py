@@ -9,7 +9,7 @@ import torch
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.console import shorten, table
 from kd_scratch.evaluate import Opened, open_model
-from kd_scratch.files import UserError, make_folder, write_json
+from kd_scratch.files import UserError, check_target, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.runtime import start
 from kd_scratch.tasks import Outcome, question_answering, token_classification
@@ -25,6 +25,8 @@ def classify(opened: Opened, text: str, device: torch.device) -> dict[str, float
     """Every label with its probability, the most probable first."""
     ids = opened.tokenizer.encode([text], max_length=opened.max_length)[0].ids
     logits = opened.model(torch.tensor([ids], device=device)).logits[0]  # C
+    if not logits.isfinite().all():
+        raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
     probability = logits.cpu().double().softmax(dim=0).numpy()
     labels = opened.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
@@ -136,8 +138,8 @@ def command(arguments: argparse.Namespace) -> None:
         if (getattr(arguments, name) is not None) != (name in wanted):
             flags = " and ".join(f"--{name}" for name in wanted)
             raise UserError(f"{arguments.model}: has a {head} head; predict needs {flags} for it, and no more")
-    if arguments.output:
-        make_folder(arguments.output.parent)
+    if arguments.output is not None:
+        check_target(arguments.output, arguments.model)
     result = show(opened, arguments, data, device)
-    if arguments.output:
+    if arguments.output is not None:
         write_json(arguments.output, result)

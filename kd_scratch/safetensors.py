@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kd_scratch.files import UserError, write_atomically
+from kd_scratch.files import UserError, open_file, write_atomically
 
 # In the order in which a file holds them: wide elements first, so that all the tensors we write lie aligned.
 DTYPES = {
@@ -125,14 +125,14 @@ def _and_checksum(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memo
 def is_intact(path: str | Path) -> bool:
     """Whether a file that was saved with a checksum can be read, and still has the bytes that were written."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             digest, left = hashlib.sha256(), file.seek(0, 2) - 32
             file.seek(0)
             while left > 0 and (part := file.read(min(left, 2**20))):
                 digest.update(part)
                 left -= len(part)
             return file.read() == digest.digest()
-    except OSError:
+    except (OSError, UserError):
         return False
 
 

@@ -16,7 +16,7 @@ from kd_scratch.model import Model
 from kd_scratch.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 
 STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
-PREVIOUS_WEIGHTS = "model.previous.safetensors"
+PREVIOUS_WEIGHTS, DAMAGED = "model.previous.safetensors", "training_state.damaged.safetensors"
 #: What no --force can bridge: the rows of a table, or its columns, would be other things.
 FIXED = ("task", "tokenizer", "labels", "words")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's steps, and running means of the gradient and of its square
@@ -47,7 +47,13 @@ def unfinished(folder: Path) -> bool:
 def drop_state(folder: Path) -> None:
     """Remove what only a resume needs, and what killed processes have left, on whatever machine."""
     leftovers = [path.name for path in folder.iterdir() if is_leftover(path.name)]
-    for name in (*leftovers, PREVIOUS_WEIGHTS, PREVIOUS, STATE):  # killed in between, the run resumes at its end
+    for name in (
+        *leftovers,
+        PREVIOUS_WEIGHTS,
+        DAMAGED,
+        PREVIOUS,
+        STATE,
+    ):  # killed in between, the run resumes at its end
         remove(folder / name)
 
 
@@ -127,8 +133,11 @@ def _read(folder: Path, model: Model, optimizer: torch.optim.AdamW, identity: di
     try:
         metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
         before, progress = flat(metadata["identity"]), metadata["progress"]
-        Progress(**progress), dict(metadata["scaler"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+        usable = all(_like(progress[key], default) for key, default in vars(Progress()).items())
+        usable = usable and len(progress) == len(vars(Progress())) and isinstance(metadata["scaler"], dict)
+        if not usable or not all(_like(loss, 0.0) for loss in progress["losses"]):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise UserError(f"{path}: is no training state, or one of another version of this program") from None
     now = flat(json.loads(json.dumps(identity)))
     keys = dict.fromkeys([*now, *before])  # one that is lacking is as good as None
@@ -163,8 +172,16 @@ def _newest_intact(folder: Path) -> Path:
     if not previous.is_file() or not is_intact(previous):
         raise UserError(f"{newest}: {what}, and there is no older one to go back to; delete the folder and start again")
     print(f"note: {newest} {what}; going on from the one saved before it")
-    remove(newest)  # or the next saving would keep it, and not the good one
+    if newest.is_file():
+        replace_file(newest, folder / DAMAGED)  # or the next saving would keep it, and not the good one
     return previous
+
+
+def _like(value, default) -> bool:
+    """Whether a value of the progress is of its field's type, and if it is a number a possible one."""
+    if isinstance(default, int | float):
+        return type(value) in {int, type(default)} and -1 <= value < 2**53
+    return type(value) is type(default)
 
 
 def brief(value) -> str:

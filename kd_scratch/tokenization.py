@@ -16,6 +16,11 @@ from tokenizers import Tokenizer as Backend
 from kd_scratch.files import UserError, read_json, read_text, sha256, write_json, write_text
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PARTS = {
+    "normalizer": ("BertNormalizer",),
+    "pre_tokenizer": ("BertPreTokenizer",),
+    "post_processor": ("TemplateProcessing", "BertProcessing"),
+}
 REACH = 32  # characters for each piece that a text is cut to: far more than any piece has on average
 BOUNDARY = re.compile("[ \u4e00-\u9fff]")  # what BERT's tokenizer always cuts at (and at more)
 
@@ -44,7 +49,8 @@ class Tokenizer:
         self.max_length = max_length  # pieces per input that the model was made for; None: whatever its positions hold
         vocab = backend.get_vocab()
         require_special(vocab, place)
-        if backend.encode("").ids != [vocab["[CLS]"], vocab["[SEP]"]]:
+        around = [vocab["[CLS]"], *backend.encode("a b", add_special_tokens=False).ids, vocab["[SEP]"]]
+        if backend.encode("").ids != [around[0], around[-1]] or backend.encode("a b").ids != around:
             raise UserError(f"{place}: does not put [CLS] and [SEP] around a text, as BERT's tokenizers do")
         if backend.model.unk_token not in vocab:
             raise UserError(f"{place}: its unknown token {backend.model.unk_token!r} is not in the vocabulary")
@@ -135,6 +141,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     path = directory / "tokenizer.json"
     if path.is_file():
         text = read_text(path)
+        check_parts(read_json(path), path)
         try:
             backend = Backend.from_str(text)
         except Exception as error:  # the package raises bare Exception for whatever is wrong with the file
@@ -150,6 +157,17 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
             f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from"
         )
     return Tokenizer(backend, lowercase, str(path), max_length)
+
+
+def check_parts(content, path: Path) -> None:
+    """UserError where a tokenizer.json has other parts than BERT's: some hang, some abort, on a text made for it."""
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no JSON object")
+    for key, known in PARTS.items():
+        part = content.get(key)
+        if not isinstance(part, dict) or part.get("type") not in known:
+            found = part.get("type") if isinstance(part, dict) else part
+            raise UserError(f"{path}: {key} is {str(found)[:40]!r}; only {' and '.join(known)} can be used here")
 
 
 def _from_vocab(path: Path, lowercase: bool | None) -> tuple[Backend, bool]:

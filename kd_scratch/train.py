@@ -101,6 +101,9 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
         Interruption() as interruption,
     ):
         while done.epoch < config.epochs and not out_of_patience(done, config.patience):
+            (stop,) = parallel.largest([interruption.signal])
+            if stop:  # it came in an epoch's last batch, or while dev was scored; the epoch's end has been saved
+                raise Stopped(int(stop))
             clock = Clock(job.device)
             run_epoch(job, network, stepper, dtype, done, clock, bar, interruption, save)
             vocabulary.widen()
