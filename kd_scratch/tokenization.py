@@ -49,8 +49,7 @@ class Tokenizer:
         self.max_length = max_length  # pieces per input that the model was made for; None: whatever its positions hold
         vocab = backend.get_vocab()
         require_special(vocab, place)
-        around = [vocab["[CLS]"], *backend.encode("a b", add_special_tokens=False).ids, vocab["[SEP]"]]
-        if backend.encode("").ids != [around[0], around[-1]] or backend.encode("a b").ids != around:
+        if backend.encode("").ids != [vocab["[CLS]"], vocab["[SEP]"]]:
             raise UserError(f"{place}: does not put [CLS] and [SEP] around a text, as BERT's tokenizers do")
         if backend.model.unk_token not in vocab:
             raise UserError(f"{place}: its unknown token {backend.model.unk_token!r} is not in the vocabulary")
@@ -168,6 +167,9 @@ def check_parts(content, path: Path) -> None:
         if not isinstance(part, dict) or part.get("type") not in known:
             found = part.get("type") if isinstance(part, dict) else part
             raise UserError(f"{path}: {key} is {str(found)[:40]!r}; only {' and '.join(known)} can be used here")
+    template = content["post_processor"].get("single", [{"Sequence": {}}])
+    if not isinstance(template, list) or sum("Sequence" in part for part in template if isinstance(part, dict)) != 1:
+        raise UserError(f"{path}: post_processor.single is {str(template)[:40]!r}; it must hold the text once")
 
 
 def _from_vocab(path: Path, lowercase: bool | None) -> tuple[Backend, bool]:

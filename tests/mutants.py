@@ -180,7 +180,7 @@ FAULTS = [
      "checksum=True, keep=folder / PREVIOUS)", "checksum=True)",
      "test_crashes.py::test_a_flipped_bit_in_the_newest_state_is_found_and_the_one_before_it_used"),
     ("the good state replaced by a damaged one", "state.py",
-     "    remove(newest)  #", "    #",
+     "        replace_file(newest, folder / DAMAGED)  #", "        pass  #",
      "test_crashes.py::test_the_state_before_survives_a_damaged_one_even_when_killed_at_the_next_saving"),
     ("nothing to resume before the first epoch's end", "train.py",
      "    if not resume:\n        save()", "    if False:\n        save()",

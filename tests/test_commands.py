@@ -372,6 +372,11 @@ BAD_FLAGS = {
     "null threshold 2": (["--null-threshold", "2"], "--null-threshold must lie between 0 and 1"),
     "two tokenizers": (["--model", "TEACHER", "--tokenizer", "TEACHER"], "--tokenizer goes with a size"),
     "vocabulary of 3": (["--vocab-size", "3"], "--vocab-size 3: must lie between 10 and 1,000,000"),
+    "no end to a norm": (["--max-grad-norm", "inf"], "--max-grad-norm: must be at most 1,073,741,824, not inf"),
+    "temperature 1e200": (["--temperature", "1e200"], "--temperature: must be at most"),
+    "epochs of 400 digits": (["--epochs", "1" + "0" * 400], "--epochs: must be at most"),
+    "question length": (["--question-length", "9" * 20], "--question-length: must be at most"),
+    "a teacher without name": (["--teacher", ""], "--teacher is empty; give a name, or leave it out"),
     "force alone": (["--force"], "--force goes with --resume"),
     "a name of 5000 letters": (["--dev", "n" * 5000], "File name too long"),
 }  # fmt: skip
@@ -581,3 +586,61 @@ def test_notes_tell_of_a_long_warm_up(runs, tmp_path, capsys):
     argv = ["train", *data_of(runs), *FAST, "--model", "tiny-student", "--vocab-size", 80, "--warmup-steps", 1000]
     status, out, _ = run(capsys, *argv, "--epochs", 1, "--limit", 16, "--output", tmp_path / "out")
     assert status == 0 and "note: most of the 2 steps are warm-up; consider fewer --warmup-steps" in out
+
+
+def test_what_is_read_is_never_overwritten_nor_is_a_device(runs, tmp_path, capsys):
+    shutil.copy(runs / "dev.csv", tmp_path)
+    shutil.copytree(runs / "teacher", tmp_path / "model")
+    os.mkfifo(tmp_path / "pipe")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    evaluate = ["evaluate", "--task", "csv", "--data", tmp_path / "dev.csv", "--model", tmp_path / "model"]
+    predict = ["predict", "--model", tmp_path / "model", "--text", "goal"]
+    for argv, message in (
+        ([*evaluate, "--output", tmp_path / "dev.csv"], "dev.csv: would overwrite"),
+        ([*evaluate, "--predictions", tmp_path / "model" / "model.safetensors"], "model.safetensors: would overwrite"),
+        ([*evaluate, "--output", tmp_path / "a", "--predictions", tmp_path / "a"], "give each its own file"),
+        ([*evaluate, "--output", tmp_path / "pipe"], "pipe: is a folder, pipe or device"),
+        ([*predict, "--output", tmp_path / "model" / "config.json"], "config.json: would overwrite"),
+        ([*predict, "--output", ""], "is a folder, pipe or device; give the name of a file"),
+    ):
+        status, _, error = run(capsys, *argv)
+        assert status == 2 and message in error, error
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_weights_that_are_no_numbers_give_no_probabilities(tmp_path, capsys, tokenizer):
+    model = tiny_model(vocab_size=tokenizer.vocab_size)
+    with torch.no_grad():
+        model.head.classifier.bias[0] = float("nan")
+    save_model(model, tmp_path / "model")
+    tokenizer.save(tmp_path / "model", max_length=24)
+    status, out, error = run(capsys, "predict", "--model", tmp_path / "model", "--text", "fox")
+    assert status == 2 and "logits that are not finite numbers" in error and "nan" not in out
+
+
+def test_too_little_memory_is_one_line_and_other_faults_keep_their_traceback(runs, capsys, monkeypatch):
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), ValueError("ours")):
+
+        def fail(arguments, error=error):
+            raise error
+
+        monkeypatch.setattr("kd_scratch.predict.command", fail)
+        if isinstance(error, ValueError):
+            with pytest.raises(ValueError):
+                main(["predict", "--model", "x"])
+        else:
+            assert main(["predict", "--model", "x"]) == 2
+            assert capsys.readouterr().err.startswith("error: not enough memory: ")
+
+
+def test_a_closed_output_and_names_that_cannot_be_looked_at_are_no_tracebacks(runs, tmp_path):
+    kd = f"{sys.executable} -m kd_scratch"
+    for command, status in (
+        (f"{kd} predict --model {runs / 'teacher'} --text goal --device cpu >&-", 0),
+        (f"{kd} predict --model {runs / 'teacher'} --text goal --device cpu 2>&-", 0),
+        (f"{kd} predict --model $'a\\nb\\033[2J{'a' * 300}' --text goal", 2),
+        (f"{kd} train --task csv --train x --dev x --model tiny-student --output {'a' * 300}", 2),
+    ):
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == status, (command, done.stderr)
+        assert "Traceback" not in done.stderr and "\x1b" not in done.stderr and done.stderr.count("\n") <= 1

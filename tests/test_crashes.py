@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from kd_scratch import safetensors, train
+from kd_scratch import files, train
 from kd_scratch.checkpoint import load_model, save_model
 from kd_scratch.files import is_leftover, sha256_of_file
 from kd_scratch.safetensors import is_intact, read_metadata
-from kd_scratch.state import PREVIOUS, STATE
+from kd_scratch.state import DAMAGED, PREVIOUS, STATE, Progress
 from tests.conftest import TEXTS, TORTURE, tiny_model
 from tests.crashing import REFUSALS, Finished, kill_at, limit_at, operations, refuse_at, run, run_and_kill
 
@@ -296,7 +296,7 @@ def test_a_newest_state_that_cannot_be_read_is_as_good_as_damaged(bench, monkeyp
             raise OSError(5, "Input/output error")
         return open(path, mode)
 
-    monkeypatch.setattr(safetensors, "open", broken, raising=False)
+    monkeypatch.setattr(files, "open", broken, raising=False)
     finished = run(bench.argv("unreadable"))
     assert finished.status == 0 and "going on from the one saved before it" in finished.said
     assert bench.left("unreadable") == bench.expected
@@ -314,6 +314,10 @@ def test_times_are_those_of_the_whole_run_and_a_finished_record_is_not_emptied(b
     assert all(after[phase] >= before[phase] > 0 for phase in ("forward", "backward", "optimizer"))
 
 
+LIES = [{"epoch": "x"}, {"epoch": -5}, {"losses": ["a"]}, {"seconds": "x"}, {"step": "1"}, {"step": 10**400},
+        {"best_score": "z"}, {"batch": 1.5}, {"speed": 1}, {"history": {}}, {"step": True}]  # fmt: skip
+
+
 def test_a_state_that_is_none_is_refused(bench):
     from kd_scratch.safetensors import save_file
 
@@ -324,6 +328,8 @@ def test_a_state_that_is_none_is_refused(bench):
         {"identity": "[]", "progress": "{}", "scaler": "{}"},
         {"identity": "{}", "progress": '{"speed": 1}', "scaler": "{}"},
         {"identity": "{}", "progress": "not JSON", "scaler": "{}"},
+        {"identity": "{}", "progress": "[" * 100_000, "scaler": "{}"},
+        *({"identity": "{}", "progress": json.dumps(vars(Progress()) | lie), "scaler": "{}"} for lie in LIES),
     ):
         output.mkdir(exist_ok=True)
         save_file({}, output / STATE, metadata, checksum=True)
@@ -339,6 +345,36 @@ def test_resume_with_nothing_there_begins_and_says_so(bench):
     assert finished.status == 0 and "nothing to resume" in finished.said
     finished = run(bench.argv("fresh"))
     assert_one_line(finished, "holds no unfinished run to resume")
+
+
+def test_two_runs_cannot_write_into_one_folder(bench):
+    output = bench.folder / "both"
+    output.mkdir()
+    with files.locked(output):
+        assert_one_line(run(bench.argv("both")), "another process writes there")
+    with files.locked(output):  # the lock has gone with its process
+        pass
+    bench.resume("both")
+
+
+def test_what_is_not_ours_is_never_deleted(bench):
+    """Neither files that look like what is left over, nor a newest state that could only not be read."""
+    output = interrupted(bench, "mine", 4)
+    (output / ".notes.tmp").write_text("precious")
+    (output / ".x.tmp").mkdir()
+    (output / STATE).write_bytes(b"unreadable now")
+    finished = run(bench.argv("mine"), kill_at(1))
+    assert (output / DAMAGED).read_bytes() == b"unreadable now", finished.said
+    assert run(bench.argv("mine")).status == 0
+    assert (output / ".notes.tmp").read_text() == "precious" and (output / ".x.tmp").is_dir()
+    assert sorted(os.listdir(output)) == sorted([*bench.expected["files"], ".notes.tmp", ".x.tmp"])
+
+
+def test_a_run_whose_other_files_are_gone_does_not_pass_for_finished(bench):
+    output = interrupted(bench, "bare", len(saves(bench)) - 1)
+    (output / "config.json").unlink()
+    assert_one_line(run(bench.argv("bare")), "it has no config.json")
+    assert bench.steps_done("bare") == 6, "the state is still there"
 
 
 def test_another_setting_is_refused_by_name_and_goes_on_by_force(bench):

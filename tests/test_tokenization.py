@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from tokenizers import Tokenizer as Backend
-from tokenizers import normalizers
+from tokenizers import normalizers, processors
 
 from kd_scratch import tokenization as tokenizer_module
 from kd_scratch.files import UserError
@@ -328,3 +328,33 @@ def test_a_long_text_without_spaces_is_cut_between_chinese_characters(tokenizer)
         *tokenizer.encode([text])[0].ids[:9],
         tokenizer.encode([""])[0].ids[-1],
     ]
+
+
+ODD_PARTS = {
+    "pieces of no length": ("pre_tokenizer", {"type": "FixedLength", "length": 0}),
+    "a bomb": ("normalizer", {"type": "Sequence", "normalizers": [
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 30}),
+    "a damaged table": ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+    "no post-processor": ("post_processor", None),
+    "a number": ("pre_tokenizer", 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", ODD_PARTS)
+def test_a_tokenizer_of_other_parts_than_berts_is_refused_unopened(tmp_path, tokenizer, part):
+    tokenizer.save(tmp_path, max_length=24)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    key, value = ODD_PARTS[part]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content | {key: value}))
+    with pytest.raises(UserError, match=f"tokenizer.json: {key} is .*; only "):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("single", ["[CLS] $A $A [SEP]", "[CLS] [SEP]"])
+def test_a_tokenizer_that_doubles_the_text_or_drops_it_is_refused(tmp_path, tokenizer, single):
+    other = Backend.from_str(tokenizer.backend.to_str())
+    ids = [(token, other.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    other.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
+    (tmp_path / "tokenizer.json").write_text(other.to_str())
+    with pytest.raises(UserError, match="post_processor.single is .*; it must hold the text once"):
+        load_tokenizer(tmp_path)

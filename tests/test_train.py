@@ -438,3 +438,24 @@ def test_the_scale_of_half_precision_is_kept_and_may_be_new(tmp_path, tokenizer)
         fresh = torch.amp.GradScaler("cpu", init_scale=64.0)
         load_state(job.output, job.model, optimizer, fresh, {})
         assert fresh.get_scale() == expected
+
+
+@pytest.mark.usefixtures("signals_not_ignored")
+@pytest.mark.parametrize("batch_size", [8, 24])
+def test_a_signal_in_the_last_batch_of_an_epoch_ends_the_run_behind_it(tmp_path, tokenizer, monkeypatch, batch_size):
+    """As always, where an epoch has one batch."""
+    job, real = make_job(tmp_path, tokenizer, batch_size=batch_size), kd_scratch.train.backward
+    steps, last = [], 24 // batch_size
+
+    def signalled(*arguments):
+        steps.append(1)
+        if len(steps) == last:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(kd_scratch.train, "backward", signalled)
+    with pytest.raises(Stopped):
+        train(job)
+    assert len(steps) == last
+    done = train(replace(make_job(tmp_path, tokenizer, batch_size=batch_size), output=job.output), resume=True)
+    assert done.epoch == 3 and len(steps) == 3 * last, "nothing is done twice"
