@@ -640,6 +640,7 @@ def test_a_closed_output_and_names_that_cannot_be_looked_at_are_no_tracebacks(ru
         (f"{kd} predict --model {runs / 'teacher'} --text goal --device cpu 2>&-", 0),
         (f"{kd} predict --model $'a\\nb\\033[2J{'a' * 300}' --text goal", 2),
         (f"{kd} train --task csv --train x --dev x --model tiny-student --output {'a' * 300}", 2),
+        (f"{kd} train --task csv --train x --dev x --model tiny-student --resume --output {tmp_path}/o >/dev/full", 2),
     ):
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == status, (command, done.stderr)
