@@ -642,6 +642,7 @@ def test_a_closed_output_and_names_that_cannot_be_looked_at_are_no_tracebacks(ru
         (f"{kd} train --task csv --train x --dev x --model tiny-student --output {'a' * 300}", 2),
         (f"{kd} train --task csv --train x --dev x --model tiny-student --resume --output {tmp_path}/o >/dev/full", 2),
     ):
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+        buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # so that what is printed fails at the very end
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, env=buffered)
         assert done.returncode == status, (command, done.stderr)
         assert "Traceback" not in done.stderr and "\x1b" not in done.stderr and done.stderr.count("\n") <= 1
