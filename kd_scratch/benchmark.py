@@ -12,7 +12,7 @@ from kd_scratch.compare import named_directory
 from kd_scratch.config import RunConfig, add_flags, given
 from kd_scratch.console import table
 from kd_scratch.evaluate import about_machine, open_model
-from kd_scratch.files import UserError, make_folder, write_json
+from kd_scratch.files import UserError, check_target, write_json
 from kd_scratch.measure import in_turns
 from kd_scratch.model import Model
 from kd_scratch.runtime import start
@@ -79,7 +79,7 @@ def command(arguments: argparse.Namespace) -> None:
                 f"{name}: has {model.config.max_positions} positions; leave {longest} tokens out of --shapes"
             )
     if arguments.output:
-        make_folder(arguments.output.parent)
+        check_target(arguments.output, *(directory for _, directory in arguments.models))
     print(
         f"timing {len(models)} models, {len(arguments.shapes)} shapes, {ROUNDS} rounds in turns, "
         f"{torch.get_num_threads()} threads",

@@ -23,8 +23,6 @@ REMEDIES = {
     errno.EACCES: "; choose a folder that can be written to",
     errno.EIO: "; the disk is failing, or is no longer there",
 }
-
-
 LONGEST = 1_000_000  # characters of one text
 LOCK = ".run.lock.0.tmp"  # named as something that is left over
 OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors.index.json")
@@ -160,8 +158,7 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | Non
     keep: the name that the old content gets; after a crash there may then be nothing at `path`, and the old at `keep`.
     """
     path = Path(path)
-    if not path.name or (path.exists() and not path.is_file()):
-        raise DiskError(f"{path}: cannot be written: it is a folder, pipe or device, not a file")
+    _require_place(path)
     host = platform.node().replace(".", "-")
     temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
     try:
@@ -184,6 +181,12 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | Non
         if isinstance(error, OSError):
             raise DiskError(f"{path}: cannot be written: {error.strerror}{remedy(error)}") from None
         raise
+
+
+def _require_place(path: Path) -> None:
+    """DiskError where something else than a file is, or where no file can be."""
+    if not path.name or (os.path.exists(path) and not os.path.isfile(path)):
+        raise DiskError(f"{path}: cannot be written: is a folder, pipe or device; give the name of a file")
 
 
 def remove(path: Path) -> None:
@@ -209,8 +212,7 @@ def check_target(path: Path, *inputs: str | Path) -> None:
     inputs: files, and model directories, of which no file that makes the model may be replaced.
     """
     make_folder(path.parent)
-    if not path.name or (path.exists() and not path.is_file()):
-        raise DiskError(f"{path}: is a folder, pipe or device; give the name of a file")
+    _require_place(path)
     whole = path.resolve()
     for other in map(Path, inputs):
         own = path.name in OF_A_MODEL or path.suffix == ".safetensors"

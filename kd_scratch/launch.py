@@ -258,8 +258,9 @@ def report(job: Job, done: Progress) -> None:
             f"{job.output / WEIGHTS}: is not what was kept of epoch {done.best_epoch}, something has changed it since; "
             "delete the folder and start again"
         )
+    load_config(job.output)  # the other files are still there too
+    load_tokenizer(job.output)
     seconds = sum(job.seconds.values())
-    load_config(job.output), load_tokenizer(job.output)  # whatever else is needed is there too
     names = list(done.history[0]["dev"])
     rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
     print(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))

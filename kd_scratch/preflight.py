@@ -93,7 +93,9 @@ def _labels(task: Task, labels: tuple[str, ...], train: Features, dev: Features)
     return told
 
 
-def _cut(task: Task, sample: list, features: Features, tokenizer: Tokenizer, config: TrainConfig, data: DataConfig):
+def _cut(
+    task: Task, sample: list, features: Features, tokenizer: Tokenizer, config: TrainConfig, data: DataConfig
+) -> str:
     """What max_length cuts off or puts out of reach."""
     if task.head == "sequence":
         one_more = tokenizer.encode(task.texts(sample), max_length=config.max_length + 1)

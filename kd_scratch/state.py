@@ -47,13 +47,8 @@ def unfinished(folder: Path) -> bool:
 def drop_state(folder: Path) -> None:
     """Remove what only a resume needs, and what killed processes have left, on whatever machine."""
     leftovers = [path.name for path in folder.iterdir() if is_leftover(path.name)]
-    for name in (
-        *leftovers,
-        PREVIOUS_WEIGHTS,
-        DAMAGED,
-        PREVIOUS,
-        STATE,
-    ):  # killed in between, the run resumes at its end
+    # The state last: killed before, the run resumes at its end.
+    for name in (*leftovers, PREVIOUS_WEIGHTS, DAMAGED, PREVIOUS, STATE):
         remove(folder / name)
 
 

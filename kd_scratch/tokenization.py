@@ -139,10 +139,10 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         raise UserError(f"{directory / 'tokenizer_config.json'}: do_lower_case must be true or false")
     path = directory / "tokenizer.json"
     if path.is_file():
-        text = read_text(path)
-        check_parts(read_json(path), path)
+        content = read_json(path)
+        check_parts(content, path)
         try:
-            backend = Backend.from_str(text)
+            backend = Backend.from_str(json.dumps(content))  # what was checked, not another reading of the file
         except Exception as error:  # the package raises bare Exception for whatever is wrong with the file
             raise UserError(f"{path}: is no tokenizer that the tokenizers package can read: {error}") from None
         if not isinstance(backend.model, models.WordPiece):

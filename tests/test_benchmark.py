@@ -66,6 +66,7 @@ def test_bad_input_is_one_line_and_exit_2(model_directory, tmp_path, capsys):
         ([*models, "--shapes", "1x41"], "a: has 40 positions; leave 41 tokens out of --shapes"),
         ([*models, f"a={model_directory}", "--shapes", "1x8"], "a name is used twice"),
         (["--models", f"a={tmp_path / 'none'}", "--shapes", "1x8"], "no such model directory"),
+        ([*models, "--shapes", "1x8", "--output", f"{model_directory}/config.json"], "would overwrite"),
     ):
         assert main(["benchmark", *argv]) == 2
         error = capsys.readouterr().err

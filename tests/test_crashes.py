@@ -16,7 +16,7 @@ import pytest
 from kd_scratch import files, train
 from kd_scratch.checkpoint import load_model, save_model
 from kd_scratch.files import is_leftover, sha256_of_file
-from kd_scratch.safetensors import is_intact, read_metadata
+from kd_scratch.safetensors import is_intact, read_metadata, save_file
 from kd_scratch.state import DAMAGED, PREVIOUS, STATE, Progress
 from tests.conftest import TEXTS, TORTURE, tiny_model
 from tests.crashing import REFUSALS, Finished, kill_at, limit_at, operations, refuse_at, run, run_and_kill
@@ -36,10 +36,11 @@ class Bench:
         for name, seed in (("teacher", 1), ("base", 2)):
             save_model(tiny_model(labels=labels, seed=seed, depth=1, vocab_size=tokenizer.vocab_size), folder / name)
             tokenizer.save(folder / name, max_length=24)
-        started = time.perf_counter()
-        finished = run(self.argv("whole"))
-        self.seconds = time.perf_counter() - started
-        assert finished.status == 0, finished.said
+        for name in ("first", "whole"):  # the first one is slower
+            started = time.perf_counter()
+            finished = run(self.argv(name))
+            self.seconds = time.perf_counter() - started
+            assert finished.status == 0, finished.said
         self.expected = self.left("whole")
         self.operations = operations(self.argv("watched"), folder / "operations.txt")
         assert self.left("watched") == self.expected
@@ -47,10 +48,8 @@ class Bench:
 
     def argv(self, name: str) -> list[str]:
         """A run with dropout, shuffling, accumulation, warm-up, early stopping and a teacher; --resume all the time."""
-        flags = (
-            "--task csv --epochs 4 --batch-size 10 --accumulation 2 --learning-rate 1e-3 --warmup-steps 2 --alpha 0.3"
-        )
-        flags += " --patience 1 --max-length 24 --dropout 0.1 --device cpu --threads 1 --resume"
+        flags = "--task csv --epochs 4 --batch-size 10 --accumulation 2 --learning-rate 1e-3 --warmup-steps 2"
+        flags += " --alpha 0.3 --patience 1 --max-length 24 --dropout 0.1 --device cpu --threads 1 --resume"
         paths = {"train": "data.csv", "dev": "data.csv", "model": "base", "teacher": "teacher"}
         paths |= {"output": name, "cache": f"{name}-cache"}
         return ["train", *flags.split(), *(w for k, v in paths.items() for w in (f"--{k}", str(self.folder / v)))]
@@ -129,10 +128,11 @@ def test_killed_in_the_middle_of_any_write_the_run_ends_the_same(bench):
 
 
 def test_killed_at_random_moments_the_run_ends_the_same(bench):
-    rng = random.Random(0)
-    for _ in range(200 if TORTURE else 12):
-        run_and_kill(bench.argv("shot"), rng.uniform(0, bench.seconds))
+    rng, count, kills = random.Random(0), 200 if TORTURE else 12, 0
+    for _ in range(count):
+        kills += run_and_kill(bench.argv("shot"), rng.uniform(0, bench.seconds)).status == KILLED
         bench.resume("shot")
+    assert kills > count / 3, "most had not ended by themselves"
 
 
 def test_killed_again_and_again_the_run_still_ends_the_same_and_no_file_piles_up(bench):
@@ -166,8 +166,8 @@ def test_whatever_the_disk_refuses_is_one_line_and_nothing_is_lost(bench, for_go
         bench.resume("refused")
 
 
-def saves(bench) -> list[tuple[int, int]]:
-    """(number of the first write, steps done before it) of each saving of the state."""
+def saves(bench) -> list[int]:
+    """The number of the first write of each saving of the state."""
     found, inside = [], False
     for number, (name, file) in enumerate(bench.operations):
         if name == "write" and STATE in file and not inside:
@@ -190,6 +190,13 @@ def test_a_file_that_may_not_grow_stops_the_run_with_the_last_state_intact(bench
         assert is_intact(bench.folder / "limited" / STATE)
         assert bench.steps_done("limited") == 1, "the state before that saving"
         bench.resume("limited")
+
+
+def flip(path: Path, place: int) -> None:
+    """Change a byte of a file in its place."""
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 1
+    path.write_bytes(raw)
 
 
 def interrupted(bench, name: str, save: int) -> Path:
@@ -220,9 +227,7 @@ def test_a_flipped_bit_in_the_newest_state_is_found_and_the_one_before_it_used(b
 def test_where_both_states_are_damaged_the_run_is_refused(bench):
     output = interrupted(bench, "ruined", 4)
     for file in (STATE, PREVIOUS):
-        raw = bytearray((output / file).read_bytes())
-        raw[-40] ^= 1
-        (output / file).write_bytes(raw)
+        flip(output / file, -40)
     before = sorted(os.listdir(output))
     assert_one_line(run(bench.argv("ruined")), STATE, "is damaged", "delete the folder and start again")
     assert sorted(os.listdir(output)) == before, "nothing is deleted"
@@ -230,9 +235,7 @@ def test_where_both_states_are_damaged_the_run_is_refused(bench):
 
 def test_the_state_before_survives_a_damaged_one_even_when_killed_at_the_next_saving(bench):
     output = interrupted(bench, "twice", 4)
-    raw = bytearray((output / STATE).read_bytes())
-    raw[200] ^= 1
-    (output / STATE).write_bytes(raw)
+    flip(output / STATE, 200)
     for number in range(5):  # renames of the resumed run
         trial = bench.folder / "trial"
         shutil.copytree(output, trial)
@@ -252,13 +255,6 @@ def kill_at_rename(number: int):
             os.kill(os.getpid(), signal.SIGKILL)
 
     return hook
-
-
-def flip(path: Path, place: int) -> None:
-    """Change a byte of a file in its place."""
-    raw = bytearray(path.read_bytes())
-    raw[place] ^= 1
-    path.write_bytes(raw)
 
 
 def test_kept_weights_that_something_has_changed_are_not_passed_off_as_the_result(bench):
@@ -319,8 +315,6 @@ LIES = [{"epoch": "x"}, {"epoch": -5}, {"losses": ["a"]}, {"seconds": "x"}, {"st
 
 
 def test_a_state_that_is_none_is_refused(bench):
-    from kd_scratch.safetensors import save_file
-
     output = bench.folder / "odd"
     for metadata in (
         {},

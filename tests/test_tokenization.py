@@ -358,3 +358,22 @@ def test_a_tokenizer_that_doubles_the_text_or_drops_it_is_refused(tmp_path, toke
     (tmp_path / "tokenizer.json").write_text(other.to_str())
     with pytest.raises(UserError, match="post_processor.single is .*; it must hold the text once"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("single", ["$A", "[SEP] $A [CLS]"])
+def test_a_tokenizer_that_leaves_out_cls_and_sep_or_swaps_them_is_refused(tmp_path, tokenizer, single):
+    other = Backend.from_str(tokenizer.backend.to_str())
+    ids = [(token, other.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    other.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
+    (tmp_path / "tokenizer.json").write_text(other.to_str())
+    with pytest.raises(UserError, match=r"tokenizer\.json: does not put \[CLS\] and \[SEP\] around a text"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"model": {"type": "Newest"}}, {"model": None}, {"version": "9.9"}])
+def test_what_the_tokenizers_package_cannot_read_is_refused_in_one_line(tmp_path, tokenizer, change):
+    tokenizer.save(tmp_path, max_length=24)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content | change))
+    with pytest.raises(UserError, match=r"tokenizer\.json: is no tokenizer that the tokenizers package can read: ."):
+        load_tokenizer(tmp_path)
