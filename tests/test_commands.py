@@ -599,7 +599,7 @@ def test_what_is_read_is_never_overwritten_nor_is_a_device(runs, tmp_path, capsy
         ([*evaluate, "--output", tmp_path / "dev.csv"], "dev.csv: would overwrite"),
         ([*evaluate, "--predictions", tmp_path / "model" / "model.safetensors"], "model.safetensors: would overwrite"),
         ([*evaluate, "--output", tmp_path / "a", "--predictions", tmp_path / "a"], "give each its own file"),
-        ([*evaluate, "--output", tmp_path / "pipe"], "pipe: is a folder, pipe or device"),
+        ([*evaluate, "--output", tmp_path / "pipe"], "pipe: cannot be written: is a folder, pipe or device"),
         ([*predict, "--output", tmp_path / "model" / "config.json"], "config.json: would overwrite"),
         ([*predict, "--output", ""], "is a folder, pipe or device; give the name of a file"),
     ):
