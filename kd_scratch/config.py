@@ -7,6 +7,7 @@ stand here and nowhere else.
 
 import argparse
 import dataclasses
+import re
 from dataclasses import dataclass, field, fields
 
 from kd_scratch.files import UserError
@@ -19,6 +20,8 @@ CHOICES = {
     "positions": ("learned", "sinusoidal"),
     "head": (None, *HEADS),
 }
+#: The losses on what happens inside student and teacher (distill.FeatureLosses), and their weights if none is given.
+FEATURE_LOSSES = {"hidden": 1.0, "attention": 1.0, "cosine": 1.0, "patient": 1.0, "relations": 1.0}
 LARGEST = 2**30  # of any size: two of them multiplied still fit into what PyTorch counts with
 
 
@@ -129,6 +132,16 @@ class TrainConfig:
     )
     temperature: float = setting(2.0, "distillation: softens both distributions")
     alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")
+    losses: str = setting(
+        "",
+        "distillation: also compare what happens inside student and teacher; some of "
+        f"{', '.join(FEATURE_LOSSES)}, with their weights (default 1), as in hidden,relations=0.5",
+    )
+    layer_map: str = setting(
+        "",
+        "distillation: which layers of the student and the teacher --losses compare, as in 0:0,1:2,2:4,3:6 (0: the "
+        "embeddings); default: evenly spread",
+    )
     patience: int = setting(0, "stop after this many epochs without a better dev score; 0: never")
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
     amp: str = setting(
@@ -153,6 +166,36 @@ class TrainConfig:
             raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
         if self.batch_size % self.accumulation:
             raise UserError(f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts")
+        self.feature_losses(), self.layer_pairs()  # their mistakes
+
+    def feature_losses(self) -> dict[str, float]:
+        """--losses: "hidden,relations=0.5" -> {"hidden": 1.0, "relations": 0.5}"""
+        weights = {}
+        for part in filter(None, self.losses.split(",")):
+            name, equals, number = part.partition("=")
+            if name not in FEATURE_LOSSES or name in weights:
+                why = "is named twice" if name in weights else f"is not one of {', '.join(FEATURE_LOSSES)}"
+                raise UserError(f"--losses {self.losses}: {name!r} {why}")
+            try:
+                weights[name] = float(number) if equals else FEATURE_LOSSES[name]
+            except ValueError:
+                weights[name] = -1.0
+            if not 0 < weights[name] <= LARGEST:
+                raise UserError(
+                    f"--losses {self.losses}: the weight of {name} is {number!r}, a number above 0 is needed"
+                )
+        return weights
+
+    def layer_pairs(self) -> list[tuple[int, int]]:
+        """--layer-map: "1:2,2:4" -> [(1, 2), (2, 4)]; an empty one where none is given"""
+        if self.layer_map and not re.fullmatch(r"\d{1,4}:\d{1,4}(,\d{1,4}:\d{1,4})*", self.layer_map, re.ASCII):
+            raise UserError(f"--layer-map {self.layer_map}: is no list of STUDENT:TEACHER layers such as 0:0,1:2,2:4")
+        pairs = [tuple(map(int, part.split(":"))) for part in self.layer_map.split(",") if part]
+        if len({mine for mine, _ in pairs}) < len(pairs):
+            raise UserError(f"--layer-map {self.layer_map}: a layer of the student is there twice")
+        if pairs and not self.losses:
+            raise UserError("--layer-map goes with --losses")
+        return sorted(pairs)
 
 
 @dataclass(frozen=True)

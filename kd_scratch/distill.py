@@ -1,27 +1,24 @@
-"""Knowledge distillation: the losses, each a short function with its paper, and the teacher's logits, computed once.
+"""Knowledge distillation: the losses, each a short function with its paper.
 
-All losses are *sums over units*, for the caller to divide by the number of units of the whole optimizer step: so
-cutting a batch into parts changes nothing. A unit is whatever has one distribution of its own:
-one text (sequence head), one word, at its first token (token head), one start and one end (span head).
+Two families. The first compares what student and teacher say, by unit: whatever has one distribution of its own, which
+is one text (sequence head), one word, at its first token (token head), one start and one end (span head). The second
+compares what happens inside them, by input. All are *sums*, over units or inputs, for the caller to divide by how many
+the whole optimizer step has: so cutting a batch into parts changes nothing.
 """
 
-from pathlib import Path
+import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from kd_scratch import parallel
-from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features, pad, to_device
-from kd_scratch.cache import is_usable, zeros_on_disk
-from kd_scratch.checkpoint import fingerprint
-from kd_scratch.files import UserError, make_folder, sha256
-from kd_scratch.inference import compute_logits, logits_shape
+from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features
+from kd_scratch.config import ModelConfig
+from kd_scratch.files import UserError
 from kd_scratch.model import Model
-from kd_scratch.safetensors import load_file, read_metadata, save_file
 
-SLICE = 2**16  # rows that are put into another order together
+# --- what they say: logits, by unit ---
 
 
 def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -77,73 +74,204 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperat
     return (1 - alpha) * hard + alpha * soft
 
 
-def label_order(teacher: tuple[str, ...], student: tuple[str, ...]) -> np.ndarray:
-    """The teacher's column for each of the student's labels. UserError where they know different labels."""
-    if set(teacher) != set(student):
-        extra, lacking = sorted(set(teacher) - set(student)), sorted(set(student) - set(teacher))
-        raise UserError(
-            f"the teacher was trained on other labels: {len(teacher)} against {len(student)}"
-            + (f"; only the teacher knows {', '.join(extra[:5])}" if extra else "")
-            + (f"; it does not know {', '.join(lacking[:5])}" if lacking else "")
-        )
-    return np.array([teacher.index(label) for label in student], dtype=np.int64)
+# --- what happens inside: hidden states and attention, by input ---
+#
+# B inputs of S tokens, `real` B,S is True where a token is no padding; the teacher's width D may differ from the
+# student's where the formula allows it.
 
 
-def teacher_logits(
-    teacher: Model,
-    tokenizer_hash: str,
-    features: Features,
-    labels: tuple[str, ...],
-    cache: Path,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-    say=print,
-) -> np.ndarray:
-    """The teacher's logits for every input, in the student's label order: N,C (sequence head) or T,C.
+def mean_over_tokens(values: Tensor, real: Tensor) -> Tensor:
+    """Σ_inputs of the mean of an input's real tokens.  B,S; B,S -> a scalar"""
+    return (values.masked_fill(~real, 0.0).sum(dim=1) / real.sum(dim=1)).sum()
 
-    Computed once and kept in `cache` under a name made of the hashes of all that decides them (teacher, tokenizer,
-    inputs, labels, precision): other seeds and epochs read the file. One whose content contradicts its name is refused.
+
+def hidden_mse(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """Σ_inputs mean over tokens and width of (s − t)²  (TinyBERT: Jiao et al. 2020, equation 8).
+
+    Hidden states B,S,D and B,S,D, the student's projected to the teacher's width; real B,S -> a scalar.
     """
-    key = {
-        "teacher": fingerprint(teacher),
-        "tokenizer": tokenizer_hash,
-        "features": features_hash(features),
-        "labels": sha256(*labels),
-        "precision": f"{dtype or torch.float32} on {device.type}",
-    }
-    path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
-    shape = logits_shape(teacher, features)
-    if parallel.all_agree(is_usable(path, say)):
-        say(f"teacher's logits for {len(features):,} inputs: read from {path}")
-        return read_logits(path, key, shape)
-    logits = zeros_on_disk(path.parent, shape, np.float32)
-    compute_logits(teacher.to(device), features, device, dtype=dtype, title="teacher's logits", out=logits)
-    if teacher.config.head != "span" and teacher.config.labels != labels:
-        order = label_order(teacher.config.labels, labels)
-        for start in range(0, len(logits), SLICE):
-            logits[start : start + SLICE] = logits[start : start + SLICE, order]
-    if parallel.writes():
-        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key, checksum=True)
-    parallel.wait()
-    say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
-    return read_logits(path, key, shape)
+    return mean_over_tokens((student - teacher).square().mean(dim=-1), real)
 
 
-def read_logits(path: Path, key: dict[str, str], shape: tuple[int, int]) -> np.ndarray:
-    """Cached logits, memory-mapped; UserError where the file is not what its name says."""
-    logits = load_file(path).get("logits")
-    if read_metadata(path) != key or logits is None or logits.shape != shape or logits.dtype != torch.float32:
-        raise UserError(f"{path}: these are not this teacher's logits for this data; delete the file")
-    return logits.numpy()
+def hidden_cosine(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """Σ_inputs mean over tokens of 1 − cos(s, t)  (DistilBERT: Sanh et al. 2019, section 2).
+
+    Hidden states B,S,D and B,S,D, the student's projected to the teacher's width; real B,S -> a scalar.
+    """
+    return mean_over_tokens(1 - F.cosine_similarity(student, teacher, dim=-1), real)
 
 
-def gather(logits: np.ndarray, features: Features, batch: Batch) -> Tensor:
-    """The rows of precomputed logits that belong to a batch: B,C, or padded B,S,C. Keyed by input, never by step."""
-    rows = logits[batch.indices] if features.head == "sequence" else pad(logits, features.starts, batch.indices, 0)
-    return to_device(rows, batch.input_ids.device)
+def patient_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ_inputs ‖ s / ‖s‖ − t / ‖t‖ ‖² of the states of [CLS]  (patient distillation: Sun et al. 2019, equation 7).
+
+    Hidden states B,S,D and B,S,D, the student's projected to the teacher's width -> a scalar.
+    """
+    return (F.normalize(student[:, 0], dim=-1) - F.normalize(teacher[:, 0], dim=-1)).square().sum()  # B,D -> 1
 
 
-def features_hash(features: Features) -> str:
-    """SHA-256 of what a model sees of the inputs."""
-    parts = [features.tokens, features.starts, features.token_types, features.allowed]
-    return sha256(*(b"" if part is None else np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts))
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """B,S,D -> B,H,S,W"""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # B,S,D -> B,S,H,W -> B,H,S,W
+
+
+def scaled_products(left: Tensor, right: Tensor, heads: int) -> Tensor:
+    """L·Rᵀ / sqrt(W), head by head.  B,S,D and B,S,D -> B,H,S,S"""
+    left, right = split_heads(left, heads), split_heads(right, heads)
+    return left @ right.transpose(-2, -1) / math.sqrt(left.size(-1))  # B,H,S,W · B,H,W,S -> B,H,S,S
+
+
+def attention_mse(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """Σ_inputs mean over heads and pairs of real tokens of (s − t)²  (TinyBERT: Jiao et al. 2020, equation 7).
+
+    Attention scores Q·Kᵀ / sqrt(W) before the softmax, as in the paper, B,H,S,S and B,H,S,S; real B,S -> a scalar.
+    """
+    pairs = real.unsqueeze(1) & real.unsqueeze(2)  # B,1,S and B,S,1 -> B,S,S
+    squares = (student - teacher).square().mean(dim=1)  # B,H,S,S -> B,S,S
+    return mean_over_tokens(squares.flatten(1), pairs.flatten(1))  # B,S,S -> B,S·S
+
+
+def relation_kl(student: Tensor, teacher: Tensor, real: Tensor, heads: int) -> Tensor:
+    """Σ_inputs mean over relation heads and tokens of KL(R_t ‖ R_s), R = softmax(A·Aᵀ / sqrt(W)) over the real tokens.
+
+    MiniLMv2 (Wang et al. 2021, section 3.1). A are all queries (or keys, or values) of a layer, B,S,D, cut into as many
+    relation heads on both sides, however many heads (and whatever width) their attention has; real B,S -> a scalar.
+    """
+    padding = ~real[:, None, None, :]  # B,S -> B,1,1,S
+    log_q, log_p = (
+        scaled_products(x, x, heads).masked_fill(padding, -1e30).log_softmax(dim=-1) for x in (student, teacher)
+    )
+    terms = F.kl_div(log_q, log_p, reduction="none", log_target=True)  # B,H,S,S
+    return mean_over_tokens(terms.sum(dim=-1).mean(dim=1), real)  # B,H,S,S -> B,H,S -> B,S
+
+
+# --- put together ---
+
+
+def spread(depth: int, teacher_depth: int) -> list[tuple[int, int]]:
+    """Layers of the student, and the teacher's that they learn from, evenly spread: 3 of 6 -> (0,0) (1,2) (2,4) (3,6).
+
+    0 are the embeddings, as in hidden_states (Jiao et al. 2020, section 3.1).
+    """
+    return [(layer, round(layer * teacher_depth / depth)) for layer in range(depth + 1)]
+
+
+class FeatureLosses(nn.Module):
+    """The weighted sum of the losses on what happens inside. It owns what is learned beside the student for them.
+
+    Example: weights {"hidden": 1.0} and layers [(0, 0), (1, 2)] compare the embeddings with the teacher's embeddings,
+    and what the student's first block gives with what the teacher's second gives.
+    hidden: all pairs of layers; attention: all pairs of blocks; patient: those but the student's last, whose state the
+    head sees (Sun et al. 2019, section 3.2); cosine and relations: the last pair.
+    Where the widths differ, a matrix for the embeddings and one for all blocks take the student's states to the
+    teacher's width (TinyBERT's W_e and W_h). Raises UserError where a loss is not possible between these two.
+    """
+
+    def __init__(
+        self, weights: dict[str, float], layers: list[tuple[int, int]], student: ModelConfig, teacher_model: Model
+    ):
+        super().__init__()
+        self.teacher = (teacher_model,)  # in a tuple: no part of what is trained, nor put into train mode
+        teacher = teacher_model.config
+        layers = layers or spread(student.depth, teacher.depth)
+        for mine, its in layers:
+            if mine > student.depth or its > teacher.depth or (mine == 0) != (its == 0):
+                why = f"the student has layers 1 to {student.depth}, the teacher 1 to {teacher.depth}"
+                raise UserError(f"--layer-map: {mine}:{its} is not possible: {why}; 0:0 are the embeddings")
+        blocks = [pair for pair in layers if pair[0] > 0]
+        inner = [pair for pair in blocks if pair[0] < student.depth]
+        known = {
+            "hidden": layers,
+            "attention": blocks,
+            "cosine": blocks[-1:],
+            "patient": inner,
+            "relations": blocks[-1:],
+        }
+        self.weights = weights
+        self.pairs = {name: known[name] for name in weights}
+        for name, pairs in self.pairs.items():
+            if not pairs:
+                raise UserError(f"--losses {name}: no pair of layers is there for it, {layers} are given")
+        if "attention" in weights and student.heads != teacher.heads:
+            why = f"the student has {student.heads} heads, the teacher {teacher.heads}; relations works with any"
+            raise UserError(f"--losses attention: {why}")
+        self.heads = teacher.heads
+        self.relation_heads = math.gcd(teacher.heads, student.width)  # a divisor of both widths
+        self.projections = nn.ModuleDict()
+        if student.width != teacher.width:
+            states = [pair for name in ("hidden", "cosine", "patient") for pair in self.pairs.get(name, ())]
+            for name in sorted({_room(mine) for mine, _ in states}):
+                self.projections[name] = nn.Linear(student.width, teacher.width, bias=False)
+
+    def project(self, state: Tensor, layer: int) -> Tensor:
+        """A hidden state of the student in the teacher's width.  B,S,D -> B,S,D"""
+        return self.projections[_room(layer)](state) if self.projections else state
+
+    def forward(self, student: Model, states: list[Tensor], inputs: dict[str, Tensor | None]) -> Tensor:
+        """The student's hidden states, N+1 of B,S,D, and the batch that they came from -> a scalar, the sum over inputs
+
+        Asks the teacher. The losses themselves are computed in full precision, whatever the models ran in.
+        """
+        (teacher,), real = self.teacher, inputs["attention_mask"]
+        with torch.no_grad():
+            its_states = teacher(**inputs, output_hidden_states=True).hidden_states
+        real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if real is None else real
+        with torch.autocast(real.device.type, enabled=False):
+            terms = [self.term(*which, student, states, teacher, its_states, real) for which in self.terms()]
+        return torch.stack(terms).sum()
+
+    def term(
+        self,
+        name: str,
+        layer: int,
+        its_layer: int,
+        student: Model,
+        states: list[Tensor],
+        teacher: Model,
+        its_states: list[Tensor],
+        real: Tensor,
+    ) -> Tensor:
+        """One weighted loss between one layer of the student and one of the teacher; a scalar."""
+        weight = self.weights[name]
+        if name in ("attention", "relations"):  # queries, keys and values of block l, between the states l − 1 and l
+            s = student.encoder.blocks[layer - 1].project(states[layer - 1].float())
+            with torch.no_grad():
+                t = teacher.encoder.blocks[its_layer - 1].project(its_states[its_layer - 1].float())
+            if name == "attention":
+                return weight * attention_mse(*(scaled_products(*x[:2], self.heads) for x in (s, t)), real)
+            # queries with queries, keys with keys, values with values: a third each
+            return weight / 3 * sum(relation_kl(a, b, real, self.relation_heads) for a, b in zip(s, t, strict=True))
+        s, t = self.project(states[layer].float(), layer), its_states[its_layer].float()
+        if name == "patient":
+            return weight * patient_mse(s, t)
+        return weight * (hidden_mse if name == "hidden" else hidden_cosine)(s, t, real)
+
+    def terms(self) -> list[tuple[str, int, int]]:
+        """Every term of the sum: which loss, the student's layer, the teacher's."""
+        return [(name, *pair) for name, pairs in self.pairs.items() for pair in pairs]
+
+    def describe(self) -> str:
+        """The terms in one line: "1 · hidden (0→0, 1→2, 2→4, 3→6) + 0.5 · relations (3→6)"."""
+        return " + ".join(
+            f"{weight:g} · {name} ({', '.join(f'{mine}→{its}' for mine, its in self.pairs[name])})"
+            for name, weight in self.weights.items()
+        )
+
+
+def _room(layer: int) -> str:
+    """Which of the projections a layer's state goes through."""
+    return "blocks" if layer else "embeddings"
+
+
+class Student(nn.Module):
+    """What a training step runs, and what it trains: a model, and the feature losses where some were asked for."""
+
+    def __init__(self, model: Model, features: FeatureLosses | None = None):
+        super().__init__()
+        self.model, self.features = model, features
+
+    def forward(self, inputs: dict[str, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+        """A batch's inputs -> logits, and the sum over inputs of the feature losses (None where there are none)"""
+        if self.features is None:
+            return self.model(**inputs).logits, None
+        output = self.model(**inputs, output_hidden_states=True)
+        return output.logits, self.features(self.model, output.hidden_states, inputs)

@@ -20,7 +20,7 @@ from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_config
 from kd_scratch.clock import Clock, matmul_rate
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
 from kd_scratch.console import duration, shorten, table
-from kd_scratch.distill import teacher_logits
+from kd_scratch.distill import FeatureLosses
 from kd_scratch.files import UserError, locked, make_folder, sha256, sha256_of_file, write_json
 from kd_scratch.model import Model
 from kd_scratch.preflight import preflight
@@ -29,6 +29,7 @@ from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
 from kd_scratch.state import Progress, drop_state
 from kd_scratch.tasks import TASKS, Task
 from kd_scratch.tasks.rows import Joined
+from kd_scratch.teacher import mean_logits, teacher_logits
 from kd_scratch.tokenization import Tokenizer, load_tokenizer
 from kd_scratch.train import Job, steps_per_epoch, train
 
@@ -54,7 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what to train: a model directory, or a size with random weights: {', '.join(SIZES)}",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
-    parser.add_argument("--teacher", metavar="DIR", help="distil from this model; without it the model is fine-tuned")
+    parser.add_argument(
+        "--teacher",
+        nargs="+",
+        metavar="DIR",
+        help="distil from this model; without it the model is fine-tuned. Of several, the soft targets are made of the "
+        "mean of their logits, and --losses looks into the first",
+    )
     parser.add_argument(
         "--unlabelled",
         type=Path,
@@ -113,13 +120,7 @@ def command(arguments: argparse.Namespace) -> None:
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = parallel.join(start(run))
     amp_dtype(config.amp, device)  # refuses what the device cannot
-    if config.gradient_checkpointing and config.dropout and device.type == "mps":
-        raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
-    for flag in ("teacher", "tokenizer", "init_layers"):
-        if getattr(arguments, flag) == "":  # a variable of the shell that was never set
-            raise UserError(f"--{flag.replace('_', '-')} is empty; give a name, or leave it out")
-    if arguments.force and not arguments.resume:
-        raise UserError("--force goes with --resume")
+    check_flags(arguments, config, device)
     resume = parallel.rank() == 0 and check_output(arguments.output, arguments.resume)
     resume = parallel.value_of_first(resume)
     source = data_hashes(arguments)  # before anything is read
@@ -131,14 +132,15 @@ def command(arguments: argparse.Namespace) -> None:
     tokenizer = choose_tokenizer(arguments, task, examples)
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
-    teacher = None
-    if arguments.teacher:
-        teacher = load_teacher(arguments.teacher, task, labels, tokenizer, config.max_length)
+    teachers = [load_teacher(path, task, labels, tokenizer, config.max_length) for path in arguments.teacher or ()]
+    features = None
+    if config.losses:
+        features = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0].to(device))
     print(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
-    parts = examples, dev_examples, labels, tokenizer, model, teacher, config, data, device
+    parts = examples, dev_examples, labels, tokenizer, model, teachers, features, config, data, device
     print(table(("before work starts", "found"), preflight(arguments, task, *parts), left=True), flush=True)
     dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
-    identity = source | identify(task, config, data, run, device, tokenizer, model, teacher)
+    identity = source | identify(task, config, data, run, device, tokenizer, model, teachers)
     require_same_everywhere(identity)
     if arguments.check:
         return
@@ -163,24 +165,38 @@ def command(arguments: argparse.Namespace) -> None:
         device=device,
         output=arguments.output,
         identity=identity,
+        features=features,
     )
-    announce(job, arguments, teacher, notes)
+    announce(job, arguments, teachers, notes)
     make_folder(job.output)
     with locked(job.output) if parallel.rank() == 0 else nullcontext():
         if parallel.rank() == 0:
             check_output(job.output, resume)  # another process may have been here since
         clock, dtype = Clock(device), amp_dtype(config.amp, device)
-        if teacher:
-            job.teacher = teacher_logits(
-                teacher, tokenizer.fingerprint, train_set, labels, arguments.cache, device, dtype
-            )
-            del teacher
+        if teachers:
+            common = tokenizer.fingerprint, train_set, labels, arguments.cache, device, dtype
+            job.teacher = mean_logits([teacher_logits(teacher, *common) for teacher in teachers], arguments.cache)
+            teachers.clear()
             clock.lap("teacher")
         job.seconds.update(clock.totals())
         job.matmul_rate = parallel.total(torch.tensor([matmul_rate(device, dtype)], device=device))[0]
         done = train(job, resume, arguments.force)
         if parallel.rank() == 0:
             report(job, done)
+
+
+def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torch.device) -> None:
+    """UserError where flags do not go together."""
+    if config.gradient_checkpointing and config.dropout and device.type == "mps":
+        raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
+    for flag in ("teacher", "tokenizer", "init_layers"):
+        value = getattr(arguments, flag)
+        if value == "" or (isinstance(value, list) and "" in value):  # a variable of the shell that was never set
+            raise UserError(f"--{flag.replace('_', '-')} is empty; give a name, or leave it out")
+    if config.losses and not arguments.teacher:
+        raise UserError("--losses compares student and teacher; give --teacher")
+    if arguments.force and not arguments.resume:
+        raise UserError("--force goes with --resume")
 
 
 def identify(
@@ -191,7 +207,7 @@ def identify(
     device: torch.device,
     tokenizer: Tokenizer,
     model: Model,
-    teacher: Model | None,
+    teachers: list[Model],
 ) -> dict:
     """All but the data that decides what comes out of a run: it can be resumed only where this is the same."""
     return {
@@ -209,7 +225,7 @@ def identify(
         "tokenizer": tokenizer.fingerprint,
         "labels": sha256(*model.config.labels),
         "initial weights": fingerprint(model),
-        "teacher": fingerprint(teacher) if teacher else None,
+        "teacher": " ".join(fingerprint(teacher) for teacher in teachers) or None,
     }
 
 
@@ -231,11 +247,13 @@ def require_same_everywhere(identity: dict) -> None:
         raise UserError(f"process {parallel.rank()} and process 0 differ in: {', '.join(differing)}; give all the same")
 
 
-def announce(job: Job, arguments: argparse.Namespace, teacher: Model | None, notes: list[str]) -> None:
+def announce(job: Job, arguments: argparse.Namespace, teachers: list[Model], notes: list[str]) -> None:
     """The first line says what is about to happen and how big it is; notes follow."""
     config, train_set = job.config, job.train_set
     steps = steps_per_epoch(job)
-    doing = f"distilling {arguments.teacher} ({teacher.num_parameters() / 1e6:.1f}M) into" if teacher else "fine-tuning"
+    named = zip(arguments.teacher or (), teachers, strict=True)
+    sources = " and ".join(f"{path} ({teacher.num_parameters() / 1e6:.1f}M)" for path, teacher in named)
+    doing = f"distilling {sources} into" if teachers else "fine-tuning"
     size = f"{job.model.config.depth} layers, {job.model.num_parameters() / 1e6:.1f}M"
     print(
         f"{doing} {arguments.model} ({size}) on {job.device.type}, {torch.get_num_threads()} threads: "

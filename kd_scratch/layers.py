@@ -252,6 +252,11 @@ class EncoderBlock(nn.Module):
         x = self.attention_residual(x, attend)
         return self.feed_forward_residual(x, self.feed_forward), maps
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x B,S,D -> queries, keys and values of this block's attention, all heads side by side, each B,S,D"""
+        x = self.attention_residual.norm(x) if self.attention_residual.norm_first else x
+        return self.attention.query(x), self.attention.key(x), self.attention.value(x)
+
 
 class Encoder(nn.Module):
     """A stack of N blocks; with pre-norm a last norm follows, since nothing else bounds the sum."""

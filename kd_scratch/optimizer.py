@@ -1,14 +1,13 @@
 """The optimizer: AdamW in one fused kernel, its learning rate, clipping. Nothing here waits for the device."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from kd_scratch.config import TrainConfig
-from kd_scratch.model import Model
 
 
-def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019), fused. Weight decay pulls on matrices and tables, never on biases and norms."""
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.dim() >= 2]

@@ -17,6 +17,7 @@ from kd_scratch import parallel
 from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig, ModelConfig, TrainConfig
 from kd_scratch.console import shorten
+from kd_scratch.distill import FeatureLosses
 from kd_scratch.files import UserError
 from kd_scratch.inference import logits_shape
 from kd_scratch.model import Model
@@ -37,7 +38,8 @@ def preflight(
     labels: tuple[str, ...],
     tokenizer: Tokenizer,
     model: Model,
-    teacher: Model | None,
+    teachers: list[Model],
+    features: FeatureLosses | None,
     config: TrainConfig,
     data: DataConfig,
     device: torch.device,
@@ -50,18 +52,20 @@ def preflight(
     for name, part in (("train", examples), ("dev", dev_examples)):
         sample = _sample(task, part)
         parts[name] = sample, task.featurize(sample, tokenizer, labels, config.max_length, data)
-    rows = [("labels", _labels(task, labels, *(features for _, features in parts.values())))]
+    rows = [("labels", _labels(task, labels, *(inputs for _, inputs in parts.values())))]
     unknown = float(np.mean(parts["train"][1].tokens == tokenizer.unknown_id))
     size = f"{tokenizer.vocab_size:,} pieces, the model has room for {model.config.vocab_size:,}; of those in train"
     rows.append(("vocabulary", f"{size} {_share(unknown, 'are unknown', 'is this the vocabulary of that language?')}"))
     rows.append(("length", f"--max-length {config.max_length} of the model's {model.config.max_positions:,} positions"))
     rows += [(f"  {name}", _cut(task, *part, tokenizer, config, data)) for name, part in parts.items()]
-    rows.append(("layers", _layers(arguments, model, teacher)))
-    sample, features = parts["train"]
+    rows.append(("layers", _layers(arguments, model, teachers)))
+    if teachers:
+        rows.append(("loss", _loss(config, features)))
+    sample, inputs = parts["train"]
     scale = len(examples) / len(sample)
-    rows.append(("disk", _disk(arguments, model, teacher, features, scale)))
-    longest = int(max(features.lengths.max(), parts["dev"][1].lengths.max()))
-    rows.append(("memory", _memory(model, teacher, config, longest, device)))
+    rows.append(("disk", _disk(arguments, model, teachers, inputs, scale)))
+    longest = int(max(inputs.lengths.max(), parts["dev"][1].lengths.max()))
+    rows.append(("memory", _memory(model, teachers, config, longest, device)))
     return rows
 
 
@@ -114,7 +118,7 @@ def _cut(
     return f"{told}; {lost}, {beyond}"
 
 
-def _layers(arguments: argparse.Namespace, model: Model, teacher: Model | None) -> str:
+def _layers(arguments: argparse.Namespace, model: Model, teachers: list[Model]) -> str:
     """Where the model's layers come from."""
     chosen = arguments.init_layers
     if chosen:
@@ -123,16 +127,22 @@ def _layers(arguments: argparse.Namespace, model: Model, teacher: Model | None) 
         told = f"{model.config.depth}, " + (
             f"all of {arguments.model}" if Path(arguments.model).is_dir() else "with random weights"
         )
-    return told + (f"; the teacher has {teacher.config.depth}" if teacher else "")
+    return told + "".join(f"; the teacher has {teacher.config.depth}" for teacher in teachers)
 
 
-def _disk(arguments: argparse.Namespace, model: Model, teacher: Model | None, features: Features, scale: float) -> str:
+def _loss(config: TrainConfig, features: FeatureLosses | None) -> str:
+    """The terms of the loss, and which layers are compared."""
+    told = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g})"
+    return told + (f" + {features.describe()}, student→teacher; 0: embeddings" if features else "")
+
+
+def _disk(arguments: argparse.Namespace, model: Model, teachers: list[Model], features: Features, scale: float) -> str:
     """What the run will write at most, and what is free there; UserError where it is not enough."""
     # A state is weights and two moments. Of states and of kept weights: the last, the one before, and a new one.
     output = 3 * (3 + 1) * 4 * model.num_parameters()
     arrays = (features.tokens, features.labels, features.token_types, features.allowed, features.starts)
     cache = sum(array.nbytes for array in arrays if array is not None)
-    if teacher:
+    for teacher in teachers:
         cache += 2 * 4 * int(np.prod(logits_shape(teacher, features)))  # computed in one file, kept in another
     cache = int(scale * cache)
     needs: dict[int, tuple[int, list[str]]] = {}  # by disk: bytes, folders
@@ -155,11 +165,15 @@ def _disk(arguments: argparse.Namespace, model: Model, teacher: Model | None, fe
     return "; ".join(told)
 
 
-def _memory(model: Model, teacher: Model | None, config: TrainConfig, longest: int, device: torch.device) -> str:
+def _memory(model: Model, teachers: list[Model], config: TrainConfig, longest: int, device: torch.device) -> str:
     """What the run will take at most, and what is free."""
     need = training_bytes(model.config, model.num_parameters(), config, longest, parallel.size())
-    if teacher:
-        need = max(need, int(LIBRARIES) + 4 * (model.num_parameters() + teacher.num_parameters()))
+    theirs = [4 * teacher.num_parameters() for teacher in teachers]
+    if config.losses:  # then the first one stays
+        shape = teachers[0].config
+        tokens = -(-config.batch_size // (config.accumulation * parallel.size())) * longest
+        need += theirs[0] + 4 * tokens * (shape.depth + 10) * shape.width
+    need = max(need, int(LIBRARIES) + 4 * model.num_parameters() + sum(theirs))
     if device.type == "cpu":
         need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if parallel.size() > 1 else 1
     free = free_memory(device)

@@ -9,12 +9,12 @@ import numpy as np
 
 from kd_scratch.checkpoint import load_model, take_layers
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
-from kd_scratch.distill import label_order
 from kd_scratch.files import UserError, check_length, is_leftover, text_lines
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.state import unfinished
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.rows import Chosen, FileRows
+from kd_scratch.teacher import label_order
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
 
 ENOUGH = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
@@ -46,7 +46,7 @@ def choose_tokenizer(arguments: argparse.Namespace, task: Task, examples: Sequen
             raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
         return load_tokenizer(arguments.model)
     if arguments.tokenizer or arguments.teacher:
-        return load_tokenizer(arguments.tokenizer or arguments.teacher)
+        return load_tokenizer(arguments.tokenizer or arguments.teacher[0])
     if not 10 <= arguments.vocab_size <= 1_000_000:
         raise UserError(f"--vocab-size {arguments.vocab_size}: must lie between 10 and 1,000,000")
     if len(examples) > ENOUGH:

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_scratch import parallel
 from kd_scratch.checkpoint import WEIGHTS
 from kd_scratch.console import shorten
 from kd_scratch.files import UserError, is_leftover, remove, replace_file, sha256_of_file
-from kd_scratch.model import Model
 from kd_scratch.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 
 STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
@@ -66,14 +65,14 @@ def restore_weights(folder: Path, sha256: str) -> None:
     replace_file(before, now)
 
 
-def trained(model: Model) -> list[tuple[str, torch.nn.Parameter]]:
+def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The parameters that training changes, by name."""
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def save_state(
     folder: Path,
-    model: Model,
+    model: nn.Module,
     optimizer: torch.optim.AdamW,
     scaler: torch.amp.GradScaler,
     progress: Progress,
@@ -96,7 +95,7 @@ def save_state(
 
 def load_state(
     folder: Path,
-    model: Model,
+    model: nn.Module,
     optimizer: torch.optim.AdamW,
     scaler: torch.amp.GradScaler,
     identity: dict,
@@ -122,7 +121,7 @@ def load_state(
     return Progress(**found["progress"])
 
 
-def _read(folder: Path, model: Model, optimizer: torch.optim.AdamW, identity: dict, force: bool) -> dict:
+def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity: dict, force: bool) -> dict:
     """Put weights and moments from the file into their places; returns the rest of it."""
     path = _newest_intact(folder)
     try:

@@ -21,7 +21,7 @@ from kd_scratch.checkpoint import save_model
 from kd_scratch.clock import Clock, forward_operations
 from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.console import duration, progress
-from kd_scratch.distill import count_units, cross_entropy, distillation_loss, gather, units
+from kd_scratch.distill import FeatureLosses, Student, count_units, cross_entropy, distillation_loss, units
 from kd_scratch.files import UserError, sha256
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
@@ -29,6 +29,7 @@ from kd_scratch.optimizer import Stepper, make_optimizer
 from kd_scratch.runtime import Interruption, Stopped, amp_dtype, autocast, seed_step
 from kd_scratch.state import PREVIOUS_WEIGHTS, Progress, load_state, restore_weights, save_state
 from kd_scratch.tasks import Outcome, Task
+from kd_scratch.teacher import gather
 from kd_scratch.tokenization import Tokenizer
 from kd_scratch.vocabulary import Vocabulary
 
@@ -54,6 +55,7 @@ class Job:
     output: Path
     identity: dict  # what a resumed run must have in common with the interrupted one
     teacher: np.ndarray | None = None  # its logits for every training input; None: plain fine-tuning
+    features: FeatureLosses | None = None  # what else is compared with the teacher, which then runs in every step
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
 
@@ -74,11 +76,12 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
         part.requires_grad_(not config.freeze_embeddings)
     vocabulary = Vocabulary(model, job.train_set.tokens)
     vocabulary.narrow()  # before the optimizer and the other processes ask which parameters there are
-    network = parallel.wrap(model)
-    optimizer = make_optimizer(model, config)
+    student = Student(model, job.features).to(job.device)
+    network = parallel.wrap(student)
+    optimizer = make_optimizer(student, config)
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
     identity = job.identity | {"words": sha256(vocabulary.used.cpu().numpy().tobytes())}
-    done = load_state(job.output, model, optimizer, scaler, identity, force) if resume else Progress()
+    done = load_state(job.output, student, optimizer, scaler, identity, force) if resume else Progress()
     if done.best_epoch and parallel.rank() == 0:
         restore_weights(job.output, done.best_sha256)
     job.seconds.update(done.spent)
@@ -89,7 +92,7 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     def save() -> None:
         if parallel.rank() == 0:
             done.spent = dict(job.seconds + Counter(clock.totals()))
-            save_state(job.output, model, optimizer, scaler, done, identity)
+            save_state(job.output, student, optimizer, scaler, done, identity)
 
     if not resume:
         save()  # so that whatever happens from here on, there is something to resume
@@ -195,8 +198,8 @@ def backward(
 ) -> Tensor:
     """Add one batch's gradients to the parameters' .grad; returns this process's share of the loss, on the device.
 
-    The batch's loss is the mean over its units (or 0). Each of its parts, on however many processes, is divided by the
-    units of the *whole* batch, so cutting it changes nothing.
+    The batch's loss is the mean over its units (or 0), and that of the feature losses over its inputs. Each of its
+    parts, on however many processes, is divided by what the *whole* batch has, so cutting it changes nothing.
     """
     config, total = job.config, torch.zeros((), device=job.device)
     step_units = max(1, count_units(job.train_set, indices))  # a batch may hold none
@@ -210,7 +213,7 @@ def backward(
         clock.lap("data")
         with parallel.gradients_meet(network, i == len(parts)):
             with autocast(job.device, dtype):
-                logits = network(**batch.inputs).logits
+                logits, features = network(batch.inputs)
             student, labels = units(job.task.head, logits, batch)
             if teacher is None:
                 loss = cross_entropy(student, labels)
@@ -218,6 +221,8 @@ def backward(
                 taught, _ = units(job.task.head, teacher, batch)
                 loss = distillation_loss(student, taught, labels, config.temperature, config.alpha)
             loss = loss * (weight / step_units)
+            if features is not None:
+                loss = loss + features * (weight / len(indices))
             clock.lap("forward")
             scaler.scale(loss * parallel.size()).backward()  # times N: what comes out is the mean over N processes
             clock.lap("backward")

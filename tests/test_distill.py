@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from kd_scratch import distill
+from kd_scratch import teacher as teacher_module
 from kd_scratch.batches import IGNORE, UNLABELLED, Features, collate, epoch_batches, length_sorted_batches
-from kd_scratch.distill import (
-    count_units,
-    cross_entropy,
-    distillation_loss,
-    gather,
-    label_order,
-    soft_targets,
-    teacher_logits,
-    units,
-)
+from kd_scratch.distill import count_units, cross_entropy, distillation_loss, soft_targets, units
 from kd_scratch.files import UserError
 from kd_scratch.safetensors import load_file, read_metadata, save_file
+from kd_scratch.teacher import gather, label_order, teacher_logits
 from tests.conftest import tiny_model
 from tests.test_batches import CPU, HEADS, random_features
 
@@ -315,7 +307,7 @@ def test_cached_and_live_losses_are_bit_equal_on_the_same_batches(head, cached):
 
 def test_the_second_call_reads_the_file_and_does_not_run_the_teacher(cached, monkeypatch):
     first = cached()
-    monkeypatch.setattr(distill, "compute_logits", None)
+    monkeypatch.setattr(teacher_module, "compute_logits", None)
     assert np.array_equal(cached(), first)
     assert ["computed once" in line for line in cached.said] == [True, False]
     assert f"read from {cached.files()[0]}" in cached.said[1]

@@ -10,6 +10,7 @@ import torch
 from kd_scratch import preflight as room
 from kd_scratch import runtime
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
+from kd_scratch.distill import FeatureLosses
 from kd_scratch.files import UserError
 from kd_scratch.preflight import preflight, training_bytes
 from kd_scratch.runtime import free_memory
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 CONTEXT = "the quick brown fox jumps over the lazy dog again and again and again"
 
 
-def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teacher=None, data=None, resume=False, **settings):
+def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teachers=(), data=None, resume=False, **settings):
     """The table, by its first column."""
     head = TASKS[task].head
     model = tiny_model(head=head, labels=labels, vocab_size=tokenizer.vocab_size)
@@ -31,7 +32,10 @@ def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teacher=None
         output=tmp_path / "a" / "out", cache=tmp_path / "b", model="tiny-student", init_layers=None, resume=resume
     )
     config = TrainConfig(**{"max_length": 24} | settings)
-    parts = examples, dev or examples, labels, tokenizer, model, teacher, config, data or DataConfig()
+    features = None
+    if config.losses:
+        features = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0])
+    parts = examples, dev or examples, labels, tokenizer, model, list(teachers), features, config, data or DataConfig()
     rows = dict(preflight(arguments, TASKS[task], *parts, CPU))
     assert not list(tmp_path.iterdir()), "nothing is written"
     return rows
@@ -125,9 +129,9 @@ def test_what_goes_to_the_disk_is_counted_with_state_cache_and_teachers_logits(t
     arguments = argparse.Namespace(output=tmp_path, cache=tmp_path, resume=False)
     features = TASKS["csv"].featurize(texts(), tokenizer, ("a", "b"), 24, DataConfig())
     sizes = []
-    for teacher, scale in ((None, 1), (None, 10**9), (model, 10**9)):
+    for teachers, scale in (([], 1), ([], 10**9), ([model], 10**9)):
         try:
-            sizes.append(room._disk(arguments, model, teacher, features, scale))
+            sizes.append(room._disk(arguments, model, teachers, features, scale))
         except UserError as error:
             sizes.append(str(error))
     numbers = [int(text.split("about ")[1].split(" MB")[0].replace(",", "")) for text in sizes]
@@ -179,4 +183,16 @@ def test_the_layers_are_told_with_where_they_come_from(tmp_path):
         (None, tmp_path, f"3, all of {tmp_path}; the teacher has 1"),
         (None, "tiny-student", "3, with random weights; the teacher has 1"),
     ):
-        assert room._layers(argparse.Namespace(init_layers=chosen, model=str(name)), model, teacher) == expected
+        assert room._layers(argparse.Namespace(init_layers=chosen, model=str(name)), model, [teacher]) == expected
+
+
+def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
+    teacher = tiny_model(labels=("a", "b"), vocab_size=tokenizer.vocab_size, depth=6)
+    both = dict(labels=("a", "b"), teachers=[teacher])
+    plain = found(tmp_path, tokenizer, "csv", texts(), **both, alpha=0.25, temperature=4.0)
+    assert plain["loss"] == "0.75 · labels + 0.25 · soft targets (T = 4)"
+    inside = found(tmp_path, tokenizer, "csv", texts(), **both, losses="hidden,relations=0.5", layer_map="1:2,3:6")
+    told = " + 1 · hidden (1→2, 3→6) + 0.5 · relations (3→6), student→teacher; 0: embeddings"
+    assert inside["loss"] == "0.5 · labels + 0.5 · soft targets (T = 2)" + told
+    megabytes = [float(rows["memory"].split()[3].replace(",", "")) for rows in (plain, inside)]
+    assert megabytes[1] >= megabytes[0], "the teacher stays, and its hidden states"

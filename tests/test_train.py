@@ -11,7 +11,8 @@ import kd_scratch.train
 from kd_scratch.batches import IGNORE, epoch_batches
 from kd_scratch.checkpoint import fingerprint, load_model
 from kd_scratch.clock import Clock
-from kd_scratch.config import DataConfig, TrainConfig
+from kd_scratch.config import FEATURE_LOSSES, DataConfig, TrainConfig
+from kd_scratch.distill import FeatureLosses, Student
 from kd_scratch.files import UserError
 from kd_scratch.layers import EncoderBlock
 from kd_scratch.optimizer import schedule
@@ -26,6 +27,7 @@ from tests.conftest import TEXTS, tiny_model
 
 LABELS = ("business", "space", "sport")
 CPU = torch.device("cpu")
+ALL_LOSSES = ",".join(FEATURE_LOSSES)
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
@@ -62,6 +64,10 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
         output,
         {},
     )
+    if job.config.losses:
+        shape = dict(vocab_size=tokenizer.vocab_size, width=24, depth=4)
+        its = tiny_model(labels=LABELS, seed=9, **shape)
+        job.features = FeatureLosses(job.config.feature_losses(), [], model.config, its)
     if teacher:
         job.teacher = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3
     return job
@@ -69,10 +75,10 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
 
 def gradients(job: Job, indices: np.ndarray) -> tuple[float, torch.Tensor]:
     """The loss of one batch, and all gradients as one vector."""
-    job.model.train()
-    job.model.zero_grad()
-    loss = backward(job, job.model, indices, NO_SCALER, None, Clock(CPU))
-    return loss.item(), torch.cat([p.grad.flatten() for p in job.model.parameters() if p.grad is not None])
+    student = Student(job.model, job.features).train()
+    student.zero_grad()
+    loss = backward(job, student, indices, NO_SCALER, None, Clock(CPU))
+    return loss.item(), torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
 
 
 def test_training_learns_and_keeps_the_best_epoch(tmp_path, tokenizer):
@@ -170,10 +176,10 @@ def test_gradient_checkpointing_changes_nothing_but_the_memory(tmp_path, tokeniz
     assert counts[1] - counts[0] == steps, "each block was computed twice in each step"
 
 
-@pytest.mark.parametrize("teacher", [False, True])
+@pytest.mark.parametrize(("teacher", "losses"), [(False, ""), (True, ""), (True, ALL_LOSSES)])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path, tokenizer, teacher, parts):
-    whole = make_job(tmp_path, tokenizer, teacher=teacher)
+def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path, tokenizer, teacher, losses, parts):
+    whole = make_job(tmp_path, tokenizer, teacher=teacher, losses=losses)
     cut = replace(whole, config=replace(whole.config, accumulation=parts))
     indices = np.array([3, 0, 7, 11, 20, 5, 1, 2])
     loss, gradient = gradients(whole, indices)
@@ -291,11 +297,12 @@ def assert_same_state(one: Job, other: Job) -> None:
         assert name == CHECKSUM or torch.equal(tensor, states[1][name]), name
 
 
-@pytest.mark.parametrize("teacher", [False, True])
-def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenizer, monkeypatch, teacher):
+@pytest.mark.parametrize(("teacher", "losses"), [(False, ""), (True, ""), (True, ALL_LOSSES)])
+def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenizer, monkeypatch, teacher, losses):
     def job():
         torch.manual_seed(3)
-        return make_job(tmp_path, tokenizer, dropout=0.1, epochs=4, teacher=teacher, accumulation=2, warmup_steps=3)
+        settings = dict(epochs=4, accumulation=2, warmup_steps=3, losses=losses)
+        return make_job(tmp_path, tokenizer, dropout=0.1, teacher=teacher, **settings)
 
     whole = job()
     torch.manual_seed(3)
@@ -316,7 +323,8 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenize
     torch.manual_seed(99)  # a new process knows nothing of the old one's generator
     again = replace(job(), output=part.output)
     with torch.no_grad():
-        for parameter in (*again.model.encoder.parameters(), *again.model.head.parameters()):
+        learned = again.features.parameters() if losses else ()
+        for parameter in (*again.model.encoder.parameters(), *again.model.head.parameters(), *learned):
             parameter.add_(1)  # the saved ones must replace them
     done = train(again, resume=True)
     assert fingerprint(again.model) == fingerprint(whole.model)

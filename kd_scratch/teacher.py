@@ -1,0 +1,104 @@
+"""What a teacher says: its logits for every training input, computed once and kept on disk; the mean of several."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_scratch import parallel
+from kd_scratch.batches import Batch, Features, pad, to_device
+from kd_scratch.cache import is_usable, zeros_on_disk
+from kd_scratch.checkpoint import fingerprint
+from kd_scratch.files import UserError, make_folder, sha256
+from kd_scratch.inference import compute_logits, logits_shape
+from kd_scratch.model import Model
+from kd_scratch.safetensors import load_file, read_metadata, save_file
+
+SLICE = 2**16  # rows that are put into another order, or averaged, together
+
+
+def label_order(teacher: tuple[str, ...], student: tuple[str, ...]) -> np.ndarray:
+    """The teacher's column for each of the student's labels. UserError where they know different labels."""
+    if set(teacher) != set(student):
+        extra, lacking = sorted(set(teacher) - set(student)), sorted(set(student) - set(teacher))
+        raise UserError(
+            f"the teacher was trained on other labels: {len(teacher)} against {len(student)}"
+            + (f"; only the teacher knows {', '.join(extra[:5])}" if extra else "")
+            + (f"; it does not know {', '.join(lacking[:5])}" if lacking else "")
+        )
+    return np.array([teacher.index(label) for label in student], dtype=np.int64)
+
+
+def teacher_logits(
+    teacher: Model,
+    tokenizer_hash: str,
+    features: Features,
+    labels: tuple[str, ...],
+    cache: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    say=print,
+) -> np.ndarray:
+    """The teacher's logits for every input, in the student's label order: N,C (sequence head) or T,C.
+
+    Computed once and kept in `cache` under a name made of the hashes of all that decides them (teacher, tokenizer,
+    inputs, labels, precision): other seeds and epochs read the file. One whose content contradicts its name is refused.
+    """
+    key = {
+        "teacher": fingerprint(teacher),
+        "tokenizer": tokenizer_hash,
+        "features": features_hash(features),
+        "labels": sha256(*labels),
+        "precision": f"{dtype or torch.float32} on {device.type}",
+    }
+    path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
+    shape = logits_shape(teacher, features)
+    if parallel.all_agree(is_usable(path, say)):
+        say(f"teacher's logits for {len(features):,} inputs: read from {path}")
+        return read_logits(path, key, shape)
+    logits = zeros_on_disk(path.parent, shape, np.float32)
+    compute_logits(teacher.to(device), features, device, dtype=dtype, title="teacher's logits", out=logits)
+    if teacher.config.head != "span" and teacher.config.labels != labels:
+        order = label_order(teacher.config.labels, labels)
+        for start in range(0, len(logits), SLICE):
+            logits[start : start + SLICE] = logits[start : start + SLICE, order]
+    if parallel.writes():
+        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key, checksum=True)
+    parallel.wait()
+    say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
+    return read_logits(path, key, shape)
+
+
+def read_logits(path: Path, key: dict[str, str], shape: tuple[int, int]) -> np.ndarray:
+    """Cached logits, memory-mapped; UserError where the file is not what its name says."""
+    logits = load_file(path).get("logits")
+    if read_metadata(path) != key or logits is None or logits.shape != shape or logits.dtype != torch.float32:
+        raise UserError(f"{path}: these are not this teacher's logits for this data; delete the file")
+    return logits.numpy()
+
+
+def mean_logits(each: list[np.ndarray], folder: Path) -> np.ndarray:
+    """The mean of several teachers' logits, memory-mapped; of one teacher its own.
+
+    Its softmax is the geometric mean of theirs (at every temperature, but for a factor): the ensemble of Hinton et al.
+    2015, section 3.
+    """
+    if len(each) == 1:
+        return each[0]
+    mean = zeros_on_disk(folder, each[0].shape, np.float32)
+    for start in range(0, len(mean), SLICE):
+        mean[start : start + SLICE] = np.mean([logits[start : start + SLICE] for logits in each], axis=0)
+    return mean
+
+
+def gather(logits: np.ndarray, features: Features, batch: Batch) -> Tensor:
+    """The rows of precomputed logits that belong to a batch: B,C, or padded B,S,C. Keyed by input, never by step."""
+    rows = logits[batch.indices] if features.head == "sequence" else pad(logits, features.starts, batch.indices, 0)
+    return to_device(rows, batch.input_ids.device)
+
+
+def features_hash(features: Features) -> str:
+    """SHA-256 of what a model sees of the inputs."""
+    parts = [features.tokens, features.starts, features.token_types, features.allowed]
+    return sha256(*(b"" if part is None else np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts))
