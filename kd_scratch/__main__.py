@@ -5,7 +5,7 @@ import errno
 import os
 import sys
 
-from kd_scratch import benchmark, compare, evaluate, launch, parallel, predict, quantize
+from kd_scratch import benchmark, compare, evaluate, evidence, launch, parallel, predict, quantize
 from kd_scratch.files import DiskError, UserError, check_utf8
 from kd_scratch.runtime import Stopped
 from kd_scratch.state import unfinished
@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": predict,
     "quantize": quantize,
     "compare": compare,
+    "evidence": evidence,
     "benchmark": benchmark,
 }
 
@@ -80,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def how_to_resume(arguments: argparse.Namespace) -> str:
     """How an interrupted command goes on, where it can."""
+    if arguments.command == "evidence":
+        return "; the same command goes on where it stopped"
     try:
         if arguments.command != "train" or not unfinished(arguments.output):
             return ""

@@ -1,11 +1,12 @@
-"""How sure a difference between two models on one test file is: bootstrap intervals and McNemar's test.
+"""How sure a figure is: bootstrap intervals, McNemar's test, intervals over seeds; and how sure a model rightly is.
 
-Everything here starts from a tally, N,k: a few numbers for each example, whose sums over the examples make the score
+The first of them start from a tally, N,k: a few numbers for each example, whose sums over the examples make the score
 (right and counted make accuracy; correct, gold and predicted entities make F1). Drawing examples anew, with putting
 back, shows how much the score would vary between test files like this one (Efron & Tibshirani 1993, chapter 13).
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,3 +44,35 @@ def mcnemar(right: np.ndarray, reference: np.ndarray) -> float:
     n, fewer = wins + losses, min(wins, losses)
     ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(fewer + 1)]  # log(n over k)
     return min(1.0, 2 * sum(math.exp(log - n * math.log(2)) for log in ways))
+
+
+#: 97.5% points of Student's t by degrees of freedom; beyond them the expansion in margin is exact to 0.0002.
+STUDENT_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+
+
+def margin(values: Sequence[float]) -> float | None:
+    """Half the width of the 95% interval of a mean of n values: t · s/√n (Student 1908); None of fewer than two."""
+    freedom = len(values) - 1
+    if freedom < 1:
+        return None
+    z = 1.959964  # t by powers of 1/freedom: Fisher & Cornish 1960
+    series = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    t = STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else series
+    return float(t * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+BINS = 15
+
+
+def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[float, list[tuple[float, float, int]]]:
+    """Expected calibration error (Guo et al. 2017, equation 3): the mean, over decisions, of the distance between the
+    confidence and the share of right ones in its bin, of which there are 15 of equal width.
+
+    confidence N in 0…1, right N booleans -> the error, and for each bin: mean confidence, share right, how many.
+    """
+    which = np.minimum((confidence * BINS).astype(int), BINS - 1)  # N
+    counts = np.bincount(which, minlength=BINS)
+    sums = [np.bincount(which, weights=x.astype(np.float64), minlength=BINS) for x in (confidence, right)]
+    means = [x / np.maximum(counts, 1) for x in sums]
+    error = float(np.abs(means[0] - means[1]) @ counts / max(1, len(confidence)))
+    return error, [(float(c), float(r), int(n)) for c, r, n in zip(*means, counts, strict=True)]

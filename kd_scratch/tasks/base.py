@@ -39,6 +39,9 @@ class Task:
     score: Callable[["Outcome"], dict]  # metrics by name
     tally: Callable[["Outcome"], np.ndarray]  # N,k: numbers of each example; the score is made of their sums
     tally_score: Callable[[np.ndarray], np.ndarray]  # sums …,k -> the metric score_name, …
+    confidence: Callable[
+        ["Outcome"], tuple[np.ndarray, np.ndarray]
+    ]  # of each thing decided: how probable, and if right
     predictions: Callable[["Outcome"], dict]  # what `evaluate` writes, by the example's id
     details: Callable[[dict], str]  # metrics -> a table per class
     mistakes: Callable[["Outcome", int], str]  # a few wrong ones, as a table

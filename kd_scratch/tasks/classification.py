@@ -238,6 +238,13 @@ def tally(outcome: Outcome) -> np.ndarray:
     return np.stack([np.array(counts) & np.array(right), counts], axis=1).astype(np.float64)
 
 
+def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Of each text in scope, the probability of its best label, and whether that is right."""
+    counts = np.array([example.in_scope for example in outcome.examples])
+    probability = np.exp(log_softmax(outcome.logits).max(axis=1))
+    return probability[counts], tally(outcome)[counts, 0] > 0
+
+
 def predictions(outcome: Outcome) -> dict:
     """What the model says of each text, by id, with the probability of its best label."""
     probability = np.exp(log_softmax(outcome.logits).max(axis=1))
@@ -286,6 +293,7 @@ _AGNEWS = Task(
     decide=decide,
     tally=tally,
     tally_score=mean_score,
+    confidence=confidence,
     predictions=predictions,
     details=details,
     mistakes=mistakes,

@@ -317,13 +317,24 @@ def score(outcome: Outcome) -> dict:
     return metrics | {"gold_beyond_answer_length": len(set(windows.example[too_long].tolist()))}
 
 
+def scored(outcome: Outcome) -> list[tuple[int, float, float]]:
+    """(number of the question, exact match, F1) of each question that counts."""
+    questions = [(example.id, example.answers) for example in outcome.examples]
+    return official_scores(questions, predictions(outcome), is_version2(outcome.examples))
+
+
 def tally(outcome: Outcome) -> np.ndarray:
     """F1 of each question, and whether it counts: N,2"""
-    questions = [(example.id, example.answers) for example in outcome.examples]
-    points = np.zeros((len(questions), 2))
-    for i, _, overlap in official_scores(questions, predictions(outcome), is_version2(outcome.examples)):
+    points = np.zeros((len(outcome.examples), 2))
+    for i, _, overlap in scored(outcome):
         points[i] = overlap, 1
     return points
+
+
+def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Of each question that counts, the probability of its answer, and whether it matches a gold one exactly."""
+    rows = scored(outcome)
+    return np.array([outcome.decisions[i].probability for i, *_ in rows]), np.array([exact > 0 for _, exact, _ in rows])
 
 
 def predictions(outcome: Outcome) -> dict[str, str]:
@@ -368,6 +379,7 @@ TASK = Task(
     score=score,
     tally=tally,
     tally_score=mean_score,
+    confidence=confidence,
     predictions=predictions,
     details=details,
     mistakes=mistakes,

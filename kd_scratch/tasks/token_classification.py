@@ -286,6 +286,14 @@ def entity_f1(sums: np.ndarray) -> np.ndarray:
     return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
 
 
+def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Of each word, the probability of its best tag, and whether that is right."""
+    probability = np.exp(log_softmax(outcome.logits[outcome.features.word_at]).max(axis=1))
+    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    right = [gold == said for example, tags in pairs for gold, said in zip(example.tags, tags, strict=True)]
+    return probability, np.array(right)
+
+
 def predictions(outcome: Outcome) -> dict:
     """Words, tags and gold tags of each sentence, by id."""
     return {
@@ -338,6 +346,7 @@ TASK = Task(
     score=score,
     tally=tally,
     tally_score=entity_f1,
+    confidence=confidence,
     predictions=predictions,
     details=details,
     mistakes=mistakes,
