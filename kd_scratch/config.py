@@ -142,6 +142,9 @@ class TrainConfig:
         "distillation: which layers of the student and the teacher --losses compare, as in 0:0,1:2,2:4,3:6 (0: the "
         "embeddings); default: evenly spread",
     )
+    keep_states: bool = setting(
+        False, "distillation: keep what --losses needs of the teacher in --cache, instead of running it in every step"
+    )
     patience: int = setting(0, "stop after this many epochs without a better dev score; 0: never")
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
     amp: str = setting(
@@ -195,6 +198,8 @@ class TrainConfig:
             raise UserError(f"--layer-map {self.layer_map}: a layer of the student is there twice")
         if pairs and not self.losses:
             raise UserError("--layer-map goes with --losses")
+        if self.keep_states and not self.losses:
+            raise UserError("--keep-states goes with --losses")
         return sorted(pairs)
 
 

@@ -206,14 +206,22 @@ class FeatureLosses(nn.Module):
         """A hidden state of the student in the teacher's width.  B,S,D -> B,S,D"""
         return self.projections[_room(layer)](state) if self.projections else state
 
-    def forward(self, student: Model, states: list[Tensor], inputs: dict[str, Tensor | None]) -> Tensor:
+    def forward(
+        self,
+        student: Model,
+        states: list[Tensor],
+        inputs: dict[str, Tensor | None],
+        its_states: dict[int, Tensor] | None = None,
+    ) -> Tensor:
         """The student's hidden states, N+1 of B,S,D, and the batch that they came from -> a scalar, the sum over inputs
 
-        Asks the teacher. The losses themselves are computed in full precision, whatever the models ran in.
+        its_states: the teacher's by layer, those of `needed`; None: ask it now. The losses themselves are computed in
+        full precision, whatever the models ran in.
         """
         (teacher,), real = self.teacher, inputs["attention_mask"]
-        with torch.no_grad():
-            its_states = teacher(**inputs, output_hidden_states=True).hidden_states
+        if its_states is None:
+            with torch.no_grad():
+                its_states = dict(enumerate(teacher(**inputs, output_hidden_states=True).hidden_states))
         real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if real is None else real
         with torch.autocast(real.device.type, enabled=False):
             terms = [self.term(*which, student, states, teacher, its_states, real) for which in self.terms()]
@@ -227,7 +235,7 @@ class FeatureLosses(nn.Module):
         student: Model,
         states: list[Tensor],
         teacher: Model,
-        its_states: list[Tensor],
+        its_states: dict[int, Tensor],
         real: Tensor,
     ) -> Tensor:
         """One weighted loss between one layer of the student and one of the teacher; a scalar."""
@@ -249,6 +257,10 @@ class FeatureLosses(nn.Module):
         """Every term of the sum: which loss, the student's layer, the teacher's."""
         return [(name, *pair) for name, pairs in self.pairs.items() for pair in pairs]
 
+    def needed(self) -> list[int]:
+        """Which of the teacher's hidden states are looked at."""
+        return sorted({its - (name in ("attention", "relations")) for name, _, its in self.terms()})
+
     def describe(self) -> str:
         """The terms in one line: "1 · hidden (0→0, 1→2, 2→4, 3→6) + 0.5 · relations (3→6)"."""
         return " + ".join(
@@ -269,9 +281,12 @@ class Student(nn.Module):
         super().__init__()
         self.model, self.features = model, features
 
-    def forward(self, inputs: dict[str, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-        """A batch's inputs -> logits, and the sum over inputs of the feature losses (None where there are none)"""
+    def forward(
+        self, inputs: dict[str, Tensor | None], its_states: dict[int, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """A batch's inputs (and the teacher's hidden states, where they are kept) -> logits, and the sum over inputs of
+        the feature losses (None where there are none)"""
         if self.features is None:
             return self.model(**inputs).logits, None
         output = self.model(**inputs, output_hidden_states=True)
-        return output.logits, self.features(self.model, output.hidden_states, inputs)
+        return output.logits, self.features(self.model, output.hidden_states, inputs, its_states)

@@ -126,13 +126,14 @@ def variants(arguments: argparse.Namespace, config: TrainConfig) -> list[Variant
                 raise
             print(f"note: left out: {error}")
             continue
-        found.append(Variant(name, (*teacher, "--losses", f"{name}={weight:g}", *layer_map(config))))
+        found.append(Variant(name, (*teacher, "--losses", f"{name}={weight:g}", *inside_flags(config))))
     return found
 
 
-def layer_map(config: TrainConfig) -> tuple[str, ...]:
-    """--layer-map, where it was given."""
-    return ("--layer-map", config.layer_map) if config.layer_map else ()
+def inside_flags(config: TrainConfig) -> tuple[str, ...]:
+    """What goes with --losses, where it was given."""
+    flags = ("--layer-map", config.layer_map) if config.layer_map else ()
+    return (*flags, "--keep-states") if config.keep_states else flags
 
 
 def shapes(arguments: argparse.Namespace) -> tuple[ModelConfig, Model]:
@@ -150,7 +151,7 @@ def combination(tried: Sequence[Variant], dev: dict[str, float], config: TrainCo
         return None
     losses = ",".join(variant.flags[variant.flags.index("--losses") + 1] for variant in good)
     soft = next(variant for variant in tried if variant.name == SOFT)
-    return Variant(COMBINED, (*soft.flags, "--losses", losses, *layer_map(config)))
+    return Variant(COMBINED, (*soft.flags, "--losses", losses, *inside_flags(config)))
 
 
 # --- the runs ---
@@ -159,7 +160,7 @@ def combination(tried: Sequence[Variant], dev: dict[str, float], config: TrainCo
 def train_flags(arguments: argparse.Namespace, config: TrainConfig, threads: int) -> list[str]:
     """The flags that all runs have in common."""
     settings = given(arguments, TrainConfig) | given(arguments, DataConfig)
-    for name in ("losses", "layer_map"):
+    for name in ("losses", "layer_map", "keep_states"):
         settings.pop(name, None)
     settings |= {name: getattr(arguments, name) for name in PASSED if getattr(arguments, name) is not None}
     if arguments.init_layers:
@@ -347,7 +348,7 @@ def study_command(arguments: argparse.Namespace, common: list[str], config: Trai
     flags = ["evidence", *common, "--data", str(arguments.data), "--teacher", *arguments.teacher]
     flags += ["--split", arguments.split] if arguments.split else []
     flags += ["--losses", config.losses] if config.losses else []
-    flags += [*layer_map(config), "--seeds", ",".join(map(str, arguments.seeds)), "--output", str(arguments.output)]
+    flags += [*inside_flags(config), "--seeds", ",".join(map(str, arguments.seeds)), "--output", str(arguments.output)]
     return flags
 
 

@@ -68,7 +68,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float]) -> str:
-    """One row per name: its values as small dots, their mean as a large one with its interval; a line to compare with"""
+    """A row per name: its values as small dots, their mean as a large one with its interval; a line for comparison."""
     left, right, top, row = 150, WIDTH - 24, 64, 30
     reach = [reference[1]] + [
         x for bar in bars for x in (*bar.values, bar.mean - (bar.margin or 0), bar.mean + (bar.margin or 0))

@@ -53,6 +53,34 @@ def compute_logits(
     return logits
 
 
+@torch.inference_mode()
+def compute_states(
+    model: Model,
+    features: Features,
+    device: torch.device,
+    out: dict[int, np.ndarray],
+    batch_size: int = 64,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Fill `out` with a model's hidden states: by layer (0: the embeddings) one row per token, T,D, float32 zeros.
+
+    Several processes share the work; all get all states.
+    """
+    model.eval()
+    with progress(total=len(features), desc="teacher's states", unit="ex") as bar:
+        for indices in parallel.share(length_sorted_batches(features.lengths, batch_size)):
+            batch = collate(features, indices, device, model.config.pad_id)
+            with autocast(device, dtype):
+                states = model(**batch.inputs, output_hidden_states=True).hidden_states
+            for layer, rows in out.items():
+                for i, row in zip(indices, states[layer].float().cpu().numpy(), strict=True):
+                    start, end = features.starts[i], features.starts[i + 1]
+                    rows[start:end] = row[: end - start]
+            bar.update(len(indices) * parallel.size())
+    for rows in out.values():
+        parallel.add_up(rows)  # everyone else's rows are still 0
+
+
 def logits_shape(model: Model, features: Features) -> tuple[int, int]:
     """How many logits compute_logits gives: inputs or tokens, and classes."""
     return (len(features) if features.head == "sequence" else len(features.tokens), model.config.classes)

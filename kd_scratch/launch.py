@@ -29,7 +29,7 @@ from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
 from kd_scratch.state import Progress, drop_state
 from kd_scratch.tasks import TASKS, Task
 from kd_scratch.tasks.rows import Joined
-from kd_scratch.teacher import mean_logits, teacher_logits
+from kd_scratch.teacher import mean_logits, teacher_logits, teacher_states
 from kd_scratch.tokenization import Tokenizer, load_tokenizer
 from kd_scratch.train import Job, steps_per_epoch, train
 
@@ -176,6 +176,9 @@ def command(arguments: argparse.Namespace) -> None:
         if teachers:
             common = tokenizer.fingerprint, train_set, labels, arguments.cache, device, dtype
             job.teacher = mean_logits([teacher_logits(teacher, *common) for teacher in teachers], arguments.cache)
+            if features and config.keep_states:
+                common = tokenizer.fingerprint, train_set, features.needed(), arguments.cache, device, dtype
+                job.states = teacher_states(teachers[0], *common)
             teachers.clear()
             clock.lap("teacher")
         job.seconds.update(clock.totals())

@@ -63,7 +63,7 @@ def preflight(
         rows.append(("loss", _loss(config, features)))
     sample, inputs = parts["train"]
     scale = len(examples) / len(sample)
-    rows.append(("disk", _disk(arguments, model, teachers, inputs, scale)))
+    rows.append(("disk", _disk(arguments, model, teachers, inputs, scale, features if config.keep_states else None)))
     longest = int(max(inputs.lengths.max(), parts["dev"][1].lengths.max()))
     rows.append(("memory", _memory(model, teachers, config, longest, device)))
     return rows
@@ -136,7 +136,14 @@ def _loss(config: TrainConfig, features: FeatureLosses | None) -> str:
     return told + (f" + {features.describe()}, student→teacher; 0: embeddings" if features else "")
 
 
-def _disk(arguments: argparse.Namespace, model: Model, teachers: list[Model], features: Features, scale: float) -> str:
+def _disk(
+    arguments: argparse.Namespace,
+    model: Model,
+    teachers: list[Model],
+    features: Features,
+    scale: float,
+    kept: FeatureLosses | None = None,
+) -> str:
     """What the run will write at most, and what is free there; UserError where it is not enough."""
     # A state is weights and two moments. Of states and of kept weights: the last, the one before, and a new one.
     output = 3 * (3 + 1) * 4 * model.num_parameters()
@@ -144,6 +151,8 @@ def _disk(arguments: argparse.Namespace, model: Model, teachers: list[Model], fe
     cache = sum(array.nbytes for array in arrays if array is not None)
     for teacher in teachers:
         cache += 2 * 4 * int(np.prod(logits_shape(teacher, features)))  # computed in one file, kept in another
+    if kept:  # hidden states
+        cache += 2 * 4 * len(features.tokens) * teachers[0].config.width * len(kept.needed())
     cache = int(scale * cache)
     needs: dict[int, tuple[int, list[str]]] = {}  # by disk: bytes, folders
     free_on: dict[int, int] = {}

@@ -1,5 +1,8 @@
-"""What a teacher says: its logits for every training input, computed once and kept on disk; the mean of several."""
+"""What a teacher says of every training input, computed once and kept on disk: logits (or the mean of several's), and
+hidden states for those who want to compare them in every epoch.
+"""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from kd_scratch.batches import Batch, Features, pad, to_device
 from kd_scratch.cache import is_usable, zeros_on_disk
 from kd_scratch.checkpoint import fingerprint
 from kd_scratch.files import UserError, make_folder, sha256
-from kd_scratch.inference import compute_logits, logits_shape
+from kd_scratch.inference import compute_logits, compute_states, logits_shape
 from kd_scratch.model import Model
 from kd_scratch.safetensors import load_file, read_metadata, save_file
 
@@ -45,13 +48,7 @@ def teacher_logits(
     Computed once and kept in `cache` under a name made of the hashes of all that decides them (teacher, tokenizer,
     inputs, labels, precision): other seeds and epochs read the file. One whose content contradicts its name is refused.
     """
-    key = {
-        "teacher": fingerprint(teacher),
-        "tokenizer": tokenizer_hash,
-        "features": features_hash(features),
-        "labels": sha256(*labels),
-        "precision": f"{dtype or torch.float32} on {device.type}",
-    }
+    key = cache_key(teacher, tokenizer_hash, features, device, dtype) | {"labels": sha256(*labels)}
     path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
     shape = logits_shape(teacher, features)
     if parallel.all_agree(is_usable(path, say)):
@@ -70,12 +67,58 @@ def teacher_logits(
     return read_logits(path, key, shape)
 
 
-def read_logits(path: Path, key: dict[str, str], shape: tuple[int, int]) -> np.ndarray:
-    """Cached logits, memory-mapped; UserError where the file is not what its name says."""
-    logits = load_file(path).get("logits")
-    if read_metadata(path) != key or logits is None or logits.shape != shape or logits.dtype != torch.float32:
-        raise UserError(f"{path}: these are not this teacher's logits for this data; delete the file")
-    return logits.numpy()
+def teacher_states(
+    teacher: Model,
+    tokenizer_hash: str,
+    features: Features,
+    layers: Iterable[int],
+    cache: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    say=print,
+) -> dict[int, np.ndarray]:
+    """The teacher's hidden states after these layers (0: the embeddings) for every token: by layer T,D.
+
+    Computed once and kept in `cache`, a file for each layer, as teacher_logits does.
+    """
+    common = cache_key(teacher, tokenizer_hash, features, device, dtype)
+    keys = {layer: common | {"layer": str(layer)} for layer in layers}
+    paths = {
+        layer: make_folder(cache) / f"teacher-states-{sha256(*key.values())[:24]}.safetensors"
+        for layer, key in keys.items()
+    }
+    shape = len(features.tokens), teacher.config.width
+    missing = [layer for layer, path in paths.items() if not parallel.all_agree(is_usable(path, say))]
+    out = {layer: zeros_on_disk(cache, shape, np.float32) for layer in missing}
+    if missing:
+        compute_states(teacher.to(device), features, device, out, dtype=dtype)
+    for layer, rows in out.items():
+        if parallel.writes():
+            save_file({"states": torch.from_numpy(rows)}, paths[layer], metadata=keys[layer], checksum=True)
+    parallel.wait()
+    size = f"{4 * shape[0] * shape[1] * len(paths) / 1e6:,.0f} MB"
+    say(f"teacher's hidden states after layers {', '.join(map(str, sorted(paths)))}: {size} in {cache}")
+    return {layer: read_logits(path, keys[layer], shape, "states") for layer, path in paths.items()}
+
+
+def cache_key(
+    teacher: Model, tokenizer_hash: str, features: Features, device: torch.device, dtype: torch.dtype | None
+) -> dict[str, str]:
+    """What decides all that a teacher says of some inputs."""
+    return {
+        "teacher": fingerprint(teacher),
+        "tokenizer": tokenizer_hash,
+        "features": features_hash(features),
+        "precision": f"{dtype or torch.float32} on {device.type}",
+    }
+
+
+def read_logits(path: Path, key: dict[str, str], shape: tuple[int, int], name: str = "logits") -> np.ndarray:
+    """Cached logits (or states), memory-mapped; UserError where the file is not what its name says."""
+    found = load_file(path).get(name)
+    if read_metadata(path) != key or found is None or found.shape != shape or found.dtype != torch.float32:
+        raise UserError(f"{path}: these are not this teacher's {name} for this data; delete the file")
+    return found.numpy()
 
 
 def mean_logits(each: list[np.ndarray], folder: Path) -> np.ndarray:
@@ -96,6 +139,12 @@ def gather(logits: np.ndarray, features: Features, batch: Batch) -> Tensor:
     """The rows of precomputed logits that belong to a batch: B,C, or padded B,S,C. Keyed by input, never by step."""
     rows = logits[batch.indices] if features.head == "sequence" else pad(logits, features.starts, batch.indices, 0)
     return to_device(rows, batch.input_ids.device)
+
+
+def gather_states(states: dict[int, np.ndarray], features: Features, batch: Batch) -> dict[int, Tensor]:
+    """The rows of precomputed hidden states that belong to a batch: by layer padded B,S,D."""
+    device = batch.input_ids.device
+    return {layer: to_device(pad(rows, features.starts, batch.indices, 0), device) for layer, rows in states.items()}
 
 
 def features_hash(features: Features) -> str:

@@ -29,7 +29,7 @@ from kd_scratch.optimizer import Stepper, make_optimizer
 from kd_scratch.runtime import Interruption, Stopped, amp_dtype, autocast, seed_step
 from kd_scratch.state import PREVIOUS_WEIGHTS, Progress, load_state, restore_weights, save_state
 from kd_scratch.tasks import Outcome, Task
-from kd_scratch.teacher import gather
+from kd_scratch.teacher import gather, gather_states
 from kd_scratch.tokenization import Tokenizer
 from kd_scratch.vocabulary import Vocabulary
 
@@ -55,7 +55,8 @@ class Job:
     output: Path
     identity: dict  # what a resumed run must have in common with the interrupted one
     teacher: np.ndarray | None = None  # its logits for every training input; None: plain fine-tuning
-    features: FeatureLosses | None = None  # what else is compared with the teacher, which then runs in every step
+    features: FeatureLosses | None = None  # what else is compared with the teacher, which then runs in every step,
+    states: dict[int, np.ndarray] | None = None  # or has its hidden states here, by layer one row per token
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
 
@@ -210,10 +211,11 @@ def backward(
     for i, part in enumerate(parts, 1):
         batch = collate(job.train_set, part, job.device, job.model.config.pad_id)
         teacher = None if job.teacher is None else gather(job.teacher, job.train_set, batch)
+        states = None if job.states is None else gather_states(job.states, job.train_set, batch)
         clock.lap("data")
         with parallel.gradients_meet(network, i == len(parts)):
             with autocast(job.device, dtype):
-                logits, features = network(batch.inputs)
+                logits, features = network(batch.inputs, states)
             student, labels = units(job.task.head, logits, batch)
             if teacher is None:
                 loss = cross_entropy(student, labels)

@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from kd_scratch import teacher as teacher_module
+from kd_scratch.batches import collate, length_sorted_batches
 from kd_scratch.config import FEATURE_LOSSES, TrainConfig
 from kd_scratch.distill import (
     FeatureLosses,
@@ -18,7 +21,10 @@ from kd_scratch.distill import (
     spread,
 )
 from kd_scratch.files import UserError
+from kd_scratch.safetensors import save_file
+from kd_scratch.teacher import gather_states, teacher_states
 from tests.conftest import tiny_model
+from tests.test_batches import CPU, random_features
 
 B, S, D, H = 3, 5, 8, 2
 LENGTHS = (5, 2, 4)  # real tokens of each input
@@ -384,3 +390,76 @@ def test_the_sum_is_told_with_its_layers():
     student, teacher = two_models()
     features = FeatureLosses({"hidden": 1.0, "relations": 0.5}, [], student.config, teacher)
     assert features.describe() == "1 · hidden (0→0, 1→2, 2→4) + 0.5 · relations (2→4)"
+
+
+# --- the teacher's states, kept on disk ---
+
+
+def test_the_teacher_is_asked_for_what_the_losses_look_at():
+    student, teacher = two_models()
+
+    def needed(*names):
+        return FeatureLosses(dict.fromkeys(names, 1.0), [], student.config, teacher).needed()
+
+    assert needed("hidden") == [0, 2, 4] and needed("cosine") == [4] and needed("patient") == [2]
+    assert needed("attention") == [1, 3] and needed("relations") == [3], "what goes into a block"
+    assert needed("hidden", "relations") == [0, 2, 3, 4]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A function: layers -> the states of a tiny teacher for six random inputs, and these inputs."""
+    features = random_features("sequence", [6, 4, 9, 3, 9, 5])
+    teacher = tiny_model(seed=1, depth=4, width=24, heads=3, feed_forward=48)
+
+    def call(*layers, teacher=teacher, say=lambda line: None):
+        return teacher_states(teacher, "hash", features, layers, tmp_path, CPU, say=say), features, teacher
+
+    return call
+
+
+def test_kept_states_are_those_that_the_teacher_gives_live(kept):
+    states, features, teacher = kept(0, 3)
+    assert states.keys() == {0, 3} and states[3].shape == (36, 24)
+    for indices in length_sorted_batches(features.lengths, 4):
+        batch = collate(features, indices, CPU)
+        live = teacher(**batch.inputs, output_hidden_states=True).hidden_states
+        found = gather_states(states, features, batch)
+        real = batch.attention_mask if batch.attention_mask is not None else torch.ones_like(batch.input_ids).bool()
+        for layer, state in found.items():
+            torch.testing.assert_close(state[real], live[layer][real], rtol=1e-4, atol=1e-5)
+            assert state[~real].abs().sum() == 0
+
+
+def test_the_loss_is_the_same_with_kept_states(kept):
+    student = tiny_model(seed=2, depth=2, width=16)
+    weights = {name: 1.0 for name in FEATURE_LOSSES if name != "attention"}
+    _, features, teacher = kept()
+    losses = FeatureLosses(weights, [], student.config, teacher)
+    states, _, _ = kept(*losses.needed())
+    batch = collate(features, np.arange(6), CPU)
+    whole = Student(student, losses)
+    _, live = whole(batch.inputs)
+    losses.teacher = (teacher,)
+    _, found = whole(batch.inputs, gather_states(states, features, batch))
+    torch.testing.assert_close(found, live, rtol=1e-4, atol=1e-5)
+
+
+def test_kept_states_are_computed_once_per_layer_and_found_again(kept, monkeypatch, tmp_path):
+    said = []
+    first, _, _ = kept(0, 3, say=said.append)
+    asked = []
+    real = teacher_module.compute_states
+    monkeypatch.setattr(
+        teacher_module, "compute_states", lambda *a, **k: (asked.append(sorted(a[3])), real(*a, **k))[1]
+    )
+    again, _, _ = kept(0, 3, 4)
+    assert asked == [[4]], "only what is missing"
+    assert all(np.array_equal(first[layer], again[layer]) for layer in first)
+    other, _, _ = kept(3, teacher=tiny_model(seed=5, depth=4, width=24, heads=3, feed_forward=48))
+    assert asked == [[4], [3]] and not np.array_equal(other[3], first[3]), "another teacher has its own"
+    assert said == [f"teacher's hidden states after layers 0, 3: 0 MB in {tmp_path}"]
+    with pytest.raises(UserError, match="not this teacher's states"):
+        for path in tmp_path.glob("teacher-states-*"):
+            save_file({"states": torch.zeros(36, 24)}, path, metadata={"teacher": "x"}, checksum=True)
+        kept(0)
