@@ -21,7 +21,7 @@ CHOICES = {
     "head": (None, *HEADS),
 }
 #: The losses on what happens inside student and teacher (distill.FeatureLosses), and their weights if none is given.
-FEATURE_LOSSES = {"hidden": 1.0, "attention": 1.0, "cosine": 1.0, "patient": 1.0, "relations": 1.0}
+FEATURE_LOSSES = {"hidden": 1.0, "attention": 0.1, "cosine": 1.0, "patient": 10.0, "relations": 1.0}
 LARGEST = 2**30  # of any size: two of them multiplied still fit into what PyTorch counts with
 
 
