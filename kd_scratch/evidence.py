@@ -117,12 +117,11 @@ def variants(arguments: argparse.Namespace, config: TrainConfig) -> list[Variant
     possible between these two models)."""
     teacher = ("--teacher", *arguments.teacher)
     found = [Variant(BASELINE, ()), Variant(SOFT, teacher)]
-    chosen = config.feature_losses()
-    for name, weight in (chosen or FEATURE_LOSSES).items():
+    for name, weight in config.feature_losses().items():
         try:
             FeatureLosses({name: weight}, config.layer_pairs(), *shapes(arguments))
         except UserError as error:
-            if chosen:
+            if hasattr(arguments, "losses"):
                 raise
             print(f"note: left out: {error}")
             continue
@@ -272,7 +271,7 @@ class Laboratory:
 def command(arguments: argparse.Namespace) -> None:
     """`evidence`: the runs, then the tables and figures."""
     task = TASKS[arguments.task]
-    config = train_config(task.name, **given(arguments, TrainConfig))
+    config = train_config(task.name, **({"losses": ",".join(FEATURE_LOSSES)} | given(arguments, TrainConfig)))
     data = DataConfig(**given(arguments, DataConfig))
     run = RunConfig(**given(arguments, RunConfig))
     if not 1 <= arguments.jobs <= 64:
@@ -347,7 +346,7 @@ def study_command(arguments: argparse.Namespace, common: list[str], config: Trai
     """The command that makes this study."""
     flags = ["evidence", *common, "--data", str(arguments.data), "--teacher", *arguments.teacher]
     flags += ["--split", arguments.split] if arguments.split else []
-    flags += ["--losses", config.losses] if config.losses else []
+    flags += ["--losses", config.losses]
     flags += [*inside_flags(config), "--seeds", ",".join(map(str, arguments.seeds)), "--output", str(arguments.output)]
     return flags
 
