@@ -1,5 +1,6 @@
 """Figures as SVG, by hand: self-contained, with titles, axes and legends, readable on light and dark pages."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -60,8 +61,8 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     while True:
         for factor in (1, 2, 5):
             step = factor * 10.0**exponent
-            first = -int(-low // step)
-            count = int(high // step) - first + 1
+            first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)  # 1 / 0.2 is 4.999…
+            count = last - first + 1
             if count <= most:
                 return [round((first + i) * step, 12) for i in range(count)]
         exponent += 1

@@ -25,9 +25,8 @@ from kd_scratch.tasks.question_answering import (
     predictions,
     read_squad,
     trainable,
-    window_bounds,
 )
-from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
+from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores, window_bounds
 from kd_scratch.tokenization import load_tokenizer, train_tokenizer
 from tests.conftest import TEXTS, tiny_model
 

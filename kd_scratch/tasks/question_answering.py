@@ -9,7 +9,6 @@ questions have none (Rajpurkar et al. 2018). A context too long for one input is
 Each position of the context may start or end an answer, and position 0, [CLS], stands for "no answer in this window".
 """
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, check_length, read_json
 from kd_scratch.tasks.base import Outcome, Task, mean_score, surest_mistakes
-from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
+from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, piece_spans, span_scores, window_bounds
 from kd_scratch.tasks.squad_metric import official_scores, question_scores, squad_metrics
 from kd_scratch.tokenization import Tokenizer
 
@@ -185,30 +184,6 @@ def featurize(
         first_piece=np.array([row[4] for row in rows]),
         piece_spans=np.concatenate([spans for _, spans, _ in contexts.values()]),
     )
-
-
-def piece_spans(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
-    """Start and end of each piece, P,2, as code points of the text.
-
-    A tokenizer that lowercases deletes combining marks: the piece "e" of a decomposed "é" ends before the accent. They
-    belong to the character before them, so the end moves behind them.
-    """
-    spans = np.array(offsets, np.int32).reshape(-1, 2)
-    if len(spans) and not text.isascii():
-        for span, limit in zip(spans, [*spans[1:, 0], len(text)], strict=True):
-            while span[1] < limit and unicodedata.category(text[span[1]]) == "Mn":
-                span[1] += 1
-    return spans
-
-
-def window_bounds(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
-    """(start, end) of the windows over a context, each of at most `room` pieces.
-
-    Neighbours share `overlap` pieces, or half the room where that is less. window_bounds(10, 6, 2) == [(0, 6), (4, 10)]
-    """
-    step = room - min(overlap, room // 2)
-    count = 1 + max(0, -(-(pieces - room) // step))  # rounded up
-    return [(k * step, min(k * step + room, pieces)) for k in range(count)]
 
 
 def answer_pieces(example: Example, spans: np.ndarray) -> tuple[int, int] | None:

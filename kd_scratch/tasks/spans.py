@@ -1,6 +1,32 @@
-"""The scores of all spans of a text, and the best of them."""
+"""Spans of a text: where its pieces lie, the windows over them, the scores of all spans and the best of them."""
+
+import unicodedata
 
 import numpy as np
+
+
+def piece_spans(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
+    """Start and end of each piece, P,2, as code points of the text.
+
+    A tokenizer that lowercases deletes combining marks: the piece "e" of a decomposed "é" ends before the accent. They
+    belong to the character before them, so the end moves behind them.
+    """
+    spans = np.array(offsets, np.int32).reshape(-1, 2)
+    if len(spans) and not text.isascii():
+        for span, limit in zip(spans, [*spans[1:, 0], len(text)], strict=True):
+            while span[1] < limit and unicodedata.category(text[span[1]]) == "Mn":
+                span[1] += 1
+    return spans
+
+
+def window_bounds(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
+    """(start, end) of the windows over a context, each of at most `room` pieces.
+
+    Neighbours share `overlap` pieces, or half the room where that is less. window_bounds(10, 6, 2) == [(0, 6), (4, 10)]
+    """
+    step = room - min(overlap, room // 2)
+    count = 1 + max(0, -(-(pieces - room) // step))  # rounded up
+    return [(k * step, min(k * step + room, pieces)) for k in range(count)]
 
 
 def span_scores(logits: np.ndarray, longest: int) -> np.ndarray:

@@ -1,0 +1,379 @@
+"""The study: its statistics by hand, its tables, sentences and figures, and the command from start to end."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from kd_scratch import evidence, findings
+from kd_scratch.__main__ import main
+from kd_scratch.config import DataConfig, TrainConfig
+from kd_scratch.evidence import Variant, combination, parse_grid, seed_list
+from kd_scratch.figures import Bar, dots, grid, reliability, ticks
+from kd_scratch.findings import BASELINE, SOFT, difference, report, said, summary
+from kd_scratch.runtime import Stopped
+from kd_scratch.significance import BINS, calibration, interval, margin, resampled_sums
+from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks.classification import Example
+from kd_scratch.tasks.question_answering import Answer
+from kd_scratch.tasks.question_answering import Example as Question
+from tests.conftest import ROOT
+from tests.test_commands import write_csv
+
+# --- statistics ---
+
+
+def test_the_margin_of_a_mean_is_students():
+    """The quantiles are those of the usual tables."""
+    for n, t in ((2, 12.706), (3, 4.303), (11, 2.228), (12, 2.201), (31, 2.042), (121, 1.980)):
+        values = [0.0] * (n - 1) + [1.0]
+        deviation = np.sqrt((1 / n) * (1 - 1 / n) * n / (n - 1))
+        assert margin(values) == pytest.approx(t * deviation / np.sqrt(n), rel=4e-4), n
+    assert margin([0.5]) is None and margin([0.3, 0.3, 0.3]) == 0.0
+
+
+def test_the_margin_covers_the_mean_in_95_of_100_cases():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(4000, 3))
+    hits = np.mean([abs(x.mean()) <= margin(x) for x in samples])
+    assert 0.94 < hits < 0.96
+
+
+def test_calibration_by_hand():
+    """Bins of 1/15: three decisions around 0.7, of which one is right, one that is sure and right, one at 0."""
+    confidence = np.array([0.70, 0.71, 0.72, 1.0, 0.0])
+    right = np.array([True, False, False, True, False])
+    error, bins = calibration(confidence, right)
+    assert error == pytest.approx((3 * (0.71 - 1 / 3) + 0 + 0) / 5)
+    assert len(bins) == BINS and [n for *_, n in bins] == [1, *[0] * 9, 3, *[0] * 3, 1]
+    assert bins[10][:2] == pytest.approx((0.71, 1 / 3))
+
+
+def test_a_model_that_is_right_as_often_as_it_is_sure_has_no_calibration_error():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(size=200_000)
+    assert calibration(confidence, rng.uniform(size=200_000) < confidence)[0] < 0.006
+    assert calibration(np.sqrt(confidence), rng.uniform(size=200_000) < confidence)[0] == pytest.approx(1 / 6, abs=0.01)
+
+
+def test_what_a_model_is_sure_of_by_task():
+    examples = [Example("0", "", "a"), Example("1", "", "b"), Example("2", "", "oos", in_scope=False)]
+    logits = np.array([[np.log(3), 0], [np.log(4), 0], [0, 9]], np.float32)
+    p, right = TASKS["clinc"].confidence(Outcome(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig()))
+    assert p == pytest.approx([0.75, 0.8]) and right.tolist() == [True, False], "out of scope counts not"
+    questions = [Question("q", "?", "x y", ("x",), 0), Question("r", "?", "x y", ("x y",), 0)]
+    outcome = Outcome(TASKS["squad"], questions, None, None, (), DataConfig())
+    outcome.decisions = [Answer("x", 0, 0, 0.0, 0.9, 0.0, "x"), Answer("y", 0, 0, 0.0, 0.4, 0.0, "y")]
+    p, right = TASKS["squad"].confidence(outcome)
+    assert p.tolist() == [0.9, 0.4] and right.tolist() == [True, False]
+
+
+# --- the findings ---
+
+TASK = TASKS["csv"]
+
+
+def record(rights, dev=0.5, agreement=0.9, loss=0.3, ece=0.02):
+    """What evidence.measured says of a model that is right on these examples."""
+    rights = np.array(rights, float)
+    return {
+        "score": float(rights.mean()),
+        "dev": dev,
+        "loss": loss,
+        "ece": ece,
+        "calibration": calibration(np.full(len(rights), 0.7), rights > 0)[1],
+        "agreement": agreement,
+        "per_class": {"a": float(rights[::2].mean()), "b": float(rights[1::2].mean())},
+        "tally": np.stack([rights, np.ones_like(rights)], axis=1).tolist(),
+    }
+
+
+def right(share, seed, n=400):
+    return (np.random.default_rng(seed).random(n) < share).astype(int)
+
+
+def test_a_difference_is_the_mean_over_seeds_with_the_interval_of_its_own_draws():
+    ours, theirs = [record(right(0.8, s)) for s in (1, 2)], [record(right(0.6, s)) for s in (3, 4)]
+    found = difference(TASK, ours, theirs)
+    scores = [[np.mean(np.array(run["tally"])[:, 0]) for run in runs] for runs in (ours, theirs)]
+    assert found["mean"] == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]))
+    mean_tallies = [np.mean([run["tally"] for run in runs], axis=0) for runs in (ours, theirs)]  # accuracy is linear
+    drawn = [TASK.tally_score(resampled_sums(tally)) for tally in mean_tallies]
+    assert found["interval"] == pytest.approx(interval(drawn[0] - drawn[1]))
+    assert found["p"] < 0.01 and found["gained"] == 2
+    same = difference(TASK, ours, ours)
+    assert same["mean"] == 0 and same["interval"] == (0, 0) and same["p"] == 1 and same["gained"] == 0
+
+
+def test_a_summary_has_the_means_over_seeds_and_both_references():
+    teacher = record(right(0.9, 9))
+    records = {BASELINE: [record(right(0.6, s), dev=0.6 + s / 10) for s in (1, 2)],
+               SOFT: [record(right(0.7, s)) for s in (3, 4)],
+               "hidden": [record(right(0.8, s), loss=None) for s in (5, 6)]}  # fmt: skip
+    rows = {name: summary(TASK, name, records, teacher) for name in records}
+    assert rows[BASELINE]["dev"] == pytest.approx(0.75)
+    scores = [run["score"] for run in records[SOFT]]
+    assert rows[SOFT]["test"] == pytest.approx(np.mean(scores)) and rows[SOFT]["margin"] == margin(scores)
+    assert rows[SOFT]["of teacher"] == pytest.approx(np.mean(scores) / teacher["score"])
+    assert rows["hidden"]["loss"] is None
+    keys = {name: sorted(key for key in row if key.startswith("against")) for name, row in rows.items()}
+    both = [f"against {BASELINE}", f"against {SOFT}"]
+    assert keys == {BASELINE: [], SOFT: both[:1], "hidden": both}
+
+
+def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
+    def row(low, high):
+        change = {"mean": (low + high) / 2, "interval": (low, high), "p": 0.5, "seeds": 0.1, "gained": 2}
+        return {"test": 0.9, "of teacher": 0.99, "by seed": [1, 2, 3], f"against {SOFT}": change}
+
+    rows = {BASELINE: {"test": 0.8, "of teacher": 0.9}, "hidden": row(0.001, 0.004), "cosine": row(-0.02, -0.01)}
+    rows |= {"patient": row(-0.001, 0.001)}
+    found = said(rows, "hidden", TASK, {"score": 0.91})
+    assert found == [
+        "Best on dev: hidden. On test it has 99.0% of its teacher's accuracy (90.00 against 91.00).",
+        f"hidden against {SOFT}: helped: +0.25 points (+0.10 to +0.40), better with 2 of 3 seeds",
+        f"cosine against {SOFT}: hurt: -1.50 points (-2.00 to -1.00), better with 2 of 3 seeds",
+        f"patient against {SOFT}: no difference that these runs can show: +0.00 points (-0.10 to +0.10), "
+        "better with 2 of 3 seeds",
+    ]
+
+
+def test_the_report_is_markdown_json_and_figures(tmp_path):
+    teacher = record(right(0.9, 9))
+    records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.8, s), 0.9) for s in (3, 4)]}
+    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1],
+             "command": ["evidence", "--task", "csv"]}  # fmt: skip
+    cells = {(1.0, 0.5): {"dev": 0.51, "test": 0.61}, (2.0, 0.5): {"dev": 0.52, "test": 0.62}}
+    text = report(TASK, about, teacher, records, cells, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"evidence.md", "evidence.json", "scores.svg", "calibration.svg", "grid.svg"}
+    markdown = (tmp_path / "evidence.md").read_text()
+    assert "| soft targets |" in markdown and "python -m kd_scratch evidence --task csv" in markdown
+    assert all(f"]({name})" in markdown for name in names if name.endswith("svg"))
+    for said_there in ("51.00 / 61.00", "Best on dev: soft targets", "of 2 seeds"):
+        assert said_there in markdown and said_there in text
+    result = json.loads((tmp_path / "evidence.json").read_text())
+    assert result["best on dev"] == SOFT and result["rows"][SOFT]["test"] > result["rows"][BASELINE]["test"]
+    assert result["grid"][0] == {"temperature": 1.0, "alpha": 0.5, "dev": 0.51, "test": 0.61}
+    assert [gap[0] for gap in result["gaps"]] == sorted(
+        "ab", key=lambda name: [g[3] for g in result["gaps"] if g[0] == name]
+    )
+    for name in ("scores.svg", "calibration.svg", "grid.svg"):
+        ET.fromstring((tmp_path / name).read_text())
+    (tmp_path / "x").mkdir()
+    again = report(TASK, about, teacher, records, {}, tmp_path / "x")
+    assert "alpha" not in again and not (tmp_path / "x" / "grid.svg").exists()
+
+
+# --- figures ---
+
+
+def texts_of(svg: str) -> list[str]:
+    return [element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_ticks_are_round_and_inside():
+    assert ticks(0.912, 0.958) == [0.92, 0.93, 0.94, 0.95]
+    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and ticks(3.0, 3.0) == [3.0]
+    assert ticks(-0.3, 0.3) == [-0.2, 0.0, 0.2]
+
+
+def test_dots_stand_where_their_values_are():
+    bars = [Bar("a <b>", [0.90, 0.92], 0.91, 0.01), Bar("c", [0.95], 0.95, None)]
+    root = ET.fromstring(svg := dots("title & more", "accuracy", bars, ("teacher", 0.96)))
+    circles = [
+        (float(c.get("cx")), float(c.get("cy")), float(c.get("r")))
+        for c in root.iter("{http://www.w3.org/2000/svg}circle")
+    ]
+    (x1, y1, _), (x2, _, _), (mean, y, r), (x4, y4, _), (x5, _, _) = circles
+    assert x1 < mean < x2 < x4 == x5 and mean == pytest.approx((x1 + x2) / 2, abs=0.2) and y == y1 < y4 and r > 5
+    assert {"title & more", "a <b>", "c", "accuracy, per cent", "teacher 96.00"} <= set(texts_of(svg))
+
+
+def test_a_grid_has_a_number_in_every_cell_and_the_highest_is_the_darkest():
+    svg = grid("t", "alpha", "temperature", {(0.5, 1.0): 0.9, (0.5, 2.0): 0.91, (0.9, 1.0): 0.92})
+    assert {"90.00", "91.00", "92.00", "0.5", "0.9", "1", "2"} <= set(texts_of(svg))
+    strengths = [
+        float(r.get("fill-opacity"))
+        for r in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")
+        if r.get("fill-opacity")
+    ]
+    assert len(strengths) == 3 and max(strengths) == strengths[-1 if strengths[-1] > strengths[1] else 1] == 0.75
+
+
+def test_reliability_leaves_out_bins_of_few():
+    bins = [(0.3, 0.2, 9), (0.5, 0.5, 10), (0.9, 0.8, 100)]
+    root = ET.fromstring(reliability("t", {"teacher": bins, "other": bins[1:]}))
+    lines = [len(line.get("points").split()) for line in root.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert lines == [2, 2] and "other" in texts_of(reliability("t", {"other": bins}))
+
+
+# --- which runs ---
+
+
+def test_losses_that_beat_soft_targets_on_dev_are_combined():
+    soft = Variant(SOFT, ("--teacher", "t"))
+    tried = [Variant(BASELINE, ()), soft]
+    tried += [Variant(name, ("--teacher", "t", "--losses", f"{name}=1")) for name in ("hidden", "cosine", "patient")]
+    dev = {BASELINE: 0.99, SOFT: 0.5, "hidden": 0.51, "cosine": 0.5, "patient": 0.52}
+    config = TrainConfig(losses="hidden", layer_map="1:2", keep_states=True)
+    found = combination(tried, dev, config)
+    assert found.name == "combined"
+    assert found.flags == ("--teacher", "t", "--losses", "hidden=1,patient=1", "--layer-map", "1:2", "--keep-states")
+    assert combination(tried, dev | {"patient": 0.4}, config) is None, "one alone is there already"
+
+
+def test_flags_of_the_study():
+    assert seed_list("3,1") == [3, 1] and parse_grid("1,2x0.5") == ([1.0, 2.0], [0.5])
+    for function, wrong in ((seed_list, ("", "a", "1,1", "1,")), (parse_grid, ("", "1", "1x2x3", "ax1", "1x"))):
+        for text in wrong:
+            with pytest.raises(Exception, match="is not"):
+                function(text)
+
+
+# --- the command ---
+
+FAST = [
+    "--epochs",
+    "1",
+    "--batch-size",
+    "16",
+    "--learning-rate",
+    "1e-3",
+    "--max-length",
+    "24",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Data, a teacher, and the flags of a study of them."""
+    folder = tmp_path_factory.mktemp("study")
+    files = {
+        name: write_csv(folder / f"{name}.csv", n, seed=n) for name, n in (("train", 48), ("dev", 24), ("test", 30))
+    }
+    data = ["--task", "csv", "--train", files["train"], "--dev", files["dev"]]
+    teacher, cache = str(folder / "teacher"), ["--cache", str(folder / "cache")]
+    argv = ["train", *data, *FAST, *cache, "--vocab-size", "80", "--model", "tiny-student", "--output", teacher]
+    assert main(argv) == 0
+    common = [*data, *FAST, *cache, "--data", files["test"], "--teacher", teacher, "--model", teacher]
+    return folder, ["evidence", *common]
+
+
+def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
+    folder, argv = study
+    output = folder / "whole"
+    argv = [*argv, "--output", str(output), "--seeds", "0,5", "--jobs", "2", "--losses", "hidden,relations=0.5",
+            "--keep-states", "--grid", "2,4x0.5"]  # fmt: skip
+    assert main(argv) == 0
+    told = capsys.readouterr().out
+    assert "4 variants with 2 seeds and a grid of 2: 10 runs of 1 epochs" in told and "Best on dev" in told
+    runs = {path.name for path in (output / "runs").iterdir()}
+    wanted = {f"{name}-{seed}" for name in ("baseline", "soft-targets", "hidden", "relations") for seed in (0, 5)}
+    assert wanted | {"T=4-alpha=0.5-0"} <= runs <= wanted | {"T=4-alpha=0.5-0", "combined-0", "combined-5"}
+    records = {name: json.loads((output / "runs" / name / "training.json").read_text()) for name in runs}
+    for key in ("initial weights", "train", "dev", "step"):
+        assert len({str(r[key]) for r in records.values()}) == 1, f"all have the same {key}"
+    assert {name: r["seed"] for name, r in records.items()} == {name: int(name.rsplit("-", 1)[1]) for name in runs}
+    assert records["baseline-0"]["teacher"] is None and records["relations-5"]["settings"]["losses"] == "relations=0.5"
+    assert records["T=4-alpha=0.5-0"]["settings"]["temperature"] == 4
+    found = json.loads((output / "evidence.json").read_text())
+    assert main(found["command"]) == 0, "the command that is told makes the same study"
+    monkeypatch.setattr(evidence, "_start", None)
+    monkeypatch.setattr(evidence.Laboratory, "run", lambda self, path, real=evidence.Laboratory.run: real(self, path)
+                        if path.name == "teacher" else pytest.fail("tested again"))  # fmt: skip
+    assert main(argv) == 0
+    assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
+    assert main([*argv, "--epochs", "2"]) == 2
+    assert "this folder holds a study with other flags; choose another --output" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
+    folder, argv = study
+    args = [*argv, "--output", str(folder / "x"), "--layer-map", "1:1"]
+    flags = evidence.argparse.ArgumentParser()
+    evidence.add_arguments(flags)
+    arguments = flags.parse_args(args[1:])
+    config = TrainConfig(losses="hidden,attention,cosine,patient,relations", layer_map="1:1")
+    names = [variant.name for variant in evidence.variants(arguments, config)]
+    assert names == [BASELINE, SOFT, "hidden", "attention", "cosine", "relations"], "one layer: no inner one"
+    assert "note: left out: --losses patient: no pair of layers" in capsys.readouterr().out
+    assert main([*args, "--losses", "patient"]) == 2
+    assert "--losses patient: no pair of layers" in capsys.readouterr().err
+    assert main([*argv, "--output", str(folder / "x"), "--jobs", "0"]) == 2
+    assert main([*argv, "--output", str(folder / "x"), "--grid", "0x0.5"]) == 2
+    assert "--temperature must be more than 0" in capsys.readouterr().err
+
+
+def fake(monkeypatch, code: str) -> None:
+    """Let every run be this Python code; FOLDER is where it should leave training.json."""
+
+    def start(argv, log):
+        folder = argv[argv.index("--output") + 1]
+        with open(log, "w") as file:
+            return subprocess.Popen(
+                [sys.executable, "-c", f"FOLDER = {folder!r}\n{code}"], stdout=file, stderr=file, cwd=ROOT
+            )
+
+    monkeypatch.setattr(evidence, "_start", start)
+
+
+DONE = "import os, json, time; os.makedirs(FOLDER); open(FOLDER + '/training.json', 'w').write('{}')"
+VARIANTS = [(Variant(BASELINE, ()), seed) for seed in range(4)]
+
+
+def test_as_many_runs_as_jobs_go_side_by_side(tmp_path, monkeypatch):
+    fake(monkeypatch, f"import time; print(time.time()); time.sleep(0.5); {DONE}; print(time.time())")
+    evidence.run_all(VARIANTS, [], tmp_path, 2)
+    spans = [tuple(map(float, path.read_text().split())) for path in sorted((tmp_path / "logs").iterdir())]
+    most = max(sum(a <= moment <= b for a, b in spans) for moment, _ in spans)
+    assert len(spans) == 4 and most == 2
+
+
+def test_a_run_that_fails_stops_the_study_and_is_named_with_its_last_words(tmp_path, monkeypatch):
+    fake(monkeypatch, "import sys; print('some line'); sys.exit('error: the disk is full')")
+    with pytest.raises(evidence.UserError, match=r"exit status 1\): .*baseline-0.txt: error: the disk is full"):
+        evidence.run_all(VARIANTS, [], tmp_path, 1)
+    assert len(list((tmp_path / "logs").iterdir())) == 1
+
+
+def test_a_signal_ends_the_runs_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    """Each run gets a SIGTERM, upon which `train` saves its state and ends."""
+    catch = "signal.signal(15, lambda *a: (print('saved'), sys.exit(143)))"
+    saves = f"import signal, sys, time; {catch}; print('began', flush=True); time.sleep(60)"
+    fake(monkeypatch, saves)
+    threading.Timer(1.5, signal.raise_signal, [signal.SIGTERM]).start()
+    before = time.monotonic()
+    with pytest.raises(Stopped) as stopped:
+        evidence.run_all(VARIANTS, [], tmp_path, 2)
+    assert stopped.value.signal == signal.SIGTERM and time.monotonic() - before < 30
+    assert [path.read_text() for path in sorted((tmp_path / "logs").iterdir())] == ["began\nsaved\n"] * 2
+    fake(monkeypatch, DONE)
+    evidence.run_all(VARIANTS, [], tmp_path, 2)
+    assert all((variant.folder(tmp_path, seed) / "training.json").is_file() for variant, seed in VARIANTS)
+
+
+def test_who_is_stopped_is_told_how_to_go_on(study, capsys, monkeypatch):
+    folder, argv = study
+
+    def stopped(*arguments):
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(evidence, "run_all", stopped)
+    assert main([*argv, "--output", str(folder / "stopped")]) == 128 + signal.SIGTERM
+    assert "stopped, nothing is lost; the same command goes on where it stopped" in capsys.readouterr().err
+
+
+def test_the_constants_of_findings_name_folders_that_exist_on_every_system():
+    for name in (BASELINE, SOFT, findings.COMBINED):
+        assert " " not in Variant(name, ()).folder(ROOT, 0).name
