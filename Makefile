@@ -28,7 +28,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test torture parity lint mutants bench bench-peers teacher baseline distill quantize evaluate compare \
+.PHONY: help setup quickstart test torture parity lint mutants bench bench-peers teacher baseline distill quantize evaluate compare evidence \
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
@@ -114,6 +114,10 @@ compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED,int8-SEED}
 	$(KD) compare --task $(TASK) --data $(test_$(TASK)) --output $(OUT)/comparison-$(SEED) \
 	    --models teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \
 	    $(if $(wildcard $(OUT)/int8-$(SEED)),int8=$(OUT)/int8-$(SEED) --device cpu) $(ARGS)
+
+evidence: .venv/run ## which loss helps TASK? MODEL's LAYERS under runs/TASK/teacher, equal budgets, three seeds (hours)
+	$(KD) evidence --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --data $(test_$(TASK)) \
+	    --teacher $(OUT)/teacher --model $(or $(MODEL),$(OUT)/teacher) --init-layers $(LAYERS) --output $(OUT)/evidence $(ARGS)
 
 bench: .venv/run ## latency of runs/TASK/{teacher,distilled-SEED,int8-SEED} by batch size and length
 	$(KD) benchmark --models teacher=$(OUT)/teacher distilled=$(OUT)/distilled-$(SEED) int8=$(OUT)/int8-$(SEED) $(ARGS)

@@ -177,6 +177,6 @@ def chunks(examples: Sequence, task: Task) -> Iterator[list]:
 def code_hash() -> str:
     """SHA-256 of the code that makes token ids of files: whoever changes it gets other cache files."""
     package = Path(__file__).parent
-    files = [package / f"{name}.py" for name in ("cache", "files", "tokenization", "batches", "prepare")]
+    files = [package / f"{name}.py" for name in ("cache", "files", "tokenization", "batches", "prepare", "augment")]
     files += sorted((package / "tasks").glob("*.py"))
     return sha256(tokenizers.__version__, *(file.read_bytes() for file in files))

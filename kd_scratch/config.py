@@ -208,6 +208,16 @@ class DataConfig:
     """How data is read, and answers are found."""
 
     limit: str = setting("", "use only N examples, or N%% of them, drawn at random (the same ones in every run)")
+    labelled: str = setting(
+        "",
+        "use the labels of only N examples (or N%% of them; squad: of the contexts, conll: of the documents), drawn at "
+        "random; the others are text about which the teacher speaks, and without a teacher they are left out",
+    )
+    augment: int = setting(
+        0,
+        "distillation: beside each training text so many copies in which words are masked or exchanged; the teacher "
+        "says what they mean (not for squad)",
+    )
     oos: bool = setting(False, "clinc: out-of-scope is a class of its own, learned from the oos split")
     oos_threshold: float = setting(0.0, "clinc: texts whose best label is less probable than this are out of scope")
     text_column: str = setting("text", "csv: name of the column that holds the text")
@@ -229,6 +239,8 @@ class DataConfig:
         check_size(self)
         if not 0 <= self.oos_threshold < 1:
             raise UserError(f"--oos-threshold must be at least 0 and below 1, not {self.oos_threshold}")
+        if self.augment < 0:
+            raise UserError(f"--augment must be 0 or more, not {self.augment}")
         if self.overlap < 0 or self.question_length < 1 or self.answer_length < 1:
             raise UserError("--overlap must be 0 or more, --question-length and --answer-length 1 or more")
         if self.documents and self.limit:

@@ -14,6 +14,7 @@ import tokenizers
 import torch
 
 from kd_scratch import parallel
+from kd_scratch.augment import Altered
 from kd_scratch.batches import IGNORE
 from kd_scratch.cache import cached_features
 from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_config
@@ -120,7 +121,7 @@ def command(arguments: argparse.Namespace) -> None:
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = parallel.join(start(run))
     amp_dtype(config.amp, device)  # refuses what the device cannot
-    check_flags(arguments, config, device)
+    check_flags(arguments, config, data, device)
     resume = parallel.rank() == 0 and check_output(arguments.output, arguments.resume)
     resume = parallel.value_of_first(resume)
     source = data_hashes(arguments)  # before anything is read
@@ -130,6 +131,8 @@ def command(arguments: argparse.Namespace) -> None:
         examples = Joined(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
     tokenizer = choose_tokenizer(arguments, task, examples)
+    if data.augment:
+        examples = Joined(examples, Altered(examples, data.augment, task, tokenizer))
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
     teachers = [load_teacher(path, task, labels, tokenizer, config.max_length) for path in arguments.teacher or ()]
@@ -149,7 +152,7 @@ def command(arguments: argparse.Namespace) -> None:
         return data_hashes(arguments) == source
 
     held_out = "" if Path(arguments.dev).exists() else arguments.dev
-    origin = [str(source["train"]), str(source["unlabelled"]), held_out]
+    origin = [str(source["train"]), str(source["unlabelled"]), held_out, str(bool(teachers))]
     common = task, examples, tokenizer, labels, config.max_length, data
     train_set = cached_features(*common, origin, unchanged, arguments.cache, notes.append)
     job = Job(
@@ -188,7 +191,7 @@ def command(arguments: argparse.Namespace) -> None:
             report(job, done)
 
 
-def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torch.device) -> None:
+def check_flags(arguments: argparse.Namespace, config: TrainConfig, data: DataConfig, device: torch.device) -> None:
     """UserError where flags do not go together."""
     if config.gradient_checkpointing and config.dropout and device.type == "mps":
         raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
@@ -198,6 +201,12 @@ def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torc
             raise UserError(f"--{flag.replace('_', '-')} is empty; give a name, or leave it out")
     if config.losses and not arguments.teacher:
         raise UserError("--losses compares student and teacher; give --teacher")
+    if data.augment and (not arguments.teacher or config.alpha == 0):
+        raise UserError(
+            "--augment: only a teacher can say what such text means; give --teacher, and an --alpha above 0"
+        )
+    if data.labelled and arguments.teacher and config.alpha == 0:
+        raise UserError("--labelled: with an --alpha of 0 nobody says what the other texts mean; leave --teacher out")
     if arguments.force and not arguments.resume:
         raise UserError("--force goes with --resume")
 

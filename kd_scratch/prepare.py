@@ -13,7 +13,7 @@ from kd_scratch.files import UserError, check_length, is_leftover, text_lines
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.state import unfinished
 from kd_scratch.tasks import Task, limited
-from kd_scratch.tasks.rows import Chosen, FileRows
+from kd_scratch.tasks.rows import Chosen, FileRows, Unlabelled
 from kd_scratch.teacher import label_order
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -132,20 +132,33 @@ def read_data(
     examples = task.read(arguments.train, "train" if task.splits else "", data)
     labels = task.label_list(examples)
     if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
-        mask = np.zeros(len(examples), bool)  # those held out
-        if task.group is None:
-            mask[list(limited(range(len(examples)), arguments.dev, "--dev"))] = True
-        else:
-            groups = list(map(task.group, examples))
-            held_out = set(limited(list(dict.fromkeys(groups)), arguments.dev, "--dev"))
-            mask[:] = [group in held_out for group in groups]
+        mask = drawn(task, examples, arguments.dev, "--dev")
         dev_examples, examples = (Chosen(examples, part.nonzero()[0]) for part in (mask, ~mask))
     else:
         dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
     examples, notes = task.trainable(limited(examples, data.limit))
     if not examples or not dev_examples:
         raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
+    if data.labelled:
+        mask = drawn(task, examples, data.labelled, "--labelled")
+        known, others = (Chosen(examples, part.nonzero()[0]) for part in (mask, ~mask))
+        notes.append(f"--labelled {data.labelled}: {len(known):,} examples have a label, {len(others):,} have none")
+        # examples of one group stay side by side: windows may span them
+        examples = Unlabelled(examples, ~mask, task.unlabel) if arguments.teacher else known
     return examples, list(dev_examples), labels, notes  # dev is scored again and again: from memory, whatever happens
+
+
+def drawn(task: Task, examples: Sequence, amount: str, flag: str) -> np.ndarray:
+    """Which of the examples are among so many drawn at random, N booleans; those of one group (a context, a document)
+    are drawn together."""
+    mask = np.zeros(len(examples), bool)
+    if task.group is None:
+        mask[list(limited(range(len(examples)), amount, flag))] = True
+        return mask
+    groups = list(map(task.group, examples))
+    chosen = set(limited(list(dict.fromkeys(groups)), amount, flag))
+    mask[:] = [group in chosen for group in groups]
+    return mask
 
 
 def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConfig) -> Sequence:

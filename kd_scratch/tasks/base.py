@@ -34,6 +34,10 @@ class Task:
     trainable: Callable[[Sequence], tuple[Sequence, list[str]]]  # examples -> those to train on, notes about the others
     label_list: Callable[[Sequence], tuple[str, ...]]  # training examples -> labels, in the order of the logits
     unlabelled: Callable[[str, str], object] | None  # id, plain text -> an example without label; None: not possible
+    unlabel: Callable[[object], object]  # an example as if nobody knew its label
+    reworded: (
+        Callable[[object, Callable, str], object] | None
+    )  # example, what is done to its words, new id -> unlabelled
     featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int, DataConfig], Features]  # -> token ids and labels
     decide: Callable[["Outcome"], list]  # one decision per example, to be compared with ==
     score: Callable[["Outcome"], dict]  # metrics by name

@@ -288,6 +288,8 @@ _AGNEWS = Task(
     trainable=lambda examples: (examples, []),
     label_list=lambda examples: AGNEWS_LABELS,
     unlabelled=lambda place, text: Example(place, text, label=None),
+    unlabel=lambda example: replace(example, label=None),
+    reworded=lambda example, change, name: Example(name, " ".join(change(example.text.split())), None),
     featurize=featurize,
     score=score,
     decide=decide,

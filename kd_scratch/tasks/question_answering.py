@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.batches import IGNORE, Features
+from kd_scratch.batches import IGNORE, UNLABELLED, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, check_length, read_json
@@ -38,6 +38,7 @@ class Example:
     start: int | None = None  # code point at which the first answer begins; None: no answer, or not to be found
     moved: bool = False  # the file's answer_start was wrong; `start` is where the text occurs, exactly once
     may_be_unanswerable: bool = False  # the file is of version 2.0
+    labelled: bool = True  # False: nobody knows the answer, for soft targets
 
 
 # --- file -> examples ---
@@ -163,6 +164,8 @@ def featurize(
                 )
             bounds = window_bounds(len(tokens), room, data.overlap)
             labels_ = label_windows(answer_pieces(example, spans), bounds, len(head))
+            if not example.labelled:
+                labels_ = [(UNLABELLED, UNLABELLED)] * len(bounds)
             for (start, end), label in zip(bounds, labels_, strict=True):
                 row = np.concatenate([head, tokens[start:end], [sep]], dtype=np.int32)
                 rows.append((row, label, i, len(head), place + start))
@@ -349,6 +352,8 @@ TASK = Task(
     trainable=trainable,
     unlabelled=None,
     label_list=lambda examples: (),
+    unlabel=lambda example: replace(example, answers=(), start=None, labelled=False),
+    reworded=None,
     featurize=featurize,
     decide=decide,
     score=score,

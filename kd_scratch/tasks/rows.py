@@ -22,6 +22,21 @@ class Chosen(Sequence):
         return Chosen(self.items, self.numbers[i]) if isinstance(i, slice) else self.items[self.numbers[i]]
 
 
+class Unlabelled(Sequence):
+    """The items of a sequence, some of them (which: N booleans) without their labels (unlabel: item -> item)."""
+
+    def __init__(self, items: Sequence, which: np.ndarray, unlabel: Callable[[object], object]):
+        self.items, self.which, self.unlabel = items, which, unlabel
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return Chosen(self, range(len(self))[i])
+        return self.unlabel(self.items[i]) if self.which[i] else self.items[i]
+
+
 class Joined(Sequence):
     """The items of one sequence, then those of another."""
 

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -235,6 +235,11 @@ def from_text(place: str, text: str) -> Example:
     return Example(place, words, (None,) * len(words), document=place)
 
 
+def unlabel(example: Example) -> Example:
+    """A sentence as if nobody knew its tags."""
+    return replace(example, tags=(None,) * len(example.words))
+
+
 # --- logits -> tags and metrics ---
 
 
@@ -341,6 +346,8 @@ TASK = Task(
     trainable=trainable,
     label_list=label_list,
     unlabelled=from_text,
+    unlabel=unlabel,
+    reworded=lambda example, change, name: replace(unlabel(example), id=name, words=tuple(change(example.words))),
     featurize=featurize,
     decide=decide,
     score=score,
