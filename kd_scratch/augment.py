@@ -25,7 +25,7 @@ class Altered(Sequence):
     def __init__(self, examples: Sequence, copies: int, task: Task, tokenizer: Tokenizer):
         if task.reworded is None:
             raise UserError(f"--augment {copies}: altered contexts are no input for {task.name}; leave it out")
-        if MASK not in tokenizer.backend.get_vocab():
+        if tokenizer.mask_id is None:
             raise UserError(f"--augment {copies}: the tokenizer has no {MASK}")
         self.examples, self.copies, self.task = examples, copies, task
 

@@ -17,16 +17,18 @@ POOL = 64  # batches that are sorted by length together
 class Features:
     """N encoded inputs, stored end to end without padding (T tokens in all). Input i is tokens[starts[i]:starts[i+1]].
 
-    labels: sequence head N (class) · token head T (class or IGNORE) · span head N,2 (start and end position)
+    labels: sequence head N (class) · token head T (class or IGNORE) · span head N,2 (start and end position) ·
+    mlm head T (the token itself, or IGNORE where it is never masked)
     """
 
-    head: str  # sequence, token or span
+    head: str  # sequence, token, span or mlm
     ids: Sequence[str]  # N names of examples, for messages and predictions
     tokens: np.ndarray  # T int32
     starts: np.ndarray  # N+1 int64
     labels: np.ndarray
     token_types: np.ndarray | None = None  # T uint8; None where all are 0
     allowed: np.ndarray | None = None  # T bool: span head, positions an answer may start or end at
+    mask_id: int | None = None  # the token that stands for a hidden one
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,17 +49,19 @@ class Batch:
     token_type_ids: Tensor | None  # B,S int64
     labels: Tensor  # sequence: B · token: B,S · span: B,2
     allowed: Tensor | None  # B,S bool
-    counted: Tensor | None  # int64: which of the B·S tokens (token head) or B inputs (span head) are not IGNOREd
+    counted: Tensor | None  # int64: which of the B·S tokens (token, mlm) or B inputs (span head) are not IGNOREd
     tokens: int  # real ones, without padding
+    at: Tensor | None = None  # mlm head: those that were masked, which alone get logits
 
     @property
     def inputs(self) -> dict[str, Tensor | None]:
         """What a model's forward takes."""
-        return {
+        inputs = {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
             "token_type_ids": self.token_type_ids,
         }
+        return inputs if self.at is None else inputs | {"at": self.at}
 
 
 def pad(flat: np.ndarray, starts: np.ndarray, indices: np.ndarray, fill) -> np.ndarray:
@@ -75,15 +79,58 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def collate(features: Features, indices: np.ndarray, device: torch.device, pad_id: int = 0) -> Batch:
-    """The inputs `indices` as one padded batch on a device."""
+@dataclass
+class Masking:
+    """Which words of an input are hidden, to be guessed (Devlin et al. 2019, section 3.1): a function of these numbers
+    and of the input alone, so that it does not matter in which batch, process or order it comes."""
+
+    seed: int
+    epoch: int
+
+    def hide(self, features: Features, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Input i with 15% of its words hidden: its tokens S, and its labels S, IGNORE where nothing is to be guessed.
+
+        Of the hidden ones 80% become [MASK], 10% another token of the data, 10% stay as they are.
+        """
+        span = slice(features.starts[i], features.starts[i + 1])
+        tokens, labels = features.tokens[span].copy(), features.labels[span].copy()
+        words = np.flatnonzero(labels != IGNORE)
+        rng = np.random.default_rng([self.seed, self.epoch, i])
+        chosen = rng.choice(words, hidden(len(words)), replace=False)
+        others = features.tokens[rng.integers(len(features.tokens), size=len(chosen))]
+        fates = rng.random(len(chosen))
+        tokens[chosen] = np.where(fates < 0.8, features.mask_id, np.where(fates < 0.9, others, tokens[chosen]))
+        kept = np.full(len(labels), IGNORE, labels.dtype)
+        kept[chosen] = labels[chosen]
+        return tokens, kept
+
+
+def hidden(words: int) -> int:
+    """How many of an input's words are hidden: 15%, but one at least where there is any."""
+    return min(words, max(1, round(0.15 * words)))
+
+
+def collate(
+    features: Features,
+    indices: np.ndarray,
+    device: torch.device,
+    pad_id: int = 0,
+    masking: Masking | None = None,
+) -> Batch:
+    """The inputs `indices` as one padded batch on a device. masking: for an mlm head, how words are hidden."""
 
     def ragged(flat: np.ndarray | None, fill) -> Tensor | None:
         return None if flat is None else to_device(pad(flat, features.starts, indices, fill), device)
 
     lengths = features.lengths[indices]
+    input_ids = pad(features.tokens, features.starts, indices, pad_id)
     # What counts is found here: a device that had to find it would make the program wait.
-    if features.head == "token":
+    if features.head == "mlm":
+        labels = np.full(input_ids.shape, IGNORE, np.int64)
+        for row, label, i, length in zip(input_ids, labels, indices, lengths, strict=True):
+            row[:length], label[:length] = masking.hide(features, i)
+        counted = to_device(np.flatnonzero(labels != IGNORE), device)
+    elif features.head == "token":
         labels = pad(features.labels, features.starts, indices, IGNORE)
         counted = to_device(np.flatnonzero(labels != IGNORE), device)
     else:
@@ -91,7 +138,7 @@ def collate(features: Features, indices: np.ndarray, device: torch.device, pad_i
         counted = to_device(np.flatnonzero(labels[:, 0] != IGNORE), device) if features.head == "span" else None
     return Batch(
         indices=indices,
-        input_ids=ragged(features.tokens, pad_id).long(),
+        input_ids=to_device(input_ids, device).long(),
         attention_mask=to_device(np.arange(lengths.max()) < lengths[:, None], device)
         if lengths.min() < lengths.max()
         else None,
@@ -100,6 +147,7 @@ def collate(features: Features, indices: np.ndarray, device: torch.device, pad_i
         allowed=ragged(features.allowed, False),
         counted=counted,
         tokens=int(lengths.sum()),
+        at=counted if features.head == "mlm" else None,
     )
 
 

@@ -123,7 +123,7 @@ def cached_features(
     del arrays[CHECKSUM]
     ids = Names(arrays.pop("ids"), arrays.pop("id_starts"))
     say(f"{len(ids):,} training inputs, memory-mapped: {path}")
-    return Features(head=task.head, ids=ids, **arrays)
+    return Features(head=task.head, ids=ids, mask_id=tokenizer.mask_id, **arrays)
 
 
 def is_usable(path: Path, say=print) -> bool:

@@ -65,7 +65,8 @@ def load_model(
             tensors[f"head.classifier.{part}"] = tensors[f"head.classifier.{part}"][order]
     missing = wanted.keys() - tensors.keys()
     if missing:  # only ever parameters of a new head
-        fresh = Model(replace(config, depth=1, vocab_size=1, max_positions=1, pad_id=0)).state_dict()
+        words = config.vocab_size if config.head == "mlm" else 1
+        fresh = Model(replace(config, depth=1, vocab_size=words, max_positions=1, pad_id=0)).state_dict()
         tensors |= {name: fresh[name] for name in missing}
         say(f"{directory}: new random weights for {_listed(missing)}")
     if ignored:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 
 from kd_scratch.files import UserError
 
-HEADS = ("sequence", "token", "span")
+HEADS = ("sequence", "token", "span", "mlm")
 #: The words that a field of ModelConfig may hold.
 CHOICES = {
     "model_type": ("bert", "distilbert", "kd_scratch"),
@@ -29,7 +29,8 @@ LARGEST = 2**30  # of any size: two of them multiplied still fit into what PyTor
 class ModelConfig:
     """The shape of one model; the defaults are BERT-base (Devlin et al. 2019).
 
-    `labels` are the classes in the order of the logits; a span head has none, but two logits per token (start, end).
+    `labels` are the classes in the order of the logits; a span head has none, but two logits per token (start, end); a
+    head for masked words (mlm) has none either, its classes are the vocabulary.
     Raises UserError for a shape that cannot be built.
     """
 
@@ -82,7 +83,7 @@ class ModelConfig:
     @property
     def classes(self) -> int:
         """How many numbers the head gives per unit."""
-        return 2 if self.head == "span" else len(self.labels)
+        return {"span": 2, "mlm": self.vocab_size}.get(self.head, len(self.labels))
 
 
 _distilbert = dict(model_type="distilbert", depth=6, token_types=0, head_dropout=0.2)
@@ -270,6 +271,8 @@ TASK_DEFAULTS: dict[str, dict] = {
     "csv": {},
     "squad": dict(learning_rate=3e-5, epochs=2, batch_size=12, max_length=384),
     "conll": {},
+    # (Sanh et al. 2019 weigh soft targets, labels and cosine 5 : 2 : 1)
+    "mlm": dict(learning_rate=5e-4, batch_size=32, temperature=2.0, alpha=0.7),
 }
 
 

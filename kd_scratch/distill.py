@@ -1,9 +1,9 @@
 """Knowledge distillation: the losses, each a short function with its paper.
 
 Two families. The first compares what student and teacher say, by unit: whatever has one distribution of its own, which
-is one text (sequence head), one word, at its first token (token head), one start and one end (span head). The second
-compares what happens inside them, by input. All are *sums*, over units or inputs, for the caller to divide by how many
-the whole optimizer step has: so cutting a batch into parts changes nothing.
+is one text (sequence head), one word, at its first token (token head), one start and one end (span head), one hidden
+word (mlm head). The second compares what happens inside them, by input. All are *sums*, over units or inputs, for the
+caller to divide by how many the whole optimizer step has: so cutting a batch into parts changes nothing.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features
+from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features, hidden
 from kd_scratch.config import ModelConfig
 from kd_scratch.files import UserError
 from kd_scratch.model import Model
@@ -30,6 +30,8 @@ def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     logits = logits.float()  # the loss is computed in full precision whatever the model ran in
     if head == "sequence":
         return logits, batch.labels  # B,C and B
+    if head == "mlm":
+        return logits, batch.labels.flatten().index_select(0, batch.counted)  # U,V and B,S -> B·S -> U
     if head == "token":
         tokens, labels = logits.flatten(0, 1), batch.labels.flatten()  # B,S,C -> B·S,C and B,S -> B·S
         return tokens.index_select(0, batch.counted), labels.index_select(0, batch.counted)  # U,C and U
@@ -44,6 +46,9 @@ def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def count_units(features: Features, indices: np.ndarray) -> int:
     """How many units a batch of these inputs has, without building it."""
+    if features.head == "mlm":
+        words = [features.labels[features.starts[i] : features.starts[i + 1]] != IGNORE for i in indices]
+        return sum(hidden(int(which.sum())) for which in words)
     if features.head == "token":
         return sum(int((features.labels[features.starts[i] : features.starts[i + 1]] != IGNORE).sum()) for i in indices)
     return 2 * int((features.labels[indices, 0] != IGNORE).sum()) if features.head == "span" else len(indices)
@@ -206,25 +211,14 @@ class FeatureLosses(nn.Module):
         """A hidden state of the student in the teacher's width.  B,S,D -> B,S,D"""
         return self.projections[_room(layer)](state) if self.projections else state
 
-    def forward(
-        self,
-        student: Model,
-        states: list[Tensor],
-        inputs: dict[str, Tensor | None],
-        its_states: dict[int, Tensor] | None = None,
-    ) -> Tensor:
-        """The student's hidden states, N+1 of B,S,D, and the batch that they came from -> a scalar, the sum over inputs
+    def forward(self, student: Model, states: list[Tensor], its_states: dict[int, Tensor], real: Tensor) -> Tensor:
+        """The student's hidden states, N+1 of B,S,D, the teacher's by layer (those of `needed`), real B,S -> a scalar
 
-        its_states: the teacher's by layer, those of `needed`; None: ask it now. The losses themselves are computed in
-        full precision, whatever the models ran in.
+
+        Computed in full precision, whatever the models ran in.
         """
-        (teacher,), real = self.teacher, inputs["attention_mask"]
-        if its_states is None:
-            with torch.no_grad():
-                its_states = dict(enumerate(teacher(**inputs, output_hidden_states=True).hidden_states))
-        real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if real is None else real
         with torch.autocast(real.device.type, enabled=False):
-            terms = [self.term(*which, student, states, teacher, its_states, real) for which in self.terms()]
+            terms = [self.term(*which, student, states, its_states, real) for which in self.terms()]
         return torch.stack(terms).sum()
 
     def term(
@@ -234,12 +228,11 @@ class FeatureLosses(nn.Module):
         its_layer: int,
         student: Model,
         states: list[Tensor],
-        teacher: Model,
         its_states: dict[int, Tensor],
         real: Tensor,
     ) -> Tensor:
         """One weighted loss between one layer of the student and one of the teacher; a scalar."""
-        weight = self.weights[name]
+        (teacher,), weight = self.teacher, self.weights[name]
         if name in ("attention", "relations"):  # queries, keys and values of block l, between the states l − 1 and l
             s = student.encoder.blocks[layer - 1].project(states[layer - 1].float())
             with torch.no_grad():
@@ -275,18 +268,29 @@ def _room(layer: int) -> str:
 
 
 class Student(nn.Module):
-    """What a training step runs, and what it trains: a model, and the feature losses where some were asked for."""
+    """What a training step runs, and what it trains: a model, and the feature losses where some were asked for.
 
-    def __init__(self, model: Model, features: FeatureLosses | None = None):
+    teacher: to be run beside the student, where its logits or hidden states were not computed beforehand.
+    """
+
+    def __init__(self, model: Model, features: FeatureLosses | None = None, teacher: Model | None = None):
         super().__init__()
         self.model, self.features = model, features
+        self.teacher = (teacher,)
 
     def forward(
         self, inputs: dict[str, Tensor | None], its_states: dict[int, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """A batch's inputs (and the teacher's hidden states, where they are kept) -> logits, and the sum over inputs of
-        the feature losses (None where there are none)"""
-        if self.features is None:
-            return self.model(**inputs).logits, None
-        output = self.model(**inputs, output_hidden_states=True)
-        return output.logits, self.features(self.model, output.hidden_states, inputs, its_states)
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """A batch's inputs, and the teacher's hidden states where they are kept -> logits, the teacher's logits (None
+        where it does not run), and the sum over inputs of the feature losses (None where there are none)"""
+        inside, (teacher,) = self.features is not None, self.teacher
+        output, taught, loss = self.model(**inputs, output_hidden_states=inside), None, None
+        if teacher is not None:
+            with torch.no_grad():
+                its_output = teacher(**inputs, output_hidden_states=inside)
+            taught, its_states = its_output.logits, dict(enumerate(its_output.hidden_states))
+        if inside:
+            mask = inputs["attention_mask"]
+            real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask
+            loss = self.features(self.model, output.hidden_states, its_states, real)
+        return output.logits, taught, loss

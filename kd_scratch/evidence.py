@@ -62,7 +62,7 @@ class Variant:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `evidence`."""
-    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--task", required=True, choices=[name for name in TASKS if name != "mlm"])
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data")
     parser.add_argument("--dev", required=True, metavar="FILE", help="what epochs and losses are chosen on (see train)")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the test file")

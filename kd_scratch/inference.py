@@ -2,9 +2,11 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from kd_scratch import parallel
-from kd_scratch.batches import Features, collate, length_sorted_batches
+from kd_scratch.batches import Batch, Features, Masking, collate, length_sorted_batches
 from kd_scratch.console import progress
 from kd_scratch.files import UserError
 from kd_scratch.model import Model
@@ -26,18 +28,21 @@ def compute_logits(
     Several processes (parallel.py) share the work; all get all logits. UserError where some are not finite numbers.
 
     sequence head: N,C.  token and span heads: T,C, one row per token, where features.starts says which are whose.
+    mlm head: what `guesses` makes of them, N,3; the same words are hidden every time.
     """
     training = model.training
     model.eval()
-    per_token = features.head != "sequence"
+    per_token = features.head in ("token", "span")
+    masking = Masking(0, 0) if features.head == "mlm" else None
     logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
     batches = parallel.share(length_sorted_batches(features.lengths, batch_size))
     finite = True
     with progress(total=len(features), desc=title, unit="ex") as bar:
         for indices in batches:
-            batch = collate(features, indices, device, model.config.pad_id)
+            batch = collate(features, indices, device, model.config.pad_id, masking)
             with autocast(device, dtype):
-                result = model(**batch.inputs).logits.float().cpu().numpy()  # B,C or B,S,C
+                result = model(**batch.inputs).logits.float()  # B,C or B,S,C or U,V
+            result = (guesses(result, batch) if masking else result).cpu().numpy()
             finite = finite and bool(np.isfinite(result).all())
             if per_token:
                 for i, row in zip(indices, result, strict=True):
@@ -51,6 +56,19 @@ def compute_logits(
         raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
     parallel.add_up(logits)  # everyone else's rows are still 0
     return logits
+
+
+def guesses(logits: Tensor, batch: Batch) -> Tensor:
+    """How well hidden words are guessed: for each input Σ −log p(word), how many are right, how many there are.
+
+    logits U,V -> B,3: the vocabulary is too large for all of them to be kept.
+    """
+    labels = batch.labels.flatten()[batch.at]  # B,S -> B·S -> U
+    losses = F.cross_entropy(logits, labels, reduction="none")  # U
+    right = logits.argmax(dim=-1) == labels
+    rows = torch.stack([losses, right.float(), torch.ones_like(losses)], dim=1)  # U,3
+    inputs = batch.at // batch.input_ids.size(1)  # U: which of the B inputs
+    return torch.zeros(len(batch.indices), 3, device=logits.device).index_add_(0, inputs, rows)
 
 
 @torch.inference_mode()
@@ -83,4 +101,6 @@ def compute_states(
 
 def logits_shape(model: Model, features: Features) -> tuple[int, int]:
     """How many logits compute_logits gives: inputs or tokens, and classes."""
+    if features.head == "mlm":
+        return len(features), 3
     return (len(features) if features.head == "sequence" else len(features.tokens), model.config.classes)

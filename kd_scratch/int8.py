@@ -197,6 +197,8 @@ def quantize(model: Model) -> Model:
     _refuse_fast(model)
     if model.config.int8:
         raise UserError("the model is int8 already")
+    if model.config.head == "mlm":
+        raise UserError("a head for masked words needs the table of tokens in float; train the model for a task first")
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise UserError(f"{name}: holds numbers that are not finite; the model cannot be quantized")

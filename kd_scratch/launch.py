@@ -177,11 +177,7 @@ def command(arguments: argparse.Namespace) -> None:
             check_output(job.output, resume)  # another process may have been here since
         clock, dtype = Clock(device), amp_dtype(config.amp, device)
         if teachers:
-            common = tokenizer.fingerprint, train_set, labels, arguments.cache, device, dtype
-            job.teacher = mean_logits([teacher_logits(teacher, *common) for teacher in teachers], arguments.cache)
-            if features and config.keep_states:
-                common = tokenizer.fingerprint, train_set, features.needed(), arguments.cache, device, dtype
-                job.states = teacher_states(teachers[0], *common)
+            ask(job, teachers, arguments.cache)
             teachers.clear()
             clock.lap("teacher")
         job.seconds.update(clock.totals())
@@ -189,6 +185,19 @@ def command(arguments: argparse.Namespace) -> None:
         done = train(job, resume, arguments.force)
         if parallel.rank() == 0:
             report(job, done)
+
+
+def ask(job: Job, teachers: list[Model], cache: Path) -> None:
+    """Have what the teachers say computed, or found in the cache; or keep the first one to ask it in every step."""
+    config, task = job.config, job.task
+    common = job.tokenizer.fingerprint, job.train_set, cache, job.device, amp_dtype(config.amp, job.device)
+    if task.head != "mlm":  # whose logits would fill disks: one for each word of the vocabulary
+        each = [teacher_logits(teacher, job.model.config.labels, *common) for teacher in teachers]
+        job.teacher = mean_logits(each, cache)
+    if config.keep_states:
+        job.states = teacher_states(teachers[0], job.features.needed(), *common)
+    if job.teacher is None or (job.features and not config.keep_states):
+        job.live_teacher = teachers[0].to(job.device)
 
 
 def check_flags(arguments: argparse.Namespace, config: TrainConfig, data: DataConfig, device: torch.device) -> None:
@@ -199,6 +208,10 @@ def check_flags(arguments: argparse.Namespace, config: TrainConfig, data: DataCo
         value = getattr(arguments, flag)
         if value == "" or (isinstance(value, list) and "" in value):  # a variable of the shell that was never set
             raise UserError(f"--{flag.replace('_', '-')} is empty; give a name, or leave it out")
+    if arguments.task == "mlm" and len(arguments.teacher or ()) > 1:
+        raise UserError("--teacher: of masked words one teacher can speak, since it runs in every step; give one")
+    if arguments.task == "mlm" and data.labelled:
+        raise UserError("--labelled: masked words need no labels; leave it out")
     if config.losses and not arguments.teacher:
         raise UserError("--losses compares student and teacher; give --teacher")
     if data.augment and (not arguments.teacher or config.alpha == 0):

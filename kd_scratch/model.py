@@ -1,4 +1,4 @@
-"""A whole model: embeddings, encoder, and one of three heads. BERT, DistilBERT and our own shapes are one class."""
+"""A whole model: embeddings, encoder, and one of four heads. BERT, DistilBERT and our own shapes are one class."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_scratch.config import ModelConfig
-from kd_scratch.layers import Encoder, InputEmbeddings, LayerNormalization, PositionalEncoding, dropout
+from kd_scratch.layers import ACTIVATIONS, Encoder, InputEmbeddings, LayerNormalization, PositionalEncoding, dropout
 
 
 @dataclass
 class ModelOutput:
     """What a forward pass gives. hidden_states and attentions are empty lists unless asked for."""
 
-    logits: Tensor | None  # sequence: B,C   token: B,S,C   span: B,S,2   no head: None
+    logits: Tensor | None  # sequence: B,C   token: B,S,C   span: B,S,2   mlm: U,V (see Model.forward)   no head: None
     hidden_states: list[Tensor]  # N+1 of B,S,D; index 0 is the embedding output
     attentions: list[Tensor]  # N of B,H,S,S
 
@@ -52,11 +52,31 @@ class TokenHead(nn.Module):
         return self.classifier(dropout(x, self.dropout, self.training))
 
 
+class WordHead(nn.Module):
+    """One distribution over the vocabulary per position: linear, activation, norm, product with the table of tokens.
+
+    The table is the embeddings' own (Press & Wolf 2017); only a bias for each word is learned beside it.
+    """
+
+    def __init__(self, width: int, vocab_size: int, activation: str, epsilon: float):
+        super().__init__()
+        self.transform = nn.Linear(width, width)
+        self.activation = ACTIVATIONS[activation]
+        self.norm = LayerNormalization(width, epsilon)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))  # V
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """x U,D; table V,D -> U,V"""
+        return F.linear(self.norm(self.activation(self.transform(x))), table, self.bias)  # U,D · D,V -> U,V
+
+
 def make_head(config: ModelConfig) -> nn.Module | None:
     """The head that a configuration asks for; None for a bare encoder."""
     if config.head is None:
         return None
     distilbert = config.model_type == "distilbert"
+    if config.head == "mlm":
+        return WordHead(config.width, config.vocab_size, config.activation, config.norm_epsilon)
     if config.head == "sequence":
         squash = F.relu if distilbert else torch.tanh
         return SequenceHead(config.width, config.classes, config.head_dropout, squash)
@@ -117,8 +137,13 @@ class Model(nn.Module):
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        at: Tensor | None = None,
     ) -> ModelOutput:
-        """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all); token_type_ids B,S (None: all 0)"""
+        """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all); token_type_ids B,S (None: all 0)
+
+        at: for a head for masked words: the U of the B·S positions that get logits, since V of them for each position
+        would be far more than anyone looks at (None: all).
+        """
         x = self.positions(self.embeddings(input_ids, token_type_ids))
         x = dropout(self.embedding_norm(x), self.config.dropout, self.training)
         # A sequence head looks at the first position only, so the last block need not compute the others.
@@ -126,6 +151,10 @@ class Model(nn.Module):
         mask = None if attention_mask is None else attention_mask.bool()
         need_states = output_hidden_states or self.head is None
         x, hidden_states, attentions = self.encoder(x, mask, need_states, output_attentions, first_only)
+        if self.config.head == "mlm":
+            x = x.flatten(0, 1)  # B,S,D -> B·S,D
+            x = x if at is None else x.index_select(0, at)  # B·S,D -> U,D
+            return ModelOutput(self.head(x, self.embeddings.word.weight), hidden_states, attentions)
         return ModelOutput(None if self.head is None else self.head(x), hidden_states, attentions)
 
     def num_parameters(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from kd_scratch import parallel
-from kd_scratch.batches import IGNORE, Features
+from kd_scratch.batches import IGNORE, Features, hidden
 from kd_scratch.config import DataConfig, ModelConfig, TrainConfig
 from kd_scratch.console import shorten
 from kd_scratch.distill import FeatureLosses
@@ -87,6 +87,8 @@ def _labels(task: Task, labels: tuple[str, ...], train: Features, dev: Features)
     """How many there are, and whether dev has others (in classification featurizing refuses those)."""
     if task.head == "span":
         return "start and end of the answer"
+    if task.head == "mlm":
+        return f"hidden words, {hidden(100)}% of them all"
     told = f"{len(labels):,}: {', '.join(shorten(label, 30) for label in labels[:5])}{', …' if len(labels) > 5 else ''}"
     if task.head == "token":
         unknown = float(np.mean(dev.labels[dev.word_at] == IGNORE))
@@ -101,6 +103,8 @@ def _cut(
     task: Task, sample: list, features: Features, tokenizer: Tokenizer, config: TrainConfig, data: DataConfig
 ) -> str:
     """What max_length cuts off or puts out of reach."""
+    if task.head == "mlm":
+        return f"{len(features) / len(sample):.2f} inputs for each text, which are read to their end"
     if task.head == "sequence":
         one_more = tokenizer.encode(task.texts(sample), max_length=config.max_length + 1)
         lengths = [len(encoding.ids) for encoding in one_more]
@@ -149,7 +153,7 @@ def _disk(
     output = 3 * (3 + 1) * 4 * model.num_parameters()
     arrays = (features.tokens, features.labels, features.token_types, features.allowed, features.starts)
     cache = sum(array.nbytes for array in arrays if array is not None)
-    for teacher in teachers:
+    for teacher in teachers if features.head != "mlm" else ():
         cache += 2 * 4 * int(np.prod(logits_shape(teacher, features)))  # computed in one file, kept in another
     if kept:  # hidden states
         cache += 2 * 4 * len(features.tokens) * teachers[0].config.width * len(kept.needed())

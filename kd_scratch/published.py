@@ -42,12 +42,18 @@ HEAD = {
     ],
     "token": [("head.classifier", "classifier", "classifier")],
     "span": [("head.classifier", "qa_outputs", "qa_outputs")],
+    "mlm": [
+        ("head.transform", "cls.predictions.transform.dense", "vocab_transform"),
+        ("head.norm", "cls.predictions.transform.LayerNorm", "vocab_layer_norm"),
+        ("head.bias", "cls.predictions.bias", "vocab_projector.bias"),
+    ],
     None: [],
 }
 ARCHITECTURE = {
     "sequence": "ForSequenceClassification",
     "token": "ForTokenClassification",
     "span": "ForQuestionAnswering",
+    "mlm": "ForMaskedLM",
 }
 
 #: What the config.json of an int8 model says under quantization_config. Without the key quant_method transformers stops
@@ -56,7 +62,7 @@ INT8 = {"method": "kd_scratch_int8", "tables": "4 bits"}
 
 #: Parameters that a checkpoint may hold beside those that a model needs: other heads, and a buffer old versions saved.
 IGNORED = re.compile(
-    r"(cls\.|vocab_(transform|layer_norm|projector)\.|classifier\.|pre_classifier\.|qa_outputs\.|(bert\.)?pooler\.)"
+    r"(head\.|cls\.|vocab_(transform|layer_norm|projector)\.|classifier\.|pre_classifier\.|qa_outputs\.|(bert\.)?pooler\.)"
     r"|(.*\.)?embeddings\.position_ids$"
 )
 
@@ -79,7 +85,7 @@ def published_names(config: ModelConfig) -> dict[str, str]:
             continue
         if row[0] == "embeddings.token_type.weight" and not config.token_types:
             continue
-        if row[0].endswith(".weight"):
+        if row[0].endswith((".weight", ".bias")):
             names[row[0]] = row[column]
         else:
             names |= {f"{row[0]}.{part}": f"{row[column]}.{part}" for part in ("weight", "bias")}
@@ -136,6 +142,7 @@ DISTILBERT_HEAD_DROPOUT = {
     "sequence": ("seq_classif_dropout", 0.2),
     "span": ("qa_dropout", 0.1),
     "token": ("dropout", 0.1),
+    "mlm": ("dropout", 0.1),  # which it does not use
 }
 
 
@@ -156,6 +163,8 @@ def config_from_json(raw: dict, place: str, head: str | None = None, labels: tup
     if head is None:
         head = next((head for head, suffix in ARCHITECTURE.items() if architecture.endswith(suffix)), None)
         labels = _labels(raw, place) if head in ("sequence", "token") else ()
+    if head == "mlm" and raw.get("tie_word_embeddings") is False:
+        raise UserError(f"{place}: tie_word_embeddings is false; here a head for masked words shares the tokens' table")
     default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
     types = {f.name: f.type for f in fields(ModelConfig)}
     values = {}

@@ -35,9 +35,9 @@ def label_order(teacher: tuple[str, ...], student: tuple[str, ...]) -> np.ndarra
 
 def teacher_logits(
     teacher: Model,
+    labels: tuple[str, ...],
     tokenizer_hash: str,
     features: Features,
-    labels: tuple[str, ...],
     cache: Path,
     device: torch.device,
     dtype: torch.dtype | None = None,
@@ -69,9 +69,9 @@ def teacher_logits(
 
 def teacher_states(
     teacher: Model,
+    layers: Iterable[int],
     tokenizer_hash: str,
     features: Features,
-    layers: Iterable[int],
     cache: Path,
     device: torch.device,
     dtype: torch.dtype | None = None,

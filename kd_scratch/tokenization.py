@@ -54,6 +54,7 @@ class Tokenizer:
         if backend.model.unk_token not in vocab:
             raise UserError(f"{place}: its unknown token {backend.model.unk_token!r} is not in the vocabulary")
         self.pad_id: int = vocab["[PAD]"]
+        self.mask_id: int | None = vocab.get("[MASK]")
         self.unknown_id: int = vocab[backend.model.unk_token]
 
     @property

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kd_scratch import parallel
-from kd_scratch.batches import Features, collate, epoch_batches
+from kd_scratch.batches import Features, Masking, collate, epoch_batches
 from kd_scratch.checkpoint import save_model
 from kd_scratch.clock import Clock, forward_operations
 from kd_scratch.config import DataConfig, TrainConfig
@@ -55,8 +55,9 @@ class Job:
     output: Path
     identity: dict  # what a resumed run must have in common with the interrupted one
     teacher: np.ndarray | None = None  # its logits for every training input; None: plain fine-tuning
-    features: FeatureLosses | None = None  # what else is compared with the teacher, which then runs in every step,
-    states: dict[int, np.ndarray] | None = None  # or has its hidden states here, by layer one row per token
+    features: FeatureLosses | None = None  # what else is compared with the teacher
+    states: dict[int, np.ndarray] | None = None  # its hidden states, where they are kept: by layer one row per token
+    live_teacher: Model | None = None  # runs in every step, where its logits or hidden states are not kept
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
 
@@ -77,7 +78,7 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
         part.requires_grad_(not config.freeze_embeddings)
     vocabulary = Vocabulary(model, job.train_set.tokens)
     vocabulary.narrow()  # before the optimizer and the other processes ask which parameters there are
-    student = Student(model, job.features).to(job.device)
+    student = Student(model, job.features, job.live_teacher).to(job.device)
     network = parallel.wrap(student)
     optimizer = make_optimizer(student, config)
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
@@ -139,7 +140,7 @@ def run_epoch(
     network.train()
     for indices in batches[done.batch :]:
         seed_step(job.seed, done.step, parallel.rank())
-        loss = backward(job, network, indices, stepper.scaler, dtype, clock)
+        loss = backward(job, network, indices, stepper.scaler, dtype, clock, done.epoch)
         unread.append((indices, stepper.step(done.step, loss)))
         clock.lap("optimizer")
         done.step += 1
@@ -196,6 +197,7 @@ def backward(
     scaler: torch.amp.GradScaler,
     dtype: torch.dtype | None,
     clock: Clock,
+    epoch: int = 0,
 ) -> Tensor:
     """Add one batch's gradients to the parameters' .grad; returns this process's share of the loss, on the device.
 
@@ -207,16 +209,18 @@ def backward(
     mine = parallel.share(indices)
     weight = 1.0 if len(mine) else 0.0
     mine = mine if len(mine) else indices[:1]  # fewer inputs than processes: this one computes something for nothing
+    masking = Masking(job.seed, epoch) if job.task.head == "mlm" else None
     parts = np.array_split(mine, min(config.accumulation, len(mine)))
     for i, part in enumerate(parts, 1):
-        batch = collate(job.train_set, part, job.device, job.model.config.pad_id)
+        batch = collate(job.train_set, part, job.device, job.model.config.pad_id, masking)
         teacher = None if job.teacher is None else gather(job.teacher, job.train_set, batch)
         states = None if job.states is None else gather_states(job.states, job.train_set, batch)
         clock.lap("data")
         with parallel.gradients_meet(network, i == len(parts)):
             with autocast(job.device, dtype):
-                logits, features = network(batch.inputs, states)
+                logits, live, features = network(batch.inputs, states)
             student, labels = units(job.task.head, logits, batch)
+            teacher = live if teacher is None else teacher
             if teacher is None:
                 loss = cross_entropy(student, labels)
             else:

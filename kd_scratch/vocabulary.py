@@ -38,7 +38,7 @@ class Vocabulary:
     """
 
     def __init__(self, model: Model, tokens: np.ndarray):
-        self.embeddings, self.whole = model.embeddings, model.embeddings.word
+        self.embeddings, self.whole, self.head = model.embeddings, model.embeddings.word, model.config.head
         used = np.zeros(model.config.vocab_size, bool)
         used[model.config.pad_id] = True
         for start in range(0, len(tokens), SLICE):  # they may be more than fit into memory
@@ -49,9 +49,9 @@ class Vocabulary:
     def narrow(self) -> None:
         """From here on the model knows the training set's words only: this is its form for training.
 
-        A table that is frozen stays whole: nothing ever walks through it.
+        A table that is frozen stays whole: nothing ever walks through it. So does that of a model which guesses words.
         """
-        if self.whole.weight.requires_grad:
+        if self.whole.weight.requires_grad and self.head != "mlm":
             self.embeddings.word = self.rows
 
     @torch.no_grad()

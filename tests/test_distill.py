@@ -218,7 +218,7 @@ def test_the_loss_does_not_depend_on_padding_or_on_what_else_is_in_the_batch(hea
 def test_a_batch_in_parts_gives_the_loss_and_gradient_of_the_whole_and_none_to_the_teacher(head, tmp_path):
     features = random_features(head, LENGTHS)  # the parts have different numbers of labelled tokens
     teacher, indices = tiny_model(head, seed=1), np.array([4, 0, 3, 5, 2, 1])
-    cached = teacher_logits(teacher, "", features, teacher.config.labels, tmp_path, CPU, say=lambda line: None)
+    cached = teacher_logits(teacher, teacher.config.labels, "", features, tmp_path, CPU, say=lambda line: None)
     results = []
     for parts in (1, 2, 4):
         student, total = tiny_model(head, seed=2), 0.0
@@ -272,7 +272,7 @@ def cached(tmp_path):
 
     def call(teacher=None, tokenizer_hash="hash", features=None, labels=LABELS, dtype=None):
         teacher, features = teacher or tiny_model(), features or random_features("sequence", LENGTHS)
-        return teacher_logits(teacher, tokenizer_hash, features, labels, cache, CPU, dtype, said.append)
+        return teacher_logits(teacher, labels, tokenizer_hash, features, cache, CPU, dtype, said.append)
 
     said, cache = [], tmp_path / "cache"
     call.files = lambda: sorted(cache.iterdir())

@@ -200,7 +200,8 @@ def two_models(**student):
 
 
 def value(features, student, inputs=INPUTS):
-    return features(student, student(**inputs, output_hidden_states=True).hidden_states, inputs)
+    """The sum of the losses, with the teacher beside the student."""
+    return Student(student, features, *features.teacher)(inputs)[2]
 
 
 def test_layers_are_spread_evenly_and_the_embeddings_go_with_the_embeddings():
@@ -320,18 +321,18 @@ def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
     monkeypatch.setattr(
         type(student), "forward", lambda self, *a, **k: (asked.append((self, k)), forward(self, *a, **k))[1]
     )
-    logits, loss = Student(student)(INPUTS)
-    assert loss is None and [model for model, _ in asked] == [student]
-    assert "output_hidden_states" not in asked[0][1] and not list(Student(student).named_parameters())[0][0].startswith(
+    logits, taught, loss = Student(student)(INPUTS)
+    assert loss is None and taught is None and [model for model, _ in asked] == [student]
+    assert not asked[0][1]["output_hidden_states"] and not list(Student(student).named_parameters())[0][0].startswith(
         "features"
     )
-    _, loss = Student(student, FeatureLosses({"hidden": 1.0}, [], student.config, teacher))(INPUTS)
+    loss = value(FeatureLosses({"hidden": 1.0}, [], student.config, teacher), student)
     assert loss > 0 and [model for model, _ in asked] == [student, student, teacher]
 
 
 def test_the_teacher_is_never_trained_nor_put_into_train_mode():
     student, teacher = two_models(width=16, heads=2)
-    whole = Student(student, FeatureLosses({"hidden": 1.0}, [], student.config, teacher)).train()
+    whole = Student(student, FeatureLosses({"hidden": 1.0}, [], student.config, teacher), teacher).train()
     assert student.training and not teacher.training
     names = [name for name, _ in whole.named_parameters()]
     assert [name for name in names if not name.startswith("model.")] == [
@@ -342,7 +343,10 @@ def test_the_teacher_is_never_trained_nor_put_into_train_mode():
 def test_the_logits_are_those_of_the_model_alone():
     student, teacher = two_models()
     features = FeatureLosses(dict.fromkeys(FEATURE_LOSSES, 1.0), [], student.config, teacher)
-    torch.testing.assert_close(Student(student, features)(INPUTS)[0], student(**INPUTS).logits)
+    logits, taught, _ = Student(student, features, teacher)(INPUTS)
+    torch.testing.assert_close(logits, student(**INPUTS).logits)
+    torch.testing.assert_close(taught, teacher(**INPUTS).logits)
+    assert logits.requires_grad and not taught.requires_grad
 
 
 def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
@@ -413,7 +417,7 @@ def kept(tmp_path):
     teacher = tiny_model(seed=1, depth=4, width=24, heads=3, feed_forward=48)
 
     def call(*layers, teacher=teacher, say=lambda line: None):
-        return teacher_states(teacher, "hash", features, layers, tmp_path, CPU, say=say), features, teacher
+        return teacher_states(teacher, layers, "hash", features, tmp_path, CPU, say=say), features, teacher
 
     return call
 
@@ -439,9 +443,8 @@ def test_the_loss_is_the_same_with_kept_states(kept):
     states, _, _ = kept(*losses.needed())
     batch = collate(features, np.arange(6), CPU)
     whole = Student(student, losses)
-    _, live = whole(batch.inputs)
-    losses.teacher = (teacher,)
-    _, found = whole(batch.inputs, gather_states(states, features, batch))
+    live = value(losses, student, batch.inputs)
+    *_, found = whole(batch.inputs, gather_states(states, features, batch))
     torch.testing.assert_close(found, live, rtol=1e-4, atol=1e-5)
 
 

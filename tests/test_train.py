@@ -68,6 +68,7 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
         shape = dict(vocab_size=tokenizer.vocab_size, width=24, depth=4)
         its = tiny_model(labels=LABELS, seed=9, **shape)
         job.features = FeatureLosses(job.config.feature_losses(), [], model.config, its)
+        job.live_teacher = its
     if teacher:
         job.teacher = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3
     return job
@@ -75,7 +76,7 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
 
 def gradients(job: Job, indices: np.ndarray) -> tuple[float, torch.Tensor]:
     """The loss of one batch, and all gradients as one vector."""
-    student = Student(job.model, job.features).train()
+    student = Student(job.model, job.features, job.live_teacher).train()
     student.zero_grad()
     loss = backward(job, student, indices, NO_SCALER, None, Clock(CPU))
     return loss.item(), torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
