@@ -117,7 +117,7 @@ compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED,int8-SEED}
 
 evidence: .venv/run ## which loss helps TASK? MODEL's LAYERS under runs/TASK/teacher, equal budgets, three seeds (hours)
 	$(KD) evidence --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --data $(test_$(TASK)) \
-	    --teacher $(OUT)/teacher --model $(or $(MODEL),$(OUT)/teacher) --init-layers $(LAYERS) --output $(OUT)/evidence $(ARGS)
+	    --teacher $(OUT)/teacher --model $(or $(MODEL),$(error set MODEL=DIR)) --init-layers $(LAYERS) --output $(OUT)/evidence $(ARGS)
 
 bench: .venv/run ## latency of runs/TASK/{teacher,distilled-SEED,int8-SEED} by batch size and length
 	$(KD) benchmark --models teacher=$(OUT)/teacher distilled=$(OUT)/distilled-$(SEED) int8=$(OUT)/int8-$(SEED) $(ARGS)

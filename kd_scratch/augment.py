@@ -17,9 +17,9 @@ SEED = 8  # copies are the same in every run, so they are tokenized, and the tea
 class Altered(Sequence):
     """`copies` altered copies of each example, without labels, made when asked for. Number i is always the same text.
 
-    Each word becomes [MASK] with probability 0.1, and with probability 0.1 a word drawn from another training text,
-    which is to say one as frequent as it is there (after Tang et al. 2019, section 3.3, who draw words of the same part
-    of speech, for which a tagger would be needed). Example: "book a table for two" -> "book a [MASK] for tomorrow".
+    Each word becomes [MASK] with probability 0.1, and with probability 0.1 a random word of a random training text
+    (after Tang et al. 2019, section 3.3; they draw words of the same part of speech, for which one needs a tagger).
+    Example: "book a table for two" -> "book a [MASK] for tomorrow".
     """
 
     def __init__(self, examples: Sequence, copies: int, task: Task, tokenizer: Tokenizer):

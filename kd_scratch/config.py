@@ -136,7 +136,8 @@ class TrainConfig:
     losses: str = setting(
         "",
         "distillation: also compare what happens inside student and teacher; some of "
-        f"{', '.join(FEATURE_LOSSES)}, with their weights (default 1), as in hidden,relations=0.5",
+        "hidden, attention, cosine, patient, relations, each with its weight, as in hidden,relations=0.5 (weights by "
+        f"default: {', '.join(f'{name} {weight:g}' for name, weight in FEATURE_LOSSES.items())})",
     )
     layer_map: str = setting(
         "",
@@ -145,6 +146,16 @@ class TrainConfig:
     )
     keep_states: bool = setting(
         False, "distillation: keep what --losses needs of the teacher in --cache, instead of running it in every step"
+    )
+    labelled: str = setting(
+        "",
+        "use the labels of only N examples (or N%% of them; squad: of the contexts, conll: of the documents), drawn at "
+        "random; the others are text about which the teacher speaks, and without a teacher they are left out",
+    )
+    augment: int = setting(
+        0,
+        "distillation: beside each training text so many copies in which words are masked or exchanged; the teacher "
+        "says what they mean (not for squad)",
     )
     patience: int = setting(0, "stop after this many epochs without a better dev score; 0: never")
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
@@ -161,7 +172,7 @@ class TrainConfig:
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "patience"):
+        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "patience", "augment"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:
@@ -170,12 +181,14 @@ class TrainConfig:
             raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
         if self.batch_size % self.accumulation:
             raise UserError(f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts")
+        if self.keep_states and not self.losses:
+            raise UserError("--keep-states goes with --losses")
         self.feature_losses(), self.layer_pairs()  # their mistakes
 
     def feature_losses(self) -> dict[str, float]:
         """--losses: "hidden,relations=0.5" -> {"hidden": 1.0, "relations": 0.5}"""
         weights = {}
-        for part in filter(None, self.losses.split(",")):
+        for part in self.losses.split(",") if self.losses else ():
             name, equals, number = part.partition("=")
             if name not in FEATURE_LOSSES or name in weights:
                 why = "is named twice" if name in weights else f"is not one of {', '.join(FEATURE_LOSSES)}"
@@ -199,8 +212,6 @@ class TrainConfig:
             raise UserError(f"--layer-map {self.layer_map}: a layer of the student is there twice")
         if pairs and not self.losses:
             raise UserError("--layer-map goes with --losses")
-        if self.keep_states and not self.losses:
-            raise UserError("--keep-states goes with --losses")
         return sorted(pairs)
 
 
@@ -209,16 +220,6 @@ class DataConfig:
     """How data is read, and answers are found."""
 
     limit: str = setting("", "use only N examples, or N%% of them, drawn at random (the same ones in every run)")
-    labelled: str = setting(
-        "",
-        "use the labels of only N examples (or N%% of them; squad: of the contexts, conll: of the documents), drawn at "
-        "random; the others are text about which the teacher speaks, and without a teacher they are left out",
-    )
-    augment: int = setting(
-        0,
-        "distillation: beside each training text so many copies in which words are masked or exchanged; the teacher "
-        "says what they mean (not for squad)",
-    )
     oos: bool = setting(False, "clinc: out-of-scope is a class of its own, learned from the oos split")
     oos_threshold: float = setting(0.0, "clinc: texts whose best label is less probable than this are out of scope")
     text_column: str = setting("text", "csv: name of the column that holds the text")
@@ -240,8 +241,6 @@ class DataConfig:
         check_size(self)
         if not 0 <= self.oos_threshold < 1:
             raise UserError(f"--oos-threshold must be at least 0 and below 1, not {self.oos_threshold}")
-        if self.augment < 0:
-            raise UserError(f"--augment must be 0 or more, not {self.augment}")
         if self.overlap < 0 or self.question_length < 1 or self.answer_length < 1:
             raise UserError("--overlap must be 0 or more, --question-length and --answer-length 1 or more")
         if self.documents and self.limit:

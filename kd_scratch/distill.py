@@ -157,7 +157,7 @@ def spread(depth: int, teacher_depth: int) -> list[tuple[int, int]]:
 
     0 are the embeddings, as in hidden_states (Jiao et al. 2020, section 3.1).
     """
-    return [(layer, round(layer * teacher_depth / depth)) for layer in range(depth + 1)]
+    return [(0, 0), *((layer, max(1, round(layer * teacher_depth / depth))) for layer in range(1, depth + 1))]
 
 
 class FeatureLosses(nn.Module):
@@ -273,9 +273,9 @@ class Student(nn.Module):
     teacher: to be run beside the student, where its logits or hidden states were not computed beforehand.
     """
 
-    def __init__(self, model: Model, features: FeatureLosses | None = None, teacher: Model | None = None):
+    def __init__(self, model: Model, inside: FeatureLosses | None = None, teacher: Model | None = None):
         super().__init__()
-        self.model, self.features = model, features
+        self.model, self.inside = model, inside
         self.teacher = (teacher,)
 
     def forward(
@@ -283,14 +283,14 @@ class Student(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """A batch's inputs, and the teacher's hidden states where they are kept -> logits, the teacher's logits (None
         where it does not run), and the sum over inputs of the feature losses (None where there are none)"""
-        inside, (teacher,) = self.features is not None, self.teacher
-        output, taught, loss = self.model(**inputs, output_hidden_states=inside), None, None
+        (teacher,), look = self.teacher, self.inside is not None
+        output, taught, loss = self.model(**inputs, output_hidden_states=look), None, None
         if teacher is not None:
             with torch.no_grad():
-                its_output = teacher(**inputs, output_hidden_states=inside)
+                its_output = teacher(**inputs, output_hidden_states=look)
             taught, its_states = its_output.logits, dict(enumerate(its_output.hidden_states))
-        if inside:
+        if look:
             mask = inputs["attention_mask"]
             real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask
-            loss = self.features(self.model, output.hidden_states, its_states, real)
+            loss = self.inside(self.model, output.hidden_states, its_states, real)
         return output.logits, taught, loss

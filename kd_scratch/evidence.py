@@ -12,18 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from kd_scratch.checkpoint import WEIGHTS, load_config
+from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_model
 from kd_scratch.config import (
     FEATURE_LOSSES,
     SIZES,
     DataConfig,
-    ModelConfig,
     RunConfig,
     TrainConfig,
     add_flags,
@@ -33,31 +32,18 @@ from kd_scratch.config import (
     train_config,
 )
 from kd_scratch.console import progress, shorten
-from kd_scratch.distill import FeatureLosses
 from kd_scratch.evaluate import about_machine, evaluate, open_model, read_test
-from kd_scratch.files import UserError, make_folder, read_json, read_text, sha256_of_file, write_json
-from kd_scratch.findings import BASELINE, COMBINED, SOFT, report
+from kd_scratch.files import UserError, make_folder, read_json, sha256_of_file, write_json
+from kd_scratch.findings import report
 from kd_scratch.launch import RECORD, layer_list
-from kd_scratch.model import Model
 from kd_scratch.runtime import Interruption, Stopped, start
 from kd_scratch.significance import calibration
+from kd_scratch.study import COMBINED, Variant, combination, grid_variants, inside_flags, teacher_flags, variants
 from kd_scratch.tasks import TASKS, Outcome, Task
 
 #: Flags of `train` that are handed on as they are, beside those of TrainConfig and DataConfig.
-PASSED = ("task", "train", "dev", "model", "init_layers", "tokenizer", "unlabelled", "cache")
+PASSED = ("task", "train", "dev", "model", "init_layers", "tokenizer", "cache")
 WAIT = 0.2  # seconds between two looks at the running processes
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A way to train the student: its name, and the flags of `train` that only it has."""
-
-    name: str
-    flags: tuple[str, ...]
-
-    def folder(self, output: Path, seed: int) -> Path:
-        """Where its run with a seed lies."""
-        return output / "runs" / f"{self.name.replace(' ', '-')}-{seed}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,62 +95,18 @@ def parse_grid(text: str) -> tuple[list[float], list[float]]:
     return temperatures, alphas
 
 
-# --- what is compared ---
-
-
-def variants(arguments: argparse.Namespace, config: TrainConfig) -> list[Variant]:
-    """The baseline, soft targets alone, and soft targets with each feature loss (those of --losses, else all that are
-    possible between these two models)."""
-    teacher = ("--teacher", *arguments.teacher)
-    found = [Variant(BASELINE, ()), Variant(SOFT, teacher)]
-    for name, weight in config.feature_losses().items():
-        try:
-            FeatureLosses({name: weight}, config.layer_pairs(), *shapes(arguments))
-        except UserError as error:
-            if hasattr(arguments, "losses"):
-                raise
-            print(f"note: left out: {error}")
-            continue
-        found.append(Variant(name, (*teacher, "--losses", f"{name}={weight:g}", *inside_flags(config))))
-    return found
-
-
-def inside_flags(config: TrainConfig) -> tuple[str, ...]:
-    """What goes with --losses, where it was given."""
-    flags = ("--layer-map", config.layer_map) if config.layer_map else ()
-    return (*flags, "--keep-states") if config.keep_states else flags
-
-
-def shapes(arguments: argparse.Namespace) -> tuple[ModelConfig, Model]:
-    """The student's shape, and the (first) teacher without its weights."""
-    student = SIZES.get(arguments.model) or load_config(arguments.model)
-    depth = len(arguments.init_layers or ()) or student.depth
-    with torch.device("meta"):
-        return ModelConfig(**as_dict(student) | {"depth": depth}), Model(load_config(arguments.teacher[0]))
-
-
-def combination(tried: Sequence[Variant], dev: dict[str, float], config: TrainConfig) -> Variant | None:
-    """All feature losses that alone raised the mean dev score above that of soft targets; None where fewer than two."""
-    good = [variant for variant in tried if "--losses" in variant.flags and dev[variant.name] > dev[SOFT]]
-    if len(good) < 2:
-        return None
-    losses = ",".join(variant.flags[variant.flags.index("--losses") + 1] for variant in good)
-    soft = next(variant for variant in tried if variant.name == SOFT)
-    return Variant(COMBINED, (*soft.flags, "--losses", losses, *inside_flags(config)))
-
-
 # --- the runs ---
 
 
 def train_flags(arguments: argparse.Namespace, config: TrainConfig, threads: int) -> list[str]:
     """The flags that all runs have in common."""
     settings = given(arguments, TrainConfig) | given(arguments, DataConfig)
-    for name in ("losses", "layer_map", "keep_states"):
+    for name in ("losses", "layer_map", "keep_states", "labelled", "augment"):  # of some variants only
         settings.pop(name, None)
     settings |= {name: getattr(arguments, name) for name in PASSED if getattr(arguments, name) is not None}
     if arguments.init_layers:
         settings["init_layers"] = ",".join(map(str, arguments.init_layers))
-    settings |= {"threads": threads} | given(arguments, RunConfig)
+    settings |= given(arguments, RunConfig) | {"threads": threads}
     flags = []
     for name, value in settings.items():
         flags += [flag_name(name)] if value is True else [flag_name(name), str(value)]
@@ -184,7 +126,7 @@ def run_all(runs: Sequence[tuple[Variant, int]], common: list[str], output: Path
                     variant, seed = todo.pop(0)
                     folder = variant.folder(output, seed)
                     log = logs / f"{folder.name}.txt"
-                    argv = [*common, *variant.flags, "--seed", str(seed), "--output", str(folder), "--resume"]
+                    argv = [*common, *variant.argv(), "--seed", str(seed), "--output", str(folder), "--resume"]
                     running[_start(argv, log)] = log
                 time.sleep(WAIT)
                 if interruption.signal:
@@ -212,13 +154,29 @@ def _start(argv: list[str], log: Path) -> subprocess.Popen:
 
 def last_line(log: Path) -> str:
     """What a failed run said last."""
-    lines = [line for line in read_text(log).replace("\r", "\n").split("\n") if line.strip()]
+    text = log.read_bytes().decode(errors="replace").replace("\r", "\n")
+    lines = [line for line in text.split("\n") if line.strip()]
     return shorten(lines[-1] if lines else "it said nothing", 500)
 
 
-def dev_score(folder: Path) -> float:
-    """The dev score of the epoch that a finished run has kept."""
-    return float(read_json(folder / RECORD)["best_score"])
+def read_records(runs: Sequence[tuple[Variant, int]], output: Path) -> dict[Path, dict]:
+    """training.json of every run, by folder. UserError where they do not belong together: a file, the teacher or the
+    first weights have been changed between two of them."""
+    records = {variant.folder(output, seed): read_json(variant.folder(output, seed) / RECORD) for variant, seed in runs}
+    seen: dict[tuple, tuple] = {}
+    for folder, record in records.items():
+        for key in ("train", "dev", "unlabelled", "tokenizer", "teacher", "torch", "initial weights"):
+            value = record.get(key) if isinstance(record, dict) else None
+            if value is None and key in ("unlabelled", "teacher"):
+                continue  # the baseline's
+            place = key, record.get("seed") if key == "initial weights" else None
+            before, first = seen.setdefault(place, (value, folder))
+            if before != value:
+                raise UserError(
+                    f"{folder} and {first} do not belong to one study: they had another {key}; delete one, or choose "
+                    "another --output"
+                )
+    return records
 
 
 # --- what came out ---
@@ -247,10 +205,11 @@ class Laboratory:
 
     def __init__(self, arguments: argparse.Namespace, task: Task, data: DataConfig, device: torch.device):
         self.task, self.data, self.device = task, data, device
-        self.examples = read_test(arguments, task, data)
+        self.examples = read_test(arguments, task, replace(data, limit=""))  # which is for the training examples
         self.about = {"data": sha256_of_file(arguments.data), "split": arguments.split, "settings": as_dict(data)}
-        self.teacher: Outcome | None = None  # what the others are compared with
-        self.teacher_hash = ""
+        teacher = Path(arguments.teacher[0])
+        self.teacher = self.run(teacher)  # what the others are compared with
+        self.teacher_hash = fingerprint(load_model(teacher, say=lambda line: None))
 
     def run(self, directory: Path) -> Outcome:
         """A model on the test file."""
@@ -272,83 +231,68 @@ def command(arguments: argparse.Namespace) -> None:
     """`evidence`: the runs, then the tables and figures."""
     task = TASKS[arguments.task]
     config = train_config(task.name, **({"losses": ",".join(FEATURE_LOSSES)} | given(arguments, TrainConfig)))
-    data = DataConfig(**given(arguments, DataConfig))
-    run = RunConfig(**given(arguments, RunConfig))
+    data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     if not 1 <= arguments.jobs <= 64:
         raise UserError(f"--jobs {arguments.jobs}: must lie between 1 and 64")
+    if arguments.model in SIZES and not arguments.tokenizer:
+        arguments.tokenizer = arguments.teacher[0]  # also for the baseline
     threads = run.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
-    device, output = start(run), make_folder(arguments.output)
-    laboratory = Laboratory(arguments, task, data, device)
-    first = variants(arguments, config)
+    device, output, seeds = start(run), make_folder(arguments.output), arguments.seeds
+    first, grid = variants(arguments, config), grid_variants(arguments, config)
     common = train_flags(arguments, config, threads)
-    grid = grid_variants(arguments, config)
-    check_same_study(output, {"flags": common, "teacher": arguments.teacher, "losses": config.losses})
-    seeds = arguments.seeds
-    count = len(first) * len(seeds) + len(grid)
+    tried = {variant.name: variant.argv() for variant in first}
+    check_same_study(output, {"flags": common, "variants": tried})
+    laboratory = Laboratory(arguments, task, data, device)
     print(
         f"a study of {task.name}: {len(first)} variants with {len(seeds)} seeds"
         + (f" and a grid of {len(grid)}" if grid else "")
-        + f": {count} runs of {config.epochs} epochs, {arguments.jobs} at a time, {threads} threads each; "
-        f"tested on {len(laboratory.examples):,} examples of {arguments.data}",
+        + f": {len(first) * len(seeds) + len(grid)} runs of {config.epochs} epochs, {arguments.jobs} at a time, "
+        f"{threads} threads each; tested on {len(laboratory.examples):,} examples of {arguments.data}",
         flush=True,
     )
-    run_all([(variant, seed) for variant in first for seed in seeds], common, output, arguments.jobs)
-    dev = {v.name: float(np.mean([dev_score(v.folder(output, seed)) for seed in seeds])) for v in first}
-    combined = combination(first, dev, config)
-    if combined:
-        print(f"above soft targets on dev, so combined: {combined.flags[combined.flags.index('--losses') + 1]}")
+    runs = [(variant, seed) for variant in first for seed in seeds]
+    run_all(runs, common, output, arguments.jobs)
+    records = read_records(runs, output)
+    dev = {v.name: float(np.mean([records[v.folder(output, s)]["best_score"] for s in seeds])) for v in first}
+    if combined := combination(first, dev):
+        print(f"above soft targets on dev, so combined: {combined.losses}", flush=True)
         first.append(combined)
-        run_all([(combined, seed) for seed in seeds], common, output, arguments.jobs)
-    run_all([(variant, seeds[0]) for variant in grid.values()], common, output, arguments.jobs)
-    laboratory.teacher = laboratory.run(Path(arguments.teacher[0]))
-    laboratory.teacher_hash = sha256_of_file(Path(arguments.teacher[0]) / WEIGHTS)
-    folders = [v.folder(output, seed) for v in first for seed in seeds] + [
-        v.folder(output, seeds[0]) for v in grid.values()
-    ]
-    found = {folder: laboratory.look(folder) for folder in progress(folders, desc="testing", unit="model")}
-    records = {
-        variant.name: [found[variant.folder(output, s)] | {"dev": dev_score(variant.folder(output, s))} for s in seeds]
-        for variant in first
-    }
-    cells = {
-        point: {"dev": dev_score(v.folder(output, seeds[0])), "test": found[v.folder(output, seeds[0])]["score"]}
-        for point, v in grid.items()
-    }
+        runs += [(combined, seed) for seed in seeds]
+    runs += [(variant, seeds[0]) for variant in grid.values()]
+    run_all(runs, common, output, arguments.jobs)
+    records = read_records(runs, output)
+    found = {}
+    for folder, record in progress(records.items(), desc="testing", unit="model"):
+        found[folder] = laboratory.look(folder) | {"dev": record["best_score"], "steps": record["step"]}
+    by_variant = {variant.name: [found[variant.folder(output, seed)] for seed in seeds] for variant in first}
+    points = {point: found[variant.folder(output, seeds[0])] for point, variant in grid.items()}
+    cells = {point: {"dev": run["dev"], "test": run["score"]} for point, run in points.items()}
     about = {
         "task": task.name,
         "score": task.score_name,
         "data": str(arguments.data),
         "test examples": len(laboratory.examples),
-        "command": study_command(arguments, common, config),
-        "variants": {variant.name: list(variant.flags) for variant in first},
+        "which teacher": f", which is the first of {len(arguments.teacher)}" if len(arguments.teacher) > 1 else "",
+        "command": study_command(arguments, common, first, config),
+        "variants": {variant.name: variant.argv() for variant in first},
         "seeds": seeds,
+        "versions of the code": len({record["code"] for record in records.values()}),
         "machine": about_machine(device, []),
     }
-    print(report(task, about, measured(laboratory.teacher, None), records, cells, output))
+    print(report(task, about, measured(laboratory.teacher, None), by_variant, cells, output))
 
 
-def grid_variants(arguments: argparse.Namespace, config: TrainConfig) -> dict[tuple[float, float], Variant]:
-    """Soft targets alone at each temperature and alpha of --grid; the point of the study itself is among its runs."""
-    temperatures, alphas = arguments.grid or ((), ())
-    points = {}
-    for temperature in temperatures:
-        for alpha in alphas:
-            train_config(arguments.task, temperature=temperature, alpha=alpha)  # UserError where it is no possible one
-            name, flags = SOFT, ["--teacher", *arguments.teacher]
-            if (temperature, alpha) != (config.temperature, config.alpha):
-                name = f"T={temperature:g} alpha={alpha:g}"
-                flags += ["--temperature", f"{temperature:g}", "--alpha", f"{alpha:g}"]
-            points[temperature, alpha] = Variant(name, tuple(flags))
-    return points
-
-
-def study_command(arguments: argparse.Namespace, common: list[str], config: TrainConfig) -> list[str]:
+def study_command(
+    arguments: argparse.Namespace, common: list[str], tried: Sequence[Variant], config: TrainConfig
+) -> list[str]:
     """The command that makes this study."""
-    flags = ["evidence", *common, "--data", str(arguments.data), "--teacher", *arguments.teacher]
+    flags = ["evidence", *common, *teacher_flags(arguments, config), "--data", str(arguments.data)]
     flags += ["--split", arguments.split] if arguments.split else []
-    flags += ["--losses", config.losses]
-    flags += [*inside_flags(config), "--seeds", ",".join(map(str, arguments.seeds)), "--output", str(arguments.output)]
-    return flags
+    flags += ["--losses", ",".join(v.losses for v in tried if v.losses and v.name != COMBINED), *inside_flags(config)]
+    if arguments.grid:
+        flags += ["--grid", "x".join(",".join(f"{number:.12g}" for number in part) for part in arguments.grid)]
+    seeds = ",".join(map(str, arguments.seeds))
+    return [*flags, "--seeds", seeds, "--jobs", str(arguments.jobs), "--output", str(arguments.output)]
 
 
 def check_same_study(output: Path, study: dict) -> None:

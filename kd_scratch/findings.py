@@ -1,5 +1,6 @@
 """What a study has found: how its numbers become tables, plain sentences and figures."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from kd_scratch.console import table
 from kd_scratch.figures import Bar, dots, grid, reliability
 from kd_scratch.files import write_json, write_text
 from kd_scratch.significance import interval, margin, resampled_sums, two_sided_p
+from kd_scratch.study import BASELINE, SOFT
 from kd_scratch.tasks import Task
 
-BASELINE, SOFT, COMBINED = "baseline", "soft targets", "combined"
 GAPS = 8  # classes that are shown
 
 
@@ -56,7 +57,7 @@ def report(
     for file, picture in figures.items():
         write_text(output / file, picture)
     pictures = "\n".join(f"![{file.removesuffix('.svg')}]({file})" for file in figures)
-    command = "```sh\npython -m kd_scratch " + " ".join(about["command"]) + "\n```"
+    command = "```sh\npython -m kd_scratch " + shlex.join(about["command"]) + "\n```"
     write_text(output / "evidence.md", f"# {task.name}\n\n{markdown}\n\n{pictures}\n\n{command}\n")
     result = about | {
         "teacher": teacher["score"],
@@ -150,10 +151,14 @@ def said(rows: dict[str, dict], best: str, task: Task, teacher: dict) -> list[st
 
 
 def _verdict(found: dict, seeds: int) -> str:
-    """Whether a difference is one."""
+    """Whether a difference is one: more than the test file's chance, and more than that of training, may have made."""
     low, high = found["interval"]
-    told = "helped" if low > 0 else "hurt" if high < 0 else "no difference that these runs can show"
-    points = f"{100 * found['mean']:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+    beyond_seeds = found["seeds"] is None or abs(found["mean"]) > found["seeds"]
+    told = "no difference that these runs can show"
+    if beyond_seeds and not low <= 0 <= high:
+        told = "helped" if low > 0 else "hurt"
+    points = f"{100 * found['mean']:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f} over test examples"
+    points += ")" if found["seeds"] is None else f", ± {100 * found['seeds']:.2f} over seeds)"
     return f"{told}: {points}, better with {found['gained']} of {seeds} seeds"
 
 
@@ -163,8 +168,9 @@ def _parts(about: dict, teacher: dict, rows: dict, sentences: list, gaps: list, 
     yield (
         f"{about['score']} on {about['test examples']:,} examples of {about['data']}; mean of {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}) ± 95% interval of that mean over seeds. Differences have a 95% interval by "
-        "paired bootstrap over the test examples; none is adjusted for how many there are. ECE: expected calibration "
-        "error; agreement: with the teacher's decisions."
+        "paired bootstrap over the test examples, for these very models; below, one counts only if it also exceeds its "
+        "95% interval over seeds. None is adjusted for how many there are. ECE: expected calibration "
+        f"error; agreement: with the decisions of the teacher{about['which teacher']}."
     )
     header = (
         "variant",

@@ -121,26 +121,26 @@ def command(arguments: argparse.Namespace) -> None:
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = parallel.join(start(run))
     amp_dtype(config.amp, device)  # refuses what the device cannot
-    check_flags(arguments, config, data, device)
+    check_flags(arguments, config, device)
     resume = parallel.rank() == 0 and check_output(arguments.output, arguments.resume)
     resume = parallel.value_of_first(resume)
     source = data_hashes(arguments)  # before anything is read
     unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else ()
-    examples, dev_examples, labels, notes = read_data(arguments, task, data)
+    examples, dev_examples, labels, notes = read_data(arguments, task, data, config)
     if unlabelled:
         examples = Joined(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
     tokenizer = choose_tokenizer(arguments, task, examples)
-    if data.augment:
-        examples = Joined(examples, Altered(examples, data.augment, task, tokenizer))
+    if config.augment:
+        examples = Joined(examples, Altered(examples, config.augment, task, tokenizer))
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
     teachers = [load_teacher(path, task, labels, tokenizer, config.max_length) for path in arguments.teacher or ()]
-    features = None
+    inside = None
     if config.losses:
-        features = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0].to(device))
+        inside = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0].to(device))
     print(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
-    parts = examples, dev_examples, labels, tokenizer, model, teachers, features, config, data, device
+    parts = examples, dev_examples, labels, tokenizer, model, teachers, inside, config, data, device
     print(table(("before work starts", "found"), preflight(arguments, task, *parts), left=True), flush=True)
     dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
     identity = source | identify(task, config, data, run, device, tokenizer, model, teachers)
@@ -152,7 +152,8 @@ def command(arguments: argparse.Namespace) -> None:
         return data_hashes(arguments) == source
 
     held_out = "" if Path(arguments.dev).exists() else arguments.dev
-    origin = [str(source["train"]), str(source["unlabelled"]), held_out, str(bool(teachers))]
+    origin = [str(source["train"]), str(source["unlabelled"]), held_out, config.labelled, str(config.augment)]
+    origin.append(str(bool(teachers)))  # without one, text that has no label is left out
     common = task, examples, tokenizer, labels, config.max_length, data
     train_set = cached_features(*common, origin, unchanged, arguments.cache, notes.append)
     job = Job(
@@ -168,7 +169,7 @@ def command(arguments: argparse.Namespace) -> None:
         device=device,
         output=arguments.output,
         identity=identity,
-        features=features,
+        inside=inside,
     )
     announce(job, arguments, teachers, notes)
     make_folder(job.output)
@@ -195,12 +196,12 @@ def ask(job: Job, teachers: list[Model], cache: Path) -> None:
         each = [teacher_logits(teacher, job.model.config.labels, *common) for teacher in teachers]
         job.teacher = mean_logits(each, cache)
     if config.keep_states:
-        job.states = teacher_states(teachers[0], job.features.needed(), *common)
-    if job.teacher is None or (job.features and not config.keep_states):
+        job.states = teacher_states(teachers[0], job.inside.needed(), *common)
+    if job.teacher is None or (job.inside and not config.keep_states):
         job.live_teacher = teachers[0].to(job.device)
 
 
-def check_flags(arguments: argparse.Namespace, config: TrainConfig, data: DataConfig, device: torch.device) -> None:
+def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torch.device) -> None:
     """UserError where flags do not go together."""
     if config.gradient_checkpointing and config.dropout and device.type == "mps":
         raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
@@ -210,15 +211,15 @@ def check_flags(arguments: argparse.Namespace, config: TrainConfig, data: DataCo
             raise UserError(f"--{flag.replace('_', '-')} is empty; give a name, or leave it out")
     if arguments.task == "mlm" and len(arguments.teacher or ()) > 1:
         raise UserError("--teacher: of masked words one teacher can speak, since it runs in every step; give one")
-    if arguments.task == "mlm" and data.labelled:
+    if arguments.task == "mlm" and config.labelled:
         raise UserError("--labelled: masked words need no labels; leave it out")
     if config.losses and not arguments.teacher:
         raise UserError("--losses compares student and teacher; give --teacher")
-    if data.augment and (not arguments.teacher or config.alpha == 0):
+    if config.augment and (not arguments.teacher or config.alpha == 0):
         raise UserError(
             "--augment: only a teacher can say what such text means; give --teacher, and an --alpha above 0"
         )
-    if data.labelled and arguments.teacher and config.alpha == 0:
+    if config.labelled and arguments.teacher and config.alpha == 0:
         raise UserError("--labelled: with an --alpha of 0 nobody says what the other texts mean; leave --teacher out")
     if arguments.force and not arguments.resume:
         raise UserError("--force goes with --resume")

@@ -39,7 +39,7 @@ def preflight(
     tokenizer: Tokenizer,
     model: Model,
     teachers: list[Model],
-    features: FeatureLosses | None,
+    inside: FeatureLosses | None,
     config: TrainConfig,
     data: DataConfig,
     device: torch.device,
@@ -60,12 +60,12 @@ def preflight(
     rows += [(f"  {name}", _cut(task, *part, tokenizer, config, data)) for name, part in parts.items()]
     rows.append(("layers", _layers(arguments, model, teachers)))
     if teachers:
-        rows.append(("loss", _loss(config, features)))
+        rows.append(("loss", _loss(config, inside)))
     sample, inputs = parts["train"]
     scale = len(examples) / len(sample)
-    rows.append(("disk", _disk(arguments, model, teachers, inputs, scale, features if config.keep_states else None)))
+    rows.append(("disk", _disk(arguments, model, teachers, inputs, scale, inside if config.keep_states else None)))
     longest = int(max(inputs.lengths.max(), parts["dev"][1].lengths.max()))
-    rows.append(("memory", _memory(model, teachers, config, longest, device)))
+    rows.append(("memory", _memory(model, teachers, inside, config, longest, device)))
     return rows
 
 
@@ -134,10 +134,10 @@ def _layers(arguments: argparse.Namespace, model: Model, teachers: list[Model]) 
     return told + "".join(f"; the teacher has {teacher.config.depth}" for teacher in teachers)
 
 
-def _loss(config: TrainConfig, features: FeatureLosses | None) -> str:
+def _loss(config: TrainConfig, inside: FeatureLosses | None) -> str:
     """The terms of the loss, and which layers are compared."""
     told = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g})"
-    return told + (f" + {features.describe()}, student→teacher; 0: embeddings" if features else "")
+    return told + (f" + {inside.describe()}, student→teacher; 0: embeddings" if inside else "")
 
 
 def _disk(
@@ -178,14 +178,22 @@ def _disk(
     return "; ".join(told)
 
 
-def _memory(model: Model, teachers: list[Model], config: TrainConfig, longest: int, device: torch.device) -> str:
+def _memory(
+    model: Model,
+    teachers: list[Model],
+    inside: FeatureLosses | None,
+    config: TrainConfig,
+    longest: int,
+    device: torch.device,
+) -> str:
     """What the run will take at most, and what is free."""
     need = training_bytes(model.config, model.num_parameters(), config, longest, parallel.size())
     theirs = [4 * teacher.num_parameters() for teacher in teachers]
-    if config.losses:  # then the first one stays
-        shape = teachers[0].config
+    if inside:  # then the first one stays, with its hidden states, and products of all tokens with all others
+        shape, pairs = teachers[0].config, inside.pairs
         tokens = -(-config.batch_size // (config.accumulation * parallel.size())) * longest
-        need += theirs[0] + 4 * tokens * (shape.depth + 10) * shape.width
+        products = 8 * len(pairs.get("relations", ())) + 2 * len(pairs.get("attention", ()))
+        need += theirs[0] + 4 * tokens * ((shape.depth + 10) * shape.width + products * shape.heads * longest)
     need = max(need, int(LIBRARIES) + 4 * model.num_parameters() + sum(theirs))
     if device.type == "cpu":
         need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if parallel.size() > 1 else 1

@@ -123,7 +123,7 @@ def load_teacher(directory: str, task: Task, labels: tuple[str, ...], tokenizer:
 
 
 def read_data(
-    arguments: argparse.Namespace, task: Task, data: DataConfig
+    arguments: argparse.Namespace, task: Task, data: DataConfig, config: TrainConfig
 ) -> tuple[Sequence, Sequence, tuple[str, ...], list[str]]:
     """Training and dev examples, the labels (those of the whole training file, however much of it is used), and notes.
 
@@ -139,10 +139,10 @@ def read_data(
     examples, notes = task.trainable(limited(examples, data.limit))
     if not examples or not dev_examples:
         raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
-    if data.labelled:
-        mask = drawn(task, examples, data.labelled, "--labelled")
+    if config.labelled:
+        mask = drawn(task, examples, config.labelled, "--labelled")
         known, others = (Chosen(examples, part.nonzero()[0]) for part in (mask, ~mask))
-        notes.append(f"--labelled {data.labelled}: {len(known):,} examples have a label, {len(others):,} have none")
+        notes.append(f"--labelled {config.labelled}: {len(known):,} examples have a label, {len(others):,} have none")
         # examples of one group stay side by side: windows may span them
         examples = Unlabelled(examples, ~mask, task.unlabel) if arguments.teacher else known
     return examples, list(dev_examples), labels, notes  # dev is scored again and again: from memory, whatever happens

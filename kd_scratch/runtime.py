@@ -50,7 +50,8 @@ class Stopped(Exception):
 
 
 class Interruption:
-    """A context in which Ctrl-C (SIGINT) and SIGTERM are only noted, so that work can stop where it can be resumed.
+    """A context in which Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) are only noted, so that work can stop
+    where it can be resumed.
 
     `signal` is the number of the first one, 0 before. A second one acts at once, as it would have without this.
     """
@@ -61,7 +62,7 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread do this
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in filter(None, (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell does for what runs in the background
                     self.before[number] = signal.signal(number, self._note)
         return self

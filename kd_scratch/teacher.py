@@ -1,5 +1,5 @@
 """What a teacher says of every training input, computed once and kept on disk: logits (or the mean of several's), and
-hidden states for those who want to compare them in every epoch.
+hidden states to be compared in every epoch.
 """
 
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ def teacher_logits(
     shape = logits_shape(teacher, features)
     if parallel.all_agree(is_usable(path, say)):
         say(f"teacher's logits for {len(features):,} inputs: read from {path}")
-        return read_logits(path, key, shape)
+        return read_cached(path, key, shape)
     logits = zeros_on_disk(path.parent, shape, np.float32)
     compute_logits(teacher.to(device), features, device, dtype=dtype, title="teacher's logits", out=logits)
     if teacher.config.head != "span" and teacher.config.labels != labels:
@@ -64,7 +64,7 @@ def teacher_logits(
         save_file({"logits": torch.from_numpy(logits)}, path, metadata=key, checksum=True)
     parallel.wait()
     say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
-    return read_logits(path, key, shape)
+    return read_cached(path, key, shape)
 
 
 def teacher_states(
@@ -98,7 +98,7 @@ def teacher_states(
     parallel.wait()
     size = f"{4 * shape[0] * shape[1] * len(paths) / 1e6:,.0f} MB"
     say(f"teacher's hidden states after layers {', '.join(map(str, sorted(paths)))}: {size} in {cache}")
-    return {layer: read_logits(path, keys[layer], shape, "states") for layer, path in paths.items()}
+    return {layer: read_cached(path, keys[layer], shape, "states") for layer, path in paths.items()}
 
 
 def cache_key(
@@ -113,7 +113,7 @@ def cache_key(
     }
 
 
-def read_logits(path: Path, key: dict[str, str], shape: tuple[int, int], name: str = "logits") -> np.ndarray:
+def read_cached(path: Path, key: dict[str, str], shape: tuple[int, int], name: str = "logits") -> np.ndarray:
     """Cached logits (or states), memory-mapped; UserError where the file is not what its name says."""
     found = load_file(path).get(name)
     if read_metadata(path) != key or found is None or found.shape != shape or found.dtype != torch.float32:
@@ -125,7 +125,7 @@ def mean_logits(each: list[np.ndarray], folder: Path) -> np.ndarray:
     """The mean of several teachers' logits, memory-mapped; of one teacher its own.
 
     Its softmax is the geometric mean of theirs (at every temperature, but for a factor): the ensemble of Hinton et al.
-    2015, section 3.
+    2015, section 1.
     """
     if len(each) == 1:
         return each[0]

@@ -55,7 +55,7 @@ class Job:
     output: Path
     identity: dict  # what a resumed run must have in common with the interrupted one
     teacher: np.ndarray | None = None  # its logits for every training input; None: plain fine-tuning
-    features: FeatureLosses | None = None  # what else is compared with the teacher
+    inside: FeatureLosses | None = None  # what else is compared with the teacher
     states: dict[int, np.ndarray] | None = None  # its hidden states, where they are kept: by layer one row per token
     live_teacher: Model | None = None  # runs in every step, where its logits or hidden states are not kept
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
@@ -78,7 +78,7 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
         part.requires_grad_(not config.freeze_embeddings)
     vocabulary = Vocabulary(model, job.train_set.tokens)
     vocabulary.narrow()  # before the optimizer and the other processes ask which parameters there are
-    student = Student(model, job.features, job.live_teacher).to(job.device)
+    student = Student(model, job.inside, job.live_teacher).to(job.device)
     network = parallel.wrap(student)
     optimizer = make_optimizer(student, config)
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
@@ -218,7 +218,7 @@ def backward(
         clock.lap("data")
         with parallel.gradients_meet(network, i == len(parts)):
             with autocast(job.device, dtype):
-                logits, live, features = network(batch.inputs, states)
+                logits, live, inside = network(batch.inputs, states)
             student, labels = units(job.task.head, logits, batch)
             teacher = live if teacher is None else teacher
             if teacher is None:
@@ -227,8 +227,8 @@ def backward(
                 taught, _ = units(job.task.head, teacher, batch)
                 loss = distillation_loss(student, taught, labels, config.temperature, config.alpha)
             loss = loss * (weight / step_units)
-            if features is not None:
-                loss = loss + features * (weight / len(indices))
+            if inside is not None:
+                loss = loss + inside * (weight / len(indices))
             clock.lap("forward")
             scaler.scale(loss * parallel.size()).backward()  # times N: what comes out is the mean over N processes
             clock.lap("backward")

@@ -8,7 +8,7 @@ import torch
 
 from kd_scratch.__main__ import main
 from kd_scratch.augment import EXCHANGED, MASK, MASKED, Altered
-from kd_scratch.batches import IGNORE, UNLABELLED
+from kd_scratch.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.config import DataConfig
 from kd_scratch.distill import cross_entropy, units
 from kd_scratch.files import UserError
@@ -70,7 +70,7 @@ def test_a_mask_is_one_piece_in_a_text_and_as_a_word(tokenizer):
 def test_a_sentence_keeps_its_place_and_length_and_loses_its_tags(tokenizer):
     sentences = [Sentence(f"s:{i}", tuple(f"W{i}{j}" for j in range(30)), ("B-PER",) * 30, f"d:{i}") for i in range(20)]
     for i, copy in enumerate(Altered(sentences, 1, CONLL, tokenizer)):
-        assert copy.document == f"d:{i}" and len(copy.words) == 30 and copy.tags == (None,) * 30
+        assert copy.document == f"d:{i}~1" and len(copy.words) == 30 and copy.tags == (None,) * 30
         kept = sum(a == b for a, b in zip(copy.words, sentences[i].words, strict=True))
         assert 15 <= kept <= 30
     assert (
@@ -142,8 +142,6 @@ def test_an_unlabelled_example_has_units_and_no_label_among_labelled_ones(task, 
 
 
 def test_a_question_without_label_has_soft_targets_and_no_cross_entropy(tokenizer):
-    from kd_scratch.batches import collate
-
     question = SQUAD.unlabel(Question("q", "what", TEXTS[0], ("fox",), TEXTS[0].index("fox")))
     features = SQUAD.featurize([question], tokenizer, (), 40, DataConfig())
     batch = collate(features, np.arange(len(features)), torch.device("cpu"))
@@ -181,3 +179,10 @@ def test_with_a_teacher_the_others_are_text_and_without_one_they_are_left_out(fi
     assert "--augment: only a teacher can say" in capsys.readouterr().err
     assert main([*common, *teach, "--augment", "-1", "--output", str(folder / "x")]) == 2
     assert "--augment must be 0 or more" in capsys.readouterr().err
+
+
+def test_copies_are_documents_of_their_own(tokenizer):
+    sentences = [Sentence(f"s:{i}", ("the", "fox"), ("O", "O"), "d") for i in range(3)]
+    both = [*sentences, *Altered(sentences, 2, CONLL, tokenizer)]
+    windows = CONLL.featurize(both, tokenizer, ("O",), 40, DataConfig(documents=True))
+    assert len(windows) == 3, "three passages of three sentences"

@@ -12,7 +12,7 @@ from kd_scratch.batches import IGNORE, UNLABELLED, Features, collate, epoch_batc
 from kd_scratch.distill import count_units, cross_entropy, distillation_loss, soft_targets, units
 from kd_scratch.files import UserError
 from kd_scratch.safetensors import load_file, read_metadata, save_file
-from kd_scratch.teacher import gather, label_order, teacher_logits
+from kd_scratch.teacher import gather, label_order, mean_logits, teacher_logits
 from tests.conftest import tiny_model
 from tests.test_batches import CPU, HEADS, random_features
 
@@ -395,3 +395,14 @@ def test_a_teacher_whose_logits_are_no_finite_numbers_is_refused_and_nothing_is_
     with pytest.raises(UserError, match="not finite"):
         cached(teacher)
     assert not cached.files()
+
+
+def test_of_several_teachers_the_mean_of_the_logits_is_taken_whose_softmax_is_the_geometric_mean(tmp_path):
+    each = [random_logits(5, 3, seed=i, dtype=torch.float32).numpy() for i in range(3)]
+    assert mean_logits(each[:1], tmp_path) is each[0]
+    mean = torch.from_numpy(mean_logits(each, tmp_path))
+    torch.testing.assert_close(mean, torch.from_numpy(sum(each) / 3))
+    for temperature in (1.0, 4.0):
+        product = torch.stack([(torch.from_numpy(z) / temperature).softmax(-1) for z in each]).prod(0) ** (1 / 3)
+        torch.testing.assert_close((mean / temperature).softmax(-1), product / product.sum(-1, keepdim=True))
+    assert not list(tmp_path.iterdir()), "a file without a name"

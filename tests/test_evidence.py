@@ -11,14 +11,15 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from kd_scratch import evidence, findings
+from kd_scratch import evidence
 from kd_scratch.__main__ import main
 from kd_scratch.config import DataConfig, TrainConfig
-from kd_scratch.evidence import Variant, combination, parse_grid, seed_list
+from kd_scratch.evidence import parse_grid, seed_list
 from kd_scratch.figures import Bar, dots, grid, reliability, ticks
-from kd_scratch.findings import BASELINE, SOFT, difference, report, said, summary
+from kd_scratch.findings import difference, report, said, summary
 from kd_scratch.runtime import Stopped
 from kd_scratch.significance import BINS, calibration, interval, margin, resampled_sums
+from kd_scratch.study import BASELINE, COMBINED, SOFT, Variant, combination, variants
 from kd_scratch.tasks import TASKS, Outcome
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
@@ -128,19 +129,24 @@ def test_a_summary_has_the_means_over_seeds_and_both_references():
 
 
 def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
-    def row(low, high):
-        change = {"mean": (low + high) / 2, "interval": (low, high), "p": 0.5, "seeds": 0.1, "gained": 2}
+    def row(low, high, seeds=0.001):
+        change = {"mean": (low + high) / 2, "interval": (low, high), "p": 0.5, "seeds": seeds, "gained": 2}
         return {"test": 0.9, "of teacher": 0.99, "by seed": [1, 2, 3], f"against {SOFT}": change}
 
     rows = {BASELINE: {"test": 0.8, "of teacher": 0.9}, "hidden": row(0.001, 0.004), "cosine": row(-0.02, -0.01)}
-    rows |= {"patient": row(-0.001, 0.001)}
+    rows |= {"patient": row(-0.001, 0.001), "relations": row(0.001, 0.004, 0.003), "one seed": row(0.001, 0.004, None)}
     found = said(rows, "hidden", TASK, {"score": 0.91})
     assert found == [
         "Best on dev: hidden. On test it has 99.0% of its teacher's accuracy (90.00 against 91.00).",
-        f"hidden against {SOFT}: helped: +0.25 points (+0.10 to +0.40), better with 2 of 3 seeds",
-        f"cosine against {SOFT}: hurt: -1.50 points (-2.00 to -1.00), better with 2 of 3 seeds",
-        f"patient against {SOFT}: no difference that these runs can show: +0.00 points (-0.10 to +0.10), "
+        f"hidden against {SOFT}: helped: +0.25 points (+0.10 to +0.40 over test examples, ± 0.10 over seeds), "
         "better with 2 of 3 seeds",
+        f"cosine against {SOFT}: hurt: -1.50 points (-2.00 to -1.00 over test examples, ± 0.10 over seeds), "
+        "better with 2 of 3 seeds",
+        f"patient against {SOFT}: no difference that these runs can show: +0.00 points (-0.10 to +0.10 over test "
+        "examples, ± 0.10 over seeds), better with 2 of 3 seeds",
+        f"relations against {SOFT}: no difference that these runs can show: +0.25 points (+0.10 to +0.40 over test "
+        "examples, ± 0.30 over seeds), better with 2 of 3 seeds",
+        f"one seed against {SOFT}: helped: +0.25 points (+0.10 to +0.40 over test examples), better with 2 of 3 seeds",
     ]
 
 
@@ -148,7 +154,7 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     teacher = record(right(0.9, 9))
     records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.8, s), 0.9) for s in (3, 4)]}
     about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1],
-             "command": ["evidence", "--task", "csv"]}  # fmt: skip
+             "which teacher": "", "command": ["evidence", "--task", "csv"]}  # fmt: skip
     cells = {(1.0, 0.5): {"dev": 0.51, "test": 0.61}, (2.0, 0.5): {"dev": 0.52, "test": 0.62}}
     text = report(TASK, about, teacher, records, cells, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -217,16 +223,16 @@ def test_reliability_leaves_out_bins_of_few():
 # --- which runs ---
 
 
-def test_losses_that_beat_soft_targets_on_dev_are_combined():
-    soft = Variant(SOFT, ("--teacher", "t"))
-    tried = [Variant(BASELINE, ()), soft]
-    tried += [Variant(name, ("--teacher", "t", "--losses", f"{name}=1")) for name in ("hidden", "cosine", "patient")]
+def test_losses_that_beat_soft_targets_on_dev_are_combined(tmp_path):
+    flags = ("--teacher", "t", "--layer-map", "1:2", "--keep-states")
+    tried = [Variant(BASELINE, ()), Variant(SOFT, flags[:2])]
+    tried += [Variant(name, flags, f"{name}=1") for name in ("hidden", "cosine", "patient")]
     dev = {BASELINE: 0.99, SOFT: 0.5, "hidden": 0.51, "cosine": 0.5, "patient": 0.52}
-    config = TrainConfig(losses="hidden", layer_map="1:2", keep_states=True)
-    found = combination(tried, dev, config)
-    assert found.name == "combined"
-    assert found.flags == ("--teacher", "t", "--losses", "hidden=1,patient=1", "--layer-map", "1:2", "--keep-states")
-    assert combination(tried, dev | {"patient": 0.4}, config) is None, "one alone is there already"
+    found = combination(tried, dev)
+    assert found.argv() == [*flags, "--losses", "hidden=1,patient=1"]
+    assert combination(tried, dev | {"patient": 0.4}) is None, "one alone is there already"
+    other = combination(tried, dev | {"cosine": 0.6})
+    assert found.folder(tmp_path, 0).name == "combined-hidden-patient-0" != other.folder(tmp_path, 0).name
 
 
 def test_flags_of_the_study():
@@ -280,15 +286,20 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert "4 variants with 2 seeds and a grid of 2: 10 runs of 1 epochs" in told and "Best on dev" in told
     runs = {path.name for path in (output / "runs").iterdir()}
     wanted = {f"{name}-{seed}" for name in ("baseline", "soft-targets", "hidden", "relations") for seed in (0, 5)}
-    assert wanted | {"T=4-alpha=0.5-0"} <= runs <= wanted | {"T=4-alpha=0.5-0", "combined-0", "combined-5"}
+    assert (
+        wanted | {"T=4-alpha=0.5-0"}
+        <= runs
+        <= wanted | {"T=4-alpha=0.5-0"} | {f"combined-hidden-relations-{seed}" for seed in (0, 5)}
+    )
     records = {name: json.loads((output / "runs" / name / "training.json").read_text()) for name in runs}
-    for key in ("initial weights", "train", "dev", "step"):
+    for key in ("initial weights", "train", "dev", "step", "tokenizer"):
         assert len({str(r[key]) for r in records.values()}) == 1, f"all have the same {key}"
     assert {name: r["seed"] for name, r in records.items()} == {name: int(name.rsplit("-", 1)[1]) for name in runs}
     assert records["baseline-0"]["teacher"] is None and records["relations-5"]["settings"]["losses"] == "relations=0.5"
     assert records["T=4-alpha=0.5-0"]["settings"]["temperature"] == 4
     found = json.loads((output / "evidence.json").read_text())
-    assert main(found["command"]) == 0, "the command that is told makes the same study"
+    written = (output / "evidence.json").read_bytes()
+    assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "it is what it says"
     monkeypatch.setattr(evidence, "_start", None)
     monkeypatch.setattr(evidence.Laboratory, "run", lambda self, path, real=evidence.Laboratory.run: real(self, path)
                         if path.name == "teacher" else pytest.fail("tested again"))  # fmt: skip
@@ -296,6 +307,11 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
     assert main([*argv, "--epochs", "2"]) == 2
     assert "this folder holds a study with other flags; choose another --output" in capsys.readouterr().err
+    record = json.loads((output / "runs" / "hidden-5" / "training.json").read_text())
+    (output / "runs" / "hidden-5" / "training.json").write_text(json.dumps(record | {"teacher": "another"}))
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "hidden-5 and" in error and "do not belong to one study: they had another teacher; delete one" in error
 
 
 def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
@@ -305,14 +321,51 @@ def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
     evidence.add_arguments(flags)
     arguments = flags.parse_args(args[1:])
     config = TrainConfig(losses="hidden,attention,cosine,patient,relations", layer_map="1:1")
-    names = [variant.name for variant in evidence.variants(arguments, config)]
+    names = [variant.name for variant in variants(arguments, config)]
     assert names == [BASELINE, SOFT, "hidden", "attention", "cosine", "relations"], "one layer: no inner one"
     assert "note: left out: --losses patient: no pair of layers" in capsys.readouterr().out
+    assert main([*argv, "--output", str(folder / "x"), "--layer-map", "9:9"]) == 2
+    assert "--layer-map: 9:9 is not possible" in capsys.readouterr().err, "no reason to leave all losses out"
     assert main([*args, "--losses", "patient"]) == 2
     assert "--losses patient: no pair of layers" in capsys.readouterr().err
     assert main([*argv, "--output", str(folder / "x"), "--jobs", "0"]) == 2
     assert main([*argv, "--output", str(folder / "x"), "--grid", "0x0.5"]) == 2
     assert "--temperature must be more than 0" in capsys.readouterr().err
+
+
+def test_the_baseline_makes_as_many_steps_as_those_who_have_more_text(study, capsys):
+    """Its labels are the same ones; the size of the model has the teacher's tokenizer in all variants."""
+    folder, argv = study
+    (folder / "more.txt").write_text("goal market moon\n" * 24)
+    argv = [
+        *argv,
+        "--output",
+        str(folder / "few"),
+        "--seeds",
+        "0",
+        "--jobs",
+        "2",
+        "--losses",
+        "hidden",
+        "--limit",
+        "40",
+    ]
+    argv[argv.index("--model") + 1] = "tiny-student"
+    argv += ["--labelled", "50%", "--augment", "1", "--unlabelled", str(folder / "more.txt")]
+    assert main(argv) == 0
+    assert "tested on 30 examples" in capsys.readouterr().out, "--limit is for training"
+    records = [
+        json.loads((folder / "few" / "runs" / f"{n}-0" / "training.json").read_text())
+        for n in ("baseline", "soft-targets", "hidden")
+    ]
+    assert [record["step"] for record in records] == [2 * 6, 8, 8]  # 20 texts, 6 epochs of 2; 128 texts in 8 batches
+    assert (
+        len({record["tokenizer"] for record in records}) == len({record["initial weights"] for record in records}) == 1
+    )
+    found = json.loads((folder / "few" / "evidence.json").read_text())
+    assert found["variants"]["baseline"] == ["--labelled", "50%", "--epochs", "6"]
+    assert main([*argv, "--output", str(folder / "fewer"), "--grid", "2x0,0.5"]) == 2
+    assert "with an alpha of 0 nobody says what texts without labels mean" in capsys.readouterr().err
 
 
 def fake(monkeypatch, code: str) -> None:
@@ -345,18 +398,22 @@ def test_a_run_that_fails_stops_the_study_and_is_named_with_its_last_words(tmp_p
     with pytest.raises(evidence.UserError, match=r"exit status 1\): .*baseline-0.txt: error: the disk is full"):
         evidence.run_all(VARIANTS, [], tmp_path, 1)
     assert len(list((tmp_path / "logs").iterdir())) == 1
+    fake(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(evidence.UserError, match=r"exit status -9\): .*baseline-0.txt: it said nothing"):
+        evidence.run_all(VARIANTS, [], tmp_path, 1)
 
 
-def test_a_signal_ends_the_runs_and_the_same_command_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_runs_and_the_same_command_goes_on(tmp_path, monkeypatch, number):
     """Each run gets a SIGTERM, upon which `train` saves its state and ends."""
     catch = "signal.signal(15, lambda *a: (print('saved'), sys.exit(143)))"
     saves = f"import signal, sys, time; {catch}; print('began', flush=True); time.sleep(60)"
     fake(monkeypatch, saves)
-    threading.Timer(1.5, signal.raise_signal, [signal.SIGTERM]).start()
+    threading.Timer(1.5, signal.raise_signal, [number]).start()
     before = time.monotonic()
     with pytest.raises(Stopped) as stopped:
         evidence.run_all(VARIANTS, [], tmp_path, 2)
-    assert stopped.value.signal == signal.SIGTERM and time.monotonic() - before < 30
+    assert stopped.value.signal == number and time.monotonic() - before < 30
     assert [path.read_text() for path in sorted((tmp_path / "logs").iterdir())] == ["began\nsaved\n"] * 2
     fake(monkeypatch, DONE)
     evidence.run_all(VARIANTS, [], tmp_path, 2)
@@ -375,5 +432,5 @@ def test_who_is_stopped_is_told_how_to_go_on(study, capsys, monkeypatch):
 
 
 def test_the_constants_of_findings_name_folders_that_exist_on_every_system():
-    for name in (BASELINE, SOFT, findings.COMBINED):
+    for name in (BASELINE, SOFT, COMBINED):
         assert " " not in Variant(name, ()).folder(ROOT, 0).name

@@ -208,6 +208,7 @@ def test_layers_are_spread_evenly_and_the_embeddings_go_with_the_embeddings():
     assert spread(3, 6) == [(0, 0), (1, 2), (2, 4), (3, 6)]
     assert spread(2, 12) == [(0, 0), (1, 6), (2, 12)]
     assert spread(4, 4) == [(i, i) for i in range(5)]
+    assert spread(4, 2) == [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2)], "a student deeper than its teacher"
     for depth in range(1, 8):
         for teacher_depth in range(depth, 13):
             pairs = spread(depth, teacher_depth)
@@ -336,7 +337,7 @@ def test_the_teacher_is_never_trained_nor_put_into_train_mode():
     assert student.training and not teacher.training
     names = [name for name, _ in whole.named_parameters()]
     assert [name for name in names if not name.startswith("model.")] == [
-        "features.projections.blocks.weight", "features.projections.embeddings.weight",
+        "inside.projections.blocks.weight", "inside.projections.embeddings.weight",
     ]  # fmt: skip
 
 
@@ -374,6 +375,10 @@ def test_the_flags_become_weights_and_pairs():
     [
         (dict(losses="hiden"), "--losses hiden: 'hiden' is not one of hidden, attention, cosine, patient, relations"),
         (dict(losses="hidden,hidden=2"), "'hidden' is named twice"),
+        (dict(losses=","), "'' is not one of"),
+        (dict(losses="hidden,,cosine"), "'' is not one of"),
+        (dict(losses="hidden", keep_states=True, layer_map="x"), "is no list"),
+        (dict(keep_states=True), "--keep-states goes with --losses"),
         (dict(losses="hidden=0"), "the weight of hidden is '0', a number above 0 is needed"),
         (dict(losses="hidden="), "the weight of hidden is ''"),
         (dict(losses="hidden=nan"), "the weight of hidden is 'nan'"),
@@ -435,17 +440,21 @@ def test_kept_states_are_those_that_the_teacher_gives_live(kept):
             assert state[~real].abs().sum() == 0
 
 
-def test_the_loss_is_the_same_with_kept_states(kept):
+def test_the_loss_is_the_same_with_kept_states_and_the_teacher_does_not_run(kept, monkeypatch):
     student = tiny_model(seed=2, depth=2, width=16)
     weights = {name: 1.0 for name in FEATURE_LOSSES if name != "attention"}
     _, features, teacher = kept()
     losses = FeatureLosses(weights, [], student.config, teacher)
     states, _, _ = kept(*losses.needed())
     batch = collate(features, np.arange(6), CPU)
-    whole = Student(student, losses)
     live = value(losses, student, batch.inputs)
-    *_, found = whole(batch.inputs, gather_states(states, features, batch))
+    monkeypatch.setattr(teacher, "forward", None)
+    *_, found = Student(student, losses)(batch.inputs, gather_states(states, features, batch))
     torch.testing.assert_close(found, live, rtol=1e-4, atol=1e-5)
+    *_, other = Student(student, losses)(
+        batch.inputs, gather_states({k: 2 * v for k, v in states.items()}, features, batch)
+    )
+    assert abs(other - found) > 0.1
 
 
 def test_kept_states_are_computed_once_per_layer_and_found_again(kept, monkeypatch, tmp_path):

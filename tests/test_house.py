@@ -18,7 +18,8 @@ ROOMS = [
     "files", "config", "runtime", "console", "parallel", "clock", "layers", "model", "int8", "fast", "safetensors",
     "published", "checkpoint", "tokenization", "batches", "tasks", "augment", "inference", "cache", "teacher",
     "distill", "vocabulary", "optimizer", "state", "prepare", "preflight", "train", "launch", "evaluate", "predict",
-    "measure", "quantize", "significance", "compare", "benchmark", "figures", "findings", "evidence", "__main__",
+    "measure", "quantize", "significance", "compare", "benchmark", "study", "figures", "findings", "evidence",
+    "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "kd_scratch"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))

@@ -194,5 +194,17 @@ def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
     inside = found(tmp_path, tokenizer, "csv", texts(), **both, losses="hidden,relations=0.5", layer_map="1:2,3:6")
     told = " + 1 · hidden (1→2, 3→6) + 0.5 · relations (3→6), student→teacher; 0: embeddings"
     assert inside["loss"] == "0.5 · labels + 0.5 · soft targets (T = 2)" + told
-    megabytes = [float(rows["memory"].split()[3].replace(",", "")) for rows in (plain, inside)]
-    assert megabytes[1] >= megabytes[0], "the teacher stays, and its hidden states"
+
+
+def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_counted():
+    student, teacher = tiny_model(), tiny_model(vocab_size=10_000, width=64, heads=4)
+    config, relations = TrainConfig(losses="hidden"), TrainConfig(losses="relations")
+
+    def told(teachers, config=config):
+        inside = FeatureLosses(config.feature_losses(), [], student.config, teacher) if config.losses else None
+        return float(room._memory(student, teachers, inside, config, 128, CPU).split()[3].replace(",", ""))
+
+    alone, with_states, with_relations = told([], TrainConfig()), told([teacher]), told([teacher], relations)
+    states = 4 * 32 * 128 * (3 + 10) * 64 / 1e6
+    assert with_states - alone == pytest.approx(4 * teacher.num_parameters() / 1e6 + states, abs=1.1)
+    assert with_relations - with_states == pytest.approx(4 * 32 * 128 * 8 * 4 * 128 / 1e6, abs=1.1)

@@ -67,7 +67,7 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
     if job.config.losses:
         shape = dict(vocab_size=tokenizer.vocab_size, width=24, depth=4)
         its = tiny_model(labels=LABELS, seed=9, **shape)
-        job.features = FeatureLosses(job.config.feature_losses(), [], model.config, its)
+        job.inside = FeatureLosses(job.config.feature_losses(), [], model.config, its)
         job.live_teacher = its
     if teacher:
         job.teacher = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3
@@ -76,7 +76,7 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
 
 def gradients(job: Job, indices: np.ndarray) -> tuple[float, torch.Tensor]:
     """The loss of one batch, and all gradients as one vector."""
-    student = Student(job.model, job.features, job.live_teacher).train()
+    student = Student(job.model, job.inside, job.live_teacher).train()
     student.zero_grad()
     loss = backward(job, student, indices, NO_SCALER, None, Clock(CPU))
     return loss.item(), torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
@@ -324,7 +324,7 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenize
     torch.manual_seed(99)  # a new process knows nothing of the old one's generator
     again = replace(job(), output=part.output)
     with torch.no_grad():
-        learned = again.features.parameters() if losses else ()
+        learned = again.inside.parameters() if losses else ()
         for parameter in (*again.model.encoder.parameters(), *again.model.head.parameters(), *learned):
             parameter.add_(1)  # the saved ones must replace them
     done = train(again, resume=True)

@@ -12,7 +12,7 @@ those of Tjong Kim Sang & De Meulder 2003.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -240,6 +240,12 @@ def unlabel(example: Example) -> Example:
     return replace(example, tags=(None,) * len(example.words))
 
 
+def reworded(example: Example, change: Callable[[Sequence[str]], Sequence[str]], name: str) -> Example:
+    """A copy with other words, in a copy of its document."""
+    document = example.document + name.removeprefix(example.id)
+    return replace(unlabel(example), id=name, words=tuple(change(example.words)), document=document)
+
+
 # --- logits -> tags and metrics ---
 
 
@@ -347,7 +353,7 @@ TASK = Task(
     label_list=label_list,
     unlabelled=from_text,
     unlabel=unlabel,
-    reworded=lambda example, change, name: replace(unlabel(example), id=name, words=tuple(change(example.words))),
+    reworded=reworded,
     featurize=featurize,
     decide=decide,
     score=score,
