@@ -28,7 +28,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test torture parity lint mutants bench bench-peers teacher baseline distill quantize evaluate compare evidence \
+.PHONY: help setup quickstart test torture parity lint mutants bench bench-peers teacher baseline distill quantize evaluate compare evidence pretrain \
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
@@ -103,6 +103,10 @@ baseline: .venv/run ## fine-tune LAYERS of MODEL without a teacher -> runs/TASK/
 distill: .venv/run ## the same with runs/TASK/teacher as teacher -> runs/TASK/distilled-SEED
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --init-layers $(LAYERS) --teacher $(OUT)/teacher --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
+
+pretrain: .venv/run ## distil the masked-word head of MODEL on the lines of TEXT, into STUDENT -> runs/pretrained
+	$(TRAIN) --task mlm --train $(or $(TEXT),$(error set TEXT=FILE)) --dev 5% --model $(or $(STUDENT),scratch-student) \
+	    --teacher $(or $(MODEL),$(error set MODEL=DIR)) --losses cosine --output $(RUNS)/pretrained --seed $(SEED) $(ARGS)
 
 quantize: .venv/run ## runs/TASK/distilled-SEED in int8 -> runs/TASK/int8-SEED
 	$(KD) quantize --model $(OUT)/distilled-$(SEED) --output $(OUT)/int8-$(SEED) $(ARGS)

@@ -131,7 +131,7 @@ def command(arguments: argparse.Namespace) -> None:
     data = DataConfig(**given(arguments, DataConfig))
     opened = open_model(arguments.model, device=device)
     head = opened.model.config.head
-    if head is None:
+    if head in (None, "mlm"):
         raise UserError(f"{arguments.model}: has a pre-training head; predict needs a model trained for a task")
     wanted, show = USES[head]
     for name in ("text", "question", "context"):

@@ -24,7 +24,7 @@ KINDS = {
     "kd_scratch": dict(model_type="kd_scratch", token_types=0, positions="sinusoidal"),
     "kd_scratch pre-norm": dict(model_type="kd_scratch", norm_first=True, activation="relu"),
 }
-HEADS = ("sequence", "token", "span", None)
+HEADS = ("sequence", "token", "span", "mlm", None)
 IDS = torch.tensor([[2, 17, 45, 99, 3]])
 LABELS = ("no", "yes", "maybe")
 

@@ -177,6 +177,14 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     assert "alpha" not in again and not (tmp_path / "x" / "grid.svg").exists()
 
 
+def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
+    teacher = record(right(0.9, 9))
+    records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],
+               "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
+    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0], "command": []}
+    assert "Best on dev: hidden." in report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path)
+
+
 # --- figures ---
 
 

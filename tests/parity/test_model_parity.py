@@ -27,6 +27,7 @@ AUTO = {
     "sequence": transformers.AutoModelForSequenceClassification,
     "token": transformers.AutoModelForTokenClassification,
     "span": transformers.AutoModelForQuestionAnswering,
+    "mlm": transformers.AutoModelForMaskedLM,
     None: transformers.AutoModel,
 }
 CONFIG = {"bert": transformers.BertConfig, "distilbert": transformers.DistilBertConfig}
@@ -133,6 +134,34 @@ def test_a_base_sized_checkpoint_of_transformers_gives_the_same_numbers_here(mod
     ours = load_model(directory)
     assert (ours.config.head, len(ours.config.labels)) == (head, 0 if head == "span" else 4)
     assert_same_in_both_precisions(ours, theirs, [random_batch(30522)])
+
+
+@every_type
+def test_the_head_for_masked_words_is_theirs_in_both_directions(model_type, directory):
+    """Ours gives U,V, one row per position; theirs B,S,V. A table of its own in the file, as old versions saved it, is
+    the same one once more."""
+
+    def assert_near(found, wanted):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE[torch.float32])
+
+    theirs = small(model_type, "mlm")
+    theirs.save_pretrained(directory)
+    batch = random_batch(120)
+    expected = theirs(**batch).logits.flatten(0, 1)
+    ours = load_model(directory)
+    assert_near(ours(**batch).logits, expected)
+    at = torch.tensor([5, 0, 30])
+    assert_near(ours(**batch, at=at).logits, expected[at])
+    save_model(ours, directory / "ours")
+    back, loading = AUTO["mlm"].from_pretrained(directory / "ours", output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert_near(back.eval()(**batch).logits.flatten(0, 1), expected)
+    tensors = {name: tensor.clone() for name, tensor in safetensors.load_file(directory / WEIGHTS).items()}
+    table = next(tensor for name, tensor in tensors.items() if "word_embeddings" in name)
+    (directory / WEIGHTS).unlink()
+    old = "cls.predictions.decoder.weight" if model_type == "bert" else "vocab_projector.weight"
+    safetensors.save_file(tensors | {old: table.clone()}, directory / WEIGHTS)
+    assert_near(load_model(directory)(**batch).logits, expected)
 
 
 def test_minilm_gives_the_same_hidden_states_on_200_real_sentences(minilm, real_data):
