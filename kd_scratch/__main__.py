@@ -92,4 +92,9 @@ def how_to_resume(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if parallel.joined():  # threads that exchanged tensors may still hold some, and abort a Python that is torn down
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)

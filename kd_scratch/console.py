@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
@@ -9,6 +10,8 @@ from tqdm import tqdm
 from kd_scratch.files import printable
 
 _silent = False
+# tqdm's own lock is one for all processes that come of this one: killed while it holds that, one would stop them all.
+tqdm.set_lock(threading.RLock())
 
 
 def progress(iterable: Iterable | None = None, **options) -> tqdm:

@@ -12,7 +12,7 @@ STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #222 } .title { font-size: 15px; font-weight: 600 }
   .axis { stroke: #888; stroke-width: 1 } .rule { stroke: #ddd; stroke-width: 1 } .page { fill: #fff }
   @media (prefers-color-scheme: dark) {
-    text { fill: #ddd } .axis { stroke: #999 } .rule { stroke: #444 } .page { fill: #181818 } .cell text { fill: #111 }
+    text { fill: #ddd } .axis { stroke: #999 } .rule { stroke: #444 } .page { fill: #181818 } .cell { fill: #111 }
   }
 """
 
@@ -76,11 +76,11 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
     ]
     low, high = min(reach), max(reach)
     pad = 0.06 * (high - low) or 0.01
-    low, high = low - pad, high + pad
+    low, high = max(0.0, low - pad), min(1.0, high + pad)  # an interval of few seeds may reach beyond what is possible
     bottom = top + row * len(bars)
 
     def at(value: float) -> float:
-        return left + (value - low) / (high - low) * (right - left)
+        return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
 
     body = []
     for tick in ticks(low, high):
@@ -117,7 +117,7 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
 def grid(title: str, across: str, down: str, cells: dict[tuple[float, float], float]) -> str:
     """Numbers by two settings, the higher the darker. cells: (across, down) -> value between 0 and 1"""
     columns, rows = (sorted({key[i] for key in cells}) for i in (0, 1))
-    left, top, height = 110, 66, 40
+    left, top, height = 110, 76, 40
     width = min(110.0, (WIDTH - left - 24) / len(columns))
     low, high = min(cells.values()), max(cells.values())
     body = [
@@ -133,9 +133,10 @@ def grid(title: str, across: str, down: str, cells: dict[tuple[float, float], fl
                 strength = 0.15 + 0.6 * (value - low) / ((high - low) or 1)
                 corner = f'x="{left + width * i:.1f}" y="{top + height * j:.1f}"'
                 place = f'{corner} width="{width - 2:.1f}" height="{height - 2}"'
+                body.append(f'<rect {place} fill="#fff"/>')  # also on a dark page
                 body.append(f'<rect {place} fill="{COLOURS[5]}" fill-opacity="{strength:.2f}"/>')
                 body.append(
-                    text(left + width * (i + 0.5), top + height * (j + 0.5) + 5, f"{100 * value:.2f}", "middle")
+                    text(left + width * (i + 0.5), top + height * (j + 0.5) + 5, f"{100 * value:.2f}", "middle", "cell")
                 )
     return page(title, top + height * len(rows) + 20, body)
 

@@ -22,6 +22,7 @@ from kd_scratch.files import UserError
 
 #: One process may tokenize a large file while the others wait; a dead one is noticed at once all the same.
 PATIENCE = timedelta(hours=24)
+_joined = False
 SLICE = 2**24  # numbers that are added up at a time
 
 
@@ -40,9 +41,16 @@ def join(device: torch.device) -> torch.device:
     except (ValueError, RuntimeError) as error:
         why = str(error).split("\n")[0]
         raise UserError(f"the processes do not find each other: {why}; start them with torchrun") from None
+    global _joined
+    _joined = True
     if rank() > 0:
         console.silence()
     return device
+
+
+def joined() -> bool:
+    """Whether this process has ever met others."""
+    return _joined
 
 
 def leave() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from kd_scratch.checkpoint import save_model
 from kd_scratch.config import ModelConfig
@@ -21,6 +22,7 @@ TEXTS = [
     "a probe sent back pictures of the frozen moon; scientists cheered",
 ]
 TORTURE = bool(os.environ.get("KD_TORTURE"))  # `make torture`: the long versions of tests that have one
+tqdm.monitor_interval = 0  # tests fork: a thread that holds a lock just then would hold it in the child for ever
 torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
 
 

@@ -1,6 +1,8 @@
 """runtime.py and console.py: devices, seeds, precision; tables and progress bars."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from kd_scratch.config import RunConfig
 from kd_scratch.console import duration, progress, shorten, table
 from kd_scratch.files import UserError
 from kd_scratch.runtime import amp_dtype, autocast, describe, pick_device, seed_everything, start
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -98,3 +101,19 @@ def test_durations_are_as_exact_as_an_estimate_is():
 
 def test_what_a_table_shows_cannot_command_the_terminal():
     assert "\x1b" not in table(("label",), [("a\x1b[2Jb\n",)]) and shorten("a\x1b[2J  b\n", 40) == r"a\x1b[2J b"
+
+
+def test_a_process_killed_while_it_draws_a_bar_stops_no_other():
+    """tqdm's own lock is shared with forked processes, so that it would stay locked for the others."""
+    code = (
+        "import os, signal, sys\n"
+        "from tqdm import tqdm\n"
+        "from kd_scratch.console import progress\n"
+        "if (child := os.fork()) == 0:\n"
+        "    tqdm.get_lock().acquire()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.waitpid(child, 0)\n"
+        "print(sum(progress(range(3), delay=0)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "3\n", done.stderr
