@@ -81,8 +81,8 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 @dataclass
 class Masking:
-    """Which words of an input are hidden, to be guessed (Devlin et al. 2019, section 3.1): a function of these numbers
-    and of the input alone, so that it does not matter in which batch, process or order it comes."""
+    """Which words of an input are hidden, to be guessed (Devlin et al. 2019, section 3.1): a function of these numbers,
+    of the input's number and of the data, so that it does not matter in which batch, process or order it comes."""
 
     seed: int
     epoch: int
@@ -97,7 +97,10 @@ class Masking:
         words = np.flatnonzero(labels != IGNORE)
         rng = np.random.default_rng([self.seed, self.epoch, i])
         chosen = rng.choice(words, hidden(len(words)), replace=False)
-        others = features.tokens[rng.integers(len(features.tokens), size=len(chosen))]
+        places = rng.integers(len(features.tokens), size=len(chosen))  # anywhere in the data
+        others = np.where(
+            features.labels[places] == IGNORE, tokens[chosen], features.tokens[places]
+        )  # no [SEP] or such
         fates = rng.random(len(chosen))
         tokens[chosen] = np.where(fates < 0.8, features.mask_id, np.where(fates < 0.9, others, tokens[chosen]))
         kept = np.full(len(labels), IGNORE, labels.dtype)

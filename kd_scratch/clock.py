@@ -69,13 +69,16 @@ def forward_operations(config: ModelConfig, lengths: np.ndarray, plain: bool = F
     """Floating-point operations of a forward pass over inputs of these lengths (tokens), without padding.
 
     Per block and token: 8·D² for query, key, value and output, 4·D·F for the feed-forward, 4·S·D for scores and sums
-    over its S neighbours. Norms, softmax, activations and the head are small. With a sequence head the last block
+    over its S neighbours. Norms, softmax, activations and the head are small, but for 2·V·D per hidden word where
+    those are guessed. With a sequence head the last block
     needs keys and values of all tokens, all else of the first one only; `plain` counts it like the others. The
     backward pass takes twice as many.
     """
     inputs, tokens, pairs = len(lengths), int(lengths.sum()), int(np.square(lengths, dtype=np.int64).sum())
     width, inner = config.width, config.feed_forward
     block = tokens * (8 * width**2 + 4 * width * inner) + pairs * 4 * width
+    if config.head == "mlm":
+        return config.depth * block + 0.15 * tokens * 2 * config.vocab_size * width
     if config.head != "sequence" or plain:
         return config.depth * block
     last = tokens * 4 * width**2 + inputs * (4 * width**2 + 4 * width * inner) + tokens * 4 * width

@@ -24,7 +24,7 @@ from kd_scratch.files import UserError, make_folder, write_json, write_text
 from kd_scratch.measure import latencies, peak_memory, throughputs
 from kd_scratch.runtime import start
 from kd_scratch.significance import interval, mcnemar, resampled_sums, two_sided_p
-from kd_scratch.tasks import TASKS, Outcome, Task
+from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task
 
 
 def named_directory(text: str) -> tuple[str, str]:
@@ -118,7 +118,7 @@ def _shown(name: str, value):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `compare`."""
-    add_data_arguments(parser)
+    add_data_arguments(parser, DECIDING)
     parser.add_argument(
         "--models",
         required=True,

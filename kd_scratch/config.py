@@ -69,6 +69,7 @@ class ModelConfig:
         self._require("init_std", 0 <= self.init_std < 100, "0 or more")
         for name in ("dropout", "attention_dropout", "head_dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._require("int8", not (self.int8 and self.head == "mlm"), "false with a head for masked words")
         if self.width % self.heads:
             raise UserError(f"width {self.width} is not a multiple of {self.heads} heads")
         if self.head in ("sequence", "token") and len(self.labels) < 1:
@@ -129,7 +130,8 @@ class TrainConfig:
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm; 0 leaves them alone")
     max_length: int = setting(
         128,
-        "longest input in word pieces; longer texts are cut; contexts and tagged sentences are read through windows",
+        "longest input in word pieces; longer texts are cut, but contexts, tagged sentences and texts of mlm are read "
+        "to their end, through windows",
     )
     temperature: float = setting(2.0, "distillation: softens both distributions")
     alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")

@@ -15,7 +15,7 @@ from kd_scratch.fast import make_fast
 from kd_scratch.files import UserError, check_target, sha256_of_file, write_json
 from kd_scratch.inference import compute_logits
 from kd_scratch.model import Model
-from kd_scratch.prepare import check_fit
+from kd_scratch.prepare import check_fit, require_inputs
 from kd_scratch.runtime import describe, start
 from kd_scratch.tasks import TASKS, Outcome, Task, limited
 from kd_scratch.tokenization import Tokenizer, load_tokenizer
@@ -95,7 +95,7 @@ def described(arguments: argparse.Namespace, examples: Sequence) -> str:
 def evaluate(opened: Opened, task: Task, examples: Sequence, data: DataConfig, device: torch.device) -> Outcome:
     """What the model makes of the examples."""
     labels = opened.model.config.labels
-    features = task.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
+    features = require_inputs(task.featurize(examples, opened.tokenizer, labels, opened.max_length, data), "--data")
     logits = compute_logits(opened.model, features, device)
     return Outcome(task, examples, features, logits, labels, data)
 
@@ -109,9 +109,9 @@ def changed_alone(opened: Opened, outcome: Outcome, device: torch.device) -> int
     return sum(a != b for a, b in zip(replace(outcome, logits=alone).decisions, outcome.decisions, strict=True))
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+def add_data_arguments(parser: argparse.ArgumentParser, tasks: Iterable[str] = TASKS) -> None:
     """The flags that evaluate and compare share."""
-    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--task", required=True, choices=list(tasks))
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the file to evaluate on")
     parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
     parser.add_argument(

@@ -39,7 +39,7 @@ from kd_scratch.launch import RECORD, layer_list
 from kd_scratch.runtime import Interruption, Stopped, start
 from kd_scratch.significance import calibration
 from kd_scratch.study import COMBINED, Variant, combination, grid_variants, inside_flags, teacher_flags, variants
-from kd_scratch.tasks import TASKS, Outcome, Task
+from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task
 
 #: Flags of `train` that are handed on as they are, beside those of TrainConfig and DataConfig.
 PASSED = ("task", "train", "dev", "model", "init_layers", "tokenizer", "cache")
@@ -48,7 +48,7 @@ WAIT = 0.2  # seconds between two looks at the running processes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `evidence`."""
-    parser.add_argument("--task", required=True, choices=[name for name in TASKS if name != "mlm"])
+    parser.add_argument("--task", required=True, choices=DECIDING)
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data")
     parser.add_argument("--dev", required=True, metavar="FILE", help="what epochs and losses are chosen on (see train)")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the test file")

@@ -25,7 +25,15 @@ from kd_scratch.distill import FeatureLosses
 from kd_scratch.files import UserError, locked, make_folder, sha256, sha256_of_file, write_json
 from kd_scratch.model import Model
 from kd_scratch.preflight import preflight
-from kd_scratch.prepare import build_model, check_output, choose_tokenizer, load_teacher, read_data, read_unlabelled
+from kd_scratch.prepare import (
+    build_model,
+    check_output,
+    choose_tokenizer,
+    load_teacher,
+    read_data,
+    read_unlabelled,
+    require_inputs,
+)
 from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
 from kd_scratch.state import Progress, drop_state
 from kd_scratch.tasks import TASKS, Task
@@ -136,13 +144,17 @@ def command(arguments: argparse.Namespace) -> None:
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
     teachers = [load_teacher(path, task, labels, tokenizer, config.max_length) for path in arguments.teacher or ()]
+    for path, teacher in zip(arguments.teacher or (), teachers, strict=True):
+        if task.head == "mlm" and teacher.config.vocab_size != model.config.vocab_size:
+            sizes = f"{teacher.config.vocab_size:,} words, the student {model.config.vocab_size:,}"
+            raise UserError(f"--teacher {path}: knows {sizes}; to guess them alike both need as many")
     inside = None
     if config.losses:
         inside = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0].to(device))
     print(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
     parts = examples, dev_examples, labels, tokenizer, model, teachers, inside, config, data, device
     print(table(("before work starts", "found"), preflight(arguments, task, *parts), left=True), flush=True)
-    dev_set = task.featurize(dev_examples, tokenizer, labels, config.max_length, data)
+    dev_set = require_inputs(task.featurize(dev_examples, tokenizer, labels, config.max_length, data), "--dev")
     identity = source | identify(task, config, data, run, device, tokenizer, model, teachers)
     require_same_everywhere(identity)
     if arguments.check:
@@ -155,7 +167,7 @@ def command(arguments: argparse.Namespace) -> None:
     origin = [str(source["train"]), str(source["unlabelled"]), held_out, config.labelled, str(config.augment)]
     origin.append(str(bool(teachers)))  # without one, text that has no label is left out
     common = task, examples, tokenizer, labels, config.max_length, data
-    train_set = cached_features(*common, origin, unchanged, arguments.cache, notes.append)
+    train_set = require_inputs(cached_features(*common, origin, unchanged, arguments.cache, notes.append), "--train")
     job = Job(
         task=task,
         model=model,
@@ -211,6 +223,12 @@ def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torc
             raise UserError(f"--{flag.replace('_', '-')} is empty; give a name, or leave it out")
     if arguments.task == "mlm" and len(arguments.teacher or ()) > 1:
         raise UserError("--teacher: of masked words one teacher can speak, since it runs in every step; give one")
+    if arguments.task == "mlm" and config.keep_states:
+        raise UserError(
+            "--keep-states: other words are hidden in every epoch, so there is nothing to keep; leave it out"
+        )
+    if arguments.task == "mlm" and arguments.unlabelled:
+        raise UserError("--unlabelled: the lines of --train are such text already; leave it out")
     if arguments.task == "mlm" and config.labelled:
         raise UserError("--labelled: masked words need no labels; leave it out")
     if config.losses and not arguments.teacher:

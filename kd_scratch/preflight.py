@@ -21,6 +21,7 @@ from kd_scratch.distill import FeatureLosses
 from kd_scratch.files import UserError
 from kd_scratch.inference import logits_shape
 from kd_scratch.model import Model
+from kd_scratch.prepare import require_inputs
 from kd_scratch.runtime import free_memory
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tokenization import Tokenizer
@@ -52,6 +53,7 @@ def preflight(
     for name, part in (("train", examples), ("dev", dev_examples)):
         sample = _sample(task, part)
         parts[name] = sample, task.featurize(sample, tokenizer, labels, config.max_length, data)
+        require_inputs(parts[name][1], f"--{name}")
     rows = [("labels", _labels(task, labels, *(inputs for _, inputs in parts.values())))]
     unknown = float(np.mean(parts["train"][1].tokens == tokenizer.unknown_id))
     size = f"{tokenizer.vocab_size:,} pieces, the model has room for {model.config.vocab_size:,}; of those in train"
@@ -194,6 +196,10 @@ def _memory(
         tokens = -(-config.batch_size // (config.accumulation * parallel.size())) * longest
         products = 8 * len(pairs.get("relations", ())) + 2 * len(pairs.get("attention", ()))
         need += theirs[0] + 4 * tokens * ((shape.depth + 10) * shape.width + products * shape.heads * longest)
+    if model.config.head == "mlm":  # logits of all words, their softmax and gradients; a teacher runs in every step
+        words = hidden(-(-config.batch_size // (config.accumulation * parallel.size())) * longest)
+        need += 4 * words * model.config.vocab_size * (8 if teachers else 4)
+        need += sum(theirs) if not inside else 0
     need = max(need, int(LIBRARIES) + 4 * model.num_parameters() + sum(theirs))
     if device.type == "cpu":
         need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if parallel.size() > 1 else 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_scratch.batches import Features
 from kd_scratch.checkpoint import load_model, take_layers
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
 from kd_scratch.files import UserError, check_length, is_leftover, text_lines
@@ -96,6 +97,13 @@ def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) ->
             f"{name}: knows {model.config.vocab_size} pieces, its tokenizer makes {tokenizer.vocab_size}; "
             "they do not belong together"
         )
+
+
+def require_inputs(features: Features, flag: str) -> Features:
+    """The same features. UserError where there are none: the tokenizer has left nothing of any text."""
+    if not len(features):
+        raise UserError(f"{flag}: holds no text of which the tokenizer leaves anything")
+    return features
 
 
 def load_teacher(directory: str, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> Model:

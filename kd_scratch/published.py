@@ -163,8 +163,8 @@ def config_from_json(raw: dict, place: str, head: str | None = None, labels: tup
     if head is None:
         head = next((head for head, suffix in ARCHITECTURE.items() if architecture.endswith(suffix)), None)
         labels = _labels(raw, place) if head in ("sequence", "token") else ()
-    if head == "mlm" and raw.get("tie_word_embeddings") is False:
-        raise UserError(f"{place}: tie_word_embeddings is false; here a head for masked words shares the tokens' table")
+        if head == "mlm" and raw.get("tie_word_embeddings") is False:
+            head = None  # ours shares the table of tokens; what is left is an encoder as any other
     default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
     types = {f.name: f.type for f in fields(ModelConfig)}
     values = {}

@@ -55,6 +55,7 @@ class Tokenizer:
             raise UserError(f"{place}: its unknown token {backend.model.unk_token!r} is not in the vocabulary")
         self.pad_id: int = vocab["[PAD]"]
         self.mask_id: int | None = vocab.get("[MASK]")
+        self.special_ids: list[int] = [vocab[token] for token in SPECIAL if token in vocab]
         self.unknown_id: int = vocab[backend.model.unk_token]
 
     @property

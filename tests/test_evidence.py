@@ -17,7 +17,7 @@ from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.evidence import parse_grid, seed_list
 from kd_scratch.figures import Bar, dots, grid, reliability, ticks
 from kd_scratch.findings import difference, report, said, summary
-from kd_scratch.runtime import Stopped
+from kd_scratch.runtime import Interruption, Stopped
 from kd_scratch.significance import BINS, calibration, interval, margin, resampled_sums
 from kd_scratch.study import BASELINE, COMBINED, SOFT, Variant, combination, variants
 from kd_scratch.tasks import TASKS, Outcome
@@ -411,9 +411,24 @@ def test_a_run_that_fails_stops_the_study_and_is_named_with_its_last_words(tmp_p
         evidence.run_all(VARIANTS, [], tmp_path, 1)
 
 
+class Heeding(Interruption):
+    """It also heeds signals that this process ignores, as it does what runs behind nohup."""
+
+    def __enter__(self):
+        numbers = (signal.SIGTERM, signal.SIGHUP)
+        self.ignored = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        super().__exit__(*exception)
+        for number, handler in self.ignored.items():
+            signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_runs_and_the_same_command_goes_on(tmp_path, monkeypatch, number):
     """Each run gets a SIGTERM, upon which `train` saves its state and ends."""
+    monkeypatch.setattr(evidence, "Interruption", Heeding)
     catch = "signal.signal(15, lambda *a: (print('saved'), sys.exit(143)))"
     saves = f"import signal, sys, time; {catch}; print('began', flush=True); time.sleep(60)"
     fake(monkeypatch, saves)

@@ -99,16 +99,17 @@ def test_an_encoder_without_this_head_gets_a_new_one(tmp_path):
     assert "new random weights for head.bias, head.norm.bias" in said[0]
 
 
-def test_a_head_with_a_table_of_its_own_is_refused():
+def test_a_model_whose_head_has_a_table_of_its_own_is_an_encoder_without_head(tmp_path):
     raw = {"model_type": "bert", "architectures": ["BertForMaskedLM"], "tie_word_embeddings": False}
-    with pytest.raises(UserError, match="tie_word_embeddings is false"):
-        config_from_json(raw, "x")
-    assert config_from_json(raw | {"architectures": ["BertModel"]}, "x").head is None
+    assert config_from_json(raw, "x").head is None and config_from_json(raw, "x", "token", ("O",)).head == "token"
+    assert config_from_json(raw | {"tie_word_embeddings": True}, "x").head == "mlm"
 
 
 def test_it_is_not_quantized_and_says_why():
     with pytest.raises(UserError, match="needs the table of tokens in float; train the model for a task first"):
         quantize(tiny_model("mlm"))
+    with pytest.raises(UserError, match="int8 is True, it must be false with a head for masked words"):
+        ModelConfig(head="mlm", int8=True)
 
 
 # --- text -> inputs ---
@@ -139,6 +140,12 @@ def test_a_text_is_read_to_its_end_in_passages(tokenizer, passages):
     )
 
 
+def test_special_tokens_are_never_hidden(tokenizer):
+    features = featurize([Example("a", "the [SEP] fox Ω [MASK] jumps [PAD] again")], tokenizer, (), 40, DATA)
+    special = np.isin(features.tokens, tokenizer.special_ids)
+    assert special.sum() == 6 and np.array_equal(features.labels == IGNORE, special)
+
+
 def test_a_text_of_nothing_that_the_tokenizer_knows_is_no_input(tokenizer):
     features = featurize([Example("a", "\x07"), Example("b", "fox")], tokenizer, (), 40, DATA)
     assert features.ids == ["b"] and features.example.tolist() == [1]
@@ -155,14 +162,16 @@ def test_hidden_words_become_mask_or_another_or_stay_and_no_others_change():
     tokens = np.arange(10, 100_010, dtype=np.int32)
     labels = tokens.astype(np.int64)
     labels[[0, -1]] = IGNORE
+    labels[50_000:70_000] = IGNORE  # many special tokens
     features = Features("mlm", ["x"], tokens, np.array([0, 100_000]), labels, mask_id=4)
     changed, kept = Masking(3, 1).hide(features, 0)
     chosen = kept != IGNORE
-    assert chosen.sum() == hidden(99_998) and not chosen[0] and not chosen[-1]
+    assert chosen.sum() == hidden(79_998) and not chosen[0] and not chosen[-1]
     assert np.array_equal(kept[chosen], tokens[chosen]) and np.array_equal(changed[~chosen], tokens[~chosen])
     became = changed[chosen]
     assert np.mean(became == 4) == pytest.approx(0.8, abs=0.01)
-    assert np.mean(became == tokens[chosen]) == pytest.approx(0.1, abs=0.01)
+    assert np.mean(became == tokens[chosen]) == pytest.approx(0.1 + 0.02, abs=0.01), "a fifth of the others is special"
+    assert not np.isin(became, tokens[50_000:70_000]).any()
     assert np.array_equal(features.tokens, np.arange(10, 100_010)), "the features stay as they are"
 
 
@@ -307,14 +316,29 @@ def test_cutting_a_batch_changes_nothing(pretrained, capsys, tmp_path):
 
 def test_what_makes_no_sense_is_refused(pretrained, capsys, tmp_path, model_directory):
     folder, argv = pretrained
+    (tmp_path / "nothing.txt").write_text("\u00ad\n" * 10)
+    tokenizer = load_tokenizer(folder / "teacher")
+    save_model(tiny_model("mlm", vocab_size=136), tmp_path / "padded")
+    tokenizer.save(tmp_path / "padded", 24)
     for more, message in (
         (["--teacher", folder / "teacher", folder / "teacher"], "one teacher can speak"),  # the last one counts
         (["--labelled", "10%"], "masked words need no labels"),
         (["--augment", "1"], "no input for mlm"),
+        (["--keep-states"], "nothing to keep; leave it out"),
+        (["--unlabelled", folder / "text.txt"], "such text already"),
+        (["--max-length", "2"], "--max-length 2: leaves no room"),
+        (["--train", tmp_path / "nothing.txt"], "--train: holds no text of which the tokenizer leaves anything"),
+        (["--dev", tmp_path / "nothing.txt"], "--dev: holds no text of which the tokenizer leaves anything"),
+        (["--teacher", tmp_path / "padded"], "knows 136 words, the student"),
         (["--teacher", model_directory], "has a sequence head, mlm needs a mlm head"),
     ):
         status, _, error = run(capsys, *argv, *more, "--output", tmp_path / "x")
         assert status == 2 and message in error, error
+    evaluate = ["evaluate", "--task", "mlm", "--model", folder / "teacher", "--data", tmp_path / "nothing.txt"]
+    status, _, error = run(capsys, *evaluate)
+    assert status == 2 and "--data: holds no text of which" in error
+    with pytest.raises(SystemExit):
+        main(["compare", "--task", "mlm", "--data", "x", "--models", "a=b", "--output", "y"])
     status, _, error = run(capsys, "predict", "--model", folder / "teacher", "--text", "x")
     assert status == 2 and "has a pre-training head; predict needs a model trained for a task" in error
 

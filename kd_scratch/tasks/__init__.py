@@ -8,4 +8,7 @@ TASKS: dict[str, Task] = {
     for task in (*classification.TASKS, question_answering.TASK, token_classification.TASK, language_model.TASK)
 }
 
-__all__ = ["TASKS", "Outcome", "Task", "limited"]
+#: Those in which something is decided of each example, so that two models can be compared on it.
+DECIDING = [name for name, task in TASKS.items() if task.head != "mlm"]
+
+__all__ = ["DECIDING", "TASKS", "Outcome", "Task", "limited"]

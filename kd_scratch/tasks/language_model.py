@@ -54,6 +54,8 @@ def featurize(
     if tokenizer.mask_id is None:
         raise UserError("the tokenizer has no [MASK]; there is nothing to hide words with")
     room = max_length - 2
+    if room < 1:
+        raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
     rows, ids, numbers = [], [], []
     for i, (example, encoding) in enumerate(zip(examples, tokenizer.encode([e.text for e in examples]), strict=True)):
         cls, *pieces, sep = encoding.ids
@@ -63,8 +65,7 @@ def featurize(
             numbers.append(i)
     starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     tokens = np.fromiter((token for row in rows for token in row), np.int32, int(starts[-1]))
-    may_be_hidden = tokens.astype(np.int64)
-    may_be_hidden[starts[:-1]] = may_be_hidden[starts[1:] - 1] = IGNORE  # [CLS], [SEP]
+    may_be_hidden = np.where(np.isin(tokens, tokenizer.special_ids), IGNORE, tokens.astype(np.int64))
     return Passages(
         head="mlm",
         ids=ids,
