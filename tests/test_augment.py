@@ -177,6 +177,8 @@ def test_with_a_teacher_the_others_are_text_and_without_one_they_are_left_out(fi
     assert "nobody says what the other texts mean" in capsys.readouterr().err
     assert main([*common, "--augment", "1", "--output", str(folder / "x")]) == 2
     assert "--augment: only a teacher can say" in capsys.readouterr().err
+    assert main([*common, "--losses", "hidden", "--output", str(folder / "x")]) == 2
+    assert "--losses compares student and teacher; give --teacher" in capsys.readouterr().err
     assert main([*common, *teach, "--augment", "-1", "--output", str(folder / "x")]) == 2
     assert "--augment must be 0 or more" in capsys.readouterr().err
 

@@ -24,6 +24,7 @@ from kd_scratch.tasks import TASKS, Outcome
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.question_answering import Example as Question
+from kd_scratch.tasks.token_classification import Example as Sentence
 from tests.conftest import ROOT
 from tests.test_commands import write_csv
 
@@ -73,6 +74,16 @@ def test_what_a_model_is_sure_of_by_task():
     outcome.decisions = [Answer("x", 0, 0, 0.0, 0.9, 0.0, "x"), Answer("y", 0, 0, 0.0, 0.4, 0.0, "y")]
     p, right = TASKS["squad"].confidence(outcome)
     assert p.tolist() == [0.9, 0.4] and right.tolist() == [True, False]
+
+
+def test_of_each_word_the_probability_of_its_tag_and_whether_it_is_right(tokenizer):
+    task, labels = TASKS["conll"], ("B-X", "O")
+    sentences = [Sentence("a", ("fox", "moon"), ("B-X", "O"), "a"), Sentence("b", ("dog",), ("O",), "b")]
+    features = task.featurize(sentences, tokenizer, labels, 40, DataConfig())
+    logits = np.zeros((len(features.tokens), 2), np.float32)
+    logits[features.word_at] = [[np.log(3), 0], [np.log(4), 0], [0, np.log(9)]]
+    p, right = task.confidence(Outcome(task, sentences, features, logits, labels, DataConfig()))
+    assert p == pytest.approx([0.75, 0.8, 0.9]) and right.tolist() == [True, False, True]
 
 
 # --- the findings ---
@@ -320,6 +331,38 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert "hidden-5 and" in error and "do not belong to one study: they had another teacher; delete one" in error
+
+
+def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, capsys, monkeypatch):
+    """Dev scores are as we say; the runs are real."""
+    folder, argv = study
+    output = folder / "both"
+    argv = [
+        *argv,
+        "--init-layers",
+        "0",
+        "--output",
+        str(output),
+        "--seeds",
+        "0",
+        "--jobs",
+        "2",
+        "--losses",
+        "hidden,cosine=2",
+    ]
+    real = evidence.read_records
+
+    def rewritten(runs, output):
+        records = real(runs, output)
+        scores = {"baseline": 0.3, "soft": 0.4, "hidden": 0.5, "cosine": 0.6, "combined": 0.7}
+        return {path: record | {"best_score": scores[path.name.split("-")[0]]} for path, record in records.items()}
+
+    monkeypatch.setattr(evidence, "read_records", rewritten)
+    assert main(argv) == 0
+    told = capsys.readouterr().out
+    assert "above soft targets on dev, so combined: hidden=1,cosine=2" in told and "Best on dev: combined" in told
+    record = json.loads((output / "runs" / "combined-hidden-cosine-0" / "training.json").read_text())
+    assert record["settings"]["losses"] == "hidden=1,cosine=2" and record["parameters"] > 0
 
 
 def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):

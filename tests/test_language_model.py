@@ -140,6 +140,12 @@ def test_a_text_is_read_to_its_end_in_passages(tokenizer, passages):
     )
 
 
+def test_without_a_mask_there_is_nothing_to_hide_words_with(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "mask_id", None)
+    with pytest.raises(UserError, match=r"the tokenizer has no \[MASK\]"):
+        featurize([Example("a", "fox")], tokenizer, (), 40, DATA)
+
+
 def test_special_tokens_are_never_hidden(tokenizer):
     features = featurize([Example("a", "the [SEP] fox Ω [MASK] jumps [PAD] again")], tokenizer, (), 40, DATA)
     special = np.isin(features.tokens, tokenizer.special_ids)
