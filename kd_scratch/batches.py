@@ -98,9 +98,8 @@ class Masking:
         rng = np.random.default_rng([self.seed, self.epoch, i])
         chosen = rng.choice(words, hidden(len(words)), replace=False)
         places = rng.integers(len(features.tokens), size=len(chosen))  # anywhere in the data
-        others = np.where(
-            features.labels[places] == IGNORE, tokens[chosen], features.tokens[places]
-        )  # no [SEP] or such
+        special = features.labels[places] == IGNORE  # [SEP] or such is no word: then the hidden one stays
+        others = np.where(special, tokens[chosen], features.tokens[places])
         fates = rng.random(len(chosen))
         tokens[chosen] = np.where(fates < 0.8, features.mask_id, np.where(fates < 0.9, others, tokens[chosen]))
         kept = np.full(len(labels), IGNORE, labels.dtype)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kd_scratch.batches import IGNORE, UNLABELLED, Batch, Features, hidden
 from kd_scratch.config import ModelConfig
 from kd_scratch.files import UserError
+from kd_scratch.layers import split_heads
 from kd_scratch.model import Model
 
 # --- what they say: logits, by unit ---
@@ -114,11 +115,6 @@ def patient_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (F.normalize(student[:, 0], dim=-1) - F.normalize(teacher[:, 0], dim=-1)).square().sum()  # B,D -> 1
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """B,S,D -> B,H,S,W"""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # B,S,D -> B,S,H,W -> B,H,S,W
-
-
 def scaled_products(left: Tensor, right: Tensor, heads: int) -> Tensor:
     """L·Rᵀ / sqrt(W), head by head.  B,S,D and B,S,D -> B,H,S,S"""
     left, right = split_heads(left, heads), split_heads(right, heads)
@@ -213,7 +209,6 @@ class FeatureLosses(nn.Module):
 
     def forward(self, student: Model, states: list[Tensor], its_states: dict[int, Tensor], real: Tensor) -> Tensor:
         """The student's hidden states, N+1 of B,S,D, the teacher's by layer (those of `needed`), real B,S -> a scalar
-
 
         Computed in full precision, whatever the models ran in.
         """

@@ -147,6 +147,12 @@ def attention(
     return dropout(maps, drop) @ value, maps if need_maps else None  # B,H,Q,S · B,H,S,W -> B,H,Q,W
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """B,S,D -> B,H,S,W"""
+    x = x.view(x.size(0), x.size(1), heads, x.size(2) // heads)  # B,S,D -> B,S,H,W
+    return x.transpose(1, 2)  # B,S,H,W -> B,H,S,W
+
+
 class MultiHeadAttention(nn.Module):
     """H attentions side by side, each in its own W-dimensional projection of the input.
 
@@ -166,8 +172,7 @@ class MultiHeadAttention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """B,S,D -> B,H,S,W"""
-        x = x.view(x.size(0), x.size(1), self.heads, x.size(2) // self.heads)  # B,S,D -> B,S,H,W
-        return x.transpose(1, 2)  # B,S,H,W -> B,H,S,W
+        return split_heads(x, self.heads)
 
     def forward(
         self, x: Tensor, memory: Tensor, mask: Tensor | None = None, need_maps: bool = False

@@ -10,11 +10,11 @@ import numpy as np
 from kd_scratch.batches import Features
 from kd_scratch.checkpoint import load_model, take_layers
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
-from kd_scratch.files import UserError, check_length, is_leftover, text_lines
+from kd_scratch.files import UserError, is_leftover
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.state import unfinished
 from kd_scratch.tasks import Task, limited
-from kd_scratch.tasks.rows import Chosen, FileRows, Unlabelled
+from kd_scratch.tasks.rows import Chosen, Unlabelled, text_rows
 from kd_scratch.teacher import label_order
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -176,15 +176,8 @@ def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConf
         raise UserError(f"{flag}: plain text is no input for {task.name}; leave it out")
     if not arguments.teacher or config.alpha == 0:
         raise UserError(f"{flag}: only a teacher can say what such text means; give --teacher, and an --alpha above 0")
-    name, lines = arguments.unlabelled.name, enumerate(text_lines(arguments.unlabelled), 1)
-
-    def rows():
-        for i, (place, text) in lines:
-            check_length(text.rstrip("\r\n"), f"{flag}: line {i}")
-            if text.strip():
-                yield i, place
-
-    examples = FileRows(arguments.unlabelled, rows(), lambda i, text: task.unlabelled(f"{name}:{i}", text.strip()))
+    name = arguments.unlabelled.name
+    examples = text_rows(arguments.unlabelled, flag, lambda i, text: task.unlabelled(f"{name}:{i}", text))
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples

@@ -13,9 +13,9 @@ import numpy as np
 from kd_scratch.batches import IGNORE, Features
 from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
-from kd_scratch.files import UserError, check_length, text_lines
+from kd_scratch.files import UserError
 from kd_scratch.tasks.base import Outcome, Task, mean_score
-from kd_scratch.tasks.rows import FileRows
+from kd_scratch.tasks.rows import text_rows
 from kd_scratch.tokenization import Tokenizer
 
 
@@ -29,15 +29,7 @@ class Example:
 
 def read_lines(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
     """One text a line; lines that hold nothing but blanks are none."""
-    places = enumerate(text_lines(path), 1)
-
-    def rows():
-        for i, (place, text) in places:
-            check_length(text.rstrip("\r\n"), f"{path}: line {i}")
-            if text.strip():
-                yield i, place
-
-    return FileRows(path, rows(), lambda i, text: Example(f"{path.name}:{i}", text.strip()))
+    return text_rows(path, str(path), lambda i, text: Example(f"{path.name}:{i}", text))
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.files import open_file, reading
+from kd_scratch.files import check_length, open_file, reading, text_lines
 
 
 class Chosen(Sequence):
@@ -86,3 +86,16 @@ class FileRows(Sequence):
     def __del__(self):
         if hasattr(self, "file"):
             self.file.close()
+
+
+def text_rows(path: Path, name: str, make: Callable[[int, str], object]) -> FileRows:
+    """The lines of a text file that hold more than blanks. make: line number, text -> example; name: in messages."""
+    lines = enumerate(text_lines(path), 1)
+
+    def rows():
+        for i, (place, text) in lines:
+            check_length(text.rstrip("\r\n"), f"{name}: line {i}")
+            if text.strip():
+                yield i, place
+
+    return FileRows(path, rows(), lambda i, text: make(i, text.strip()))
