@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kd_scratch.batches import collate
 from kd_scratch.checkpoint import megabytes
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
-from kd_scratch.console import progress, table
+from kd_scratch.console import progress, say, show, table
 from kd_scratch.evaluate import (
     Opened,
     about_data,
@@ -22,17 +23,12 @@ from kd_scratch.evaluate import (
 )
 from kd_scratch.files import UserError, make_folder, write_json, write_text
 from kd_scratch.measure import latencies, peak_memory, throughputs
+from kd_scratch.report import PAGE, ROWS, Comparison, comparison_page, named_directory, read_record, trade_offs
 from kd_scratch.runtime import start
-from kd_scratch.significance import interval, mcnemar, resampled_sums, two_sided_p
+from kd_scratch.significance import calibration, interval, mcnemar, resampled_sums, two_sided_p
 from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task
 
-
-def named_directory(text: str) -> tuple[str, str]:
-    """ "teacher=runs/teacher" -> ("teacher", "runs/teacher")"""
-    name, equals, directory = text.partition("=")
-    if not (name and equals and directory):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR, for example teacher=runs/teacher")
-    return name, directory
+MAPS, LONGEST_MAP = 3, 20  # so many attention maps are shown, of inputs of at most so many pieces
 
 
 def size_and_speed(
@@ -63,12 +59,13 @@ def size_and_speed(
     return rows
 
 
-def quality(task: Task, outcomes: dict[str, Outcome]) -> dict[str, dict]:
-    """By model: the task's metrics with the 95% interval of its score; the difference to the first model, with a paired
-    test on the same draws of the same examples; and the share of decisions that both make alike."""
+def quality(task: Task, outcomes: dict[str, Outcome], measured: dict[str, dict]) -> dict[str, dict]:
+    """By model: its metrics (those that were measured) with the 95% interval of its score; the difference to the first
+    model, with a paired test on the same draws of the same examples; and the share of decisions that both make alike.
+    """
     rows, first = {}, None
     for name, outcome in outcomes.items():
-        metrics, tally = task.score(outcome), task.tally(outcome)
+        metrics, tally = measured[name], task.tally(outcome)
         score, drawn = float(task.tally_score(tally.sum(axis=0))), task.tally_score(resampled_sums(tally))
         rows[name] = {column: metrics[column] for column in task.columns if column in metrics}
         rows[name] |= {"interval": interval(drawn), "difference": None, "difference_interval": None, "p": None}
@@ -86,17 +83,17 @@ def quality(task: Task, outcomes: dict[str, Outcome]) -> dict[str, dict]:
     return rows
 
 
-def tables(rows: dict[str, dict], quality_rows: dict[str, dict], markdown: bool) -> str:
-    """The two tables: size and speed, and quality."""
+def tables(rows: dict[str, dict], quality_rows: dict[str, dict]) -> list[tuple[tuple, list[tuple]]]:
+    """The two tables, each a header and rows: size and speed, and quality."""
     header = ("model", "parameters", "MB", "peak MB", "ms p50", "ms p95", "examples/s")
-    first = table(header, [(name, *row.values()) for name, row in rows.items()], markdown)
+    first = header, [(name, *row.values()) for name, row in rows.items()]
     columns = [name for name in next(iter(quality_rows.values())) if name not in WORDING]
     header = ("model", *columns, *WORDING.values())
     cells = [
         (name, *(row.get(column) for column in columns), *(_shown(column, row[column]) for column in WORDING))
         for name, row in quality_rows.items()
     ]
-    return first + "\n\n" + table(header, cells, markdown)
+    return [first, (header, cells)]
 
 
 #: The columns behind the metrics: their names in comparison.json, and in the table.
@@ -132,14 +129,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="comparison.json, comparison.md and comparison.txt are written there",
+        help="tables (comparison.txt, .md, .json) and a page with pictures (report.html) are written there",
     )
     for config in (DataConfig, RunConfig):
         add_flags(parser, config)
 
 
-def command(arguments: argparse.Namespace) -> None:
-    """`compare`: the tables, as text, Markdown and JSON."""
+def command(arguments: argparse.Namespace) -> dict:
+    """`compare`: the tables, as text, Markdown and JSON, and the page."""
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     device = start(RunConfig(**given(arguments, RunConfig)))
     if len(dict(arguments.models)) != len(arguments.models):
@@ -149,13 +146,15 @@ def command(arguments: argparse.Namespace) -> None:
         name: (directory, open_model(directory, task, arguments.max_length, device))
         for name, directory in arguments.models
     }
+    records = {name: read_record(directory) for name, directory in arguments.models}
     folder = make_folder(arguments.output)
     where = described(arguments, examples)
-    print(f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads", flush=True)
+    say(f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads")
     tokens = min(128, *(opened.model.config.max_positions for _, opened in models.values()))
     rows = size_and_speed(models, task, examples, data, device, tokens)
     outcomes = {name: evaluate(opened, task, examples, data, device) for name, (_, opened) in models.items()}
-    quality_rows = quality(task, outcomes)
+    measured = {name: task.score(outcome) for name, outcome in outcomes.items()}
+    quality_rows = quality(task, outcomes, measured)
     machine, first = about_machine(device, [opened.model for _, opened in models.values()]), next(iter(models))
     test = "McNemar's exact test" if task.score_name == "accuracy" else "paired bootstrap"
     versions = f"torch {machine['torch']}" + (f", int8: {machine['int8']}" if "int8" in machine else "")
@@ -165,9 +164,57 @@ def command(arguments: argparse.Namespace) -> None:
         "tokens; ms: single examples, examples/s: batches of 32, both from text to logits. "
         f"{machine['processor']}, {machine['threads']} threads, {versions}."
     )
-    print(tables(rows, quality_rows, markdown=False) + "\n\n" + note)
-    write_text(folder / "comparison.txt", tables(rows, quality_rows, markdown=False) + "\n\n" + note + "\n")
-    write_text(folder / "comparison.md", tables(rows, quality_rows, markdown=True) + "\n\n" + note + "\n")
+    both = tables(rows, quality_rows)
+    texts = ["\n\n".join([*(table(*each, markdown) for each in both), note]) for markdown in (False, True)]
+    show(texts[0])
+    write_text(folder / "comparison.txt", texts[0] + "\n")
+    write_text(folder / "comparison.md", texts[1] + "\n")
     about = about_data(arguments, data) | {"machine": machine, "models": dict(arguments.models)}
     merged = [{"name": name} | row | quality_rows[name] for name, row in rows.items()]
     write_json(folder / "comparison.json", about | {"rows": merged})
+    trained = {name: record for name, record in records.items() if record and record["task"] == task.name}
+    found = look_closer(task, models, outcomes, device) | {"note": note, "rows": rows, "about": about}
+    found = Comparison(task=task, quality=quality_rows, metrics=measured, records=trained, **found)
+    for name, picture in trade_offs(found).items():
+        write_text(folder / name, picture)
+    write_text(folder / PAGE, comparison_page(found, both))
+    say(f"\nwith pictures: {folder / PAGE}")
+    return about | {"rows": merged}
+
+
+def look_closer(
+    task: Task, models: dict[str, tuple[str, Opened]], outcomes: dict[str, Outcome], device: torch.device
+) -> dict:
+    """What report.Comparison tells beside the tables: calibration, confusions, mistakes, attention."""
+    first = next(iter(models))
+    students = [name for name in models if name != first and not models[name][1].model.config.int8]
+    student = students[-1] if students else list(models)[-1]
+    its, others = (task.told(outcomes[name]) for name in (student, first))
+    worse = [(b[3] - a[3], a, b) for a, b in zip(its, others, strict=True) if a[3] < b[3]]
+    worse.sort(key=lambda row: -row[0])
+    return {
+        "calibrations": {name: calibration(*task.confidence(outcome)) for name, outcome in outcomes.items()},
+        "confusions": {name: task.confused(outcome) for name, outcome in outcomes.items()} if task.confused else {},
+        "student": student,
+        "mistakes": [(a[0], a[1], b[2], a[2]) for _, a, b in worse[:ROWS]],
+        "maps": attention_maps({name: models[name][1] for name in dict.fromkeys((first, student))}, outcomes, device),
+    }
+
+
+@torch.inference_mode()
+def attention_maps(
+    models: dict[str, Opened], outcomes: dict[str, Outcome], device: torch.device
+) -> list[tuple[list[str], dict[str, list]]]:
+    """The last layer's attention, mean over heads, of the first few inputs that are short enough to be looked at: the
+    pieces, and by model S,S weights. Only where all models cut texts into the same pieces."""
+    features = [outcomes[name].features for name in models]
+    if len({opened.tokenizer.fingerprint for opened in models.values()}) > 1:
+        return []
+    maps = []
+    for i in np.flatnonzero((features[0].lengths >= 6) & (features[0].lengths <= LONGEST_MAP))[:MAPS]:
+        batch, weights = collate(features[0], np.array([i]), device), {}
+        for name, opened in models.items():
+            attention = opened.model(**batch.inputs, output_attentions=True).attentions[-1]  # 1,H,S,S
+            weights[name] = attention[0].mean(dim=0).tolist()
+        maps.append((opened.tokenizer.pieces(batch.input_ids[0].tolist()), weights))
+    return maps

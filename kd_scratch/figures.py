@@ -1,11 +1,11 @@
 """Figures as SVG, by hand: self-contained, with titles, axes and legends, readable on light and dark pages."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH = 720
+WIDTH, NARROW = 720, 480  # of a whole page, and of what should still be readable on a phone
 #: Colours that can be told apart by colour-blind readers too (Okabe & Ito 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLE = """
@@ -27,13 +27,13 @@ class Bar:
     margin: float | None
 
 
-def page(title: str, height: int, body: Sequence[str]) -> str:
+def page(title: str, height: float, body: Sequence[str], width: float = WIDTH) -> str:
     """A whole SVG file."""
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">',
             f"<title>{escape(title)}</title><style>{STYLE}</style>",
-            f'<rect class="page" width="{WIDTH}" height="{height}"/>',
+            f'<rect class="page" width="{width:g}" height="{height:g}"/>',
             text(16, 24, title, kind="title"),
             *body,
             "</svg>\n",
@@ -117,28 +117,145 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
 def grid(title: str, across: str, down: str, cells: dict[tuple[float, float], float]) -> str:
     """Numbers by two settings, the higher the darker. cells: (across, down) -> value between 0 and 1"""
     columns, rows = (sorted({key[i] for key in cells}) for i in (0, 1))
-    left, top, height = 110, 76, 40
-    width = min(110.0, (WIDTH - left - 24) / len(columns))
     low, high = min(cells.values()), max(cells.values())
+    shown = {
+        (columns.index(x), rows.index(y)): (0.2 + 0.8 * (value - low) / ((high - low) or 1), f"{100 * value:.2f}")
+        for (x, y), value in cells.items()
+    }
+    return matrix(title, across, down, [f"{x:g}" for x in columns], [f"{y:g}" for y in rows], shown)
+
+
+def confusion(title: str, classes: Sequence[str], counts: dict[tuple[str, str], int]) -> str:
+    """How often each class was taken for which: the darker, the more of a row. counts: (gold, said) -> how many"""
+    totals = {gold: sum(n for (g, _), n in counts.items() if g == gold) for gold in classes}
+    shown = {
+        (classes.index(said), classes.index(gold)): (n / max(1, totals[gold]), f"{n:,}")
+        for (gold, said), n in counts.items()
+    }
+    return matrix(title, "the model says", "it is", classes, classes, shown)
+
+
+def matrix(
+    title: str,
+    across: str,
+    down: str,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    cells: dict[tuple[int, int], tuple[float, str]],
+) -> str:
+    """A table of coloured cells. cells: (column, row) -> how dark, from 0 to 1, and what it says"""
+    left, top, height = 110, 76, 40
+    width = min(110.0, (NARROW - left - 8) / len(columns))
     body = [
         text(left + width * len(columns) / 2, top - 26, across, "middle"),
-        text(24, top + height * len(rows) / 2, down, "middle", turned=True),
+        text(18, top + height * len(rows) / 2, down, "middle", turned=True),
     ]
-    body += [text(left + width * (i + 0.5), top - 8, f"{x:g}", "middle") for i, x in enumerate(columns)]
-    for j, y in enumerate(rows):
-        body.append(text(left - 12, top + height * (j + 0.5) + 5, f"{y:g}", "end"))
-        for i, x in enumerate(columns):
-            if (x, y) in cells:
-                value = cells[x, y]
-                strength = 0.15 + 0.6 * (value - low) / ((high - low) or 1)
-                corner = f'x="{left + width * i:.1f}" y="{top + height * j:.1f}"'
-                place = f'{corner} width="{width - 2:.1f}" height="{height - 2}"'
-                body.append(f'<rect {place} fill="#fff"/>')  # also on a dark page
-                body.append(f'<rect {place} fill="{COLOURS[5]}" fill-opacity="{strength:.2f}"/>')
-                body.append(
-                    text(left + width * (i + 0.5), top + height * (j + 0.5) + 5, f"{100 * value:.2f}", "middle", "cell")
-                )
-    return page(title, top + height * len(rows) + 20, body)
+    body += [text(left + width * (i + 0.5), top - 8, name, "middle") for i, name in enumerate(columns)]
+    body += [text(left - 8, top + height * (j + 0.5) + 5, name, "end") for j, name in enumerate(rows)]
+    for (i, j), (strength, said) in cells.items():
+        corner = f'x="{left + width * i:.1f}" y="{top + height * j:.1f}"'
+        body += _shade(f'{corner} width="{width - 2:.1f}" height="{height - 2}"', 0.75 * strength)
+        body.append(text(left + width * (i + 0.5), top + height * (j + 0.5) + 5, said, "middle", "cell"))
+    return page(title, top + height * len(rows) + 12, body, NARROW)
+
+
+def heat_map(title: str, pieces: Sequence[str], weights: Sequence[Sequence[float]]) -> str:
+    """Which pieces (across) each piece (down) looks at: attention weights S,S, each row of sum 1."""
+    side, left, top = 16, 110, 120
+    body = [text(left - 6, top + side * (j + 0.75), piece, "end") for j, piece in enumerate(pieces)]
+    body += [text(left + side * (i + 0.75), top - 6, piece, turned=True) for i, piece in enumerate(pieces)]
+    for j, row in enumerate(weights):
+        for i, weight in enumerate(row):
+            place = f'x="{left + side * i}" y="{top + side * j}" width="{side - 1}" height="{side - 1}"'
+            body += _shade(place, float(weight))
+    return page(title, top + side * len(pieces) + 12, body, max(NARROW, left + side * len(pieces) + 12))
+
+
+def _shade(place: str, strength: float) -> list[str]:
+    """A rectangle, the darker the stronger; on white, also on a dark page."""
+    colour = f'<rect {place} fill="{COLOURS[0]}" fill-opacity="{strength:.2f}"/>'
+    return [f'<rect {place} fill="#fff"/>', colour] if strength >= 0.005 else [f'<rect {place} fill="#fff"/>']
+
+
+# --- lines and points in a frame ---
+
+Place = Callable[[float, float], tuple[float, float]]
+
+
+def frame(
+    across: str, up: str, x: tuple[float, float], y: tuple[float, float], height: float = 260, top: float = 70
+) -> tuple[Place, list[str]]:
+    """Axes with round numbers over the ranges x and y: where a point lies on the page, and what to draw."""
+    left, right, bottom = 62, NARROW - 16, top + height
+
+    def at(a: float, b: float) -> tuple[float, float]:
+        return (
+            left + (a - x[0]) / ((x[1] - x[0]) or 1) * (right - left),
+            bottom - (b - y[0]) / ((y[1] - y[0]) or 1) * height,
+        )
+
+    body = []
+    for tick in ticks(*y):
+        body += [line(left, at(0, tick)[1], right, at(0, tick)[1], "rule")]
+        body += [text(left - 8, at(0, tick)[1] + 4, f"{tick:,.12g}", "end")]
+    for tick in ticks(*x):
+        body += [line(at(tick, 0)[0], bottom, at(tick, 0)[0], bottom + 5)]
+        body += [text(at(tick, 0)[0], bottom + 20, f"{tick:,.12g}", "middle")]
+    body += [line(left, bottom, right, bottom), text((left + right) / 2, bottom + 40, across, "middle")]
+    body.append(text(16, top + height / 2, up, "middle", turned=True))
+    return at, body
+
+
+def legend(names: Sequence[str], top: float = 48) -> list[str]:
+    """A short line and a name for each colour, side by side under the title."""
+    body, x = [], 62.0
+    for i, name in enumerate(names):
+        body.append(line(x, top - 4, x + 18, top - 4, "axis", f'style="stroke: {_colour(i)}; stroke-width: 3"'))
+        body.append(text(x + 23, top, name))
+        x += 40 + 7.2 * len(name)
+    return body
+
+
+def _colour(i: int) -> str:
+    return COLOURS[i % len(COLOURS)]
+
+
+def curves(title: str, across: str, up: str, lines: dict[str, Sequence[tuple[float, float]]]) -> str:
+    """A line for each name through its points (x, y); dots where there are few."""
+    points = [point for line_ in lines.values() for point in line_]
+    xs, ys = zip(*points, strict=True)
+    pad = 0.04 * (max(ys) - min(ys)) or 0.05 * abs(max(ys)) or 1.0
+    at, body = frame(across, up, (min(0.0, *xs), max(xs)), (min(ys) - pad, max(ys) + pad))
+    for i, (name, line_) in enumerate(lines.items()):
+        marks = [at(*point) for point in line_]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
+        hint = f"<title>{escape(name)}</title>"
+        body.append(f'<polyline points="{path}" fill="none" stroke="{_colour(i)}" stroke-width="2">{hint}</polyline>')
+        if len(marks) <= 20:
+            body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_colour(i)}"/>' for x, y in marks]
+    return page(title, 384, [*legend(list(lines)), *body], NARROW)
+
+
+def trade_off(title: str, across: str, up: str, points: dict[str, tuple[float, float, tuple[float, float]]]) -> str:
+    """What costs what: a point (cost, score, interval of the score) for each name, and through those that no other one
+    beats in both a line (the Pareto front). Scores are given from 0 to 1, and shown in per cent."""
+    scores = [100 * value for _, score, bounds in points.values() for value in (score, *bounds)]
+    pad = 0.06 * (max(scores) - min(scores)) or 1.0
+    costs = [cost for cost, _, _ in points.values()]
+    at, body = frame(across, f"{up}, per cent", (0.0, 1.08 * max(costs)), (min(scores) - pad, max(scores) + pad))
+    front, best = [], -1.0
+    for cost, score, _ in sorted(points.values(), key=lambda point: (point[0], -point[1])):
+        if score > best:
+            front.append(at(cost, 100 * score))
+            best = score
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in front)
+    body.append(f'<polyline points="{path}" fill="none" class="axis" stroke-dasharray="5 4"/>')
+    for i, (name, (cost, score, bounds)) in enumerate(points.items()):
+        (x, y), *ends = (at(cost, 100 * value) for value in (score, *bounds))
+        body.append(line(x, ends[0][1], x, ends[1][1], "axis", f'style="stroke: {_colour(i)}; stroke-width: 2"'))
+        hint = f"<title>{escape(name)}: {cost:,.3g}, {100 * score:.2f} %</title>"
+        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{_colour(i)}">{hint}</circle>')
+    return page(title, 384, [*legend(list(points)), *body], NARROW)
 
 
 def reliability(title: str, models: dict[str, list[tuple[float, float, int]]]) -> str:
@@ -146,28 +263,12 @@ def reliability(title: str, models: dict[str, list[tuple[float, float, int]]]) -
 
     models: name -> bins of (mean confidence, share right, how many); those of fewer than ten decisions are left out.
     """
-    left, top, side = 60, 44, 380
-
-    def at(confidence: float, share: float) -> tuple[float, float]:
-        return left + confidence * side, top + side - share * side
-
-    body = [line(*at(0, 0), *at(1, 1), "axis", 'stroke-dasharray="5 4"')]
-    for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
-        body += [line(*at(0, tick), *at(1, tick), "rule"), line(*at(tick, 0), *at(tick, 1), "rule")]
-        body += [
-            text(at(tick, 0)[0], top + side + 18, f"{tick:g}", "middle"),
-            text(left - 8, at(0, tick)[1] + 4, f"{tick:g}", "end"),
-        ]
-    body.append(text(left + side / 2, top + side + 38, "mean confidence of a bin", "middle"))
-    body.append(text(18, top + side / 2, "share that is right", "middle", turned=True))
+    at, body = frame("mean confidence of a bin", "share that is right", (0, 1), (0, 1), height=380)
+    body.append(line(*at(0, 0), *at(1, 1), "axis", 'stroke-dasharray="5 4"'))
     for i, (name, bins) in enumerate(models.items()):
-        colour, marks = COLOURS[i % len(COLOURS)], [at(c, r) for c, r, n in bins if n >= 10]
+        marks = [at(c, r) for c, r, n in bins if n >= 10]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
-        body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in marks]
-        y = top + 20 + 24 * i
-        body.append(
-            line(left + side + 28, y, left + side + 54, y, "axis", f'style="stroke: {colour}; stroke-width: 2"')
-        )
-        body.append(text(left + side + 62, y + 4, name))
-    return page(title, top + side + 52, body)
+        hint = f"<title>{escape(name)}</title>"
+        body.append(f'<polyline points="{path}" fill="none" stroke="{_colour(i)}" stroke-width="2">{hint}</polyline>')
+        body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_colour(i)}"/>' for x, y in marks]
+    return page(title, 504, [*legend(list(models)), *body], NARROW)

@@ -20,9 +20,9 @@ from kd_scratch.cache import cached_features
 from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_config
 from kd_scratch.clock import Clock, matmul_rate
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
-from kd_scratch.console import duration, shorten, table
+from kd_scratch.console import duration, say, shorten, show, table
 from kd_scratch.distill import FeatureLosses
-from kd_scratch.files import UserError, locked, make_folder, sha256, sha256_of_file, write_json
+from kd_scratch.files import UserError, locked, make_folder, sha256, sha256_of_file, write_json, write_text
 from kd_scratch.model import Model
 from kd_scratch.preflight import preflight
 from kd_scratch.prepare import (
@@ -34,6 +34,7 @@ from kd_scratch.prepare import (
     read_unlabelled,
     require_inputs,
 )
+from kd_scratch.report import PAGE, RECORD, read_record, runs_page
 from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
 from kd_scratch.state import Progress, drop_state
 from kd_scratch.tasks import TASKS, Task
@@ -41,8 +42,6 @@ from kd_scratch.tasks.rows import Joined
 from kd_scratch.teacher import mean_logits, teacher_logits, teacher_states
 from kd_scratch.tokenization import Tokenizer, load_tokenizer
 from kd_scratch.train import Job, steps_per_epoch, train
-
-RECORD = "training.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,8 +121,8 @@ def layer_list(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None
 
 
-def command(arguments: argparse.Namespace) -> None:
-    """`train`: read, check, build, say what will happen, train, report."""
+def command(arguments: argparse.Namespace) -> dict | None:
+    """`train`: read, check, build, say what will happen, train, report. None in all processes but the first."""
     task = TASKS[arguments.task]
     config = train_config(task.name, **given(arguments, TrainConfig))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
@@ -143,22 +142,20 @@ def command(arguments: argparse.Namespace) -> None:
         examples = Joined(examples, Altered(examples, config.augment, task, tokenizer))
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
-    teachers = [load_teacher(path, task, labels, tokenizer, config.max_length) for path in arguments.teacher or ()]
-    for path, teacher in zip(arguments.teacher or (), teachers, strict=True):
-        if task.head == "mlm" and teacher.config.vocab_size != model.config.vocab_size:
-            sizes = f"{teacher.config.vocab_size:,} words, the student {model.config.vocab_size:,}"
-            raise UserError(f"--teacher {path}: knows {sizes}; to guess them alike both need as many")
+    teachers = load_teachers(arguments, task, tokenizer, model, config)
     inside = None
     if config.losses:
         inside = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0].to(device))
-    print(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
+    say(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
     parts = examples, dev_examples, labels, tokenizer, model, teachers, inside, config, data, device
-    print(table(("before work starts", "found"), preflight(arguments, task, *parts), left=True), flush=True)
+    found = preflight(arguments, task, *parts)
+    say(table(("before work starts", "found"), found, left=True))
     dev_set = require_inputs(task.featurize(dev_examples, tokenizer, labels, config.max_length, data), "--dev")
+    beside = teacher_records(arguments)
     identity = source | identify(task, config, data, run, device, tokenizer, model, teachers)
     require_same_everywhere(identity)
     if arguments.check:
-        return
+        return dict(found)
 
     def unchanged() -> bool:
         return data_hashes(arguments) == source
@@ -197,7 +194,27 @@ def command(arguments: argparse.Namespace) -> None:
         job.matmul_rate = parallel.total(torch.tensor([matmul_rate(device, dtype)], device=device))[0]
         done = train(job, resume, arguments.force)
         if parallel.rank() == 0:
-            report(job, done)
+            return report(job, done, beside)
+
+
+def load_teachers(
+    arguments: argparse.Namespace, task: Task, tokenizer: Tokenizer, model: Model, config: TrainConfig
+) -> list[Model]:
+    """The models of --teacher, checked against the student."""
+    teachers = []
+    for path in arguments.teacher or ():
+        teacher = load_teacher(path, task, model.config.labels, tokenizer, config.max_length)
+        if task.head == "mlm" and teacher.config.vocab_size != model.config.vocab_size:
+            sizes = f"{teacher.config.vocab_size:,} words, the student {model.config.vocab_size:,}"
+            raise UserError(f"--teacher {path}: knows {sizes}; to guess them alike both need as many")
+        teachers.append(teacher)
+    return teachers
+
+
+def teacher_records(arguments: argparse.Namespace) -> dict[str, dict]:
+    """What is known of the teachers' own training for the same task, for the page about this run."""
+    records = {f"teacher {i}": read_record(path) for i, path in enumerate(arguments.teacher or (), 1)}
+    return {name: record for name, record in records.items() if record and record["task"] == arguments.task}
 
 
 def ask(job: Job, teachers: list[Model], cache: Path) -> None:
@@ -299,22 +316,22 @@ def announce(job: Job, arguments: argparse.Namespace, teachers: list[Model], not
     sources = " and ".join(f"{path} ({teacher.num_parameters() / 1e6:.1f}M)" for path, teacher in named)
     doing = f"distilling {sources} into" if teachers else "fine-tuning"
     size = f"{job.model.config.depth} layers, {job.model.num_parameters() / 1e6:.1f}M"
-    print(
+    say(
         f"{doing} {arguments.model} ({size}) on {job.device.type}, {torch.get_num_threads()} threads: "
         f"{len(train_set):,} inputs ({len(train_set.tokens):,} tokens), {len(job.dev_set):,} dev, "
-        f"{config.epochs} epochs of {steps} steps",
-        flush=True,
+        f"{config.epochs} epochs of {steps} steps"
     )
     if job.task.head == "span" and (lost := int((train_set.labels[:, 0] == IGNORE).sum())):
         notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
     if 2 * config.warmup_steps > steps * config.epochs:
         notes.append(f"most of the {steps * config.epochs} steps are warm-up; consider fewer --warmup-steps")
     for note in notes:
-        print(f"note: {shorten(note, 2000)}")
+        say(f"note: {shorten(note, 2000)}")
 
 
-def report(job: Job, done: Progress) -> None:
-    """Print the epochs and where the time went, write both to training.json, and drop what only a resume needs."""
+def report(job: Job, done: Progress, beside: dict[str, dict]) -> dict:
+    """Print the epochs and where the time went, write both to training.json and to a page, there beside the records of
+    other runs; then drop what only a resume needs. Returns the record."""
     if sha256_of_file(job.output / WEIGHTS) != done.best_sha256:
         raise UserError(
             f"{job.output / WEIGHTS}: is not what was kept of epoch {done.best_epoch}, something has changed it since; "
@@ -325,11 +342,14 @@ def report(job: Job, done: Progress) -> None:
     seconds = sum(job.seconds.values())
     names = list(done.history[0]["dev"])
     rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
-    print(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
+    show(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
     rows = [(phase, f"{took:,.1f}", f"{took / seconds:.0%}") for phase, took in job.seconds.items()]
-    print("\n" + table(("where the time went", "seconds", "share"), rows))
-    print(f"kept epoch {done.best_epoch} in {job.output} ({duration(seconds)})")
+    show("\n" + table(("where the time went", "seconds", "share"), rows))
+    show(f"kept epoch {done.best_epoch} in {job.output} ({duration(seconds)})")
     record = job.identity | {"machine": describe(job.device), "parameters": job.model.num_parameters()}
     spent = {"seconds": seconds, "seconds by phase": dict(job.seconds), "matmul rate": job.matmul_rate}
-    write_json(job.output / RECORD, record | vars(done) | spent)
+    record = json.loads(json.dumps(record | vars(done) | spent))
+    write_text(job.output / PAGE, runs_page(f"{job.output.name}: a training run", {"this run": record} | beside))
+    write_json(job.output / RECORD, record)  # last: it tells that the run has come to its end
     drop_state(job.output)
+    return record

@@ -20,7 +20,7 @@ from kd_scratch.batches import Features, Masking, collate, epoch_batches
 from kd_scratch.checkpoint import save_model
 from kd_scratch.clock import Clock, forward_operations
 from kd_scratch.config import DataConfig, TrainConfig
-from kd_scratch.console import duration, progress
+from kd_scratch.console import duration, progress, say
 from kd_scratch.distill import FeatureLosses, Student, count_units, cross_entropy, distillation_loss, units
 from kd_scratch.files import UserError, sha256
 from kd_scratch.inference import compute_logits
@@ -34,6 +34,8 @@ from kd_scratch.tokenization import Tokenizer
 from kd_scratch.vocabulary import Vocabulary
 
 SAVE_EVERY = 600  # seconds between two savings of an unfinished epoch
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # fits 80 columns
+POINTS = 50  # of an epoch's loss curve, each the mean of so many steps
 #: Steps between two looks at the losses, for which the program waits until the device has them.
 READ_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
@@ -102,7 +104,7 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     inputs = len(job.train_set)
     already = done.epoch * inputs + done.batch * config.batch_size
     with (
-        progress(total=config.epochs * inputs, initial=already, desc="training", unit="ex") as bar,
+        progress(total=config.epochs * inputs, initial=already, desc="training", bar_format=BAR) as bar,
         Interruption() as interruption,
     ):
         while done.epoch < config.epochs and not out_of_patience(done, config.patience):
@@ -118,7 +120,7 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
             save()
             clock.lap("saving")
             job.seconds.update(clock.totals())
-            print(epoch_line(job, done, sum(clock.totals().values())), flush=True)
+            say(epoch_line(job, done, sum(clock.totals().values())))
     vocabulary.widen()
     return done
 
@@ -136,7 +138,7 @@ def run_epoch(
 ) -> None:
     """Every training input once, or what is left of them: `done` counts steps and batches, and holds the losses."""
     batches = epoch_batches(job.train_set.lengths, job.config.batch_size, job.seed, done.epoch)
-    unread, saved, before = [], time.monotonic(), done.seconds
+    unread, saved, before, tokens = [], time.monotonic(), done.seconds, 0
     network.train()
     for indices in batches[done.batch :]:
         seed_step(job.seed, done.step, parallel.rank())
@@ -146,11 +148,14 @@ def run_epoch(
         done.step += 1
         done.batch += 1
         bar.update(len(indices))
+        tokens += int(job.train_set.lengths[indices].sum())
         if len(unread) == READ_EVERY[job.device.type] or done.batch == len(batches):
             done.losses += read_losses(job, unread, done.step)
             unread.clear()
-            bar.set_postfix(loss=f"{np.mean(done.losses[-50:]):.4f}", refresh=False)
-            done.seconds = before + sum(clock.totals().values())
+            spent = sum(clock.totals().values())
+            speed = f"loss {np.mean(done.losses[-50:]):.4f}, {tokens / spent:,.0f} tokens/s"
+            bar.set_postfix_str(speed, refresh=False)
+            done.seconds = before + spent
             stop, late = parallel.largest([interruption.signal, time.monotonic() - saved > SAVE_EVERY])
             if (stop or late) and done.batch < len(batches):  # the last batch is saved with the end of the epoch
                 save()
@@ -171,6 +176,7 @@ def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
         {
             "epoch": done.epoch,
             "loss": float(np.mean(done.losses)),
+            "losses": [float(part.mean()) for part in np.array_split(done.losses, min(len(done.losses), POINTS))],
             "seconds": done.seconds,
             "tokens_per_second": len(job.train_set.tokens) / done.seconds,
             "matmul_share": operations / done.seconds / job.matmul_rate if job.matmul_rate else None,

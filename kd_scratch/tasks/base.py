@@ -1,5 +1,6 @@
 """What a task is: a record of functions. Adding a task is adding one such record."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ import numpy as np
 
 from kd_scratch.batches import Features
 from kd_scratch.config import DataConfig
-from kd_scratch.console import table
+from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError
 from kd_scratch.tasks.rows import Chosen
 from kd_scratch.tokenization import Tokenizer
@@ -46,6 +47,8 @@ class Task:
     confidence: Callable[
         ["Outcome"], tuple[np.ndarray, np.ndarray]
     ]  # of each thing decided: how probable, and if right
+    told: Callable[["Outcome"], list[tuple[str, str, str, float]]]  # of each example: text, gold, said, points 0…1
+    confused: Callable[["Outcome"], Counter] | None  # how often (gold class, said class) occurs; None: no classes
     predictions: Callable[["Outcome"], dict]  # what `evaluate` writes, by the example's id
     details: Callable[[dict], str]  # metrics -> a table per class
     mistakes: Callable[["Outcome", int], str]  # a few wrong ones, as a table
@@ -83,10 +86,10 @@ def mean_score(sums: np.ndarray) -> np.ndarray:
 def surest_mistakes(wrong: list[tuple[float, str, str]], most: int) -> str:
     """A table of the mistakes of which the model is surest: its probability, what it was, and a line below that."""
     shown = sorted(wrong, key=lambda row: -row[0])[:most]
-    head, rule, *lines = table((f"surest mistakes, of {len(wrong):,}", "p"), [(what, p) for p, what, _ in shown]).split(
-        "\n"
-    )
-    return "\n".join([head, rule, *(f"{line}\n    {below}" for line, (_, _, below) in zip(lines, shown, strict=True))])
+    rows = [(shorten(what, 72), p) for p, what, _ in shown]
+    head, rule, *lines = table((f"surest mistakes, of {len(wrong):,}", "p"), rows).split("\n")
+    below = (f"{line}\n    {shorten(below, 76)}" for line, (_, _, below) in zip(lines, shown, strict=True))
+    return "\n".join([head, rule, *below])
 
 
 def limited(examples: Sequence, limit: str, flag: str = "--limit") -> Sequence:

@@ -6,6 +6,7 @@ header. They differ in their reader only.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -245,6 +246,18 @@ def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     return probability[counts], tally(outcome)[counts, 0] > 0
 
 
+def told(outcome: Outcome) -> list[tuple[str, str, str, float]]:
+    """Each text, its label, the model's, and whether that is right."""
+    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    return [(example.text, example.label, label, float(example.label == label)) for example, label in pairs]
+
+
+def confused(outcome: Outcome) -> Counter:
+    """How often a label was given to texts of another, or the same, that is in scope."""
+    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    return Counter((example.label, label) for example, label in pairs if example.in_scope)
+
+
 def predictions(outcome: Outcome) -> dict:
     """What the model says of each text, by id, with the probability of its best label."""
     probability = np.exp(log_softmax(outcome.logits).max(axis=1))
@@ -272,7 +285,7 @@ def mistakes(outcome: Outcome, most: int = 5) -> str:
         label, probability = said[example.id]["label"], said[example.id]["probability"]
         if label != example.label and (example.in_scope or example.label in outcome.labels):
             what = f"{example.id}  {example.label} -> {label}"
-            wrong.append((probability, what, shorten(example.text, 110)))
+            wrong.append((probability, what, example.text))
     return surest_mistakes(wrong, most)
 
 
@@ -296,6 +309,8 @@ _AGNEWS = Task(
     tally=tally,
     tally_score=mean_score,
     confidence=confidence,
+    told=told,
+    confused=confused,
     predictions=predictions,
     details=details,
     mistakes=mistakes,

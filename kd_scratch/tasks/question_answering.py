@@ -315,6 +315,12 @@ def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     return np.array([outcome.decisions[i].probability for i, *_ in rows]), np.array([exact > 0 for _, exact, _ in rows])
 
 
+def told(outcome: Outcome) -> list[tuple[str, str, str, float]]:
+    """Each question, its (first) answer, the model's, and the F1 of that."""
+    rows = zip(outcome.examples, outcome.decisions, tally(outcome)[:, 0].tolist(), strict=True)
+    return [(e.question, "".join(e.answers[:1]) or "(none)", said.text or "(none)", f1) for e, said, f1 in rows]
+
+
 def predictions(outcome: Outcome) -> dict[str, str]:
     """The answers by id, as the official scripts read them."""
     return {example.id: answer.text for example, answer in zip(outcome.examples, outcome.decisions, strict=True)}
@@ -335,7 +341,7 @@ def mistakes(outcome: Outcome, most: int = 5) -> str:
     for example, answer in zip(outcome.examples, outcome.decisions, strict=True):
         if max(question_scores(example.answers, answer.text, version2)) == 0:
             gold = example.answers[0] if example.answers else ""
-            below = f"said {shorten(answer.text, 44)!r}, gold {shorten(gold, 44)!r}"
+            below = f"said {shorten(answer.text, 30)!r}, gold {shorten(gold, 30)!r}"
             wrong.append((answer.probability, f"{example.id}  {shorten(example.question, 60)}", below))
     return surest_mistakes(wrong, most)
 
@@ -360,6 +366,8 @@ TASK = Task(
     tally=tally,
     tally_score=mean_score,
     confidence=confidence,
+    told=told,
+    confused=None,
     predictions=predictions,
     details=details,
     mistakes=mistakes,

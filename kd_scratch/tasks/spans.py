@@ -1,5 +1,6 @@
-"""Spans of a text: where its pieces lie, the windows over them, the scores of all spans and the best of them."""
+"""Spans of a text: where its pieces and words lie, windows over them, the scores of all spans and the best of them."""
 
+import re
 import unicodedata
 
 import numpy as np
@@ -67,3 +68,33 @@ def merge(scores: np.ndarray, others: np.ndarray, first: int) -> np.ndarray:
     merged[: len(scores)] = scores
     merged[first:] = np.maximum(merged[first:], others)
     return merged
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Where the words of a plain text stand, much as in CoNLL's files: punctuation at their ends is apart, as is 's.
+
+    "Ada's (34) trip to the U.S. ..." -> Ada 's ( 34 ) trip to the U.S. ...
+    """
+
+    def mark(character: str) -> bool:
+        return unicodedata.category(character)[0] in "PS"  # punctuation, symbols
+
+    spans = []
+    for found in re.finditer(r"\S+", text):
+        start, end = found.span()
+        while start < end and mark(text[start]):
+            stop = end - len(text[start:end].lstrip(text[start]))  # behind a run of the same mark
+            spans.append((start, stop))
+            start = stop
+        behind = []
+        while start < end and mark(text[end - 1]) and not re.fullmatch(r"(\w\.)+", text[start:end]):
+            stop = start + len(text[start:end].rstrip(text[end - 1]))
+            behind.append((stop, end))
+            end = stop
+        if end - start > 2 and text[end - 2 : end] in ("'s", "’s"):
+            behind.append((end - 2, end))
+            end -= 2
+        if start < end:
+            spans.append((start, end))
+        spans += reversed(behind)
+    return spans

@@ -10,7 +10,6 @@ those of Tjong Kim Sang & De Meulder 2003.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,8 @@ from kd_scratch.config import DataConfig
 from kd_scratch.console import shorten, table
 from kd_scratch.files import UserError, check_length, read_text
 from kd_scratch.tasks.base import Outcome, Task, log_softmax, surest_mistakes
-from kd_scratch.tasks.entities import TAG, entity_metrics, scheme, to_iob2
+from kd_scratch.tasks.entities import TAG, entities, entity_metrics, scheme, to_iob2
+from kd_scratch.tasks.spans import split_words
 from kd_scratch.tokenization import Tokenizer
 
 
@@ -199,36 +199,6 @@ def window_bounds(lengths: Sequence[int], room: int, overlap: int) -> list[tuple
         start, first = again, last
 
 
-def split_words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a plain text stand, much as in CoNLL's files: punctuation at their ends is apart, as is 's.
-
-    "Ada's (34) trip to the U.S. ..." -> Ada 's ( 34 ) trip to the U.S. ...
-    """
-
-    def mark(character: str) -> bool:
-        return unicodedata.category(character)[0] in "PS"  # punctuation, symbols
-
-    spans = []
-    for found in re.finditer(r"\S+", text):
-        start, end = found.span()
-        while start < end and mark(text[start]):
-            stop = end - len(text[start:end].lstrip(text[start]))  # behind a run of the same mark
-            spans.append((start, stop))
-            start = stop
-        behind = []
-        while start < end and mark(text[end - 1]) and not re.fullmatch(r"(\w\.)+", text[start:end]):
-            stop = start + len(text[start:end].rstrip(text[end - 1]))
-            behind.append((stop, end))
-            end = stop
-        if end - start > 2 and text[end - 2 : end] in ("'s", "’s"):
-            behind.append((end - 2, end))
-            end -= 2
-        if start < end:
-            spans.append((start, end))
-        spans += reversed(behind)
-    return spans
-
-
 def from_text(place: str, text: str) -> Example:
     """The words of a plain text as an example that is a document of its own; nobody knows its tags."""
     words = tuple(text[start:end] for start, end in split_words(text))
@@ -305,6 +275,25 @@ def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     return probability, np.array(right)
 
 
+def told(outcome: Outcome) -> list[tuple[str, str, str, float]]:
+    """Each sentence, its entities, those that the model finds, and whether all tags are right."""
+    rows = []
+    for example, tags in zip(outcome.examples, outcome.decisions, strict=True):
+        gold, said = (
+            ", ".join(f"{' '.join(example.words[first:end])} {kind}" for kind, first, end in entities(which)) or "none"
+            for which in (example.tags, tags)
+        )
+        rows.append((" ".join(example.words), gold, said, float(tags == example.tags)))
+    return rows
+
+
+def confused(outcome: Outcome) -> Counter:
+    """How often a word of one type (or of none: O) was given another, or the same."""
+    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    tags = ((gold, said) for example, tags in pairs for gold, said in zip(example.tags, tags, strict=True))
+    return Counter(tuple(tag[2:] or tag for tag in pair) for pair in tags)
+
+
 def predictions(outcome: Outcome) -> dict:
     """Words, tags and gold tags of each sentence, by id."""
     return {
@@ -336,7 +325,7 @@ def mistakes(outcome: Outcome, most: int = 5) -> str:
             if tag != gold:
                 what = f"{example.id}  {shorten(word, 30)}  {gold} -> {tag}"
                 around = " ".join(example.words[max(0, i - 8) : i + 9])
-                wrong.append((float(np.exp(log_p[start + i])), what, shorten(around, 110)))
+                wrong.append((float(np.exp(log_p[start + i])), what, around))
     return surest_mistakes(wrong, most)
 
 
@@ -360,6 +349,8 @@ TASK = Task(
     tally=tally,
     tally_score=entity_f1,
     confidence=confidence,
+    told=told,
+    confused=confused,
     predictions=predictions,
     details=details,
     mistakes=mistakes,
