@@ -28,7 +28,8 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test torture parity lint mutants bench bench-peers teacher baseline distill quantize evaluate compare evidence pretrain \
+.PHONY: help setup quickstart test torture parity browser lint mutants bench bench-peers teacher baseline distill quantize evaluate compare \
+        evidence pretrain report trace demo \
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
@@ -53,6 +54,10 @@ help: ## list the targets
 	$(PIP) --editable '.[test,parity]'
 	@touch $@
 
+.venv/browser: .venv/test
+	$(PIP) --editable '.[test,browser]'
+	@touch $@
+
 .venv/peers: .venv/parity
 	$(PIP) --editable '.[test,parity,peers]'
 	@touch $@
@@ -61,8 +66,8 @@ setup: .venv/run ## make the virtual environment with the four run-time dependen
 
 # --- try it ------------------------------------------------------------------
 
-QUICK := $(RUNS)/quickstart
 QUICK_TASK := $(if $(filter command environment,$(firstword $(origin TASK))),$(TASK),agnews)
+QUICK := $(RUNS)/quickstart/$(QUICK_TASK)
 QUICK_DATA := $(QUICK)/data
 QUICK_ROWS ?= $(if $(filter agnews,$(QUICK_TASK)),5000,$(if $(filter squad,$(QUICK_TASK)),2400))
 QUICK_EPOCHS ?= 4
@@ -123,6 +128,21 @@ evidence: .venv/run ## which loss helps TASK? MODEL's LAYERS under runs/TASK/tea
 	$(KD) evidence --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --data $(test_$(TASK)) \
 	    --teacher $(OUT)/teacher --model $(or $(MODEL),$(error set MODEL=DIR)) --init-layers $(LAYERS) --output $(OUT)/evidence $(ARGS)
 
+report: .venv/run ## one page about the training of runs/TASK/{teacher,baseline-SEED,distilled-SEED} -> runs/TASK/report.html
+	$(KD) report --runs teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \
+	    --output $(OUT)/report.html $(ARGS)
+
+# runs/TASK where it has a student, else its quickstart
+TRACED = $(or $(wildcard $(OUT)/distilled-$(SEED)),$(QUICK)/distilled)
+trace: .venv/run ## one test example of TASK through every stage of teacher and student (make quickstart comes first)
+	$(KD) trace --task $(if $(filter $(QUICK)/%,$(TRACED)),$(QUICK_TASK) $(quick_test_$(QUICK_TASK)),$(TASK) --data $(test_$(TASK))) \
+	    --model $(TRACED) --teacher $(dir $(TRACED))teacher --output $(dir $(TRACED))trace.html $(ARGS)
+
+SERVED = $(foreach run,$(wildcard $(RUNS)/quickstart/* $(RUNS)/*),$(foreach name,teacher distilled int8, \
+    $(addprefix $(name)=,$(firstword $(wildcard $(run)/$(name)/config.json $(run)/$(name)-$(SEED)/config.json)))))
+demo: .venv/run ## ask the models of all runs in a browser, side by side (on this machine alone)
+	$(KD) demo --models $(or $(patsubst %/config.json,%,$(SERVED)),teacher=$(QUICK)/teacher) $(ARGS)
+
 bench: .venv/run ## latency of runs/TASK/{teacher,distilled-SEED,int8-SEED} by batch size and length
 	$(KD) benchmark --models teacher=$(OUT)/teacher distilled=$(OUT)/distilled-$(SEED) int8=$(OUT)/int8-$(SEED) $(ARGS)
 
@@ -135,7 +155,7 @@ weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=
 # --- checks ------------------------------------------------------------------
 
 test: .venv/test ## unit tests: no network, no transformers, a few minutes; COVER=1 counts the lines that they run
-	$(BIN)/python -m $(if $(COVER),coverage run -m )pytest --ignore tests/parity $(ARGS)
+	$(BIN)/python -m $(if $(COVER),coverage run -m )pytest --ignore tests/parity --ignore tests/browser $(ARGS)
 	$(if $(COVER),$(BIN)/coverage combine --quiet && $(BIN)/coverage report && $(BIN)/python tests/uncovered.py)
 
 # every operation of a run instead of some, 100,000 mutations instead of thousands
@@ -144,6 +164,9 @@ torture: .venv/test ## the long versions of the tests of crashes and of hostile 
 
 parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/parity $(ARGS)
+
+browser: .venv/browser ## the demo in a real browser (needs chromium: apt-get install chromium)
+	KD_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: .venv/test ## ruff: faults and format
 	$(BIN)/ruff check .

@@ -2,10 +2,25 @@
 
 import argparse
 import errno
+import json
 import os
 import sys
+from contextlib import redirect_stdout
 
-from kd_scratch import benchmark, compare, evaluate, evidence, launch, parallel, predict, quantize
+from kd_scratch import (
+    benchmark,
+    compare,
+    console,
+    demo,
+    evaluate,
+    evidence,
+    launch,
+    parallel,
+    predict,
+    quantize,
+    report,
+    trace,
+)
 from kd_scratch.files import DiskError, UserError, check_utf8
 from kd_scratch.runtime import Stopped
 from kd_scratch.state import unfinished
@@ -19,6 +34,9 @@ COMMANDS = {
     "compare": compare,
     "evidence": evidence,
     "benchmark": benchmark,
+    "report": report,
+    "trace": trace,
+    "demo": demo,
 }
 
 
@@ -29,6 +47,9 @@ def make_parser() -> argparse.ArgumentParser:
     for name, module in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=module.__doc__.split("\n")[0].split(" `")[0], allow_abbrev=False)
         module.add_arguments(subparser)
+        subparser.add_argument("--quiet", action="store_true", help="print the result only: no progress, no notes")
+        if module is not demo:
+            subparser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
     return parser
 
 
@@ -43,10 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         for name, value in vars(arguments).items():
             for text in value if isinstance(value, list) else [value]:
                 check_utf8(str(text), f"--{name.replace('_', '-')}")
-        COMMANDS[arguments.command].command(arguments)
+        run(arguments)
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}{how_to_resume(arguments) if isinstance(error, DiskError) else ''}", file=sys.stderr)
+        complain(f"{error}{how_to_resume(arguments) if isinstance(error, DiskError) else ''}")
         return 2
     except Stopped as stopped:
         print(f"stopped, nothing is lost{how_to_resume(arguments)}", file=sys.stderr)
@@ -57,18 +78,18 @@ def main(argv: list[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error):
             cure = "smaller inputs, --accumulation, --gradient-checkpointing or a smaller --batch-size may help"
-            print(f"error: not enough memory: {cure}{how_to_resume(arguments)}", file=sys.stderr)
+            complain(f"not enough memory: {cure}{how_to_resume(arguments)}")
             return 2
         if not parallel.is_lost_connection(error):
             raise
-        lost = f"error: process {parallel.rank()} has lost the others: one has died, or cannot be reached"
-        print(f"{lost}{how_to_resume(arguments)}", file=sys.stderr)
+        lost = f"process {parallel.rank()} has lost the others: one has died, or cannot be reached"
+        complain(f"{lost}{how_to_resume(arguments)}")
         os._exit(1)  # what is left of the connection would wait for the others for ever
     except OSError as error:  # files have told of theirs; a name means one that we could not even look at
         if error.filename is None and error.errno not in STDOUT_FAILS:
             raise
         what = UserError(f"{error.filename or 'the output'}: {error.strerror}")  # printable
-        print(f"error: {what}{how_to_resume(arguments)}", file=sys.stderr)
+        complain(f"{what}{how_to_resume(arguments)}")
         return 2
     finally:
         try:
@@ -77,6 +98,25 @@ def main(argv: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     parallel.leave()
     return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The command, as loud as was asked for."""
+    as_json = getattr(arguments, "json", False)
+    console.hush(arguments.quiet or as_json)
+    command = COMMANDS[arguments.command].command
+    if not as_json:
+        command(arguments)
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        result = command(arguments)
+    if parallel.rank() == 0:
+        print(json.dumps(result, indent=2, ensure_ascii=False, default=str))
+
+
+def complain(why: str) -> None:
+    """One line about what the user can mend."""
+    print(f"{console.coloured('error:', console.RED, sys.stderr)} {why}", file=sys.stderr)
 
 
 def how_to_resume(arguments: argparse.Namespace) -> str:

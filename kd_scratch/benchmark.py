@@ -8,13 +8,13 @@ import torch
 
 from kd_scratch.checkpoint import megabytes
 from kd_scratch.clock import forward_operations
-from kd_scratch.compare import named_directory
 from kd_scratch.config import RunConfig, add_flags, given
-from kd_scratch.console import table
+from kd_scratch.console import say, show, table
 from kd_scratch.evaluate import about_machine, open_model
 from kd_scratch.files import UserError, check_target, write_json
 from kd_scratch.measure import in_turns
 from kd_scratch.model import Model
+from kd_scratch.report import named_directory
 from kd_scratch.runtime import start
 
 SHAPES = "1x16,1x64,1x128,1x384,8x128"  # batch size x tokens
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, RunConfig, only=("threads",))
 
 
-def command(arguments: argparse.Namespace) -> None:
+def command(arguments: argparse.Namespace) -> dict:
     """`benchmark`: one row per shape and model: milliseconds, times faster than the first model, share of the floor."""
     device = start(RunConfig(device="cpu", **given(arguments, RunConfig)))
     if len(dict(arguments.models)) != len(arguments.models):
@@ -80,10 +80,9 @@ def command(arguments: argparse.Namespace) -> None:
             )
     if arguments.output:
         check_target(arguments.output, *(directory for _, directory in arguments.models))
-    print(
+    say(
         f"timing {len(models)} models, {len(arguments.shapes)} shapes, {ROUNDS} rounds in turns, "
-        f"{torch.get_num_threads()} threads",
-        flush=True,
+        f"{torch.get_num_threads()} threads"
     )
     rates, rows = machine_rates(), []
     smallest = min(model.config.vocab_size for model in models.values())
@@ -104,13 +103,15 @@ def command(arguments: argparse.Namespace) -> None:
                 "share_of_floor": least / middle,
             })  # fmt: skip
     header = ("shape", "model", "ms", "p95", f"times {arguments.models[0][0]}", "floor ms", "floor / ms")
-    print(table(header, [tuple(row.values()) for row in rows]))
+    show(table(header, [tuple(row.values()) for row in rows]))
     machine = about_machine(device, models.values())
     machine |= {"sgemm_gflops": rates[0] / 1e9, "memory_gigabytes_per_second": rates[1] / 1e9}
-    print(
+    say(
         f"sgemm {rates[0] / 1e9:,.0f} GFLOP/s, memory {rates[1] / 1e9:.1f} GB/s; "
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
         + (f", int8: {machine['int8']}" if "int8" in machine else "")
     )
+    result = {"machine": machine, "models": dict(arguments.models), "rows": rows}
     if arguments.output:
-        write_json(arguments.output, {"machine": machine, "models": dict(arguments.models), "rows": rows})
+        write_json(arguments.output, result)
+    return result

@@ -18,7 +18,7 @@ import torch
 from kd_scratch import parallel
 from kd_scratch.batches import Features
 from kd_scratch.config import DataConfig, as_dict
-from kd_scratch.console import progress
+from kd_scratch.console import progress, say
 from kd_scratch.files import DiskError, UserError, make_folder, sha256
 from kd_scratch.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 from kd_scratch.tasks import Task
@@ -96,7 +96,7 @@ def cached_features(
     source: Sequence[str],
     unchanged: Callable[[], bool],
     folder: Path,
-    say=print,
+    say=say,
 ) -> Features:
     """The examples as token ids and labels, from the cache or made now; without what only decoding needs.
 
@@ -126,7 +126,7 @@ def cached_features(
     return Features(head=task.head, ids=ids, mask_id=tokenizer.mask_id, **arrays)
 
 
-def is_usable(path: Path, say=print) -> bool:
+def is_usable(path: Path, say=say) -> bool:
     """Whether a cache file is there and has the bytes that were written; one that has not will be made anew."""
     usable = path.exists() and is_intact(path)
     if path.exists() and not usable:

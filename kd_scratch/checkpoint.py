@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from kd_scratch import int8
 from kd_scratch.config import ModelConfig
+from kd_scratch.console import say
 from kd_scratch.files import UserError, make_folder, read_json, sha256, sha256_of_file, write_json
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.published import IGNORED, canonical_name, config_from_json, config_to_json, published_names
@@ -36,7 +37,7 @@ def load_model(
     directory: str | Path,
     head: str | None = None,
     labels: tuple[str, ...] = (),
-    say=print,
+    say=say,
     dropout: float | None = None,
 ) -> Model:
     """The model in a directory, in eval mode, on the CPU, in float32 or (see int8.py) int8.

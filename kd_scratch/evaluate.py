@@ -10,7 +10,7 @@ import torch
 from kd_scratch import int8
 from kd_scratch.checkpoint import load_model
 from kd_scratch.config import DataConfig, RunConfig, add_flags, as_dict, given
-from kd_scratch.console import table
+from kd_scratch.console import say, show, table
 from kd_scratch.fast import make_fast
 from kd_scratch.files import UserError, check_target, sha256_of_file, write_json
 from kd_scratch.inference import compute_logits
@@ -141,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_flags(parser, config)
 
 
-def command(arguments: argparse.Namespace) -> None:
+def command(arguments: argparse.Namespace) -> dict:
     """`evaluate`: metrics, a table per class and the surest mistakes."""
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     device = start(RunConfig(**given(arguments, RunConfig)))
@@ -154,7 +154,7 @@ def command(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output and --predictions are both {written[0]}; give each its own file")
     size = f"{opened.model.num_parameters() / 1e6:.1f}M"
     where = f"{described(arguments, examples)}, {device.type}, {torch.get_num_threads()} threads"
-    print(f"evaluating {arguments.model} ({size}) on {where}", flush=True)
+    say(f"evaluating {arguments.model} ({size}) on {where}")
     outcome = evaluate(opened, task, examples, data, device)
     metrics = task.score(outcome)
     if arguments.alone:
@@ -162,12 +162,13 @@ def command(arguments: argparse.Namespace) -> None:
     figures = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
     # A threshold is given back to the program, so none of its digits may be lost.
     rows = [(name, repr(value) if name.endswith("threshold") else value) for name, value in figures.items()]
-    print(table(("metric", "value"), rows))
-    print("\n" + task.details(metrics))
-    print("\n" + task.mistakes(outcome, 5))
+    show(table(("metric", "value"), rows))
+    show("\n" + task.details(metrics))
+    show("\n" + task.mistakes(outcome, 5))
+    machine = about_machine(device, [opened.model])
+    about = about_data(arguments, data) | {"model": arguments.model, "machine": machine}
     if arguments.output:
-        machine = about_machine(device, [opened.model])
-        about = about_data(arguments, data) | {"model": arguments.model, "machine": machine}
         write_json(arguments.output, about | {"metrics": metrics})
     if arguments.predictions:
         write_json(arguments.predictions, task.predictions(outcome))
+    return about | {"metrics": metrics}

@@ -6,7 +6,6 @@ run is a process of its own, and the same command again goes on where a study wa
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -31,11 +30,12 @@ from kd_scratch.config import (
     given,
     train_config,
 )
-from kd_scratch.console import progress, shorten
+from kd_scratch.console import progress, say, shorten, show
 from kd_scratch.evaluate import about_machine, evaluate, open_model, read_test
 from kd_scratch.files import UserError, make_folder, read_json, sha256_of_file, write_json
 from kd_scratch.findings import report
-from kd_scratch.launch import RECORD, layer_list
+from kd_scratch.launch import layer_list
+from kd_scratch.report import RECORD
 from kd_scratch.runtime import Interruption, Stopped, start
 from kd_scratch.significance import calibration
 from kd_scratch.study import COMBINED, Variant, combination, grid_variants, inside_flags, teacher_flags, variants
@@ -227,7 +227,7 @@ class Laboratory:
         return found
 
 
-def command(arguments: argparse.Namespace) -> None:
+def command(arguments: argparse.Namespace) -> dict:
     """`evidence`: the runs, then the tables and figures."""
     task = TASKS[arguments.task]
     config = train_config(task.name, **({"losses": ",".join(FEATURE_LOSSES)} | given(arguments, TrainConfig)))
@@ -240,22 +240,20 @@ def command(arguments: argparse.Namespace) -> None:
     device, output, seeds = start(run), make_folder(arguments.output), arguments.seeds
     first, grid = variants(arguments, config), grid_variants(arguments, config)
     common = train_flags(arguments, config, threads)
-    tried = {variant.name: variant.argv() for variant in first}
-    check_same_study(output, {"flags": common, "variants": tried})
+    check_same_study(output, common, {variant.name: variant.argv() for variant in first})
     laboratory = Laboratory(arguments, task, data, device)
-    print(
+    say(
         f"a study of {task.name}: {len(first)} variants with {len(seeds)} seeds"
         + (f" and a grid of {len(grid)}" if grid else "")
         + f": {len(first) * len(seeds) + len(grid)} runs of {config.epochs} epochs, {arguments.jobs} at a time, "
-        f"{threads} threads each; tested on {len(laboratory.examples):,} examples of {arguments.data}",
-        flush=True,
+        f"{threads} threads each; tested on {len(laboratory.examples):,} examples of {arguments.data}"
     )
     runs = [(variant, seed) for variant in first for seed in seeds]
     run_all(runs, common, output, arguments.jobs)
     records = read_records(runs, output)
     dev = {v.name: float(np.mean([records[v.folder(output, s)]["best_score"] for s in seeds])) for v in first}
     if combined := combination(first, dev):
-        print(f"above soft targets on dev, so combined: {combined.losses}", flush=True)
+        say(f"above soft targets on dev, so combined: {combined.losses}")
         first.append(combined)
         runs += [(combined, seed) for seed in seeds]
     runs += [(variant, seeds[0]) for variant in grid.values()]
@@ -279,7 +277,9 @@ def command(arguments: argparse.Namespace) -> None:
         "versions of the code": len({record["code"] for record in records.values()}),
         "machine": about_machine(device, []),
     }
-    print(report(task, about, measured(laboratory.teacher, None), by_variant, cells, output))
+    text, result = report(task, about, measured(laboratory.teacher, None), by_variant, cells, output)
+    show(text)
+    return result
 
 
 def study_command(
@@ -295,11 +295,17 @@ def study_command(
     return [*flags, "--seeds", seeds, "--jobs", str(arguments.jobs), "--output", str(arguments.output)]
 
 
-def check_same_study(output: Path, study: dict) -> None:
-    """UserError where the folder holds a study with other settings, whose runs cannot be compared with these."""
+def check_same_study(output: Path, flags: list[str], tried: dict[str, list[str]]) -> None:
+    """UserError where the folder holds a study with other settings, whose runs cannot be compared with these. (Other
+    losses may be added to it.)"""
     path = output / "study.json"
-    study = json.loads(json.dumps(study))
-    if path.is_file() and (before := read_json(path)) != study:
-        differing = [key for key in study if not isinstance(before, dict) or before.get(key) != study[key]]
-        raise UserError(f"{path}: this folder holds a study with other {', '.join(differing)}; choose another --output")
-    write_json(path, study)
+    if path.is_file():
+        before = read_json(path)
+        before = before if isinstance(before, dict) else {}
+        known = before.get("variants") if isinstance(before.get("variants"), dict) else {}
+        differing = [name for name, argv in tried.items() if known.get(name, argv) != argv]
+        if before.get("flags") != flags or differing:
+            what = ", ".join(differing) or "settings"
+            raise UserError(f"{path}: this folder holds a study with other {what}; choose another --output")
+        tried = known | tried
+    write_json(path, {"flags": flags, "variants": tried})

@@ -23,8 +23,8 @@ def report(
     records: dict[str, list[dict]],
     cells: dict[tuple[float, float], dict],
     output: Path,
-) -> str:
-    """Write evidence.md, evidence.json and the figures; returns what a terminal shows.
+) -> tuple[str, dict]:
+    """Write evidence.md, evidence.json and the figures; returns what a terminal shows, and what is in the JSON.
 
     teacher: what evidence.measured says of it. records: by variant the same of each seed's model, with its dev score.
     cells: dev and test score by (temperature, alpha).
@@ -68,7 +68,7 @@ def report(
     }
     result["grid"] = [{"temperature": t, "alpha": a} | cell for (t, a), cell in cells.items()]
     write_json(output / "evidence.json", result)
-    return text
+    return text, result
 
 
 def summary(task: Task, name: str, records: dict[str, list[dict]], teacher: dict) -> dict:

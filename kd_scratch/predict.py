@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
-from kd_scratch.console import shorten, table
+from kd_scratch.console import shorten, show, table
 from kd_scratch.evaluate import Opened, open_model
 from kd_scratch.files import UserError, check_target, write_json
 from kd_scratch.inference import compute_logits
@@ -16,6 +16,7 @@ from kd_scratch.tasks import Outcome, question_answering, token_classification
 from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.entities import entities
 from kd_scratch.tasks.question_answering import Answer
+from kd_scratch.tasks.spans import split_words
 
 ANSWERS = 5  # the best answers that are shown to each question
 
@@ -46,7 +47,7 @@ def find_answers(
 def find_entities(opened: Opened, text: str, data: DataConfig, device: torch.device) -> list[dict]:
     """The entities in a text, in order: their slice of it, start and end (code points), type, and probability, which is
     that of the least certain of their tags."""
-    spans = token_classification.split_words(text)
+    spans = split_words(text)
     examples = [token_classification.from_text("text", text)]
     labels = opened.model.config.labels
     features = token_classification.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
@@ -90,7 +91,7 @@ def show_labels(opened: Opened, arguments: argparse.Namespace, data: DataConfig,
     """Print the three best labels of each text; returns all of them, by text."""
     result = {text: classify(opened, text, device) for text in arguments.text}
     for text, answer in result.items():
-        print(table((shorten(text, 70), "probability"), list(answer.items())[:3]))
+        show(table((shorten(text, 66), "probability"), list(answer.items())[:3]))
     return result
 
 
@@ -98,10 +99,10 @@ def show_entities(opened: Opened, arguments: argparse.Namespace, data: DataConfi
     """Print each text with its entities marked, and a table of them; returns them by text."""
     result = {text: find_entities(opened, text, data, device) for text in arguments.text}
     for text, found in result.items():
-        print(marked(text, found))
+        show(marked(text, found))
         if found:
-            rows = [(shorten(entity["entity"], 60), entity["type"], entity["probability"]) for entity in found]
-            print(table(("entity", "type", "probability"), rows))
+            rows = [(shorten(entity["entity"], 56), entity["type"], entity["probability"]) for entity in found]
+            show(table(("entity", "type", "probability"), rows))
     return result
 
 
@@ -112,8 +113,8 @@ def show_answers(opened: Opened, arguments: argparse.Namespace, data: DataConfig
     for question, best in zip(arguments.question, found, strict=True):
         names = ("start", "end", "probability", "no_answer")
         result[question] = [{"answer": a.text} | {name: getattr(a, name) for name in names} for a in best]
-        rows = [(shorten(a.text, 70) or "(no answer)", a.probability) for a in best]
-        print(table((shorten(question, 70), "probability"), rows))
+        rows = [(shorten(a.text, 66) or "(no answer)", a.probability) for a in best]
+        show(table((shorten(question, 66), "probability"), rows))
     return result
 
 
@@ -125,7 +126,7 @@ USES = {
 }
 
 
-def command(arguments: argparse.Namespace) -> None:
+def command(arguments: argparse.Namespace) -> dict:
     """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
     device = start(RunConfig(**given(arguments, RunConfig)))
     data = DataConfig(**given(arguments, DataConfig))
@@ -133,13 +134,14 @@ def command(arguments: argparse.Namespace) -> None:
     head = opened.model.config.head
     if head in (None, "mlm"):
         raise UserError(f"{arguments.model}: has a pre-training head; predict needs a model trained for a task")
-    wanted, show = USES[head]
+    wanted, answer = USES[head]
     for name in ("text", "question", "context"):
         if (getattr(arguments, name) is not None) != (name in wanted):
             flags = " and ".join(f"--{name}" for name in wanted)
             raise UserError(f"{arguments.model}: has a {head} head; predict needs {flags} for it, and no more")
     if arguments.output is not None:
         check_target(arguments.output, arguments.model)
-    result = show(opened, arguments, data, device)
+    result = answer(opened, arguments, data, device)
     if arguments.output is not None:
         write_json(arguments.output, result)
+    return result

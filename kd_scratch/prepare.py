@@ -10,6 +10,7 @@ import numpy as np
 from kd_scratch.batches import Features
 from kd_scratch.checkpoint import load_model, take_layers
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
+from kd_scratch.console import say
 from kd_scratch.files import UserError, is_leftover
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.state import unfinished
@@ -34,7 +35,7 @@ def check_output(output: Path, resume: bool) -> bool:
         what = "holds no unfinished run to resume" if resume else "already holds a run"
         raise UserError(f"--output {output}: {what}; delete it, or choose another folder")
     if resume:
-        print(f"note: nothing to resume in {output}: starting from the beginning")
+        say(f"note: nothing to resume in {output}: starting from the beginning")
     return False
 
 

@@ -9,7 +9,7 @@ import torch
 from kd_scratch import int8
 from kd_scratch.checkpoint import megabytes, save_model
 from kd_scratch.config import RunConfig, add_flags, given
-from kd_scratch.console import table
+from kd_scratch.console import say, show, table
 from kd_scratch.evaluate import open_model
 from kd_scratch.fast import make_fast
 from kd_scratch.files import UserError, write_json
@@ -27,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, RunConfig, only=("threads",))
 
 
-def command(arguments: argparse.Namespace) -> None:
+def command(arguments: argparse.Namespace) -> dict:
     """`quantize`: open, quantize, save, and say what it gained."""
     device = start(RunConfig(device="cpu", **given(arguments, RunConfig)))
     check_output(arguments.output, resume=False)
     opened = open_model(arguments.model, fast=False)
-    print(f"quantizing {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) to int8", flush=True)
+    say(f"quantizing {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) to int8")
     try:
         small = int8.quantize(opened.model)
     except UserError as error:
@@ -49,7 +49,8 @@ def command(arguments: argparse.Namespace) -> None:
             rows[name][f"ms_{tokens}_tokens"] = float(np.median(milliseconds))
     gain = [rows["float"][key] / rows["int8"][key] for key in rows["int8"]]
     header = ("", "MB", *(f"ms, {tokens} tokens" for tokens in lengths))
-    print(table(header, [(name, *row.values()) for name, row in rows.items()] + [("times smaller, faster", *gain)]))
-    print(f"kept in {arguments.output} ({int8.describe()}, {torch.get_num_threads()} threads); evaluate it next")
+    show(table(header, [(name, *row.values()) for name, row in rows.items()] + [("times smaller, faster", *gain)]))
+    say(f"kept in {arguments.output} ({int8.describe()}, {torch.get_num_threads()} threads); evaluate it next")
     record = {"model": arguments.model, "int8": int8.describe(), "machine": describe(device), "rows": rows}
     write_json(arguments.output / "quantization.json", record)
+    return record

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_scratch import parallel
 from kd_scratch.checkpoint import WEIGHTS
-from kd_scratch.console import shorten
+from kd_scratch.console import say, shorten
 from kd_scratch.files import UserError, is_leftover, remove, replace_file, sha256_of_file
 from kd_scratch.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 
@@ -61,7 +61,7 @@ def restore_weights(folder: Path, sha256: str) -> None:
         return
     if not before.is_file() or sha256_of_file(before) != sha256:
         raise UserError(f"{now}: is not what was kept, something has changed it; delete the folder and start again")
-    print(f"note: {now} is newer than the state, or damaged: going on from the one kept before it")
+    say(f"note: {now} is newer than the state, or damaged: going on from the one kept before it")
     replace_file(before, now)
 
 
@@ -141,7 +141,7 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
         cure = f"not even --force can go on with other {', '.join(fixed)}" if fixed else "--force goes on anyway"
         raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}; {cure}")
     if differing:
-        print(f"note: resumed by force: {shorten('; '.join(differing), 2000)}")
+        say(f"note: resumed by force: {shorten('; '.join(differing), 2000)}")
         progress |= {"batch": 0, "losses": [], "seconds": 0.0, "forced": progress["forced"] + differing}
     if not progress["step"]:
         return metadata
@@ -165,7 +165,7 @@ def _newest_intact(folder: Path) -> Path:
     what = "is damaged, or of another version of this program" if newest.is_file() else "is missing"
     if not previous.is_file() or not is_intact(previous):
         raise UserError(f"{newest}: {what}, and there is no older one to go back to; delete the folder and start again")
-    print(f"note: {newest} {what}; going on from the one saved before it")
+    say(f"note: {newest} {what}; going on from the one saved before it")
     if newest.is_file():
         replace_file(newest, folder / DAMAGED)  # or the next saving would keep it, and not the good one
     return previous

@@ -11,6 +11,7 @@ import torch
 
 from kd_scratch.checkpoint import load_config
 from kd_scratch.config import SIZES, DataConfig, ModelConfig, TrainConfig, given, train_config
+from kd_scratch.console import say
 from kd_scratch.distill import FeatureLosses
 from kd_scratch.files import UserError
 from kd_scratch.model import Model
@@ -51,7 +52,7 @@ def variants(arguments: argparse.Namespace, config: TrainConfig) -> list[Variant
         except UserError as error:
             if hasattr(arguments, "losses"):
                 raise
-            print(f"note: left out: {error}")
+            say(f"note: left out: {error}")
             continue
         found.append(Variant(name, soft, f"{name}={weight:.12g}"))
     return found

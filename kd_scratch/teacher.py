@@ -13,6 +13,7 @@ from kd_scratch import parallel
 from kd_scratch.batches import Batch, Features, pad, to_device
 from kd_scratch.cache import is_usable, zeros_on_disk
 from kd_scratch.checkpoint import fingerprint
+from kd_scratch.console import say
 from kd_scratch.files import UserError, make_folder, sha256
 from kd_scratch.inference import compute_logits, compute_states, logits_shape
 from kd_scratch.model import Model
@@ -41,7 +42,7 @@ def teacher_logits(
     cache: Path,
     device: torch.device,
     dtype: torch.dtype | None = None,
-    say=print,
+    say=say,
 ) -> np.ndarray:
     """The teacher's logits for every input, in the student's label order: N,C (sequence head) or T,C.
 
@@ -75,7 +76,7 @@ def teacher_states(
     cache: Path,
     device: torch.device,
     dtype: torch.dtype | None = None,
-    say=print,
+    say=say,
 ) -> dict[int, np.ndarray]:
     """The teacher's hidden states after these layers (0: the embeddings) for every token: by layer T,D.
 

@@ -95,6 +95,10 @@ class Tokenizer:
         self.backend.no_truncation()
         return encodings
 
+    def pieces(self, ids: list[int]) -> list[str]:
+        """What the ids stand for: [CLS], move, ##ment, …"""
+        return [self.backend.id_to_token(i) or "?" for i in ids]
+
     @cached_property
     def is_local(self) -> bool:
         """Whether the pieces of a text up to a space do not depend on what follows."""

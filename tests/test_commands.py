@@ -94,6 +94,7 @@ def test_training_leaves_a_model_directory_and_a_record(runs):
         "tokenizer_config.json",
         "vocab.txt",
         "training.json",
+        "report.html",
     }
     record = json.loads((runs / "distilled" / "training.json").read_text())
     assert record["teacher"] == fingerprint(load_model(runs / "teacher"))
@@ -533,8 +534,9 @@ def test_every_command_has_help(capsys):
             main([command, "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0
-        wanted = ("--seed", "--device", "--threads") if command not in ("quantize", "benchmark") else ("--threads",)
-        assert all(flag in out for flag in wanted)
+        fewer = {"quantize": ("--threads",), "benchmark": ("--threads",), "report": ()}
+        fewer["trace"] = ("--seed", "--threads")  # one example, on the CPU
+        assert all(flag in out for flag in fewer.get(command, ("--seed", "--device", "--threads")))
 
 
 def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys):
@@ -646,3 +648,59 @@ def test_a_closed_output_and_names_that_cannot_be_looked_at_are_no_tracebacks(ru
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, env=buffered)
         assert done.returncode == status, (command, done.stderr)
         assert "Traceback" not in done.stderr and "\x1b" not in done.stderr and done.stderr.count("\n") <= 1
+
+
+def test_json_is_all_that_json_prints(runs, tmp_path, capsys):
+    data = ["--task", "csv", "--data", runs / "test.csv"]
+    models = [f"{name}={runs / name}" for name in ("teacher", "distilled")]
+    commands = {
+        "evaluate": [*data, "--model", runs / "teacher", "--output", tmp_path / "m.json"],
+        "predict": ["--model", runs / "teacher", "--text", "moon probe", "--output", tmp_path / "p.json"],
+        "compare": [*data, "--models", *models, "--output", tmp_path / "c"],
+        "quantize": ["--model", runs / "teacher", "--output", tmp_path / "int8"],
+        "benchmark": ["--models", *models, "--shapes", "1x8", "--output", tmp_path / "b.json"],
+    }
+    written = {"evaluate": "m.json", "predict": "p.json", "compare": "c/comparison.json",
+               "quantize": "int8/quantization.json", "benchmark": "b.json"}  # fmt: skip
+    for name, argv in commands.items():
+        status = main([name, *map(str, argv), "--json"])
+        out, err = capsys.readouterr()
+        assert status == 0 and err == "" and json.loads(out) == json.loads((tmp_path / written[name]).read_text()), name
+    status = main(["train", *map(str, data_of(runs)), *FAST, "--model", str(runs / "baseline"), "--output",
+                   str(tmp_path / "t"), "--cache", str(tmp_path / "cache"), "--json"])  # fmt: skip
+    out, _ = capsys.readouterr()
+    assert status == 0 and json.loads(out) == json.loads((tmp_path / "t" / "training.json").read_text())
+
+
+def test_json_of_a_check_is_what_was_found_and_errors_stay_errors(runs, tmp_path, capsys):
+    argv = [
+        "train",
+        *map(str, data_of(runs)),
+        *FAST,
+        "--model",
+        str(runs / "baseline"),
+        "--output",
+        str(tmp_path / "t"),
+    ]
+    assert main([*argv, "--check", "--json"]) == 0
+    assert "labels" in " ".join(json.loads(capsys.readouterr().out))
+    status, out, err = run(capsys, "evaluate", "--task", "csv", "--data", tmp_path / "no.csv", "--model",
+                           runs / "teacher", "--json")  # fmt: skip
+    assert status == 2 and out == "" and err.startswith("error: ")
+
+
+def test_quiet_prints_the_result_alone(runs, capsys):
+    argv = ["evaluate", "--task", "csv", "--data", runs / "test.csv", "--model", runs / "teacher"]
+    loud, quiet = run(capsys, *argv)[1], run(capsys, *argv, "--quiet")[1]
+    assert loud.startswith("evaluating ") and quiet == loud.split("\n", 1)[1]
+
+
+def test_what_commands_print_fits_80_columns(runs, tmp_path, capsys):
+    models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
+    data = ["--task", "csv", "--data", runs / "test.csv"]
+    for argv in (["compare", *data, "--models", *models, "--output", tmp_path / "c"],
+                 ["evaluate", *data, "--model", runs / "teacher"],
+                 ["predict", "--model", runs / "teacher", "--text", "a very long text " * 9]):  # fmt: skip
+        out = run(capsys, *argv, "--quiet")[1]
+        tables = [block for block in out.split("\n\n") if "\n--" in block]
+        assert tables and all(len(line) <= 80 for block in tables for line in block.split("\n")), argv[0]

@@ -15,6 +15,7 @@ from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.evaluate import open_model
 from kd_scratch.predict import find_entities
 from kd_scratch.tasks.entities import entities, entity_metrics
+from tests.test_report import check_page
 from tests.test_squad_commands import run
 
 FAST = ["--epochs", "2", "--batch-size", "16", "--learning-rate", "1e-3", "--device", "cpu", "--threads", "1"]
@@ -78,6 +79,8 @@ def test_compare_shows_f1_and_loss(runs, tmp_path, capsys):
     rows = json.loads((tmp_path / "c" / "comparison.json").read_text())["rows"]
     assert all({"precision", "recall", "f1", "accuracy", "loss"} <= set(row) for row in rows)
     assert rows[0]["agreement"] == 1.0
+    said = check_page((tmp_path / "c" / "report.html").read_text())
+    assert "What is taken for what" in said and "it is" in said and "PER" in said and "scratch against teacher" in said
 
 
 def test_predict_marks_the_entities_in_the_text_as_it_was(runs, tmp_path, capsys):

@@ -107,7 +107,7 @@ def assert_one_line(finished: Finished, *fragments: str) -> None:
 
 
 def test_a_whole_run_writes_state_weights_and_record_and_nothing_else_is_left(bench):
-    assert bench.expected["files"] == sorted([*MODEL_FILES, "training.json"])
+    assert bench.expected["files"] == sorted([*MODEL_FILES, "report.html", "training.json"])
     renamed = [file for name, file in bench.operations if name == "replace"]
     assert sum(STATE in file for file in renamed) >= 4 and any("model.safetensors" in file for file in renamed)
     assert {name for name, _ in bench.operations} == {"write", "fsync", "replace", "unlink"}

@@ -14,8 +14,8 @@ import pytest
 from kd_scratch import evidence
 from kd_scratch.__main__ import main
 from kd_scratch.config import DataConfig, TrainConfig
-from kd_scratch.evidence import parse_grid, seed_list
-from kd_scratch.figures import Bar, dots, grid, reliability, ticks
+from kd_scratch.evidence import check_same_study, parse_grid, seed_list
+from kd_scratch.files import UserError
 from kd_scratch.findings import difference, report, said, summary
 from kd_scratch.runtime import Interruption, Stopped
 from kd_scratch.significance import BINS, calibration, interval, margin, resampled_sums
@@ -167,7 +167,8 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1],
              "which teacher": "", "command": ["evidence", "--task", "csv"]}  # fmt: skip
     cells = {(1.0, 0.5): {"dev": 0.51, "test": 0.61}, (2.0, 0.5): {"dev": 0.52, "test": 0.62}}
-    text = report(TASK, about, teacher, records, cells, tmp_path)
+    text, result = report(TASK, about, teacher, records, cells, tmp_path)
+    assert json.loads(json.dumps(result)) == json.loads((tmp_path / "evidence.json").read_text())
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"evidence.md", "evidence.json", "scores.svg", "calibration.svg", "grid.svg"}
     markdown = (tmp_path / "evidence.md").read_text()
@@ -184,7 +185,7 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     for name in ("scores.svg", "calibration.svg", "grid.svg"):
         ET.fromstring((tmp_path / name).read_text())
     (tmp_path / "x").mkdir()
-    again = report(TASK, about, teacher, records, {}, tmp_path / "x")
+    again, _ = report(TASK, about, teacher, records, {}, tmp_path / "x")
     assert "alpha" not in again and not (tmp_path / "x" / "grid.svg").exists()
 
 
@@ -193,50 +194,7 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
     records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],
                "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
     about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0], "command": []}
-    assert "Best on dev: hidden." in report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path)
-
-
-# --- figures ---
-
-
-def texts_of(svg: str) -> list[str]:
-    return [element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-
-
-def test_ticks_are_round_and_inside():
-    assert ticks(0.912, 0.958) == [0.92, 0.93, 0.94, 0.95]
-    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and ticks(3.0, 3.0) == [3.0]
-    assert ticks(-0.3, 0.3) == [-0.2, 0.0, 0.2]
-
-
-def test_dots_stand_where_their_values_are():
-    bars = [Bar("a <b>", [0.90, 0.92], 0.91, 0.01), Bar("c", [0.95], 0.95, None)]
-    root = ET.fromstring(svg := dots("title & more", "accuracy", bars, ("teacher", 0.96)))
-    circles = [
-        (float(c.get("cx")), float(c.get("cy")), float(c.get("r")))
-        for c in root.iter("{http://www.w3.org/2000/svg}circle")
-    ]
-    (x1, y1, _), (x2, _, _), (mean, y, r), (x4, y4, _), (x5, _, _) = circles
-    assert x1 < mean < x2 < x4 == x5 and mean == pytest.approx((x1 + x2) / 2, abs=0.2) and y == y1 < y4 and r > 5
-    assert {"title & more", "a <b>", "c", "accuracy, per cent", "teacher 96.00"} <= set(texts_of(svg))
-
-
-def test_a_grid_has_a_number_in_every_cell_and_the_highest_is_the_darkest():
-    svg = grid("t", "alpha", "temperature", {(0.5, 1.0): 0.9, (0.5, 2.0): 0.91, (0.9, 1.0): 0.92})
-    assert {"90.00", "91.00", "92.00", "0.5", "0.9", "1", "2"} <= set(texts_of(svg))
-    strengths = [
-        float(r.get("fill-opacity"))
-        for r in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")
-        if r.get("fill-opacity")
-    ]
-    assert len(strengths) == 3 and max(strengths) == strengths[-1 if strengths[-1] > strengths[1] else 1] == 0.75
-
-
-def test_reliability_leaves_out_bins_of_few():
-    bins = [(0.3, 0.2, 9), (0.5, 0.5, 10), (0.9, 0.8, 100)]
-    root = ET.fromstring(reliability("t", {"teacher": bins, "other": bins[1:]}))
-    lines = [len(line.get("points").split()) for line in root.iter("{http://www.w3.org/2000/svg}polyline")]
-    assert lines == [2, 2] and "other" in texts_of(reliability("t", {"other": bins}))
+    assert "Best on dev: hidden." in report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path)[0]
 
 
 # --- which runs ---
@@ -325,7 +283,7 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert main(argv) == 0
     assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
     assert main([*argv, "--epochs", "2"]) == 2
-    assert "this folder holds a study with other flags; choose another --output" in capsys.readouterr().err
+    assert "this folder holds a study with other settings; choose another --output" in capsys.readouterr().err
     record = json.loads((output / "runs" / "hidden-5" / "training.json").read_text())
     (output / "runs" / "hidden-5" / "training.json").write_text(json.dumps(record | {"teacher": "another"}))
     assert main(argv) == 2
@@ -363,6 +321,21 @@ def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, ca
     assert "above soft targets on dev, so combined: hidden=1,cosine=2" in told and "Best on dev: combined" in told
     record = json.loads((output / "runs" / "combined-hidden-cosine-0" / "training.json").read_text())
     assert record["settings"]["losses"] == "hidden=1,cosine=2" and record["parameters"] > 0
+
+
+def test_other_losses_may_be_added_to_a_study_but_none_may_change(tmp_path):
+    check_same_study(tmp_path, ["--epochs", "2"], {"baseline": [], "hidden": ["--losses", "hidden=1"]})
+    check_same_study(tmp_path, ["--epochs", "2"], {"baseline": [], "cosine": ["--losses", "cosine=1"]})
+    assert set(json.loads((tmp_path / "study.json").read_text())["variants"]) == {"baseline", "hidden", "cosine"}
+    with pytest.raises(UserError, match="a study with other hidden; choose another --output"):
+        check_same_study(tmp_path, ["--epochs", "2"], {"hidden": ["--losses", "hidden=2"]})
+    for damage in ("[]", '{"flags": ["--epochs", "2"], "variants": 3}', '{"variants": {}}'):
+        (tmp_path / "study.json").write_text(damage)
+        if "epochs" in damage:
+            check_same_study(tmp_path, ["--epochs", "2"], {"baseline": []})
+        else:
+            with pytest.raises(UserError, match="a study with other settings; choose another --output"):
+                check_same_study(tmp_path, ["--epochs", "2"], {"baseline": []})
 
 
 def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):

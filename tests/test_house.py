@@ -17,9 +17,9 @@ from tests.conftest import ROOT
 ROOMS = [
     "files", "config", "runtime", "console", "parallel", "clock", "layers", "model", "int8", "fast", "safetensors",
     "published", "checkpoint", "tokenization", "batches", "tasks", "augment", "inference", "cache", "teacher",
-    "distill", "vocabulary", "optimizer", "state", "prepare", "preflight", "train", "launch", "evaluate", "predict",
-    "measure", "quantize", "significance", "compare", "benchmark", "study", "figures", "findings", "evidence",
-    "__main__",
+    "distill", "vocabulary", "optimizer", "state", "prepare", "preflight", "figures", "page", "report", "train",
+    "launch", "evaluate", "predict", "measure", "quantize", "significance", "compare", "benchmark", "study",
+    "findings", "evidence", "tracing", "trace", "server", "demo", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "kd_scratch"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))
@@ -152,7 +152,7 @@ def test_the_tour_names_every_file_in_pipeline_order():
     tour = README.split("## Tour")[1].split("\n## ")[0]
     named = re.findall(r"^\| `([\w./]+)`", tour, re.M)
     files = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
-    assert set(named) == files - {"__init__.py", "tasks/__init__.py"}
+    assert set(named) == files - {"__init__.py", "tasks/__init__.py", "tracing/__init__.py"}
     rooms = [name.split("/")[0].removesuffix(".py") for name in named]
     assert all(ROOMS.index(a) <= ROOMS.index(b) for a, b in pairwise(rooms)), "the tour follows the order of the rooms"
 

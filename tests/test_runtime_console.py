@@ -1,6 +1,8 @@
 """runtime.py and console.py: devices, seeds, precision; tables and progress bars."""
 
+import io
 import random
+import re
 import subprocess
 import sys
 
@@ -8,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from kd_scratch import console
 from kd_scratch.config import RunConfig
-from kd_scratch.console import duration, progress, shorten, table
+from kd_scratch.console import coloured, duration, progress, say, shorten, show, table
 from kd_scratch.files import UserError
 from kd_scratch.runtime import amp_dtype, autocast, describe, pick_device, seed_everything, start
 from tests.conftest import ROOT
@@ -118,3 +121,65 @@ def test_a_process_killed_while_it_draws_a_bar_stops_no_other():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "3\n", done.stderr
+
+
+def test_a_wide_table_goes_on_below_under_its_first_column():
+    header = ("model", *(f"measure {i}" for i in range(12)))
+    rows = [(name, *(float(i) for i in range(12))) for name in ("teacher", "student")]
+    blocks = table(header, rows).split("\n\n")
+    assert len(blocks) == 2 and all(len(line) <= 80 for block in blocks for line in block.split("\n"))
+    assert [block.split("\n")[2].split()[0] for block in blocks] == ["teacher", "teacher"]
+    columns = [name for block in blocks for name in re.findall(r"measure \d+", block.split("\n")[0])]
+    assert columns == list(header[1:]), "each column once, in their order"
+    assert len(table(header, rows, markdown=True).split("\n")) == 4
+
+
+def test_one_column_that_is_too_wide_stays_whole():
+    assert table(("a", "b"), [("x" * 90, 1), ("y", 2)]).split("\n")[2] == "x" * 90 + "  1"
+
+
+def test_the_last_of_columns_that_are_flush_left_is_wrapped():
+    lines = table(("what", "found"), [("labels", "word " * 40), ("rows", "3")], left=True).split("\n")
+    assert all(len(line) <= 80 for line in lines) and lines[2].startswith("labels  word")
+    assert lines[3].startswith(" " * 8 + "word") and lines[-1] == "rows    3"
+    assert sum(line.count("word") for line in lines) == 40
+
+
+class Terminal(io.StringIO):
+    """A text stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert coloured("error:", console.RED, io.StringIO()) == "error:"
+    assert coloured("error:", console.RED, Terminal()) == "\x1b[31merror:\x1b[0m"
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as context:
+            context.setenv(name, value)
+            assert coloured("error:", console.RED, Terminal()) == "error:"
+
+
+def test_headers_are_bold_on_a_terminal_and_notes_are_marked(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    show("before\n" + table(("a", "b"), [("x", 1)]))
+    say("note: something")
+    assert terminal.getvalue() == "before\n\x1b[1ma  b\x1b[0m\n-  -\nx  1\n\x1b[33mnote:\x1b[0m something\n"
+
+
+def test_hush_leaves_results_alone(capsys):
+    console.hush()
+    try:
+        say("on the way")
+        show("the result")
+        list(progress([1], desc="counting", delay=0))
+    finally:
+        console.hush(False)
+    say("heard")
+    out, err = capsys.readouterr()
+    assert out == "the result\nheard\n" and err == ""

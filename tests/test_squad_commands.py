@@ -8,6 +8,7 @@ from data_scripts import make_sample
 from kd_scratch.__main__ import main
 from kd_scratch.safetensors import load_file
 from kd_scratch.tasks.squad_metric import official_scores
+from tests.test_report import check_page
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--learning-rate", "1e-3", "--max-length", "96", "--overlap", "24",
         "--device", "cpu", "--threads", "1"]  # fmt: skip
@@ -92,6 +93,8 @@ def test_compare_shows_exact_match_f1_and_agreement_of_answers(runs, tmp_path, c
     assert all(row["interval"][0] <= row["f1"] <= row["interval"][1] for row in rows)
     assert rows[2]["difference"] == pytest.approx(rows[2]["f1"] - rows[0]["f1"])
     assert rows[0]["agreement"] == 1.0 and all(row["latency_p50_ms"] > 0 and 0 <= row["f1"] <= 1 for row in rows)
+    said = check_page((tmp_path / "c" / "report.html").read_text())
+    assert "What is taken for what" not in said and "Mistakes of distilled alone" in said
 
 
 def test_predict_prints_answers_with_probabilities_and_no_answer_among_them(runs, tmp_path, capsys):

@@ -13,6 +13,7 @@ from kd_scratch.distill import count_units, distillation_loss, units
 from kd_scratch.files import UserError
 from kd_scratch.inference import compute_logits
 from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks.spans import split_words
 from kd_scratch.tasks.token_classification import (
     Example,
     Words,
@@ -21,7 +22,6 @@ from kd_scratch.tasks.token_classification import (
     passages,
     read_conll,
     score,
-    split_words,
     trainable,
     window_bounds,
 )
