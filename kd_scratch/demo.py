@@ -16,13 +16,11 @@ from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.console import hush, table
 from kd_scratch.evaluate import Opened, open_model
 from kd_scratch.files import UserError, read_text
-from kd_scratch.inference import compute_logits
 from kd_scratch.report import named_directory
 from kd_scratch.runtime import Interruption, start
 from kd_scratch.server import ADDRESS, Fields, Site, listen, serve
-from kd_scratch.tasks import Outcome, question_answering, token_classification
+from kd_scratch.tasks import question_answering, token_classification
 from kd_scratch.tasks.base import log_softmax
-from kd_scratch.tasks.entities import entities
 from kd_scratch.tasks.spans import span_scores, split_words
 
 TEXT, QUESTION, NAME = 20_000, 2_000, 1_000  # the longest that are taken, in characters
@@ -89,28 +87,13 @@ Tagged = tuple[token_classification.Words, tuple[str, ...], np.ndarray]
 
 def find_tags(entry: Entry, data: DataConfig, text: str) -> Tagged:
     """The text's words as the model reads them, their tags, and how probable each is."""
-    examples = [token_classification.from_text("text", text)]
-    opened, labels = entry.opened, entry.opened.model.config.labels
-    features = token_classification.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
-    logits = compute_logits(opened.model, features, entry.device)
-    tags = Outcome(token_classification.TASK, examples, features, logits, labels, data).decisions[0]
-    return features, tags, np.exp(log_softmax(logits[features.word_at]).max(axis=1))
+    return predict.tag_words(entry.opened, text, data, entry.device)
 
 
 def show_tags(entry: Entry, data: DataConfig, found: Tagged, text: str) -> tuple[dict, Window]:
     """The entities, and the pieces of the first window, of which each word's first one has the word's tag."""
     features, tags, probability = found
     words, opened, length = split_words(text), entry.opened, int(features.starts[1])
-    marked = [
-        {
-            "entity": text[words[first][0] : words[end - 1][1]],
-            "type": kind,
-            "start": words[first][0],
-            "end": words[end - 1][1],
-            "probability": float(probability[first:end].min()),
-        }
-        for kind, first, end in entities(tags)
-    ]
     spans: list[tuple[int, int] | None] = [None]
     room = opened.max_length - 2  # no word has more pieces
     encodings = opened.tokenizer.encode([text[a:b] for a, b in words[:length]], offsets=True)
@@ -122,7 +105,8 @@ def show_tags(entry: Entry, data: DataConfig, found: Tagged, text: str) -> tuple
         if place < length:
             columns["tag"][place], columns["probability"][place] = tag, round(float(p), 6)
     tokens = features.tokens[:length]
-    return {"entities": marked}, Window(tokens, None, [*spans[: length - 1], None], columns, 1, len(features))
+    marked = {"entities": predict.entities_in(text, tags, probability)}
+    return marked, Window(tokens, None, [*spans[: length - 1], None], columns, 1, len(features))
 
 
 Spans = tuple[question_answering.Windows, np.ndarray, list[question_answering.Answer], question_answering.Answer]
@@ -130,10 +114,8 @@ Spans = tuple[question_answering.Windows, np.ndarray, list[question_answering.An
 
 def find_spans(entry: Entry, data: DataConfig, question: str, context: str) -> Spans:
     """The windows over a context, their logits, the best answers, and "no answer"."""
-    examples, opened = [question_answering.Example("question", question, context)], entry.opened
-    windows = question_answering.featurize(examples, opened.tokenizer, (), opened.max_length, data)
-    logits = compute_logits(opened.model, windows, entry.device)
-    [(answers, nothing)] = question_answering.candidates(examples, windows, logits, data.answer_length, predict.ANSWERS)
+    opened, device = entry.opened, entry.device
+    windows, logits, [(answers, nothing)] = predict.look_for_answers(opened, [question], context, data, device)
     return windows, logits, answers, nothing
 
 

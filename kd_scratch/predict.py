@@ -1,6 +1,7 @@
 """A checkpoint and a text in, an answer out. `python -m kd_scratch predict`"""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,27 +34,47 @@ def classify(opened: Opened, text: str, device: torch.device) -> dict[str, float
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
 
 
+def look_for_answers(
+    opened: Opened, questions: list[str], context: str, data: DataConfig, device: torch.device
+) -> tuple[question_answering.Windows, np.ndarray, list[tuple[list[Answer], Answer]]]:
+    """The windows over a context for each question, their logits, and its best answers and "no answer"."""
+    examples = [
+        question_answering.Example(f"question {i}", question, context) for i, question in enumerate(questions, 1)
+    ]
+    windows = question_answering.featurize(examples, opened.tokenizer, (), opened.max_length, data)
+    logits = compute_logits(opened.model, windows, device)
+    return windows, logits, question_answering.candidates(examples, windows, logits, data.answer_length, ANSWERS)
+
+
 def find_answers(
     opened: Opened, questions: list[str], context: str, data: DataConfig, device: torch.device
 ) -> list[list[Answer]]:
     """The best answers to each question about a context, with "no answer" among them, the most probable first."""
-    examples = [question_answering.Example(str(i), question, context) for i, question in enumerate(questions)]
-    windows = question_answering.featurize(examples, opened.tokenizer, (), opened.max_length, data)
-    logits = compute_logits(opened.model, windows, device)
-    found = question_answering.candidates(examples, windows, logits, data.answer_length, ANSWERS)
+    _, _, found = look_for_answers(opened, questions, context, data, device)
     return [sorted([*answers, nothing], key=lambda answer: -answer.probability) for answers, nothing in found]
 
 
-def find_entities(opened: Opened, text: str, data: DataConfig, device: torch.device) -> list[dict]:
-    """The entities in a text, in order: their slice of it, start and end (code points), type, and probability, which is
-    that of the least certain of their tags."""
-    spans = split_words(text)
+def tag_words(
+    opened: Opened, text: str, data: DataConfig, device: torch.device
+) -> tuple[token_classification.Words, tuple[str, ...], np.ndarray]:
+    """The words of a text as the model reads them, the tag of each, and how probable that is."""
     examples = [token_classification.from_text("text", text)]
     labels = opened.model.config.labels
     features = token_classification.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
     logits = compute_logits(opened.model, features, device)
     tags = Outcome(token_classification.TASK, examples, features, logits, labels, data).decisions[0]
-    probability = np.exp(log_softmax(logits[features.word_at]).max(axis=1))  # of each word's tag
+    return features, tags, np.exp(log_softmax(logits[features.word_at]).max(axis=1))
+
+
+def find_entities(opened: Opened, text: str, data: DataConfig, device: torch.device) -> list[dict]:
+    """The entities in a text, in order: their slice of it, start and end (code points), type, and probability."""
+    _, tags, probability = tag_words(opened, text, data, device)
+    return entities_in(text, tags, probability)
+
+
+def entities_in(text: str, tags: Sequence[str], probability: np.ndarray) -> list[dict]:
+    """The entities that the tags of a text's words make; each as probable as the least certain of its tags."""
+    spans = split_words(text)
     return [
         {
             "entity": text[spans[first][0] : spans[end - 1][1]],
