@@ -405,7 +405,7 @@ def test_the_command_serves_until_a_signal_and_ends_with_0(models, capfd):
             out += capfd.readouterr().out
         port = int(re.match(r"open http://127\.0\.0\.1:(\d+)/ in your browser; Ctrl-C ends it\n", out)[1])
         seen.extend([out, get(port, "/"), get(port, "/api/models")])
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)  # SIGINT is ignored by what runs in the background
 
     visitor = threading.Thread(target=visit)
     visitor.start()
