@@ -132,7 +132,7 @@ report: .venv/run ## one page about the training of runs/TASK/{teacher,baseline-
 	$(KD) report --runs teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \
 	    --output $(OUT)/report.html $(ARGS)
 
-# runs/TASK where it has a student, else its quickstart
+# where runs/TASK has no student, that of a quickstart (of TASK, or of agnews where none is named)
 TRACED = $(or $(wildcard $(OUT)/distilled-$(SEED)),$(QUICK)/distilled)
 trace: .venv/run ## one test example of TASK through every stage of teacher and student (make quickstart comes first)
 	$(KD) trace --task $(if $(filter $(QUICK)/%,$(TRACED)),$(QUICK_TASK) $(quick_test_$(QUICK_TASK)),$(TASK) --data $(test_$(TASK))) \
@@ -140,7 +140,7 @@ trace: .venv/run ## one test example of TASK through every stage of teacher and 
 
 SERVED = $(foreach run,$(wildcard $(RUNS)/quickstart/* $(RUNS)/*),$(foreach name,teacher distilled int8, \
     $(addprefix $(name)=,$(firstword $(wildcard $(run)/$(name)/config.json $(run)/$(name)-$(SEED)/config.json)))))
-demo: .venv/run ## ask the models of all runs in a browser, side by side (on this machine alone)
+demo: .venv/run ## ask the teachers, distilled students and int8 models of all runs in a browser (on this machine alone)
 	$(KD) demo --models $(or $(patsubst %/config.json,%,$(SERVED)),teacher=$(QUICK)/teacher) $(ARGS)
 
 bench: .venv/run ## latency of runs/TASK/{teacher,distilled-SEED,int8-SEED} by batch size and length

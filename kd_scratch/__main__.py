@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         result = command(arguments)
     if parallel.rank() == 0:
-        print(json.dumps(result, indent=2, ensure_ascii=False, default=str))
+        print(json.dumps(result, indent=2))  # in ASCII: stdout may be any encoding
 
 
 def complain(why: str) -> None:

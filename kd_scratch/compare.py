@@ -23,11 +23,12 @@ from kd_scratch.evaluate import (
 )
 from kd_scratch.files import UserError, make_folder, write_json, write_text
 from kd_scratch.measure import latencies, peak_memory, throughputs
-from kd_scratch.report import PAGE, ROWS, Comparison, comparison_page, named_directory, read_record, trade_offs
+from kd_scratch.report import ROWS, Comparison, comparison_page, known_record, named_directory, trade_offs
 from kd_scratch.runtime import start
 from kd_scratch.significance import calibration, interval, mcnemar, resampled_sums, two_sided_p
 from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task
 
+PAGE = "comparison.html"
 MAPS, LONGEST_MAP = 3, 20  # so many attention maps are shown, of inputs of at most so many pieces
 
 
@@ -129,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="tables (comparison.txt, .md, .json) and a page with pictures (report.html) are written there",
+        help="tables (comparison.txt, .md, .json) and a page with pictures (comparison.html) are written there",
     )
     for config in (DataConfig, RunConfig):
         add_flags(parser, config)
@@ -146,7 +147,7 @@ def command(arguments: argparse.Namespace) -> dict:
         name: (directory, open_model(directory, task, arguments.max_length, device))
         for name, directory in arguments.models
     }
-    records = {name: read_record(directory) for name, directory in arguments.models}
+    records = {name: known_record(directory) for name, directory in arguments.models}
     folder = make_folder(arguments.output)
     where = described(arguments, examples)
     say(f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads")
@@ -166,7 +167,6 @@ def command(arguments: argparse.Namespace) -> dict:
     )
     both = tables(rows, quality_rows)
     texts = ["\n\n".join([*(table(*each, markdown) for each in both), note]) for markdown in (False, True)]
-    show(texts[0])
     write_text(folder / "comparison.txt", texts[0] + "\n")
     write_text(folder / "comparison.md", texts[1] + "\n")
     about = about_data(arguments, data) | {"machine": machine, "models": dict(arguments.models)}
@@ -178,6 +178,7 @@ def command(arguments: argparse.Namespace) -> dict:
     for name, picture in trade_offs(found).items():
         write_text(folder / name, picture)
     write_text(folder / PAGE, comparison_page(found, both))
+    show(texts[0])
     say(f"\nwith pictures: {folder / PAGE}")
     return about | {"rows": merged}
 
@@ -190,15 +191,20 @@ def look_closer(
     students = [name for name in models if name != first and not models[name][1].model.config.int8]
     student = students[-1] if students else list(models)[-1]
     its, others = (task.told(outcomes[name]) for name in (student, first))
-    worse = [(b[3] - a[3], a, b) for a, b in zip(its, others, strict=True) if a[3] < b[3]]
-    worse.sort(key=lambda row: -row[0])
     return {
         "calibrations": {name: calibration(*task.confidence(outcome)) for name, outcome in outcomes.items()},
         "confusions": {name: task.confused(outcome) for name, outcome in outcomes.items()} if task.confused else {},
         "student": student,
-        "mistakes": [(a[0], a[1], b[2], a[2]) for _, a, b in worse[:ROWS]],
+        "mistakes": lost_by(its, others)[:ROWS],
         "maps": attention_maps({name: models[name][1] for name in dict.fromkeys((first, student))}, outcomes, device),
     }
+
+
+def lost_by(its: Sequence[tuple], others: Sequence[tuple]) -> list[tuple[str, str, str, str]]:
+    """Examples for which a model gets fewer points than another, the most lost first: text, gold, what the other says,
+    what it says. its, others: what Task.told gives of each."""
+    worse = [(b[3] - a[3], (a[0], a[1], b[2], a[2])) for a, b in zip(its, others, strict=True) if a[3] < b[3]]
+    return [row for _, row in sorted(worse, key=lambda row: -row[0])]
 
 
 @torch.inference_mode()

@@ -305,7 +305,7 @@ def check_same_study(output: Path, flags: list[str], tried: dict[str, list[str]]
         known = before.get("variants") if isinstance(before.get("variants"), dict) else {}
         differing = [name for name, argv in tried.items() if known.get(name, argv) != argv]
         if before.get("flags") != flags or differing:
-            what = ", ".join(differing) or "settings"
+            what = ", ".join([*(["settings"] if before.get("flags") != flags else []), *differing])
             raise UserError(f"{path}: this folder holds a study with other {what}; choose another --output")
         tried = known | tried
     write_json(path, {"flags": flags, "variants": tried})

@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from kd_scratch.console import shorten
+from kd_scratch.files import printable
+
 WIDTH, NARROW = 720, 480  # of a whole page, and of what should still be readable on a phone
 #: Colours that can be told apart by colour-blind readers too (Okabe & Ito 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -32,7 +35,7 @@ def page(title: str, height: float, body: Sequence[str], width: float = WIDTH) -
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">',
-            f"<title>{escape(title)}</title><style>{STYLE}</style>",
+            f"<title>{escape(printable(title))}</title><style>{STYLE}</style>",
             f'<rect class="page" width="{width:g}" height="{height:g}"/>',
             text(16, 24, title, kind="title"),
             *body,
@@ -45,7 +48,7 @@ def text(x: float, y: float, said: str, anchor: str = "start", kind: str = "", t
     """One line of text; turned: upwards."""
     turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
     kind = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}{turn}>{escape(said)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}{turn}>{escape(printable(said))}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str = "axis", more: str = "") -> str:
@@ -144,24 +147,28 @@ def matrix(
     cells: dict[tuple[int, int], tuple[float, str]],
 ) -> str:
     """A table of coloured cells. cells: (column, row) -> how dark, from 0 to 1, and what it says"""
-    left, top, height = 110, 76, 40
+    turned = max(map(len, columns)) > 8  # they would run into each other
+    left, top, height = 130, 150 if turned else 76, 40
     width = min(110.0, (NARROW - left - 8) / len(columns))
     body = [
-        text(left + width * len(columns) / 2, top - 26, across, "middle"),
+        text(left, 48, f"{across} →") if turned else text(left + width * len(columns) / 2, top - 26, across, "middle"),
         text(18, top + height * len(rows) / 2, down, "middle", turned=True),
     ]
-    body += [text(left + width * (i + 0.5), top - 8, name, "middle") for i, name in enumerate(columns)]
-    body += [text(left - 8, top + height * (j + 0.5) + 5, name, "end") for j, name in enumerate(rows)]
+    for i, name in enumerate(columns):
+        place = (left + width * (i + 0.6), top - 8)
+        body.append(text(*place, shorten(name, 12), "start" if turned else "middle", turned=turned))
+    body += [text(left - 8, top + height * (j + 0.5) + 5, shorten(name, 14), "end") for j, name in enumerate(rows)]
     for (i, j), (strength, said) in cells.items():
         corner = f'x="{left + width * i:.1f}" y="{top + height * j:.1f}"'
         body += _shade(f'{corner} width="{width - 2:.1f}" height="{height - 2}"', 0.75 * strength)
         body.append(text(left + width * (i + 0.5), top + height * (j + 0.5) + 5, said, "middle", "cell"))
-    return page(title, top + height * len(rows) + 12, body, NARROW)
+    return page(title, top + height * len(rows) + 12, body, max(NARROW, 36 + 8.6 * len(title)))
 
 
 def heat_map(title: str, pieces: Sequence[str], weights: Sequence[Sequence[float]]) -> str:
     """Which pieces (across) each piece (down) looks at: attention weights S,S, each row of sum 1."""
-    side, left, top = 16, 110, 120
+    side, left, top = 16, 120, 130
+    pieces = [shorten(piece, 13) for piece in pieces]
     body = [text(left - 6, top + side * (j + 0.75), piece, "end") for j, piece in enumerate(pieces)]
     body += [text(left + side * (i + 0.75), top - 6, piece, turned=True) for i, piece in enumerate(pieces)]
     for j, row in enumerate(weights):
@@ -183,7 +190,7 @@ Place = Callable[[float, float], tuple[float, float]]
 
 
 def frame(
-    across: str, up: str, x: tuple[float, float], y: tuple[float, float], height: float = 260, top: float = 70
+    across: str, up: str, x: tuple[float, float], y: tuple[float, float], top: float, height: float = 260
 ) -> tuple[Place, list[str]]:
     """Axes with round numbers over the ranges x and y: where a point lies on the page, and what to draw."""
     left, right, bottom = 62, NARROW - 16, top + height
@@ -206,14 +213,17 @@ def frame(
     return at, body
 
 
-def legend(names: Sequence[str], top: float = 48) -> list[str]:
-    """A short line and a name for each colour, side by side under the title."""
-    body, x = [], 62.0
+def legend(names: Sequence[str]) -> tuple[list[str], float]:
+    """A short line and a name for each colour under the title, in as many rows as that takes; and where they end."""
+    body, x, y = [], 62.0, 48.0
     for i, name in enumerate(names):
-        body.append(line(x, top - 4, x + 18, top - 4, "axis", f'style="stroke: {_colour(i)}; stroke-width: 3"'))
-        body.append(text(x + 23, top, name))
+        name = shorten(name, 30)
+        if x > 62 and x + 23 + 7.2 * len(name) > NARROW:
+            x, y = 62.0, y + 20
+        body.append(line(x, y - 4, x + 18, y - 4, "axis", f'style="stroke: {_colour(i)}; stroke-width: 3"'))
+        body.append(text(x + 23, y, name))
         x += 40 + 7.2 * len(name)
-    return body
+    return body, y + 22
 
 
 def _colour(i: int) -> str:
@@ -225,15 +235,16 @@ def curves(title: str, across: str, up: str, lines: dict[str, Sequence[tuple[flo
     points = [point for line_ in lines.values() for point in line_]
     xs, ys = zip(*points, strict=True)
     pad = 0.04 * (max(ys) - min(ys)) or 0.05 * abs(max(ys)) or 1.0
-    at, body = frame(across, up, (min(0.0, *xs), max(xs)), (min(ys) - pad, max(ys) + pad))
+    names, top = legend(list(lines))
+    at, body = frame(across, up, (min(0.0, *xs), max(xs)), (min(ys) - pad, max(ys) + pad), top)
     for i, (name, line_) in enumerate(lines.items()):
         marks = [at(*point) for point in line_]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
-        hint = f"<title>{escape(name)}</title>"
+        hint = f"<title>{escape(printable(name))}</title>"
         body.append(f'<polyline points="{path}" fill="none" stroke="{_colour(i)}" stroke-width="2">{hint}</polyline>')
         if len(marks) <= 20:
             body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_colour(i)}"/>' for x, y in marks]
-    return page(title, 384, [*legend(list(lines)), *body], NARROW)
+    return page(title, top + 314, [*names, *body], NARROW)
 
 
 def trade_off(title: str, across: str, up: str, points: dict[str, tuple[float, float, tuple[float, float]]]) -> str:
@@ -242,7 +253,9 @@ def trade_off(title: str, across: str, up: str, points: dict[str, tuple[float, f
     scores = [100 * value for _, score, bounds in points.values() for value in (score, *bounds)]
     pad = 0.06 * (max(scores) - min(scores)) or 1.0
     costs = [cost for cost, _, _ in points.values()]
-    at, body = frame(across, f"{up}, per cent", (0.0, 1.08 * max(costs)), (min(scores) - pad, max(scores) + pad))
+    names, top = legend(list(points))
+    reach = (min(scores) - pad, max(scores) + pad)
+    at, body = frame(across, f"{up}, per cent", (0.0, 1.08 * max(costs)), reach, top)
     front, best = [], -1.0
     for cost, score, _ in sorted(points.values(), key=lambda point: (point[0], -point[1])):
         if score > best:
@@ -253,9 +266,9 @@ def trade_off(title: str, across: str, up: str, points: dict[str, tuple[float, f
     for i, (name, (cost, score, bounds)) in enumerate(points.items()):
         (x, y), *ends = (at(cost, 100 * value) for value in (score, *bounds))
         body.append(line(x, ends[0][1], x, ends[1][1], "axis", f'style="stroke: {_colour(i)}; stroke-width: 2"'))
-        hint = f"<title>{escape(name)}: {cost:,.3g}, {100 * score:.2f} %</title>"
+        hint = f"<title>{escape(printable(name))}: {cost:,.3g}, {100 * score:.2f} %</title>"
         body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{_colour(i)}">{hint}</circle>')
-    return page(title, 384, [*legend(list(points)), *body], NARROW)
+    return page(title, top + 314, [*names, *body], NARROW)
 
 
 def reliability(title: str, models: dict[str, list[tuple[float, float, int]]]) -> str:
@@ -263,12 +276,13 @@ def reliability(title: str, models: dict[str, list[tuple[float, float, int]]]) -
 
     models: name -> bins of (mean confidence, share right, how many); those of fewer than ten decisions are left out.
     """
-    at, body = frame("mean confidence of a bin", "share that is right", (0, 1), (0, 1), height=380)
+    names, top = legend(list(models))
+    at, body = frame("mean confidence of a bin", "share that is right", (0, 1), (0, 1), top, height=380)
     body.append(line(*at(0, 0), *at(1, 1), "axis", 'stroke-dasharray="5 4"'))
     for i, (name, bins) in enumerate(models.items()):
         marks = [at(c, r) for c, r, n in bins if n >= 10]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
-        hint = f"<title>{escape(name)}</title>"
+        hint = f"<title>{escape(printable(name))}</title>"
         body.append(f'<polyline points="{path}" fill="none" stroke="{_colour(i)}" stroke-width="2">{hint}</polyline>')
         body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_colour(i)}"/>' for x, y in marks]
-    return page(title, 504, [*legend(list(models)), *body], NARROW)
+    return page(title, top + 434, [*names, *body], NARROW)

@@ -34,7 +34,7 @@ from kd_scratch.prepare import (
     read_unlabelled,
     require_inputs,
 )
-from kd_scratch.report import PAGE, RECORD, read_record, runs_page
+from kd_scratch.report import PAGE, RECORD, known_record, runs_page
 from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
 from kd_scratch.state import Progress, drop_state
 from kd_scratch.tasks import TASKS, Task
@@ -149,7 +149,7 @@ def command(arguments: argparse.Namespace) -> dict | None:
     say(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
     parts = examples, dev_examples, labels, tokenizer, model, teachers, inside, config, data, device
     found = preflight(arguments, task, *parts)
-    say(table(("before work starts", "found"), found, left=True))
+    (show if arguments.check else say)(table(("before work starts", "found"), found, left=True))
     dev_set = require_inputs(task.featurize(dev_examples, tokenizer, labels, config.max_length, data), "--dev")
     beside = teacher_records(arguments)
     identity = source | identify(task, config, data, run, device, tokenizer, model, teachers)
@@ -213,7 +213,7 @@ def load_teachers(
 
 def teacher_records(arguments: argparse.Namespace) -> dict[str, dict]:
     """What is known of the teachers' own training for the same task, for the page about this run."""
-    records = {f"teacher {i}": read_record(path) for i, path in enumerate(arguments.teacher or (), 1)}
+    records = {f"teacher {i}": known_record(path) for i, path in enumerate(arguments.teacher or (), 1)}
     return {name: record for name, record in records.items() if record and record["task"] == arguments.task}
 
 
@@ -330,8 +330,8 @@ def announce(job: Job, arguments: argparse.Namespace, teachers: list[Model], not
 
 
 def report(job: Job, done: Progress, beside: dict[str, dict]) -> dict:
-    """Print the epochs and where the time went, write both to training.json and to a page, there beside the records of
-    other runs; then drop what only a resume needs. Returns the record."""
+    """Write what happened to training.json and to a page, there beside the records of other runs; drop what only a
+    resume needs; print the epochs and where the time went. Returns the record."""
     if sha256_of_file(job.output / WEIGHTS) != done.best_sha256:
         raise UserError(
             f"{job.output / WEIGHTS}: is not what was kept of epoch {done.best_epoch}, something has changed it since; "
@@ -340,16 +340,16 @@ def report(job: Job, done: Progress, beside: dict[str, dict]) -> dict:
     load_config(job.output)  # the other files are still there too
     load_tokenizer(job.output)
     seconds = sum(job.seconds.values())
-    names = list(done.history[0]["dev"])
-    rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
-    show(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
-    rows = [(phase, f"{took:,.1f}", f"{took / seconds:.0%}") for phase, took in job.seconds.items()]
-    show("\n" + table(("where the time went", "seconds", "share"), rows))
-    show(f"kept epoch {done.best_epoch} in {job.output} ({duration(seconds)})")
     record = job.identity | {"machine": describe(job.device), "parameters": job.model.num_parameters()}
     spent = {"seconds": seconds, "seconds by phase": dict(job.seconds), "matmul rate": job.matmul_rate}
     record = json.loads(json.dumps(record | vars(done) | spent))
     write_text(job.output / PAGE, runs_page(f"{job.output.name}: a training run", {"this run": record} | beside))
     write_json(job.output / RECORD, record)  # last: it tells that the run has come to its end
     drop_state(job.output)
+    names = list(done.history[0]["dev"])
+    rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in done.history]
+    show(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
+    rows = [(phase, f"{took:,.1f}", f"{took / seconds:.0%}") for phase, took in job.seconds.items()]
+    show("\n" + table(("where the time went", "seconds", "share"), rows))
+    show(f"kept epoch {done.best_epoch} in {job.output} ({duration(seconds)})")
     return record

@@ -12,8 +12,9 @@ from kd_scratch.files import UserError, check_target, read_json, write_text
 from kd_scratch.page import figure, html_table, page, paragraph
 from kd_scratch.tasks import TASKS, Task
 
-RECORD, PAGE = "training.json", "report.html"
+RECORD, PAGE = "training.json", "report.html"  # what `train` tells of a run, for programs and for people
 CLASSES = 12  # that are shown in a figure; of more, the pairs that are confused most
+FRONT = "Bars: 95% interval of the score. Dashed: through the models that no other one beats in both."
 ROWS = 20  # of a table of mistakes, or of classes
 
 
@@ -35,19 +36,35 @@ def read_record(directory: str | Path) -> dict | None:
         return None
     record = read_json(path)
     try:
-        record.setdefault("spent", {})
         name = TASKS[record["task"]].score_name
         for epoch in record["history"]:
-            epoch.setdefault("losses", [epoch["loss"]])  # what older runs do not tell
-            require(epoch["losses"] and type(epoch["epoch"]) is int)
-            numbers = (epoch["loss"], epoch["tokens_per_second"], epoch["dev"][name], *epoch["losses"])
-            require(all(map(is_number, numbers)))
-        require(record["history"] and all(map(is_number, record["spent"].values())))
+            numbers = (epoch["loss"], epoch["tokens_per_second"], epoch["dev"][name], *losses_of(epoch))
+            require(type(epoch["epoch"]) is int and all(map(is_number, (epoch["epoch"], *numbers))))
+        require(record["history"] and all(map(is_number, phases_of(record).values())))
         require(all(isinstance(record[key], dict) for key in ("settings", "data settings", "machine")))
         require(is_number(record["seconds"]) and {type(record[key]) for key in ("parameters", "best_epoch")} == {int})
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: is not what `train` writes of a run; delete it, or train again") from None
     return record
+
+
+def known_record(directory: str | Path) -> dict | None:
+    """The same for those who can do without: None also where it is something else, which is said."""
+    try:
+        return read_record(directory)
+    except UserError as error:
+        say(f"note: {error}; it is left out")
+        return None
+
+
+def losses_of(epoch: dict) -> list[float]:
+    """The points of an epoch's loss curve; older runs kept its mean alone."""
+    return epoch.get("losses") or [epoch["loss"]]
+
+
+def phases_of(record: dict) -> dict[str, float]:
+    """Where a run's time went; older ones do not tell."""
+    return record.get("seconds by phase", {})
 
 
 def require(fine) -> None:
@@ -57,8 +74,8 @@ def require(fine) -> None:
 
 
 def is_number(value) -> bool:
-    """Whether what a JSON file holds is a finite number."""
-    return type(value) in (int, float) and abs(value) < 1e300
+    """Whether what a JSON file holds is a number that can be drawn."""
+    return type(value) in (int, float) and abs(value) < 1e15
 
 
 def training(records: dict[str, dict]) -> str:
@@ -67,8 +84,8 @@ def training(records: dict[str, dict]) -> str:
     for name, record in records.items():
         task, points = TASKS[record["task"]], []
         for epoch in record["history"]:
-            count = len(epoch["losses"])
-            points += [(epoch["epoch"] - 1 + (i + 1) / count, loss) for i, loss in enumerate(epoch["losses"])]
+            parts = losses_of(epoch)
+            points += [(epoch["epoch"] - 1 + (i + 1) / len(parts), loss) for i, loss in enumerate(parts)]
         losses[name] = points
         scores[name] = [(epoch["epoch"], 100 * epoch["dev"][task.score_name]) for epoch in record["history"]]
     pictures = (
@@ -103,15 +120,19 @@ def settings(records: dict[str, dict]) -> str:
     return "\n".join([*parts, "<h3>The same in all</h3>" + html_table(("", "all runs"), same, left=True)])
 
 
+#: What came out of a run, and is no setting.
+RESULTS = ("epoch", "batch", "step", "seconds", "best_epoch", "best_score", "best_sha256", "matmul rate")
+
+
 def _flat(record: dict) -> dict[str, str]:
-    """Settings, seeds, hashes and machine in one level, as text."""
+    """Settings, seeds, hashes and machine in one level, as text; and whether it was resumed with other ones."""
     flat = {}
     for key, value in record.items():
         if isinstance(value, dict) and key in ("settings", "data settings", "machine"):
             flat |= {f"{key}: {name}": _said(setting) for name, setting in value.items()}
-        elif isinstance(value, str | int | float) and key != "seconds" or value is None:
+        elif (isinstance(value, str | int | float) or value is None) and key not in RESULTS:
             flat[key] = _said(value)
-    return flat
+    return flat | ({"resumed by force": _said(record["forced"])} if record.get("forced") else {})
 
 
 def _said(value) -> str:
@@ -125,7 +146,7 @@ def runs_page(title: str, records: dict[str, dict]) -> str:
     lead = f"{first['task']}, {len(records)} run{'s' if len(records) > 1 else ''}, made with kd_scratch"
     parts = [("Training", training(records))]
     if phases := [
-        (name, phase, float(took)) for name, record in records.items() for phase, took in record["spent"].items()
+        (name, phase, float(took)) for name, record in records.items() for phase, took in phases_of(record).items()
     ]:
         parts.append(("Where the time went", html_table(("run", "phase", "seconds"), phases)))
     return page(title, lead, [*parts, ("Settings and environment", settings(records))])
@@ -158,7 +179,7 @@ def comparison_page(found: Comparison, tables: Sequence[tuple[Sequence[str], Seq
     shown = "".join(html_table(*table) for table in tables) + paragraph(found.note, "soft")
     sections = [
         ("Result", "".join(map(paragraph, sentences(found))) + shown),
-        ("Quality against speed and size", _side(trade_offs(found).values())),
+        ("Quality against speed and size", _side(trade_offs(found).values()) + paragraph(FRONT, "soft")),
     ]
     if found.records:
         sections.append(("Training", training(found.records)))
@@ -166,15 +187,12 @@ def comparison_page(found: Comparison, tables: Sequence[tuple[Sequence[str], Seq
     sections.append(("Class by class", classes_section(found)))
     if found.confusions:
         sections.append(("What is taken for what", confusions_section(found)))
-    what = f"Examples on which {first} does better than {found.student}, the largest differences first."
-    header = ("example", "it is", f"{first} says", f"{found.student} says")
-    rows = [tuple(shorten(text, 300) for text in row) for row in found.mistakes]
-    sections.append(
-        (
-            f"Mistakes of {found.student} alone",
-            paragraph(what) + html_table(header, rows, left=True) if rows else paragraph("There are none."),
-        )
-    )
+    if found.student != first:
+        header = ("example", "it is", f"{first} says", f"{found.student} says")
+        rows = [tuple(shorten(text, 300) for text in row) for row in found.mistakes]
+        said = f"The {len(rows)} examples with the largest difference." if rows else "There are none."
+        more = html_table(header, rows, left=True) if rows else ""
+        sections.append((f"Where {first} does better than {found.student}", paragraph(said) + more))
     if found.maps:
         sections.append(("What they look at", maps_section(found)))
     about = [(key, _said(value)) for key, value in found.about.items() if not isinstance(value, dict)]
@@ -226,26 +244,29 @@ def calibration_section(found: Comparison) -> str:
         "How often it is right, by how sure it is", {n: b for n, (_, b) in found.calibrations.items()}
     )
     rows = [(name, error) for name, (error, _) in found.calibrations.items()]
-    said = "On the dashed line a model is as sure as it is right. The calibration error is the mean distance from it."
+    said = (
+        "On the dashed line a model is as sure as it is right. The calibration error is the mean distance from it. "
+        "Bins of fewer than ten decisions are not drawn."
+    )
     return f'<div class="side">{figure(picture, said)}{html_table(("model", "calibration error"), rows)}</div>'
 
 
 def classes_section(found: Comparison) -> str:
-    """F1 by class (entity type, length of the answer) and model; of many, those with the widest gap."""
+    """F1 by class (entity type, length of the answer) and model; of many, those in which the student loses most."""
     first = next(iter(found.rows))
     by_model = {name: metrics["per_class"] for name, metrics in found.metrics.items()}
     names = list(dict.fromkeys(name for rows in by_model.values() for name in rows))
-    scores = {name: [rows.get(name, {}).get("f1") for rows in by_model.values()] for name in names}
-    place = {model: i for i, model in enumerate(by_model)}
+    scores = {name: {model: rows.get(name, {}).get("f1") for model, rows in by_model.items()} for name in names}
 
     def gap(name: str) -> float:
-        return (scores[name][place[found.student]] or 0.0) - (scores[name][place[first]] or 0.0)
+        return (scores[name][found.student] or 0.0) - (scores[name][first] or 0.0)
 
     chosen = sorted(names, key=gap)[:ROWS] if len(names) > ROWS else names
-    rows = [(name, *scores[name], gap(name)) for name in chosen]
-    said = f"The {ROWS} of {len(names)} with the widest gap. " if len(names) > ROWS else ""
-    header = ("F1", *by_model, f"{found.student} − {first}")
-    return paragraph(said) * bool(said) + html_table(header, rows)
+    lost = f"The {ROWS} of {len(names)} in which {found.student} loses most."
+    header, rows = ("F1", *by_model), [(name, *scores[name].values()) for name in chosen]
+    if found.student != first:
+        header, rows = (*header, f"{found.student} − {first}"), [(*row, gap(row[0])) for row in rows]
+    return (paragraph(lost) if len(names) > ROWS else "") + html_table(header, rows)
 
 
 def confusions_section(found: Comparison) -> str:
@@ -264,8 +285,7 @@ def maps_section(found: Comparison) -> str:
     said = "Each row is a piece of the input, and shows which pieces it looks at in the last layer (mean over heads)."
     parts = [paragraph(said)]
     for pieces, weights in found.maps:
-        short = [shorten(piece, 12) for piece in pieces]
-        parts.append(_side([heat_map(name, short, rows) for name, rows in weights.items()]))
+        parts.append(_side([heat_map(name, pieces, rows) for name, rows in weights.items()]))
     return "\n".join(parts)
 
 
@@ -299,7 +319,8 @@ def command(arguments: argparse.Namespace) -> dict:
         raise UserError(
             f"--runs: these are of different tasks ({', '.join(sorted(tasks))}); one page is about one task"
         )
-    check_target(arguments.output, *(Path(directory) / RECORD for _, directory in arguments.runs))
+    folders = [Path(directory) for _, directory in arguments.runs]
+    check_target(arguments.output, *folders, *(folder / RECORD for folder in folders))
     write_text(arguments.output, runs_page(", ".join(records), records))
     say(f"{len(records)} runs of {tasks.pop()}: {arguments.output}")
     return {"output": str(arguments.output), "runs": records}

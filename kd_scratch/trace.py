@@ -19,7 +19,7 @@ from kd_scratch.evaluate import Opened, evaluate, open_model, read_test
 from kd_scratch.files import UserError, check_target, printable, write_text
 from kd_scratch.model import Model
 from kd_scratch.prepare import load_teacher
-from kd_scratch.report import read_record
+from kd_scratch.report import RECORD, known_record
 from kd_scratch.runtime import start
 from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task, question_answering
 from kd_scratch.tokenization import Tokenizer
@@ -255,9 +255,13 @@ def heat_maps(maps: Sequence[tuple[str, list[str], Tensor]]) -> str:
 
 def loss_of(arguments: argparse.Namespace) -> TrainConfig:
     """The loss: what the flags say, else what the student was distilled with, else the task's own."""
-    record, usual = read_record(arguments.model) or {}, train_config(arguments.task)
+    record, usual = known_record(arguments.model) or {}, train_config(arguments.task)
     known = record["settings"] if record.get("teacher") and record["task"] == arguments.task else {}
     chosen = {name: known[name] for name in LOSS if type(known.get(name)) is type(getattr(usual, name))}
+    try:
+        train_config(arguments.task, **chosen)
+    except UserError as error:
+        raise UserError(f"{Path(arguments.model) / RECORD}: {error}") from None
     chosen |= {name: value for name, value in given(arguments, TrainConfig).items() if name in LOSS}
     return train_config(arguments.task, **chosen)
 

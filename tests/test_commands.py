@@ -704,3 +704,21 @@ def test_what_commands_print_fits_80_columns(runs, tmp_path, capsys):
         out = run(capsys, *argv, "--quiet")[1]
         tables = [block for block in out.split("\n\n") if "\n--" in block]
         assert tables and all(len(line) <= 80 for block in tables for line in block.split("\n")), argv[0]
+
+
+def test_json_is_ascii_and_a_check_is_not_hushed(runs, tmp_path, capsys):
+    assert main(["predict", "--model", str(runs / "teacher"), "--text", "möon", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii() and "möon" in json.loads(out)
+    argv = [
+        "train",
+        *data_of(runs),
+        *FAST,
+        "--model",
+        runs / "baseline",
+        "--output",
+        tmp_path / "t",
+        "--check",
+        "--quiet",
+    ]
+    assert main([str(a) for a in argv]) == 0 and "labels" in capsys.readouterr().out

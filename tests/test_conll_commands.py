@@ -79,7 +79,7 @@ def test_compare_shows_f1_and_loss(runs, tmp_path, capsys):
     rows = json.loads((tmp_path / "c" / "comparison.json").read_text())["rows"]
     assert all({"precision", "recall", "f1", "accuracy", "loss"} <= set(row) for row in rows)
     assert rows[0]["agreement"] == 1.0
-    said = check_page((tmp_path / "c" / "report.html").read_text())
+    said = check_page((tmp_path / "c" / "comparison.html").read_text())
     assert "What is taken for what" in said and "it is" in said and "PER" in said and "scratch against teacher" in said
 
 

@@ -96,3 +96,25 @@ def test_a_heat_map_has_a_row_for_each_piece():
     assert [float(r.get("fill-opacity")) for r in rects] == [0.9, 0.1, 1.0], "what is next to nothing stays white"
     assert rects[0].get("y") == rects[1].get("y") < rects[2].get("y") and rects[1].get("x") == rects[2].get("x")
     assert texts_of(svg).count("<b>") == 2
+
+
+def test_a_legend_goes_on_in_the_next_row_and_the_picture_grows():
+    few, many = (curves("t", "x", "y", {f"model number {i}": [(1, i), (2, i)] for i in range(n)}) for n in (2, 9))
+    heights = [float(ET.fromstring(svg).get("viewBox").split()[3]) for svg in (few, many)]
+    assert heights[1] == heights[0] + 2 * 20
+    names = [e for e in ET.fromstring(many).iter(f"{SVG}text") if (e.text or "").startswith("model number")]
+    assert len(names) == 9 and all(float(e.get("x")) + 7.2 * len(e.text) <= 480 for e in names)
+    assert len({(e.get("x"), e.get("y")) for e in names}) == 9
+
+
+def test_long_class_names_are_turned_and_shortened():
+    classes = [f"credit_card_application_{i}" for i in range(8)]
+    svg = confusion("t", classes, {(classes[0], classes[1]): 1})
+    turned = [e for e in ET.fromstring(svg).iter(f"{SVG}text") if e.get("transform")]
+    names = [text for text in texts_of(svg) if "credit" in text]
+    assert len(turned) == 9 and len(names) == 16 and max(map(len, names)) == 14
+
+
+def test_control_characters_do_not_reach_a_figure():
+    svg = curves("a\x1b[2J", "x", "y", {"b\x00": [(1, 1)]})
+    assert "\x1b" not in svg and "\x00" not in svg and "a\\x1b[2J" in texts_of(svg)

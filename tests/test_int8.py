@@ -400,7 +400,7 @@ def test_the_command_says_what_it_gained_and_the_result_is_used_like_any_model(m
     assert main(["evaluate", *data, "--model", str(output), "--output", str(tmp_path / "m.json")]) == 0
     models = [f"float={model_directory}", f"int8={output}"]
     assert main(["compare", *data, "--models", *models, "--output", str(tmp_path / "c")]) == 0
-    assert "int8: " in capsys.readouterr().out.split("\n")[-2]
+    assert "int8: " in capsys.readouterr().out.split("\n")[-4]
     evaluated = json.loads((tmp_path / "m.json").read_text())
     compared = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert evaluated["machine"]["int8"] == compared["machine"]["int8"] == int8.describe() == record["int8"]

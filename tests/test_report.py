@@ -3,12 +3,16 @@
 import json
 import re
 import shutil
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 
+from kd_scratch.compare import lost_by
+from kd_scratch.files import UserError
 from kd_scratch.page import html_table, page, paragraph
-from kd_scratch.report import read_record, runs_page
+from kd_scratch.report import Comparison, comparison_page, known_record, read_record, runs_page
+from kd_scratch.tasks import TASKS
 from tests.test_commands import run, runs  # noqa: F401 (a fixture)
 
 VOID = {"meta", "br", "link", "input"}
@@ -86,6 +90,7 @@ def test_report_puts_several_runs_on_one_page(runs, tmp_path, capsys):  # noqa: 
         (["a=baseline", "a=teacher"], "r.html", "--runs: a name is used twice"),
         (["a=nowhere"], "r.html", "nowhere: holds no training.json; give the --output of a `train`"),
         (["a=baseline"], "baseline/training.json", "would overwrite"),
+        (["a=baseline"], "baseline/config.json", "would overwrite"),
         (["a=baseline", "b=other"], "r.html", "are of different tasks (agnews, csv); one page is about one task"),
         (["a=broken"], "r.html", "is not what `train` writes of a run; delete it, or train again"),
     ],
@@ -109,26 +114,29 @@ def test_what_report_refuses(runs, tmp_path, capsys, names, output, message):  #
         {"history": []},
         {"history": 3},
         {"history": [{"epoch": 1, "loss": "<b>", "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
-        {"history": [{"epoch": 1, "loss": 1, "losses": [], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
         {"history": [{"epoch": 1, "loss": 1, "losses": [1e999], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
         {"settings": []},
-        {"spent": {"data": "long"}},
+        {"seconds by phase": {"data": "long"}},
+        {"history": [{"epoch": 1, "loss": 1e299, "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
+        {"history": [{"epoch": 10**400, "loss": 1, "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
         {"parameters": None},
         {"seconds": True},
     ],
 )
-def test_a_record_is_checked_before_it_is_drawn(runs, tmp_path, change):  # noqa: F811
+def test_a_record_is_checked_before_it_is_drawn(runs, tmp_path, capsys, change):  # noqa: F811
     record = json.loads((runs / "baseline" / "training.json").read_text())
     (tmp_path / "training.json").write_text(json.dumps(record))
     assert read_record(tmp_path) == record
     (tmp_path / "training.json").write_text(json.dumps(record | change))
-    with pytest.raises(Exception, match="training.json: "):
+    with pytest.raises(UserError, match="training.json: "):
         read_record(tmp_path)
+    capsys.readouterr()
+    assert known_record(tmp_path) is None and "it is left out" in capsys.readouterr().out
 
 
 def test_records_of_before_that_tell_less_are_drawn_all_the_same(runs, tmp_path):  # noqa: F811
     record = json.loads((runs / "baseline" / "training.json").read_text())
-    del record["spent"]
+    del record["seconds by phase"]
     for epoch in record["history"]:
         del epoch["losses"]
     (tmp_path / "training.json").write_text(json.dumps(record))
@@ -141,7 +149,7 @@ def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noq
     models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     argv = ["compare", "--task", "csv", "--data", runs / "test.csv", "--models", *models, "--output", tmp_path / "c"]
     assert run(capsys, *argv)[0] == 0
-    text = (tmp_path / "c" / "report.html").read_text()
+    text = (tmp_path / "c" / "comparison.html").read_text()
     said = check_page(text)
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     teacher, _, distilled = found["rows"]
@@ -149,36 +157,79 @@ def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noq
     assert f"distilled against teacher: {points:+.2f} points of accuracy" in said
     assert f"{teacher['megabytes'] / distilled['megabytes']:.1f} times as small" in said
     for heading in ("Result", "Quality against speed and size", "Training", "Calibration", "Class by class",
-                    "What is taken for what", "Mistakes of distilled alone", "What they look at"):  # fmt: skip
+                    "What is taken for what", "Where teacher does better than distilled",
+                    "What they look at"):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
     assert text.count("<svg") == 2 + 2 + 1 + 2 + 2 * 3, "trade-offs, training, calibration, confusions, attention"
     assert (tmp_path / "c" / "speed.svg").read_text() in text and (tmp_path / "c" / "size.svg").read_text() in text
 
 
-def test_text_of_the_data_is_not_taken_for_markup(runs, tmp_path, capsys):  # noqa: F811
-    rows = ["label,text", *(f'{label},"<img src=x onerror=alert({i})> moon"' for i, label in
-                            enumerate(["space", "sport", "trade"] * 4))]  # fmt: skip
-    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
-    models = [f"a<b>={runs / 'teacher'}", f"c={runs / 'baseline'}", f"d={runs / 'baseline'}"]
-    argv = ["compare", "--task", "csv", "--data", tmp_path / "t.csv", "--models", *models, "--output", tmp_path / "c"]
-    assert run(capsys, *argv)[0] == 0
-    said = check_page((tmp_path / "c" / "report.html").read_text())
-    assert "a<b>" in said
+HOSTILE = '<script>alert("x")</script>'
 
 
-def test_the_mistakes_shown_are_the_students_alone(runs, tmp_path, capsys):  # noqa: F811
-    models = [f"{name}={runs / name}" for name in ("teacher", "distilled")]
-    argv = ["compare", "--task", "csv", "--data", runs / "test.csv", "--models", *models, "--output", tmp_path / "c"]
-    said = {}
-    for name in ("teacher", "distilled"):
-        path = tmp_path / f"{name}.json"
-        assert run(capsys, "evaluate", "--task", "csv", "--data", runs / "test.csv", "--model", runs / name,
-                   "--predictions", path)[0] == 0  # fmt: skip
-        said[name] = json.loads(path.read_text())
-    assert run(capsys, *argv)[0] == 0
-    text = (
-        (tmp_path / "c" / "report.html").read_text().split("Mistakes of distilled alone</h2>")[1].split("</section>")[0]
-    )
-    alone = [key for key, row in said["teacher"].items()
-             if row["label"] == row["gold"] != said["distilled"][key]["label"]]  # fmt: skip
-    assert text.count("<tr>") == (len(alone) + 1 if alone else 0)
+def hand_made(student: str = HOSTILE, **changed) -> Comparison:
+    """A comparison of two models in which every text that may come from a file is hostile."""
+    row = {"latency_p50_ms": 2.0, "megabytes": 4.0}
+    difference = {"interval": (0.4, 0.6), "difference": -0.1, "difference_interval": (-0.2, 0.0), "agreement": 0.9}
+    metrics = {"accuracy": 0.5, "per_class": {HOSTILE: {"f1": 0.5}, "b": {"f1": 1.0}}}
+    both = ("teacher", HOSTILE)
+    found = {
+        "task": TASKS["csv"],
+        "note": HOSTILE,
+        "rows": dict.fromkeys(both, row),
+        "quality": dict.fromkeys(both, difference),
+        "metrics": {"teacher": metrics, HOSTILE: metrics | {"per_class": {HOSTILE: {"f1": 0.25}}}},
+        "calibrations": {name: (0.125, [(0.9, 0.8, 20)]) for name in both},
+        "confusions": {name: Counter({(HOSTILE, "b"): 3, ("b", "b"): 4}) for name in both},
+        "student": student,
+        "mistakes": [(HOSTILE, HOSTILE, HOSTILE, HOSTILE)],
+        "maps": [([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
+        "records": {},
+        "about": {"data": HOSTILE, "machine": {"processor": HOSTILE}},
+    }
+    return Comparison(**(found | changed))
+
+
+def test_no_text_of_a_file_is_taken_for_markup():
+    text = comparison_page(hand_made(), [(("model", HOSTILE), [(HOSTILE, 1.0)])])
+    said = check_page(text)
+    assert said.count(HOSTILE) > 20 and f"{HOSTILE} against teacher: -10.00 points of accuracy" in said
+
+
+def test_a_page_says_where_the_first_model_does_better_and_which_classes_the_student_loses():
+    said = check_page(comparison_page(hand_made(), []))
+    assert f"Where teacher does better than {HOSTILE}" in said and "The 1 examples" in said
+    table = said.split("Class by class")[-1].split("What is taken")[0]
+    assert table.split("teacher ")[-1].split() == [
+        HOSTILE.split()[0],
+        *"0.5000 0.2500 -0.2500 b 1.0000 - -1.0000".split(),
+    ]
+    none = check_page(comparison_page(hand_made(mistakes=[]), []))
+    assert "There are none." in none
+
+
+def test_a_model_alone_is_compared_with_nobody():
+    alone = hand_made("teacher")
+    for name in ("rows", "quality", "metrics", "calibrations", "confusions"):
+        setattr(alone, name, {"teacher": getattr(alone, name)["teacher"]})
+    said = check_page(comparison_page(alone, []))
+    assert "does better" not in said and "−" not in said
+
+
+def test_of_many_classes_those_are_shown_in_which_the_student_loses_most():
+    classes = {f"c{i}": {"f1": 0.5} for i in range(30)}
+    worse = classes | {"c7": {"f1": 0.25}, "c8": {"f1": 0.9}}
+    metrics = {"teacher": {"accuracy": 0.5, "per_class": classes}, HOSTILE: {"accuracy": 0.5, "per_class": worse}}
+    counts = Counter({(f"c{i}", f"c{i + 1}"): i for i in range(1, 29)}) + Counter({("c1", "c1"): 99})
+    said = check_page(comparison_page(hand_made(metrics=metrics, confusions={"teacher": counts, HOSTILE: counts}), []))
+    table = said.split("Class by class")[-1].split("What is taken")[0]
+    assert f"The 20 of 30 in which {HOSTILE} loses most." in table and "c7 0.5000 0.2500 -0.2500" in table
+    assert "c8" not in table, "there it gains"
+    pairs = said.split("What is taken for what")[-1].split("Where teacher")[0]
+    assert "c28 c29 28 28" in pairs and "c1 c1" not in pairs and "c8 c9" not in pairs, "the 20 commonest mistakes"
+
+
+def test_the_mistakes_of_a_comparison_are_those_that_the_first_does_not_make():
+    texts = [("a", "x", "x", 1.0), ("b", "x", "y", 0.0), ("c", "x", "y", 0.5), ("d", "x", "y", 0.0)]
+    students = [("a", "x", "y", 0.0), ("b", "x", "y", 0.0), ("c", "x", "z", 0.25), ("d", "x", "x", 1.0)]
+    assert lost_by(students, texts) == [("a", "x", "x", "y"), ("c", "x", "y", "z")]

@@ -89,7 +89,7 @@ def test_compare_draws_the_same_examples_for_all_models():
         name: Outcome(TASKS["csv"], examples, None, z, ("a", "b"), DataConfig())
         for name, z in (("x", logits), ("y", 2 * logits))
     }
-    rows = quality(TASKS["csv"], outcomes)
+    rows = quality(TASKS["csv"], outcomes, {name: TASKS["csv"].score(outcome) for name, outcome in outcomes.items()})
     assert rows["x"]["interval"] == rows["y"]["interval"] and rows["x"]["p"] is None
     assert rows["y"]["difference_interval"] == (0.0, 0.0) and rows["y"]["p"] == 1.0 and rows["y"]["agreement"] == 1.0
 
@@ -102,7 +102,9 @@ def test_compare_tests_accuracy_with_mcnemar():
         name: Outcome(TASKS["csv"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
         for name, z in logits.items()
     }
-    row = quality(TASKS["csv"], outcomes)["y"]
+    row = quality(TASKS["csv"], outcomes, {name: TASKS["csv"].score(outcome) for name, outcome in outcomes.items()})[
+        "y"
+    ]
     assert row["p"] == pytest.approx(2 / 32) and row["difference"] == pytest.approx(5 / 12)
     assert row["agreement"] == 7 / 12
 

@@ -86,7 +86,7 @@ def mean_score(sums: np.ndarray) -> np.ndarray:
 def surest_mistakes(wrong: list[tuple[float, str, str]], most: int) -> str:
     """A table of the mistakes of which the model is surest: its probability, what it was, and a line below that."""
     shown = sorted(wrong, key=lambda row: -row[0])[:most]
-    rows = [(shorten(what, 72), p) for p, what, _ in shown]
+    rows = [(what if len(what) <= 72 else f"{what[:71]}…", p) for p, what, _ in shown]
     head, rule, *lines = table((f"surest mistakes, of {len(wrong):,}", "p"), rows).split("\n")
     below = (f"{line}\n    {shorten(below, 76)}" for line, (_, _, below) in zip(lines, shown, strict=True))
     return "\n".join([head, rule, *below])

@@ -274,7 +274,10 @@ def details(metrics: dict) -> str:
     """A table of the classes, or of the twelve with the lowest F1 where there are more."""
     classes = sorted(metrics["per_class"].items(), key=lambda item: item[1]["f1"])
     title = "per class" if len(classes) <= 12 else f"the 12 classes with the lowest F1, of {len(classes)}"
-    return table((title, "precision", "recall", "F1", "texts"), [(name, *row.values()) for name, row in classes[:12]])
+    return table(
+        (title, "precision", "recall", "F1", "texts"),
+        [(shorten(name, 40), *row.values()) for name, row in classes[:12]],
+    )
 
 
 def mistakes(outcome: Outcome, most: int = 5) -> str:

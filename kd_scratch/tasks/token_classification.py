@@ -307,7 +307,7 @@ def predictions(outcome: Outcome) -> dict:
 
 def details(metrics: dict) -> str:
     """A table of the entity types, and what no tag of the model can reach."""
-    rows = [(kind, *row.values()) for kind, row in metrics["per_class"].items()]
+    rows = [(shorten(kind, 30), *row.values()) for kind, row in metrics["per_class"].items()]
     text = table(("per type", "precision", "recall", "F1", "gold", "predicted", "correct"), rows)
     if metrics["unreachable_tags"]:
         tags = ", ".join(f"{tag} ({count:,})" for tag, count in metrics["unreachable_tags"].items())

@@ -166,7 +166,7 @@ class Walk:
 
 
 def walk(model: Model, batch: Batch) -> Walk:
-    """One layer after the other, by the model's own modules. UserError where the model gives no finite numbers."""
+    """One layer after the other, by the model's own modules."""
     x = model.embedding_norm(model.positions(model.embeddings(batch.input_ids, batch.token_type_ids)))  # 1,S -> 1,S,D
     states, maps = [], []
     for block in model.encoder.blocks:
