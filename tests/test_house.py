@@ -163,3 +163,13 @@ def test_code_examples_of_the_readme_run(tmp_path, monkeypatch):
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_pictures_of_the_readme_show_the_figures_below_them():
+    text = " ".join(README.split("Three kinds of task")[0].split())
+    for path in re.findall(r"!\[[^]]*\]\(([\w/.-]+)\)", README):
+        picture = (ROOT / path).read_text()
+        shown = re.findall(r"<title>(\w+): ([\d.]+), ([\d.]+) %</title>", picture)
+        assert [name for name, _, _ in shown] == ["teacher", "baseline", "distilled", "int8"]
+        for _, cost, score in shown:
+            assert f"{score}%" in text and f"{cost} {'ms' if 'speed' in path else 'MB'}" in text, (path, cost, score)
