@@ -173,3 +173,8 @@ def test_the_pictures_of_the_readme_show_the_figures_below_them():
         assert [name for name, _, _ in shown] == ["teacher", "baseline", "distilled", "int8"]
         for _, cost, score in shown:
             assert f"{score}%" in text and f"{cost} {'ms' if 'speed' in path else 'MB'}" in text, (path, cost, score)
+
+
+def test_each_example_of_a_change_takes_less_than_20_lines():
+    blocks = re.findall(r"```python\n(.*?)```", README.split("## Changing things")[1], re.S)
+    assert len(blocks) == 3 and all(len(block.strip().split("\n")) < 20 for block in blocks)
