@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_scratch import page
+from kd_scratch import demo, page, server
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoint import load_model, megabytes, save_model
 from kd_scratch.config import DataConfig
@@ -389,31 +389,37 @@ def flags(models) -> list[str]:
 
 def get(port: int, path: str) -> tuple[int, bytes]:
     """What a browser gets."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     client.request("GET", path)
     reply = client.getresponse()
     return reply.status, reply.read()
 
 
-def test_the_command_serves_until_a_signal_and_ends_with_0(models, capfd):
-    seen = []
+def test_the_command_serves_until_a_signal_and_ends_with_0(models, capfd, monkeypatch):
+    seen, ports = [], []
+
+    def listen(port):
+        listener = server.listen(port)
+        ports.append(listener.getsockname()[1])
+        return listener
 
     def visit():
-        out = ""
-        while "int8" not in out:
-            time.sleep(0.02)
-            out += capfd.readouterr().out
-        port = int(re.match(r"open http://127\.0\.0\.1:(\d+)/ in your browser; Ctrl-C ends it\n", out)[1])
-        seen.extend([out, get(port, "/"), get(port, "/api/models")])
-        os.kill(os.getpid(), signal.SIGTERM)  # SIGINT is ignored by what runs in the background
+        try:
+            while not ports:
+                time.sleep(0.02)
+            seen.extend([get(ports[0], "/"), get(ports[0], "/api/models")])  # connections wait until it serves
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # SIGINT is ignored by what runs in the background
 
-    visitor = threading.Thread(target=visit)
+    monkeypatch.setattr(demo, "listen", listen)
+    visitor = threading.Thread(target=visit, daemon=True)
     visitor.start()
     status = main([*flags(models[:3]), "--port", "0", "--overlap", "8", "--question-length", "8"])
     visitor.join(30)
-    assert status == 0 and capfd.readouterr().out == "stopped\n"
-    out, (found, html), (_, told) = seen
-    assert re.search(r"^answer +distilled +[\d.]+ +3 +-$", out, re.M)
+    out = capfd.readouterr().out
+    assert status == 0 and out.startswith(f"open http://127.0.0.1:{ports[0]}/ in your browser; Ctrl-C ends it\n")
+    assert re.search(r"^answer +distilled +[\d.]+ +3 +-$", out, re.M) and out.endswith("\nstopped\n")
+    (found, html), (_, told) = seen
     assert found == 200 and html.decode().startswith("<!doctype html>")
     assert [model["name"] for model in json.loads(told)["groups"][0]["models"]] == ["teacher", "distilled", "int8"]
 
