@@ -5,10 +5,12 @@ import re
 import shutil
 from collections import Counter
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from kd_scratch.compare import lost_by
+from kd_scratch.compare import attention_maps, lost_by
 from kd_scratch.files import UserError
 from kd_scratch.page import html_table, page, paragraph
 from kd_scratch.report import Comparison, comparison_page, known_record, read_record, runs_page
@@ -233,3 +235,9 @@ def test_the_mistakes_of_a_comparison_are_those_that_the_first_does_not_make():
     texts = [("a", "x", "x", 1.0), ("b", "x", "y", 0.0), ("c", "x", "y", 0.5), ("d", "x", "y", 0.0)]
     students = [("a", "x", "y", 0.0), ("b", "x", "y", 0.0), ("c", "x", "z", 0.25), ("d", "x", "x", 1.0)]
     assert lost_by(students, texts) == [("a", "x", "x", "y"), ("c", "x", "y", "z")]
+
+
+def test_models_that_cut_texts_into_other_pieces_have_no_attention_side_by_side():
+    models = {name: SimpleNamespace(tokenizer=SimpleNamespace(fingerprint=name)) for name in "ab"}
+    outcomes = {name: SimpleNamespace(features=None) for name in "ab"}
+    assert attention_maps(models, outcomes, torch.device("cpu")) == []

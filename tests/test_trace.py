@@ -852,6 +852,10 @@ def test_the_loss_is_what_the_flags_say_else_what_the_student_was_distilled_with
     record["settings"] = {"temperature": "hot", "alpha": None, "losses": 3}
     (tmp_path / "training.json").write_text(json.dumps(record))
     assert loss() == (usual.temperature, usual.alpha, ""), "what is none is not taken"
+    record["settings"] = {"temperature": -1.0}
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"training\.json: --temperature"):
+        loss()
     record |= {"teacher": None, "settings": {"temperature": 7.0}}
     (tmp_path / "training.json").write_text(json.dumps(record))
     assert loss()[0] == usual.temperature, "a baseline was not distilled"
