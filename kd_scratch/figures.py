@@ -230,6 +230,14 @@ def _colour(i: int) -> str:
     return COLOURS[i % len(COLOURS)]
 
 
+def _path(name: str, marks: Sequence[tuple[float, float]], colour: str, dots: bool = True) -> list[str]:
+    """A line through places on the page, with a dot on each."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
+    hint = f"<title>{escape(printable(name))}</title>"
+    line_ = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2">{hint}</polyline>'
+    return [line_, *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in marks if dots)]
+
+
 def curves(title: str, across: str, up: str, lines: dict[str, Sequence[tuple[float, float]]]) -> str:
     """A line for each name through its points (x, y); dots where there are few."""
     points = [point for line_ in lines.values() for point in line_]
@@ -239,11 +247,7 @@ def curves(title: str, across: str, up: str, lines: dict[str, Sequence[tuple[flo
     at, body = frame(across, up, (min(0.0, *xs), max(xs)), (min(ys) - pad, max(ys) + pad), top)
     for i, (name, line_) in enumerate(lines.items()):
         marks = [at(*point) for point in line_]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
-        hint = f"<title>{escape(printable(name))}</title>"
-        body.append(f'<polyline points="{path}" fill="none" stroke="{_colour(i)}" stroke-width="2">{hint}</polyline>')
-        if len(marks) <= 20:
-            body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_colour(i)}"/>' for x, y in marks]
+        body += _path(name, marks, _colour(i), dots=len(marks) <= 20)
     return page(title, top + 314, [*names, *body], NARROW)
 
 
@@ -281,8 +285,5 @@ def reliability(title: str, models: dict[str, list[tuple[float, float, int]]]) -
     body.append(line(*at(0, 0), *at(1, 1), "axis", 'stroke-dasharray="5 4"'))
     for i, (name, bins) in enumerate(models.items()):
         marks = [at(c, r) for c, r, n in bins if n >= 10]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
-        hint = f"<title>{escape(printable(name))}</title>"
-        body.append(f'<polyline points="{path}" fill="none" stroke="{_colour(i)}" stroke-width="2">{hint}</polyline>')
-        body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_colour(i)}"/>' for x, y in marks]
+        body += _path(name, marks, _colour(i))
     return page(title, top + 434, [*names, *body], NARROW)

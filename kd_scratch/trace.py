@@ -137,7 +137,7 @@ def follow(task: Task, data: DataConfig, student: Opened, teacher: Model, passag
     window, at, why = place_to_follow(task, outcome, i)
     features = outcome.features
     batch = collate(features, np.array([window]), CPU, student.model.config.pad_id)
-    pieces = [shorten(student.tokenizer.backend.id_to_token(token), 14) for token in batch.input_ids[0].tolist()]
+    pieces = [shorten(piece, 14) for piece in student.tokenizer.pieces(batch.input_ids[0].tolist())]
     taught = evaluate(replace(student, model=teacher), task, passage, data, CPU)
     mine, its = (Side(model, walk(model, batch), o) for model, o in ((student.model, outcome), (teacher, taught)))
     trail = Trail(task, data, gold, student.max_length, i, features, window, batch, at, pieces, unknown, mine, its)
