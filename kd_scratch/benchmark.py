@@ -14,7 +14,7 @@ from kd_scratch.evaluate import about_machine, open_model
 from kd_scratch.files import UserError, check_target, write_json
 from kd_scratch.measure import in_turns
 from kd_scratch.model import Model
-from kd_scratch.report import named_directory
+from kd_scratch.report import by_name, named_directory
 from kd_scratch.runtime import start
 
 SHAPES = "1x16,1x64,1x128,1x384,8x128"  # batch size x tokens
@@ -69,8 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> dict:
     """`benchmark`: one row per shape and model: milliseconds, times faster than the first model, share of the floor."""
     device = start(RunConfig(device="cpu", **given(arguments, RunConfig)))
-    if len(dict(arguments.models)) != len(arguments.models):
-        raise UserError("--models: a name is used twice")
+    by_name(arguments.models, "--models")
     models = {name: open_model(directory).model for name, directory in arguments.models}
     longest = max(tokens for _, tokens in arguments.shapes)
     for name, model in models.items():

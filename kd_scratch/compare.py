@@ -21,9 +21,9 @@ from kd_scratch.evaluate import (
     open_model,
     read_test,
 )
-from kd_scratch.files import UserError, make_folder, write_json, write_text
+from kd_scratch.files import make_folder, write_json, write_text
 from kd_scratch.measure import latencies, peak_memory, throughputs
-from kd_scratch.report import ROWS, Comparison, comparison_page, known_record, named_directory, trade_offs
+from kd_scratch.report import ROWS, Comparison, by_name, comparison_page, known_record, named_directory, trade_offs
 from kd_scratch.runtime import start
 from kd_scratch.significance import calibration, interval, mcnemar, resampled_sums, two_sided_p
 from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task
@@ -140,8 +140,7 @@ def command(arguments: argparse.Namespace) -> dict:
     """`compare`: the tables, as text, Markdown and JSON, and the page."""
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     device = start(RunConfig(**given(arguments, RunConfig)))
-    if len(dict(arguments.models)) != len(arguments.models):
-        raise UserError("--models: a name is used twice")
+    by_name(arguments.models, "--models")
     examples = read_test(arguments, task, data)
     models = {
         name: (directory, open_model(directory, task, arguments.max_length, device))

@@ -26,6 +26,13 @@ def named_directory(text: str) -> tuple[str, str]:
     return name, directory
 
 
+def by_name(pairs: Sequence[tuple[str, str]], flag: str) -> dict[str, str]:
+    """The directories of a flag by name; UserError where a name is used twice."""
+    if len(dict(pairs)) != len(pairs):
+        raise UserError(f"{flag}: a name is used twice")
+    return dict(pairs)
+
+
 # --- training runs ---
 
 
@@ -307,10 +314,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> dict:
     """`report`: one page about several training runs. (`train` makes one about its own, `compare` about a test.)"""
-    if len(dict(arguments.runs)) != len(arguments.runs):
-        raise UserError("--runs: a name is used twice")
-    records = {}
-    for name, directory in arguments.runs:
+    runs, records = by_name(arguments.runs, "--runs"), {}
+    for name, directory in runs.items():
         records[name] = read_record(directory)
         if records[name] is None:
             raise UserError(f"{directory}: holds no {RECORD}; give the --output of a `train` that has come to its end")
@@ -319,7 +324,7 @@ def command(arguments: argparse.Namespace) -> dict:
         raise UserError(
             f"--runs: these are of different tasks ({', '.join(sorted(tasks))}); one page is about one task"
         )
-    folders = [Path(directory) for _, directory in arguments.runs]
+    folders = [Path(directory) for directory in runs.values()]
     check_target(arguments.output, *folders, *(folder / RECORD for folder in folders))
     write_text(arguments.output, runs_page(", ".join(records), records))
     say(f"{len(records)} runs of {tasks.pop()}: {arguments.output}")
