@@ -35,7 +35,7 @@ from kd_scratch.evaluate import about_machine, evaluate, open_model, read_test
 from kd_scratch.files import UserError, make_folder, read_json, sha256_of_file, write_json
 from kd_scratch.findings import report
 from kd_scratch.launch import layer_list
-from kd_scratch.report import RECORD
+from kd_scratch.report import RECORD, by_name, named_directory
 from kd_scratch.runtime import Interruption, Stopped, start
 from kd_scratch.significance import calibration
 from kd_scratch.study import COMBINED, Variant, combination, grid_variants, inside_flags, teacher_flags, variants
@@ -69,6 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_grid,
         metavar="1,2,4x0.5,0.9",
         help="also try soft targets with these temperatures x these alphas, with the first seed",
+    )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        type=named_directory,
+        metavar="NAME=DIR",
+        help="also show other studies of this test file, of students with fewer layers or another start, say; DIR is "
+        "their --output",
     )
     for config in (TrainConfig, DataConfig):
         add_flags(parser, config)
@@ -227,6 +236,39 @@ class Laboratory:
         return found
 
 
+def look_at_all(laboratory: Laboratory, records: dict[Path, dict]) -> dict[Path, dict]:
+    """What was found of each run, with its dev score and steps."""
+    found = {}
+    for folder, record in progress(records.items(), desc="testing", unit="model"):
+        found[folder] = laboratory.look(folder) | {"dev": record["best_score"], "steps": record["step"]}
+    return found
+
+
+def other_studies(pairs: Sequence[tuple[str, str]], seeds: Sequence[int], laboratory: Laboratory, record: dict) -> dict:
+    """--beside: what was found of other studies' runs with these seeds: by name by variant a list (what is combined
+    there is left out). UserError where one is not whole, or has other files than `record`, a run of this study."""
+    found: dict[str, dict[str, list[dict]]] = {}
+    for name, directory in by_name(pairs, "--beside").items():
+        here, output = f"--beside {name}={directory}", Path(directory)
+        plan = read_json(output / "study.json") if (output / "study.json").is_file() else None
+        names = plan.get("variants") if isinstance(plan, dict) else None
+        if not isinstance(names, dict) or not names:
+            raise UserError(f"{here}: holds no study.json of a study; give the --output of another evidence")
+        runs = [(Variant(variant, ()), seed) for variant in names for seed in seeds]
+        for folder in [variant.folder(output, seed) for variant, seed in runs]:
+            if not (folder / RECORD).is_file():
+                raise UserError(
+                    f"{here}: there is no {folder / RECORD}; finish that study first, with the same --seeds"
+                )
+        records = read_records(runs, output)
+        for key in ("train", "dev"):
+            if next(iter(records.values()))[key] != record[key]:
+                raise UserError(f"{here}: its runs had another --{key}; what they have is not comparable")
+        seen = look_at_all(laboratory, records)
+        found[name] = {variant: [seen[Variant(variant, ()).folder(output, s)] for s in seeds] for variant in names}
+    return found
+
+
 def command(arguments: argparse.Namespace) -> dict:
     """`evidence`: the runs, then the tables and figures."""
     task = TASKS[arguments.task]
@@ -259,9 +301,7 @@ def command(arguments: argparse.Namespace) -> dict:
     runs += [(variant, seeds[0]) for variant in grid.values()]
     run_all(runs, common, output, arguments.jobs)
     records = read_records(runs, output)
-    found = {}
-    for folder, record in progress(records.items(), desc="testing", unit="model"):
-        found[folder] = laboratory.look(folder) | {"dev": record["best_score"], "steps": record["step"]}
+    found = look_at_all(laboratory, records)
     by_variant = {variant.name: [found[variant.folder(output, seed)] for seed in seeds] for variant in first}
     points = {point: found[variant.folder(output, seeds[0])] for point, variant in grid.items()}
     cells = {point: {"dev": run["dev"], "test": run["score"]} for point, run in points.items()}
@@ -277,7 +317,8 @@ def command(arguments: argparse.Namespace) -> dict:
         "versions of the code": len({record["code"] for record in records.values()}),
         "machine": about_machine(device, []),
     }
-    text, result = report(task, about, measured(laboratory.teacher, None), by_variant, cells, output)
+    others = other_studies(arguments.beside, seeds, laboratory, next(iter(records.values())))
+    text, result = report(task, about, measured(laboratory.teacher, None), by_variant, cells, output, others)
     show(text)
     return result
 
@@ -291,6 +332,7 @@ def study_command(
     flags += ["--losses", ",".join(v.losses for v in tried if v.losses and v.name != COMBINED), *inside_flags(config)]
     if arguments.grid:
         flags += ["--grid", "x".join(",".join(f"{number:.12g}" for number in part) for part in arguments.grid)]
+    flags += ["--beside", *map("=".join, arguments.beside)] if arguments.beside else []
     seeds = ",".join(map(str, arguments.seeds))
     return [*flags, "--seeds", seeds, "--jobs", str(arguments.jobs), "--output", str(arguments.output)]
 

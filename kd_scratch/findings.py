@@ -23,15 +23,23 @@ def report(
     records: dict[str, list[dict]],
     cells: dict[tuple[float, float], dict],
     output: Path,
+    others: dict[str, dict[str, list[dict]]],
 ) -> tuple[str, dict]:
     """Write evidence.md, evidence.json and the figures; returns what a terminal shows, and what is in the JSON.
 
     teacher: what evidence.measured says of it. records: by variant the same of each seed's model, with its dev score.
-    cells: dev and test score by (temperature, alpha).
+    cells: dev and test score by (temperature, alpha). others: as records, of other studies by their names; what they
+    have is shown, but never chosen.
     """
-    rows = {name: summary(task, name, records, teacher) for name in records}
+    rows = {name: summary(task, records[name], _references(name, records), teacher) for name in records}
     best = max(rows, key=lambda name: rows[name]["dev"])  # on dev, never on test
     sentences = said(rows, best, task, teacher)
+    for other, its in others.items():
+        for name, runs in its.items():
+            references = {key: records[key] for key in (BASELINE, name) if key in records}
+            rows[f"{other}: {name}"] = row = summary(task, runs, references, teacher)
+            if name in records:
+                sentences.append(f"{other}: {name} against {name}: {_verdict(row[f'against {name}'], len(runs))}")
     gaps = class_gaps(teacher, records[best])
     text, markdown = (
         "\n\n".join(_parts(about, teacher, rows, sentences, gaps, best, cells, md)) for md in (False, True)
@@ -40,7 +48,7 @@ def report(
         "scores.svg": dots(
             f"{task.name}: test {task.score_name} by variant ({len(about['seeds'])} seeds)",
             task.score_name,
-            [Bar(name, [r["score"] for r in records[name]], row["test"], row["margin"]) for name, row in rows.items()],
+            [Bar(name, row["by seed"], row["test"], row["margin"]) for name, row in rows.items()],
             ("teacher", teacher["score"]),
         ),
         "calibration.svg": reliability(
@@ -71,9 +79,13 @@ def report(
     return text, result
 
 
-def summary(task: Task, name: str, records: dict[str, list[dict]], teacher: dict) -> dict:
-    """A variant's figures: means over its seeds, and its difference to the baseline and to soft targets alone."""
-    runs = records[name]
+def _references(name: str, records: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """What a variant is compared with: the baseline, and soft targets alone."""
+    return {key: records[key] for key in (BASELINE, SOFT) if key in records and name not in (BASELINE, key)}
+
+
+def summary(task: Task, runs: list[dict], references: dict[str, list[dict]], teacher: dict) -> dict:
+    """A variant's figures: means over its seeds, and its difference to each of the references."""
     scores = [run["score"] for run in runs]
     row = {
         "dev": float(np.mean([run["dev"] for run in runs])),
@@ -85,9 +97,8 @@ def summary(task: Task, name: str, records: dict[str, list[dict]], teacher: dict
         "ece": _mean(run["ece"] for run in runs),
         "agreement": _mean(run["agreement"] for run in runs),
     }
-    for reference in (BASELINE, SOFT):
-        if name not in (BASELINE, reference) and reference in records:
-            row[f"against {reference}"] = difference(task, runs, records[reference])
+    for name, others in references.items():
+        row[f"against {name}"] = difference(task, runs, others)
     return row
 
 

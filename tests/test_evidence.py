@@ -16,7 +16,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.evidence import check_same_study, parse_grid, seed_list
 from kd_scratch.files import UserError
-from kd_scratch.findings import difference, report, said, summary
+from kd_scratch.findings import _references, difference, report, said, summary
 from kd_scratch.runtime import Interruption, Stopped
 from kd_scratch.significance import BINS, calibration, interval, margin, resampled_sums
 from kd_scratch.study import BASELINE, COMBINED, SOFT, Variant, combination, variants
@@ -128,7 +128,7 @@ def test_a_summary_has_the_means_over_seeds_and_both_references():
     records = {BASELINE: [record(right(0.6, s), dev=0.6 + s / 10) for s in (1, 2)],
                SOFT: [record(right(0.7, s)) for s in (3, 4)],
                "hidden": [record(right(0.8, s), loss=None) for s in (5, 6)]}  # fmt: skip
-    rows = {name: summary(TASK, name, records, teacher) for name in records}
+    rows = {name: summary(TASK, runs, _references(name, records), teacher) for name, runs in records.items()}
     assert rows[BASELINE]["dev"] == pytest.approx(0.75)
     scores = [run["score"] for run in records[SOFT]]
     assert rows[SOFT]["test"] == pytest.approx(np.mean(scores)) and rows[SOFT]["margin"] == margin(scores)
@@ -167,7 +167,7 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1],
              "which teacher": "", "command": ["evidence", "--task", "csv"]}  # fmt: skip
     cells = {(1.0, 0.5): {"dev": 0.51, "test": 0.61}, (2.0, 0.5): {"dev": 0.52, "test": 0.62}}
-    text, result = report(TASK, about, teacher, records, cells, tmp_path)
+    text, result = report(TASK, about, teacher, records, cells, tmp_path, {})
     assert json.loads(json.dumps(result)) == json.loads((tmp_path / "evidence.json").read_text())
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"evidence.md", "evidence.json", "scores.svg", "calibration.svg", "grid.svg"}
@@ -185,7 +185,7 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     for name in ("scores.svg", "calibration.svg", "grid.svg"):
         ET.fromstring((tmp_path / name).read_text())
     (tmp_path / "x").mkdir()
-    again, _ = report(TASK, about, teacher, records, {}, tmp_path / "x")
+    again, _ = report(TASK, about, teacher, records, {}, tmp_path / "x", {})
     assert "alpha" not in again and not (tmp_path / "x" / "grid.svg").exists()
 
 
@@ -194,7 +194,29 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
     records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],
                "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
     about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0], "command": []}
-    assert "Best on dev: hidden." in report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path)[0]
+    others = {"deeper": {SOFT: [record(right(0.6, 6), dev=0.7)]}}
+    told, _ = report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path, others)
+    assert "Best on dev: hidden." in told, "other studies are shown, not chosen"
+
+
+def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_their_name(tmp_path):
+    teacher = record(right(0.9, 9))
+    records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.7, s)) for s in (3, 4)]}
+    others = {
+        "warm": {SOFT: [record(right(0.85, s)) for s in (5, 6)], "cosine": [record(right(0.5, s)) for s in (7, 8)]}
+    }
+    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1], "command": []}
+    told, result = report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path, others)
+    rows = result["rows"]
+    assert list(rows) == [BASELINE, SOFT, f"warm: {SOFT}", "warm: cosine"]
+    for name, reference in ((f"warm: {SOFT}", SOFT), (f"warm: {SOFT}", BASELINE), ("warm: cosine", BASELINE)):
+        expected = difference(TASK, others["warm"][name.removeprefix("warm: ")], records[reference])
+        assert rows[name][f"against {reference}"] == expected and expected["mean"] != 0
+    assert f"against {SOFT}" not in rows["warm: cosine"], "it has no namesake here"
+    sentence = [line for line in told.split("\n") if line.startswith(f"- warm: {SOFT} against {SOFT}: ")]
+    assert len(sentence) == 1 and f"{100 * rows[f'warm: {SOFT}'][f'against {SOFT}']['mean']:+.2f} points" in sentence[0]
+    assert "warm: cosine against" not in told
+    assert "warm: cosine" in (tmp_path / "scores.svg").read_text()
 
 
 # --- which runs ---
@@ -289,6 +311,35 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert "hidden-5 and" in error and "do not belong to one study: they had another teacher; delete one" in error
+
+
+def test_a_study_beside_another_one(study, capsys, tmp_path):
+    folder, argv = study
+    small = [*argv, "--seeds", "0", "--losses", "hidden"]
+    other, here = str(folder / "other"), [*small, "--epochs", "2", "--output", str(folder / "here")]
+    assert main([*here, "--beside", f"less={other}"]) == 2
+    assert f"--beside less={other}: holds no study.json of a study" in capsys.readouterr().err
+    assert main([*small, "--output", other]) == 0
+    assert main([*here, "--beside", f"less={other}"]) == 0
+    assert "less: soft targets against soft targets: " in capsys.readouterr().out
+    found = json.loads((folder / "here" / "evidence.json").read_text())
+    assert {f"less: {name}" for name in (BASELINE, SOFT, "hidden")} < set(found["rows"])
+    alone = json.loads((folder / "other" / "evidence.json").read_text())["rows"]["hidden"]
+    assert found["rows"]["less: hidden"]["by seed"] == alone["by seed"]
+    assert found["command"][-8:-5] == ["--beside", f"less={other}", "--seeds"]
+    written = (folder / "here" / "evidence.json").read_bytes()
+    assert main(found["command"]) == 0 and (folder / "here" / "evidence.json").read_bytes() == written
+    capsys.readouterr()
+    assert main([*here, "--beside", f"a={other}", f"a={other}"]) == 2
+    assert "--beside: a name is used twice" in capsys.readouterr().err
+    record = folder / "other" / "runs" / "hidden-0" / "training.json"
+    for path in (folder / "other" / "runs").glob("*/training.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"dev": "another"}))
+    assert main([*here, "--beside", f"less={other}"]) == 2
+    assert f"--beside less={other}: its runs had another --dev" in capsys.readouterr().err
+    record.unlink()
+    assert main([*here, "--beside", f"less={other}"]) == 2
+    assert f"there is no {record}; finish that study first, with the same --seeds" in capsys.readouterr().err
 
 
 def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, capsys, monkeypatch):
