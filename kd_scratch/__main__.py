@@ -62,8 +62,9 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         for name, value in vars(arguments).items():
-            for text in value if isinstance(value, list) else [value]:
-                check_utf8(str(text), f"--{name.replace('_', '-')}")
+            for part in value if isinstance(value, list) else [value]:
+                for text in part if isinstance(part, tuple) else [part]:  # NAME=DIR
+                    check_utf8(str(text), f"--{name.replace('_', '-')}")
         run(arguments)
         sys.stdout.flush()
     except UserError as error:

@@ -11,13 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_model
 from kd_scratch.config import (
     FEATURE_LOSSES,
     SIZES,
@@ -25,24 +22,24 @@ from kd_scratch.config import (
     RunConfig,
     TrainConfig,
     add_flags,
-    as_dict,
     flag_name,
     given,
     train_config,
 )
 from kd_scratch.console import progress, say, shorten, show
-from kd_scratch.evaluate import about_machine, evaluate, open_model, read_test
-from kd_scratch.files import UserError, make_folder, read_json, sha256_of_file, write_json
+from kd_scratch.evaluate import about_machine
+from kd_scratch.files import UserError, make_folder, read_json, write_json
 from kd_scratch.findings import report
+from kd_scratch.laboratory import Laboratory, measured, other_studies, read_records
 from kd_scratch.launch import layer_list
-from kd_scratch.report import RECORD, by_name, named_directory
+from kd_scratch.report import RECORD, named_directory
 from kd_scratch.runtime import Interruption, Stopped, start
-from kd_scratch.significance import calibration
 from kd_scratch.study import COMBINED, Variant, combination, grid_variants, inside_flags, teacher_flags, variants
-from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task
+from kd_scratch.tasks import DECIDING, TASKS
 
 #: Flags of `train` that are handed on as they are, beside those of TrainConfig and DataConfig.
 PASSED = ("task", "train", "dev", "model", "init_layers", "tokenizer", "cache")
+PLAN = "study.json"  # the flags that the runs of a folder have in common, and those of each variant
 WAIT = 0.2  # seconds between two looks at the running processes
 
 
@@ -73,11 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beside",
         nargs="+",
-        default=[],
+        action="extend",
         type=named_directory,
         metavar="NAME=DIR",
-        help="also show other studies of this test file, of students with fewer layers or another start, say; DIR is "
-        "their --output",
+        help="also show finished studies with the same data and teacher, of students with fewer layers or another "
+        "start, say; DIR is their --output",
     )
     for config in (TrainConfig, DataConfig):
         add_flags(parser, config)
@@ -168,107 +165,6 @@ def last_line(log: Path) -> str:
     return shorten(lines[-1] if lines else "it said nothing", 500)
 
 
-def read_records(runs: Sequence[tuple[Variant, int]], output: Path) -> dict[Path, dict]:
-    """training.json of every run, by folder. UserError where they do not belong together: a file, the teacher or the
-    first weights have been changed between two of them."""
-    records = {variant.folder(output, seed): read_json(variant.folder(output, seed) / RECORD) for variant, seed in runs}
-    seen: dict[tuple, tuple] = {}
-    for folder, record in records.items():
-        for key in ("train", "dev", "unlabelled", "tokenizer", "teacher", "torch", "initial weights"):
-            value = record.get(key) if isinstance(record, dict) else None
-            if value is None and key in ("unlabelled", "teacher"):
-                continue  # the baseline's
-            place = key, record.get("seed") if key == "initial weights" else None
-            before, first = seen.setdefault(place, (value, folder))
-            if before != value:
-                raise UserError(
-                    f"{folder} and {first} do not belong to one study: they had another {key}; delete one, or choose "
-                    "another --output"
-                )
-    return records
-
-
-# --- what came out ---
-
-
-def measured(outcome: Outcome, teacher: Outcome | None) -> dict:
-    """All that the tables are made of: scores, loss, calibration, agreement with the teacher, the tally."""
-    task = outcome.task
-    metrics, tally = task.score(outcome), task.tally(outcome)
-    confidence, right = task.confidence(outcome)
-    error, bins = calibration(confidence, right)
-    decisions = zip(outcome.decisions, (teacher or outcome).decisions, strict=True)
-    return {
-        "score": float(task.tally_score(tally.sum(axis=0))),
-        "loss": metrics.get("loss"),
-        "ece": error,
-        "calibration": bins,
-        "agreement": float(np.mean([a == b for a, b in decisions])),
-        "per_class": {name: row["f1"] for name, row in metrics["per_class"].items()},
-        "tally": tally.tolist(),
-    }
-
-
-class Laboratory:
-    """Evaluates models on the test file, and remembers what it has found in a file beside each."""
-
-    def __init__(self, arguments: argparse.Namespace, task: Task, data: DataConfig, device: torch.device):
-        self.task, self.data, self.device = task, data, device
-        self.examples = read_test(arguments, task, replace(data, limit=""))  # which is for the training examples
-        self.about = {"data": sha256_of_file(arguments.data), "split": arguments.split, "settings": as_dict(data)}
-        teacher = Path(arguments.teacher[0])
-        self.teacher = self.run(teacher)  # what the others are compared with
-        self.teacher_hash = fingerprint(load_model(teacher, say=lambda line: None))
-
-    def run(self, directory: Path) -> Outcome:
-        """A model on the test file."""
-        opened = open_model(directory, self.task, 0, self.device)
-        return evaluate(opened, self.task, self.examples, self.data, self.device)
-
-    def look(self, directory: Path) -> dict:
-        """What `measured` says of a run, from its file where the model and the test are the same."""
-        path = directory / "test.json"
-        about = self.about | {"model": sha256_of_file(directory / WEIGHTS), "teacher": self.teacher_hash}
-        if path.is_file() and (known := read_json(path)).get("about") == about:
-            return known["found"]
-        found = measured(self.run(directory), self.teacher)
-        write_json(path, {"about": about, "found": found})
-        return found
-
-
-def look_at_all(laboratory: Laboratory, records: dict[Path, dict]) -> dict[Path, dict]:
-    """What was found of each run, with its dev score and steps."""
-    found = {}
-    for folder, record in progress(records.items(), desc="testing", unit="model"):
-        found[folder] = laboratory.look(folder) | {"dev": record["best_score"], "steps": record["step"]}
-    return found
-
-
-def other_studies(pairs: Sequence[tuple[str, str]], seeds: Sequence[int], laboratory: Laboratory, record: dict) -> dict:
-    """--beside: what was found of other studies' runs with these seeds: by name by variant a list (what is combined
-    there is left out). UserError where one is not whole, or has other files than `record`, a run of this study."""
-    found: dict[str, dict[str, list[dict]]] = {}
-    for name, directory in by_name(pairs, "--beside").items():
-        here, output = f"--beside {name}={directory}", Path(directory)
-        plan = read_json(output / "study.json") if (output / "study.json").is_file() else None
-        names = plan.get("variants") if isinstance(plan, dict) else None
-        if not isinstance(names, dict) or not names:
-            raise UserError(f"{here}: holds no study.json of a study; give the --output of another evidence")
-        runs = [(Variant(variant, ()), seed) for variant in names for seed in seeds]
-        for folder in [variant.folder(output, seed) for variant, seed in runs]:
-            if not (folder / RECORD).is_file():
-                raise UserError(
-                    f"{here}: there is no {folder / RECORD}; finish that study first, with the same --seeds"
-                )
-        records = read_records(runs, output)
-        for key in ("train", "dev"):
-            if next(iter(records.values()))[key] != record[key]:
-                raise UserError(f"{here}: its runs had another --{key}; what they have is not comparable")
-        seen = look_at_all(laboratory, records)
-        found[name] = {variant: [seen[Variant(variant, ()).folder(output, s)] for s in seeds] for variant in names}
-    return found
-
-
 def command(arguments: argparse.Namespace) -> dict:
     """`evidence`: the runs, then the tables and figures."""
     task = TASKS[arguments.task]
@@ -282,7 +178,7 @@ def command(arguments: argparse.Namespace) -> dict:
     device, output, seeds = start(run), make_folder(arguments.output), arguments.seeds
     first, grid = variants(arguments, config), grid_variants(arguments, config)
     common = train_flags(arguments, config, threads)
-    check_same_study(output, common, {variant.name: variant.argv() for variant in first})
+    plan = same_study(output, common, {variant.name: variant.argv() for variant in first})
     laboratory = Laboratory(arguments, task, data, device)
     say(
         f"a study of {task.name}: {len(first)} variants with {len(seeds)} seeds"
@@ -291,8 +187,11 @@ def command(arguments: argparse.Namespace) -> dict:
         f"{threads} threads each; tested on {len(laboratory.examples):,} examples of {arguments.data}"
     )
     runs = [(variant, seed) for variant in first for seed in seeds]
+    read_records(runs, output, laboratory.known)  # before hours are spent on what does not belong together
+    others = other_studies(arguments.beside or [], seeds, laboratory.known)
+    write_json(output / PLAN, plan)
     run_all(runs, common, output, arguments.jobs)
-    records = read_records(runs, output)
+    records = read_records(runs, output, laboratory.known)
     dev = {v.name: float(np.mean([records[v.folder(output, s)]["best_score"] for s in seeds])) for v in first}
     if combined := combination(first, dev):
         say(f"above soft targets on dev, so combined: {combined.losses}")
@@ -300,8 +199,8 @@ def command(arguments: argparse.Namespace) -> dict:
         runs += [(combined, seed) for seed in seeds]
     runs += [(variant, seeds[0]) for variant in grid.values()]
     run_all(runs, common, output, arguments.jobs)
-    records = read_records(runs, output)
-    found = look_at_all(laboratory, records)
+    records = read_records(runs, output, laboratory.known)
+    found = laboratory.look(records)
     by_variant = {variant.name: [found[variant.folder(output, seed)] for seed in seeds] for variant in first}
     points = {point: found[variant.folder(output, seeds[0])] for point, variant in grid.items()}
     cells = {point: {"dev": run["dev"], "test": run["score"]} for point, run in points.items()}
@@ -314,11 +213,15 @@ def command(arguments: argparse.Namespace) -> dict:
         "command": study_command(arguments, common, first, config),
         "variants": {variant.name: variant.argv() for variant in first},
         "seeds": seeds,
-        "versions of the code": len({record["code"] for record in records.values()}),
+        "versions of the code": len({record.get("code") for record in records.values()}),
+        "beside": {name: study.command for name, study in others.items()},
         "machine": about_machine(device, []),
     }
-    others = other_studies(arguments.beside, seeds, laboratory, next(iter(records.values())))
-    text, result = report(task, about, measured(laboratory.teacher, None), by_variant, cells, output, others)
+    shown = {
+        name: {variant: list(laboratory.look(records).values()) for variant, records in study.runs.items()}
+        for name, study in others.items()
+    }
+    text, result = report(task, about, measured(laboratory.teacher, None), by_variant, cells, output, shown)
     show(text)
     return result
 
@@ -337,10 +240,10 @@ def study_command(
     return [*flags, "--seeds", seeds, "--jobs", str(arguments.jobs), "--output", str(arguments.output)]
 
 
-def check_same_study(output: Path, flags: list[str], tried: dict[str, list[str]]) -> None:
-    """UserError where the folder holds a study with other settings, whose runs cannot be compared with these. (Other
-    losses may be added to it.)"""
-    path = output / "study.json"
+def same_study(output: Path, flags: list[str], tried: dict[str, list[str]]) -> dict:
+    """What the folder's PLAN should say. UserError where it holds a study with other settings, whose runs cannot be
+    compared with these. (Other losses may be added to it.)"""
+    path = output / PLAN
     if path.is_file():
         before = read_json(path)
         before = before if isinstance(before, dict) else {}
@@ -350,4 +253,4 @@ def check_same_study(output: Path, flags: list[str], tried: dict[str, list[str]]
             what = ", ".join([*(["settings"] if before.get("flags") != flags else []), *differing])
             raise UserError(f"{path}: this folder holds a study with other {what}; choose another --output")
         tried = known | tried
-    write_json(path, {"flags": flags, "variants": tried})
+    return {"flags": flags, "variants": tried}

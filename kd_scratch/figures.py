@@ -73,7 +73,8 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float]) -> str:
     """A row per name: its values as small dots, their mean as a large one with its interval; a line for comparison."""
-    left, right, top, row = 150, WIDTH - 24, 64, 30
+    names = [shorten(bar.name, 36) for bar in bars]
+    left, right, top, row = max(150, 20 + 7 * max(map(len, names))), WIDTH - 24, 64, 30
     reach = [reference[1]] + [
         x for bar in bars for x in (*bar.values, bar.mean - (bar.margin or 0), bar.mean + (bar.margin or 0))
     ]
@@ -96,7 +97,7 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
     body.append(text(x, top - 14, f"{reference[0]} {100 * reference[1]:.2f}", "end" if x > WIDTH / 2 else "start"))
     for i, bar in enumerate(bars):
         y = top + row * i + row / 2
-        body.append(text(left - 10, y + 4, bar.name, "end"))
+        body.append(text(left - 10, y + 4, names[i], "end"))
         colour = COLOURS[0] if i else "#777777"
         if bar.margin is not None:
             body.append(
@@ -112,7 +113,7 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
         body += [
             f'<circle cx="{at(v):.1f}" cy="{y:.1f}" r="3" fill="{colour}" fill-opacity="0.45"/>' for v in bar.values
         ]
-        hint = f"<title>{escape(bar.name)}: {100 * bar.mean:.2f}</title>"
+        hint = f"<title>{escape(printable(bar.name))}: {100 * bar.mean:.2f}</title>"
         body.append(f'<circle cx="{at(bar.mean):.1f}" cy="{y:.1f}" r="5.5" fill="{colour}">{hint}</circle>')
     return page(title, bottom + 52, body)
 

@@ -10,7 +10,7 @@ from kd_scratch.console import table
 from kd_scratch.figures import Bar, dots, grid, reliability
 from kd_scratch.files import write_json, write_text
 from kd_scratch.significance import interval, margin, resampled_sums, two_sided_p
-from kd_scratch.study import BASELINE, SOFT
+from kd_scratch.study import BASELINE, RESULT, SOFT
 from kd_scratch.tasks import Task
 
 GAPS = 8  # classes that are shown
@@ -28,18 +28,20 @@ def report(
     """Write evidence.md, evidence.json and the figures; returns what a terminal shows, and what is in the JSON.
 
     teacher: what evidence.measured says of it. records: by variant the same of each seed's model, with its dev score.
-    cells: dev and test score by (temperature, alpha). others: as records, of other studies by their names; what they
-    have is shown, but never chosen.
+    cells: dev and test score by (temperature, alpha). others: as records, of other studies by their names; they are
+    shown, but none of theirs is chosen.
     """
-    rows = {name: summary(task, records[name], _references(name, records), teacher) for name in records}
+    rows = {name: summary(task, runs, references(name, records), teacher) for name, runs in records.items()}
     best = max(rows, key=lambda name: rows[name]["dev"])  # on dev, never on test
     sentences = said(rows, best, task, teacher)
-    for other, its in others.items():
-        for name, runs in its.items():
-            references = {key: records[key] for key in (BASELINE, name) if key in records}
-            rows[f"{other}: {name}"] = row = summary(task, runs, references, teacher)
+    for other, theirs in others.items():
+        for name, runs in theirs.items():
+            its_baseline = {} if name == BASELINE else {BASELINE: theirs[BASELINE]}
+            rows[f"{other}: {name}"] = row = summary(task, runs, its_baseline, teacher)
             if name in records:
-                sentences.append(f"{other}: {name} against {name}: {_verdict(row[f'against {name}'], len(runs))}")
+                row["against its namesake here"] = change = difference(task, runs, records[name])
+                told = _verdict(change, len(runs), "above", "below")
+                sentences.append(f"{other}: {name} against {name} here: {told}")
     gaps = class_gaps(teacher, records[best])
     text, markdown = (
         "\n\n".join(_parts(about, teacher, rows, sentences, gaps, best, cells, md)) for md in (False, True)
@@ -65,8 +67,9 @@ def report(
     for file, picture in figures.items():
         write_text(output / file, picture)
     pictures = "\n".join(f"![{file.removesuffix('.svg')}]({file})" for file in figures)
-    command = "```sh\npython -m kd_scratch " + shlex.join(about["command"]) + "\n```"
-    write_text(output / "evidence.md", f"# {task.name}\n\n{markdown}\n\n{pictures}\n\n{command}\n")
+    commands = [f"# {name}\n{_shell(argv)}" for name, argv in about["beside"].items()] + [_shell(about["command"])]
+    told = "```sh\n" + "\n".join(commands) + "\n```"
+    write_text(output / "evidence.md", f"# {task.name}\n\n{markdown}\n\n{pictures}\n\n{told}\n")
     result = about | {
         "teacher": teacher["score"],
         "best on dev": best,
@@ -75,17 +78,22 @@ def report(
         "gaps": gaps,
     }
     result["grid"] = [{"temperature": t, "alpha": a} | cell for (t, a), cell in cells.items()]
-    write_json(output / "evidence.json", result)
+    write_json(output / RESULT, result)
     return text, result
 
 
-def _references(name: str, records: dict[str, list[dict]]) -> dict[str, list[dict]]:
+def _shell(argv: Sequence[str]) -> str:
+    """A command as one types it."""
+    return "python -m kd_scratch " + shlex.join(argv)
+
+
+def references(name: str, records: dict[str, list[dict]]) -> dict[str, list[dict]]:
     """What a variant is compared with: the baseline, and soft targets alone."""
     return {key: records[key] for key in (BASELINE, SOFT) if key in records and name not in (BASELINE, key)}
 
 
-def summary(task: Task, runs: list[dict], references: dict[str, list[dict]], teacher: dict) -> dict:
-    """A variant's figures: means over its seeds, and its difference to each of the references."""
+def summary(task: Task, runs: list[dict], compared: dict[str, list[dict]], teacher: dict) -> dict:
+    """A variant's figures: means over its seeds, and its difference to each of those that it is compared with."""
     scores = [run["score"] for run in runs]
     row = {
         "dev": float(np.mean([run["dev"] for run in runs])),
@@ -97,8 +105,8 @@ def summary(task: Task, runs: list[dict], references: dict[str, list[dict]], tea
         "ece": _mean(run["ece"] for run in runs),
         "agreement": _mean(run["agreement"] for run in runs),
     }
-    for name, others in references.items():
-        row[f"against {name}"] = difference(task, runs, others)
+    for name, its_runs in compared.items():
+        row[f"against {name}"] = difference(task, runs, its_runs)
     return row
 
 
@@ -161,13 +169,13 @@ def said(rows: dict[str, dict], best: str, task: Task, teacher: dict) -> list[st
     return found
 
 
-def _verdict(found: dict, seeds: int) -> str:
+def _verdict(found: dict, seeds: int, gain: str = "helped", loss: str = "hurt") -> str:
     """Whether a difference is one: more than the test file's chance, and more than that of training, may have made."""
     low, high = found["interval"]
     beyond_seeds = found["seeds"] is None or abs(found["mean"]) > found["seeds"]
     told = "no difference that these runs can show"
     if beyond_seeds and not low <= 0 <= high:
-        told = "helped" if low > 0 else "hurt"
+        told = gain if low > 0 else loss
     points = f"{100 * found['mean']:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f} over test examples"
     points += ")" if found["seeds"] is None else f", ± {100 * found['seeds']:.2f} over seeds)"
     return f"{told}: {points}, better with {found['gained']} of {seeds} seeds"
@@ -182,6 +190,7 @@ def _parts(about: dict, teacher: dict, rows: dict, sentences: list, gaps: list, 
         "paired bootstrap over the test examples, for these very models; below, one counts only if it also exceeds its "
         "95% interval over seeds. None is adjusted for how many there are. ECE: expected calibration "
         f"error; agreement: with the decisions of the teacher{about['which teacher']}."
+        + "".join(f" {other}: another study, with a baseline of its own." for other in about["beside"])
     )
     header = (
         "variant",

@@ -49,7 +49,8 @@ def read_record(directory: str | Path) -> dict | None:
             require(type(epoch["epoch"]) is int and all(map(is_number, (epoch["epoch"], *numbers))))
         require(record["history"] and all(map(is_number, phases_of(record).values())))
         require(all(isinstance(record[key], dict) for key in ("settings", "data settings", "machine")))
-        require(is_number(record["seconds"]) and {type(record[key]) for key in ("parameters", "best_epoch")} == {int})
+        require(is_number(record["seconds"]) and is_number(record["best_score"]))
+        require({type(record[key]) for key in ("parameters", "best_epoch")} == {int})
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: is not what `train` writes of a run; delete it, or train again") from None
     return record

@@ -19,6 +19,7 @@ from kd_scratch.prepare import read_data, read_unlabelled
 from kd_scratch.tasks import TASKS
 
 BASELINE, SOFT, COMBINED = "baseline", "soft targets", "combined"
+RESULT = "evidence.json"  # what a study has found, in its --output
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ def baseline(arguments: argparse.Namespace, config: TrainConfig) -> Variant:
     inputs = len(read_data(arguments, task, data, plain)[0])
     inputs += len(read_unlabelled(arguments, task, config)) if arguments.unlabelled else 0
     epochs = round(config.epochs * inputs * (1 + config.augment) / len(alone))
+    if config.patience and epochs != config.epochs:
+        raise UserError(
+            f"--patience {config.patience}: the baseline's epochs are shorter, it would be stopped after fewer steps; "
+            "leave it out"
+        )
     return Variant(BASELINE, (*flags, *(("--epochs", str(epochs)) if epochs != config.epochs else ())))
 
 

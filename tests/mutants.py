@@ -295,7 +295,7 @@ FAULTS = [
     ("a difference that chance in training makes", "findings.py",
      "if beyond_seeds and not", "if not",
      "test_evidence.py::test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown"),
-    ("runs with different teachers in one table", "evidence.py",
+    ("runs with different teachers in one table", "laboratory.py",
      "if before != value:", "if False:",
      "test_evidence.py::test_a_study_from_start_to_end_and_once_more"),
     ("t of the normal distribution", "significance.py",

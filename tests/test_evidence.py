@@ -14,12 +14,12 @@ import pytest
 from kd_scratch import evidence
 from kd_scratch.__main__ import main
 from kd_scratch.config import DataConfig, TrainConfig
-from kd_scratch.evidence import check_same_study, parse_grid, seed_list
+from kd_scratch.evidence import parse_grid, same_study, seed_list
 from kd_scratch.files import UserError
-from kd_scratch.findings import _references, difference, report, said, summary
+from kd_scratch.findings import difference, references, report, said, summary
 from kd_scratch.runtime import Interruption, Stopped
 from kd_scratch.significance import BINS, calibration, interval, margin, resampled_sums
-from kd_scratch.study import BASELINE, COMBINED, SOFT, Variant, combination, variants
+from kd_scratch.study import BASELINE, SOFT, Variant, combination, variants
 from kd_scratch.tasks import TASKS, Outcome
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
@@ -128,7 +128,7 @@ def test_a_summary_has_the_means_over_seeds_and_both_references():
     records = {BASELINE: [record(right(0.6, s), dev=0.6 + s / 10) for s in (1, 2)],
                SOFT: [record(right(0.7, s)) for s in (3, 4)],
                "hidden": [record(right(0.8, s), loss=None) for s in (5, 6)]}  # fmt: skip
-    rows = {name: summary(TASK, runs, _references(name, records), teacher) for name, runs in records.items()}
+    rows = {name: summary(TASK, runs, references(name, records), teacher) for name, runs in records.items()}
     assert rows[BASELINE]["dev"] == pytest.approx(0.75)
     scores = [run["score"] for run in records[SOFT]]
     assert rows[SOFT]["test"] == pytest.approx(np.mean(scores)) and rows[SOFT]["margin"] == margin(scores)
@@ -165,7 +165,7 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     teacher = record(right(0.9, 9))
     records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.8, s), 0.9) for s in (3, 4)]}
     about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1],
-             "which teacher": "", "command": ["evidence", "--task", "csv"]}  # fmt: skip
+             "which teacher": "", "command": ["evidence", "--task", "csv"], "beside": {}}  # fmt: skip
     cells = {(1.0, 0.5): {"dev": 0.51, "test": 0.61}, (2.0, 0.5): {"dev": 0.52, "test": 0.62}}
     text, result = report(TASK, about, teacher, records, cells, tmp_path, {})
     assert json.loads(json.dumps(result)) == json.loads((tmp_path / "evidence.json").read_text())
@@ -193,8 +193,9 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
     teacher = record(right(0.9, 9))
     records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],
                "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
-    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0], "command": []}
-    others = {"deeper": {SOFT: [record(right(0.6, 6), dev=0.7)]}}
+    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0], "command": [],
+             "beside": {"deeper": []}}  # fmt: skip
+    others = {"deeper": {BASELINE: [record(right(0.6, 6), dev=0.7)]}}
     told, _ = report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path, others)
     assert "Best on dev: hidden." in told, "other studies are shown, not chosen"
 
@@ -202,20 +203,23 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
 def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_their_name(tmp_path):
     teacher = record(right(0.9, 9))
     records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.7, s)) for s in (3, 4)]}
-    others = {
-        "warm": {SOFT: [record(right(0.85, s)) for s in (5, 6)], "cosine": [record(right(0.5, s)) for s in (7, 8)]}
-    }
-    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1], "command": []}
-    told, result = report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path, others)
+    warm = {BASELINE: [record(right(0.8, s)) for s in (5, 6)], SOFT: [record(right(0.85, s)) for s in (7, 8)],
+            "cosine": [record(right(0.5, s)) for s in (9, 10)]}  # fmt: skip
+    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1], "command": [],
+             "which teacher": "", "beside": {"warm": ["evidence", "--epochs", "9"]}}  # fmt: skip
+    told, result = report(TASK, about, teacher, records, {}, tmp_path, {"warm": warm})
     rows = result["rows"]
-    assert list(rows) == [BASELINE, SOFT, f"warm: {SOFT}", "warm: cosine"]
-    for name, reference in ((f"warm: {SOFT}", SOFT), (f"warm: {SOFT}", BASELINE), ("warm: cosine", BASELINE)):
-        expected = difference(TASK, others["warm"][name.removeprefix("warm: ")], records[reference])
-        assert rows[name][f"against {reference}"] == expected and expected["mean"] != 0
-    assert f"against {SOFT}" not in rows["warm: cosine"], "it has no namesake here"
-    sentence = [line for line in told.split("\n") if line.startswith(f"- warm: {SOFT} against {SOFT}: ")]
-    assert len(sentence) == 1 and f"{100 * rows[f'warm: {SOFT}'][f'against {SOFT}']['mean']:+.2f} points" in sentence[0]
-    assert "warm: cosine against" not in told
+    assert list(rows) == [BASELINE, SOFT, f"warm: {BASELINE}", f"warm: {SOFT}", "warm: cosine"]
+    assert f"against {BASELINE}" not in rows[f"warm: {BASELINE}"]
+    for name in (SOFT, "cosine"):
+        assert rows[f"warm: {name}"][f"against {BASELINE}"] == difference(TASK, warm[name], warm[BASELINE]), "its own"
+    for name in (BASELINE, SOFT):
+        change = rows[f"warm: {name}"]["against its namesake here"]
+        assert change == difference(TASK, warm[name], records[name]) and change["mean"] > 0.05
+        assert f"- warm: {name} against {name} here: " in told and f"{100 * change['mean']:+.2f} points" in told
+    assert "warm: cosine against" not in told, "it has no namesake here"
+    assert "warm: another study, with a baseline of its own" in told
+    assert "# warm\npython -m kd_scratch evidence --epochs 9\n" in (tmp_path / "evidence.md").read_text()
     assert "warm: cosine" in (tmp_path / "scores.svg").read_text()
 
 
@@ -310,36 +314,104 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     (output / "runs" / "hidden-5" / "training.json").write_text(json.dumps(record | {"teacher": "another"}))
     assert main(argv) == 2
     error = capsys.readouterr().err
-    assert "hidden-5 and" in error and "do not belong to one study: they had another teacher; delete one" in error
+    assert "hidden-5 and this command do not belong together: they had another teacher; delete one" in error
 
 
-def test_a_study_beside_another_one(study, capsys, tmp_path):
+@pytest.fixture(scope="module")
+def other(study):
+    """A finished study with one seed, and its command but for --output."""
     folder, argv = study
-    small = [*argv, "--seeds", "0", "--losses", "hidden"]
-    other, here = str(folder / "other"), [*small, "--epochs", "2", "--output", str(folder / "here")]
-    assert main([*here, "--beside", f"less={other}"]) == 2
-    assert f"--beside less={other}: holds no study.json of a study" in capsys.readouterr().err
-    assert main([*small, "--output", other]) == 0
-    assert main([*here, "--beside", f"less={other}"]) == 0
-    assert "less: soft targets against soft targets: " in capsys.readouterr().out
-    found = json.loads((folder / "here" / "evidence.json").read_text())
+    argv = [*argv, "--seeds", "0", "--losses", "hidden"]
+    assert main([*argv, "--output", str(folder / "other")]) == 0
+    return folder / "other", argv
+
+
+def test_a_study_beside_another_one(other, study, capsys):
+    folder, small = other
+    output = folder.parent / "here"
+    argv = [*small, "--epochs", "2", "--output", str(output), "--beside", f"less={folder}"]
+    assert main(argv) == 0
+    assert "less: soft targets against soft targets here: " in capsys.readouterr().out
+    found = json.loads((output / "evidence.json").read_text())
     assert {f"less: {name}" for name in (BASELINE, SOFT, "hidden")} < set(found["rows"])
-    alone = json.loads((folder / "other" / "evidence.json").read_text())["rows"]["hidden"]
-    assert found["rows"]["less: hidden"]["by seed"] == alone["by seed"]
-    assert found["command"][-8:-5] == ["--beside", f"less={other}", "--seeds"]
-    written = (folder / "here" / "evidence.json").read_bytes()
-    assert main(found["command"]) == 0 and (folder / "here" / "evidence.json").read_bytes() == written
-    capsys.readouterr()
-    assert main([*here, "--beside", f"a={other}", f"a={other}"]) == 2
-    assert "--beside: a name is used twice" in capsys.readouterr().err
-    record = folder / "other" / "runs" / "hidden-0" / "training.json"
-    for path in (folder / "other" / "runs").glob("*/training.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"dev": "another"}))
-    assert main([*here, "--beside", f"less={other}"]) == 2
-    assert f"--beside less={other}: its runs had another --dev" in capsys.readouterr().err
-    record.unlink()
-    assert main([*here, "--beside", f"less={other}"]) == 2
-    assert f"there is no {record}; finish that study first, with the same --seeds" in capsys.readouterr().err
+    alone = json.loads((folder / "evidence.json").read_text())
+    assert found["rows"]["less: hidden"]["by seed"] == alone["rows"]["hidden"]["by seed"]
+    assert found["beside"] == {"less": alone["command"]}
+    written = (output / "evidence.json").read_bytes()
+    assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "it is what it says"
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(other, capsys, monkeypatch):
+    folder, small = other
+    monkeypatch.setattr(evidence, "_start", None)
+    argv = [*small, "--output", str(folder.parent / "never")]
+
+    def refused(*more):
+        capsys.readouterr()
+        assert main([*argv, *more]) == 2
+        return capsys.readouterr().err
+
+    beside = ("--beside", f"less={folder}")
+    assert "there is no nowhere/evidence.json; give the --output of a study" in refused("--beside", "a=nowhere")
+    assert "--beside: a name is used twice" in refused("--beside", f"a={folder}", "--beside", f"a={folder}")
+    assert "needs the same --seeds as this study" in refused(*beside, "--seeds", "0,1")
+    assert "had another data settings" in refused(*beside, "--limit", "40")
+    result = json.loads((folder / "evidence.json").read_text())
+    variants = result["variants"]
+    for odd in ([], {"variants": []}, result | {"command": "x"}, result | {"variants": variants | {"../x": []}},
+                result | {"variants": variants | {SOFT: 3}}, result | {"variants": {SOFT: []}}):  # fmt: skip
+        (folder / "evidence.json").write_text(json.dumps(odd))
+        assert "evidence.json is not what a study writes" in refused(*beside), odd
+    (folder / "evidence.json").write_text(json.dumps(result))
+    path = folder / "runs" / "hidden-0" / "training.json"
+    record = json.loads(path.read_text())
+    for key in ("task", "train", "dev", "data settings", "teacher", "torch"):
+        path.write_text(json.dumps(record | {key: {"task": "agnews", "data settings": {}}.get(key, "another")}))
+        assert f"do not belong together: they had another {key}" in refused(*beside), key
+    path.write_text("{}")
+    assert "is not what `train` writes of a run" in refused(*beside)
+    path.write_text(json.dumps(record))
+
+
+def test_a_study_whose_files_have_changed_is_not_reported_as_one_of_the_new_ones(other, capsys, monkeypatch):
+    folder, small = other
+    monkeypatch.setattr(evidence, "_start", None)
+    argv = [*small, "--output", str(folder)]
+    for flag, file in (("train", "train.csv"), ("dev", "dev.csv")):
+        path = folder.parent / file
+        before = path.read_bytes()
+        path.write_bytes(before + before.splitlines(keepends=True)[-1])
+        assert main(argv) == 2
+        assert f"and this command do not belong together: they had another {flag}" in capsys.readouterr().err
+        path.write_bytes(before)
+    assert main([*argv, "--data", str(folder.parent / "dev.csv")]) == 2
+    assert "is what is trained or chosen on; give a test file" in capsys.readouterr().err
+
+
+def test_results_that_are_damaged_are_found_anew(other, capsys):
+    folder, small = other
+    path = folder / "runs" / "hidden-0" / "test.json"
+    written = json.loads(path.read_text())
+    for damage in ([], written | {"found": [1]}, {"about": written["about"]}, written | {"found": {"score": 1.0}}):
+        path.write_text(json.dumps(damage))
+        assert main([*small, "--output", str(folder)]) == 0 and json.loads(path.read_text()) == written
+
+
+def test_a_teacher_that_is_never_right_is_refused(other, capsys, monkeypatch):
+    """Of one text with each of three labels in turn; where it is right, the study would begin."""
+    folder, small = other
+
+    def begin(*arguments):
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(evidence, "run_all", begin)
+    path = folder.parent / "one.csv"
+    argv, ends = [*small, "--output", str(folder.parent / "begun"), "--data", str(path)], []
+    for label in ("space", "sport", "trade"):
+        path.write_text(f"text,label\nmoon goal,{label}\n")
+        ends.append(main(argv))
+        assert ends[-1] != 2 or "has no accuracy at all on" in capsys.readouterr().err
+    assert sorted(ends) == [2, 2, 128 + signal.SIGTERM]
 
 
 def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, capsys, monkeypatch):
@@ -361,8 +433,8 @@ def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, ca
     ]
     real = evidence.read_records
 
-    def rewritten(runs, output):
-        records = real(runs, output)
+    def rewritten(runs, output, known):
+        records = real(runs, output, known)
         scores = {"baseline": 0.3, "soft": 0.4, "hidden": 0.5, "cosine": 0.6, "combined": 0.7}
         return {path: record | {"best_score": scores[path.name.split("-")[0]]} for path, record in records.items()}
 
@@ -375,18 +447,19 @@ def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, ca
 
 
 def test_other_losses_may_be_added_to_a_study_but_none_may_change(tmp_path):
-    check_same_study(tmp_path, ["--epochs", "2"], {"baseline": [], "hidden": ["--losses", "hidden=1"]})
-    check_same_study(tmp_path, ["--epochs", "2"], {"baseline": [], "cosine": ["--losses", "cosine=1"]})
-    assert set(json.loads((tmp_path / "study.json").read_text())["variants"]) == {"baseline", "hidden", "cosine"}
+    path, flags = tmp_path / "study.json", ["--epochs", "2"]
+    path.write_text(json.dumps(same_study(tmp_path, flags, {"baseline": [], "hidden": ["--losses", "hidden=1"]})))
+    more = same_study(tmp_path, flags, {"baseline": [], "cosine": ["--losses", "cosine=1"]})
+    assert more["flags"] == flags and set(more["variants"]) == {"baseline", "hidden", "cosine"}
     with pytest.raises(UserError, match="a study with other hidden; choose another --output"):
-        check_same_study(tmp_path, ["--epochs", "2"], {"hidden": ["--losses", "hidden=2"]})
+        same_study(tmp_path, flags, {"hidden": ["--losses", "hidden=2"]})
     for damage in ("[]", '{"flags": ["--epochs", "2"], "variants": 3}', '{"variants": {}}'):
-        (tmp_path / "study.json").write_text(damage)
+        path.write_text(damage)
         if "epochs" in damage:
-            check_same_study(tmp_path, ["--epochs", "2"], {"baseline": []})
+            assert same_study(tmp_path, flags, {"baseline": []}) == {"flags": flags, "variants": {"baseline": []}}
         else:
             with pytest.raises(UserError, match="a study with other settings; choose another --output"):
-                check_same_study(tmp_path, ["--epochs", "2"], {"baseline": []})
+                same_study(tmp_path, flags, {"baseline": []})
 
 
 def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
@@ -439,6 +512,8 @@ def test_the_baseline_makes_as_many_steps_as_those_who_have_more_text(study, cap
     )
     found = json.loads((folder / "few" / "evidence.json").read_text())
     assert found["variants"]["baseline"] == ["--labelled", "50%", "--epochs", "6"]
+    assert main([*argv, "--output", str(folder / "fewer"), "--patience", "1"]) == 2
+    assert "--patience 1: the baseline's epochs are shorter" in capsys.readouterr().err
     assert main([*argv, "--output", str(folder / "fewer"), "--grid", "2x0,0.5"]) == 2
     assert "with an alpha of 0 nobody says what texts without labels mean" in capsys.readouterr().err
 
@@ -519,8 +594,3 @@ def test_who_is_stopped_is_told_how_to_go_on(study, capsys, monkeypatch):
     monkeypatch.setattr(evidence, "run_all", stopped)
     assert main([*argv, "--output", str(folder / "stopped")]) == 128 + signal.SIGTERM
     assert "stopped, nothing is lost; the same command goes on where it stopped" in capsys.readouterr().err
-
-
-def test_the_constants_of_findings_name_folders_that_exist_on_every_system():
-    for name in (BASELINE, SOFT, COMBINED):
-        assert " " not in Variant(name, ()).folder(ROOT, 0).name

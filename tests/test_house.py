@@ -19,7 +19,7 @@ ROOMS = [
     "published", "checkpoint", "tokenization", "batches", "tasks", "augment", "inference", "cache", "teacher",
     "distill", "vocabulary", "optimizer", "state", "prepare", "preflight", "figures", "page", "report", "train",
     "launch", "evaluate", "predict", "measure", "quantize", "significance", "compare", "benchmark", "study",
-    "findings", "evidence", "tracing", "trace", "server", "demo", "__main__",
+    "laboratory", "findings", "evidence", "tracing", "trace", "server", "demo", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "kd_scratch"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))
