@@ -846,7 +846,7 @@ def test_the_loss_is_what_the_flags_say_else_what_the_student_was_distilled_with
     epoch = {"epoch": 1, "loss": 1.0, "tokens_per_second": 1.0, "dev": {"accuracy": 0.5}}
     record = {"task": "csv", "teacher": "abc", "history": [epoch], "settings": {"temperature": 7.0, "alpha": 0.125,
               "losses": "hidden"}, "data settings": {}, "machine": {}, "parameters": 1, "best_epoch": 1,
-              "seconds": 1.0}  # fmt: skip
+              "seconds": 1.0, "best_score": 0.5}  # fmt: skip
     (tmp_path / "training.json").write_text(json.dumps(record))
     assert loss() == (7.0, 0.125, "hidden") and loss(alpha=0.5, losses="") == (7.0, 0.5, "")
     record["settings"] = {"temperature": "hot", "alpha": None, "losses": 3}
