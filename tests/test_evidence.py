@@ -246,6 +246,11 @@ def test_flags_of_the_study():
                 function(text)
 
 
+def test_a_name_that_is_no_text_is_one_line(capsys, tmp_path):
+    assert main(["report", "--runs", "\udcff=x", "--output", str(tmp_path / "x.html")]) == 2
+    assert "--runs" in (error := capsys.readouterr().err) and "no such" not in error and error.count("\n") == 1
+
+
 # --- the command ---
 
 FAST = [

@@ -28,6 +28,13 @@ def test_dots_stand_where_their_values_are():
     assert {"title & more", "a <b>", "c", "accuracy, per cent", "teacher 96.00"} <= set(texts_of(svg))
 
 
+def test_long_names_of_dots_have_room_and_odd_ones_leave_the_picture_whole():
+    name = "another study of students: soft targets\x1b"
+    root = ET.fromstring(dots("t", "accuracy", [Bar(name, [0.9], 0.9, None)], ("teacher", 0.96)))
+    [label] = [element for element in root.iter(f"{SVG}text") if element.text.startswith("another")]
+    assert float(label.get("x")) > 7 * len(label.text) and label.text.endswith("…")
+
+
 def test_a_grid_has_a_number_in_every_cell_and_the_highest_is_the_darkest():
     svg = grid("t", "alpha", "temperature", {(0.5, 1.0): 0.9, (0.5, 2.0): 0.91, (0.9, 1.0): 0.92})
     assert {"90.00", "91.00", "92.00", "0.5", "0.9", "1", "2"} <= set(texts_of(svg))
