@@ -22,12 +22,16 @@ STYLE = """
 
 @dataclass
 class Bar:
-    """A row of a dot plot: its single values, their mean, and half the width of an interval around it (or None)."""
+    """A row of a dot plot: its single values, their mean, and half the width of an interval around it (or None).
+
+    grey: drawn without a colour, as what others are compared with.
+    """
 
     name: str
     values: Sequence[float]
     mean: float
     margin: float | None
+    grey: bool = False
 
 
 def page(title: str, height: float, body: Sequence[str], width: float = WIDTH) -> str:
@@ -98,7 +102,7 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
     for i, bar in enumerate(bars):
         y = top + row * i + row / 2
         body.append(text(left - 10, y + 4, names[i], "end"))
-        colour = COLOURS[0] if i else "#777777"
+        colour = "#777777" if bar.grey else COLOURS[0]
         if bar.margin is not None:
             body.append(
                 line(

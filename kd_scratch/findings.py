@@ -50,7 +50,10 @@ def report(
         "scores.svg": dots(
             f"{task.name}: test {task.score_name} by variant ({len(about['seeds'])} seeds)",
             task.score_name,
-            [Bar(name, row["by seed"], row["test"], row["margin"]) for name, row in rows.items()],
+            [
+                Bar(name, row["by seed"], row["test"], row["margin"], grey=name.rpartition(": ")[2] == BASELINE)
+                for name, row in rows.items()
+            ],
             ("teacher", teacher["score"]),
         ),
         "calibration.svg": reliability(

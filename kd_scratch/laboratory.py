@@ -137,11 +137,12 @@ def other_studies(pairs: Sequence[tuple[str, str]], seeds: Sequence[int], known:
             for variant, argv in variants.items()
         }
         records = read_records([run for each in runs.values() for run in each], output, known)
-        folders = {variant: [which.folder(output, seed) for which, seed in each] for variant, each in runs.items()}
-        for folder in [folder for each in folders.values() for folder in each]:
-            if folder not in records:
-                raise UserError(f"{here}: there is no {folder / RECORD}; it needs the same --seeds as this study")
-        its = {variant: {folder: records[folder] for folder in each} for variant, each in folders.items()}
+        its = {}
+        for variant, each in runs.items():
+            folders = [which.folder(output, seed) for which, seed in each]
+            if missing := [folder for folder in folders if folder not in records]:
+                raise UserError(f"{here}: there is no {missing[0] / RECORD}; it needs the same --seeds as this study")
+            its[variant] = {folder: records[folder] for folder in folders}
         studies[name] = OtherStudy(command, its)
     return studies
 

@@ -220,7 +220,9 @@ def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_thei
     assert "warm: cosine against" not in told, "it has no namesake here"
     assert "warm: another study, with a baseline of its own" in told
     assert "# warm\npython -m kd_scratch evidence --epochs 9\n" in (tmp_path / "evidence.md").read_text()
-    assert "warm: cosine" in (tmp_path / "scores.svg").read_text()
+    picture = (tmp_path / "scores.svg").read_text()
+    assert "warm: cosine" in picture
+    assert picture.count('r="5.5" fill="#777777"') == 2, "both baselines are grey"
 
 
 # --- which runs ---

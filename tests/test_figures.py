@@ -20,11 +20,12 @@ def test_ticks_are_round_and_inside():
 
 
 def test_dots_stand_where_their_values_are():
-    bars = [Bar("a <b>", [0.90, 0.92], 0.91, 0.01), Bar("c", [0.95], 0.95, None)]
+    bars = [Bar("a <b>", [0.90, 0.92], 0.91, 0.01), Bar("c", [0.95], 0.95, None, grey=True)]
     root = ET.fromstring(svg := dots("title & more", "accuracy", bars, ("teacher", 0.96)))
     circles = [(float(c.get("cx")), float(c.get("cy")), float(c.get("r"))) for c in root.iter(f"{SVG}circle")]
     (x1, y1, _), (x2, _, _), (mean, y, r), (x4, y4, _), (x5, _, _) = circles
     assert x1 < mean < x2 < x4 == x5 and mean == pytest.approx((x1 + x2) / 2, abs=0.2) and y == y1 < y4 and r > 5
+    assert [c.get("fill") == "#777777" for c in root.iter(f"{SVG}circle")] == [False] * 3 + [True] * 2
     assert {"title & more", "a <b>", "c", "accuracy, per cent", "teacher 96.00"} <= set(texts_of(svg))
 
 
