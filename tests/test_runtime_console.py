@@ -1,6 +1,7 @@
 """runtime.py and console.py: devices, seeds, precision; tables and progress bars."""
 
 import io
+import os
 import random
 import re
 import subprocess
@@ -30,6 +31,30 @@ def test_a_seed_fixes_all_three_generators():
     assert draw() == first
     seed_everything(4)
     assert all(a != b for a, b in zip(draw(), first, strict=True))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is told by Linux")
+def test_bfloat16_products_of_many_shapes_do_not_fill_the_memory():
+    """oneDNN and PyTorch keep what they compile for a shape; by default 600 shapes took 400 MB here."""
+    code = """
+import re
+import kd_scratch
+import torch
+def megabytes():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+weight = torch.randn(384, 384, dtype=torch.bfloat16)
+def many(first, last):
+    for rows in range(first, last):
+        torch.nn.functional.linear(torch.zeros(rows, 384, dtype=torch.bfloat16), weight)
+    return megabytes()
+before = many(1, 101)
+print(many(101, 601) - before)
+"""
+    plain = {name: value for name, value in os.environ.items() if not name.endswith("CACHE_CAPACITY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=plain, capture_output=True, text=True, timeout=120
+    )
+    assert float(done.stdout) < 50, done.stderr
 
 
 def test_auto_takes_the_best_device_there_is(monkeypatch):
