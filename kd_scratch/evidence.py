@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,8 @@ def command(arguments: argparse.Namespace) -> dict:
     if arguments.model in SIZES and not arguments.tokenizer:
         arguments.tokenizer = arguments.teacher[0]  # also for the baseline
     threads = run.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
-    device, output, seeds = start(run), make_folder(arguments.output), arguments.seeds
+    device = start(replace(run, threads=threads * arguments.jobs))  # tests have the cores of all runs
+    output, seeds = make_folder(arguments.output), arguments.seeds
     first, grid = variants(arguments, config), grid_variants(arguments, config)
     common = train_flags(arguments, config, threads)
     plan = same_study(output, common, {variant.name: variant.argv() for variant in first})

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 
 from kd_scratch import evidence
 from kd_scratch.__main__ import main
@@ -292,6 +293,7 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     argv = [*argv, "--output", str(output), "--seeds", "0,5", "--jobs", "2", "--losses", "hidden,relations=0.5",
             "--keep-states", "--grid", "2,4x0.5"]  # fmt: skip
     assert main(argv) == 0
+    assert torch.get_num_threads() == 2, "what tests have, is what both jobs had"
     told = capsys.readouterr().out
     assert "4 variants with 2 seeds and a grid of 2: 10 runs of 1 epochs" in told and "Best on dev" in told
     runs = {path.name for path in (output / "runs").iterdir()}
