@@ -175,8 +175,10 @@ def command(arguments: argparse.Namespace) -> dict:
         raise UserError(f"--jobs {arguments.jobs}: must lie between 1 and 64")
     if arguments.model in SIZES and not arguments.tokenizer:
         arguments.tokenizer = arguments.teacher[0]  # also for the baseline
-    threads = run.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
-    device = start(replace(run, threads=threads * arguments.jobs))  # tests have the cores of all runs
+    cores = os.cpu_count() or 1
+    threads = run.threads or max(1, cores // arguments.jobs)
+    # tests have the cores of all runs
+    device = start(replace(run, threads=max(threads, min(threads * arguments.jobs, cores))))
     output, seeds = make_folder(arguments.output), arguments.seeds
     first, grid = variants(arguments, config), grid_variants(arguments, config)
     common = train_flags(arguments, config, threads)

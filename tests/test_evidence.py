@@ -1,6 +1,7 @@
 """The study: its statistics by hand, its tables, sentences and figures, and the command from start to end."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -293,7 +294,7 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     argv = [*argv, "--output", str(output), "--seeds", "0,5", "--jobs", "2", "--losses", "hidden,relations=0.5",
             "--keep-states", "--grid", "2,4x0.5"]  # fmt: skip
     assert main(argv) == 0
-    assert torch.get_num_threads() == 2, "what tests have, is what both jobs had"
+    assert torch.get_num_threads() == min(2, os.cpu_count()), "tests have what both jobs had"
     told = capsys.readouterr().out
     assert "4 variants with 2 seeds and a grid of 2: 10 runs of 1 epochs" in told and "Best on dev" in told
     runs = {path.name for path in (output / "runs").iterdir()}

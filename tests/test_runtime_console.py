@@ -35,7 +35,7 @@ def test_a_seed_fixes_all_three_generators():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is told by Linux")
 def test_bfloat16_products_of_many_shapes_do_not_fill_the_memory():
-    """oneDNN and PyTorch keep what they compile for a shape; by default 600 shapes took 400 MB here."""
+    """oneDNN and PyTorch keep what they compile for a shape; by default 500 more took 330 MB here."""
     code = """
 import re
 import kd_scratch
