@@ -124,10 +124,18 @@ def run_all(runs: Sequence[tuple[Variant, int]], common: list[str], output: Path
     """Train what is not yet trained, `jobs` at a time. UserError where one fails; Stopped where a signal comes."""
     todo = [(variant, seed) for variant, seed in runs if not (variant.folder(output, seed) / RECORD).is_file()]
     running: dict[subprocess.Popen, Path] = {}
+    told: set[subprocess.Popen] = set()
+
+    def end_runs() -> None:
+        """Each ends its step and saves it; told a second time it would end at once."""
+        for process in running.keys() - told:
+            told.add(process)
+            process.terminate()
+
     logs = make_folder(output / "logs")
     title = f"{len(runs) - len(todo)} of {len(runs)} runs are there, training"
     try:
-        with progress(total=len(todo), desc=title, unit="run", delay=0) as bar, Interruption() as interruption:
+        with progress(total=len(todo), desc=title, unit="run", delay=0) as bar, Interruption(end_runs) as interruption:
             while todo or running:
                 while todo and len(running) < jobs:
                     variant, seed = todo.pop(0)
@@ -144,8 +152,7 @@ def run_all(runs: Sequence[tuple[Variant, int]], common: list[str], output: Path
                         raise UserError(f"a run has failed (exit status {process.returncode}): {log}: {last_line(log)}")
                     bar.update()
     finally:
-        for process in running:
-            process.terminate()  # it ends its step and saves it
+        end_runs()
         for process in running:
             process.wait()
 

@@ -5,6 +5,7 @@ import platform
 import random
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,13 @@ class Interruption:
     """A context in which Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) are only noted, so that work can stop
     where it can be resumed.
 
-    `signal` is the number of the first one, 0 before. A second one acts at once, as it would have without this.
+    `signal` is the number of the first one, 0 before. A second one acts at once, as it would have without this; before
+    that can happen, the first one calls `then`.
     """
 
-    def __init__(self):
+    def __init__(self, then: Callable[[], None] = lambda: None):
         self.signal = 0
+        self.then = then
         self.before = {}
 
     def __enter__(self) -> "Interruption":
@@ -69,6 +72,7 @@ class Interruption:
 
     def _note(self, number: int, frame) -> None:
         self.signal = number
+        self.then()
         self._put_back()
 
     def _put_back(self) -> None:

@@ -577,13 +577,18 @@ class Heeding(Interruption):
             signal.signal(number, handler)
 
 
+SAVES = """import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *a: (print("saved"), sys.exit(143)))
+print("began", flush=True)
+time.sleep(60)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_runs_and_the_same_command_goes_on(tmp_path, monkeypatch, number):
     """Each run gets a SIGTERM, upon which `train` saves its state and ends."""
     monkeypatch.setattr(evidence, "Interruption", Heeding)
-    catch = "signal.signal(15, lambda *a: (print('saved'), sys.exit(143)))"
-    saves = f"import signal, sys, time; {catch}; print('began', flush=True); time.sleep(60)"
-    fake(monkeypatch, saves)
+    fake(monkeypatch, SAVES)
     threading.Timer(1.5, signal.raise_signal, [number]).start()
     before = time.monotonic()
     with pytest.raises(Stopped) as stopped:
@@ -593,6 +598,44 @@ def test_a_signal_ends_the_runs_and_the_same_command_goes_on(tmp_path, monkeypat
     fake(monkeypatch, DONE)
     evidence.run_all(VARIANTS, [], tmp_path, 2)
     assert all((variant.folder(tmp_path, seed) / "training.json").is_file() for variant, seed in VARIANTS)
+
+
+IMPATIENT = f"""import signal, subprocess, sys
+from pathlib import Path
+from kd_scratch import evidence
+from kd_scratch.runtime import Interruption
+from kd_scratch.study import Variant
+
+class Telling(Interruption):
+    def _note(self, number, frame):
+        super()._note(number, frame)
+        print("noted", flush=True)
+
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+evidence.WAIT, evidence.Interruption = 60, Telling
+evidence._start = lambda argv, log: subprocess.Popen([sys.executable, "-c", {SAVES!r}], stdout=open(log, "w"))
+evidence.run_all([(Variant("one", ()), 0)], [], Path(sys.argv[1]), 1)
+"""
+
+
+def test_runs_end_properly_also_where_a_second_signal_ends_the_study_at_once(tmp_path):
+    log = tmp_path / "logs" / "one-0.txt"
+    argv = [sys.executable, "-c", IMPATIENT, str(tmp_path)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as study:
+        wait_for(lambda: log.is_file() and "began" in log.read_text())
+        study.terminate()
+        assert study.stdout.readline() == "noted\n"
+        study.terminate()
+    assert study.returncode == -signal.SIGTERM
+    wait_for(lambda: "saved" in log.read_text())
+
+
+def wait_for(condition, seconds: float = 30) -> None:
+    """Come back as soon as it is true; fail where it does not become so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 def test_who_is_stopped_is_told_how_to_go_on(study, capsys, monkeypatch):
