@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kd_scratch.cache import code_hash
 from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_model
 from kd_scratch.config import FEATURE_LOSSES, DataConfig, as_dict
 from kd_scratch.console import progress
@@ -22,6 +23,9 @@ from kd_scratch.tasks import Outcome, Task
 #: What the runs of one study have in common (but for `unlabelled` and `teacher`, which a baseline does not have).
 SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "torch", "initial weights")
 FOUND = ("score", "loss", "ece", "calibration", "agreement", "per_class", "tally")  # what `measured` tells
+#: The modules that decide what a model is found to do: after a change to one of them it is tested again.
+MEASURES = ("laboratory", "significance", "evaluate", "inference", "fast", "model", "layers", "checkpoint", "published")
+MEASURES += ("prepare", "batches", "tokenization", "files")
 
 
 def measured(outcome: Outcome, teacher: Outcome | None) -> dict:
@@ -49,6 +53,7 @@ class Laboratory:
         self.task, self.data, self.device = task, data, device
         self.examples = read_test(arguments, task, replace(data, limit=""))  # which is for the training examples
         self.about = {"data": sha256_of_file(arguments.data), "split": arguments.split, "settings": as_dict(data)}
+        self.about |= {"code": code_hash(MEASURES), "torch": torch.__version__}
         hashes = data_hashes(arguments)
         if self.about["data"] in hashes.values() and arguments.split in ("", "train", "val"):
             split = f" --split {arguments.split}" if arguments.split else ""

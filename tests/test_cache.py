@@ -67,7 +67,7 @@ def test_whatever_decides_the_inputs_decides_the_file(tmp_path, tokenizer, monke
     for settings in ({}, {}, *others):
         cached_features(TASKS["csv"], examples, tokenizer, folder=tmp_path, **usual | settings)
     assert len(list(tmp_path.iterdir())) == 5
-    monkeypatch.setattr(kd_scratch.cache, "code_hash", lambda: "somebody has changed featurize")
+    monkeypatch.setattr(kd_scratch.cache, "code_hash", lambda modules: "somebody has changed featurize")
     cached_features(TASKS["csv"], examples, tokenizer, folder=tmp_path, **usual)
     assert len(list(tmp_path.iterdir())) == 6
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import kd_scratch.laboratory
 from kd_scratch import evidence
 from kd_scratch.__main__ import main
 from kd_scratch.config import DataConfig, TrainConfig
@@ -405,6 +406,19 @@ def test_results_that_are_damaged_are_found_anew(other, capsys):
     for damage in ([], written | {"found": [1]}, {"about": written["about"]}, written | {"found": {"score": 1.0}}):
         path.write_text(json.dumps(damage))
         assert main([*small, "--output", str(folder)]) == 0 and json.loads(path.read_text()) == written
+
+
+def test_results_of_other_code_are_found_anew(other, monkeypatch):
+    folder, small = other
+    path = folder / "runs" / "hidden-0" / "test.json"
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps(written | {"found": written["found"] | {"score": 0.125}}))
+    again = [*small, "--output", str(folder)]
+    assert main(again) == 0 and json.loads(path.read_text())["found"]["score"] == 0.125, "of the same code"
+    monkeypatch.setattr(kd_scratch.laboratory, "code_hash", lambda modules: "somebody has changed a metric")
+    assert main(again) == 0 and json.loads(path.read_text())["found"] == written["found"]
+    monkeypatch.undo()
+    assert main(again) == 0 and json.loads(path.read_text()) == written
 
 
 def test_a_teacher_that_is_never_right_is_refused(other, capsys, monkeypatch):
