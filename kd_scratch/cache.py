@@ -24,7 +24,7 @@ from kd_scratch.safetensors import CHECKSUM, is_intact, load_file, read_metadata
 from kd_scratch.tasks import Task
 from kd_scratch.tokenization import Tokenizer
 
-MAKES_FEATURES = ("cache", "files", "tokenization", "batches", "prepare", "augment")  # token ids of files
+MAKES_FEATURES = ("cache", "files", "tokenization", "batches", "prepare", "augment", "tasks/*")  # token ids of files
 CHUNK = 10_000  # examples that are tokenized together, or a few more where they belong together
 ARRAYS = {"tokens": np.int32, "starts": np.int64, "labels": np.int64, "token_types": np.uint8, "allowed": np.bool_}
 
@@ -108,7 +108,7 @@ def cached_features(
         "source": sha256(*source),
         "settings": sha256(repr(as_dict(data)), str(max_length), task.name, *labels),
         "tokenizer": tokenizer.fingerprint,
-        "code": code_hash(MAKES_FEATURES),
+        "code": code_hash(MAKES_FEATURES, tokenizers.__version__),
     }
     path = make_folder(folder) / f"features-{sha256(*key.values())[:24]}.safetensors"
     if parallel.writes() and not is_usable(path, say):
@@ -175,8 +175,8 @@ def chunks(examples: Sequence, task: Task) -> Iterator[list]:
         yield chunk
 
 
-def code_hash(modules: Sequence[str]) -> str:
-    """SHA-256 of these modules, all tasks and the tokenizer's version: what they make is made anew after a change."""
+def code_hash(modules: Sequence[str], *versions: str) -> str:
+    """SHA-256 of modules of ours, and of versions of others': what they make is made anew after a change."""
     package = Path(__file__).parent
-    files = [package / f"{name}.py" for name in modules] + sorted((package / "tasks").glob("*.py"))
-    return sha256(tokenizers.__version__, *(file.read_bytes() for file in files))
+    files = sorted({file for name in modules for file in package.glob(f"{name}.py")})
+    return sha256(*versions, *(file.read_bytes() for file in files))

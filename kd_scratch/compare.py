@@ -62,7 +62,7 @@ def size_and_speed(
 
 def quality(task: Task, outcomes: dict[str, Outcome], measured: dict[str, dict]) -> dict[str, dict]:
     """By model: its metrics (those that were measured) with the 95% interval of its score; the difference to the first
-    model, with a paired test on the same draws of the same examples; and the share of decisions that both make alike.
+    model, with a paired test on the same draws of the same examples; and the share of examples that both decide alike.
     """
     rows, first = {}, None
     for name, outcome in outcomes.items():
@@ -79,8 +79,7 @@ def quality(task: Task, outcomes: dict[str, Outcome], measured: dict[str, dict])
                 "difference_interval": interval(drawn - first[3]),
                 "p": mcnemar(*right) if task.score_name == "accuracy" else two_sided_p(drawn - first[3]),
             }
-        alike = [a == b for a, b in zip(outcome.decisions, first[0].decisions, strict=True)]
-        rows[name]["agreement"] = float(np.mean(alike))
+        rows[name]["agreement"] = outcome.agreement(first[0])
     return rows
 
 
@@ -159,9 +158,9 @@ def command(arguments: argparse.Namespace) -> dict:
     test = "McNemar's exact test" if task.score_name == "accuracy" else "paired bootstrap"
     versions = f"torch {machine['torch']}" + (f", int8: {machine['int8']}" if "int8" in machine else "")
     note = (
-        f"{where}. Difference, p ({test}) and agreement (same decision) are with {first}; intervals are of "
-        f"{task.score_name}, by bootstrap. MB: weights on disk; peak MB: of a process that computes 32 x {tokens} "
-        "tokens; ms: single examples, examples/s: batches of 32, both from text to logits. "
+        f"{where}. Difference, p ({test}) and agreement (same decision, of what the score counts) are with {first}; "
+        f"intervals are of {task.score_name}, by bootstrap. MB: weights on disk; peak MB: of a process that computes "
+        f"32 x {tokens} tokens; ms: single examples, examples/s: batches of 32, both from text to logits. "
         f"{machine['processor']}, {machine['threads']} threads, {versions}."
     )
     both = tables(rows, quality_rows)

@@ -123,6 +123,9 @@ class TrainConfig:
 
     learning_rate: float = setting(5e-5, "highest learning rate of AdamW")
     epochs: int = setting(3, "passes over the training file")
+    steps: int = setting(
+        0, "end after so many optimizer steps, in the middle of an epoch too, instead of --epochs; 0: no"
+    )
     batch_size: int = setting(32, "inputs per optimizer step")
     accumulation: int = setting(1, "compute each batch in this many parts, to save memory; changes nothing else")
     warmup_steps: int = setting(0, "steps over which the learning rate rises from 0; then it falls linearly to 0")
@@ -174,7 +177,7 @@ class TrainConfig:
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "patience", "augment"):
+        for name in ("steps", "warmup_steps", "weight_decay", "max_grad_norm", "patience", "augment"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:

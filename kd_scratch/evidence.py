@@ -1,8 +1,9 @@
 """Does distillation help here, and which loss? A study with equal budgets. `python -m kd_scratch evidence`
 
-Every variant is the same `train` command with the same initial weights, seeds, batches and epochs; only the loss
-differs. What is chosen (which losses are combined) is chosen on dev data; what is reported is of the test file. Each
-run is a process of its own, and the same command again goes on where a study was stopped.
+Every variant is the same `train` command with the same initial weights, seeds and number of steps; only the loss
+differs, and who learns from text without labels. What is chosen (which losses are combined) is chosen on dev data; what
+is reported is of the test file. Each run is a process of its own, and the same command again goes on where a study was
+stopped.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_scratch.checkpoint import fingerprint, load_model
 from kd_scratch.config import (
     FEATURE_LOSSES,
     SIZES,
@@ -32,7 +34,7 @@ from kd_scratch.evaluate import about_machine
 from kd_scratch.files import UserError, make_folder, read_json, write_json
 from kd_scratch.findings import report
 from kd_scratch.laboratory import Laboratory, measured, other_studies, read_records
-from kd_scratch.launch import layer_list
+from kd_scratch.launch import check_flags, layer_list, libraries
 from kd_scratch.report import RECORD, named_directory
 from kd_scratch.runtime import Interruption, Stopped, start
 from kd_scratch.study import COMBINED, Variant, combination, grid_variants, inside_flags, teacher_flags, variants
@@ -149,7 +151,9 @@ def run_all(runs: Sequence[tuple[Variant, int]], common: list[str], output: Path
                 for process in [process for process in running if process.poll() is not None]:
                     log = running.pop(process)
                     if process.returncode:
-                        raise UserError(f"a run has failed (exit status {process.returncode}): {log}: {last_line(log)}")
+                        anew = f"delete {output / 'runs' / log.stem} to train it anew"
+                        why = last_line(log).replace("--force goes on anyway", anew)
+                        raise UserError(f"a run has failed (exit status {process.returncode}): {log}: {why}")
                     bar.update()
     finally:
         end_runs()
@@ -186,23 +190,30 @@ def command(arguments: argparse.Namespace) -> dict:
     threads = run.threads or max(1, cores // arguments.jobs)
     # tests have the cores of all runs
     device = start(replace(run, threads=max(threads, min(threads * arguments.jobs, cores))))
+    check_flags(arguments, config, device)
     output, seeds = make_folder(arguments.output), arguments.seeds
     first, grid = variants(arguments, config), grid_variants(arguments, config)
     common = train_flags(arguments, config, threads)
-    plan = same_study(output, common, {variant.name: variant.argv() for variant in first})
+    plan = {"flags": common, "variants": {variant.name: variant.argv() for variant in first}}
+    plan = same_study(output, plan | {"start": starting_weights(arguments.model)})
     laboratory = Laboratory(arguments, task, data, device)
+    budget = f"{config.steps:,} steps" if config.steps else f"{config.epochs} epochs"
+    budget += " (the baseline: as many steps)" if "--steps" in first[0].flags else ""
     say(
         f"a study of {task.name}: {len(first)} variants with {len(seeds)} seeds"
         + (f" and a grid of {len(grid)}" if grid else "")
-        + f": {len(first) * len(seeds) + len(grid)} runs of {config.epochs} epochs, {arguments.jobs} at a time, "
-        f"{threads} threads each; tested on {len(laboratory.examples):,} examples of {arguments.data}"
+        + f": {len(first) * len(seeds) + len(grid)} runs of {budget}, {arguments.jobs} at a time, "
+        f"{threads} threads each; tested on {laboratory.teacher.counts.sum():,} examples of {arguments.data}"
     )
     runs = [(variant, seed) for variant in first for seed in seeds]
-    read_records(runs, output, laboratory.known)  # before hours are spent on what does not belong together
+    mine = laboratory.known | {"unlabelled": laboratory.unlabelled}
+    unfinished = any(not (variant.folder(output, seed) / RECORD).is_file() for variant, seed in runs)
+    # before hours are spent on what does not belong together
+    read_records(runs, output, mine | (libraries(device) if unfinished else {}))
     others = other_studies(arguments.beside or [], seeds, laboratory.known)
     write_json(output / PLAN, plan)
     run_all(runs, common, output, arguments.jobs)
-    records = read_records(runs, output, laboratory.known)
+    records = read_records(runs, output, mine)
     dev = {v.name: float(np.mean([records[v.folder(output, s)]["best_score"] for s in seeds])) for v in first}
     if combined := combination(first, dev):
         say(f"above soft targets on dev, so combined: {combined.losses}")
@@ -210,7 +221,7 @@ def command(arguments: argparse.Namespace) -> dict:
         runs += [(combined, seed) for seed in seeds]
     runs += [(variant, seeds[0]) for variant in grid.values()]
     run_all(runs, common, output, arguments.jobs)
-    records = read_records(runs, output, laboratory.known)
+    records = read_records(runs, output, mine)
     found = laboratory.look(records)
     by_variant = {variant.name: [found[variant.folder(output, seed)] for seed in seeds] for variant in first}
     points = {point: found[variant.folder(output, seeds[0])] for point, variant in grid.items()}
@@ -219,12 +230,13 @@ def command(arguments: argparse.Namespace) -> dict:
         "task": task.name,
         "score": task.score_name,
         "data": str(arguments.data),
-        "test examples": len(laboratory.examples),
+        "test examples": int(laboratory.teacher.counts.sum()),
         "which teacher": f", which is the first of {len(arguments.teacher)}" if len(arguments.teacher) > 1 else "",
         "command": study_command(arguments, common, first, config),
         "variants": {variant.name: variant.argv() for variant in first},
         "seeds": seeds,
         "versions of the code": len({record.get("code") for record in records.values()}),
+        "steps": sorted({record["step"] for record in records.values()}),
         "beside": {name: study.command for name, study in others.items()},
         "machine": about_machine(device, []),
     }
@@ -251,17 +263,49 @@ def study_command(
     return [*flags, "--seeds", seeds, "--jobs", str(arguments.jobs), "--output", str(arguments.output)]
 
 
-def same_study(output: Path, flags: list[str], tried: dict[str, list[str]]) -> dict:
-    """What the folder's PLAN should say. UserError where it holds a study with other settings, whose runs cannot be
-    compared with these. (Other losses may be added to it.)"""
+def starting_weights(model: str) -> str | None:
+    """A hash of the weights that every student starts from; None where they are random."""
+    return None if model in SIZES else fingerprint(load_model(model, say=lambda line: None))
+
+
+def same_study(output: Path, plan: dict) -> dict:
+    """What the folder's PLAN should say: flags, variants, and the hash of what the students start from.
+
+    UserError where there are runs of a study with other settings, which cannot be compared with these. (Other losses
+    may be added to it.)
+    """
     path = output / PLAN
-    if path.is_file():
-        before = read_json(path)
-        before = before if isinstance(before, dict) else {}
-        known = before.get("variants") if isinstance(before.get("variants"), dict) else {}
-        differing = [name for name, argv in tried.items() if known.get(name, argv) != argv]
-        if before.get("flags") != flags or differing:
-            what = ", ".join([*(["settings"] if before.get("flags") != flags else []), *differing])
-            raise UserError(f"{path}: this folder holds a study with other {what}; choose another --output")
-        tried = known | tried
-    return {"flags": flags, "variants": tried}
+    if not path.is_file() or not any((output / "runs").glob("*")):
+        return plan
+    before = read_json(path)
+    try:
+        known = before["variants"]
+        pairs = [("", before["flags"], plan["flags"])]
+        pairs += [(f"{name}: ", known[name], argv) for name, argv in plan["variants"].items() if name in known]
+        differing = [f"{what}{line}" for what, was, now in pairs for line in differences(was, now)]
+        start = before.get("start", plan["start"])
+    except (TypeError, KeyError, AttributeError):
+        raise UserError(f"{path}: is not what a study writes; choose another --output") from None
+    if start != plan["start"]:
+        differing.append("the weights in --model were others")
+    if differing:
+        raise UserError(f"{path}: this folder holds another study: {', '.join(differing)}; choose another --output")
+    return plan | {"variants": known | plan["variants"]}
+
+
+def differences(was: Sequence[str], now: Sequence[str]) -> list[str]:
+    """How two lists of flags differ: ["--epochs", "2"] and ["--epochs", "3"] -> ["--epochs was 2, is 3"]"""
+
+    def values(argv: Sequence[str]) -> dict[str, str]:
+        flag, parts = "", {}
+        for word in argv:
+            flag = word if word.startswith("--") else flag
+            parts.setdefault(flag, []).append(word)
+        return {flag: " ".join(words[1:]) or "given" for flag, words in parts.items()}
+
+    before, after = values(was), values(now)
+    return [
+        f"{flag} was {before.get(flag, 'not given')}, is {after.get(flag, 'not given')}"
+        for flag in before | after
+        if before.get(flag) != after.get(flag)
+    ]

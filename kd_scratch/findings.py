@@ -27,7 +27,7 @@ def report(
 ) -> tuple[str, dict]:
     """Write evidence.md, evidence.json and the figures; returns what a terminal shows, and what is in the JSON.
 
-    teacher: what evidence.measured says of it. records: by variant the same of each seed's model, with its dev score.
+    teacher: what laboratory.measured says of it. records: by variant the same of each seed's model, with its dev score.
     cells: dev and test score by (temperature, alpha). others: as records, of other studies by their names; they are
     shown, but none of theirs is chosen.
     """
@@ -175,9 +175,10 @@ def said(rows: dict[str, dict], best: str, task: Task, teacher: dict) -> list[st
 def _verdict(found: dict, seeds: int, gain: str = "helped", loss: str = "hurt") -> str:
     """Whether a difference is one: more than the test file's chance, and more than that of training, may have made."""
     low, high = found["interval"]
-    beyond_seeds = found["seeds"] is None or abs(found["mean"]) > found["seeds"]
     told = "no difference that these runs can show"
-    if beyond_seeds and not low <= 0 <= high:
+    if found["seeds"] is None:
+        told = "of one seed, so nobody knows what chance in training does"
+    elif abs(found["mean"]) > found["seeds"] and not low <= 0 <= high:
         told = gain if low > 0 else loss
     points = f"{100 * found['mean']:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f} over test examples"
     points += ")" if found["seeds"] is None else f", ± {100 * found['seeds']:.2f} over seeds)"
@@ -186,13 +187,15 @@ def _verdict(found: dict, seeds: int, gain: str = "helped", loss: str = "hurt") 
 
 def _parts(about: dict, teacher: dict, rows: dict, sentences: list, gaps: list, best: str, cells: dict, markdown: bool):
     """The tables and what stands between them."""
-    seeds = about["seeds"]
+    seeds, steps, versions = about["seeds"], about["steps"], about["versions of the code"]
     yield (
         f"{about['score']} on {about['test examples']:,} examples of {about['data']}; mean of {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}) ± 95% interval of that mean over seeds. Differences have a 95% interval by "
         "paired bootstrap over the test examples, for these very models; below, one counts only if it also exceeds its "
         "95% interval over seeds. None is adjusted for how many there are. ECE: expected calibration "
-        f"error; agreement: with the decisions of the teacher{about['which teacher']}."
+        f"error; agreement: with the decisions of the teacher{about['which teacher']}. "
+        + f"Each run made {' to '.join(f'{n:,}' for n in dict.fromkeys((steps[0], steps[-1])))} optimizer steps."
+        + (f" They were made by {versions} versions of the code." if versions > 1 else "")
         + "".join(f" {other}: another study, with a baseline of its own." for other in about["beside"])
     )
     header = (

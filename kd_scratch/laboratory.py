@@ -5,27 +5,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import tokenizers
 import torch
 
 from kd_scratch.cache import code_hash
 from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_model
-from kd_scratch.config import FEATURE_LOSSES, DataConfig, as_dict
+from kd_scratch.config import FEATURE_LOSSES, DataConfig, as_dict, flag_name
 from kd_scratch.console import progress
 from kd_scratch.evaluate import evaluate, open_model, read_test
 from kd_scratch.files import UserError, read_json, sha256_of_file, write_json
-from kd_scratch.launch import data_hashes
+from kd_scratch.prepare import data_hashes
 from kd_scratch.report import RECORD, by_name, read_record
 from kd_scratch.significance import calibration
 from kd_scratch.study import BASELINE, COMBINED, RESULT, SOFT, Variant
 from kd_scratch.tasks import Outcome, Task
 
 #: What the runs of one study have in common (but for `unlabelled` and `teacher`, which a baseline does not have).
-SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "torch", "initial weights")
+SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
+SHARED += ("processes", "torch", "numpy", "tokenizers")
+#: Settings in which they may differ, beside those that are among a variant's flags.
+OWN = ("losses", "layer_map", "keep_states", "augment", "steps")
 FOUND = ("score", "loss", "ece", "calibration", "agreement", "per_class", "tally")  # what `measured` tells
 #: The modules that decide what a model is found to do: after a change to one of them it is tested again.
 MEASURES = ("laboratory", "significance", "evaluate", "inference", "fast", "model", "layers", "checkpoint", "published")
-MEASURES += ("prepare", "batches", "tokenization", "files")
+MEASURES += ("prepare", "batches", "tokenization", "files", "tasks/*")
 
 
 def measured(outcome: Outcome, teacher: Outcome | None) -> dict:
@@ -34,13 +37,12 @@ def measured(outcome: Outcome, teacher: Outcome | None) -> dict:
     metrics, tally = task.score(outcome), task.tally(outcome)
     confidence, right = task.confidence(outcome)
     error, bins = calibration(confidence, right)
-    decisions = zip(outcome.decisions, (teacher or outcome).decisions, strict=True)
     return {
         "score": float(task.tally_score(tally.sum(axis=0))),
         "loss": metrics.get("loss"),
         "ece": error,
         "calibration": bins,
-        "agreement": float(np.mean([a == b for a, b in decisions])),
+        "agreement": outcome.agreement(teacher or outcome),
         "per_class": {name: row["f1"] for name, row in metrics["per_class"].items()},
         "tally": tally.tolist(),
     }
@@ -53,13 +55,14 @@ class Laboratory:
         self.task, self.data, self.device = task, data, device
         self.examples = read_test(arguments, task, replace(data, limit=""))  # which is for the training examples
         self.about = {"data": sha256_of_file(arguments.data), "split": arguments.split, "settings": as_dict(data)}
-        self.about |= {"code": code_hash(MEASURES), "torch": torch.__version__}
+        self.about |= {"code": code_hash(MEASURES, torch.__version__, tokenizers.__version__)}
         hashes = data_hashes(arguments)
         if self.about["data"] in hashes.values() and arguments.split in ("", "train", "val"):
             split = f" --split {arguments.split}" if arguments.split else ""
             raise UserError(f"--data {arguments.data}{split}: is what is trained or chosen on; give a test file")
         teachers = [fingerprint(load_model(directory, say=lambda line: None)) for directory in arguments.teacher]
-        #: What every run that is shown must have, beside what `SHARED` says, if it has it at all.
+        self.unlabelled = hashes["unlabelled"]
+        #: What every run that is shown must have, those of other studies too, if it has it at all.
         self.known = {"task": task.name, "train": hashes["train"], "dev": hashes["dev"], "data settings": as_dict(data)}
         self.known |= {"teacher": " ".join(teachers)}
         self.teacher_hash = teachers[0]
@@ -97,16 +100,22 @@ def read_records(runs: Sequence[tuple[Variant, int]], output: Path, known: dict)
     UserError where they do not belong together: a file, the teacher or the first weights have been changed between two
     of them, or since (known: what this command has, key -> value).
     """
-    found = {folder: read_record(folder) for folder in (variant.folder(output, seed) for variant, seed in runs)}
-    records = {folder: record for folder, record in found.items() if record is not None}
+    records = {}
     seen: dict[tuple, tuple] = {(key, ""): (value, "this command") for key, value in known.items()}
-    for folder, record in records.items():
-        for key in SHARED:
-            value = record.get(key)
-            if value is None and key in ("unlabelled", "teacher"):
+    for variant, seed in runs:
+        folder = variant.folder(output, seed)
+        record = read_record(folder)
+        if record is None:
+            continue
+        records[folder] = record
+        if record.get("seed") != seed:
+            raise UserError(f"{folder}: its run is of --seed {record.get('seed')}, not {seed}; delete the folder")
+        here = {key: record.get(key) for key in SHARED}
+        here |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
+        for key, value in here.items():
+            if (value is None and key in ("unlabelled", "teacher")) or key in variant.flags:
                 continue
-            place = key, str(record.get("seed")) if key == "initial weights" else ""
-            before, first = seen.setdefault(place, (value, folder))
+            before, first = seen.setdefault((key, seed if key == "initial weights" else ""), (value, folder))
             if before != value:
                 raise UserError(
                     f"{folder} and {first} do not belong together: they had another {key}; delete one, or choose "

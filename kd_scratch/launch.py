@@ -14,9 +14,7 @@ import tokenizers
 import torch
 
 from kd_scratch import parallel
-from kd_scratch.augment import Altered
 from kd_scratch.batches import IGNORE
-from kd_scratch.cache import cached_features
 from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_config
 from kd_scratch.clock import Clock, matmul_rate
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
@@ -26,19 +24,19 @@ from kd_scratch.files import UserError, locked, make_folder, sha256, sha256_of_f
 from kd_scratch.model import Model
 from kd_scratch.preflight import preflight
 from kd_scratch.prepare import (
+    CACHE,
     build_model,
     check_output,
-    choose_tokenizer,
+    data_hashes,
     load_teacher,
-    read_data,
-    read_unlabelled,
+    read_all,
     require_inputs,
+    training_inputs,
 )
 from kd_scratch.report import PAGE, RECORD, known_record, runs_page
 from kd_scratch.runtime import amp_dtype, describe, seed_everything, start
 from kd_scratch.state import Progress, drop_state
 from kd_scratch.tasks import TASKS, Task
-from kd_scratch.tasks.rows import Joined
 from kd_scratch.teacher import mean_logits, teacher_logits, teacher_states
 from kd_scratch.tokenization import Tokenizer, load_tokenizer
 from kd_scratch.train import Job, steps_per_epoch, train
@@ -93,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="DIR",
-        default=Path("runs/cache"),
+        default=CACHE,
         help="where tokenized texts and teachers' logits are kept (default runs/cache); may be deleted at any time",
     )
     parser.add_argument(
@@ -129,17 +127,12 @@ def command(arguments: argparse.Namespace) -> dict | None:
     device = parallel.join(start(run))
     amp_dtype(config.amp, device)  # refuses what the device cannot
     check_flags(arguments, config, device)
+    if arguments.force and not arguments.resume:
+        raise UserError("--force goes with --resume")
     resume = parallel.rank() == 0 and check_output(arguments.output, arguments.resume)
     resume = parallel.value_of_first(resume)
     source = data_hashes(arguments)  # before anything is read
-    unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else ()
-    examples, dev_examples, labels, notes = read_data(arguments, task, data, config)
-    if unlabelled:
-        examples = Joined(examples, unlabelled)
-        notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
-    tokenizer = choose_tokenizer(arguments, task, examples)
-    if config.augment:
-        examples = Joined(examples, Altered(examples, config.augment, task, tokenizer))
+    examples, dev_examples, labels, tokenizer, notes = read_all(arguments, task, config, data)
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
     teachers = load_teachers(arguments, task, tokenizer, model, config)
@@ -156,15 +149,7 @@ def command(arguments: argparse.Namespace) -> dict | None:
     require_same_everywhere(identity)
     if arguments.check:
         return dict(found)
-
-    def unchanged() -> bool:
-        return data_hashes(arguments) == source
-
-    held_out = "" if Path(arguments.dev).exists() else arguments.dev
-    origin = [str(source["train"]), str(source["unlabelled"]), held_out, config.labelled, str(config.augment)]
-    origin.append(str(bool(teachers)))  # without one, text that has no label is left out
-    common = task, examples, tokenizer, labels, config.max_length, data
-    train_set = require_inputs(cached_features(*common, origin, unchanged, arguments.cache, notes.append), "--train")
+    train_set = training_inputs(arguments, task, config, data, examples, labels, tokenizer, source, notes.append)
     job = Job(
         task=task,
         model=model,
@@ -256,8 +241,6 @@ def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torc
         )
     if config.labelled and arguments.teacher and config.alpha == 0:
         raise UserError("--labelled: with an --alpha of 0 nobody says what the other texts mean; leave --teacher out")
-    if arguments.force and not arguments.resume:
-        raise UserError("--force goes with --resume")
 
 
 def identify(
@@ -278,10 +261,7 @@ def identify(
         "seed": run.seed,
         "threads": torch.get_num_threads(),
         "processes": parallel.size(),
-        "device": device.type,
-        "torch": torch.__version__,
-        "numpy": np.__version__,  # which draws the order of the batches
-        "tokenizers": tokenizers.__version__,
+        **libraries(device),
         "code": sha256(*(file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))),
         "tokenizer": tokenizer.fingerprint,
         "labels": sha256(*model.config.labels),
@@ -290,13 +270,13 @@ def identify(
     }
 
 
-def data_hashes(arguments: argparse.Namespace) -> dict[str, str | None]:
-    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage."""
-    dev = Path(arguments.dev)
+def libraries(device: torch.device) -> dict[str, str]:
+    """The kind of device, and the versions of what computes."""
     return {
-        "train": sha256_of_file(arguments.train),
-        "unlabelled": sha256_of_file(arguments.unlabelled) if arguments.unlabelled else None,
-        "dev": arguments.dev if arguments.dev.endswith("%") and not dev.exists() else sha256_of_file(dev),
+        "device": device.type,
+        "torch": torch.__version__,
+        "numpy": np.__version__,  # which draws the order of the batches
+        "tokenizers": tokenizers.__version__,
     }
 
 
@@ -319,12 +299,13 @@ def announce(job: Job, arguments: argparse.Namespace, teachers: list[Model], not
     say(
         f"{doing} {arguments.model} ({size}) on {job.device.type}, {torch.get_num_threads()} threads: "
         f"{len(train_set):,} inputs ({len(train_set.tokens):,} tokens), {len(job.dev_set):,} dev, "
-        f"{config.epochs} epochs of {steps} steps"
+        + (f"{config.steps} steps, {steps} in an epoch" if config.steps else f"{config.epochs} epochs of {steps} steps")
     )
     if job.task.head == "span" and (lost := int((train_set.labels[:, 0] == IGNORE).sum())):
         notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
-    if 2 * config.warmup_steps > steps * config.epochs:
-        notes.append(f"most of the {steps * config.epochs} steps are warm-up; consider fewer --warmup-steps")
+    total = config.steps or steps * config.epochs
+    if 2 * config.warmup_steps > total:
+        notes.append(f"most of the {total} steps are warm-up; consider fewer --warmup-steps")
     for note in notes:
         say(f"note: {shorten(note, 2000)}")
 

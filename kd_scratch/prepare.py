@@ -7,18 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_scratch.augment import Altered
 from kd_scratch.batches import Features
+from kd_scratch.cache import cached_features
 from kd_scratch.checkpoint import load_model, take_layers
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
 from kd_scratch.console import say
-from kd_scratch.files import UserError, is_leftover
+from kd_scratch.files import UserError, is_leftover, sha256_of_file
 from kd_scratch.model import Model, with_dropout
 from kd_scratch.state import unfinished
 from kd_scratch.tasks import Task, limited
-from kd_scratch.tasks.rows import Chosen, Unlabelled, text_rows
+from kd_scratch.tasks.rows import Chosen, Joined, Unlabelled, text_rows
 from kd_scratch.teacher import label_order
 from kd_scratch.tokenization import Tokenizer, load_tokenizer, train_tokenizer
 
+CACHE = Path("runs/cache")  # where tokenized texts, and what teachers say of them, are kept unless one says otherwise
 ENOUGH = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
 
 
@@ -182,3 +185,49 @@ def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConf
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples
+
+
+def read_all(
+    arguments: argparse.Namespace, task: Task, config: TrainConfig, data: DataConfig
+) -> tuple[Sequence, Sequence, tuple[str, ...], Tokenizer, list[str]]:
+    """Training examples with those of --unlabelled and --augment, dev examples, labels, the tokenizer, and notes."""
+    unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else ()
+    examples, dev_examples, labels, notes = read_data(arguments, task, data, config)
+    if unlabelled:
+        examples = Joined(examples, unlabelled)
+        notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
+    tokenizer = choose_tokenizer(arguments, task, examples)
+    if config.augment:
+        examples = Joined(examples, Altered(examples, config.augment, task, tokenizer))
+    return examples, dev_examples, labels, tokenizer, notes
+
+
+def training_inputs(
+    arguments: argparse.Namespace,
+    task: Task,
+    config: TrainConfig,
+    data: DataConfig,
+    examples: Sequence,
+    labels: tuple[str, ...],
+    tokenizer: Tokenizer,
+    source: dict[str, str | None],
+    say=say,
+) -> Features:
+    """The training examples as token ids, from the cache or made now. source: the data files' hashes before they were
+    read; UserError where they have others now."""
+    held_out = "" if Path(arguments.dev).exists() else arguments.dev
+    origin = [str(source["train"]), str(source["unlabelled"]), held_out, config.labelled, str(config.augment)]
+    origin.append(str(bool(arguments.teacher)))  # without one, text that has no label is left out
+    common = task, examples, tokenizer, labels, config.max_length, data, origin
+    made = cached_features(*common, lambda: data_hashes(arguments) == source, arguments.cache or CACHE, say)
+    return require_inputs(made, "--train")
+
+
+def data_hashes(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage."""
+    dev = Path(arguments.dev)
+    return {
+        "train": sha256_of_file(arguments.train),
+        "unlabelled": sha256_of_file(arguments.unlabelled) if arguments.unlabelled else None,
+        "dev": arguments.dev if arguments.dev.endswith("%") and not dev.exists() else sha256_of_file(dev),
+    }

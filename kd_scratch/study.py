@@ -1,7 +1,8 @@
-"""What a study compares: ways to train the same student that differ in nothing but the loss."""
+"""What a study compares: ways to train the same student, for as many steps, that differ in what is learned from."""
 
 import argparse
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from kd_scratch.console import say
 from kd_scratch.distill import FeatureLosses
 from kd_scratch.files import UserError
 from kd_scratch.model import Model
-from kd_scratch.prepare import read_data, read_unlabelled
+from kd_scratch.prepare import data_hashes, read_all, training_inputs
 from kd_scratch.tasks import TASKS
 
 BASELINE, SOFT, COMBINED = "baseline", "soft targets", "combined"
@@ -60,21 +61,22 @@ def variants(arguments: argparse.Namespace, config: TrainConfig) -> list[Variant
 
 
 def baseline(arguments: argparse.Namespace, config: TrainConfig) -> Variant:
-    """The same student without a teacher. Where the teacher brings more text, the baseline makes as many steps without
-    it: so many more epochs."""
-    flags = ["--labelled", config.labelled] if config.labelled else []
-    task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
-    plain = replace(config, augment=0)
-    alone, _, _, _ = read_data(argparse.Namespace(**vars(arguments) | {"teacher": None}), task, data, plain)
-    inputs = len(read_data(arguments, task, data, plain)[0])
-    inputs += len(read_unlabelled(arguments, task, config)) if arguments.unlabelled else 0
-    epochs = round(config.epochs * inputs * (1 + config.augment) / len(alone))
-    if config.patience and epochs != config.epochs:
+    """The same student without a teacher. Where the teacher brings more text, the baseline makes as many optimizer
+    steps without it: its epochs are shorter, and more."""
+    flags = ("--labelled", config.labelled) if config.labelled else ()
+    if not (arguments.unlabelled or config.labelled or config.augment):
+        return Variant(BASELINE, ())
+    if config.patience:
         raise UserError(
             f"--patience {config.patience}: the baseline's epochs are shorter, it would be stopped after fewer steps; "
             "leave it out"
         )
-    return Variant(BASELINE, (*flags, *(("--epochs", str(epochs)) if epochs != config.epochs else ())))
+    if config.steps:  # then all have these
+        return Variant(BASELINE, flags)
+    task, data, source = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig)), data_hashes(arguments)
+    examples, _, labels, tokenizer, _ = read_all(arguments, task, config, data)
+    inputs = training_inputs(arguments, task, config, data, examples, labels, tokenizer, source)
+    return Variant(BASELINE, (*flags, "--steps", str(config.epochs * math.ceil(len(inputs) / config.batch_size))))
 
 
 def teacher_flags(arguments: argparse.Namespace, config: TrainConfig) -> tuple[str, ...]:

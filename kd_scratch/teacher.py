@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kd_scratch import parallel
 from kd_scratch.batches import Batch, Features, pad, to_device
-from kd_scratch.cache import is_usable, zeros_on_disk
+from kd_scratch.cache import code_hash, is_usable, zeros_on_disk
 from kd_scratch.checkpoint import fingerprint
 from kd_scratch.console import say
 from kd_scratch.files import UserError, make_folder, sha256
@@ -19,6 +19,7 @@ from kd_scratch.inference import compute_logits, compute_states, logits_shape
 from kd_scratch.model import Model
 from kd_scratch.safetensors import load_file, read_metadata, save_file
 
+COMPUTES = ("teacher", "inference", "batches", "model", "layers")  # what a teacher says of token ids
 SLICE = 2**16  # rows that are put into another order, or averaged, together
 
 
@@ -47,7 +48,7 @@ def teacher_logits(
     """The teacher's logits for every input, in the student's label order: N,C (sequence head) or T,C.
 
     Computed once and kept in `cache` under a name made of the hashes of all that decides them (teacher, tokenizer,
-    inputs, labels, precision): other seeds and epochs read the file. One whose content contradicts its name is refused.
+    inputs, labels, precision, code): other seeds and epochs read the file. One that contradicts its name is refused.
     """
     key = cache_key(teacher, tokenizer_hash, features, device, dtype) | {"labels": sha256(*labels)}
     path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
@@ -111,6 +112,7 @@ def cache_key(
         "tokenizer": tokenizer_hash,
         "features": features_hash(features),
         "precision": f"{dtype or torch.float32} on {device.type}",
+        "code": code_hash(COMPUTES, torch.__version__),
     }
 
 

@@ -4,6 +4,7 @@ The same command, budget and initial weights make the teacher and the baseline s
 student (--teacher DIR): the only difference is one line of the loop, where the loss is computed.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -86,11 +87,13 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
     identity = job.identity | {"words": sha256(vocabulary.used.cpu().numpy().tobytes())}
     done = load_state(job.output, student, optimizer, scaler, identity, force) if resume else Progress()
+    if done.batch and 0 < config.steps <= done.step:
+        raise UserError(f"--steps {config.steps}: the run in {job.output} has made {done.step} already; give more")
     if done.best_epoch and parallel.rank() == 0:
         restore_weights(job.output, done.best_sha256)
     job.seconds.update(done.spent)
     left = (config.epochs - done.epoch) * steps_per_epoch(job) - done.batch
-    stepper = Stepper(optimizer, scaler, config, done.step + left)
+    stepper = Stepper(optimizer, scaler, config, config.steps or done.step + left)
     clock = Clock(job.device)
 
     def save() -> None:
@@ -101,13 +104,12 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     if not resume:
         save()  # so that whatever happens from here on, there is something to resume
 
-    inputs = len(job.train_set)
-    already = done.epoch * inputs + done.batch * config.batch_size
+    already, inputs = inputs_until(job, done.step), inputs_until(job, stepper.steps)
     with (
-        progress(total=config.epochs * inputs, initial=already, desc="training", bar_format=BAR) as bar,
+        progress(total=inputs, initial=already, desc="training", bar_format=BAR) as bar,
         Interruption() as interruption,
     ):
-        while done.epoch < config.epochs and not out_of_patience(done, config.patience):
+        while done.step < stepper.steps and not out_of_patience(done, config.patience):
             (stop,) = parallel.largest([interruption.signal])
             if stop:  # it came in an epoch's last batch, or while dev was scored; the epoch's end has been saved
                 raise Stopped(int(stop))
@@ -120,7 +122,7 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
             save()
             clock.lap("saving")
             job.seconds.update(clock.totals())
-            say(epoch_line(job, done, sum(clock.totals().values())))
+            say(epoch_line(job, done, stepper.steps, sum(clock.totals().values())))
     vocabulary.widen()
     return done
 
@@ -136,8 +138,10 @@ def run_epoch(
     interruption: Interruption,
     save: Callable[[], None],
 ) -> None:
-    """Every training input once, or what is left of them: `done` counts steps and batches, and holds the losses."""
+    """Every training input once, or what is left of them or of the steps: `done` counts steps and batches, and holds
+    the losses."""
     batches = epoch_batches(job.train_set.lengths, job.config.batch_size, job.seed, done.epoch)
+    batches = batches[: done.batch + stepper.steps - done.step]
     unread, saved, before, tokens = [], time.monotonic(), done.seconds, 0
     network.train()
     for indices in batches[done.batch :]:
@@ -170,7 +174,9 @@ def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
     task, model = job.task, job.model
     logits = compute_logits(model, job.dev_set, job.device, dtype=dtype, title="scoring dev")
     scores = task.score(Outcome(task, job.dev_examples, job.dev_set, logits, model.config.labels, job.data))
-    operations = 3 * forward_operations(model.config, job.train_set.lengths)  # back takes twice as many as forward
+    seen = epoch_batches(job.train_set.lengths, job.config.batch_size, job.seed, done.epoch)[: done.batch]
+    lengths = job.train_set.lengths[np.concatenate(seen)]
+    operations = 3 * forward_operations(model.config, lengths)  # back takes twice as many as forward
     done.epoch += 1
     done.history.append(
         {
@@ -178,7 +184,7 @@ def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
             "loss": float(np.mean(done.losses)),
             "losses": [float(part.mean()) for part in np.array_split(done.losses, min(len(done.losses), POINTS))],
             "seconds": done.seconds,
-            "tokens_per_second": len(job.train_set.tokens) / done.seconds,
+            "tokens_per_second": int(lengths.sum()) / done.seconds,
             "matmul_share": operations / done.seconds / job.matmul_rate if job.matmul_rate else None,
             "dev": {name: scores[name] for name in task.columns if name in scores},
         }
@@ -194,6 +200,12 @@ def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
 def steps_per_epoch(job: Job) -> int:
     """Optimizer steps in an epoch: the last batch may be smaller."""
     return -(-len(job.train_set) // job.config.batch_size)
+
+
+def inputs_until(job: Job, step: int) -> int:
+    """How many inputs have been seen before a step, those of every epoch anew."""
+    epochs, batches = divmod(step, steps_per_epoch(job))
+    return epochs * len(job.train_set) + batches * job.config.batch_size
 
 
 def backward(
@@ -257,13 +269,15 @@ def read_losses(job: Job, unread: list[tuple[np.ndarray, Tensor]], step: int) ->
     return losses
 
 
-def epoch_line(job: Job, done: Progress, seconds: float) -> str:
-    """An epoch that took so many seconds in all: its loss, score and speed, and the time that is left."""
+def epoch_line(job: Job, done: Progress, steps: int, seconds: float) -> str:
+    """An epoch that took so many seconds in all: its loss, score and speed, and the time that is left until step
+    `steps`."""
     last, name = done.history[-1], job.task.score_name
     share = f" ({last['matmul_share']:.0%} of the matrix-product rate)" if job.matmul_rate else ""
-    left = job.config.epochs - done.epoch
+    left = (steps - done.step) / steps_per_epoch(job)  # epochs
+    epochs = done.epoch + math.ceil(left)
     return (
-        f"epoch {done.epoch}/{job.config.epochs}: loss {last['loss']:.4f}, dev {name} {last['dev'][name]:.4f}, "
+        f"epoch {done.epoch}/{epochs}: loss {last['loss']:.4f}, dev {name} {last['dev'][name]:.4f}, "
         f"{last['tokens_per_second']:,.0f} tokens/s{share}"
         + (f", about {duration(left * seconds)} left" if left else "")
     )

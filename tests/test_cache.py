@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import kd_scratch.cache
-from kd_scratch.cache import DiskArray, Names, cached_features, zeros_on_disk
+from kd_scratch.cache import MAKES_FEATURES, DiskArray, Names, cached_features, code_hash, zeros_on_disk
 from kd_scratch.config import DataConfig
 from kd_scratch.files import UserError
+from kd_scratch.laboratory import MEASURES
 from kd_scratch.safetensors import load_file, read_metadata, save_file
 from kd_scratch.tasks import TASKS, classification, question_answering, token_classification
-from tests.conftest import TEXTS
+from kd_scratch.teacher import COMPUTES
+from tests.conftest import ROOT, TEXTS
 
 CLASSES = ("no", "yes")
 TAGS = ("O", "B-LOC", "I-LOC")
@@ -67,9 +69,23 @@ def test_whatever_decides_the_inputs_decides_the_file(tmp_path, tokenizer, monke
     for settings in ({}, {}, *others):
         cached_features(TASKS["csv"], examples, tokenizer, folder=tmp_path, **usual | settings)
     assert len(list(tmp_path.iterdir())) == 5
-    monkeypatch.setattr(kd_scratch.cache, "code_hash", lambda modules: "somebody has changed featurize")
+    monkeypatch.setattr(kd_scratch.cache, "code_hash", lambda modules, *versions: "somebody has changed featurize")
     cached_features(TASKS["csv"], examples, tokenizer, folder=tmp_path, **usual)
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_code_is_told_by_the_modules_and_the_versions():
+    assert code_hash(["layers"]) == code_hash(["layers"]) == code_hash(["layer[s]"])
+    assert (
+        len({code_hash(["layers"]), code_hash(["model"]), code_hash(["layers", "model"]), code_hash(["tasks/*"])}) == 4
+    )
+    assert code_hash(["layers"]) != code_hash(["layers"], "2.6") != code_hash(["layers"], "2.7")
+
+
+@pytest.mark.parametrize("modules", [MAKES_FEATURES, COMPUTES, MEASURES])
+def test_the_modules_that_are_told_apart_are_there(modules):
+    for name in modules:
+        assert list((ROOT / "kd_scratch").glob(f"{name}.py")), name
 
 
 @pytest.mark.parametrize("damage", ["cut", "a flipped bit", "empty", "no checksum"])

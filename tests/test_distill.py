@@ -313,7 +313,7 @@ def test_the_second_call_reads_the_file_and_does_not_run_the_teacher(cached, mon
     assert f"read from {cached.files()[0]}" in cached.said[1]
 
 
-def test_another_teacher_tokenizer_input_label_order_or_precision_has_another_file(cached):
+def test_another_teacher_tokenizer_input_label_order_precision_or_code_has_another_file(cached, monkeypatch):
     features, tokens = random_features("sequence", LENGTHS), sum(LENGTHS)
     calls = [
         {},
@@ -332,6 +332,9 @@ def test_another_teacher_tokenizer_input_label_order_or_precision_has_another_fi
     for call in calls:
         cached(**call)
     assert len(cached.files()) == len(calls)
+    monkeypatch.setattr(teacher_module, "code_hash", lambda modules, *versions: "somebody has changed a layer")
+    cached()
+    assert len(cached.files()) == len(calls) + 1
 
 
 def test_other_gold_labels_of_the_inputs_change_nothing_for_the_teacher(cached):

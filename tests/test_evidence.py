@@ -95,7 +95,7 @@ TASK = TASKS["csv"]
 
 
 def record(rights, dev=0.5, agreement=0.9, loss=0.3, ece=0.02):
-    """What evidence.measured says of a model that is right on these examples."""
+    """What laboratory.measured says of a model that is right on these examples."""
     rights = np.array(rights, float)
     return {
         "score": float(rights.mean()),
@@ -160,15 +160,29 @@ def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
         "examples, ± 0.10 over seeds), better with 2 of 3 seeds",
         f"relations against {SOFT}: no difference that these runs can show: +0.25 points (+0.10 to +0.40 over test "
         "examples, ± 0.30 over seeds), better with 2 of 3 seeds",
-        f"one seed against {SOFT}: helped: +0.25 points (+0.10 to +0.40 over test examples), better with 2 of 3 seeds",
+        f"one seed against {SOFT}: of one seed, so nobody knows what chance in training does: +0.25 points (+0.10 to "
+        "+0.40 over test examples), better with 2 of 3 seeds",
     ]
+
+
+ABOUT = {
+    "task": "csv",
+    "score": "accuracy",
+    "data": "t.csv",
+    "test examples": 400,
+    "seeds": [0, 1],
+    "which teacher": "",
+    "steps": [8],
+    "versions of the code": 1,
+    "command": [],
+    "beside": {},
+}
 
 
 def test_the_report_is_markdown_json_and_figures(tmp_path):
     teacher = record(right(0.9, 9))
     records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.8, s), 0.9) for s in (3, 4)]}
-    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1],
-             "which teacher": "", "command": ["evidence", "--task", "csv"], "beside": {}}  # fmt: skip
+    about = ABOUT | {"command": ["evidence", "--task", "csv"]}
     cells = {(1.0, 0.5): {"dev": 0.51, "test": 0.61}, (2.0, 0.5): {"dev": 0.52, "test": 0.62}}
     text, result = report(TASK, about, teacher, records, cells, tmp_path, {})
     assert json.loads(json.dumps(result)) == json.loads((tmp_path / "evidence.json").read_text())
@@ -177,7 +191,12 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     markdown = (tmp_path / "evidence.md").read_text()
     assert "| soft targets |" in markdown and "python -m kd_scratch evidence --task csv" in markdown
     assert all(f"]({name})" in markdown for name in names if name.endswith("svg"))
-    for said_there in ("51.00 / 61.00", "Best on dev: soft targets", "of 2 seeds"):
+    for said_there in (
+        "51.00 / 61.00",
+        "Best on dev: soft targets",
+        "of 2 seeds",
+        "Each run made 8 optimizer steps.\n",
+    ):
         assert said_there in markdown and said_there in text
     result = json.loads((tmp_path / "evidence.json").read_text())
     assert result["best on dev"] == SOFT and result["rows"][SOFT]["test"] > result["rows"][BASELINE]["test"]
@@ -196,11 +215,11 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
     teacher = record(right(0.9, 9))
     records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],
                "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
-    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0], "command": [],
-             "beside": {"deeper": []}}  # fmt: skip
+    about = ABOUT | {"seeds": [0], "beside": {"deeper": []}, "versions of the code": 2, "steps": [1000, 1200, 1300]}
     others = {"deeper": {BASELINE: [record(right(0.6, 6), dev=0.7)]}}
-    told, _ = report(TASK, about | {"which teacher": ""}, teacher, records, {}, tmp_path, others)
+    told, _ = report(TASK, about, teacher, records, {}, tmp_path, others)
     assert "Best on dev: hidden." in told, "other studies are shown, not chosen"
+    assert "Each run made 1,000 to 1,300 optimizer steps. They were made by 2 versions of the code. deeper: " in told
 
 
 def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_their_name(tmp_path):
@@ -208,8 +227,7 @@ def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_thei
     records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.7, s)) for s in (3, 4)]}
     warm = {BASELINE: [record(right(0.8, s)) for s in (5, 6)], SOFT: [record(right(0.85, s)) for s in (7, 8)],
             "cosine": [record(right(0.5, s)) for s in (9, 10)]}  # fmt: skip
-    about = {"task": "csv", "score": "accuracy", "data": "t.csv", "test examples": 400, "seeds": [0, 1], "command": [],
-             "which teacher": "", "beside": {"warm": ["evidence", "--epochs", "9"]}}  # fmt: skip
+    about = ABOUT | {"beside": {"warm": ["evidence", "--epochs", "9"]}}
     told, result = report(TASK, about, teacher, records, {}, tmp_path, {"warm": warm})
     rows = result["rows"]
     assert list(rows) == [BASELINE, SOFT, f"warm: {BASELINE}", f"warm: {SOFT}", "warm: cosine"]
@@ -320,7 +338,7 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert main(argv) == 0
     assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
     assert main([*argv, "--epochs", "2"]) == 2
-    assert "this folder holds a study with other settings; choose another --output" in capsys.readouterr().err
+    assert "this folder holds another study: --epochs was 1, is 2; choose another --output" in capsys.readouterr().err
     record = json.loads((output / "runs" / "hidden-5" / "training.json").read_text())
     (output / "runs" / "hidden-5" / "training.json").write_text(json.dumps(record | {"teacher": "another"}))
     assert main(argv) == 2
@@ -415,7 +433,7 @@ def test_results_of_other_code_are_found_anew(other, monkeypatch):
     path.write_text(json.dumps(written | {"found": written["found"] | {"score": 0.125}}))
     again = [*small, "--output", str(folder)]
     assert main(again) == 0 and json.loads(path.read_text())["found"]["score"] == 0.125, "of the same code"
-    monkeypatch.setattr(kd_scratch.laboratory, "code_hash", lambda modules: "somebody has changed a metric")
+    monkeypatch.setattr(kd_scratch.laboratory, "code_hash", lambda modules, *versions: "somebody has changed a metric")
     assert main(again) == 0 and json.loads(path.read_text())["found"] == written["found"]
     monkeypatch.undo()
     assert main(again) == 0 and json.loads(path.read_text()) == written
@@ -471,19 +489,28 @@ def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, ca
 
 
 def test_other_losses_may_be_added_to_a_study_but_none_may_change(tmp_path):
-    path, flags = tmp_path / "study.json", ["--epochs", "2"]
-    path.write_text(json.dumps(same_study(tmp_path, flags, {"baseline": [], "hidden": ["--losses", "hidden=1"]})))
-    more = same_study(tmp_path, flags, {"baseline": [], "cosine": ["--losses", "cosine=1"]})
+    path, flags = tmp_path / "study.json", ["--epochs", "2", "--keep-states", "--losses", ""]
+    first = {"flags": flags, "variants": {"baseline": [], "hidden": ["--losses", "hidden=1"]}, "start": "abc"}
+    path.write_text(json.dumps(first))
+    nothing = first | {"flags": ["--epochs", "3"]}
+    assert same_study(tmp_path, nothing) == nothing, "before anything is trained, anything may change"
+    (tmp_path / "runs" / "baseline-0").mkdir(parents=True)
+    more = same_study(tmp_path, first | {"variants": {"baseline": [], "cosine": ["--losses", "cosine=1"]}})
     assert more["flags"] == flags and set(more["variants"]) == {"baseline", "hidden", "cosine"}
-    with pytest.raises(UserError, match="a study with other hidden; choose another --output"):
-        same_study(tmp_path, flags, {"hidden": ["--losses", "hidden=2"]})
-    for damage in ("[]", '{"flags": ["--epochs", "2"], "variants": 3}', '{"variants": {}}'):
+    for change, why in (
+        ({"variants": {"hidden": ["--losses", "hidden=2"]}}, "hidden: --losses was hidden=1, is hidden=2;"),
+        ({"variants": {"baseline": ["--steps", "9"]}}, "baseline: --steps was not given, is 9;"),
+        ({"flags": ["--epochs", "3", "--losses", ""]}, "--epochs was 2, is 3, --keep-states was given, is not given;"),
+        ({"start": None}, "the weights in --model were others;"),
+    ):
+        with pytest.raises(UserError, match=f"holds another study: {why} choose another --output"):
+            same_study(tmp_path, first | change)
+    path.write_text(json.dumps({"flags": flags, "variants": {}}))
+    assert same_study(tmp_path, first) == first, "of an older version, that did not tell the weights"
+    for damage in ("[]", '{"flags": ["--epochs", "2"], "variants": 3}', '{"variants": {}}', '{"flags": 1}'):
         path.write_text(damage)
-        if "epochs" in damage:
-            assert same_study(tmp_path, flags, {"baseline": []}) == {"flags": flags, "variants": {"baseline": []}}
-        else:
-            with pytest.raises(UserError, match="a study with other settings; choose another --output"):
-                same_study(tmp_path, flags, {"baseline": []})
+        with pytest.raises(UserError, match="study.json: is not what a study writes; choose another --output"):
+            same_study(tmp_path, first)
 
 
 def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
@@ -530,12 +557,12 @@ def test_the_baseline_makes_as_many_steps_as_those_who_have_more_text(study, cap
         json.loads((folder / "few" / "runs" / f"{n}-0" / "training.json").read_text())
         for n in ("baseline", "soft-targets", "hidden")
     ]
-    assert [record["step"] for record in records] == [2 * 6, 8, 8]  # 20 texts, 6 epochs of 2; 128 texts in 8 batches
+    assert [record["step"] for record in records] == [8, 8, 8]  # 128 texts in 8 batches, though 20 of them are 2
     assert (
         len({record["tokenizer"] for record in records}) == len({record["initial weights"] for record in records}) == 1
     )
     found = json.loads((folder / "few" / "evidence.json").read_text())
-    assert found["variants"]["baseline"] == ["--labelled", "50%", "--epochs", "6"]
+    assert found["variants"]["baseline"] == ["--labelled", "50%", "--steps", "8"] and found["steps"] == [8]
     assert main([*argv, "--output", str(folder / "fewer"), "--patience", "1"]) == 2
     assert "--patience 1: the baseline's epochs are shorter" in capsys.readouterr().err
     assert main([*argv, "--output", str(folder / "fewer"), "--grid", "2x0,0.5"]) == 2

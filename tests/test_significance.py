@@ -109,6 +109,18 @@ def test_compare_tests_accuracy_with_mcnemar():
     assert row["agreement"] == 7 / 12
 
 
+def test_agreement_is_of_the_texts_that_the_score_counts():
+    """Of four texts one is out of scope: what is said of it is no matter."""
+    examples = [Example(str(i), "", label, label != "oos") for i, label in enumerate(("a", "a", "b", "oos"))]
+    a, b = [1.0, 0.0], [0.0, 1.0]
+    one, other = (
+        Outcome(TASKS["clinc"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
+        for z in ([a, a, a, a], [a, b, a, b])
+    )
+    assert one.counts.tolist() == [True, True, True, False]
+    assert one.agreement(other) == other.agreement(one) == pytest.approx(2 / 3) and one.agreement(one) == 1.0
+
+
 def test_the_tally_of_questions_counts_each_id_once_in_version_2():
     questions = [Question("q", "?", "a b c", ("a b",), 0, may_be_unanswerable=True),
                  Question("q", "?", "a b c", ("b c",), 2, may_be_unanswerable=True),

@@ -94,6 +94,23 @@ def test_training_learns_and_keeps_the_best_epoch(tmp_path, tokenizer):
         assert fingerprint(kept) == fingerprint(job.model.eval())
 
 
+def test_steps_end_in_the_middle_of_an_epoch(tmp_path, tokenizer, capsys):
+    """24 texts in batches of 5: five steps make an epoch, and the learning rate falls to 0 at the last of seven."""
+    job = make_job(tmp_path, tokenizer, batch_size=5, epochs=1, steps=7, learning_rate=1e-2)
+    lengths, orders = job.train_set.lengths, [epoch_batches(job.train_set.lengths, 5, job.seed, e) for e in (0, 1)]
+    done = train(job)
+    assert (done.step, done.epoch, len(done.history)) == (7, 2, 2)
+    cut = int(lengths[np.concatenate(orders[1][:2])].sum())
+    speeds = [h["tokens_per_second"] * h["seconds"] for h in done.history]
+    assert speeds == pytest.approx([lengths.sum(), cut]) and cut < lengths.sum()
+    said = capsys.readouterr().out
+    assert "epoch 1/2: loss" in said and "epoch 2/2: loss" in said
+    assert load_model(job.output).config.labels == LABELS, "the cut epoch is scored, and one of both is kept"
+    whole, same = make_job(tmp_path, tokenizer, epochs=2), make_job(tmp_path, tokenizer, epochs=1, steps=6)
+    train(whole), train(same)
+    assert fingerprint(whole.model) == fingerprint(same.model), "two epochs of three steps"
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, tokenizer):
     prints = []
     for seed in (0, 0, 1):
@@ -334,13 +351,13 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenize
     assert_same_state(whole, again)
 
 
-@pytest.mark.parametrize("saves", range(1, 11))
-def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, monkeypatch, saves):
+@pytest.mark.parametrize("saves, steps", [*((n, 0) for n in range(1, 11)), (6, 5), (8, 8)])
+def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, monkeypatch, saves, steps):
     """State is saved before the first step and after each; with dropout, accumulation, a teacher, early stopping."""
 
     def job():
         torch.manual_seed(3)
-        settings = dict(epochs=3, accumulation=2, warmup_steps=3, patience=2)
+        settings = dict(epochs=3, steps=steps, accumulation=2, warmup_steps=3, patience=2)
         return make_job(tmp_path, tokenizer, dropout=0.1, teacher=True, **settings)
 
     monkeypatch.setattr(kd_scratch.train, "SAVE_EVERY", -1)
@@ -413,6 +430,24 @@ def test_a_second_signal_acts_at_once(signals_not_ignored):
         signal.raise_signal(signal.SIGINT)
         assert interruption.signal == signal.SIGINT
         signal.raise_signal(signal.SIGINT)
+
+
+def test_fewer_steps_than_were_made_are_refused_in_the_middle_of_an_epoch(tmp_path, tokenizer, monkeypatch):
+    job, real = make_job(tmp_path, tokenizer), kd_scratch.train.backward
+    steps = iter(range(3))
+
+    def stopped(*arguments):
+        if next(steps) == 1:
+            raise Interrupted
+        return real(*arguments)
+
+    monkeypatch.setattr(kd_scratch.train, "SAVE_EVERY", -1)
+    monkeypatch.setattr(kd_scratch.train, "backward", stopped)
+    with pytest.raises(Interrupted):
+        train(job)
+    fewer = replace(make_job(tmp_path, tokenizer, steps=1), output=job.output)
+    with pytest.raises(UserError, match=r"--steps 1: the run in .* has made 1 already; give more"):
+        train(fewer, resume=True, force=True)
 
 
 def test_resume_refuses_another_run_and_says_what_differs(tmp_path, tokenizer):

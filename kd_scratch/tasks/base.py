@@ -70,6 +70,17 @@ class Outcome:
         """The task's decision on each example, made once."""
         return self.task.decide(self)
 
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Which examples the score is made of, N booleans: not texts out of scope, nor a question twice."""
+        tally = self.task.tally(self)
+        return tally[:, 1] > 0 if self.task.tally_score is mean_score else np.ones(len(tally), bool)
+
+    def agreement(self, other: "Outcome") -> float:
+        """The share of the examples that count of which both models decide alike."""
+        alike = [a == b for a, b in zip(self.decisions, other.decisions, strict=True)]
+        return float(np.mean(np.array(alike)[self.counts]))
+
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """N,C -> N,C in float64"""
