@@ -17,7 +17,17 @@ from kd_scratch import parallel
 from kd_scratch.batches import IGNORE
 from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_config
 from kd_scratch.clock import Clock, matmul_rate
-from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig, add_flags, as_dict, given, train_config
+from kd_scratch.config import (
+    SIZES,
+    DataConfig,
+    RunConfig,
+    TrainConfig,
+    add_flags,
+    as_dict,
+    flag_name,
+    given,
+    train_config,
+)
 from kd_scratch.console import duration, say, shorten, show, table
 from kd_scratch.distill import FeatureLosses
 from kd_scratch.files import UserError, locked, make_folder, sha256, sha256_of_file, write_json, write_text
@@ -125,7 +135,6 @@ def command(arguments: argparse.Namespace) -> dict | None:
     config = train_config(task.name, **given(arguments, TrainConfig))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     device = parallel.join(start(run))
-    amp_dtype(config.amp, device)  # refuses what the device cannot
     check_flags(arguments, config, device)
     if arguments.force and not arguments.resume:
         raise UserError("--force goes with --resume")
@@ -204,19 +213,20 @@ def teacher_records(arguments: argparse.Namespace) -> dict[str, dict]:
 
 def ask(job: Job, teachers: list[Model], cache: Path) -> None:
     """Have what the teachers say computed, or found in the cache; or keep the first one to ask it in every step."""
-    config, task = job.config, job.task
+    config, task, soft = job.config, job.task, job.config.alpha > 0
     common = job.tokenizer.fingerprint, job.train_set, cache, job.device, amp_dtype(config.amp, job.device)
-    if task.head != "mlm":  # whose logits would fill disks: one for each word of the vocabulary
+    if soft and task.head != "mlm":  # whose logits would fill disks: one for each word of the vocabulary
         each = [teacher_logits(teacher, job.model.config.labels, *common) for teacher in teachers]
         job.teacher = mean_logits(each, cache)
     if config.keep_states:
         job.states = teacher_states(teachers[0], job.inside.needed(), *common)
-    if job.teacher is None or (job.inside and not config.keep_states):
+    if (soft and job.teacher is None) or (job.inside and not config.keep_states):
         job.live_teacher = teachers[0].to(job.device)
 
 
 def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torch.device) -> None:
-    """UserError where flags do not go together."""
+    """UserError where flags do not go together, or with the device."""
+    amp_dtype(config.amp, device)  # refuses what the device cannot
     if config.gradient_checkpointing and config.dropout and device.type == "mps":
         raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
     for flag in ("teacher", "tokenizer", "init_layers"):
@@ -303,6 +313,11 @@ def announce(job: Job, arguments: argparse.Namespace, teachers: list[Model], not
     )
     if job.task.head == "span" and (lost := int((train_set.labels[:, 0] == IGNORE).sum())):
         notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
+    idle = [flag_name(name) for name in given(arguments, TrainConfig) if name in ("temperature", "alpha")]
+    if idle and not teachers:
+        notes.append(f"{' and '.join(idle)}: there is no --teacher, so nothing is distilled")
+    if teachers and config.alpha == 0 and not config.losses:
+        notes.append("--alpha 0: the teacher is not asked; only the labels teach")
     total = config.steps or steps * config.epochs
     if 2 * config.warmup_steps > total:
         notes.append(f"most of the {total} steps are warm-up; consider fewer --warmup-steps")

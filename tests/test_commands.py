@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
+import kd_scratch.launch
 from kd_scratch.__main__ import COMMANDS, main
 from kd_scratch.checkpoint import fingerprint, load_model, save_model
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluate import read_test
 from kd_scratch.files import UserError
+from kd_scratch.inference import compute_logits
 from kd_scratch.measure import peak_memory
 from kd_scratch.prepare import check_fit
 from kd_scratch.safetensors import load_file
@@ -560,6 +563,51 @@ def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys)
     text.write_text(" \n\t\n")
     status, _, err = run(capsys, *distil, "--output", tmp_path / "no", "--unlabelled", text)
     assert status == 2 and "nothing but blank lines" in err and not (tmp_path / "no").exists()
+
+
+def jobs_of(monkeypatch) -> list:
+    """The jobs of all `train` commands from here on, as they are when training begins."""
+    jobs = []
+    real = kd_scratch.launch.train
+    monkeypatch.setattr(kd_scratch.launch, "train", lambda job, *rest: (jobs.append(job), real(job, *rest))[1])
+    return jobs
+
+
+def test_several_teachers_speak_with_the_mean_of_their_logits(runs, tmp_path, capsys, monkeypatch):
+    """The second one knows the labels in another order; what happens inside is compared with the first."""
+    first, jobs = load_model(runs / "teacher"), jobs_of(monkeypatch)
+    order = [2, 0, 1]
+    labels = tuple(first.config.labels[i] for i in order)
+    second = tiny_model(labels=labels, seed=3, vocab_size=first.config.vocab_size)
+    save_model(second, tmp_path / "second")
+    load_tokenizer(runs / "teacher").save(tmp_path / "second", 24)
+    argv = ["train", *data_of(runs), *FAST, "--model", runs / "teacher", "--cache", tmp_path, "--losses", "hidden"]
+    argv += ["--teacher", runs / "teacher", tmp_path / "second", "--output", tmp_path / "run"]
+    assert run(capsys, *argv)[0] == 0
+    [job] = jobs
+    one, other = (compute_logits(model, job.train_set, torch.device("cpu"), title="") for model in (first, second))
+    back = [labels.index(label) for label in job.model.config.labels]
+    assert job.model.config.labels == first.config.labels != labels
+    np.testing.assert_allclose(job.teacher, (one + other[:, back]) / 2, atol=1e-5)
+    assert fingerprint(job.live_teacher) == fingerprint(first)
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert record["teacher"] == f"{fingerprint(first)} {fingerprint(second)}"
+
+
+def test_a_teacher_is_asked_only_for_what_the_loss_needs(runs, tmp_path, capsys, monkeypatch):
+    jobs = jobs_of(monkeypatch)
+    argv = ["train", *data_of(runs), *FAST, "--model", runs / "teacher", "--cache", tmp_path / "cache"]
+    distil = [*argv, "--teacher", runs / "teacher", "--alpha", "0"]
+    inside = ["--losses", "hidden"]
+    for i, more in enumerate(([], inside, [*inside, "--keep-states"], [*inside, "--alpha", "0.5"])):
+        status, out, _ = run(capsys, *distil, *more, "--output", tmp_path / str(i))
+        assert status == 0 and ("--alpha 0: the teacher is not asked; only the labels teach" in out) == (not more)
+    asked = [(job.teacher is not None, job.states is not None, job.live_teacher is not None) for job in jobs]
+    assert asked == [(False, False, False), (False, False, True), (False, True, False), (True, False, True)]
+    status, out, _ = run(capsys, *argv, "--alpha", "0", "--output", tmp_path / "plain")
+    assert status == 0 and "note: --alpha: there is no --teacher, so nothing is distilled" in out
+    same = fingerprint(load_model(tmp_path / "plain"))
+    assert fingerprint(load_model(tmp_path / "0")) == same != fingerprint(load_model(tmp_path / "1"))
 
 
 def test_evaluate_takes_the_test_split_where_a_file_has_splits(runs, tmp_path):

@@ -417,6 +417,59 @@ def test_a_study_whose_files_have_changed_is_not_reported_as_one_of_the_new_ones
     assert "is what is trained or chosen on; give a test file" in capsys.readouterr().err
 
 
+def test_runs_that_were_made_otherwise_are_not_put_into_one_table(other, capsys, monkeypatch):
+    folder, small = other
+    argv = [*small, "--output", str(folder)]
+    path = folder / "runs" / "hidden-0" / "training.json"
+    record = json.loads(path.read_text())
+    settings = record["settings"]
+    monkeypatch.setattr(evidence, "_start", None)
+    for change, what in (
+        ({"device": "cuda"}, "another device;"),
+        ({"processes": 2}, "another processes;"),
+        ({"numpy": "0.1"}, "another numpy;"),
+        ({"tokenizers": "0.1"}, "another tokenizers;"),
+        ({"settings": settings | {"epochs": 99}}, "another --epochs;"),
+        ({"settings": settings | {"temperature": 9.0}}, "another --temperature;"),
+        ({"unlabelled": "abc"}, "another unlabelled;"),
+        ({"seed": 7}, "hidden-0: its run is of --seed 7, not 0; delete the folder"),
+    ):
+        path.write_text(json.dumps(record | change))
+        assert main(argv) == 2
+        assert what in capsys.readouterr().err, what
+    path.write_text(json.dumps(record | {"settings": settings | {"layer_map": "1:1"}}))
+    assert main(argv) == 0, "such settings are a variant's own"
+    path.write_text(json.dumps(record))
+
+
+def test_a_study_of_older_libraries_is_shown_but_not_gone_on_with(other, capsys, monkeypatch):
+    folder, small = other
+    argv = [*small, "--output", str(folder)]
+    paths = list((folder / "runs").glob("*/training.json"))
+    for path in paths:
+        path.write_text(path.read_text().replace('"numpy": "', '"numpy": "older '))
+    assert main(argv) == 0
+    monkeypatch.setattr(evidence, "_start", None)
+    assert main([*argv, "--losses", "hidden,cosine"]) == 2
+    assert "and this command do not belong together: they had another numpy" in capsys.readouterr().err
+    for path in paths:
+        path.write_text(path.read_text().replace('"numpy": "older ', '"numpy": "'))
+
+
+def test_flags_that_no_run_could_take_are_refused_before_any(study, capsys, monkeypatch):
+    folder, argv = study
+    monkeypatch.setattr(evidence, "_start", None)
+    for flags, why in (
+        (["--teacher", ""], "--teacher is empty; give a name"),
+        (["--labelled", "50%", "--alpha", "0"], "nobody says what the other texts mean"),
+        (["--augment", "1", "--alpha", "0"], "--augment: only a teacher can say what such text means"),
+        (["--amp", "fp16"], "--amp fp16 needs a CUDA device"),
+    ):
+        assert main([*argv, "--output", str(folder / "no"), *flags]) == 2
+        assert why in capsys.readouterr().err
+        assert not (folder / "no").exists()
+
+
 def test_results_that_are_damaged_are_found_anew(other, capsys):
     folder, small = other
     path = folder / "runs" / "hidden-0" / "test.json"
@@ -601,6 +654,13 @@ def test_a_run_that_fails_stops_the_study_and_is_named_with_its_last_words(tmp_p
     assert len(list((tmp_path / "logs").iterdir())) == 1
     fake(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(evidence.UserError, match=r"exit status -9\): .*baseline-0.txt: it said nothing"):
+        evidence.run_all(VARIANTS, [], tmp_path, 1)
+
+
+def test_a_run_of_other_code_is_to_be_deleted_since_a_study_has_no_force(tmp_path, monkeypatch):
+    fake(monkeypatch, "import sys; sys.exit('error: cannot resume: code was a, is b; --force goes on anyway')")
+    cure = f"code was a, is b; delete {tmp_path / 'runs' / 'baseline-0'} to train it anew$"
+    with pytest.raises(UserError, match=cure):
         evidence.run_all(VARIANTS, [], tmp_path, 1)
 
 

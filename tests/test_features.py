@@ -324,9 +324,8 @@ def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
     )
     logits, taught, loss = Student(student)(INPUTS)
     assert loss is None and taught is None and [model for model, _ in asked] == [student]
-    assert not asked[0][1]["output_hidden_states"] and not list(Student(student).named_parameters())[0][0].startswith(
-        "features"
-    )
+    assert not asked[0][1]["output_hidden_states"]
+    assert all(name.startswith("model.") for name, _ in Student(student).named_parameters())
     loss = value(FeatureLosses({"hidden": 1.0}, [], student.config, teacher), student)
     assert loss > 0 and [model for model, _ in asked] == [student, student, teacher]
 
@@ -355,9 +354,11 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
     weights = {name: 1.0 for name in FEATURE_LOSSES if name != "attention"}
     features = FeatureLosses(weights, [], student.config, teacher)
     with torch.autocast("cpu", torch.bfloat16):
-        found = value(features, student)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, value(features, student), rtol=0.05, atol=0)
+        output = student(**INPUTS, output_hidden_states=True)
+        its = dict(enumerate(teacher(**INPUTS, output_hidden_states=True).hidden_states))
+        inside = features(student, output.hidden_states, its, REAL)
+    assert inside.dtype == torch.float32
+    assert inside == features(student, output.hidden_states, its, REAL), "though the states are of mixed precision"
 
 
 # --- the flags ---

@@ -40,7 +40,7 @@ def test_a_grid_has_a_number_in_every_cell_and_the_highest_is_the_darkest():
     svg = grid("t", "alpha", "temperature", {(0.5, 1.0): 0.9, (0.5, 2.0): 0.91, (0.9, 1.0): 0.92})
     assert {"90.00", "91.00", "92.00", "0.5", "0.9", "1", "2"} <= set(texts_of(svg))
     strengths = [float(r.get("fill-opacity")) for r in ET.fromstring(svg).iter(f"{SVG}rect") if r.get("fill-opacity")]
-    assert len(strengths) == 3 and max(strengths) == strengths[-1 if strengths[-1] > strengths[1] else 1] == 0.75
+    assert strengths == sorted(strengths) and len(set(strengths)) == 3 and strengths[-1] == 0.75
 
 
 def test_reliability_leaves_out_bins_of_few():
