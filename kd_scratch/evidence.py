@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from kd_scratch.checkpoint import fingerprint, load_model
 from kd_scratch.config import (
@@ -139,15 +140,15 @@ def run_all(runs: Sequence[tuple[Variant, int]], common: list[str], output: Path
     try:
         with progress(total=len(todo), desc=title, unit="run", delay=0) as bar, Interruption(end_runs) as interruption:
             while todo or running:
-                while todo and len(running) < jobs:
+                while todo and len(running) < jobs and not interruption.signal:
                     variant, seed = todo.pop(0)
                     folder = variant.folder(output, seed)
                     log = logs / f"{folder.name}.txt"
                     argv = [*common, *variant.argv(), "--seed", str(seed), "--output", str(folder), "--resume"]
                     running[_start(argv, log)] = log
-                time.sleep(WAIT)
                 if interruption.signal:
                     raise Stopped(interruption.signal)
+                time.sleep(WAIT)
                 for process in [process for process in running if process.poll() is not None]:
                     log = running.pop(process)
                     if process.returncode:
@@ -191,8 +192,8 @@ def command(arguments: argparse.Namespace) -> dict:
     # tests have the cores of all runs
     device = start(replace(run, threads=max(threads, min(threads * arguments.jobs, cores))))
     check_flags(arguments, config, device)
-    output, seeds = make_folder(arguments.output), arguments.seeds
     first, grid = variants(arguments, config), grid_variants(arguments, config)
+    output, seeds = make_folder(arguments.output), arguments.seeds
     common = train_flags(arguments, config, threads)
     plan = {"flags": common, "variants": {variant.name: variant.argv() for variant in first}}
     plan = same_study(output, plan | {"start": starting_weights(arguments.model)})
@@ -205,23 +206,21 @@ def command(arguments: argparse.Namespace) -> dict:
         + f": {len(first) * len(seeds) + len(grid)} runs of {budget}, {arguments.jobs} at a time, "
         f"{threads} threads each; tested on {laboratory.teacher.counts.sum():,} examples of {arguments.data}"
     )
-    runs = [(variant, seed) for variant in first for seed in seeds]
-    mine = laboratory.known | {"unlabelled": laboratory.unlabelled}
-    unfinished = any(not (variant.folder(output, seed) / RECORD).is_file() for variant, seed in runs)
-    # before hours are spent on what does not belong together
-    read_records(runs, output, mine | (libraries(device) if unfinished else {}))
+    runs, later = [(variant, seed) for variant in first for seed in seeds], [(v, seeds[0]) for v in grid.values()]
+    check_records([*runs, *later], output, laboratory.mine, device)
     others = other_studies(arguments.beside or [], seeds, laboratory.known)
     write_json(output / PLAN, plan)
     run_all(runs, common, output, arguments.jobs)
-    records = read_records(runs, output, mine)
+    records = read_records(runs, output, laboratory.mine)
     dev = {v.name: float(np.mean([records[v.folder(output, s)]["best_score"] for s in seeds])) for v in first}
     if combined := combination(first, dev):
         say(f"above soft targets on dev, so combined: {combined.losses}")
         first.append(combined)
         runs += [(combined, seed) for seed in seeds]
-    runs += [(variant, seeds[0]) for variant in grid.values()]
+    runs += later
+    check_records(runs, output, laboratory.mine, device)
     run_all(runs, common, output, arguments.jobs)
-    records = read_records(runs, output, mine)
+    records = read_records(runs, output, laboratory.mine)
     found = laboratory.look(records)
     by_variant = {variant.name: [found[variant.folder(output, seed)] for seed in seeds] for variant in first}
     points = {point: found[variant.folder(output, seeds[0])] for point, variant in grid.items()}
@@ -247,6 +246,12 @@ def command(arguments: argparse.Namespace) -> dict:
     text, result = report(task, about, measured(laboratory.teacher, None), by_variant, cells, output, shown)
     show(text)
     return result
+
+
+def check_records(runs: Sequence[tuple[Variant, int]], output: Path, known: dict, device: torch.device) -> None:
+    """Before hours are spent: UserError where runs that are there do not belong together, or with those to come."""
+    finished = all((variant.folder(output, seed) / RECORD).is_file() for variant, seed in runs)
+    read_records(runs, output, known if finished else known | libraries(device))
 
 
 def study_command(
@@ -279,18 +284,20 @@ def same_study(output: Path, plan: dict) -> dict:
         return plan
     before = read_json(path)
     try:
-        known = before["variants"]
+        known, start = before["variants"], before.get("start", plan["start"])
         pairs = [("", before["flags"], plan["flags"])]
-        pairs += [(f"{name}: ", known[name], argv) for name, argv in plan["variants"].items() if name in known]
-        differing = [f"{what}{line}" for what, was, now in pairs for line in differences(was, now)]
-        start = before.get("start", plan["start"])
+        pairs += [(f" ({name})", known[name], argv) for name, argv in plan["variants"].items() if name in known]
+        differing: dict[str, str] = {}  # each with the first variant that has it
+        for name, was, now in pairs:
+            differing = dict.fromkeys(differences(was, now), name) | differing
+        plan = plan | {"variants": known | plan["variants"]}
     except (TypeError, KeyError, AttributeError):
         raise UserError(f"{path}: is not what a study writes; choose another --output") from None
-    if start != plan["start"]:
-        differing.append("the weights in --model were others")
-    if differing:
-        raise UserError(f"{path}: this folder holds another study: {', '.join(differing)}; choose another --output")
-    return plan | {"variants": known | plan["variants"]}
+    told = [f"{line}{name}" for line, name in differing.items()]
+    told += ["the weights in --model were others"] if start != plan["start"] else []
+    if told:
+        raise UserError(f"{path}: this folder holds another study: {', '.join(told)}; choose another --output")
+    return plan
 
 
 def differences(was: Sequence[str], now: Sequence[str]) -> list[str]:

@@ -61,10 +61,10 @@ class Laboratory:
             split = f" --split {arguments.split}" if arguments.split else ""
             raise UserError(f"--data {arguments.data}{split}: is what is trained or chosen on; give a test file")
         teachers = [fingerprint(load_model(directory, say=lambda line: None)) for directory in arguments.teacher]
-        self.unlabelled = hashes["unlabelled"]
         #: What every run that is shown must have, those of other studies too, if it has it at all.
         self.known = {"task": task.name, "train": hashes["train"], "dev": hashes["dev"], "data settings": as_dict(data)}
         self.known |= {"teacher": " ".join(teachers)}
+        self.mine = self.known | {"unlabelled": hashes["unlabelled"]}  # and this study's own runs
         self.teacher_hash = teachers[0]
         self.teacher = self.run(Path(arguments.teacher[0]))  # what the others are compared with
         if not measured(self.teacher, None)["score"] > 0:
@@ -97,8 +97,8 @@ class Laboratory:
 def read_records(runs: Sequence[tuple[Variant, int]], output: Path, known: dict) -> dict[Path, dict]:
     """training.json of every run that is there, by folder.
 
-    UserError where they do not belong together: a file, the teacher or the first weights have been changed between two
-    of them, or since (known: what this command has, key -> value).
+    UserError where they do not belong together: files, teacher, first weights, settings, device or libraries have been
+    changed between two of them, or since (known: what this command has, key -> value).
     """
     records = {}
     seen: dict[tuple, tuple] = {(key, ""): (value, "this command") for key, value in known.items()}
@@ -147,7 +147,7 @@ def other_studies(pairs: Sequence[tuple[str, str]], seeds: Sequence[int], known:
         if not known_names or not all(map(_is_command, [command, *variants.values()])):
             raise UserError(f"{here}: {output / RESULT} is not what a study writes")
         runs = {
-            variant: [(Variant(variant, (), _losses(argv)), seed) for seed in seeds]
+            variant: [(Variant(variant, tuple(argv), _losses(argv)), seed) for seed in seeds]
             for variant, argv in variants.items()
         }
         records = read_records([run for each in runs.values() for run in each], output, known)

@@ -174,7 +174,7 @@ def command(arguments: argparse.Namespace) -> dict | None:
         identity=identity,
         inside=inside,
     )
-    announce(job, arguments, teachers, notes)
+    announce(job, arguments, teachers if config.alpha or config.losses else [], notes)
     make_folder(job.output)
     with locked(job.output) if parallel.rank() == 0 else nullcontext():
         if parallel.rank() == 0:
@@ -243,6 +243,12 @@ def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torc
         raise UserError("--unlabelled: the lines of --train are such text already; leave it out")
     if arguments.task == "mlm" and config.labelled:
         raise UserError("--labelled: masked words need no labels; leave it out")
+    if arguments.unlabelled and TASKS[arguments.task].unlabelled is None:
+        raise UserError(f"--unlabelled: plain text is no input for {arguments.task}; leave it out")
+    if arguments.unlabelled and (not arguments.teacher or config.alpha == 0):
+        raise UserError(
+            "--unlabelled: only a teacher can say what such text means; give --teacher, and an --alpha above 0"
+        )
     if config.losses and not arguments.teacher:
         raise UserError("--losses compares student and teacher; give --teacher")
     if config.augment and (not arguments.teacher or config.alpha == 0):
@@ -302,7 +308,7 @@ def announce(job: Job, arguments: argparse.Namespace, teachers: list[Model], not
     """The first line says what is about to happen and how big it is; notes follow."""
     config, train_set = job.config, job.train_set
     steps = steps_per_epoch(job)
-    named = zip(arguments.teacher or (), teachers, strict=True)
+    named = zip(arguments.teacher or (), teachers, strict=False)  # none where they are not asked
     sources = " and ".join(f"{path} ({teacher.num_parameters() / 1e6:.1f}M)" for path, teacher in named)
     doing = f"distilling {sources} into" if teachers else "fine-tuning"
     size = f"{job.model.config.depth} layers, {job.model.num_parameters() / 1e6:.1f}M"
@@ -314,9 +320,9 @@ def announce(job: Job, arguments: argparse.Namespace, teachers: list[Model], not
     if job.task.head == "span" and (lost := int((train_set.labels[:, 0] == IGNORE).sum())):
         notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
     idle = [flag_name(name) for name in given(arguments, TrainConfig) if name in ("temperature", "alpha")]
-    if idle and not teachers:
+    if idle and not arguments.teacher:
         notes.append(f"{' and '.join(idle)}: there is no --teacher, so nothing is distilled")
-    if teachers and config.alpha == 0 and not config.losses:
+    if arguments.teacher and not teachers:
         notes.append("--alpha 0: the teacher is not asked; only the labels teach")
     total = config.steps or steps * config.epochs
     if 2 * config.warmup_steps > total:

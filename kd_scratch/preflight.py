@@ -65,7 +65,8 @@ def preflight(
         rows.append(("loss", _loss(config, inside)))
     sample, inputs = parts["train"]
     scale = len(examples) / len(sample)
-    rows.append(("disk", _disk(arguments, model, teachers, inputs, scale, inside if config.keep_states else None)))
+    kept = inside if config.keep_states else None
+    rows.append(("disk", _disk(arguments, model, teachers, inputs, scale, kept, config.alpha > 0)))
     longest = int(max(inputs.lengths.max(), parts["dev"][1].lengths.max()))
     rows.append(("memory", _memory(model, teachers, inside, config, longest, device)))
     return rows
@@ -149,13 +150,14 @@ def _disk(
     features: Features,
     scale: float,
     kept: FeatureLosses | None = None,
+    soft: bool = True,
 ) -> str:
     """What the run will write at most, and what is free there; UserError where it is not enough."""
     # A state is weights and two moments. Of states and of kept weights: the last, the one before, and a new one.
     output = 3 * (3 + 1) * 4 * model.num_parameters()
     arrays = (features.tokens, features.labels, features.token_types, features.allowed, features.starts)
     cache = sum(array.nbytes for array in arrays if array is not None)
-    for teacher in teachers if features.head != "mlm" else ():
+    for teacher in teachers if soft and features.head != "mlm" else ():
         cache += 2 * 4 * int(np.prod(logits_shape(teacher, features)))  # computed in one file, kept in another
     if kept:  # hidden states
         cache += 2 * 4 * len(features.tokens) * teachers[0].config.width * len(kept.needed())

@@ -173,13 +173,9 @@ def drawn(task: Task, examples: Sequence, amount: str, flag: str) -> np.ndarray:
     return mask
 
 
-def read_unlabelled(arguments: argparse.Namespace, task: Task, config: TrainConfig) -> Sequence:
+def read_unlabelled(arguments: argparse.Namespace, task: Task) -> Sequence:
     """The lines of --unlabelled that hold more than blanks, as training examples without label."""
     flag = f"--unlabelled {arguments.unlabelled}"
-    if task.unlabelled is None:
-        raise UserError(f"{flag}: plain text is no input for {task.name}; leave it out")
-    if not arguments.teacher or config.alpha == 0:
-        raise UserError(f"{flag}: only a teacher can say what such text means; give --teacher, and an --alpha above 0")
     name = arguments.unlabelled.name
     examples = text_rows(arguments.unlabelled, flag, lambda i, text: task.unlabelled(f"{name}:{i}", text))
     if not examples:
@@ -191,7 +187,7 @@ def read_all(
     arguments: argparse.Namespace, task: Task, config: TrainConfig, data: DataConfig
 ) -> tuple[Sequence, Sequence, tuple[str, ...], Tokenizer, list[str]]:
     """Training examples with those of --unlabelled and --augment, dev examples, labels, the tokenizer, and notes."""
-    unlabelled = read_unlabelled(arguments, task, config) if arguments.unlabelled else ()
+    unlabelled = read_unlabelled(arguments, task) if arguments.unlabelled else ()
     examples, dev_examples, labels, notes = read_data(arguments, task, data, config)
     if unlabelled:
         examples = Joined(examples, unlabelled)

@@ -47,6 +47,7 @@ def read_record(directory: str | Path) -> dict | None:
         for epoch in record["history"]:
             numbers = (epoch["loss"], epoch["tokens_per_second"], epoch["dev"][name], *losses_of(epoch))
             require(type(epoch["epoch"]) is int and all(map(is_number, (epoch["epoch"], *numbers))))
+            require(is_number(epoch.get("steps", 1)) and epoch.get("steps", 1) > 0)
         require(record["history"] and all(map(is_number, phases_of(record).values())))
         require(all(isinstance(record[key], dict) for key in ("settings", "data settings", "machine")))
         require(is_number(record["seconds"]) and is_number(record["best_score"]))
@@ -90,12 +91,13 @@ def training(records: dict[str, dict]) -> str:
     """Curves of loss and dev score, and a line for each run."""
     losses, scores = {}, {}
     for name, record in records.items():
-        task, points = TASKS[record["task"]], []
-        for epoch in record["history"]:
-            parts = losses_of(epoch)
-            points += [(epoch["epoch"] - 1 + (i + 1) / len(parts), loss) for i, loss in enumerate(parts)]
-        losses[name] = points
-        scores[name] = [(epoch["epoch"], 100 * epoch["dev"][task.score_name]) for epoch in record["history"]]
+        task, history = TASKS[record["task"]], record["history"]
+        losses[name], scores[name] = [], []
+        for epoch in history:
+            parts, start = losses_of(epoch), epoch["epoch"] - 1
+            share = epoch.get("steps", 1) / max(other.get("steps", 1) for other in history)  # the last may be cut short
+            losses[name] += [(start + share * (i + 1) / len(parts), loss) for i, loss in enumerate(parts)]
+            scores[name].append((start + share, 100 * epoch["dev"][task.score_name]))
     pictures = (
         curves("Loss on the training data", "epochs", "loss", losses),
         curves(f"{task.score_name} on the dev data", "epochs", f"{task.score_name}, per cent", scores),

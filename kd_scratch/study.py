@@ -71,10 +71,10 @@ def baseline(arguments: argparse.Namespace, config: TrainConfig) -> Variant:
             f"--patience {config.patience}: the baseline's epochs are shorter, it would be stopped after fewer steps; "
             "leave it out"
         )
-    if config.steps:  # then all have these
-        return Variant(BASELINE, flags)
     task, data, source = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig)), data_hashes(arguments)
     examples, _, labels, tokenizer, _ = read_all(arguments, task, config, data)
+    if config.steps:  # then all have these
+        return Variant(BASELINE, flags)
     inputs = training_inputs(arguments, task, config, data, examples, labels, tokenizer, source)
     return Variant(BASELINE, (*flags, "--steps", str(config.epochs * math.ceil(len(inputs) / config.batch_size))))
 

@@ -87,13 +87,13 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
     identity = job.identity | {"words": sha256(vocabulary.used.cpu().numpy().tobytes())}
     done = load_state(job.output, student, optimizer, scaler, identity, force) if resume else Progress()
-    if done.batch and 0 < config.steps <= done.step:
-        raise UserError(f"--steps {config.steps}: the run in {job.output} has made {done.step} already; give more")
     if done.best_epoch and parallel.rank() == 0:
         restore_weights(job.output, done.best_sha256)
     job.seconds.update(done.spent)
     left = (config.epochs - done.epoch) * steps_per_epoch(job) - done.batch
     stepper = Stepper(optimizer, scaler, config, config.steps or done.step + left)
+    if force and stepper.steps <= done.step:
+        raise UserError(f"{job.output}: its run has made {done.step} steps already; give more --epochs or --steps")
     clock = Clock(job.device)
 
     def save() -> None:
@@ -104,9 +104,8 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
     if not resume:
         save()  # so that whatever happens from here on, there is something to resume
 
-    already, inputs = inputs_until(job, done.step), inputs_until(job, stepper.steps)
     with (
-        progress(total=inputs, initial=already, desc="training", bar_format=BAR) as bar,
+        progress(total=stepper.steps, initial=done.step, desc="training", bar_format=BAR) as bar,
         Interruption() as interruption,
     ):
         while done.step < stepper.steps and not out_of_patience(done, config.patience):
@@ -151,7 +150,7 @@ def run_epoch(
         clock.lap("optimizer")
         done.step += 1
         done.batch += 1
-        bar.update(len(indices))
+        bar.update()
         tokens += int(job.train_set.lengths[indices].sum())
         if len(unread) == READ_EVERY[job.device.type] or done.batch == len(batches):
             done.losses += read_losses(job, unread, done.step)
@@ -181,6 +180,7 @@ def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
     done.history.append(
         {
             "epoch": done.epoch,
+            "steps": done.batch,
             "loss": float(np.mean(done.losses)),
             "losses": [float(part.mean()) for part in np.array_split(done.losses, min(len(done.losses), POINTS))],
             "seconds": done.seconds,
@@ -200,12 +200,6 @@ def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
 def steps_per_epoch(job: Job) -> int:
     """Optimizer steps in an epoch: the last batch may be smaller."""
     return -(-len(job.train_set) // job.config.batch_size)
-
-
-def inputs_until(job: Job, step: int) -> int:
-    """How many inputs have been seen before a step, those of every epoch anew."""
-    epochs, batches = divmod(step, steps_per_epoch(job))
-    return epochs * len(job.train_set) + batches * job.config.batch_size
 
 
 def backward(

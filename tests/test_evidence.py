@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -370,6 +371,19 @@ def test_a_study_beside_another_one(other, study, capsys):
     assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "it is what it says"
 
 
+def test_a_study_beside_may_have_a_baseline_of_more_epochs(other, tmp_path):
+    """As studies of text without labels had them before there was --steps."""
+    folder, small = other
+    shutil.copytree(folder, tmp_path / "older")
+    path, result = tmp_path / "older" / "runs" / "baseline-0" / "training.json", tmp_path / "older" / "evidence.json"
+    record, told = json.loads(path.read_text()), json.loads(result.read_text())
+    path.write_text(json.dumps(record | {"settings": record["settings"] | {"epochs": 20}}))
+    told["variants"]["baseline"] = ["--epochs", "20"]
+    result.write_text(json.dumps(told))
+    assert main([*small, "--output", str(folder), "--beside", f"older={tmp_path / 'older'}"]) == 0
+    assert "older: baseline" in (folder / "evidence.md").read_text()
+
+
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(other, capsys, monkeypatch):
     folder, small = other
     monkeypatch.setattr(evidence, "_start", None)
@@ -450,8 +464,9 @@ def test_a_study_of_older_libraries_is_shown_but_not_gone_on_with(other, capsys,
         path.write_text(path.read_text().replace('"numpy": "', '"numpy": "older '))
     assert main(argv) == 0
     monkeypatch.setattr(evidence, "_start", None)
-    assert main([*argv, "--losses", "hidden,cosine"]) == 2
-    assert "and this command do not belong together: they had another numpy" in capsys.readouterr().err
+    for more in (["--losses", "hidden,cosine"], ["--grid", "4x0.5"]):
+        assert main([*argv, *more]) == 2
+        assert "and this command do not belong together: they had another numpy" in capsys.readouterr().err
     for path in paths:
         path.write_text(path.read_text().replace('"numpy": "older ', '"numpy": "'))
 
@@ -464,6 +479,8 @@ def test_flags_that_no_run_could_take_are_refused_before_any(study, capsys, monk
         (["--labelled", "50%", "--alpha", "0"], "nobody says what the other texts mean"),
         (["--augment", "1", "--alpha", "0"], "--augment: only a teacher can say what such text means"),
         (["--amp", "fp16"], "--amp fp16 needs a CUDA device"),
+        (["--unlabelled", "text.txt", "--alpha", "0"], "--unlabelled: only a teacher can say what such text means"),
+        (["--unlabelled", "text.txt", "--steps", "9"], "text.txt: no such file"),
     ):
         assert main([*argv, "--output", str(folder / "no"), *flags]) == 2
         assert why in capsys.readouterr().err
@@ -551,8 +568,8 @@ def test_other_losses_may_be_added_to_a_study_but_none_may_change(tmp_path):
     more = same_study(tmp_path, first | {"variants": {"baseline": [], "cosine": ["--losses", "cosine=1"]}})
     assert more["flags"] == flags and set(more["variants"]) == {"baseline", "hidden", "cosine"}
     for change, why in (
-        ({"variants": {"hidden": ["--losses", "hidden=2"]}}, "hidden: --losses was hidden=1, is hidden=2;"),
-        ({"variants": {"baseline": ["--steps", "9"]}}, "baseline: --steps was not given, is 9;"),
+        ({"variants": {"hidden": ["--losses", "hidden=2"]}}, r"--losses was hidden=1, is hidden=2 \(hidden\);"),
+        ({"variants": {"baseline": ["--steps", "9"]}}, r"--steps was not given, is 9 \(baseline\);"),
         ({"flags": ["--epochs", "3", "--losses", ""]}, "--epochs was 2, is 3, --keep-states was given, is not given;"),
         ({"start": None}, "the weights in --model were others;"),
     ):
@@ -560,7 +577,8 @@ def test_other_losses_may_be_added_to_a_study_but_none_may_change(tmp_path):
             same_study(tmp_path, first | change)
     path.write_text(json.dumps({"flags": flags, "variants": {}}))
     assert same_study(tmp_path, first) == first, "of an older version, that did not tell the weights"
-    for damage in ("[]", '{"flags": ["--epochs", "2"], "variants": 3}', '{"variants": {}}', '{"flags": 1}'):
+    no_table = json.dumps(first | {"variants": []})
+    for damage in ("[]", '{"flags": ["--epochs", "2"], "variants": 3}', '{"variants": {}}', '{"flags": 1}', no_table):
         path.write_text(damage)
         with pytest.raises(UserError, match="study.json: is not what a study writes; choose another --output"):
             same_study(tmp_path, first)
@@ -699,6 +717,22 @@ def test_a_signal_ends_the_runs_and_the_same_command_goes_on(tmp_path, monkeypat
     fake(monkeypatch, DONE)
     evidence.run_all(VARIANTS, [], tmp_path, 2)
     assert all((variant.folder(tmp_path, seed) / "training.json").is_file() for variant, seed in VARIANTS)
+
+
+def test_no_run_is_started_after_a_signal(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "Interruption", Heeding)
+    fake(monkeypatch, SAVES)
+    start, started = evidence._start, []
+
+    def signalled(argv, log):
+        signal.raise_signal(signal.SIGTERM)
+        started.append(log)
+        return start(argv, log)
+
+    monkeypatch.setattr(evidence, "_start", signalled)
+    with pytest.raises(Stopped):
+        evidence.run_all(VARIANTS, [], tmp_path, 3)
+    assert len(started) == 1, "which was under way already"
 
 
 IMPATIENT = f"""import signal, subprocess, sys

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from kd_scratch.__main__ import main
-from kd_scratch.config import DataConfig, TrainConfig
+from kd_scratch.config import DataConfig
 from kd_scratch.files import UserError
 from kd_scratch.prepare import read_unlabelled
 from kd_scratch.tasks import TASKS
@@ -273,7 +273,7 @@ def test_a_hundred_megabytes_on_one_line_without_labels(tmp_path):
     path = tmp_path / "news.txt"
     path.write_bytes(b"x " * (HUNDRED // 2))
     arguments = argparse.Namespace(unlabelled=path, teacher="teacher")
-    said, peak, _ = measured(lambda: len(read_unlabelled(arguments, TASKS["agnews"], TrainConfig())))
+    said, peak, _ = measured(lambda: len(read_unlabelled(arguments, TASKS["agnews"])))
     assert "line 1: a text of" in said and peak < 6 * HUNDRED
 
 

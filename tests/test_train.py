@@ -432,22 +432,28 @@ def test_a_second_signal_acts_at_once(signals_not_ignored):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_fewer_steps_than_were_made_are_refused_in_the_middle_of_an_epoch(tmp_path, tokenizer, monkeypatch):
-    job, real = make_job(tmp_path, tokenizer), kd_scratch.train.backward
-    steps = iter(range(3))
+@pytest.mark.parametrize("made", [2, 5])
+def test_by_force_no_fewer_steps_can_be_asked_for_than_were_made(tmp_path, tokenizer, monkeypatch, made):
+    job, real, steps = make_job(tmp_path, tokenizer), kd_scratch.train.backward, []
 
     def stopped(*arguments):
-        if next(steps) == 1:
+        if len(steps) == made:
             raise Interrupted
+        steps.append(1)
         return real(*arguments)
 
     monkeypatch.setattr(kd_scratch.train, "SAVE_EVERY", -1)
     monkeypatch.setattr(kd_scratch.train, "backward", stopped)
+    job.identity = {"steps": 0}
     with pytest.raises(Interrupted):
         train(job)
-    fewer = replace(make_job(tmp_path, tokenizer, steps=1), output=job.output)
-    with pytest.raises(UserError, match=r"--steps 1: the run in .* has made 1 already; give more"):
-        train(fewer, resume=True, force=True)
+    monkeypatch.setattr(kd_scratch.train, "backward", real)
+    for fewer in (1, made):
+        other = replace(make_job(tmp_path, tokenizer, steps=fewer), output=job.output, identity={"steps": fewer})
+        with pytest.raises(UserError, match=f"its run has made {made} steps already; give more --epochs or --steps"):
+            train(other, resume=True, force=True)
+    more = replace(make_job(tmp_path, tokenizer, steps=made + 1), output=job.output, identity={"steps": made + 1})
+    assert train(more, resume=True, force=True).step == made + 1
 
 
 def test_resume_refuses_another_run_and_says_what_differs(tmp_path, tokenizer):

@@ -72,9 +72,10 @@ class Outcome:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Which examples the score is made of, N booleans: not texts out of scope, nor a question twice."""
-        tally = self.task.tally(self)
-        return tally[:, 1] > 0 if self.task.tally_score is mean_score else np.ones(len(tally), bool)
+        """Which examples the score is made of, N booleans: not texts that are out of scope."""
+        if self.task.tally_score is mean_score:
+            return self.task.tally(self)[:, 1] > 0
+        return np.ones(len(self.examples), bool)
 
     def agreement(self, other: "Outcome") -> float:
         """The share of the examples that count of which both models decide alike."""
