@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import kd_scratch.report
 from kd_scratch.compare import attention_maps, lost_by
 from kd_scratch.files import UserError
 from kd_scratch.page import html_table, page, paragraph
@@ -108,6 +109,9 @@ def test_what_report_refuses(runs, tmp_path, capsys, names, output, message):  #
     assert status == 2 and message in err
 
 
+GOOD = {"epoch": 1, "loss": 1.0, "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -121,6 +125,9 @@ def test_what_report_refuses(runs, tmp_path, capsys, names, output, message):  #
         {"seconds by phase": {"data": "long"}},
         {"history": [{"epoch": 1, "loss": 1e299, "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
         {"history": [{"epoch": 10**400, "loss": 1, "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
+        {"history": [GOOD | {"steps": 0}]},
+        {"history": [GOOD | {"steps": "7"}]},
+        {"step": None},
         {"parameters": None},
         {"seconds": True},
     ],
@@ -136,11 +143,22 @@ def test_a_record_is_checked_before_it_is_drawn(runs, tmp_path, capsys, change):
     assert known_record(tmp_path) is None and "it is left out" in capsys.readouterr().out
 
 
+def test_an_epoch_that_was_cut_short_is_drawn_as_far_as_it_went(runs, monkeypatch):  # noqa: F811
+    """Of ten steps and of four."""
+    record, drawn = json.loads((runs / "baseline" / "training.json").read_text()), []
+    history = [GOOD | {"steps": 10}, GOOD | {"epoch": 2, "steps": 4, "losses": [3.0, 2.0]}]
+    monkeypatch.setattr(kd_scratch.report, "curves", lambda *told: drawn.append(told[-1]["run"]) or "")
+    runs_page("cut", {"run": record | {"history": history}})
+    losses, scores = drawn
+    assert [x for x, _ in losses] == pytest.approx([1.0, 1.2, 1.4]) and [y for _, y in losses] == [1.0, 3.0, 2.0]
+    assert [x for x, _ in scores] == pytest.approx([1.0, 1.4])
+
+
 def test_records_of_before_that_tell_less_are_drawn_all_the_same(runs, tmp_path):  # noqa: F811
     record = json.loads((runs / "baseline" / "training.json").read_text())
     del record["seconds by phase"]
     for epoch in record["history"]:
-        del epoch["losses"]
+        del epoch["losses"], epoch["steps"]
     (tmp_path / "training.json").write_text(json.dumps(record))
     said = check_page(runs_page("before", {"old <run>": read_record(tmp_path)}))
     assert "old <run>" in said and "Where the time went" not in said
