@@ -235,7 +235,7 @@ def command(arguments: argparse.Namespace) -> dict:
         "variants": {variant.name: variant.argv() for variant in first},
         "seeds": seeds,
         "versions of the code": len({record.get("code") for record in records.values()}),
-        "steps": sorted({record["step"] for record in records.values()}),
+        "steps": sorted({record.get("step", 0) for record in records.values()}),
         "beside": {name: study.command for name, study in others.items()},
         "machine": about_machine(device, []),
     }

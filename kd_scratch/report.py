@@ -51,7 +51,9 @@ def read_record(directory: str | Path) -> dict | None:
         require(record["history"] and all(map(is_number, phases_of(record).values())))
         require(all(isinstance(record[key], dict) for key in ("settings", "data settings", "machine")))
         require(is_number(record["seconds"]) and is_number(record["best_score"]))
-        require({type(record[key]) for key in ("parameters", "best_epoch", "step")} == {int})
+        require(
+            {type(number) for number in (record["parameters"], record["best_epoch"], record.get("step", 0))} == {int}
+        )
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: is not what `train` writes of a run; delete it, or train again") from None
     return record

@@ -634,6 +634,11 @@ def test_the_baseline_makes_as_many_steps_as_those_who_have_more_text(study, cap
     )
     found = json.loads((folder / "few" / "evidence.json").read_text())
     assert found["variants"]["baseline"] == ["--labelled", "50%", "--steps", "8"] and found["steps"] == [8]
+    flags = evidence.argparse.ArgumentParser()
+    evidence.add_arguments(flags)
+    arguments = flags.parse_args([*argv[1:], "--steps", "5"])
+    config = TrainConfig(steps=5, labelled="50%", augment=1)
+    assert variants(arguments, config)[0].argv() == ["--labelled", "50%"], "all have these steps"
     assert main([*argv, "--output", str(folder / "fewer"), "--patience", "1"]) == 2
     assert "--patience 1: the baseline's epochs are shorter" in capsys.readouterr().err
     assert main([*argv, "--output", str(folder / "fewer"), "--grid", "2x0,0.5"]) == 2
