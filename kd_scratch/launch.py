@@ -15,6 +15,7 @@ import torch
 
 from kd_scratch import parallel
 from kd_scratch.batches import IGNORE
+from kd_scratch.cache import code_hash
 from kd_scratch.checkpoint import WEIGHTS, fingerprint, load_config
 from kd_scratch.clock import Clock, matmul_rate
 from kd_scratch.config import (
@@ -278,7 +279,7 @@ def identify(
         "threads": torch.get_num_threads(),
         "processes": parallel.size(),
         **libraries(device),
-        "code": sha256(*(file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py")))),
+        "code": code_hash(["**/*"]),
         "tokenizer": tokenizer.fingerprint,
         "labels": sha256(*model.config.labels),
         "initial weights": fingerprint(model),

@@ -51,9 +51,7 @@ def read_record(directory: str | Path) -> dict | None:
         require(record["history"] and all(map(is_number, phases_of(record).values())))
         require(all(isinstance(record[key], dict) for key in ("settings", "data settings", "machine")))
         require(is_number(record["seconds"]) and is_number(record["best_score"]))
-        require(
-            {type(number) for number in (record["parameters"], record["best_epoch"], record.get("step", 0))} == {int}
-        )
+        require({type(record[key]) for key in ("parameters", "best_epoch")} == {type(record.get("step", 0))} == {int})
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: is not what `train` writes of a run; delete it, or train again") from None
     return record
@@ -94,10 +92,10 @@ def training(records: dict[str, dict]) -> str:
     losses, scores = {}, {}
     for name, record in records.items():
         task, history = TASKS[record["task"]], record["history"]
-        losses[name], scores[name] = [], []
+        losses[name], scores[name], whole = [], [], max(epoch.get("steps", 1) for epoch in history)
         for epoch in history:
             parts, start = losses_of(epoch), epoch["epoch"] - 1
-            share = epoch.get("steps", 1) / max(other.get("steps", 1) for other in history)  # the last may be cut short
+            share = epoch.get("steps", 1) / whole  # the last may be cut short
             losses[name] += [(start + share * (i + 1) / len(parts), loss) for i, loss in enumerate(parts)]
             scores[name].append((start + share, 100 * epoch["dev"][task.score_name]))
     pictures = (

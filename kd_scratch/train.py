@@ -113,9 +113,9 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
             if stop:  # it came in an epoch's last batch, or while dev was scored; the epoch's end has been saved
                 raise Stopped(int(stop))
             clock = Clock(job.device)
-            run_epoch(job, network, stepper, dtype, done, clock, bar, interruption, save)
+            lengths = run_epoch(job, network, stepper, dtype, done, clock, bar, interruption, save)
             vocabulary.widen()
-            finish_epoch(job, done, dtype)
+            finish_epoch(job, done, lengths, dtype)
             vocabulary.narrow()
             clock.lap("scoring dev")
             save()
@@ -136,9 +136,9 @@ def run_epoch(
     bar: tqdm,
     interruption: Interruption,
     save: Callable[[], None],
-) -> None:
+) -> np.ndarray:
     """Every training input once, or what is left of them or of the steps: `done` counts steps and batches, and holds
-    the losses."""
+    the losses. Returns the lengths of all inputs that the epoch has seen."""
     batches = epoch_batches(job.train_set.lengths, job.config.batch_size, job.seed, done.epoch)
     batches = batches[: done.batch + stepper.steps - done.step]
     unread, saved, before, tokens = [], time.monotonic(), done.seconds, 0
@@ -166,15 +166,17 @@ def run_epoch(
                 clock.lap("saving")
                 if stop:
                     raise Stopped(int(stop))
+    return job.train_set.lengths[np.concatenate(batches)]
 
 
-def finish_epoch(job: Job, done: Progress, dtype: torch.dtype | None) -> None:
-    """Score the model on the dev set, keep it where it is the best so far, and write the epoch into `done`."""
+def finish_epoch(job: Job, done: Progress, lengths: np.ndarray, dtype: torch.dtype | None) -> None:
+    """Score the model on the dev set, keep it where it is the best so far, and write the epoch into `done`.
+
+    lengths: of the inputs that the epoch has seen, which may be cut short by --steps.
+    """
     task, model = job.task, job.model
     logits = compute_logits(model, job.dev_set, job.device, dtype=dtype, title="scoring dev")
     scores = task.score(Outcome(task, job.dev_examples, job.dev_set, logits, model.config.labels, job.data))
-    seen = epoch_batches(job.train_set.lengths, job.config.batch_size, job.seed, done.epoch)[: done.batch]
-    lengths = job.train_set.lengths[np.concatenate(seen)]
     operations = 3 * forward_operations(model.config, lengths)  # back takes twice as many as forward
     done.epoch += 1
     done.history.append(
