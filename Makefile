@@ -155,12 +155,12 @@ weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=
 # --- checks ------------------------------------------------------------------
 
 test: .venv/test ## unit tests: no network, no transformers, a few minutes; COVER=1 counts the lines that they run
-	$(BIN)/python -m $(if $(COVER),coverage run -m )pytest --ignore tests/parity --ignore tests/browser $(ARGS)
+	$(BIN)/python -m $(if $(COVER),coverage run -m )pytest --numprocesses 2 --ignore tests/parity --ignore tests/browser $(ARGS)
 	$(if $(COVER),$(BIN)/coverage combine --quiet && $(BIN)/coverage report && $(BIN)/python tests/uncovered.py)
 
 # every operation of a run instead of some, 100,000 mutations instead of thousands
 torture: .venv/test ## the long versions of the tests of crashes and of hostile files (half an hour)
-	KD_TORTURE=1 $(BIN)/python -m pytest tests/test_crashes.py tests/test_safetensors.py tests/test_hostile.py $(ARGS)
+	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py tests/commands/test_hostile.py $(ARGS)
 
 parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/parity $(ARGS)

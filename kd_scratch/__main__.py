@@ -7,32 +7,25 @@ import os
 import sys
 from contextlib import redirect_stdout
 
-from kd_scratch import (
-    benchmark,
-    compare,
-    console,
-    demo,
-    evaluate,
-    evidence,
-    launch,
-    parallel,
-    predict,
-    quantize,
-    report,
-    trace,
-)
-from kd_scratch.files import DiskError, UserError, check_utf8
-from kd_scratch.runtime import Stopped
-from kd_scratch.state import unfinished
+from kd_scratch.commands import quantize, train
+from kd_scratch.common import console, distributed
+from kd_scratch.common.device import Stopped
+from kd_scratch.common.files import DiskError, UserError, check_utf8
+from kd_scratch.demo import demo
+from kd_scratch.evaluation import benchmark, compare, evaluate, predict
+from kd_scratch.pages import report
+from kd_scratch.study import runner
+from kd_scratch.trace import trace
+from kd_scratch.training.resume import unfinished
 
 STDOUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EFBIG, errno.EIO)  # when it is closed, or full
 COMMANDS = {
-    "train": launch,
+    "train": train,
     "evaluate": evaluate,
     "predict": predict,
     "quantize": quantize,
     "compare": compare,
-    "evidence": evidence,
+    "evidence": runner,
     "benchmark": benchmark,
     "report": report,
     "trace": trace,
@@ -81,9 +74,9 @@ def main(argv: list[str] | None = None) -> int:
             cure = "smaller inputs, --accumulation, --gradient-checkpointing or a smaller --batch-size may help"
             complain(f"not enough memory: {cure}{how_to_resume(arguments)}")
             return 2
-        if not parallel.is_lost_connection(error):
+        if not distributed.is_lost_connection(error):
             raise
-        lost = f"process {parallel.rank()} has lost the others: one has died, or cannot be reached"
+        lost = f"process {distributed.rank()} has lost the others: one has died, or cannot be reached"
         complain(f"{lost}{how_to_resume(arguments)}")
         os._exit(1)  # what is left of the connection would wait for the others for ever
     except OSError as error:  # files have told of theirs; a name means one that we could not even look at
@@ -97,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         except OSError:  # closed, or full; Python would complain once more when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    parallel.leave()
+    distributed.leave()
     return 0
 
 
@@ -111,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         result = command(arguments)
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         print(json.dumps(result, indent=2))  # in ASCII: stdout may be any encoding
 
 
@@ -134,7 +127,7 @@ def how_to_resume(arguments: argparse.Namespace) -> str:
 
 if __name__ == "__main__":
     status = main()
-    if parallel.joined():  # threads that exchanged tensors may still hold some, and abort a Python that is torn down
+    if distributed.joined():  # threads that exchanged tensors may still hold some, and abort a Python that is torn down
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)

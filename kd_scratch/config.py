@@ -10,7 +10,7 @@ import dataclasses
 import re
 from dataclasses import dataclass, field, fields
 
-from kd_scratch.files import UserError
+from kd_scratch.common.files import UserError
 
 HEADS = ("sequence", "token", "span", "mlm")
 #: The words that a field of ModelConfig may hold.
@@ -328,3 +328,11 @@ def given(arguments: argparse.Namespace, config: type) -> dict:
 def as_dict(config) -> dict:
     """A configuration as plain JSON values."""
     return dataclasses.asdict(config)
+
+
+def layer_list(text: str) -> list[int]:
+    """ "0,2,4" -> [0, 2, 4]"""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from kd_scratch.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.config import ModelConfig
-from kd_scratch.model import Model
-from kd_scratch.tokenization import train_tokenizer
+from kd_scratch.data.tokenizer import train_tokenizer
+from kd_scratch.nn.model import Model
 
 ROOT = Path(__file__).parents[1]
 TINY = ModelConfig(vocab_size=120, width=16, depth=3, heads=2, feed_forward=32, max_positions=40)

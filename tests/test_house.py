@@ -13,13 +13,10 @@ import pytest
 from kd_scratch.__main__ import COMMANDS, make_parser
 from tests.conftest import ROOT
 
-#: The rooms from the ground up. A room imports only from rooms before it.
-ROOMS = [
-    "files", "config", "runtime", "console", "parallel", "clock", "layers", "model", "int8", "fast", "safetensors",
-    "published", "checkpoint", "tokenization", "batches", "tasks", "augment", "inference", "cache", "teacher",
-    "distill", "vocabulary", "optimizer", "state", "prepare", "preflight", "figures", "page", "report", "train",
-    "launch", "evaluate", "predict", "measure", "quantize", "significance", "compare", "benchmark", "study",
-    "laboratory", "findings", "evidence", "tracing", "trace", "server", "demo", "__main__",
+#: The chapters in reading order. A chapter imports only from chapters before it.
+CHAPTERS = [
+    "common", "config", "nn", "data", "checkpoints", "tasks", "pages", "evaluation", "distillation", "training", "demo",
+    "trace", "study", "commands", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "kd_scratch"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))
@@ -38,25 +35,25 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def room_of(path: Path) -> str:
+def chapter_of(path: Path) -> str:
     """kd_scratch/tasks/base.py -> tasks"""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def test_every_room_is_in_the_table():
-    assert {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"} == set(ROOMS)
+def test_every_chapter_is_in_the_list():
+    assert {chapter_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"} == set(CHAPTERS)
 
 
-def test_a_room_imports_only_from_rooms_below_it():
+def test_a_chapter_imports_only_from_chapters_before_it():
     wrong = []
     for path in PACKAGE.rglob("*.py"):
+        here = chapter_of(path)
         for name in imports(path):
-            parts = name.split(".")
-            if parts[0] != "kd_scratch":
-                continue
-            for room in parts[1:2] if len(parts) > 2 or parts[1] in ROOMS else []:
-                if room != room_of(path) and ROOMS.index(room) >= ROOMS.index(room_of(path)):
-                    wrong.append(f"{path.name} imports {name}")
+            package, _, rest = name.partition(".")
+            chapter = rest.split(".")[0]
+            if package == "kd_scratch" and chapter in CHAPTERS and chapter != here and here != "__init__":
+                if CHAPTERS.index(chapter) > CHAPTERS.index(here):
+                    wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert not wrong
 
 
@@ -152,9 +149,9 @@ def test_the_tour_names_every_file_in_pipeline_order():
     tour = README.split("## Tour")[1].split("\n## ")[0]
     named = re.findall(r"^\| `([\w./]+)`", tour, re.M)
     files = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
-    assert set(named) == files - {"__init__.py", "tasks/__init__.py", "tracing/__init__.py"}
-    rooms = [name.split("/")[0].removesuffix(".py") for name in named]
-    assert all(ROOMS.index(a) <= ROOMS.index(b) for a, b in pairwise(rooms)), "the tour follows the order of the rooms"
+    assert set(named) == {name for name in files if not name.endswith("__init__.py")}
+    chapters = [name.split("/")[0].removesuffix(".py") for name in named]
+    assert all(CHAPTERS.index(a) <= CHAPTERS.index(b) for a, b in pairwise(chapters))
 
 
 def test_code_examples_of_the_readme_run(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "kd_scratch"
 #: why not -> file -> lines, without their indentation
 REASONS: dict[str, dict[str, list[str]]] = {
     "needs a CUDA device, of which test_no_step_waits_for_a_cuda_device is one test": {
-        "clock.py": [
+        "common/timing.py": [
             "event = torch.cuda.Event(enable_timing=True)",
             "event.record()",
             "return event",
@@ -25,35 +25,39 @@ REASONS: dict[str, dict[str, list[str]]] = {
             "self.seconds[phase] += start.elapsed_time(end) / 1000",
             "self.events.clear()",
         ],
-        "parallel.py": [
+        "common/distributed.py": [
             'device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))',
             "if device.index >= torch.cuda.device_count():",
             'raise UserError(f"--nproc_per_node: there are only {torch.cuda.device_count()} CUDA devices here")',
             "torch.cuda.set_device(device)",
         ],
-        "runtime.py": ["return torch.cuda.mem_get_info(device)[0]"],
-        "layers.py": ["return F.dropout(x, p)"],
+        "common/device.py": ["return torch.cuda.mem_get_info(device)[0]"],
+        "nn/layers.py": ["return F.dropout(x, p)"],
     },
     "needs an Apple GPU": {
-        "clock.py": ["torch.mps.synchronize()"],
-        "launch.py": [
+        "common/timing.py": ["torch.mps.synchronize()"],
+        "commands/train.py": [
             'raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other '
             'numbers")',
         ],
-        "optimizer.py": ['torch._foreach_div_(gradients, getattr(self.optimizer, "grad_scale", 1.0))'],
+        "training/optimizer.py": ['torch._foreach_div_(gradients, getattr(self.optimizer, "grad_scale", 1.0))'],
     },
     "needs another processor, or another PyTorch": {
-        "int8.py": [
+        "nn/int8.py": [
             "except ImportError:  # torch.ao is deprecated; a release without it can still do everything else here",
             "quantize_dynamic = None",
             'raise UserError(f"torch {torch.__version__} has no int8 kernels for this processor '
             '({platform.machine()})")',
         ],
-        "runtime.py": ["except (OSError, StopIteration):", "return platform.processor() or platform.machine()"],
+        "common/device.py": ["except (OSError, StopIteration):", "return platform.processor() or platform.machine()"],
     },
-    "passes on what would be our own bug": {"__main__.py": ["raise"], "files.py": ["raise"], "int8.py": ["raise"]},
-    "is for Windows, which has no such locks": {"files.py": ["except ImportError:", "yield", "return"]},
-    "needs a process of another user": {"files.py": ["except (OSError, ValueError):", "return True"]},
+    "passes on what would be our own bug": {
+        "__main__.py": ["raise"],
+        "common/files.py": ["raise"],
+        "nn/int8.py": ["raise"],
+    },
+    "is for Windows, which has no such locks": {"common/files.py": ["except ImportError:", "yield", "return"]},
+    "needs a process of another user": {"common/files.py": ["except (OSError, ValueError):", "return True"]},
 }
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.batches import Features
+from kd_scratch.common.console import shorten, table
+from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.console import shorten, table
-from kd_scratch.files import UserError
-from kd_scratch.tasks.rows import Chosen
-from kd_scratch.tokenization import Tokenizer
+from kd_scratch.data.batches import Features
+from kd_scratch.data.rows import Chosen
+from kd_scratch.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

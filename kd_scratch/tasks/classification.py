@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.common.console import shorten, table
+from kd_scratch.common.files import LONGEST, UserError, check_length, read_json, text_lines
 from kd_scratch.config import DataConfig
-from kd_scratch.console import shorten, table
-from kd_scratch.files import LONGEST, UserError, check_length, read_json, text_lines
+from kd_scratch.data.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.data.rows import FileRows
+from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Outcome, Task, log_softmax, mean_score, surest_mistakes
-from kd_scratch.tasks.rows import FileRows
-from kd_scratch.tokenization import Tokenizer
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
 OOS = "oos"  # CLINC150: out of scope

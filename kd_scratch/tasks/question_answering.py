@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.common.console import shorten, table
+from kd_scratch.common.files import UserError, check_length, read_json
 from kd_scratch.config import DataConfig
-from kd_scratch.console import shorten, table
-from kd_scratch.files import UserError, check_length, read_json
+from kd_scratch.data.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Outcome, Task, mean_score, surest_mistakes
 from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, piece_spans, span_scores, window_bounds
 from kd_scratch.tasks.squad_metric import official_scores, question_scores, squad_metrics
-from kd_scratch.tokenization import Tokenizer
 
 CHUNK = 1000  # examples that are tokenized together: enough for all cores, and no more of them in memory at once
 

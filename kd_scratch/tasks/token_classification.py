@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.common.console import shorten, table
+from kd_scratch.common.files import UserError, check_length, read_text
 from kd_scratch.config import DataConfig
-from kd_scratch.console import shorten, table
-from kd_scratch.files import UserError, check_length, read_text
+from kd_scratch.data.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Outcome, Task, log_softmax, surest_mistakes
-from kd_scratch.tasks.entities import TAG, entities, entity_metrics, scheme, to_iob2
+from kd_scratch.tasks.conll_metric import TAG, entities, entity_metrics, scheme, to_iob2
 from kd_scratch.tasks.spans import split_words
-from kd_scratch.tokenization import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from kd_scratch.checkpoint import save_model
-from kd_scratch.int8 import quantize
+from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.nn.int8 import quantize
 from tests.conftest import ROOT, TEXTS, tiny_model
 
 NAME = "<i>int8</i>"  # a model's name is a text like any other

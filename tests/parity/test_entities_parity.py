@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from kd_scratch.tasks.entities import entities, entity_metrics, scheme, to_iob2
+from kd_scratch.tasks.conll_metric import entities, entity_metrics, scheme, to_iob2
 
 seqeval = pytest.importorskip("seqeval.metrics")
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support  # noqa: E402

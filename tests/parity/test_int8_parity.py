@@ -2,8 +2,8 @@
 
 import pytest
 
-from kd_scratch.checkpoint import save_model
-from kd_scratch.int8 import quantize
+from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.nn.int8 import quantize
 from tests.conftest import tiny_model
 
 transformers = pytest.importorskip("transformers")

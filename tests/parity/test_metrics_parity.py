@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kd_scratch.config import DataConfig
-from kd_scratch.distill import soft_targets
+from kd_scratch.distillation.losses import soft_targets
 from kd_scratch.tasks import TASKS, Outcome
 from kd_scratch.tasks.classification import OOS, Example, score
 

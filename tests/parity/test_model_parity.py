@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from kd_scratch.__main__ import main
-from kd_scratch.checkpoint import INDEX, WEIGHTS, load_model, save_model
+from kd_scratch.checkpoints.checkpoint import INDEX, WEIGHTS, load_model, save_model
+from kd_scratch.checkpoints.hf_layout import published_names
 from kd_scratch.config import SIZES, DataConfig
-from kd_scratch.model import Model, ModelOutput
-from kd_scratch.published import published_names
+from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
+from kd_scratch.nn.model import Model, ModelOutput
 from kd_scratch.tasks import TASKS
-from kd_scratch.tokenization import load_tokenizer, train_tokenizer
 from tests.conftest import TEXTS, tiny_model
 
 transformers = pytest.importorskip("transformers")

@@ -7,7 +7,7 @@ import struct
 import pytest
 import torch
 
-from kd_scratch.safetensors import DTYPES, SafetensorsError, load_file, read_metadata, save_file
+from kd_scratch.checkpoints.safetensors import DTYPES, SafetensorsError, load_file, read_metadata, save_file
 
 reference = pytest.importorskip("safetensors.torch")
 safe_open = pytest.importorskip("safetensors").safe_open

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kd_scratch.config import DataConfig
+from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.tasks import TASKS, Outcome
 from kd_scratch.tasks.question_answering import Example, Windows, candidates, decide, featurize, read_squad
-from kd_scratch.tokenization import load_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from kd_scratch.config import DataConfig
+from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.tasks import TASKS
-from kd_scratch.tokenization import load_tokenizer, train_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

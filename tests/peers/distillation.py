@@ -40,18 +40,18 @@ from transformers import (
     TrainingArguments,
 )
 
-from kd_scratch.checkpoint import load_model, save_model, take_layers
-from kd_scratch.clock import forward_operations, matmul_rate
+from kd_scratch.checkpoints.checkpoint import load_model, save_model, take_layers
+from kd_scratch.commands.train import layer_list
+from kd_scratch.common.console import table
+from kd_scratch.common.device import describe, seed_everything
+from kd_scratch.common.timing import matmul_rate
 from kd_scratch.config import SIZES, DataConfig, train_config
-from kd_scratch.console import table
-from kd_scratch.distill import teacher_logits
-from kd_scratch.inference import compute_logits
-from kd_scratch.launch import layer_list
-from kd_scratch.model import Model
-from kd_scratch.runtime import describe, seed_everything
+from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.distillation.losses import teacher_logits
+from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.nn.model import Model, forward_operations
 from kd_scratch.tasks import TASKS, Outcome, limited
-from kd_scratch.tokenization import load_tokenizer
-from kd_scratch.train import Job, train
+from kd_scratch.training.loop import Job, train
 
 EPOCHS, BATCH, LENGTH = 3, 32, 128
 SETTINGS = dict(epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-4, warmup_steps=50, temperature=2.0, alpha=0.5)

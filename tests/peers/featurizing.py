@@ -22,10 +22,10 @@ from datasets import Dataset, disable_caching
 from datasets.utils.logging import disable_progress_bar
 from transformers import AutoTokenizer
 
+from kd_scratch.common.files import write_json
 from kd_scratch.config import DataConfig, train_config
-from kd_scratch.files import write_json
+from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.tasks.question_answering import featurize, read_squad
-from kd_scratch.tokenization import load_tokenizer
 
 CONFIG, DATA = train_config("squad"), DataConfig()
 

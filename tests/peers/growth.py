@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.common.console import progress, table
 from kd_scratch.config import SIZES
-from kd_scratch.console import progress, table
-from kd_scratch.model import Model
+from kd_scratch.data.tokenizer import train_tokenizer
+from kd_scratch.nn.model import Model
 from kd_scratch.tasks.classification import AGNEWS_LABELS
-from kd_scratch.tokenization import train_tokenizer
 
 WORDS, SHORTEST, LONGEST = 4000, 6, 20
 BLOCK = 10_000  # rows that are generated together

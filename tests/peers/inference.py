@@ -25,15 +25,15 @@ import torch
 import transformers
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from kd_scratch import int8
-from kd_scratch.benchmark import SHAPES, machine_rates, parse_shapes
-from kd_scratch.checkpoint import load_model, megabytes, save_model
+from kd_scratch.checkpoints.checkpoint import load_model, megabytes, save_model
+from kd_scratch.common.console import progress, table
+from kd_scratch.common.device import describe
+from kd_scratch.common.files import write_json
 from kd_scratch.config import SIZES
-from kd_scratch.console import progress, table
-from kd_scratch.fast import make_fast
-from kd_scratch.files import write_json
-from kd_scratch.model import Model
-from kd_scratch.runtime import describe
+from kd_scratch.evaluation.benchmark import SHAPES, machine_rates, parse_shapes
+from kd_scratch.nn import int8
+from kd_scratch.nn.fast import make_fast
+from kd_scratch.nn.model import Model
 
 LABELS = tuple(f"intent {i}" for i in range(150))  # CLINC150's number of classes
 PAUSE = 0.25  # seconds: ONNX Runtime's threads stay awake for 60 ms or so, and would slow whoever comes next

@@ -17,12 +17,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from kd_scratch.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.common.console import table
 from kd_scratch.config import SIZES, DataConfig
-from kd_scratch.console import table
-from kd_scratch.model import Model
+from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS
-from kd_scratch.tokenization import load_tokenizer
 from tests.peers.distillation import BATCH, EPOCHS, FILES, LENGTH, ours, theirs
 
 LAYERS = [0, 2, 4, 6, 8, 10]

@@ -1,0 +1,259 @@
+"""A model directory: config.json, model.safetensors (or shards with an index), and the tokenizer's files.
+
+It is the layout that the Hugging Face hub publishes, in both directions: what `transformers` saved opens here, what is
+saved here opens in `transformers` (but for int8 models and shapes of our own, which it refuses).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kd_scratch.checkpoints.hf_layout import IGNORED, canonical_name, config_from_json, config_to_json, published_names
+from kd_scratch.checkpoints.safetensors import load_file, save_file
+from kd_scratch.common.console import say
+from kd_scratch.common.files import UserError, make_folder, read_json, sha256, sha256_of_file, write_json
+from kd_scratch.config import ModelConfig
+from kd_scratch.data.tokenizer import Tokenizer
+from kd_scratch.nn import int8
+from kd_scratch.nn.model import Model, with_dropout
+
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+
+
+def load_config(directory: str | Path, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
+    """The shape of the model in a directory; with `head`, what it is with that head (and labels) instead of its own."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such model directory")
+    if not (directory / CONFIG).is_file():
+        raise UserError(f"{directory}: is not a model directory, it has no {CONFIG}")
+    return config_from_json(read_json(directory / CONFIG), str(directory / CONFIG), head, labels)
+
+
+def load_model(
+    directory: str | Path,
+    head: str | None = None,
+    labels: tuple[str, ...] = (),
+    say=say,
+    dropout: float | None = None,
+) -> Model:
+    """The model in a directory, in eval mode, on the CPU, in float32 or (see int8.py) int8.
+
+    With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
+    set of labels (put into the order of `labels`), else a new one with random weights. `dropout` replaces the
+    checkpoint's own (see with_dropout). What is ignored or new is told through `say`.
+    Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
+    """
+    directory = Path(directory)
+    found = load_config(directory)
+    config = load_config(directory, head, tuple(labels)) if head else found
+    if config.int8 and (head or dropout is not None):
+        raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
+    if dropout is not None:
+        config = with_dropout(config, dropout)
+    same_head = config.head == found.head and set(config.labels) == set(found.labels)
+    with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
+        model = Model(config)
+    wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
+    names = file_names(config, wanted)
+    tensors, ignored = _match(load_weights(directory), names, wanted, same_head, directory)
+    if same_head and config.labels != found.labels:
+        order = torch.tensor([found.labels.index(label) for label in config.labels])
+        for part in ("weight", "bias"):
+            tensors[f"head.classifier.{part}"] = tensors[f"head.classifier.{part}"][order]
+    missing = wanted.keys() - tensors.keys()
+    if missing:  # only ever parameters of a new head
+        words = config.vocab_size if config.head == "mlm" else 1
+        fresh = Model(replace(config, depth=1, vocab_size=words, max_positions=1, pad_id=0)).state_dict()
+        tensors |= {name: fresh[name] for name in missing}
+        say(f"{directory}: new random weights for {_listed(missing)}")
+    if ignored:
+        say(f"{directory}: ignored, no part of this model: {_listed(ignored)}")
+    if config.int8:
+        try:
+            return int8.from_tensors(model, tensors, names)
+        except UserError as error:
+            raise UserError(f"{directory}: {error}") from None
+    # Copies, not views of the file: every load then has the same memory alignment, on which MKL's last bits depend.
+    model.load_state_dict({name: t.to(torch.float32, copy=True) for name, t in tensors.items()}, assign=True)
+    return model.eval()
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Skips the random initial weights of a model whose weights are about to be replaced.
+
+    Drawing them without memory would draw nothing either, but make PyTorch import a computer algebra system for it.
+    """
+
+    RANDOM = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return None if function in self.RANDOM else function(*args, **(kwargs or {}))
+
+
+def _match(
+    found: dict[str, Tensor], names: dict[str, str], wanted: dict[str, Tensor], same_head: bool, directory: Path
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Our names -> tensors, and the names that were ignored. `names`: ours -> published. UserError on a misfit.
+
+    The shapes must be those of `wanted`, and so must the types, but that any floating point goes for any other.
+    """
+    ours = {published: name for name, published in names.items()}
+    tensors, ignored, unexpected, misshaped = {}, [], [], []
+    for raw_name, tensor in found.items():
+        name = canonical_name(raw_name, ours.keys())
+        if name in ours and ours[name] in tensors:
+            raise UserError(f"{directory}: parameter {name} is there twice, once as {raw_name}")
+        if name in ours and not same_head and ours[name].startswith("head.classifier."):
+            ignored.append(raw_name)
+        elif name in ours and tensor.shape != wanted[ours[name]].shape:
+            misshaped.append(f"{raw_name} {list(tensor.shape)} instead of {list(wanted[ours[name]].shape)}")
+        elif name in ours and not _same_type(tensor, wanted[ours[name]]):
+            misshaped.append(f"{raw_name} of {tensor.dtype} instead of {wanted[ours[name]].dtype}")
+        elif name in ours:
+            tensors[ours[name]] = tensor
+        elif IGNORED.match(name):
+            ignored.append(raw_name)
+        else:
+            unexpected.append(raw_name)
+    misshaped_names = {canonical_name(m.split(" ")[0], ours.keys()) for m in misshaped}
+    missing = [
+        published
+        for name, published in names.items()
+        if name not in tensors and published not in misshaped_names and (same_head or not name.startswith("head."))
+    ]
+    problems = [
+        f"{what}: {_listed(which)}"
+        for what, which in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
+        if which
+    ]
+    if problems:
+        raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {'; '.join(problems)}")
+    return tensors, ignored
+
+
+def _same_type(found: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor can be taken for another: whole numbers for the same ones, floats for floats."""
+    return found.dtype == wanted.dtype or (found.is_floating_point() and wanted.is_floating_point())
+
+
+def file_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, str]:
+    """Our name of each tensor -> its name in the file. What int8 adds to a weight follows that weight's name."""
+    published = published_names(config)
+    names = {}
+    for name in ours:
+        weight = name.removesuffix(int8.SCALE).removesuffix(int8.LOW)
+        names[name] = published[weight] + name.removeprefix(weight)
+    return names
+
+
+def _listed(names, most: int = 12) -> str:
+    """Names in one line, the rest counted."""
+    names = sorted(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def load_weights(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a model directory under the names they have in the file; from one file or from shards."""
+    if (directory / WEIGHTS).is_file():
+        return load_file(directory / WEIGHTS)
+    if (directory / INDEX).is_file():
+        return _load_shards(directory)
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{directory / pickles[0]}: a pickle can run code when opened and is never read here; convert it once with "
+            "transformers, where you trust it: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
+        )
+    raise UserError(f"{directory}: has no {WEIGHTS}")
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files that hold a model's weights."""
+    single = directory / WEIGHTS
+    return [single] if single.is_file() else [directory / shard for shard in _shards(directory)]
+
+
+def megabytes(directory: str | Path) -> float:
+    """What a model's weights take on disk, in millions of bytes."""
+    return sum(path.stat().st_size for path in weight_files(Path(directory))) / 1e6
+
+
+def _shards(directory: Path) -> dict[str, set[str]]:
+    """File name of each shard -> the names of the parameters that the index says are in it."""
+    index = read_json(directory / INDEX)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise UserError(f"{directory / INDEX}: has no weight_map of parameter names to file names")
+    shards: dict[str, set[str]] = {}
+    for name, shard in sorted(weight_map.items()):
+        if Path(shard).name != shard or "\\" in shard or shard.startswith(".") or (directory / shard).is_symlink():
+            raise UserError(f"{directory / INDEX}: {shard!r:.200} is not a plain file name in this directory")
+        shards.setdefault(shard, set()).add(name)
+    return shards
+
+
+def _load_shards(directory: Path) -> dict[str, Tensor]:
+    tensors = {}
+    for shard, claimed in _shards(directory).items():
+        path = directory / shard
+        part = load_file(path)
+        if part.keys() != claimed:
+            raise UserError(f"{path}: holds other parameters than {INDEX} says: {_listed(part.keys() ^ claimed)}")
+        tensors |= part
+    return tensors
+
+
+def save_model(model: Model, directory: str | Path, keep: Path | None = None) -> str:
+    """Write config.json and model.safetensors, each atomically, weights first. The tokenizer saves itself.
+
+    Returns the SHA-256 of the weights' file. keep: the name that the weights before them get.
+    """
+    directory = make_folder(directory)
+    ours = int8.to_tensors(model)
+    names = file_names(model.config, ours)
+    tensors = {names[name]: tensor for name, tensor in ours.items()}
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"}, keep=keep)
+    write_json(directory / CONFIG, config_to_json(model.config))
+    return sha256_of_file(directory / WEIGHTS)
+
+
+def take_layers(model: Model, layers: list[int]) -> Model:
+    """A shallower model: chosen blocks of another, with its embeddings and head (Sanh et al. 2019, section 3)."""
+    depth = model.config.depth
+    for i in layers:
+        if not 0 <= i < depth:
+            raise UserError(f"--init-layers: there is no layer {i}, the model has layers 0 to {depth - 1}")
+    student = Model(replace(model.config, depth=len(layers)))
+    source = model.state_dict()
+    for name, target in student.state_dict().items():
+        if name.startswith("encoder.blocks."):
+            head, rest = name.removeprefix("encoder.blocks.").split(".", 1)
+            name = f"encoder.blocks.{layers[int(head)]}.{rest}"
+        target.copy_(source[name])
+    return student.eval()
+
+
+def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) -> None:
+    """UserError where a model has too few positions for max_length, or a smaller vocabulary than its tokenizer."""
+    if max_length > model.config.max_positions:
+        raise UserError(f"{name}: has {model.config.max_positions} positions, --max-length {max_length} is more")
+    if model.config.head == "span" and model.config.token_types == 1:
+        raise UserError(f"{name}: has one token type only; question and context need two (or a model without any)")
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"{name}: knows {model.config.vocab_size} pieces, its tokenizer makes {tokenizer.vocab_size}; "
+            "they do not belong together"
+        )
+
+
+def fingerprint(model: Model) -> str:
+    """SHA-256 of a model's shape and weights, whatever files they came from."""
+    parts: list[bytes | str] = [repr(config_to_json(model.config))]
+    for name, tensor in sorted(int8.to_tensors(model).items()):
+        parts += [name, tensor.detach().cpu().contiguous().numpy().tobytes()]
+    return sha256(*parts)

@@ -1,0 +1,244 @@
+"""The published layout of BERT and DistilBERT checkpoints, as tables: parameter names and config.json keys.
+
+Everything the hub's files call by another name than we do stands here, once, for both directions.
+"""
+
+import re
+from dataclasses import fields, replace
+
+from kd_scratch.common.files import UserError
+from kd_scratch.config import ModelConfig
+
+#: ours, BERT's, DistilBERT's. {i} is the number of a block. A shape of our own (kd_scratch) is saved under our names.
+BODY = [
+    (
+        "embeddings.word.weight",
+        "bert.embeddings.word_embeddings.weight",
+        "distilbert.embeddings.word_embeddings.weight",
+    ),
+    ("embeddings.token_type.weight", "bert.embeddings.token_type_embeddings.weight", None),
+    (
+        "positions.weight",
+        "bert.embeddings.position_embeddings.weight",
+        "distilbert.embeddings.position_embeddings.weight",
+    ),
+    ("embedding_norm", "bert.embeddings.LayerNorm", "distilbert.embeddings.LayerNorm"),
+]
+BLOCK = [
+    ("attention.query", "attention.self.query", "attention.q_lin"),
+    ("attention.key", "attention.self.key", "attention.k_lin"),
+    ("attention.value", "attention.self.value", "attention.v_lin"),
+    ("attention.output", "attention.output.dense", "attention.out_lin"),
+    ("attention_residual.norm", "attention.output.LayerNorm", "sa_layer_norm"),
+    ("feed_forward.inner", "intermediate.dense", "ffn.lin1"),
+    ("feed_forward.outer", "output.dense", "ffn.lin2"),
+    ("feed_forward_residual.norm", "output.LayerNorm", "output_layer_norm"),
+]
+BLOCK_PREFIX = ("encoder.blocks.{i}.", "bert.encoder.layer.{i}.", "distilbert.transformer.layer.{i}.")
+HEAD = {
+    "sequence": [
+        ("head.pooler", "bert.pooler.dense", "pre_classifier"),
+        ("head.classifier", "classifier", "classifier"),
+    ],
+    "token": [("head.classifier", "classifier", "classifier")],
+    "span": [("head.classifier", "qa_outputs", "qa_outputs")],
+    "mlm": [
+        ("head.transform", "cls.predictions.transform.dense", "vocab_transform"),
+        ("head.norm", "cls.predictions.transform.LayerNorm", "vocab_layer_norm"),
+        ("head.bias", "cls.predictions.bias", "vocab_projector.bias"),
+    ],
+    None: [],
+}
+ARCHITECTURE = {
+    "sequence": "ForSequenceClassification",
+    "token": "ForTokenClassification",
+    "span": "ForQuestionAnswering",
+    "mlm": "ForMaskedLM",
+}
+
+#: What the config.json of an int8 model says under quantization_config. Without the key quant_method transformers stops
+#: there; with one that it does not know, it would go on and take the whole numbers for weights.
+INT8 = {"method": "kd_scratch_int8", "tables": "4 bits"}
+
+#: Parameters that a checkpoint may hold beside those that a model needs: other heads, and a buffer old versions saved.
+IGNORED = re.compile(
+    r"(head\.|cls\.|vocab_(transform|layer_norm|projector)\.|classifier\.|pre_classifier\.|qa_outputs\.|(bert\.)?pooler\.)"
+    r"|(.*\.)?embeddings\.position_ids$"
+)
+
+
+def published_names(config: ModelConfig) -> dict[str, str]:
+    """Our name of every parameter of a model of this shape -> its published name."""
+    if config.model_type == "kd_scratch":
+        column = 0
+    else:
+        column = {"bert": 1, "distilbert": 2}[config.model_type]
+    rows = BODY + HEAD[config.head]
+    for i in range(config.depth):
+        prefix = [p.format(i=i) for p in BLOCK_PREFIX]
+        rows = rows + [tuple(p + name for p, name in zip(prefix, row, strict=True)) for row in BLOCK]
+    if config.norm_first:
+        rows = rows + [("encoder.final_norm",) * 3]
+    names = {}
+    for row in rows:
+        if row[0] == "positions.weight" and config.positions == "sinusoidal":
+            continue
+        if row[0] == "embeddings.token_type.weight" and not config.token_types:
+            continue
+        if row[0].endswith((".weight", ".bias")):
+            names[row[0]] = row[column]
+        else:
+            names |= {f"{row[0]}.{part}": f"{row[column]}.{part}" for part in ("weight", "bias")}
+    return names
+
+
+def canonical_name(name: str, expected: set[str]) -> str:
+    """A parameter's name as the tables spell it: gamma and beta are old spellings, base models lack the prefix."""
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+    for prefix in ("bert.", "distilbert."):
+        if name not in expected and prefix + name in expected:
+            return prefix + name
+    return name
+
+
+_BERT_KEYS = dict(
+    vocab_size="vocab_size",
+    width="hidden_size",
+    depth="num_hidden_layers",
+    heads="num_attention_heads",
+    feed_forward="intermediate_size",
+    max_positions="max_position_embeddings",
+    token_types="type_vocab_size",
+    activation="hidden_act",
+    norm_epsilon="layer_norm_eps",
+    dropout="hidden_dropout_prob",
+    attention_dropout="attention_probs_dropout_prob",
+    head_dropout="classifier_dropout",
+    pad_id="pad_token_id",
+    init_std="initializer_range",
+)
+#: Our field -> the key in config.json. A key that a file lacks has the published default, which ModelConfig's is.
+CONFIG_KEYS = {
+    "bert": _BERT_KEYS,
+    "distilbert": dict(
+        vocab_size="vocab_size",
+        width="dim",
+        depth="n_layers",
+        heads="n_heads",
+        feed_forward="hidden_dim",
+        max_positions="max_position_embeddings",
+        activation="activation",
+        dropout="dropout",
+        attention_dropout="attention_dropout",
+        pad_id="pad_token_id",
+        init_std="initializer_range",
+    ),
+    "kd_scratch": _BERT_KEYS | dict(positions="positions", norm_first="norm_first"),
+}
+DISTILBERT_DEFAULTS = ModelConfig(model_type="distilbert", depth=6, token_types=0)
+#: DistilBERT has a dropout of its own for each head: key and default.
+DISTILBERT_HEAD_DROPOUT = {
+    "sequence": ("seq_classif_dropout", 0.2),
+    "span": ("qa_dropout", 0.1),
+    "token": ("dropout", 0.1),
+    "mlm": ("dropout", 0.1),  # which it does not use
+}
+
+
+def config_from_json(raw: dict, place: str, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
+    """A parsed config.json as ModelConfig, with another head (and its labels) where one is asked for.
+
+    UserError, naming `place` and the key, for what we cannot represent.
+    """
+    if not isinstance(raw, dict):
+        raise UserError(f"{place}: holds no JSON object")
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_KEYS:
+        raise UserError(f"{place}: model_type is {model_type!r}; supported are {', '.join(CONFIG_KEYS)}")
+    for key, allowed in (("position_embedding_type", "absolute"), ("is_decoder", False), ("pruned_heads", {})):
+        if raw.get(key, allowed) not in (allowed, None):
+            raise UserError(f"{place}: {key} is {raw[key]!r}; only {allowed!r} is supported")
+    architecture = _architecture(raw, place)
+    if head is None:
+        head = next((head for head, suffix in ARCHITECTURE.items() if architecture.endswith(suffix)), None)
+        labels = _labels(raw, place) if head in ("sequence", "token") else ()
+        if head == "mlm" and raw.get("tie_word_embeddings") is False:
+            head = None  # ours shares the table of tokens; what is left is an encoder as any other
+    default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
+    types = {f.name: f.type for f in fields(ModelConfig)}
+    values = {}
+    for name, key in CONFIG_KEYS[model_type].items():
+        value = raw.get(key)
+        if value is not None:
+            values[name] = _checked(value, types[name], place, key)
+    if model_type == "distilbert" and head:
+        key, default_dropout = DISTILBERT_HEAD_DROPOUT[head]
+        values["head_dropout"] = _checked(raw.get(key, default_dropout), float, place, key)
+    else:
+        values.setdefault("head_dropout", values.get("dropout", default.dropout))
+    values["int8"] = _int8(raw, place)
+    try:
+        return replace(default, **values, head=head, labels=labels)
+    except UserError as error:  # it speaks of our fields; the reader of the message has the file's keys before him
+        theirs = CONFIG_KEYS[model_type] | {"labels": "id2label"}
+        words = [theirs.get(word, word) for word in str(error).split(" ")]
+        raise UserError(f"{place}: {' '.join(words)}") from None
+
+
+def config_to_json(config: ModelConfig) -> dict:
+    """The content of config.json for a model of this shape, as `transformers` reads it."""
+    if config.model_type != "kd_scratch" and (config.norm_first or config.positions != "learned"):
+        raise UserError(
+            f"a {config.model_type} has learned positions and post-norm; other shapes are kd_scratch models"
+        )
+    suffix = ARCHITECTURE.get(config.head, "Model")
+    name = {"bert": "Bert", "distilbert": "DistilBert", "kd_scratch": "KdScratch"}[config.model_type]
+    raw = {"architectures": [name + suffix], "model_type": config.model_type, "dtype": "float32"}
+    raw |= {key: getattr(config, field) for field, key in CONFIG_KEYS[config.model_type].items()}
+    if config.model_type == "distilbert" and config.head in ("sequence", "span"):
+        raw[DISTILBERT_HEAD_DROPOUT[config.head][0]] = config.head_dropout
+    if config.int8:
+        raw["quantization_config"] = INT8
+    if config.labels:
+        raw["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
+        raw["label2id"] = {label: i for i, label in enumerate(config.labels)}
+    return raw
+
+
+def _int8(raw: dict, place: str) -> bool:
+    """Whether the model is quantized as int8.py does it."""
+    found = raw.get("quantization_config")
+    if isinstance(found, dict) and found.get("method") == INT8["method"] and found != INT8:
+        raise UserError(f"{place}: was quantized by another version of this program; quantize the float model again")
+    if found not in (None, INT8):
+        raise UserError(f"{place}: quantization_config is of another program; only what was quantized here opens here")
+    return found == INT8
+
+
+def _architecture(raw: dict, place: str) -> str:
+    architectures = raw.get("architectures") or [""]
+    if not isinstance(architectures, list) or not isinstance(architectures[0], str):
+        raise UserError(f"{place}: architectures is {str(architectures)[:40]!r}, it must be a list of names")
+    return architectures[0]
+
+
+def _checked(value, wanted: type, place: str, key: str):
+    """`value` if it has the type of the field it is for; whole numbers pass as floats, booleans never as numbers."""
+    if wanted is float and type(value) is int and abs(value) < 2**53:
+        value = float(value)
+    if type(value) is not wanted:
+        raise UserError(f"{place}: {key} is {str(value)[:40]!r}, it must be of type {wanted.__name__}")
+    return value
+
+
+def _labels(raw: dict, place: str) -> tuple[str, ...]:
+    """id2label in the order of the ids. Where it is absent the published default is two nameless labels."""
+    id2label = raw.get("id2label")
+    if id2label is None:
+        id2label = {"0": "LABEL_0", "1": "LABEL_1"}
+    if not isinstance(id2label, dict) or set(id2label) != {str(i) for i in range(len(id2label))}:
+        raise UserError(f"{place}: id2label must name the labels 0 to N-1")
+    if not all(isinstance(label, str) for label in id2label.values()):
+        raise UserError(f"{place}: id2label must hold names, each a string")
+    return tuple(id2label[str(i)] for i in range(len(id2label)))

@@ -1,0 +1,145 @@
+"""The machine a command runs on: device, threads, seeds, mixed precision, and a description for the record."""
+
+import os
+import platform
+import random
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kd_scratch.common.files import UserError
+
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")  # where Linux tells of memory
+
+
+def start(seed: int, threads: int, device: str) -> torch.device:
+    """Seed every generator, set the thread count, pick the device. Raises UserError where the device is not there."""
+    if not 0 <= seed < 2**63 or not 0 <= threads <= 4096:
+        raise UserError("--threads and --seed must be 0 or more, and no larger than 4096 and 2^63")
+    if threads:
+        torch.set_num_threads(threads)
+    seed_everything(seed)
+    return pick_device(device)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make PyTorch's random numbers in a training step depend on (seed, step, rank) alone.
+
+    So a resumed run goes on as if nothing had happened, without any generator's state, and every process has its own.
+    """
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
+
+
+class Stopped(Exception):
+    """Work that was asked to stop by a signal (its number), has been saved, and can go on later."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.signal = number
+
+
+class Interruption:
+    """A context in which Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) are only noted, so that work can stop
+    where it can be resumed.
+
+    `signal` is the number of the first one, 0 before. A second one acts at once, as it would have without this; before
+    that can happen, the first one calls `then`.
+    """
+
+    def __init__(self, then: Callable[[], None] = lambda: None):
+        self.signal = 0
+        self.then = then
+        self.before = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread do this
+            for number in filter(None, (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell does for what runs in the background
+                    self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame) -> None:
+        self.signal = number
+        self.then()
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *exception) -> None:
+        self._put_back()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name, or the best one for "auto". Raises UserError where it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, available in there.items() if available)
+    if not there[name]:
+        raise UserError(f"--device {name}: PyTorch finds no such device here; use --device auto")
+    return torch.device(name)
+
+
+def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
+    """The number type of mixed precision, or None for plain float32. UserError where the device cannot."""
+    if choice == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else None
+    if choice == "fp16" and device.type != "cuda":
+        raise UserError("--amp fp16 needs a CUDA device; use bf16 or off")
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[choice]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """The context in which a forward pass runs: lower precision where it is safe, float32 elsewhere."""
+    return torch.autocast(device.type, dtype=dtype or torch.float32, enabled=dtype is not None)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a process can still get on a device, with what the system would give up for it; None: nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    try:
+        lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    try:  # in a container there may be less
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(stat["inactive_file"]))
+    except (OSError, KeyError, ValueError):  # "max": no limit
+        return free
+
+
+def describe(device: torch.device) -> dict:
+    """Processor, threads and versions, for the record beside every measured figure."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

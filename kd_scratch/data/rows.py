@@ -1,0 +1,101 @@
+"""Examples that stay in their file until they are asked for, so that there may be more than fit into memory."""
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kd_scratch.common.files import check_length, open_file, reading, text_lines
+
+
+class Chosen(Sequence):
+    """Some items of a sequence, by their numbers in it, taken from there when asked for."""
+
+    def __init__(self, items: Sequence, numbers: Sequence[int]):
+        self.items, self.numbers = items, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, i):
+        return Chosen(self.items, self.numbers[i]) if isinstance(i, slice) else self.items[self.numbers[i]]
+
+
+class Unlabelled(Sequence):
+    """The items of a sequence, some of them (which: N booleans) without their labels (unlabel: item -> item)."""
+
+    def __init__(self, items: Sequence, which: np.ndarray, unlabel: Callable[[object], object]):
+        self.items, self.which, self.unlabel = items, which, unlabel
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return Chosen(self, range(len(self))[i])
+        return self.unlabel(self.items[i]) if self.which[i] else self.items[i]
+
+
+class Joined(Sequence):
+    """The items of one sequence, then those of another."""
+
+    def __init__(self, first: Sequence, second: Sequence):
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return Chosen(self, range(len(self))[i])
+        i = range(len(self))[i]  # IndexError behind the end; negative numbers count from there
+        return self.first[i] if i < len(self.first) else self.second[i - len(self.first)]
+
+
+class FileRows(Sequence):
+    """The examples of a text file, parsed when asked for. Memory holds where each row begins, 16 bytes a row.
+
+    rows: (number of its first line, place of its first byte) of each, in their order. parse: line number, text of a
+    row and of blank lines behind it -> example.
+    """
+
+    def __init__(self, path: Path, rows: Iterable[tuple[int, int]], parse: Callable[[int, str], object]):
+        self.path = path
+        self.file = open_file(path)  # first, and for as long as this lives: a file put in its place is another
+        lines, starts = array("q"), array("q")
+        for line, start in rows:
+            lines.append(line)
+            starts.append(start)
+        self.parse = parse
+        starts.append(self.file.seek(0, 2))
+        self.lines, self.starts = np.frombuffer(lines, np.int64), np.frombuffer(starts, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return Chosen(self, range(len(self))[i])
+        i = range(len(self))[i]
+        with reading(self.path):
+            self.file.seek(self.starts[i])
+            raw = self.file.read(self.starts[i + 1] - self.starts[i])
+        return self.parse(int(self.lines[i]), raw.decode())
+
+    def __del__(self):
+        if hasattr(self, "file"):
+            self.file.close()
+
+
+def text_rows(path: Path, name: str, make: Callable[[int, str], object]) -> FileRows:
+    """The lines of a text file that hold more than blanks. make: line number, text -> example; name: in messages."""
+    lines = enumerate(text_lines(path), 1)
+
+    def rows():
+        for i, (place, text) in lines:
+            check_length(text.rstrip("\r\n"), f"{name}: line {i}")
+            if text.strip():
+                yield i, place
+
+    return FileRows(path, rows(), lambda i, text: make(i, text.strip()))

@@ -1,0 +1,162 @@
+"""What a teacher says of every training input, computed once and kept on disk: logits (or the mean of several's), and
+hidden states to be compared in every epoch.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_scratch.checkpoints.checkpoint import fingerprint
+from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
+from kd_scratch.common import distributed
+from kd_scratch.common.console import say
+from kd_scratch.common.files import UserError, make_folder, sha256
+from kd_scratch.data.batches import Batch, Features, pad, to_device
+from kd_scratch.evaluation.inference import compute_logits, compute_states, logits_shape
+from kd_scratch.nn.model import Model
+from kd_scratch.tasks.feature_cache import code_hash, is_usable, zeros_on_disk
+
+COMPUTES = (
+    "distillation/teacher",
+    "evaluation/inference",
+    "data/batches",
+    "nn/model",
+    "nn/layers",
+)  # what a teacher says of token ids
+SLICE = 2**16  # rows that are put into another order, or averaged, together
+
+
+def label_order(teacher: tuple[str, ...], student: tuple[str, ...]) -> np.ndarray:
+    """The teacher's column for each of the student's labels. UserError where they know different labels."""
+    if set(teacher) != set(student):
+        extra, lacking = sorted(set(teacher) - set(student)), sorted(set(student) - set(teacher))
+        raise UserError(
+            f"the teacher was trained on other labels: {len(teacher)} against {len(student)}"
+            + (f"; only the teacher knows {', '.join(extra[:5])}" if extra else "")
+            + (f"; it does not know {', '.join(lacking[:5])}" if lacking else "")
+        )
+    return np.array([teacher.index(label) for label in student], dtype=np.int64)
+
+
+def teacher_logits(
+    teacher: Model,
+    labels: tuple[str, ...],
+    tokenizer_hash: str,
+    features: Features,
+    cache: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    say=say,
+) -> np.ndarray:
+    """The teacher's logits for every input, in the student's label order: N,C (sequence head) or T,C.
+
+    Computed once and kept in `cache` under a name made of the hashes of all that decides them (teacher, tokenizer,
+    inputs, labels, precision, code): other seeds and epochs read the file. One that contradicts its name is refused.
+    """
+    key = cache_key(teacher, tokenizer_hash, features, device, dtype) | {"labels": sha256(*labels)}
+    path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
+    shape = logits_shape(teacher, features)
+    if distributed.all_agree(is_usable(path, say)):
+        say(f"teacher's logits for {len(features):,} inputs: read from {path}")
+        return read_cached(path, key, shape)
+    logits = zeros_on_disk(path.parent, shape, np.float32)
+    compute_logits(teacher.to(device), features, device, dtype=dtype, title="teacher's logits", out=logits)
+    if teacher.config.head != "span" and teacher.config.labels != labels:
+        order = label_order(teacher.config.labels, labels)
+        for start in range(0, len(logits), SLICE):
+            logits[start : start + SLICE] = logits[start : start + SLICE, order]
+    if distributed.writes():
+        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key, checksum=True)
+    distributed.wait()
+    say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
+    return read_cached(path, key, shape)
+
+
+def teacher_states(
+    teacher: Model,
+    layers: Iterable[int],
+    tokenizer_hash: str,
+    features: Features,
+    cache: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    say=say,
+) -> dict[int, np.ndarray]:
+    """The teacher's hidden states after these layers (0: the embeddings) for every token: by layer T,D.
+
+    Computed once and kept in `cache`, a file for each layer, as teacher_logits does.
+    """
+    common = cache_key(teacher, tokenizer_hash, features, device, dtype)
+    keys = {layer: common | {"layer": str(layer)} for layer in layers}
+    paths = {
+        layer: make_folder(cache) / f"teacher-states-{sha256(*key.values())[:24]}.safetensors"
+        for layer, key in keys.items()
+    }
+    shape = len(features.tokens), teacher.config.width
+    missing = [layer for layer, path in paths.items() if not distributed.all_agree(is_usable(path, say))]
+    out = {layer: zeros_on_disk(cache, shape, np.float32) for layer in missing}
+    if missing:
+        compute_states(teacher.to(device), features, device, out, dtype=dtype)
+    for layer, rows in out.items():
+        if distributed.writes():
+            save_file({"states": torch.from_numpy(rows)}, paths[layer], metadata=keys[layer], checksum=True)
+    distributed.wait()
+    size = f"{4 * shape[0] * shape[1] * len(paths) / 1e6:,.0f} MB"
+    say(f"teacher's hidden states after layers {', '.join(map(str, sorted(paths)))}: {size} in {cache}")
+    return {layer: read_cached(path, keys[layer], shape, "states") for layer, path in paths.items()}
+
+
+def cache_key(
+    teacher: Model, tokenizer_hash: str, features: Features, device: torch.device, dtype: torch.dtype | None
+) -> dict[str, str]:
+    """What decides all that a teacher says of some inputs."""
+    return {
+        "teacher": fingerprint(teacher),
+        "tokenizer": tokenizer_hash,
+        "features": features_hash(features),
+        "precision": f"{dtype or torch.float32} on {device.type}",
+        "code": code_hash(COMPUTES, torch.__version__),
+    }
+
+
+def read_cached(path: Path, key: dict[str, str], shape: tuple[int, int], name: str = "logits") -> np.ndarray:
+    """Cached logits (or states), memory-mapped; UserError where the file is not what its name says."""
+    found = load_file(path).get(name)
+    if read_metadata(path) != key or found is None or found.shape != shape or found.dtype != torch.float32:
+        raise UserError(f"{path}: these are not this teacher's {name} for this data; delete the file")
+    return found.numpy()
+
+
+def mean_logits(each: list[np.ndarray], folder: Path) -> np.ndarray:
+    """The mean of several teachers' logits, memory-mapped; of one teacher its own.
+
+    Its softmax is the geometric mean of theirs (at every temperature, but for a factor): the ensemble of Hinton et al.
+    2015, section 1.
+    """
+    if len(each) == 1:
+        return each[0]
+    mean = zeros_on_disk(folder, each[0].shape, np.float32)
+    for start in range(0, len(mean), SLICE):
+        mean[start : start + SLICE] = np.mean([logits[start : start + SLICE] for logits in each], axis=0)
+    return mean
+
+
+def gather(logits: np.ndarray, features: Features, batch: Batch) -> Tensor:
+    """The rows of precomputed logits that belong to a batch: B,C, or padded B,S,C. Keyed by input, never by step."""
+    rows = logits[batch.indices] if features.head == "sequence" else pad(logits, features.starts, batch.indices, 0)
+    return to_device(rows, batch.input_ids.device)
+
+
+def gather_states(states: dict[int, np.ndarray], features: Features, batch: Batch) -> dict[int, Tensor]:
+    """The rows of precomputed hidden states that belong to a batch: by layer padded B,S,D."""
+    device = batch.input_ids.device
+    return {layer: to_device(pad(rows, features.starts, batch.indices, 0), device) for layer, rows in states.items()}
+
+
+def features_hash(features: Features) -> str:
+    """SHA-256 of what a model sees of the inputs."""
+    parts = [features.tokens, features.starts, features.token_types, features.allowed]
+    return sha256(*(b"" if part is None else np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts))

@@ -1,0 +1,106 @@
+"""A model over a whole data set: length-sorted batches, no gradient, logits back in the order of the inputs."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd_scratch.common import distributed
+from kd_scratch.common.console import progress
+from kd_scratch.common.device import autocast
+from kd_scratch.common.files import UserError
+from kd_scratch.data.batches import Batch, Features, Masking, collate, length_sorted_batches
+from kd_scratch.nn.model import Model
+
+
+@torch.inference_mode()
+def compute_logits(
+    model: Model,
+    features: Features,
+    device: torch.device,
+    batch_size: int = 64,
+    dtype: torch.dtype | None = None,
+    title: str = "evaluating",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Logits of every input, float32, in `out` where that is given (zeros). The model's mode is put back afterwards.
+
+    Several processes (parallel.py) share the work; all get all logits. UserError where some are not finite numbers.
+
+    sequence head: N,C.  token and span heads: T,C, one row per token, where features.starts says which are whose.
+    mlm head: what `guesses` makes of them, N,3; the same words are hidden every time.
+    """
+    training = model.training
+    model.eval()
+    per_token = features.head in ("token", "span")
+    masking = Masking(0, 0) if features.head == "mlm" else None
+    logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
+    batches = distributed.share(length_sorted_batches(features.lengths, batch_size))
+    finite = True
+    with progress(total=len(features), desc=title, unit="ex") as bar:
+        for indices in batches:
+            batch = collate(features, indices, device, model.config.pad_id, masking)
+            with autocast(device, dtype):
+                result = model(**batch.inputs).logits.float()  # B,C or B,S,C or U,V
+            result = (guesses(result, batch) if masking else result).cpu().numpy()
+            finite = finite and bool(np.isfinite(result).all())
+            if per_token:
+                for i, row in zip(indices, result, strict=True):
+                    start, end = features.starts[i], features.starts[i + 1]
+                    logits[start:end] = row[: end - start]
+            else:
+                logits[indices] = result
+            bar.update(len(indices) * distributed.size())
+    model.train(training)
+    if not distributed.all_agree(finite):
+        raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
+    distributed.add_up(logits)  # everyone else's rows are still 0
+    return logits
+
+
+def guesses(logits: Tensor, batch: Batch) -> Tensor:
+    """How well hidden words are guessed: for each input Σ −log p(word), how many are right, how many there are.
+
+    logits U,V -> B,3: the vocabulary is too large for all of them to be kept.
+    """
+    labels = batch.labels.flatten()[batch.at]  # B,S -> B·S -> U
+    losses = F.cross_entropy(logits, labels, reduction="none")  # U
+    right = logits.argmax(dim=-1) == labels
+    rows = torch.stack([losses, right.float(), torch.ones_like(losses)], dim=1)  # U,3
+    inputs = batch.at // batch.input_ids.size(1)  # U: which of the B inputs
+    return torch.zeros(len(batch.indices), 3, device=logits.device).index_add_(0, inputs, rows)
+
+
+@torch.inference_mode()
+def compute_states(
+    model: Model,
+    features: Features,
+    device: torch.device,
+    out: dict[int, np.ndarray],
+    batch_size: int = 64,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Fill `out` with a model's hidden states: by layer (0: the embeddings) one row per token, T,D, float32 zeros.
+
+    Several processes share the work; all get all states.
+    """
+    model.eval()
+    with progress(total=len(features), desc="teacher's states", unit="ex") as bar:
+        for indices in distributed.share(length_sorted_batches(features.lengths, batch_size)):
+            batch = collate(features, indices, device, model.config.pad_id)
+            with autocast(device, dtype):
+                states = model(**batch.inputs, output_hidden_states=True).hidden_states
+            for layer, rows in out.items():
+                for i, row in zip(indices, states[layer].float().cpu().numpy(), strict=True):
+                    start, end = features.starts[i], features.starts[i + 1]
+                    rows[start:end] = row[: end - start]
+            bar.update(len(indices) * distributed.size())
+    for rows in out.values():
+        distributed.add_up(rows)  # everyone else's rows are still 0
+
+
+def logits_shape(model: Model, features: Features) -> tuple[int, int]:
+    """How many logits compute_logits gives: inputs or tokens, and classes."""
+    if features.head == "mlm":
+        return len(features), 3
+    return (len(features) if features.head == "sequence" else len(features.tokens), model.config.classes)

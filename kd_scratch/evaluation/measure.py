@@ -1,0 +1,91 @@
+"""How fast models are and how much memory they take, side by side: they take turns, so a slow minute hits all alike."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kd_scratch.common.console import progress
+from kd_scratch.common.files import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.data.batches import collate
+from kd_scratch.evaluation.evaluate import Opened, open_model
+from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.tasks import Task
+
+TIMED, WARM_UP = 50, 5  # single examples that are timed, and those before them that are not
+BATCH, BATCHES = 32, 4  # for the throughput
+
+
+@torch.inference_mode()
+def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title: str) -> dict[str, np.ndarray]:
+    """Milliseconds that work(model, input) takes, by model, for all inputs but the first `warm_up`."""
+    times = {name: [] for name in models}
+    for item in progress(inputs, desc=title):
+        for name, model in models.items():
+            started = time.perf_counter()
+            work(model, item)
+            times[name].append(1000 * (time.perf_counter() - started))
+    return {name: np.array(values[warm_up:]) for name, values in times.items()}
+
+
+def latencies(
+    models: dict[str, Opened], task: Task, examples: Sequence, data: DataConfig, device: torch.device
+) -> dict[str, tuple[float, float]]:
+    """Milliseconds from text to logits, one example at a time: the median, and what 95% of them stay below."""
+
+    def answer(opened: Opened, example) -> None:
+        config = opened.model.config
+        features = task.featurize([example], opened.tokenizer, config.labels, opened.max_length, data)
+        batch = collate(features, np.arange(len(features)), device, config.pad_id)
+        opened.model(**batch.inputs).logits.cpu()
+
+    first = [examples[0]] * WARM_UP + list(examples[:TIMED])
+    times = in_turns(models, first, answer, WARM_UP, "latency")
+    return {name: tuple(np.percentile(values, [50, 95]).tolist()) for name, values in times.items()}
+
+
+def throughputs(
+    models: dict[str, Opened], task: Task, examples: Sequence, data: DataConfig, device: torch.device
+) -> dict[str, float]:
+    """Examples a second from text to logits, in batches of 32."""
+
+    def answer(opened: Opened, chunk: list) -> None:
+        features = task.featurize(chunk, opened.tokenizer, opened.model.config.labels, opened.max_length, data)
+        compute_logits(opened.model, features, device, BATCH)
+
+    chunks = [list(examples[i : i + BATCH]) for i in range(0, min(len(examples), BATCH * BATCHES), BATCH)]
+    times = in_turns(models, [chunks[0], *chunks], answer, 1, "throughput")
+    return {name: 1000 * sum(map(len, chunks)) / values.sum() for name, values in times.items()}
+
+
+def peak_memory(directory: str | Path, tokens: int, device: torch.device) -> float | None:
+    """Megabytes that a process of its own takes at most to open a model and compute 32 inputs of so many tokens.
+
+    Python and PyTorch are in it. On the CPU only, and where the system tells (Linux): else None.
+    """
+    if device.type != "cpu" or not Path("/proc/self/status").exists():
+        return None
+    code = "import sys; from kd_scratch.evaluation.measure import print_peak; print_peak(*sys.argv[1:])"
+    package = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
+    argv = [sys.executable, "-c", code, str(directory), str(tokens), str(torch.get_num_threads())]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        why = done.stderr.strip().split("\n")[-1] or f"exit status {done.returncode}"
+        raise UserError(f"{directory}: the process that measures its memory failed: {why}")
+    return float(done.stdout.split()[-1])
+
+
+@torch.inference_mode()
+def print_peak(directory: str, tokens: str, threads: str) -> None:
+    """What peak_memory's process does."""
+    torch.set_num_threads(int(threads))
+    open_model(directory).model(torch.ones(BATCH, int(tokens), dtype=torch.int64))
+    status = Path("/proc/self/status").read_text()
+    print(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)  # the kernel's kB are 1024 bytes

@@ -1,0 +1,137 @@
+"""Masked words, the whole way: plain text -> inputs -> how well hidden words are guessed (Devlin et al. 2019, 3.1).
+
+For a student that is made before any task, from text that nobody has labelled (general distillation: Sanh et al. 2019).
+Which words are hidden is drawn anew in every epoch (batches.Masking).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kd_scratch.common.console import shorten, table
+from kd_scratch.common.files import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.data.batches import IGNORE, Features
+from kd_scratch.data.rows import text_rows
+from kd_scratch.data.tokenizer import Tokenizer
+from kd_scratch.tasks.base import Outcome, Task, mean_score
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of text. The id is its place, as in "news.txt:3"."""
+
+    id: str
+    text: str
+
+
+def read_lines(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
+    """One text a line; lines that hold nothing but blanks are none."""
+    return text_rows(path, str(path), lambda i, text: Example(f"{path.name}:{i}", text))
+
+
+@dataclass
+class Passages(Features):
+    """Features whose N inputs are passages of texts; a long text has several."""
+
+    example: np.ndarray = field(kw_only=True)  # N: which example a passage belongs to, rising
+
+
+def featurize(
+    examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
+) -> Passages:
+    """[CLS] pieces [SEP] for each passage of at most max_length pieces: all of a text, cut where the room ends."""
+    if tokenizer.mask_id is None:
+        raise UserError("the tokenizer has no [MASK]; there is nothing to hide words with")
+    room = max_length - 2
+    if room < 1:
+        raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
+    rows, ids, numbers = [], [], []
+    for i, (example, encoding) in enumerate(zip(examples, tokenizer.encode([e.text for e in examples]), strict=True)):
+        cls, *pieces, sep = encoding.ids
+        for start in range(0, len(pieces), room):  # none where the tokenizer drops every character
+            rows.append([cls, *pieces[start : start + room], sep])
+            ids.append(example.id)
+            numbers.append(i)
+    starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    tokens = np.fromiter((token for row in rows for token in row), np.int32, int(starts[-1]))
+    may_be_hidden = np.where(np.isin(tokens, tokenizer.special_ids), IGNORE, tokens.astype(np.int64))
+    return Passages(
+        head="mlm",
+        ids=ids,
+        tokens=tokens,
+        starts=starts,
+        labels=may_be_hidden,
+        mask_id=tokenizer.mask_id,
+        example=np.array(numbers, np.int64),
+    )
+
+
+def score(outcome: Outcome) -> dict:
+    """Share of hidden words that are guessed right, mean cross-entropy, and e to the power of that: the perplexity."""
+    loss, right, count = outcome.logits.astype(np.float64).sum(axis=0)  # N,3: see inference.guesses
+    loss, accuracy = float(loss / max(1, count)), float(right / max(1, count))
+    return {
+        "examples": len(outcome.examples),
+        "hidden_words": int(count),
+        "accuracy": accuracy,
+        "loss": loss,
+        "perplexity": float(np.exp(min(loss, 700.0))),
+        "per_class": {},
+    }
+
+
+def tally(outcome: Outcome) -> np.ndarray:
+    """Words guessed right in each example, and how many were hidden: N,2"""
+    points = np.zeros((len(outcome.examples), 2))
+    np.add.at(points, outcome.features.example, outcome.logits[:, 1:])
+    return points
+
+
+def predictions(outcome: Outcome) -> dict:
+    """Of each text, by id, how many words were hidden and how many of them guessed."""
+    return {
+        example.id: {"hidden": int(count), "right": int(right)}
+        for example, (right, count) in zip(outcome.examples, tally(outcome), strict=True)
+    }
+
+
+def mistakes(outcome: Outcome, most: int = 5) -> str:
+    """The texts with the highest mean cross-entropy."""
+    means = outcome.logits[:, 0] / np.maximum(outcome.logits[:, 2], 1)
+    worst = np.argsort(-means, kind="stable")[:most]
+    rows = []
+    for i in worst:
+        example = outcome.examples[outcome.features.example[i]]
+        rows.append((f"{example.id}  {shorten(example.text, 60)}", float(means[i])))
+    return table(("the hardest texts", "loss"), rows)
+
+
+TASK = Task(
+    name="mlm",
+    head="mlm",
+    splits=(),
+    score_name="accuracy",
+    columns=("accuracy", "loss", "perplexity"),
+    read=read_lines,
+    texts=lambda examples: [example.text for example in examples],
+    group=None,
+    trainable=lambda examples: (examples, []),
+    label_list=lambda examples: (),
+    unlabelled=None,
+    unlabel=lambda example: example,
+    reworded=None,
+    featurize=featurize,
+    decide=lambda outcome: [(right, count) for right, count in tally(outcome).tolist()],
+    score=score,
+    tally=tally,
+    tally_score=mean_score,
+    confidence=lambda outcome: (np.zeros(0), np.zeros(0, bool)),
+    told=lambda outcome: [],
+    confused=None,
+    predictions=predictions,
+    details=lambda metrics: "masked words have no classes",
+    mistakes=mistakes,
+)

@@ -1,0 +1,191 @@
+"""The state of an unfinished training run: enough to go on as if nothing had happened."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kd_scratch.checkpoints.checkpoint import WEIGHTS
+from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
+from kd_scratch.common import distributed
+from kd_scratch.common.console import say, shorten
+from kd_scratch.common.files import UserError, is_leftover, remove, replace_file, sha256_of_file
+
+STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
+PREVIOUS_WEIGHTS, DAMAGED = "model.previous.safetensors", "training_state.damaged.safetensors"
+#: What no --force can bridge: the rows of a table, or its columns, would be other things.
+FIXED = ("task", "tokenizer", "labels", "words")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's steps, and running means of the gradient and of its square
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches of the next epoch that are done
+    losses: list[float] = field(default_factory=list)  # theirs
+    seconds: float = 0.0  # that they took
+    step: int = 0  # optimizer steps taken, in all epochs
+    best_epoch: int = 0
+    best_score: float = -1.0
+    best_sha256: str = ""  # of the weights that were kept of that epoch
+    history: list[dict] = field(default_factory=list)  # one record per finished epoch
+    spent: dict[str, float] = field(default_factory=dict)  # seconds by phase, in all processes of this run so far
+    forced: list[str] = field(default_factory=list)  # what differed where the run was resumed all the same
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a folder holds the state of a run that has not come to its end."""
+    return any((folder / name).is_file() for name in (STATE, PREVIOUS))
+
+
+def drop_state(folder: Path) -> None:
+    """Remove what only a resume needs, and what killed processes have left, on whatever machine."""
+    leftovers = [path.name for path in folder.iterdir() if is_leftover(path.name)]
+    # The state last: killed before, the run resumes at its end.
+    for name in (*leftovers, PREVIOUS_WEIGHTS, DAMAGED, PREVIOUS, STATE):
+        remove(folder / name)
+
+
+def restore_weights(folder: Path, sha256: str) -> None:
+    """Let model.safetensors be what was kept of the best epoch: killed before the next state, it may be a newer one.
+
+    UserError where it is neither that nor what it has replaced.
+    """
+    now, before = folder / WEIGHTS, folder / PREVIOUS_WEIGHTS
+    if now.is_file() and sha256_of_file(now) == sha256:
+        return
+    if not before.is_file() or sha256_of_file(before) != sha256:
+        raise UserError(f"{now}: is not what was kept, something has changed it; delete the folder and start again")
+    say(f"note: {now} is newer than the state, or damaged: going on from the one kept before it")
+    replace_file(before, now)
+
+
+def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that training changes, by name."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def save_state(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.AdamW,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+    identity: dict,
+) -> None:
+    """Trained weights, moments and progress in one safetensors file, written atomically; the one before it is kept.
+
+    Random numbers need no state, each step makes them anew (runtime.seed_step); weights that are not trained are those
+    that the run began with, and before its first step all are. A checksum covers the whole file.
+    `identity` is what a resumed run must have in common with this one (settings, data, teacher, versions).
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in trained(model) if progress.step else ():
+        tensors[f"weight.{name}"] = parameter.detach()
+        tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
+    metadata = {"progress": vars(progress), "scaler": scaler.state_dict(), "identity": identity}
+    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    save_file(tensors, folder / STATE, texts, checksum=True, keep=folder / PREVIOUS)
+
+
+def load_state(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.AdamW,
+    scaler: torch.amp.GradScaler,
+    identity: dict,
+    force: bool = False,
+) -> Progress:
+    """Put a saved state back. UserError where the run was started with other settings, data or versions.
+
+    force: go on all the same where the weights fit; what differs is told, and kept in the progress. The unfinished
+    epoch then begins anew, since its batches may be others.
+    Of several processes the first reads the file, and sends what is in it to the others.
+    """
+    device = next(model.parameters()).device
+    for _, parameter in trained(model):
+        optimizer.state[parameter] = {"step": torch.zeros((), device=device)} | {
+            key: torch.zeros_like(parameter) for key in MOMENTS[1:]
+        }
+    found = _read(folder, model, optimizer, identity, force) if distributed.rank() == 0 else None
+    found = distributed.value_of_first(found)
+    for _, parameter in trained(model):
+        distributed.send_from_first([parameter.data, *optimizer.state[parameter].values()])
+    if found["scaler"]:  # {}: the run before needed none
+        scaler.load_state_dict(found["scaler"])
+    return Progress(**found["progress"])
+
+
+def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity: dict, force: bool) -> dict:
+    """Put weights and moments from the file into their places; returns the rest of it."""
+    path = _newest_intact(folder)
+    try:
+        metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
+        before, progress = flat(metadata["identity"]), metadata["progress"]
+        usable = all(_like(progress[key], default) for key, default in vars(Progress()).items())
+        usable = usable and len(progress) == len(vars(Progress())) and isinstance(metadata["scaler"], dict)
+        if not usable or not all(_like(loss, 0.0) for loss in progress["losses"]):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise UserError(f"{path}: is no training state, or one of another version of this program") from None
+    now = flat(json.loads(json.dumps(identity)))
+    keys = dict.fromkeys([*now, *before])  # one that is lacking is as good as None
+    differing = [f"{k} was {brief(before.get(k))}, is {brief(now.get(k))}" for k in keys if before.get(k) != now.get(k)]
+    fixed = [key for key in FIXED if before.get(key) != now.get(key)]
+    if differing and (fixed or not force):
+        cure = f"not even --force can go on with other {', '.join(fixed)}" if fixed else "--force goes on anyway"
+        raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}; {cure}")
+    if differing:
+        say(f"note: resumed by force: {shorten('; '.join(differing), 2000)}")
+        progress |= {"batch": 0, "losses": [], "seconds": 0.0, "forced": progress["forced"] + differing}
+    if not progress["step"]:
+        return metadata
+    places = {f"weight.{name}": parameter.detach() for name, parameter in trained(model)}
+    for name, parameter in trained(model):
+        places |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
+    tensors = load_file(path)
+    del tensors[CHECKSUM]
+    if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in places.items()}:
+        raise UserError(f"{path}: cannot resume: its weights do not fit this model, or the words of this data")
+    for name, place in places.items():
+        place.copy_(tensors[name])
+    return metadata
+
+
+def _newest_intact(folder: Path) -> Path:
+    """The last state, or where that is damaged or missing the one before it; UserError where both are."""
+    newest, previous = folder / STATE, folder / PREVIOUS
+    if newest.is_file() and is_intact(newest):
+        return newest
+    what = "is damaged, or of another version of this program" if newest.is_file() else "is missing"
+    if not previous.is_file() or not is_intact(previous):
+        raise UserError(f"{newest}: {what}, and there is no older one to go back to; delete the folder and start again")
+    say(f"note: {newest} {what}; going on from the one saved before it")
+    if newest.is_file():
+        replace_file(newest, folder / DAMAGED)  # or the next saving would keep it, and not the good one
+    return previous
+
+
+def _like(value, default) -> bool:
+    """Whether a value of the progress is of its field's type, and if it is a number a possible one."""
+    if isinstance(default, int | float):
+        return type(value) in {int, type(default)} and -1 <= value < 2**53
+    return type(value) is type(default)
+
+
+def brief(value) -> str:
+    """A value in a message: of a hash its beginning."""
+    return re.sub(r"^([0-9a-f]{8})[0-9a-f]{56}$", r"\1…", str(value))
+
+
+def flat(value: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    result = {}
+    for key, item in value.items():
+        result |= flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
+    return result

@@ -1,0 +1,438 @@
+"""Data files from anyone: whatever is in them, they are read correctly or refused in one line that names the place.
+
+Each task's own tests hold its table of malformed files. Here are the tables of what may happen to any file, files of
+100 MB, and thousands of mutations (20,000 with `make torture`), compared with a plain second reading.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import random
+import re
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kd_scratch.__main__ import main
+from kd_scratch.common.files import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.tasks import TASKS
+from kd_scratch.training.setup import read_unlabelled
+from tests.conftest import TORTURE
+
+DATA = DataConfig()
+AGNEWS = """"3","Shares rise, again","The ""brewery"" rose 9 percent\\after a report"
+"1","Été","Two lines
+in one field, and 木 😀"
+"2","A final","The goalkeeper saved, \\quot;twice\\quot;"
+"4","",""
+"""
+CSV = 'id,text,label\n1,the moon is frozen,space\n2,"shares, and ""more"" shares",money\n3,été 木,space\n'
+TSV = "label\ttext\nspace\tthe moon, frozen\nmoney\tshares rose\nspace\tété 木 😀\n"
+CONLL = (
+    "-DOCSTART- -X- -X- O\n\nAda NNP B-NP B-PER\nBerg NNP I-NP I-PER\nflew VBD B-VP O\nto TO B-PP O\n"
+    "Torvia NNP B-NP B-LOC\n. . O O\n\nÉté NN B-NP O\n木 NN B-NP S-ORG\n\n"
+)
+CLINC = {
+    "train": [["what is my balance", "balance"], ["wake me at six", "alarm"], ["été 木 😀", "alarm"]],
+    "oos_train": [["who won", "oos"]],
+    "val": [["set an alarm", "alarm"]],
+    "oos_val": [["why is the sky blue", "oos"]],
+}
+SQUAD = {
+    "version": "2.0",
+    "data": [
+        {
+            "title": "Bridges",
+            "paragraphs": [
+                {
+                    "context": "The old bridge is 90 metres long. Été 木 😀 ends here.",
+                    "qas": [
+                        {
+                            "id": "a1",
+                            "question": "How long is it?",
+                            "answers": [{"text": "90 metres", "answer_start": 18}, {"text": "90", "answer_start": 18}],
+                            "is_impossible": False,
+                        },
+                        {"id": "a2", "question": "Who built it?", "answers": [], "is_impossible": True},
+                    ],
+                },
+                {"context": "A second one.", "qas": [{"id": "b1", "question": "Which?", "answers": [
+                    {"text": "second", "answer_start": 2}]}]},
+            ],
+        }
+    ],
+}  # fmt: skip
+#: name -> task, split, a file of its format
+FORMATS = {
+    "agnews": ("agnews", "", AGNEWS),
+    "csv": ("csv", "", CSV),
+    "tsv": ("csv", "", TSV),
+    "clinc": ("clinc", "train", json.dumps(CLINC, ensure_ascii=False)),
+    "conll": ("conll", "", CONLL),
+    "squad": ("squad", "", json.dumps(SQUAD, ensure_ascii=False)),
+}
+
+
+def read(name: str, path: Path) -> list:
+    """The examples of a file."""
+    task, split, _ = FORMATS[name]
+    return list(TASKS[task].read(path, split, DATA))
+
+
+def refusal(call: Callable, path: Path) -> str:
+    """What a UserError says, without the path; it must be one line of bearable length."""
+    with pytest.raises(UserError) as caught:
+        call()
+    said = str(caught.value)
+    assert str(path) in said and "\n" not in said and len(said) < len(str(path)) + 600, said
+    return said.split(str(path), 1)[1].removeprefix(": ")
+
+
+#: What may happen to a file of any format -> how it is changed, and what is said.
+ANY_FILE = {
+    "empty": (lambda raw: b"", "the file is empty"),
+    "Latin-1": (lambda raw: raw.decode().replace("木", "").replace("😀", "").encode("latin-1"), "is not UTF-8"),
+    "UTF-16": (lambda raw: raw.decode().encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+    "NUL": (lambda raw: raw.replace("É".encode(), b"\0").replace("é".encode(), b"\0"), "NUL character"),
+    "zeros": (lambda raw: bytes(1000), "line 1: NUL character"),
+    "cut inside a character": (lambda raw: raw[: raw.index("木".encode()) + 1], "is not UTF-8"),
+    "a picture": (lambda raw: b"\x89PNG\r\n\x1a\n" + raw, "line 1: byte 0x89 is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("how", ANY_FILE)
+def test_a_file_that_is_no_text_is_refused_with_its_line(tmp_path, name, how):
+    change, fragment = ANY_FILE[how]
+    path = tmp_path / "data"
+    path.write_bytes(change(FORMATS[name][2].encode()))
+    said = refusal(lambda: read(name, path), path)
+    assert fragment in said and (how == "empty" or re.match(r"line \d+: ", said)), said
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_file_a_folder_and_a_name_that_cannot_be_one_are_refused(tmp_path, name):
+    for path, fragment in (
+        (tmp_path / "none", "no such file"),
+        (tmp_path, "is a folder"),
+        (tmp_path / ("n" * 999), ""),
+    ):
+        assert fragment in refusal(lambda path=path: read(name, path), path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path, name):
+    path = tmp_path / "data"
+    path.write_text(FORMATS[name][2], encoding="utf-8", newline="")
+    plain = read(name, path)
+    path.write_text(FORMATS[name][2], encoding="utf-8-sig", newline="")
+    assert read(name, path) == plain
+    path.write_text(FORMATS[name][2], encoding="utf-8-sig", newline="\r\n")
+    found = read(name, path)
+    if name == "agnews":  # a line break inside a field is part of the text, of whichever kind
+        found = [replace(example, text=example.text.replace("\r\n", "\n")) for example in found]
+    assert found == plain
+
+
+#: format -> a malformed file -> its expected line
+MALFORMED = {
+    "agnews": {
+        "cut inside a quote": (AGNEWS[:60], "line 1: malformed CSV: unexpected end of data"),
+        "cut inside a row": (AGNEWS + '"1","a"', "line 6: 2 columns instead of 3"),
+        "another delimiter": (AGNEWS.replace('","', '";"'), "line 1: malformed CSV"),
+        "JSON": (json.dumps(CLINC), "line 1: 12 columns instead of 3"),
+        "half a million columns": ('"1"' + ',"x"' * 499_999, "line 1: 500000 columns instead of 3"),
+        "the class alone": ("1\n2\n", "line 1: 1 columns instead of 3"),
+        "a quote left open before a long file": ('"1","a","b\n' + '"1","a","b"\n' * 20, "line 1: malformed CSV"),
+        "a text of a million characters": (f'"1","a","{"b" * 1_000_000}"', "line 1: a text of 1,000,002 characters"),
+    },
+    "csv": {
+        "cut inside a quote": (CSV[:60], "line 3: malformed CSV"),
+        "ragged": (CSV + "4,short\n", "line 5: 2 columns instead of the header's 3"),
+        "no header": (CSV.split("\n", 1)[1], "line 1: 0 columns are called 'text'"),
+        "two text columns": (CSV.replace("id,", "text,"), "line 1: 2 columns are called 'text'"),
+        "half a million columns in one row": (CSV + "x" + ",x" * 499_999, "line 5: 500000 columns instead of"),
+        "half a million columns in the header": ("x" + ",x" * 499_999, "line 1: 0 columns are called 'text'"),
+        "no label": (CSV + "4,text,\n", "line 5: the label is empty"),
+    },
+    "tsv": {"ragged": (TSV + "money\ta\tb\n", "line 5: 3 columns instead of the header's 2")},
+    "clinc": {
+        "cut": (json.dumps(CLINC)[:50], "line 1: not JSON"),
+        "a list": (json.dumps([CLINC]), "is not CLINC150's JSON: it has no key 'train'"),
+        "no such split": (json.dumps({"test": []}), "it has no key 'train'"),
+        "an object for a list": (json.dumps(CLINC | {"train": {"a": "b"}}), "'train' is not a list"),
+        "three in a pair": (json.dumps(CLINC | {"train": [["a", "b", "c"]]}), "train[0]: is not a pair"),
+        "a number for a text": (json.dumps(CLINC | {"train": [["a", "b"], [1, "b"]]}), "train[1]: is not a pair"),
+        "null for a label": (json.dumps(CLINC | {"train": [["a", None]]}), "train[0]: is not a pair"),
+        "a string for a pair": (json.dumps(CLINC | {"train": ["ab"]}), "train[0]: is not a pair"),
+        "a text of a million": (json.dumps(CLINC | {"train": [["a" * 1_000_001, "b"]]}), "train[0]: a text of 1,0"),
+        "two values": (json.dumps(CLINC) + "{}", "line 1: not JSON: Extra data"),
+        "half a character": (json.dumps(CLINC | {"train": [["a\ud800", "b"]]}), "not usable JSON"),
+        "nested a hundred thousand deep": ('{"train":' + "[" * 100_000, "not usable JSON"),
+    },
+    "conll": {
+        "a word alone": (CONLL + "Ada\n", "line 13: has no tag"),
+        "cut inside a line": (CONLL + "Ada NNP B-N", "line 13: has 3 columns, the lines before it 4"),
+        "half a million columns": (CONLL + "x " * 499_999 + "O\n", "line 13: has 500000 columns, the lines"),
+        "no such tag": (CONLL + "Ada NNP B-NP X-PER\n", "line 13: tag 'X-PER' is not O"),
+        "a tag without type": (CONLL + "Ada NNP B-NP B-\n", "line 13: tag 'B-' is not O"),
+        "CSV": (CSV, "line 1: has no tag"),
+        "an endless word": ("a" * 1_000_001 + " O\n", "line 1: a text of 1,000,001 characters"),
+        "old Mac line ends": ("Ada O\rBerg O\r", "line 1: holds a carriage return"),
+    },
+    "squad": {
+        "cut": (json.dumps(SQUAD)[:90], "line 1: not JSON"),
+        "a list": (json.dumps([SQUAD]), "data must be a list"),
+        "data an object": (json.dumps({"data": SQUAD}), "data must be a list"),
+        "article a string": (json.dumps({"data": ["x"]}), "data[0] must be an object"),
+        "no context": (json.dumps({"data": [{"paragraphs": [{"qas": []}]}]}), "data[0].paragraphs[0].context must"),
+        "duplicate id": (json.dumps(SQUAD).replace("b1", "a1"),
+                         "data[0].paragraphs[1].qas[0].id: 'a1' is the id of data[0].paragraphs[0].qas[0] too"),
+        "a number for an id": (json.dumps(SQUAD).replace('"b1"', "7"), "qas[0].id must be a string"),
+        "true for a place": (json.dumps(SQUAD).replace(": 18}", ": true}"), "answers[0].answer_start: must be a"),
+        "an endless context": (json.dumps(SQUAD).replace("A second", "A " * 500_000 + "second"),
+                               "data[0].paragraphs[1].context: a text of 1,00"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, how", [(name, how) for name, cases in MALFORMED.items() for how in cases])
+def test_a_malformed_file_has_its_expected_line(tmp_path, name, how):
+    content, expected = MALFORMED[name][how]
+    path = tmp_path / "data"
+    path.write_text(content, encoding="utf-8")
+    assert expected in refusal(lambda: read(name, path), path)
+
+
+# --- large files ---
+
+
+def measured(call: Callable) -> tuple[str, float, float]:
+    """What a call says when it refuses, the bytes that it took at most, and its seconds; in a process of its own."""
+    receive, send = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+            try:
+                said = f"read: {call()}"
+            except BaseException as error:
+                said = str(error) if isinstance(error, UserError) else f"not a UserError: {error!r}"
+            peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * KILOBYTES
+            os.write(send, json.dumps([said, peak, time.perf_counter() - started]).encode())
+        finally:
+            os._exit(0)
+    os.close(send)
+    with os.fdopen(receive, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(process, 0)
+    return tuple(json.loads(said))
+
+
+KILOBYTES = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts
+HUNDRED = 100_000_000 if TORTURE else 30_000_000
+#: what -> format, the file's chunks, what is said, how many times the file's size it may take
+LARGE = {
+    "agnews, one line": ("agnews", lambda: [b"x" * HUNDRED], "a field of more than 1,000,000 characters", 6),
+    "agnews, a quote left open": (
+        "agnews", lambda: [b'"1","a","b\n', b'"1","title","text"\n' * (HUNDRED // 19)], "line 1: malformed CSV", 1),
+    "csv, one line": ("csv", lambda: [b"text,label\n", b"x y " * (HUNDRED // 4)], "a field of more than 1,000,000", 6),
+    "csv, an endless header": ("csv", lambda: [b"x," * (HUNDRED // 2)], "columns are called 'text'", 60),
+    "conll, one line": ("conll", lambda: [b"x" * HUNDRED], "line 1: has no tag", 6),
+    "conll, one line of words": ("conll", lambda: [b"xxxxxxx " * (HUNDRED // 8), b"O\n"], "read: 1", 60),
+    "squad, one line of brackets": ("squad", lambda: [b'{"data": [', b"[]," * (HUNDRED // 3), b"1]}"], "data[0]", 60),
+    "squad, one context": (
+        "squad", lambda: [b'{"data": [{"paragraphs": [{"qas": [], "context": "', b"x " * (HUNDRED // 2), b'"}]}]}'],
+        "a text of", 6),
+    "clinc, one text": ("clinc", lambda: [b'{"train": [["', b"x " * (HUNDRED // 2), b'", "a"]]}'], "a text of", 6),
+    "clinc, one string": ("clinc", lambda: [b'"', b"x" * HUNDRED, b'"'], "is not CLINC150's JSON", 6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_a_hundred_megabytes_on_one_line_take_bounded_time_and_memory(tmp_path, what):
+    name, chunks, expected, times = LARGE[what]
+    path = tmp_path / "data"
+    with open(path, "wb") as file:
+        file.writelines(chunks())
+    said, peak, seconds = measured(lambda: len(read(name, path)))
+    assert expected in said, said[:300]
+    assert peak < times * HUNDRED + 50e6 and seconds < 60, (peak / HUNDRED, seconds)
+
+
+def test_a_hundred_megabytes_on_one_line_without_labels(tmp_path):
+    path = tmp_path / "news.txt"
+    path.write_bytes(b"x " * (HUNDRED // 2))
+    arguments = argparse.Namespace(unlabelled=path, teacher="teacher")
+    said, peak, _ = measured(lambda: len(read_unlabelled(arguments, TASKS["agnews"])))
+    assert "line 1: a text of" in said and peak < 6 * HUNDRED
+
+
+# --- mutations ---
+
+BITS = [b"", b"\0", b"\xff", b"\xef\xbb\xbf", b'"', b'""', b",", b"\t", b"\n", b"\r", b"\r\n", b"\n\n", b"{", b"}",
+        b"[", b"]", b"9" * 30, b"-1", b"null", b"true", b"NaN", b"1e999", b"\\", b"\\u0000", b"\\ud800", b" ",
+        b"-DOCSTART-", b" O\n", b"I-PER", "\u2028".encode(), "\u0301".encode(), b"\xc2\x85", b"\x0c", b"\x1c",
+        b"\xed\xa0\x80"]  # fmt: skip
+ODD = [None, True, 0, -1, 1.5, 2**70, "", "x", "\0", "é", [], [[]], {}, {"a": 1}, ["a", "b"], "a" * 300]
+
+
+def changed_bytes(rng: random.Random, raw: bytes) -> bytes:
+    """A file with a few edits."""
+    content = bytearray(raw)
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        place = rng.randrange(len(content) + 1)
+        length = rng.choice([1, 1, 2, 5, 30])
+        edit = rng.choice(["flip", "cut", "insert", "replace", "repeat", "move", "end"])
+        if edit == "flip" and place < len(content):
+            content[place] ^= 1 << rng.randrange(8)
+        elif edit == "cut":
+            del content[place : place + length]
+        elif edit == "insert":
+            content[place:place] = rng.choice(BITS)
+        elif edit == "replace":
+            content[place : place + length] = rng.choice(BITS)
+        elif edit == "repeat":
+            content[place:place] = content[place : place + rng.choice([1, 10, 100])] * rng.choice([1, 2, 50])
+        elif edit == "move":
+            part = content[place : place + length]
+            del content[place : place + length]
+            other = rng.randrange(len(content) + 1)
+            content[other:other] = part
+        elif edit == "end" and rng.random() < 0.3:
+            del content[place:]
+    return bytes(content)
+
+
+def changed_value(rng: random.Random, value):
+    """A JSON value in which something has been replaced, removed, doubled, renamed or wrapped."""
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.15:
+        return rng.choice([*ODD, [value], {"data": value}])
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key, edit = rng.choice(keys), rng.random()
+    result = dict(value) if isinstance(value, dict) else list(value)
+    if edit < 0.7:
+        result[key] = changed_value(rng, value[key])
+    elif edit < 0.8:
+        del result[key]
+    elif isinstance(result, list):
+        result.insert(key, result[rng.choice(keys)])
+    else:
+        result[rng.choice([*keys, "x", ""])] = result.pop(key)
+    return result
+
+
+def mutation(rng: random.Random, name: str) -> bytes:
+    """A mutated file of a format."""
+    text = FORMATS[name][2]
+    if name in ("clinc", "squad") and rng.random() < 0.5:
+        value = json.loads(text)
+        for _ in range(rng.choice([1, 1, 2])):
+            value = changed_value(rng, value)
+        return json.dumps(value, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    return changed_bytes(rng, text.encode())
+
+
+def plainly(name: str, raw: bytes) -> list:
+    """What a second, plain reading finds in a file that was not refused: labels and texts, or words."""
+    text = raw.decode("utf-8-sig")
+    if name in ("agnews", "csv", "tsv"):
+        tab = name != "agnews" and "\t" in re.split(r"\r\n|\r|\n", text)[0]
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tab else ",") if row]
+        if name == "agnews":
+            labels = dict(zip("1234", ("World", "Sports", "Business", "Sci/Tech"), strict=True))
+            return [(labels[row[0]], " ".join(row[1:]).replace("\\", " ").strip()) for row in rows]
+        at, label_at = rows[0].index("text"), rows[0].index("label")
+        return [(row[label_at], row[at]) for row in rows[1:]]
+    if name == "clinc":
+        return [(label, text) for text, label in json.loads(text)["train"]]
+    if name == "squad":
+        return [
+            (qa["id"], qa["question"], paragraph["context"], tuple(a["text"] for a in qa.get("answers", ())))
+            for article in json.loads(text)["data"]
+            for paragraph in article["paragraphs"]
+            for qa in paragraph["qas"]
+        ]
+    sentences, words = [], []
+    for line in [*text.split("\n"), ""]:
+        cells = line.removesuffix("\r").strip(" ").split("\t" if "\t" in line else " ")
+        if not "".join(cells) or cells[0].strip(" ") == "-DOCSTART-":
+            sentences += [tuple(words)] if words else []
+            words = []
+        else:
+            words.append(cells[0].strip(" "))
+    return sentences
+
+
+def found(name: str, examples: list) -> list:
+    """The same of what our reader has made."""
+    if name == "squad":
+        return [(e.id, e.question, e.context, e.answers) for e in examples]
+    return [e.words for e in examples] if name == "conll" else [(e.label, e.text) for e in examples]
+
+
+PLACE = re.compile(
+    r"line \d+: |\w+\[\d+\]|is not (SQuAD|CLINC)|the file is empty|not usable JSON|holds no |data must be"
+)
+
+
+def too_long(number, frame):
+    raise TimeoutError("reading a small file takes more than ten seconds")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_mutated_files_are_read_correctly_or_refused_with_their_place(tmp_path, tokenizer, name):
+    rng, path, task = random.Random(name), tmp_path / "data", TASKS[FORMATS[name][0]]
+    verdicts = {"read": 0, "refused": 0}
+    signal.signal(signal.SIGALRM, too_long)
+    for number in range(20_000 if TORTURE else 700):
+        raw = mutation(rng, name)
+        path.write_bytes(raw)
+        signal.alarm(10)
+        try:
+            examples = read(name, path)
+        except UserError as error:
+            said = str(error)
+            assert said.startswith(f"{path}: ") and "\n" not in said and len(said) < len(str(path)) + 600, (number, raw)
+            assert PLACE.match(said.removeprefix(f"{path}: ")), (number, said)
+            verdicts["refused"] += 1
+            continue
+        finally:
+            signal.alarm(0)
+        assert found(name, examples) == plainly(name, raw), (number, raw)
+        verdicts["read"] += 1
+        examples, _ = task.trainable(examples)
+        if examples and number % 5 == 0:  # and what was read can be worked with
+            labels = task.label_list(examples)
+            if task.head != "sequence" or labels:
+                features = task.featurize(examples, tokenizer, labels, 24, DataConfig(question_length=8))
+                assert features.starts[-1] == len(features.tokens) and features.lengths.max() <= 24
+    assert min(verdicts.values()) > 20, verdicts
+
+
+# --- through the command line ---
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_train_check_refuses_a_bad_file_with_one_line_and_leaves_nothing(tmp_path, capsys, name):
+    task, split, text = FORMATS[name]
+    (tmp_path / "good").write_text(text, encoding="utf-8")
+    for how, change in (("cut", text.encode()[:-40]), ("empty", b""), ("binary", bytes(range(256)) * 40)):
+        (tmp_path / "bad").write_bytes(change)
+        argv = f"train --task {task} --model tiny-student --vocab-size 200 --max-length 24 --check --device cpu --train"
+        argv = [*argv.split(), tmp_path / "bad", "--dev", tmp_path / "good", "--output", tmp_path / "out"]
+        status = main([str(word) for word in argv])
+        said = capsys.readouterr().err.strip()
+        if how == "cut" and name in ("conll", "csv", "tsv", "agnews") and status == 0:
+            continue  # cut at the end of a line: a shorter file
+        assert status == 2 and said.startswith("error: ") and said.count("\n") == 0 and "Traceback" not in said, how
+        assert not (tmp_path / "out").exists()

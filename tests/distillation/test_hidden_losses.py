@@ -1,0 +1,478 @@
+"""The losses on what happens inside student and teacher: formulas by hand, masks, gradients, layers, projections."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kd_scratch.checkpoints.safetensors import save_file
+from kd_scratch.common.files import UserError
+from kd_scratch.config import FEATURE_LOSSES, TrainConfig
+from kd_scratch.data.batches import collate, length_sorted_batches
+from kd_scratch.distillation import teacher as teacher_module
+from kd_scratch.distillation.losses import (
+    FeatureLosses,
+    Student,
+    attention_mse,
+    hidden_cosine,
+    hidden_mse,
+    patient_mse,
+    relation_kl,
+    scaled_products,
+    spread,
+)
+from kd_scratch.distillation.teacher import gather_states, teacher_states
+from tests.conftest import tiny_model
+from tests.data.test_batches import CPU, random_features
+
+B, S, D, H = 3, 5, 8, 2
+LENGTHS = (5, 2, 4)  # real tokens of each input
+REAL = torch.arange(S) < torch.tensor(LENGTHS).unsqueeze(1)  # B,S
+
+
+def states(seed: int, *shape) -> torch.Tensor:
+    return torch.randn(*(shape or (B, S, D)), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# --- the formulas, one number after another ---
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def hidden_by_hand(s, t):
+    total = 0.0
+    for b, length in enumerate(LENGTHS):
+        squares = [(s[b][i][d] - t[b][i][d]) ** 2 for i in range(length) for d in range(D)]
+        total += sum(squares) / len(squares)
+    return total
+
+
+def cosine_by_hand(s, t):
+    total = 0.0
+    for b, length in enumerate(LENGTHS):
+        pairs = [(s[b][i], t[b][i]) for i in range(length)]
+        total += sum(1 - dot(x, y) / math.sqrt(dot(x, x) * dot(y, y)) for x, y in pairs) / length
+    return total
+
+
+def patient_by_hand(s, t):
+    total = 0.0
+    for b in range(B):
+        x, y = s[b][0], t[b][0]
+        long_x, long_y = math.sqrt(dot(x, x)), math.sqrt(dot(y, y))
+        total += sum((x[d] / long_x - y[d] / long_y) ** 2 for d in range(D))
+    return total
+
+
+def scores_by_hand(q, k, h, heads):
+    """The scores of head h of one input: S,S"""
+    width = D // heads
+    part = slice(h * width, (h + 1) * width)
+    return [[dot(q[i][part], k[j][part]) / math.sqrt(width) for j in range(S)] for i in range(S)]
+
+
+def attention_by_hand(s, t):
+    total = 0.0
+    for b, length in enumerate(LENGTHS):
+        squares = []
+        for h in range(H):
+            x, y = scores_by_hand(*(part[b] for part in s), h, H), scores_by_hand(*(part[b] for part in t), h, H)
+            squares += [(x[i][j] - y[i][j]) ** 2 for i in range(length) for j in range(length)]
+        total += sum(squares) / len(squares)
+    return total
+
+
+def relations_by_hand(s, t, heads):
+    total = 0.0
+    for b, length in enumerate(LENGTHS):
+        divergences = []
+        for h in range(heads):
+            x, y = scores_by_hand(s[b], s[b], h, heads), scores_by_hand(t[b], t[b], h, heads)
+            for i in range(length):
+                q, p = ([math.exp(row[i][j]) for j in range(length)] for row in (x, y))
+                q, p = [a / sum(q) for a in q], [a / sum(p) for a in p]
+                divergences.append(sum(a * math.log(a / c) for a, c in zip(p, q, strict=True)))
+        total += sum(divergences) / len(divergences)
+    return total
+
+
+def attention_of(s, t, real):
+    """Queries and keys are halves of what is given, so that one tensor each makes the loss."""
+    return attention_mse(*(scaled_products(*x.chunk(2, dim=-1), H) for x in (s, t)), real)
+
+
+#: name -> the loss of two tensors B,S,… and a mask; the same by hand
+LOSSES = {
+    "hidden": (hidden_mse, hidden_by_hand),
+    "cosine": (hidden_cosine, cosine_by_hand),
+    "patient": (lambda s, t, real: patient_mse(s, t), patient_by_hand),
+    "attention": (attention_of, lambda s, t: attention_by_hand(*([x[..., :D], x[..., D:]] for x in (s, t)))),
+    "relations, 2 heads": (lambda s, t, real: relation_kl(s, t, real, 2), lambda s, t: relations_by_hand(s, t, 2)),
+    "relations, 4 heads": (lambda s, t, real: relation_kl(s, t, real, 4), lambda s, t: relations_by_hand(s, t, 4)),
+}
+NAMES = list(LOSSES)
+
+
+def pair(name):
+    width = 2 * D if name == "attention" else D
+    return states(1, B, S, width), states(2, B, S, width)
+
+
+def test_every_loss_is_tested_here():
+    assert {name.split(",")[0] for name in NAMES} == set(FEATURE_LOSSES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_is_its_formula_by_hand(name):
+    loss, by_hand = LOSSES[name]
+    s, t = pair(name)
+    assert loss(s, t, REAL).item() == pytest.approx(float(by_hand(s, t)), rel=1e-10)
+    assert loss(s, t, REAL) > 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_is_that_of_finite_differences(name):
+    s, t = pair(name)
+    assert torch.autograd.gradcheck(lambda x: LOSSES[name][0](x, t, REAL), s.requires_grad_())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_student_and_teacher_are_alike_the_loss_and_its_gradient_are_zero(name):
+    s, _ = pair(name)
+    s.requires_grad_()
+    loss = LOSSES[name][0](s, s.detach(), REAL)
+    loss.backward()
+    assert abs(loss.item()) < 1e-12 and s.grad.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_changes_nothing_whatever_stands_there_and_has_no_gradient(name):
+    loss = LOSSES[name][0]
+    s, t = pair(name)
+    expected = loss(s, t, REAL)
+    torch.testing.assert_close(sum(loss(s[b : b + 1, :n], t[b : b + 1, :n], REAL[b : b + 1, :n])
+                                   for b, n in enumerate(LENGTHS)), expected)  # fmt: skip
+    for x in (s, t):
+        x[~REAL] = 100 * torch.randn_like(x[~REAL])
+    s.requires_grad_()
+    found = loss(s, t, REAL)
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    assert s.grad[~REAL].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_are_sums_over_inputs_and_no_means(name):
+    loss = LOSSES[name][0]
+    s, t = pair(name)
+    torch.testing.assert_close(loss(s.repeat(3, 1, 1), t.repeat(3, 1, 1), REAL.repeat(3, 1)), 3 * loss(s, t, REAL))
+
+
+def test_cosine_and_patient_see_directions_and_no_lengths():
+    s, t = pair("cosine")
+    for name in ("cosine", "patient"):
+        loss = LOSSES[name][0]
+        torch.testing.assert_close(loss(3 * s, t, REAL), loss(s, t, REAL))
+
+
+def test_patient_is_twice_one_minus_the_cosine_of_cls():
+    s, t = pair("patient")
+    cosines = torch.nn.functional.cosine_similarity(s[:, 0], t[:, 0], dim=-1)
+    torch.testing.assert_close(patient_mse(s, t), (2 - 2 * cosines).sum())
+
+
+# --- put together: layers, projections, the models ---
+
+SHAPE = dict(depth=2, width=16, heads=2)
+INPUTS = {
+    "input_ids": torch.randint(5, 120, (B, S), generator=torch.Generator().manual_seed(0)),
+    "attention_mask": REAL,
+    "token_type_ids": None,
+}
+
+
+def two_models(**student):
+    teacher = tiny_model(seed=1, depth=4, width=24, heads=3, feed_forward=48)
+    return tiny_model(seed=2, **{**SHAPE, "width": 24, "heads": 3, **student}), teacher
+
+
+def value(features, student, inputs=INPUTS):
+    """The sum of the losses, with the teacher beside the student."""
+    return Student(student, features, *features.teacher)(inputs)[2]
+
+
+def test_layers_are_spread_evenly_and_the_embeddings_go_with_the_embeddings():
+    assert spread(3, 6) == [(0, 0), (1, 2), (2, 4), (3, 6)]
+    assert spread(2, 12) == [(0, 0), (1, 6), (2, 12)]
+    assert spread(4, 4) == [(i, i) for i in range(5)]
+    assert spread(4, 2) == [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2)], "a student deeper than its teacher"
+    for depth in range(1, 8):
+        for teacher_depth in range(depth, 13):
+            pairs = spread(depth, teacher_depth)
+            assert pairs[-1] == (depth, teacher_depth)
+            assert len({its for _, its in pairs}) == depth + 1, "no layer of the teacher twice"
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("name", FEATURE_LOSSES)
+def test_each_loss_compares_the_layers_of_its_map(name, norm_first):
+    """Against the hidden states and attention maps that the models themselves give."""
+    student, teacher = two_models(norm_first=norm_first)
+    layers = [(0, 0), (1, 3), (2, 4)]
+    features = FeatureLosses({name: 2.0}, layers, student.config, teacher)
+    s, t = (model(**INPUTS, output_hidden_states=True, output_attentions=True) for model in (student, teacher))
+    if name == "hidden":
+        expected = sum(hidden_mse(s.hidden_states[a], t.hidden_states[b], REAL) for a, b in layers)
+    elif name == "cosine":
+        expected = hidden_cosine(s.hidden_states[2], t.hidden_states[4], REAL)
+    elif name == "patient":
+        expected = patient_mse(s.hidden_states[1], t.hidden_states[3])
+    elif name == "attention":  # block l of hidden state l is number l − 1
+        seen = []
+        for model, output, blocks in ((student, s, (0, 1)), (teacher, t, (2, 3))):
+            maps = [scaled_products(*model.encoder.blocks[i].project(output.hidden_states[i])[:2], 3) for i in blocks]
+            for i, scores in zip(blocks, maps, strict=True):
+                masked = scores.masked_fill(~REAL[:, None, None], float("-inf"))
+                torch.testing.assert_close(masked.softmax(-1), output.attentions[i])
+            seen.append(maps)
+        expected = sum(attention_mse(a, b, REAL) for a, b in zip(*seen, strict=True))
+    else:
+        sides = (
+            student.encoder.blocks[1].project(s.hidden_states[1]),
+            teacher.encoder.blocks[3].project(t.hidden_states[3]),
+        )
+        expected = sum(relation_kl(a, b, REAL, 3) for a, b in zip(*sides, strict=True)) / 3
+    torch.testing.assert_close(value(features, student), 2.0 * expected)
+
+
+@pytest.mark.parametrize("name", FEATURE_LOSSES)
+def test_a_student_that_is_the_teacher_has_no_loss(name):
+    _, teacher = two_models()
+    features = FeatureLosses({name: 1.0}, [], teacher.config, teacher)
+    assert abs(value(features, teacher).item()) < 1e-5
+
+
+@pytest.mark.parametrize("name", FEATURE_LOSSES)
+def test_the_gradient_reaches_the_student_and_never_the_teacher(name):
+    student, teacher = two_models()
+    features = FeatureLosses({name: 1.0}, [], student.config, teacher)
+    value(features, student).backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert student.embeddings.word.weight.grad.abs().sum() > 0
+
+
+def test_the_sum_is_weighted_and_does_not_depend_on_padding():
+    student, teacher = two_models()
+    alone = {name: value(FeatureLosses({name: 1.0}, [], student.config, teacher), student) for name in FEATURE_LOSSES}
+    weights = {name: 0.5 + i for i, name in enumerate(FEATURE_LOSSES)}
+    together = FeatureLosses(weights, [], student.config, teacher)
+    torch.testing.assert_close(value(together, student), sum(weights[name] * alone[name] for name in weights))
+    one_by_one = []
+    for b, length in enumerate(LENGTHS):
+        ids = INPUTS["input_ids"][b : b + 1, :length]
+        one_by_one.append(value(together, student, {"input_ids": ids, "attention_mask": None, "token_type_ids": None}))
+    torch.testing.assert_close(sum(one_by_one), value(together, student), rtol=1e-4, atol=1e-5)
+
+
+def test_other_widths_meet_through_projections_that_are_trained_and_only_where_they_are_needed():
+    student, teacher = two_models(width=16, heads=2)
+
+    def shapes(*names, layers=()):
+        features = FeatureLosses(dict.fromkeys(names, 1.0), list(layers), student.config, teacher)
+        return {name: list(p.shape) for name, p in features.named_parameters()}, features
+
+    both = {"projections.blocks.weight": [24, 16], "projections.embeddings.weight": [24, 16]}
+    found, features = shapes("hidden")
+    assert found == both
+    value(features, student).backward()
+    assert all(p.grad.abs().sum() > 0 for p in features.parameters()), "they learn"
+    assert shapes("hidden", layers=[(1, 2)])[0] == {"projections.blocks.weight": [24, 16]}
+    assert shapes("cosine", "patient")[0] == {"projections.blocks.weight": [24, 16]}
+    found, features = shapes("relations")
+    assert found == {} and value(features, student) > 0, "relations need none"
+    same, _ = two_models()
+    assert not list(FeatureLosses(dict.fromkeys(FEATURE_LOSSES, 1.0), [], same.config, teacher).parameters())
+
+
+@pytest.mark.parametrize(
+    ("student", "losses", "layers", "message"),
+    [
+        (dict(heads=4), "attention", "", "the student has 4 heads, the teacher 3; relations works with any"),
+        (dict(depth=1), "patient", "", "no pair of layers"),
+        ({}, "relations", "0:0", "no pair of layers"),
+        ({}, "hidden", "3:3", "3:3 is not possible: the student has layers 1 to 2, the teacher 1 to 4"),
+        ({}, "hidden", "1:5", "1:5 is not possible"),
+        ({}, "hidden", "0:1", "0:1 is not possible"),
+    ],
+)
+def test_what_is_not_possible_between_two_models_is_refused(student, losses, layers, message):
+    student, teacher = two_models(**student)
+    config = TrainConfig(losses=losses, layer_map=layers)
+    with pytest.raises(UserError, match=message):
+        FeatureLosses(config.feature_losses(), config.layer_pairs(), student.config, teacher)
+
+
+def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
+    student, teacher = two_models()
+    asked = []
+    forward = type(student).forward
+    monkeypatch.setattr(
+        type(student), "forward", lambda self, *a, **k: (asked.append((self, k)), forward(self, *a, **k))[1]
+    )
+    logits, taught, loss = Student(student)(INPUTS)
+    assert loss is None and taught is None and [model for model, _ in asked] == [student]
+    assert not asked[0][1]["output_hidden_states"]
+    assert all(name.startswith("model.") for name, _ in Student(student).named_parameters())
+    loss = value(FeatureLosses({"hidden": 1.0}, [], student.config, teacher), student)
+    assert loss > 0 and [model for model, _ in asked] == [student, student, teacher]
+
+
+def test_the_teacher_is_never_trained_nor_put_into_train_mode():
+    student, teacher = two_models(width=16, heads=2)
+    whole = Student(student, FeatureLosses({"hidden": 1.0}, [], student.config, teacher), teacher).train()
+    assert student.training and not teacher.training
+    names = [name for name, _ in whole.named_parameters()]
+    assert [name for name in names if not name.startswith("model.")] == [
+        "inside.projections.blocks.weight", "inside.projections.embeddings.weight",
+    ]  # fmt: skip
+
+
+def test_the_logits_are_those_of_the_model_alone():
+    student, teacher = two_models()
+    features = FeatureLosses(dict.fromkeys(FEATURE_LOSSES, 1.0), [], student.config, teacher)
+    logits, taught, _ = Student(student, features, teacher)(INPUTS)
+    torch.testing.assert_close(logits, student(**INPUTS).logits)
+    torch.testing.assert_close(taught, teacher(**INPUTS).logits)
+    assert logits.requires_grad and not taught.requires_grad
+
+
+def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
+    student, teacher = two_models(width=16, heads=2)
+    weights = {name: 1.0 for name in FEATURE_LOSSES if name != "attention"}
+    features = FeatureLosses(weights, [], student.config, teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = student(**INPUTS, output_hidden_states=True)
+        its = dict(enumerate(teacher(**INPUTS, output_hidden_states=True).hidden_states))
+        inside = features(student, output.hidden_states, its, REAL)
+    assert inside.dtype == torch.float32
+    assert inside == features(student, output.hidden_states, its, REAL), "though the states are of mixed precision"
+
+
+# --- the flags ---
+
+
+def test_the_flags_become_weights_and_pairs():
+    config = TrainConfig(losses="hidden,relations=0.5", layer_map="2:4,0:0")
+    assert config.feature_losses() == {"hidden": FEATURE_LOSSES["hidden"], "relations": 0.5}
+    assert config.layer_pairs() == [(0, 0), (2, 4)]
+    assert TrainConfig().feature_losses() == {} and TrainConfig().layer_pairs() == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (dict(losses="hiden"), "--losses hiden: 'hiden' is not one of hidden, attention, cosine, patient, relations"),
+        (dict(losses="hidden,hidden=2"), "'hidden' is named twice"),
+        (dict(losses=","), "'' is not one of"),
+        (dict(losses="hidden,,cosine"), "'' is not one of"),
+        (dict(losses="hidden", keep_states=True, layer_map="x"), "is no list"),
+        (dict(keep_states=True), "--keep-states goes with --losses"),
+        (dict(losses="hidden=0"), "the weight of hidden is '0', a number above 0 is needed"),
+        (dict(losses="hidden="), "the weight of hidden is ''"),
+        (dict(losses="hidden=nan"), "the weight of hidden is 'nan'"),
+        (dict(losses="hidden=inf"), "the weight of hidden is 'inf'"),
+        (dict(losses="hidden=-1"), "the weight of hidden is '-1'"),
+        (dict(losses="hidden", layer_map="1-2"), "--layer-map 1-2: is no list of STUDENT:TEACHER layers"),
+        (dict(losses="hidden", layer_map="1:2,"), "is no list"),
+        (dict(losses="hidden", layer_map="1:2,1:3"), "a layer of the student is there twice"),
+        (dict(layer_map="1:2"), "--layer-map goes with --losses"),
+    ],
+)
+def test_flags_that_mean_nothing_are_refused(flags, message):
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        TrainConfig(**flags)
+
+
+def test_the_sum_is_told_with_its_layers():
+    student, teacher = two_models()
+    features = FeatureLosses({"hidden": 1.0, "relations": 0.5}, [], student.config, teacher)
+    assert features.describe() == "1 · hidden (0→0, 1→2, 2→4) + 0.5 · relations (2→4)"
+
+
+# --- the teacher's states, kept on disk ---
+
+
+def test_the_teacher_is_asked_for_what_the_losses_look_at():
+    student, teacher = two_models()
+
+    def needed(*names):
+        return FeatureLosses(dict.fromkeys(names, 1.0), [], student.config, teacher).needed()
+
+    assert needed("hidden") == [0, 2, 4] and needed("cosine") == [4] and needed("patient") == [2]
+    assert needed("attention") == [1, 3] and needed("relations") == [3], "what goes into a block"
+    assert needed("hidden", "relations") == [0, 2, 3, 4]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A function: layers -> the states of a tiny teacher for six random inputs, and these inputs."""
+    features = random_features("sequence", [6, 4, 9, 3, 9, 5])
+    teacher = tiny_model(seed=1, depth=4, width=24, heads=3, feed_forward=48)
+
+    def call(*layers, teacher=teacher, say=lambda line: None):
+        return teacher_states(teacher, layers, "hash", features, tmp_path, CPU, say=say), features, teacher
+
+    return call
+
+
+def test_kept_states_are_those_that_the_teacher_gives_live(kept):
+    states, features, teacher = kept(0, 3)
+    assert states.keys() == {0, 3} and states[3].shape == (36, 24)
+    for indices in length_sorted_batches(features.lengths, 4):
+        batch = collate(features, indices, CPU)
+        live = teacher(**batch.inputs, output_hidden_states=True).hidden_states
+        found = gather_states(states, features, batch)
+        real = batch.attention_mask if batch.attention_mask is not None else torch.ones_like(batch.input_ids).bool()
+        for layer, state in found.items():
+            torch.testing.assert_close(state[real], live[layer][real], rtol=1e-4, atol=1e-5)
+            assert state[~real].abs().sum() == 0
+
+
+def test_the_loss_is_the_same_with_kept_states_and_the_teacher_does_not_run(kept, monkeypatch):
+    student = tiny_model(seed=2, depth=2, width=16)
+    weights = {name: 1.0 for name in FEATURE_LOSSES if name != "attention"}
+    _, features, teacher = kept()
+    losses = FeatureLosses(weights, [], student.config, teacher)
+    states, _, _ = kept(*losses.needed())
+    batch = collate(features, np.arange(6), CPU)
+    live = value(losses, student, batch.inputs)
+    monkeypatch.setattr(teacher, "forward", None)
+    *_, found = Student(student, losses)(batch.inputs, gather_states(states, features, batch))
+    torch.testing.assert_close(found, live, rtol=1e-4, atol=1e-5)
+    *_, other = Student(student, losses)(
+        batch.inputs, gather_states({k: 2 * v for k, v in states.items()}, features, batch)
+    )
+    assert abs(other - found) > 0.1
+
+
+def test_kept_states_are_computed_once_per_layer_and_found_again(kept, monkeypatch, tmp_path):
+    said = []
+    first, _, _ = kept(0, 3, say=said.append)
+    asked = []
+    real = teacher_module.compute_states
+    monkeypatch.setattr(
+        teacher_module, "compute_states", lambda *a, **k: (asked.append(sorted(a[3])), real(*a, **k))[1]
+    )
+    again, _, _ = kept(0, 3, 4)
+    assert asked == [[4]], "only what is missing"
+    assert all(np.array_equal(first[layer], again[layer]) for layer in first)
+    other, _, _ = kept(3, teacher=tiny_model(seed=5, depth=4, width=24, heads=3, feed_forward=48))
+    assert asked == [[4], [3]] and not np.array_equal(other[3], first[3]), "another teacher has its own"
+    assert said == [f"teacher's hidden states after layers 0, 3: 0 MB in {tmp_path}"]
+    with pytest.raises(UserError, match="not this teacher's states"):
+        for path in tmp_path.glob("teacher-states-*"):
+            save_file({"states": torch.zeros(36, 24)}, path, metadata={"teacher": "x"}, checksum=True)
+        kept(0)

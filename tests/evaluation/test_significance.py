@@ -1,0 +1,134 @@
+"""Bootstrap and McNemar, against numbers worked out by hand and against theory; and the tallies of the tasks."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kd_scratch.config import DataConfig
+from kd_scratch.evaluation import compare
+from kd_scratch.evaluation.compare import quality
+from kd_scratch.evaluation.significance import interval, mcnemar, resampled_sums, two_sided_p
+from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks.base import mean_score
+from kd_scratch.tasks.classification import Example
+from kd_scratch.tasks.question_answering import Answer
+from kd_scratch.tasks.question_answering import Example as Question
+from kd_scratch.tasks.token_classification import entity_f1
+
+
+def pairs(both, wins, losses, neither):
+    ours = [True] * (both + wins) + [False] * (losses + neither)
+    other = [True] * both + [False] * wins + [True] * losses + [False] * neither
+    return np.array(ours, bool), np.array(other, bool)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),  # 2 · (1/2)
+        (5, 0, 2 / 32),
+        (4, 1, 2 * 6 / 32),
+        (3, 3, 1.0),
+        (2, 8, 2 * (1 + 10 + 45) / 1024),
+    ],
+)
+def test_mcnemar_by_hand(wins, losses, p):
+    assert mcnemar(*pairs(7, wins, losses, 2)) == pytest.approx(p)
+    assert mcnemar(*pairs(0, losses, wins, 0)) == pytest.approx(p)  # whoever is called the first
+
+
+def test_mcnemar_does_not_overflow_on_large_files():
+    p = mcnemar(*pairs(0, 50_600, 49_400, 0))
+    z = (1200 - 1) / 100_000**0.5  # the normal curve, with half an example's correction on either side
+    assert p == pytest.approx(math.erfc(z / 2**0.5), rel=0.01)
+
+
+def test_the_interval_of_a_mean_is_that_of_theory():
+    rng = np.random.default_rng(1)
+    tally = np.stack([rng.random(400) < 0.8, np.ones(400)], axis=1).astype(float)
+    low, high = interval(mean_score(resampled_sums(tally)))
+    mean = tally[:, 0].mean()
+    margin = 1.96 * math.sqrt(mean * (1 - mean) / 400)
+    assert (low, high) == pytest.approx((mean - margin, mean + margin), abs=0.15 * margin)
+
+
+def test_draws_are_the_same_for_every_model_and_in_every_run():
+    tally = np.random.default_rng(0).random((50, 2))
+    assert np.array_equal(resampled_sums(tally), resampled_sums(tally))
+    assert np.allclose(resampled_sums(np.hstack([tally, tally])), np.hstack([resampled_sums(tally)] * 2))
+    assert not np.array_equal(resampled_sums(tally, seed=1), resampled_sums(tally))
+    ones = np.ones((50, 1))
+    assert (resampled_sums(ones) == 50).all()  # as many examples in every draw
+
+
+def test_a_model_that_is_right_on_more_of_the_same_examples_is_surely_better_though_intervals_overlap():
+    rng = np.random.default_rng(2)
+    reference = np.stack([rng.random(300) < 0.7, np.ones(300)], axis=1).astype(float)
+    ours = reference.copy()
+    ours[np.flatnonzero(reference[:, 0] == 0)[:12], 0] = 1  # 12 more, none lost
+    drawn, other = (mean_score(resampled_sums(tally)) for tally in (ours, reference))
+    assert interval(drawn)[0] < interval(other)[1]
+    assert interval(drawn - other)[0] > 0 and two_sided_p(drawn - other) == 2 / 2001  # never 0
+    assert two_sided_p(other - drawn) == two_sided_p(drawn - other)
+    assert two_sided_p(drawn - drawn) == 1.0
+
+
+def test_scores_of_sums():
+    assert mean_score(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [0.75, 0.0]
+    assert entity_f1(np.array([[2.0, 4.0, 5.0], [0.0, 0.0, 0.0]])).tolist() == [4 / 9, 0.0]
+
+
+def test_compare_draws_the_same_examples_for_all_models():
+    """Two models that are right on the same texts: no draw may tell them apart."""
+    rng = np.random.default_rng(3)
+    examples = [Example(str(i), "", "ab"[i % 2]) for i in range(40)]
+    logits = rng.normal(size=(40, 2)).astype(np.float32)
+    outcomes = {
+        name: Outcome(TASKS["csv"], examples, None, z, ("a", "b"), DataConfig())
+        for name, z in (("x", logits), ("y", 2 * logits))
+    }
+    rows = quality(TASKS["csv"], outcomes, {name: TASKS["csv"].score(outcome) for name, outcome in outcomes.items()})
+    assert rows["x"]["interval"] == rows["y"]["interval"] and rows["x"]["p"] is None
+    assert rows["y"]["difference_interval"] == (0.0, 0.0) and rows["y"]["p"] == 1.0 and rows["y"]["agreement"] == 1.0
+
+
+def test_compare_tests_accuracy_with_mcnemar():
+    examples = [Example(str(i), "", "a") for i in range(12)]
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    logits = {"x": [right] * 6 + [wrong] * 6, "y": [right] * 11 + [wrong]}  # y wins 5, x none
+    outcomes = {
+        name: Outcome(TASKS["csv"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
+        for name, z in logits.items()
+    }
+    row = quality(TASKS["csv"], outcomes, {name: TASKS["csv"].score(outcome) for name, outcome in outcomes.items()})[
+        "y"
+    ]
+    assert row["p"] == pytest.approx(2 / 32) and row["difference"] == pytest.approx(5 / 12)
+    assert row["agreement"] == 7 / 12
+
+
+def test_agreement_is_of_the_texts_that_the_score_counts():
+    """Of four texts one is out of scope: what is said of it is no matter."""
+    examples = [Example(str(i), "", label, label != "oos") for i, label in enumerate(("a", "a", "b", "oos"))]
+    a, b = [1.0, 0.0], [0.0, 1.0]
+    one, other = (
+        Outcome(TASKS["clinc"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
+        for z in ([a, a, a, a], [a, b, a, b])
+    )
+    assert one.counts.tolist() == [True, True, True, False]
+    assert one.agreement(other) == other.agreement(one) == pytest.approx(2 / 3) and one.agreement(one) == 1.0
+
+
+def test_the_tally_of_questions_counts_each_id_once_in_version_2():
+    questions = [Question("q", "?", "a b c", ("a b",), 0, may_be_unanswerable=True),
+                 Question("q", "?", "a b c", ("b c",), 2, may_be_unanswerable=True),
+                 Question("r", "?", "a b c", (), None, may_be_unanswerable=True)]  # fmt: skip
+    outcome = Outcome(TASKS["squad"], questions, None, None, (), DataConfig())
+    outcome.decisions = [Answer(text, 0, 0, 0.0, 1.0, 0.0, text) for text in ("a b", "b", "c")]
+    assert TASKS["squad"].tally(outcome) == pytest.approx(np.array([[0, 0], [2 / 3, 1], [0, 1]]))
+
+
+def test_a_small_p_is_shown_as_such():
+    assert (compare._shown("p", 0.0004), compare._shown("p", 0.04), compare._shown("p", None)) == ("<0.001", 0.04, None)

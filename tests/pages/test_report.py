@@ -1,0 +1,261 @@
+"""Pages about runs and comparisons: they say what the records say, load nothing, and take no text for markup."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import kd_scratch.pages.report
+from kd_scratch.common.files import UserError
+from kd_scratch.evaluation.compare import attention_maps, lost_by
+from kd_scratch.pages.html import html_table, page, paragraph
+from kd_scratch.pages.report import Comparison, comparison_page, known_record, read_record, runs_page
+from kd_scratch.tasks import TASKS
+from tests.commands.test_commands import run, runs  # noqa: F401 (a fixture)
+
+VOID = {"meta", "br", "link", "input"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags are closed in order; collects text, tags, and whatever a page would load or run."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.tags, self.said, self.loads = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "srcset", "action", "data", "style") or name.startswith("on"):
+                self.loads.append((tag, name, value))
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.said.append(data)
+
+
+def check_page(text: str) -> str:
+    """What a page says, once it was found to be whole, to load nothing and to run nothing."""
+    reader = Reader(text)
+    assert text.startswith("<!doctype html>") and "script" not in reader.tags
+    assert all(name == "style" or (name == "href" and value[0] == "#") for _, name, value in reader.loads)
+    assert not re.search(r"@import|url\(", text)
+    return " ".join(" ".join(reader.said).split())
+
+
+def test_whatever_is_said_stays_text():
+    hostile = '<script>alert(1)</script> & "quotes"'
+    text = page(hostile, hostile, [(hostile, paragraph(hostile) + html_table((hostile,), [(hostile,), (0.5,)]))])
+    said = check_page(text)
+    assert said.count('<script>alert(1)</script> & "quotes"') == 8 and "0.5000" in said
+
+
+def test_a_training_run_has_a_page_with_its_curves_and_its_teachers(runs):  # noqa: F811
+    text = (runs / "distilled" / "report.html").read_text()
+    said = check_page(text)
+    record = json.loads((runs / "distilled" / "training.json").read_text())
+    assert "this run" in said and "teacher 1" in said and "settings: temperature" in said
+    assert f"{record['best_score']:.4f}" in said and record["machine"]["processor"] in said
+    assert text.count("<svg") == 2 and "Loss on the training data" in said and "accuracy on the dev data" in said
+    assert len(record["history"][0]["losses"]) == 6, "one for each step where there are few"
+    assert record["history"][0]["loss"] == pytest.approx(sum(record["history"][0]["losses"]) / 6)
+
+
+def test_report_puts_several_runs_on_one_page(runs, tmp_path, capsys):  # noqa: F811
+    argv = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
+    status, out, _ = run(capsys, "report", "--runs", *argv, "--output", tmp_path / "r.html")
+    assert status == 0 and "3 runs of csv" in out
+    said = check_page((tmp_path / "r.html").read_text())
+    differs, same = said.split("What differs")[1].split("The same in all")
+    assert "initial weights" in differs and "settings: epochs" in same and "seed" in same
+
+
+@pytest.mark.parametrize(
+    ("names", "output", "message"),
+    [
+        (["a=baseline", "a=teacher"], "r.html", "--runs: a name is used twice"),
+        (["a=nowhere"], "r.html", "nowhere: holds no training.json; give the --output of a `train`"),
+        (["a=baseline"], "baseline/training.json", "would overwrite"),
+        (["a=baseline"], "baseline/config.json", "would overwrite"),
+        (["a=baseline", "b=other"], "r.html", "are of different tasks (agnews, csv); one page is about one task"),
+        (["a=broken"], "r.html", "is not what `train` writes of a run; delete it, or train again"),
+    ],
+)
+def test_what_report_refuses(runs, tmp_path, capsys, names, output, message):  # noqa: F811
+    shutil.copytree(runs, tmp_path / "runs")
+    record = json.loads((runs / "baseline" / "training.json").read_text())
+    for name, changed in (("other", {"task": "agnews"}), ("broken", {"history": [{"epoch": 1}]})):
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "training.json").write_text(json.dumps(record | changed))
+    argv = [f"{name.split('=')[0]}={tmp_path / 'runs' / name.split('=')[1]}" for name in names]
+    status, _, err = run(capsys, "report", "--runs", *argv, "--output", tmp_path / "runs" / output)
+    assert status == 2 and message in err
+
+
+GOOD = {"epoch": 1, "loss": 1.0, "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "cooking"},
+        {"task": ["csv"]},
+        {"history": []},
+        {"history": 3},
+        {"history": [{"epoch": 1, "loss": "<b>", "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
+        {"history": [{"epoch": 1, "loss": 1, "losses": [1e999], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
+        {"settings": []},
+        {"seconds by phase": {"data": "long"}},
+        {"history": [{"epoch": 1, "loss": 1e299, "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
+        {"history": [{"epoch": 10**400, "loss": 1, "losses": [1.0], "tokens_per_second": 1, "dev": {"accuracy": 1}}]},
+        {"history": [GOOD | {"steps": 0}]},
+        {"history": [GOOD | {"steps": "7"}]},
+        {"step": None},
+        {"parameters": None},
+        {"seconds": True},
+    ],
+)
+def test_a_record_is_checked_before_it_is_drawn(runs, tmp_path, capsys, change):  # noqa: F811
+    record = json.loads((runs / "baseline" / "training.json").read_text())
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    assert read_record(tmp_path) == record
+    (tmp_path / "training.json").write_text(json.dumps(record | change))
+    with pytest.raises(UserError, match="training.json: "):
+        read_record(tmp_path)
+    capsys.readouterr()
+    assert known_record(tmp_path) is None and "it is left out" in capsys.readouterr().out
+
+
+def test_an_epoch_that_was_cut_short_is_drawn_as_far_as_it_went(runs, monkeypatch):  # noqa: F811
+    """Of ten steps and of four."""
+    record, drawn = json.loads((runs / "baseline" / "training.json").read_text()), []
+    history = [GOOD | {"steps": 10}, GOOD | {"epoch": 2, "steps": 4, "losses": [3.0, 2.0]}]
+    monkeypatch.setattr(kd_scratch.pages.report, "curves", lambda *told: drawn.append(told[-1]["run"]) or "")
+    runs_page("cut", {"run": record | {"history": history}})
+    losses, scores = drawn
+    assert [x for x, _ in losses] == pytest.approx([1.0, 1.2, 1.4]) and [y for _, y in losses] == [1.0, 3.0, 2.0]
+    assert [x for x, _ in scores] == pytest.approx([1.0, 1.4])
+
+
+def test_records_of_before_that_tell_less_are_drawn_all_the_same(runs, tmp_path):  # noqa: F811
+    record = json.loads((runs / "baseline" / "training.json").read_text())
+    del record["seconds by phase"]
+    for epoch in record["history"]:
+        del epoch["losses"], epoch["steps"]
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    said = check_page(runs_page("before", {"old <run>": read_record(tmp_path)}))
+    assert "old <run>" in said and "Where the time went" not in said
+    assert read_record(tmp_path / "nowhere") is None
+
+
+def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noqa: F811
+    models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
+    argv = ["compare", "--task", "csv", "--data", runs / "test.csv", "--models", *models, "--output", tmp_path / "c"]
+    assert run(capsys, *argv)[0] == 0
+    text = (tmp_path / "c" / "comparison.html").read_text()
+    said = check_page(text)
+    found = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    teacher, _, distilled = found["rows"]
+    points = 100 * distilled["difference"]
+    assert f"distilled against teacher: {points:+.2f} points of accuracy" in said
+    assert f"{teacher['megabytes'] / distilled['megabytes']:.1f} times as small" in said
+    for heading in ("Result", "Quality against speed and size", "Training", "Calibration", "Class by class",
+                    "What is taken for what", "Where teacher does better than distilled",
+                    "What they look at"):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in text
+    assert text.count("<svg") == 2 + 2 + 1 + 2 + 2 * 3, "trade-offs, training, calibration, confusions, attention"
+    assert (tmp_path / "c" / "speed.svg").read_text() in text and (tmp_path / "c" / "size.svg").read_text() in text
+
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def hand_made(student: str = HOSTILE, **changed) -> Comparison:
+    """A comparison of two models in which every text that may come from a file is hostile."""
+    row = {"latency_p50_ms": 2.0, "megabytes": 4.0}
+    difference = {"interval": (0.4, 0.6), "difference": -0.1, "difference_interval": (-0.2, 0.0), "agreement": 0.9}
+    metrics = {"accuracy": 0.5, "per_class": {HOSTILE: {"f1": 0.5}, "b": {"f1": 1.0}}}
+    both = ("teacher", HOSTILE)
+    found = {
+        "task": TASKS["csv"],
+        "note": HOSTILE,
+        "rows": dict.fromkeys(both, row),
+        "quality": dict.fromkeys(both, difference),
+        "metrics": {"teacher": metrics, HOSTILE: metrics | {"per_class": {HOSTILE: {"f1": 0.25}}}},
+        "calibrations": {name: (0.125, [(0.9, 0.8, 20)]) for name in both},
+        "confusions": {name: Counter({(HOSTILE, "b"): 3, ("b", "b"): 4}) for name in both},
+        "student": student,
+        "mistakes": [(HOSTILE, HOSTILE, HOSTILE, HOSTILE)],
+        "maps": [([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
+        "records": {},
+        "about": {"data": HOSTILE, "machine": {"processor": HOSTILE}},
+    }
+    return Comparison(**(found | changed))
+
+
+def test_no_text_of_a_file_is_taken_for_markup():
+    text = comparison_page(hand_made(), [(("model", HOSTILE), [(HOSTILE, 1.0)])])
+    said = check_page(text)
+    assert said.count(HOSTILE) > 20 and f"{HOSTILE} against teacher: -10.00 points of accuracy" in said
+
+
+def test_a_page_says_where_the_first_model_does_better_and_which_classes_the_student_loses():
+    said = check_page(comparison_page(hand_made(), []))
+    assert f"Where teacher does better than {HOSTILE}" in said and "The 1 examples" in said
+    table = said.split("Class by class")[-1].split("What is taken")[0]
+    assert table.split("teacher ")[-1].split() == [
+        HOSTILE.split()[0],
+        *"0.5000 0.2500 -0.2500 b 1.0000 - -1.0000".split(),
+    ]
+    none = check_page(comparison_page(hand_made(mistakes=[]), []))
+    assert "There are none." in none
+
+
+def test_a_model_alone_is_compared_with_nobody():
+    alone = hand_made("teacher")
+    for name in ("rows", "quality", "metrics", "calibrations", "confusions"):
+        setattr(alone, name, {"teacher": getattr(alone, name)["teacher"]})
+    said = check_page(comparison_page(alone, []))
+    assert "does better" not in said and "−" not in said
+
+
+def test_of_many_classes_those_are_shown_in_which_the_student_loses_most():
+    classes = {f"c{i}": {"f1": 0.5} for i in range(30)}
+    worse = classes | {"c7": {"f1": 0.25}, "c8": {"f1": 0.9}}
+    metrics = {"teacher": {"accuracy": 0.5, "per_class": classes}, HOSTILE: {"accuracy": 0.5, "per_class": worse}}
+    counts = Counter({(f"c{i}", f"c{i + 1}"): i for i in range(1, 29)}) + Counter({("c1", "c1"): 99})
+    said = check_page(comparison_page(hand_made(metrics=metrics, confusions={"teacher": counts, HOSTILE: counts}), []))
+    table = said.split("Class by class")[-1].split("What is taken")[0]
+    assert f"The 20 of 30 in which {HOSTILE} loses most." in table and "c7 0.5000 0.2500 -0.2500" in table
+    assert "c8" not in table, "there it gains"
+    pairs = said.split("What is taken for what")[-1].split("Where teacher")[0]
+    assert "c28 c29 28 28" in pairs and "c1 c1" not in pairs and "c8 c9" not in pairs, "the 20 commonest mistakes"
+
+
+def test_the_mistakes_of_a_comparison_are_those_that_the_first_does_not_make():
+    texts = [("a", "x", "x", 1.0), ("b", "x", "y", 0.0), ("c", "x", "y", 0.5), ("d", "x", "y", 0.0)]
+    students = [("a", "x", "y", 0.0), ("b", "x", "y", 0.0), ("c", "x", "z", 0.25), ("d", "x", "x", 1.0)]
+    assert lost_by(students, texts) == [("a", "x", "x", "y"), ("c", "x", "y", "z")]
+
+
+def test_models_that_cut_texts_into_other_pieces_have_no_attention_side_by_side():
+    models = {name: SimpleNamespace(tokenizer=SimpleNamespace(fingerprint=name)) for name in "ab"}
+    outcomes = {name: SimpleNamespace(features=None) for name in "ab"}
+    assert attention_maps(models, outcomes, torch.device("cpu")) == []

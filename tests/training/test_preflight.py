@@ -1,0 +1,210 @@
+"""preflight.py: what is found before work starts, and what it would have cost to find it later."""
+
+import argparse
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kd_scratch.common import device
+from kd_scratch.common.device import free_memory
+from kd_scratch.common.files import UserError
+from kd_scratch.config import SIZES, DataConfig, TrainConfig
+from kd_scratch.distillation.losses import FeatureLosses
+from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.classification import Example as Text
+from kd_scratch.tasks.question_answering import Example as Question
+from kd_scratch.tasks.token_classification import Example as Sentence
+from kd_scratch.training import preflight as room
+from kd_scratch.training.preflight import preflight, training_bytes
+from tests.conftest import TEXTS, tiny_model
+
+CPU = torch.device("cpu")
+CONTEXT = "the quick brown fox jumps over the lazy dog again and again and again"
+
+
+def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teachers=(), data=None, resume=False, **settings):
+    """The table, by its first column."""
+    head = TASKS[task].head
+    model = tiny_model(head=head, labels=labels, vocab_size=tokenizer.vocab_size)
+    arguments = argparse.Namespace(
+        output=tmp_path / "a" / "out", cache=tmp_path / "b", model="tiny-student", init_layers=None, resume=resume
+    )
+    config = TrainConfig(**{"max_length": 24} | settings)
+    features = None
+    if config.losses:
+        features = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0])
+    parts = examples, dev or examples, labels, tokenizer, model, list(teachers), features, config, data or DataConfig()
+    rows = dict(preflight(arguments, TASKS[task], *parts, CPU))
+    assert not list(tmp_path.iterdir()), "nothing is written"
+    return rows
+
+
+def texts(count: int = 40, label=lambda i: "ab"[i % 2]) -> list[Text]:
+    return [Text(f"x:{i}", TEXTS[i % 4], label(i)) for i in range(count)]
+
+
+def test_the_table_tells_labels_vocabulary_length_layers_disk_and_memory(tmp_path, tokenizer):
+    rows = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
+    assert list(rows) == ["labels", "vocabulary", "length", "  train", "  dev", "layers", "disk", "memory"]
+    assert rows["labels"] == "2: a, b"
+    size = tokenizer.vocab_size
+    assert rows["vocabulary"] == f"{size} pieces, the model has room for {size}; of those in train 0.0% are unknown"
+    assert rows["length"] == "--max-length 24 of the model's 40 positions"
+    assert rows["layers"] == "3, with random weights"
+    assert "are free" in rows["disk"] and rows["memory"].startswith("up to about ")
+
+
+def test_the_share_of_texts_that_are_cut_is_exact(tmp_path, tokenizer):
+    lengths = [len(encoding.ids) for encoding in tokenizer.encode(TEXTS)]
+    rows = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"), max_length=max(lengths) - 1)
+    assert sum(length == max(lengths) for length in lengths) == 1
+    assert rows["  train"] == "25.0% of the texts are cut (a larger --max-length would read more of them)"
+    assert found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"), max_length=39)["  dev"].startswith("0.0%")
+
+
+def test_texts_in_another_script_are_told_by_their_unknown_pieces(tmp_path, tokenizer):
+    rows = found(tmp_path, tokenizer, "csv", [Text("x:1", "木 木 木 fox", "a")] * 20, labels=("a",))
+    assert "% are unknown (is this the vocabulary of that language?)" in rows["vocabulary"]
+
+
+def test_a_label_column_that_is_none_is_told(tmp_path, tokenizer):
+    labels = tuple(f"l{i:02}" for i in range(40))
+    rows = found(tmp_path, tokenizer, "csv", texts(label=lambda i: labels[i]), labels=labels)
+    assert rows["labels"].startswith("40: l00, l01, l02, l03, l04, …; HARDLY ANY IS THERE TWICE among 40 examples")
+    few = found(tmp_path, tokenizer, "csv", texts(label=lambda i: labels[i % 20]), labels=labels)  # as with --limit
+    assert "TWICE" not in few["labels"]
+    unlabelled = [Text("x:1", "fox", None)] * 500
+    mixed = found(tmp_path, tokenizer, "csv", texts(label=lambda i: labels[i]) + unlabelled, labels=labels)
+    assert "TWICE among 40 examples" in mixed["labels"]
+
+
+def test_a_label_of_dev_that_train_lacks_is_refused(tmp_path, tokenizer):
+    with pytest.raises(UserError, match="x:0: label 'c' is not one of the 2 that the model knows"):
+        found(tmp_path, tokenizer, "csv", texts(), [Text("x:0", "fox", "c")], labels=("a", "b"))
+
+
+def test_tags_of_dev_that_train_lacks_are_counted(tmp_path, tokenizer):
+    train = [Sentence("x:1", ("Ada", "slept"), ("B-PER", "O"), "d")] * 10
+    dev = [Sentence("x:2", ("Ada", "slept", "in", "Torvia"), ("B-PER", "O", "O", "B-LOC"), "d")]
+    rows = found(tmp_path, tokenizer, "conll", train, dev, labels=("O", "B-PER", "I-PER"))
+    assert "25.0% of the words of dev have a tag that train lacks (are both of one kind?)" in rows["labels"]
+    assert rows["  dev"] == "1.00 windows for each sentence"
+
+
+def test_answers_out_of_reach_are_counted(tmp_path, tokenizer):
+    """Of four questions one has its answer in no window, and one an answer of more pieces than may be answered."""
+    common = dict(question="fox?", context=CONTEXT)
+    examples = [
+        Question("1", answers=("quick",), start=4, **common),
+        Question("2", answers=("dog",), start=CONTEXT.index("dog"), **common),
+        Question("3", answers=(CONTEXT,), start=0, **common),  # longer than any window
+        Question("4", answers=("quick brown fox",), start=4, **common),
+    ]
+    rows = found(tmp_path, tokenizer, "squad", examples, data=DataConfig(answer_length=5, overlap=4))
+    nowhere = Question("5", answers=("cat",), start=None, **common)  # which is another fault, told elsewhere
+    examples += [nowhere, Question("6", **common)]
+    assert rows == found(tmp_path, tokenizer, "squad", examples, data=DataConfig(answer_length=5, overlap=4)) | {
+        name: rows[name] for name in ("disk", "memory")
+    }
+    assert "25.0% of the answers are whole in no window (try a larger --max-length or --overlap)" in rows["  train"]
+    assert "25.0% longer than --answer-length 5 (a larger one would reach them)" in rows["  train"]
+
+
+def test_a_full_disk_and_one_that_cannot_be_written_to_are_refused(tmp_path, tokenizer, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r"out and .*b: needs about 0 MB, 0 MB are free; make room first"):
+        found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
+    resumed = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"), resume=True)
+    assert "0 MB are free" in resumed["disk"], "a part of what is needed lies there already: told, not refused"
+    monkeypatch.setattr(room.os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="cannot be written to; choose another folder"):
+        found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
+
+
+def test_what_goes_to_the_disk_is_counted_with_state_cache_and_teachers_logits(tmp_path, tokenizer):
+    model = tiny_model(labels=("a", "b"), vocab_size=tokenizer.vocab_size)
+    arguments = argparse.Namespace(output=tmp_path, cache=tmp_path, resume=False)
+    features = TASKS["csv"].featurize(texts(), tokenizer, ("a", "b"), 24, DataConfig())
+    sizes = []
+    for teachers, scale in (([], 1), ([], 10**9), ([model], 10**9)):
+        try:
+            sizes.append(room._disk(arguments, model, teachers, features, scale))
+        except UserError as error:
+            sizes.append(str(error))
+    numbers = [int(text.split("about ")[1].split(" MB")[0].replace(",", "")) for text in sizes]
+    tokens = features.tokens.nbytes + features.labels.nbytes + features.starts.nbytes
+    assert numbers[0] == round(12 * 4 * model.num_parameters() / 1e6)
+    assert numbers[1] == pytest.approx(tokens * 1000, rel=0.01)
+    assert numbers[2] - numbers[1] == pytest.approx(2 * 4 * 2 * len(features) * 1000, rel=0.01)
+
+
+def test_too_little_memory_is_told_with_what_helps(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(room, "free_memory", lambda device: 10**6)
+    rows = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
+    assert "1 MB are free; TOO LITTLE: try --accumulation" in rows["memory"]
+    monkeypatch.setattr(room, "free_memory", lambda device: None)
+    assert "free" not in found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))["memory"]
+
+
+def test_memory_grows_with_batch_length_and_parameters_and_shrinks_with_what_saves_it():
+    shape, config = SIZES["distilbert-base"], TrainConfig()
+    base = training_bytes(shape, 66_000_000, config, 128)
+    assert base == pytest.approx(3.07e9, rel=0.2)  # measured, CPU: 3,070 MB
+    assert training_bytes(shape, 66_000_000, replace(config, batch_size=16), 384) == pytest.approx(5.49e9, rel=0.2)
+    assert training_bytes(shape, 66_000_000, replace(config, gradient_checkpointing=True), 128) == pytest.approx(
+        2.18e9, rel=0.2
+    )
+    assert training_bytes(shape, 66_000_000, config, 128, processes=2) < base
+    halved = training_bytes(shape, 66_000_000, replace(config, accumulation=2), 128)
+    assert halved == training_bytes(shape, 66_000_000, replace(config, batch_size=16), 128) < base
+    assert training_bytes(shape, 67_000_000, config, 128) - base == 16_000_000
+
+
+def test_free_memory_is_what_the_system_says_or_less_in_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    assert free_memory(CPU) is None and free_memory(torch.device("mps")) is None
+    (tmp_path / "meminfo").write_text("MemTotal:       2000 kB\nMemAvailable:   1000 kB\n")
+    assert free_memory(CPU) == 1_024_000
+    for name, content in (("max", "500000"), ("current", "400000"), ("stat", "anon 5\ninactive_file 30000\n")):
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert free_memory(CPU) == 500_000 - 400_000 + 30_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(CPU) == 1_024_000
+
+
+def test_the_layers_are_told_with_where_they_come_from(tmp_path):
+    model, teacher = tiny_model(), tiny_model(depth=1)
+    for chosen, name, expected in (
+        ([0, 2, 1], tmp_path, f"0, 2, 1 of {tmp_path} become 0, 1, 2; the teacher has 1"),
+        (None, tmp_path, f"3, all of {tmp_path}; the teacher has 1"),
+        (None, "tiny-student", "3, with random weights; the teacher has 1"),
+    ):
+        assert room._layers(argparse.Namespace(init_layers=chosen, model=str(name)), model, [teacher]) == expected
+
+
+def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
+    teacher = tiny_model(labels=("a", "b"), vocab_size=tokenizer.vocab_size, depth=6)
+    both = dict(labels=("a", "b"), teachers=[teacher])
+    plain = found(tmp_path, tokenizer, "csv", texts(), **both, alpha=0.25, temperature=4.0)
+    assert plain["loss"] == "0.75 · labels + 0.25 · soft targets (T = 4)"
+    inside = found(tmp_path, tokenizer, "csv", texts(), **both, losses="hidden,relations=0.5", layer_map="1:2,3:6")
+    told = " + 1 · hidden (1→2, 3→6) + 0.5 · relations (3→6), student→teacher; 0: embeddings"
+    assert inside["loss"] == "0.5 · labels + 0.5 · soft targets (T = 2)" + told
+
+
+def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_counted():
+    student, teacher = tiny_model(), tiny_model(vocab_size=10_000, width=64, heads=4)
+    config, relations = TrainConfig(losses="hidden"), TrainConfig(losses="relations")
+
+    def told(teachers, config=config):
+        inside = FeatureLosses(config.feature_losses(), [], student.config, teacher) if config.losses else None
+        return float(room._memory(student, teachers, inside, config, 128, CPU).split()[3].replace(",", ""))
+
+    alone, with_states, with_relations = told([], TrainConfig()), told([teacher]), told([teacher], relations)
+    states = 4 * 32 * 128 * (3 + 10) * 64 / 1e6
+    assert with_states - alone == pytest.approx(4 * teacher.num_parameters() / 1e6 + states, abs=1.1)
+    assert with_relations - with_states == pytest.approx(4 * 32 * 128 * 8 * 4 * 128 / 1e6, abs=1.1)
