@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -143,15 +142,6 @@ def test_other_commands_of_the_readme_are_known_scripts():
 def test_paths_in_the_readme_exist():
     for path in re.findall(r"`((?:kd_scratch|tests|data_scripts|\.ci)/[\w./-]*)`", README):
         assert (ROOT / path).exists(), path
-
-
-def test_the_tour_names_every_file_in_pipeline_order():
-    tour = README.split("## Tour")[1].split("\n## ")[0]
-    named = re.findall(r"^\| `([\w./]+)`", tour, re.M)
-    files = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
-    assert set(named) == {name for name in files if not name.endswith("__init__.py")}
-    chapters = [name.split("/")[0].removesuffix(".py") for name in named]
-    assert all(CHAPTERS.index(a) <= CHAPTERS.index(b) for a, b in pairwise(chapters))
 
 
 def test_code_examples_of_the_readme_run(tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kd_scratch.common.console import say
 from kd_scratch.common.files import UserError, open_file, write_atomically
 
 # In the order in which a file holds them: wide elements first, so that all the tensors we write lie aligned.
@@ -134,6 +135,14 @@ def is_intact(path: str | Path) -> bool:
             return file.read() == digest.digest()
     except (OSError, UserError):
         return False
+
+
+def is_usable(path: Path, say=say) -> bool:
+    """Whether a cache file is there and has the bytes that were written; one that has not will be made anew."""
+    usable = path.exists() and is_intact(path)
+    if path.exists() and not usable:
+        say(f"{path} is damaged, or of another version of this program, and made anew")
+    return usable
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import duration, say, shorten, show, table
 from kd_scratch.common.device import amp_dtype, describe, seed_everything, start
 from kd_scratch.common.files import UserError, locked, make_folder, sha256, sha256_of_file, write_json, write_text
+from kd_scratch.common.source_hash import source_hash
 from kd_scratch.common.timing import Clock, matmul_rate
 from kd_scratch.config import (
     SIZES,
@@ -36,7 +37,6 @@ from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher
 from kd_scratch.nn.model import Model
 from kd_scratch.pages.report import PAGE, RECORD, known_record, runs_page
 from kd_scratch.tasks import TASKS, Task
-from kd_scratch.tasks.feature_cache import code_hash
 from kd_scratch.training.loop import Job, steps_per_epoch, train
 from kd_scratch.training.preflight import preflight
 from kd_scratch.training.resume import Progress, drop_state
@@ -236,7 +236,7 @@ def identify(
         "threads": torch.get_num_threads(),
         "processes": distributed.size(),
         **libraries(device),
-        "code": code_hash(["**/*"]),
+        "code": source_hash("training.loop", "training.setup"),
         "tokenizer": tokenizer.fingerprint,
         "labels": sha256(*model.config.labels),
         "initial weights": fingerprint(model),

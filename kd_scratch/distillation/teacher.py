@@ -10,22 +10,16 @@ import torch
 from torch import Tensor
 
 from kd_scratch.checkpoints.checkpoint import fingerprint
-from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
+from kd_scratch.checkpoints.safetensors import is_usable, load_file, read_metadata, save_file
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say
 from kd_scratch.common.files import UserError, make_folder, sha256
+from kd_scratch.common.source_hash import source_hash
 from kd_scratch.data.batches import Batch, Features, pad, to_device
+from kd_scratch.data.disk_arrays import zeros_on_disk
 from kd_scratch.evaluation.inference import compute_logits, compute_states, logits_shape
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks.feature_cache import code_hash, is_usable, zeros_on_disk
 
-COMPUTES = (
-    "distillation/teacher",
-    "evaluation/inference",
-    "data/batches",
-    "nn/model",
-    "nn/layers",
-)  # what a teacher says of token ids
 SLICE = 2**16  # rows that are put into another order, or averaged, together
 
 
@@ -118,7 +112,7 @@ def cache_key(
         "tokenizer": tokenizer_hash,
         "features": features_hash(features),
         "precision": f"{dtype or torch.float32} on {device.type}",
-        "code": code_hash(COMPUTES, torch.__version__),
+        "code": source_hash("distillation.teacher", versions=(torch.__version__,)),
     }
 
 

@@ -11,13 +11,13 @@ import torch
 from kd_scratch.checkpoints.checkpoint import WEIGHTS, fingerprint, load_model
 from kd_scratch.common.console import progress
 from kd_scratch.common.files import UserError, read_json, sha256_of_file, write_json
+from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import FEATURE_LOSSES, DataConfig, as_dict, flag_name
 from kd_scratch.evaluation.evaluate import evaluate, open_model, read_test
 from kd_scratch.evaluation.significance import calibration
 from kd_scratch.pages.report import RECORD, by_name, read_record
 from kd_scratch.study.variants import BASELINE, COMBINED, RESULT, SOFT, Variant
 from kd_scratch.tasks import Outcome, Task
-from kd_scratch.tasks.feature_cache import code_hash
 from kd_scratch.training.setup import data_hashes
 
 #: What the runs of one study have in common (but for `unlabelled` and `teacher`, which a baseline does not have).
@@ -26,19 +26,6 @@ SHARED += ("processes", "torch", "numpy", "tokenizers")
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "keep_states", "augment", "steps")
 FOUND = ("score", "loss", "ece", "calibration", "agreement", "per_class", "tally")  # what `measured` tells
-#: The modules that decide what a model is found to do: after a change to one of them it is tested again.
-MEASURES = (
-    "study/results",
-    "evaluation/significance",
-    "evaluation/evaluate",
-    "evaluation/inference",
-    "nn/fast",
-    "nn/model",
-    "nn/layers",
-    "checkpoints/checkpoint",
-    "checkpoints/hf_layout",
-)
-MEASURES += ("training/setup", "data/batches", "data/tokenizer", "common/files", "tasks/*")
 
 
 def measured(outcome: Outcome, teacher: Outcome | None) -> dict:
@@ -65,7 +52,7 @@ class Laboratory:
         self.task, self.data, self.device = task, data, device
         self.examples = read_test(arguments, task, replace(data, limit=""))  # which is for the training examples
         self.about = {"data": sha256_of_file(arguments.data), "split": arguments.split, "settings": as_dict(data)}
-        self.about |= {"code": code_hash(MEASURES, torch.__version__, tokenizers.__version__)}
+        self.about |= {"code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__))}
         hashes = data_hashes(arguments)
         if self.about["data"] in hashes.values() and arguments.split in ("", "train", "val"):
             split = f" --split {arguments.split}" if arguments.split else ""

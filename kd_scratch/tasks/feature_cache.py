@@ -4,95 +4,26 @@ A cache file's name is made of the hashes of all that decides its content: the d
 tokenizer, the settings, and the code that turns text into token ids. It may be deleted at any time.
 """
 
-import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 import torch
 
-from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
+from kd_scratch.checkpoints.safetensors import CHECKSUM, is_usable, load_file, read_metadata, save_file
 from kd_scratch.common import distributed
 from kd_scratch.common.console import progress, say
-from kd_scratch.common.files import DiskError, UserError, make_folder, sha256
+from kd_scratch.common.files import UserError, make_folder, sha256
+from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import DataConfig, as_dict
 from kd_scratch.data.batches import Features
+from kd_scratch.data.disk_arrays import DiskArray, Names
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks import Task
 
-MAKES_FEATURES = (
-    "tasks/feature_cache",
-    "common/files",
-    "data/tokenizer",
-    "data/batches",
-    "training/setup",
-    "tasks/augment",
-    "tasks/*",
-)  # token ids of files
 CHUNK = 10_000  # examples that are tokenized together, or a few more where they belong together
 ARRAYS = {"tokens": np.int32, "starts": np.int64, "labels": np.int64, "token_types": np.uint8, "allowed": np.bool_}
-
-
-class Names(Sequence):
-    """N strings in two arrays: their UTF-8 bytes, end to end, and where each begins (N+1)."""
-
-    def __init__(self, text: np.ndarray, starts: np.ndarray):
-        self.text, self.starts = text, starts
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, i: int) -> str:
-        i = range(len(self))[i]
-        return self.text[self.starts[i] : self.starts[i + 1]].tobytes().decode()
-
-
-class DiskArray:
-    """An array that grows at its end, in a file without a name that vanishes with it."""
-
-    def __init__(self, folder: Path, dtype, row: tuple[int, ...] = ()):
-        self.folder, self.dtype, self.row = folder, np.dtype(dtype), row
-        with _writing(folder):
-            self.file = tempfile.TemporaryFile(dir=folder)
-
-    def append(self, values: np.ndarray) -> None:
-        """Add rows."""
-        with _writing(self.folder):
-            self.file.write(np.ascontiguousarray(values, self.dtype).data)
-
-    def array(self) -> np.ndarray:
-        """All rows, memory-mapped."""
-        with _writing(self.folder):
-            self.file.flush()
-        size = self.file.tell() // self.dtype.itemsize
-        if size == 0:  # which cannot be mapped
-            return np.empty((0, *self.row), self.dtype)
-        # "c": torch wants to be able to write, though nobody does
-        return np.memmap(self.file, self.dtype, "c", shape=(size,)).reshape(-1, *self.row)
-
-
-def zeros_on_disk(folder: Path, shape: tuple[int, ...], dtype) -> np.ndarray:
-    """Zeros, memory-mapped onto a file without a name that vanishes with them. UserError where the disk is full."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size == 0:  # which cannot be mapped
-        return np.zeros(shape, dtype)
-    with _writing(folder), tempfile.TemporaryFile(dir=folder) as file:
-        if hasattr(os, "posix_fallocate"):  # now, with an error: a full disk that is met through memory is a crash
-            os.posix_fallocate(file.fileno(), 0, size)
-        return np.memmap(file, dtype, "w+", shape=shape)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(f"{folder}: cannot be written to: {error.strerror}; choose another --cache") from None
 
 
 def cached_features(
@@ -116,7 +47,7 @@ def cached_features(
         "source": sha256(*source),
         "settings": sha256(repr(as_dict(data)), str(max_length), task.name, *labels),
         "tokenizer": tokenizer.fingerprint,
-        "code": code_hash(MAKES_FEATURES, tokenizers.__version__),
+        "code": source_hash("tasks", "tasks.feature_cache", versions=(tokenizers.__version__,)),
     }
     path = make_folder(folder) / f"features-{sha256(*key.values())[:24]}.safetensors"
     if distributed.writes() and not is_usable(path, say):
@@ -133,14 +64,6 @@ def cached_features(
     ids = Names(arrays.pop("ids"), arrays.pop("id_starts"))
     say(f"{len(ids):,} training inputs, memory-mapped: {path}")
     return Features(head=task.head, ids=ids, mask_id=tokenizer.mask_id, **arrays)
-
-
-def is_usable(path: Path, say=say) -> bool:
-    """Whether a cache file is there and has the bytes that were written; one that has not will be made anew."""
-    usable = path.exists() and is_intact(path)
-    if path.exists() and not usable:
-        say(f"{path} is damaged, or of another version of this program, and made anew")
-    return usable
 
 
 def _arrays(folder: Path, task: Task, examples: Sequence, tokenizer, labels, max_length, data) -> dict[str, DiskArray]:
@@ -181,10 +104,3 @@ def chunks(examples: Sequence, task: Task) -> Iterator[list]:
         chunk.append(example)
     if chunk:
         yield chunk
-
-
-def code_hash(modules: Sequence[str], *versions: str) -> str:
-    """SHA-256 of modules of ours, and of versions of others': what they make is made anew after a change."""
-    package = Path(__file__).parents[1]
-    files = sorted({file for name in modules for file in package.glob(f"{name}.py")})
-    return sha256(*versions, *(file.read_bytes() for file in files))

@@ -13,6 +13,7 @@ from kd_scratch.checkpoints.checkpoint import check_fit, load_model, take_layers
 from kd_scratch.common.console import say
 from kd_scratch.common.device import amp_dtype
 from kd_scratch.common.files import UserError, is_leftover, sha256_of_file
+from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
 from kd_scratch.data.batches import Features, require_inputs
 from kd_scratch.data.rows import Chosen, Joined, Unlabelled, text_rows
@@ -197,6 +198,7 @@ def training_inputs(
     held_out = "" if Path(arguments.dev).exists() else arguments.dev
     origin = [str(source["train"]), str(source["unlabelled"]), held_out, config.labelled, str(config.augment)]
     origin.append(str(bool(arguments.teacher)))  # without one, text that has no label is left out
+    origin.append(source_hash("training.setup"))  # what examples are made
     common = task, examples, tokenizer, labels, config.max_length, data, origin
     made = cached_features(*common, lambda: data_hashes(arguments) == source, arguments.cache or CACHE, say)
     return require_inputs(made, "--train")

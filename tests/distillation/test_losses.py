@@ -332,7 +332,7 @@ def test_another_teacher_tokenizer_input_label_order_precision_or_code_has_anoth
     for call in calls:
         cached(**call)
     assert len(cached.files()) == len(calls)
-    monkeypatch.setattr(teacher_module, "code_hash", lambda modules, *versions: "somebody has changed a layer")
+    monkeypatch.setattr(teacher_module, "source_hash", lambda *modules, versions: "somebody has changed a layer")
     cached()
     assert len(cached.files()) == len(calls) + 1
 

@@ -504,7 +504,7 @@ def test_results_of_other_code_are_found_anew(other, monkeypatch):
     again = [*small, "--output", str(folder)]
     assert main(again) == 0 and json.loads(path.read_text())["found"]["score"] == 0.125, "of the same code"
     monkeypatch.setattr(
-        kd_scratch.study.results, "code_hash", lambda modules, *versions: "somebody has changed a metric"
+        kd_scratch.study.results, "source_hash", lambda *modules, versions: "somebody has changed a metric"
     )
     assert main(again) == 0 and json.loads(path.read_text())["found"] == written["found"]
     monkeypatch.undo()

@@ -10,11 +10,11 @@ import kd_scratch.tasks.feature_cache
 from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.distillation.teacher import COMPUTES
-from kd_scratch.study.results import MEASURES
+from kd_scratch.data import disk_arrays
+from kd_scratch.data.disk_arrays import DiskArray, Names, zeros_on_disk
 from kd_scratch.tasks import TASKS, classification, question_answering, token_classification
-from kd_scratch.tasks.feature_cache import MAKES_FEATURES, DiskArray, Names, cached_features, code_hash, zeros_on_disk
-from tests.conftest import ROOT, TEXTS
+from kd_scratch.tasks.feature_cache import cached_features
+from tests.conftest import TEXTS
 
 CLASSES = ("no", "yes")
 TAGS = ("O", "B-LOC", "I-LOC")
@@ -70,24 +70,10 @@ def test_whatever_decides_the_inputs_decides_the_file(tmp_path, tokenizer, monke
         cached_features(TASKS["csv"], examples, tokenizer, folder=tmp_path, **usual | settings)
     assert len(list(tmp_path.iterdir())) == 5
     monkeypatch.setattr(
-        kd_scratch.tasks.feature_cache, "code_hash", lambda modules, *versions: "somebody has changed featurize"
+        kd_scratch.tasks.feature_cache, "source_hash", lambda *modules, versions: "somebody has changed featurize"
     )
     cached_features(TASKS["csv"], examples, tokenizer, folder=tmp_path, **usual)
     assert len(list(tmp_path.iterdir())) == 6
-
-
-def test_code_is_told_by_the_modules_and_the_versions():
-    assert code_hash(["layers"]) == code_hash(["layers"]) == code_hash(["layer[s]"])
-    assert (
-        len({code_hash(["layers"]), code_hash(["model"]), code_hash(["layers", "model"]), code_hash(["tasks/*"])}) == 4
-    )
-    assert code_hash(["layers"]) != code_hash(["layers"], "2.6") != code_hash(["layers"], "2.7")
-
-
-@pytest.mark.parametrize("modules", [MAKES_FEATURES, COMPUTES, MEASURES])
-def test_the_modules_that_are_told_apart_are_there(modules):
-    for name in modules:
-        assert list((ROOT / "kd_scratch").glob(f"{name}.py")), name
 
 
 @pytest.mark.parametrize("damage", ["cut", "a flipped bit", "empty", "no checksum"])
@@ -143,7 +129,7 @@ def test_a_disk_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, make):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kd_scratch.tasks.feature_cache.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(disk_arrays.tempfile, "TemporaryFile", full)
     with pytest.raises(UserError, match="No space left on device; choose another --cache$"):
         make(tmp_path)
 
@@ -155,7 +141,7 @@ def test_room_on_the_disk_is_taken_at_once(tmp_path, monkeypatch):
         assert (start, size) == (0, 10_000 * 2 * 4)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kd_scratch.tasks.feature_cache.os, "posix_fallocate", full)
+    monkeypatch.setattr(disk_arrays.os, "posix_fallocate", full)
     with pytest.raises(UserError, match="No space left on device"):
         zeros_on_disk(tmp_path, (10_000, 2), np.float32)
 
