@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         except OSError:  # closed, or full; Python would complain once more when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    distributed.leave()
+    distributed.destroy_process_group()
     return 0
 
 
@@ -127,7 +127,9 @@ def how_to_resume(arguments: argparse.Namespace) -> str:
 
 if __name__ == "__main__":
     status = main()
-    if distributed.joined():  # threads that exchanged tensors may still hold some, and abort a Python that is torn down
+    if (
+        distributed.was_initialized()
+    ):  # threads that exchanged tensors may still hold some, and abort a Python that is torn down
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)

@@ -20,8 +20,8 @@ CHOICES = {
     "positions": ("learned", "sinusoidal"),
     "head": (None, *HEADS),
 }
-#: The losses on what happens inside student and teacher (distill.FeatureLosses), and their weights if none is given.
-FEATURE_LOSSES = {"hidden": 1.0, "attention": 0.1, "cosine": 1.0, "patient": 10.0, "relations": 1.0}
+#: The losses on what happens inside student and teacher (distill.HiddenLosses), and their weights if none is given.
+HIDDEN_LOSSES = {"hidden": 1.0, "attention": 0.1, "cosine": 1.0, "patient": 10.0, "relations": 1.0}
 LARGEST = 2**30  # of any size: two of them multiplied still fit into what PyTorch counts with
 
 
@@ -142,7 +142,7 @@ class TrainConfig:
         "",
         "distillation: also compare what happens inside student and teacher; some of "
         "hidden, attention, cosine, patient, relations, each with its weight, as in hidden,relations=0.5 (weights by "
-        f"default: {', '.join(f'{name} {weight:g}' for name, weight in FEATURE_LOSSES.items())})",
+        f"default: {', '.join(f'{name} {weight:g}' for name, weight in HIDDEN_LOSSES.items())})",
     )
     layer_map: str = setting(
         "",
@@ -188,18 +188,18 @@ class TrainConfig:
             raise UserError(f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts")
         if self.keep_states and not self.losses:
             raise UserError("--keep-states goes with --losses")
-        self.feature_losses(), self.layer_pairs()  # their mistakes
+        self.hidden_loss_weights(), self.layer_pairs()  # their mistakes
 
-    def feature_losses(self) -> dict[str, float]:
+    def hidden_loss_weights(self) -> dict[str, float]:
         """--losses: "hidden,relations=0.5" -> {"hidden": 1.0, "relations": 0.5}"""
         weights = {}
         for part in self.losses.split(",") if self.losses else ():
             name, equals, number = part.partition("=")
-            if name not in FEATURE_LOSSES or name in weights:
-                why = "is named twice" if name in weights else f"is not one of {', '.join(FEATURE_LOSSES)}"
+            if name not in HIDDEN_LOSSES or name in weights:
+                why = "is named twice" if name in weights else f"is not one of {', '.join(HIDDEN_LOSSES)}"
                 raise UserError(f"--losses {self.losses}: {name!r} {why}")
             try:
-                weights[name] = float(number) if equals else FEATURE_LOSSES[name]
+                weights[name] = float(number) if equals else HIDDEN_LOSSES[name]
             except ValueError:
                 weights[name] = -1.0
             if not 0 < weights[name] <= LARGEST:

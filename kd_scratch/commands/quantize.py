@@ -11,7 +11,7 @@ from kd_scratch.common.console import say, show, table
 from kd_scratch.common.device import describe, start
 from kd_scratch.common.files import UserError, write_json
 from kd_scratch.config import RunConfig, add_flags, given
-from kd_scratch.evaluation.evaluate import open_model
+from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.evaluation.measure import in_turns
 from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
@@ -31,17 +31,17 @@ def command(arguments: argparse.Namespace) -> dict:
     """`quantize`: open, quantize, save, and say what it gained."""
     device = start(**vars(RunConfig(device="cpu", **given(arguments, RunConfig))))
     check_output(arguments.output, resume=False)
-    opened = open_model(arguments.model, fast=False)
-    say(f"quantizing {arguments.model} ({opened.model.num_parameters() / 1e6:.1f}M) to int8")
+    loaded = load_for_inference(arguments.model, fast=False)
+    say(f"quantizing {arguments.model} ({loaded.model.num_parameters() / 1e6:.1f}M) to int8")
     try:
-        small = int8.quantize(opened.model)
+        small = int8.quantize(loaded.model)
     except UserError as error:
         raise UserError(f"{arguments.model}: {error}") from None
     save_model(small, arguments.output)
-    opened.tokenizer.save(arguments.output, opened.max_length, token_types=small.config.token_types > 0)
+    loaded.tokenizer.save(arguments.output, loaded.max_length, token_types=small.config.token_types > 0)
     rows = {"float": {"megabytes": megabytes(arguments.model)}, "int8": {"megabytes": megabytes(arguments.output)}}
     lengths = [tokens for tokens in TOKENS if tokens <= small.config.max_positions]
-    models = {"float": make_fast(opened.model), "int8": make_fast(small)}
+    models = {"float": make_fast(loaded.model), "int8": make_fast(small)}
     for tokens in lengths:
         ids = torch.randint(small.config.vocab_size, (1, tokens), generator=torch.Generator().manual_seed(0))
         times = in_turns(models, [ids] * (WARM_UP + ROUNDS), lambda model, ids: model(ids), WARM_UP, "timing")

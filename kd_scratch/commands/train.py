@@ -32,7 +32,7 @@ from kd_scratch.config import (
 )
 from kd_scratch.data.batches import IGNORE, require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
-from kd_scratch.distillation.losses import FeatureLosses
+from kd_scratch.distillation.losses import HiddenLosses
 from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher_states
 from kd_scratch.nn.model import Model
 from kd_scratch.pages.report import PAGE, RECORD, known_record, runs_page
@@ -127,22 +127,24 @@ def command(arguments: argparse.Namespace) -> dict | None:
     task = TASKS[arguments.task]
     config = train_config(task.name, **given(arguments, TrainConfig))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
-    device = distributed.join(start(**vars(run)))
+    device = distributed.init_process_group(start(**vars(run)))
     check_flags(arguments, config, device)
     if arguments.force and not arguments.resume:
         raise UserError("--force goes with --resume")
     resume = distributed.rank() == 0 and check_output(arguments.output, arguments.resume)
-    resume = distributed.value_of_first(resume)
+    resume = distributed.broadcast_object(resume)
     source = data_hashes(arguments)  # before anything is read
     examples, dev_examples, labels, tokenizer, notes = read_all(arguments, task, config, data)
     seed_everything(run.seed)  # anew: whatever came before, baseline and distilled student get the same initial weights
     model = build_model(arguments, task, labels, tokenizer, config, say=notes.append)
     teachers = load_teachers(arguments, task, tokenizer, model, config)
-    inside = None
+    hidden_losses = None
     if config.losses:
-        inside = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0].to(device))
+        hidden_losses = HiddenLosses(
+            config.hidden_loss_weights(), config.layer_pairs(), model.config, teachers[0].to(device)
+        )
     say(f"{task.name}: {len(examples):,} training examples, {len(dev_examples):,} to choose the best epoch on")
-    parts = examples, dev_examples, labels, tokenizer, model, teachers, inside, config, data, device
+    parts = examples, dev_examples, labels, tokenizer, model, teachers, hidden_losses, config, data, device
     found = preflight(arguments, task, *parts)
     (show if arguments.check else say)(table(("before work starts", "found"), found, left=True))
     dev_set = require_inputs(task.featurize(dev_examples, tokenizer, labels, config.max_length, data), "--dev")
@@ -165,7 +167,7 @@ def command(arguments: argparse.Namespace) -> dict | None:
         device=device,
         output=arguments.output,
         identity=identity,
-        inside=inside,
+        hidden_losses=hidden_losses,
     )
     announce(job, arguments, teachers if config.alpha or config.losses else [], notes)
     make_folder(job.output)
@@ -178,7 +180,7 @@ def command(arguments: argparse.Namespace) -> dict | None:
             teachers.clear()
             clock.lap("teacher")
         job.seconds.update(clock.totals())
-        job.matmul_rate = distributed.total(torch.tensor([matmul_rate(device, dtype)], device=device))[0]
+        job.matmul_rate = distributed.all_reduce_sum(torch.tensor([matmul_rate(device, dtype)], device=device))[0]
         done = train(job, resume, arguments.force)
         if distributed.rank() == 0:
             return report(job, done, beside)
@@ -212,8 +214,8 @@ def ask(job: Job, teachers: list[Model], cache: Path) -> None:
         each = [teacher_logits(teacher, job.model.config.labels, *common) for teacher in teachers]
         job.teacher = mean_logits(each, cache)
     if config.keep_states:
-        job.states = teacher_states(teachers[0], job.inside.needed(), *common)
-    if (soft and job.teacher is None) or (job.inside and not config.keep_states):
+        job.states = teacher_states(teachers[0], job.hidden_losses.needed(), *common)
+    if (soft and job.teacher is None) or (job.hidden_losses and not config.keep_states):
         job.live_teacher = teachers[0].to(job.device)
 
 
@@ -234,7 +236,7 @@ def identify(
         "data settings": as_dict(data),
         "seed": run.seed,
         "threads": torch.get_num_threads(),
-        "processes": distributed.size(),
+        "processes": distributed.world_size(),
         **libraries(device),
         "code": source_hash("training.loop", "training.setup"),
         "tokenizer": tokenizer.fingerprint,
@@ -246,7 +248,7 @@ def identify(
 
 def require_same_everywhere(identity: dict) -> None:
     """UserError where this process works on something else than the first one."""
-    first = distributed.value_of_first(identity)
+    first = distributed.broadcast_object(identity)
     differing = [key for key, value in json.loads(json.dumps(identity)).items() if value != first[key]]
     if set(differing) - {"threads"}:
         raise UserError(

@@ -21,12 +21,12 @@ from kd_scratch.common import console
 from kd_scratch.common.files import UserError
 
 #: One process may tokenize a large file while the others wait; a dead one is noticed at once all the same.
-PATIENCE = timedelta(hours=24)
+TIMEOUT = timedelta(hours=24)
 _joined = False
 SLICE = 2**24  # numbers that are added up at a time
 
 
-def join(device: torch.device) -> torch.device:
+def init_process_group(device: torch.device) -> torch.device:
     """Meet the other processes that torchrun has started, if it has; returns this process's own device."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return device
@@ -37,7 +37,7 @@ def join(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        dist.init_process_group(backend, timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:
         why = str(error).split("\n")[0]
         raise UserError(f"the processes do not find each other: {why}; start them with torchrun") from None
@@ -48,12 +48,12 @@ def join(device: torch.device) -> torch.device:
     return device
 
 
-def joined() -> bool:
+def was_initialized() -> bool:
     """Whether this process has ever met others."""
     return _joined
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """The end of working together."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -62,7 +62,9 @@ def leave() -> None:
 def is_lost_connection(error: RuntimeError) -> bool:
     """Whether this is what one gets when another process has died or cannot be reached."""
     said = str(error)
-    return size() > 1 and (isinstance(error, dist.DistError) or any(word in said for word in ("gloo", "Gloo", "NCCL")))
+    return world_size() > 1 and (
+        isinstance(error, dist.DistError) or any(word in said for word in ("gloo", "Gloo", "NCCL"))
+    )
 
 
 def rank() -> int:
@@ -70,78 +72,78 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def writes() -> bool:
+def writes_cache() -> bool:
     """Whether it is for this process to write what all on its machine read: one on each: disks may be apart."""
-    return size() == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
+    return world_size() == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def share(items):
+def rank_slice(items):
     """This process's part of a sequence: every N-th item. Of items in the order of length all parts cost alike."""
-    return items[rank() :: size()]
+    return items[rank() :: world_size()]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes have come to this point."""
-    largest([0.0])
+    all_reduce_max([0.0])
 
 
-def wrap(model: nn.Module) -> nn.Module:
+def data_parallel(model: nn.Module) -> nn.Module:
     """A model whose backward pass leaves the *mean* of all processes' gradients; without others the model itself."""
-    if size() == 1:
+    if world_size() == 1:
         return model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the flag's new name is unknown to older versions
         return DistributedDataParallel(model, broadcast_buffers=False)
 
 
-def gradients_meet(network: nn.Module, now: bool) -> AbstractContextManager:
+def sync_gradients(network: nn.Module, now: bool) -> AbstractContextManager:
     """A context for forward and backward: now, or later, the gradients so far are summed over the processes."""
-    return nullcontext() if now or size() == 1 else network.no_sync()
+    return nullcontext() if now or world_size() == 1 else network.no_sync()
 
 
-def all_agree(yes: bool) -> bool:
+def all_ranks_agree(yes: bool) -> bool:
     """Whether it is so in every process."""
-    return largest([float(not yes)]) == [0.0]
+    return all_reduce_max([float(not yes)]) == [0.0]
 
 
-def add_up(array: np.ndarray) -> None:
+def all_reduce_array(array: np.ndarray) -> None:
     """Replace an array by its sum over all processes, in place and a slice at a time."""
-    if size() > 1:
+    if world_size() > 1:
         flat = array.reshape(-1)  # a view: the arrays that come here are contiguous
         for start in range(0, len(flat), SLICE):
             dist.all_reduce(torch.from_numpy(flat[start : start + SLICE]))
 
 
-def largest(values: list[float]) -> list[float]:
+def all_reduce_max(values: list[float]) -> list[float]:
     """The largest of all processes' numbers, for each of them."""
     found = torch.tensor(values, dtype=torch.float64)
-    if size() > 1:
+    if world_size() > 1:
         dist.all_reduce(found, dist.ReduceOp.MAX)
     return found.tolist()
 
 
-def total(values: Tensor) -> list[float]:
+def all_reduce_sum(values: Tensor) -> list[float]:
     """The sum over all processes of some numbers, which may be on the device."""
-    if size() > 1:
+    if world_size() > 1:
         dist.all_reduce(values)
     return values.tolist()
 
 
-def send_from_first(tensors: list[Tensor]) -> None:
+def broadcast_tensors(tensors: list[Tensor]) -> None:
     """Overwrite tensors with those of rank 0."""
-    if size() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
-def value_of_first(value):
+def broadcast_object(value):
     """What rank 0 has, as JSON: numbers, strings, lists, dicts. The others' value counts for nothing."""
-    if size() == 1:
+    if world_size() == 1:
         return value
     text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
     length = torch.tensor([len(text)])

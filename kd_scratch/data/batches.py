@@ -16,7 +16,7 @@ POOL = 64  # batches that are sorted by length together
 
 
 @dataclass
-class Features:
+class EncodedInputs:
     """N encoded inputs, stored end to end without padding (T tokens in all). Input i is tokens[starts[i]:starts[i+1]].
 
     labels: sequence head N (class) · token head T (class or IGNORE) · span head N,2 (start and end position) ·
@@ -41,7 +41,7 @@ class Features:
         return np.diff(self.starts)
 
 
-def require_inputs(features: Features, flag: str) -> Features:
+def require_inputs(features: EncodedInputs, flag: str) -> EncodedInputs:
     """The same features. UserError where there are none: the tokenizer has left nothing of any text."""
     if not len(features):
         raise UserError(f"{flag}: holds no text of which the tokenizer leaves anything")
@@ -52,7 +52,7 @@ def require_inputs(features: Features, flag: str) -> Features:
 class Batch:
     """B inputs, padded to the longest (S tokens). attention_mask is None where nothing is padded."""
 
-    indices: np.ndarray  # B: which inputs of the Features these are
+    indices: np.ndarray  # B: which inputs of the EncodedInputs these are
     input_ids: Tensor  # B,S int64
     attention_mask: Tensor | None  # B,S bool, True at real tokens
     token_type_ids: Tensor | None  # B,S int64
@@ -89,14 +89,14 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 @dataclass
-class Masking:
+class MaskedLMSampler:
     """Which words of an input are hidden, to be guessed (Devlin et al. 2019, section 3.1): a function of these numbers,
     of the input's number and of the data, so that it does not matter in which batch, process or order it comes."""
 
     seed: int
     epoch: int
 
-    def hide(self, features: Features, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def hide(self, features: EncodedInputs, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Input i with 15% of its words hidden: its tokens S, and its labels S, IGNORE where nothing is to be guessed.
 
         Of the hidden ones 80% become [MASK], 10% another token of the data, 10% stay as they are.
@@ -105,7 +105,7 @@ class Masking:
         tokens, labels = features.tokens[span].copy(), features.labels[span].copy()
         words = np.flatnonzero(labels != IGNORE)
         rng = np.random.default_rng([self.seed, self.epoch, i])
-        chosen = rng.choice(words, hidden(len(words)), replace=False)
+        chosen = rng.choice(words, num_masked(len(words)), replace=False)
         places = rng.integers(len(features.tokens), size=len(chosen))  # anywhere in the data
         special = features.labels[places] == IGNORE  # [SEP] or such is no word: then the hidden one stays
         others = np.where(special, tokens[chosen], features.tokens[places])
@@ -116,17 +116,17 @@ class Masking:
         return tokens, kept
 
 
-def hidden(words: int) -> int:
+def num_masked(words: int) -> int:
     """How many of an input's words are hidden: 15%, but one at least where there is any."""
     return min(words, max(1, round(0.15 * words)))
 
 
 def collate(
-    features: Features,
+    features: EncodedInputs,
     indices: np.ndarray,
     device: torch.device,
     pad_id: int = 0,
-    masking: Masking | None = None,
+    sampler: MaskedLMSampler | None = None,
 ) -> Batch:
     """The inputs `indices` as one padded batch on a device. masking: for an mlm head, how words are hidden."""
 
@@ -139,7 +139,7 @@ def collate(
     if features.head == "mlm":
         labels = np.full(input_ids.shape, IGNORE, np.int64)
         for row, label, i, length in zip(input_ids, labels, indices, lengths, strict=True):
-            row[:length], label[:length] = masking.hide(features, i)
+            row[:length], label[:length] = sampler.hide(features, i)
         counted = to_device(np.flatnonzero(labels != IGNORE), device)
     elif features.head == "token":
         labels = pad(features.labels, features.starts, indices, IGNORE)

@@ -9,7 +9,7 @@ import numpy as np
 from kd_scratch.common.files import check_length, open_file, reading, text_lines
 
 
-class Chosen(Sequence):
+class Subset(Sequence):
     """Some items of a sequence, by their numbers in it, taken from there when asked for."""
 
     def __init__(self, items: Sequence, numbers: Sequence[int]):
@@ -19,10 +19,10 @@ class Chosen(Sequence):
         return len(self.numbers)
 
     def __getitem__(self, i):
-        return Chosen(self.items, self.numbers[i]) if isinstance(i, slice) else self.items[self.numbers[i]]
+        return Subset(self.items, self.numbers[i]) if isinstance(i, slice) else self.items[self.numbers[i]]
 
 
-class Unlabelled(Sequence):
+class WithoutLabels(Sequence):
     """The items of a sequence, some of them (which: N booleans) without their labels (unlabel: item -> item)."""
 
     def __init__(self, items: Sequence, which: np.ndarray, unlabel: Callable[[object], object]):
@@ -33,11 +33,11 @@ class Unlabelled(Sequence):
 
     def __getitem__(self, i):
         if isinstance(i, slice):
-            return Chosen(self, range(len(self))[i])
+            return Subset(self, range(len(self))[i])
         return self.unlabel(self.items[i]) if self.which[i] else self.items[i]
 
 
-class Joined(Sequence):
+class Concat(Sequence):
     """The items of one sequence, then those of another."""
 
     def __init__(self, first: Sequence, second: Sequence):
@@ -48,7 +48,7 @@ class Joined(Sequence):
 
     def __getitem__(self, i):
         if isinstance(i, slice):
-            return Chosen(self, range(len(self))[i])
+            return Subset(self, range(len(self))[i])
         i = range(len(self))[i]  # IndexError behind the end; negative numbers count from there
         return self.first[i] if i < len(self.first) else self.second[i - len(self.first)]
 
@@ -76,7 +76,7 @@ class FileRows(Sequence):
 
     def __getitem__(self, i):
         if isinstance(i, slice):
-            return Chosen(self, range(len(self))[i])
+            return Subset(self, range(len(self))[i])
         i = range(len(self))[i]
         with reading(self.path):
             self.file.seek(self.starts[i])

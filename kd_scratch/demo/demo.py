@@ -17,7 +17,7 @@ from kd_scratch.common.files import UserError, read_text
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.demo.server import ADDRESS, Fields, Site, listen, serve
 from kd_scratch.evaluation import predict
-from kd_scratch.evaluation.evaluate import Opened, open_model
+from kd_scratch.evaluation.evaluate import LoadedModel, load_for_inference
 from kd_scratch.pages import html
 from kd_scratch.pages.report import named_directory
 from kd_scratch.tasks import question_answering, token_classification
@@ -33,7 +33,7 @@ ATTENTION = 256  # pieces of the longest input whose attention is shown
 class Entry:
     """A model that is served."""
 
-    opened: Opened
+    loaded: LoadedModel
     megabytes: float
     device: torch.device
 
@@ -61,7 +61,7 @@ class Window:
 
     def pieces(self, entry: Entry) -> list[dict]:
         """Each piece as the vocabulary writes it, its place in the text, and what is known of it."""
-        names = entry.opened.tokenizer.pieces(self.tokens.tolist())
+        names = entry.loaded.tokenizer.pieces(self.tokens.tolist())
         starts, ends = zip(*(span or (None, None) for span in self.spans), strict=True)
         columns = {"piece": names, "start": starts, "end": ends} | self.columns
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -72,32 +72,32 @@ class Window:
 
 def find_labels(entry: Entry, data: DataConfig, text: str) -> dict[str, float]:
     """Every label with its probability."""
-    return predict.classify(entry.opened, text, entry.device)
+    return predict.classify(entry.loaded, text, entry.device)
 
 
 def show_labels(entry: Entry, data: DataConfig, found: dict[str, float], text: str) -> tuple[dict, Window]:
     """The best labels, and the pieces of the text."""
-    encoding = entry.opened.tokenizer.encode([text], max_length=entry.opened.max_length, offsets=True)[0]
+    encoding = entry.loaded.tokenizer.encode([text], max_length=entry.loaded.max_length, offsets=True)[0]
     best = [{"label": label, "probability": p} for label, p in list(found.items())[:LABELS]]
     spans = [None, *encoding.offsets[1:-1], None]
     return {"labels": best}, Window(np.array(encoding.ids), None, spans, {})
 
 
-Tagged = tuple[token_classification.Words, tuple[str, ...], np.ndarray]
+Tagged = tuple[token_classification.EncodedSentences, tuple[str, ...], np.ndarray]
 
 
 def find_tags(entry: Entry, data: DataConfig, text: str) -> Tagged:
     """The text's words as the model reads them, their tags, and how probable each is."""
-    return predict.tag_words(entry.opened, text, data, entry.device)
+    return predict.tag_words(entry.loaded, text, data, entry.device)
 
 
 def show_tags(entry: Entry, data: DataConfig, found: Tagged, text: str) -> tuple[dict, Window]:
     """The entities, and the pieces of the first window, of which each word's first one has the word's tag."""
     features, tags, probability = found
-    words, opened, length = split_words(text), entry.opened, int(features.starts[1])
+    words, loaded, length = split_words(text), entry.loaded, int(features.starts[1])
     spans: list[tuple[int, int] | None] = [None]
-    room = opened.max_length - 2  # no word has more pieces
-    encodings = opened.tokenizer.encode([text[a:b] for a, b in words[:length]], offsets=True)
+    room = loaded.max_length - 2  # no word has more pieces
+    encodings = loaded.tokenizer.encode([text[a:b] for a, b in words[:length]], offsets=True)
     for (begin, end), encoding in zip(words, encodings, strict=False):
         places = encoding.offsets[1:-1][:room] or [(0, end - begin)]
         spans += [(begin + a, begin + b) for a, b in places]
@@ -110,13 +110,13 @@ def show_tags(entry: Entry, data: DataConfig, found: Tagged, text: str) -> tuple
     return marked, Window(tokens, None, [*spans[: length - 1], None], columns, 1, len(features))
 
 
-Spans = tuple[question_answering.Windows, np.ndarray, list[question_answering.Answer], question_answering.Answer]
+Spans = tuple[question_answering.EncodedWindows, np.ndarray, list[question_answering.Answer], question_answering.Answer]
 
 
 def find_spans(entry: Entry, data: DataConfig, question: str, context: str) -> Spans:
     """The windows over a context, their logits, the best answers, and "no answer"."""
-    opened, device = entry.opened, entry.device
-    windows, logits, [(answers, nothing)] = predict.look_for_answers(opened, [question], context, data, device)
+    loaded, device = entry.loaded, entry.device
+    windows, logits, [(answers, nothing)] = predict.look_for_answers(loaded, [question], context, data, device)
     return windows, logits, answers, nothing
 
 
@@ -137,7 +137,7 @@ def show_spans(entry: Entry, data: DataConfig, found: Spans, *texts: str) -> tup
     return answer, Window(tokens, windows.token_types[inside], spans, columns, i + 1, len(windows))
 
 
-def best_window(windows: question_answering.Windows, logits: np.ndarray, longest: int) -> int:
+def best_window(windows: question_answering.EncodedWindows, logits: np.ndarray, longest: int) -> int:
     """The window that holds the best span of all."""
     if len(windows) == 1:  # it may hold nothing of the context
         return 0
@@ -152,7 +152,7 @@ def attention_maps(entry: Entry, window: Window, layer: int) -> list[dict]:
     so that its largest, which is told too, becomes 255."""
     inputs = [None if row is None else torch.tensor([row.tolist()]) for row in (window.tokens, window.types)]
     ids, types = (None if row is None else row.to(entry.device) for row in inputs)
-    maps = entry.opened.model(ids, token_type_ids=types, output_attentions=True).attentions[layer - 1][0]  # H,S,S
+    maps = entry.loaded.model(ids, token_type_ids=types, output_attentions=True).attentions[layer - 1][0]  # H,S,S
     maps = torch.cat([maps.mean(dim=0, keepdim=True), maps]).float().cpu().numpy()  # H+1,S,S
     largest = maps.max(axis=2)  # H+1,S
     weights = np.round(255 * maps / largest[:, :, None]).astype(int)
@@ -233,7 +233,7 @@ def open_groups(named: Sequence[tuple[str, str]], device: torch.device) -> dict[
         if name in groups[key].models:
             raise UserError(f"--models {name}={directory}: this name has another model of the same task and labels")
         where = torch.device("cpu") if config.int8 else device
-        groups[key].models[name] = Entry(open_model(directory, device=where), megabytes(directory), where)
+        groups[key].models[name] = Entry(load_for_inference(directory, device=where), megabytes(directory), where)
     return {group.id: group for group in groups.values()}
 
 
@@ -278,7 +278,7 @@ def attention(groups: dict[str, Group], data: DataConfig, values: dict) -> dict:
     texts, entry, use = texts_for(group, values), group.models.get(values["model"]), USES[group.head]
     if entry is None:
         raise UserError(f"model: there is no {values['model'][:40]!r} in {group.id}, but {', '.join(group.models)}")
-    depth = entry.opened.model.config.depth
+    depth = entry.loaded.model.config.depth
     if not 1 <= values["layer"] <= depth:
         raise UserError(f"layer: {values['model']} has layers 1 to {depth}")
     _, window = use.show(entry, data, use.find(entry, data, *texts), *texts)
@@ -298,8 +298,8 @@ def about(groups: dict[str, Group]) -> dict:
         use = USES[group.head]
         several = f": {len(group.labels)} labels" if heads.count(group.head) > 1 else ""
         models = [
-            {"name": name, "megabytes": entry.megabytes, "parameters": entry.opened.model.num_parameters()}
-            | {key: getattr(entry.opened.model.config, key) for key in ("depth", "heads", "int8")}
+            {"name": name, "megabytes": entry.megabytes, "parameters": entry.loaded.model.num_parameters()}
+            | {key: getattr(entry.loaded.model.config, key) for key in ("depth", "heads", "int8")}
             for name, entry in group.models.items()
         ]
         examples = [dict(zip(["name", *use.fields], texts, strict=True)) for texts in EXAMPLES[group.head]]
@@ -348,7 +348,7 @@ def command(arguments: argparse.Namespace) -> None:
         groups = open_groups(arguments.models, device)
         site = make_site(groups, data)
         rows = [
-            (group.id, name, entry.megabytes, entry.opened.model.config.depth, len(group.labels) or None)
+            (group.id, name, entry.megabytes, entry.loaded.model.config.depth, len(group.labels) or None)
             for group in groups.values()
             for name, entry in group.models.items()
         ]

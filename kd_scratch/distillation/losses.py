@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kd_scratch.common.files import UserError
 from kd_scratch.config import ModelConfig
-from kd_scratch.data.batches import IGNORE, UNLABELLED, Batch, Features, hidden
+from kd_scratch.data.batches import IGNORE, UNLABELLED, Batch, EncodedInputs, num_masked
 from kd_scratch.nn.layers import split_heads
 from kd_scratch.nn.model import Model
 
@@ -45,11 +45,11 @@ def units(head: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return start_end.transpose(1, 2).flatten(0, 1), labels.flatten()  # B,S,2 -> B,2,S -> 2B,S and B,2 -> 2B
 
 
-def count_units(features: Features, indices: np.ndarray) -> int:
+def count_units(features: EncodedInputs, indices: np.ndarray) -> int:
     """How many units a batch of these inputs has, without building it."""
     if features.head == "mlm":
         words = [features.labels[features.starts[i] : features.starts[i + 1]] != IGNORE for i in indices]
-        return sum(hidden(int(which.sum())) for which in words)
+        return sum(num_masked(int(which.sum())) for which in words)
     if features.head == "token":
         return sum(int((features.labels[features.starts[i] : features.starts[i + 1]] != IGNORE).sum()) for i in indices)
     return 2 * int((features.labels[indices, 0] != IGNORE).sum()) if features.head == "span" else len(indices)
@@ -156,7 +156,7 @@ def spread(depth: int, teacher_depth: int) -> list[tuple[int, int]]:
     return [(0, 0), *((layer, max(1, round(layer * teacher_depth / depth))) for layer in range(1, depth + 1))]
 
 
-class FeatureLosses(nn.Module):
+class HiddenLosses(nn.Module):
     """The weighted sum of the losses on what happens inside. It owns what is learned beside the student for them.
 
     Example: weights {"hidden": 1.0} and layers [(0, 0), (1, 2)] compare the embeddings with the teacher's embeddings,
@@ -263,22 +263,22 @@ def _room(layer: int) -> str:
 
 
 class Student(nn.Module):
-    """What a training step runs, and what it trains: a model, and the feature losses where some were asked for.
+    """What a training step runs, and what it trains: a model, and the hidden-state losses where some were asked for.
 
     teacher: to be run beside the student, where its logits or hidden states were not computed beforehand.
     """
 
-    def __init__(self, model: Model, inside: FeatureLosses | None = None, teacher: Model | None = None):
+    def __init__(self, model: Model, hidden_losses: HiddenLosses | None = None, teacher: Model | None = None):
         super().__init__()
-        self.model, self.inside = model, inside
+        self.model, self.hidden_losses = model, hidden_losses
         self.teacher = (teacher,)
 
     def forward(
         self, inputs: dict[str, Tensor | None], its_states: dict[int, Tensor] | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """A batch's inputs, and the teacher's hidden states where they are kept -> logits, the teacher's logits (None
-        where it does not run), and the sum over inputs of the feature losses (None where there are none)"""
-        (teacher,), look = self.teacher, self.inside is not None
+        where it does not run), and the sum over inputs of the hidden-state losses (None where there are none)"""
+        (teacher,), look = self.teacher, self.hidden_losses is not None
         output, taught, loss = self.model(**inputs, output_hidden_states=look), None, None
         if teacher is not None:
             with torch.no_grad():
@@ -287,5 +287,5 @@ class Student(nn.Module):
         if look:
             mask = inputs["attention_mask"]
             real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask
-            loss = self.inside(self.model, output.hidden_states, its_states, real)
+            loss = self.hidden_losses(self.model, output.hidden_states, its_states, real)
         return output.logits, taught, loss

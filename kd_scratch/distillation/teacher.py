@@ -15,7 +15,7 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import say
 from kd_scratch.common.files import UserError, make_folder, sha256
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.data.batches import Batch, Features, pad, to_device
+from kd_scratch.data.batches import Batch, EncodedInputs, pad, to_device
 from kd_scratch.data.disk_arrays import zeros_on_disk
 from kd_scratch.evaluation.inference import compute_logits, compute_states, logits_shape
 from kd_scratch.nn.model import Model
@@ -39,7 +39,7 @@ def teacher_logits(
     teacher: Model,
     labels: tuple[str, ...],
     tokenizer_hash: str,
-    features: Features,
+    features: EncodedInputs,
     cache: Path,
     device: torch.device,
     dtype: torch.dtype | None = None,
@@ -53,7 +53,7 @@ def teacher_logits(
     key = cache_key(teacher, tokenizer_hash, features, device, dtype) | {"labels": sha256(*labels)}
     path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
     shape = logits_shape(teacher, features)
-    if distributed.all_agree(is_usable(path, say)):
+    if distributed.all_ranks_agree(is_usable(path, say)):
         say(f"teacher's logits for {len(features):,} inputs: read from {path}")
         return read_cached(path, key, shape)
     logits = zeros_on_disk(path.parent, shape, np.float32)
@@ -62,9 +62,9 @@ def teacher_logits(
         order = label_order(teacher.config.labels, labels)
         for start in range(0, len(logits), SLICE):
             logits[start : start + SLICE] = logits[start : start + SLICE, order]
-    if distributed.writes():
+    if distributed.writes_cache():
         save_file({"logits": torch.from_numpy(logits)}, path, metadata=key, checksum=True)
-    distributed.wait()
+    distributed.barrier()
     say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
     return read_cached(path, key, shape)
 
@@ -73,7 +73,7 @@ def teacher_states(
     teacher: Model,
     layers: Iterable[int],
     tokenizer_hash: str,
-    features: Features,
+    features: EncodedInputs,
     cache: Path,
     device: torch.device,
     dtype: torch.dtype | None = None,
@@ -90,21 +90,21 @@ def teacher_states(
         for layer, key in keys.items()
     }
     shape = len(features.tokens), teacher.config.width
-    missing = [layer for layer, path in paths.items() if not distributed.all_agree(is_usable(path, say))]
+    missing = [layer for layer, path in paths.items() if not distributed.all_ranks_agree(is_usable(path, say))]
     out = {layer: zeros_on_disk(cache, shape, np.float32) for layer in missing}
     if missing:
         compute_states(teacher.to(device), features, device, out, dtype=dtype)
     for layer, rows in out.items():
-        if distributed.writes():
+        if distributed.writes_cache():
             save_file({"states": torch.from_numpy(rows)}, paths[layer], metadata=keys[layer], checksum=True)
-    distributed.wait()
+    distributed.barrier()
     size = f"{4 * shape[0] * shape[1] * len(paths) / 1e6:,.0f} MB"
     say(f"teacher's hidden states after layers {', '.join(map(str, sorted(paths)))}: {size} in {cache}")
     return {layer: read_cached(path, keys[layer], shape, "states") for layer, path in paths.items()}
 
 
 def cache_key(
-    teacher: Model, tokenizer_hash: str, features: Features, device: torch.device, dtype: torch.dtype | None
+    teacher: Model, tokenizer_hash: str, features: EncodedInputs, device: torch.device, dtype: torch.dtype | None
 ) -> dict[str, str]:
     """What decides all that a teacher says of some inputs."""
     return {
@@ -138,19 +138,19 @@ def mean_logits(each: list[np.ndarray], folder: Path) -> np.ndarray:
     return mean
 
 
-def gather(logits: np.ndarray, features: Features, batch: Batch) -> Tensor:
+def gather(logits: np.ndarray, features: EncodedInputs, batch: Batch) -> Tensor:
     """The rows of precomputed logits that belong to a batch: B,C, or padded B,S,C. Keyed by input, never by step."""
     rows = logits[batch.indices] if features.head == "sequence" else pad(logits, features.starts, batch.indices, 0)
     return to_device(rows, batch.input_ids.device)
 
 
-def gather_states(states: dict[int, np.ndarray], features: Features, batch: Batch) -> dict[int, Tensor]:
+def gather_states(states: dict[int, np.ndarray], features: EncodedInputs, batch: Batch) -> dict[int, Tensor]:
     """The rows of precomputed hidden states that belong to a batch: by layer padded B,S,D."""
     device = batch.input_ids.device
     return {layer: to_device(pad(rows, features.starts, batch.indices, 0), device) for layer, rows in states.items()}
 
 
-def features_hash(features: Features) -> str:
+def features_hash(features: EncodedInputs) -> str:
     """SHA-256 of what a model sees of the inputs."""
     parts = [features.tokens, features.starts, features.token_types, features.allowed]
     return sha256(*(b"" if part is None else np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts))

@@ -11,7 +11,7 @@ from kd_scratch.common.console import say, show, table
 from kd_scratch.common.device import start
 from kd_scratch.common.files import UserError, check_target, write_json
 from kd_scratch.config import RunConfig, add_flags, given
-from kd_scratch.evaluation.evaluate import about_machine, open_model
+from kd_scratch.evaluation.evaluate import about_machine, load_for_inference
 from kd_scratch.evaluation.measure import in_turns
 from kd_scratch.nn.model import Model, forward_operations
 from kd_scratch.pages.report import by_name, named_directory
@@ -69,7 +69,7 @@ def command(arguments: argparse.Namespace) -> dict:
     """`benchmark`: one row per shape and model: milliseconds, times faster than the first model, share of the floor."""
     device = start(**vars(RunConfig(device="cpu", **given(arguments, RunConfig))))
     by_name(arguments.models, "--models")
-    models = {name: open_model(directory).model for name, directory in arguments.models}
+    models = {name: load_for_inference(directory).model for name, directory in arguments.models}
     longest = max(tokens for _, tokens in arguments.shapes)
     for name, model in models.items():
         if longest > model.config.max_positions:

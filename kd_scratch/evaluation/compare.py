@@ -14,13 +14,13 @@ from kd_scratch.common.files import make_folder, write_json, write_text
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.data.batches import collate
 from kd_scratch.evaluation.evaluate import (
-    Opened,
+    LoadedModel,
     about_data,
     about_machine,
     add_data_arguments,
     described,
     evaluate,
-    open_model,
+    load_for_inference,
     read_test,
 )
 from kd_scratch.evaluation.measure import latencies, peak_memory, throughputs
@@ -34,14 +34,14 @@ from kd_scratch.pages.report import (
     named_directory,
     trade_offs,
 )
-from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task
+from kd_scratch.tasks import DECIDING, TASKS, Predictions, Task
 
 PAGE = "comparison.html"
 MAPS, LONGEST_MAP = 3, 20  # so many attention maps are shown, of inputs of at most so many pieces
 
 
 def size_and_speed(
-    models: dict[str, tuple[str, Opened]],
+    models: dict[str, tuple[str, LoadedModel]],
     task: Task,
     examples: Sequence,
     data: DataConfig,
@@ -52,9 +52,9 @@ def size_and_speed(
 
     tokens: how long the inputs are while memory is watched.
     """
-    opened = {name: model for name, (_, model) in models.items()}
-    single = latencies(opened, task, examples, data, device)
-    batched = throughputs(opened, task, examples, data, device)
+    loaded = {name: model for name, (_, model) in models.items()}
+    single = latencies(loaded, task, examples, data, device)
+    batched = throughputs(loaded, task, examples, data, device)
     rows = {}
     for name, (directory, model) in progress(models.items(), desc="memory", unit="model"):
         rows[name] = {
@@ -68,18 +68,18 @@ def size_and_speed(
     return rows
 
 
-def quality(task: Task, outcomes: dict[str, Outcome], measured: dict[str, dict]) -> dict[str, dict]:
+def quality(task: Task, all_predictions: dict[str, Predictions], measured: dict[str, dict]) -> dict[str, dict]:
     """By model: its metrics (those that were measured) with the 95% interval of its score; the difference to the first
     model, with a paired test on the same draws of the same examples; and the share of examples that both decide alike.
     """
     rows, first = {}, None
-    for name, outcome in outcomes.items():
-        metrics, tally = measured[name], task.tally(outcome)
+    for name, predictions in all_predictions.items():
+        metrics, tally = measured[name], task.tally(predictions)
         score, drawn = float(task.tally_score(tally.sum(axis=0))), task.tally_score(resampled_sums(tally))
         rows[name] = {column: metrics[column] for column in task.columns if column in metrics}
         rows[name] |= {"interval": interval(drawn), "difference": None, "difference_interval": None, "p": None}
         if first is None:
-            first = outcome, tally, score, drawn
+            first = predictions, tally, score, drawn
         else:
             right = tally[:, 0] > 0, first[1][:, 0] > 0
             rows[name] |= {
@@ -87,7 +87,7 @@ def quality(task: Task, outcomes: dict[str, Outcome], measured: dict[str, dict])
                 "difference_interval": interval(drawn - first[3]),
                 "p": mcnemar(*right) if task.score_name == "accuracy" else two_sided_p(drawn - first[3]),
             }
-        rows[name]["agreement"] = outcome.agreement(first[0])
+        rows[name]["agreement"] = predictions.agreement(first[0])
     return rows
 
 
@@ -150,19 +150,19 @@ def command(arguments: argparse.Namespace) -> dict:
     by_name(arguments.models, "--models")
     examples = read_test(arguments, task, data)
     models = {
-        name: (directory, open_model(directory, task, arguments.max_length, device))
+        name: (directory, load_for_inference(directory, task, arguments.max_length, device))
         for name, directory in arguments.models
     }
     records = {name: known_record(directory) for name, directory in arguments.models}
     folder = make_folder(arguments.output)
     where = described(arguments, examples)
     say(f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads")
-    tokens = min(128, *(opened.model.config.max_positions for _, opened in models.values()))
+    tokens = min(128, *(loaded.model.config.max_positions for _, loaded in models.values()))
     rows = size_and_speed(models, task, examples, data, device, tokens)
-    outcomes = {name: evaluate(opened, task, examples, data, device) for name, (_, opened) in models.items()}
-    measured = {name: task.score(outcome) for name, outcome in outcomes.items()}
-    quality_rows = quality(task, outcomes, measured)
-    machine, first = about_machine(device, [opened.model for _, opened in models.values()]), next(iter(models))
+    all_predictions = {name: evaluate(loaded, task, examples, data, device) for name, (_, loaded) in models.items()}
+    measured = {name: task.score(predictions) for name, predictions in all_predictions.items()}
+    quality_rows = quality(task, all_predictions, measured)
+    machine, first = about_machine(device, [loaded.model for _, loaded in models.values()]), next(iter(models))
     test = "McNemar's exact test" if task.score_name == "accuracy" else "paired bootstrap"
     versions = f"torch {machine['torch']}" + (f", int8: {machine['int8']}" if "int8" in machine else "")
     note = (
@@ -179,7 +179,7 @@ def command(arguments: argparse.Namespace) -> dict:
     merged = [{"name": name} | row | quality_rows[name] for name, row in rows.items()]
     write_json(folder / "comparison.json", about | {"rows": merged})
     trained = {name: record for name, record in records.items() if record and record["task"] == task.name}
-    found = look_closer(task, models, outcomes, device) | {"note": note, "rows": rows, "about": about}
+    found = look_closer(task, models, all_predictions, device) | {"note": note, "rows": rows, "about": about}
     found = Comparison(task=task, quality=quality_rows, metrics=measured, records=trained, **found)
     for name, picture in trade_offs(found).items():
         write_text(folder / name, picture)
@@ -190,19 +190,28 @@ def command(arguments: argparse.Namespace) -> dict:
 
 
 def look_closer(
-    task: Task, models: dict[str, tuple[str, Opened]], outcomes: dict[str, Outcome], device: torch.device
+    task: Task,
+    models: dict[str, tuple[str, LoadedModel]],
+    all_predictions: dict[str, Predictions],
+    device: torch.device,
 ) -> dict:
     """What report.Comparison tells beside the tables: calibration, confusions, mistakes, attention."""
     first = next(iter(models))
     students = [name for name in models if name != first and not models[name][1].model.config.int8]
     student = students[-1] if students else list(models)[-1]
-    its, others = (task.told(outcomes[name]) for name in (student, first))
+    its, others = (task.summaries(all_predictions[name]) for name in (student, first))
     return {
-        "calibrations": {name: calibration(*task.confidence(outcome)) for name, outcome in outcomes.items()},
-        "confusions": {name: task.confused(outcome) for name, outcome in outcomes.items()} if task.confused else {},
+        "calibrations": {
+            name: calibration(*task.confidence(predictions)) for name, predictions in all_predictions.items()
+        },
+        "confusions": {name: task.confused(predictions) for name, predictions in all_predictions.items()}
+        if task.confused
+        else {},
         "student": student,
         "mistakes": lost_by(its, others)[:ROWS],
-        "maps": attention_maps({name: models[name][1] for name in dict.fromkeys((first, student))}, outcomes, device),
+        "maps": attention_maps(
+            {name: models[name][1] for name in dict.fromkeys((first, student))}, all_predictions, device
+        ),
     }
 
 
@@ -215,18 +224,18 @@ def lost_by(its: Sequence[tuple], others: Sequence[tuple]) -> list[tuple[str, st
 
 @torch.inference_mode()
 def attention_maps(
-    models: dict[str, Opened], outcomes: dict[str, Outcome], device: torch.device
+    models: dict[str, LoadedModel], all_predictions: dict[str, Predictions], device: torch.device
 ) -> list[tuple[list[str], dict[str, list]]]:
     """The last layer's attention, mean over heads, of the first few inputs that are short enough to be looked at: the
     pieces, and by model S,S weights. Only where all models cut texts into the same pieces."""
-    features = [outcomes[name].features for name in models]
-    if len({opened.tokenizer.fingerprint for opened in models.values()}) > 1:
+    features = [all_predictions[name].features for name in models]
+    if len({loaded.tokenizer.fingerprint for loaded in models.values()}) > 1:
         return []
     maps = []
     for i in np.flatnonzero((features[0].lengths >= 6) & (features[0].lengths <= LONGEST_MAP))[:MAPS]:
         batch, weights = collate(features[0], np.array([i]), device), {}
-        for name, opened in models.items():
-            attention = opened.model(**batch.inputs, output_attentions=True).attentions[-1]  # 1,H,S,S
+        for name, loaded in models.items():
+            attention = loaded.model(**batch.inputs, output_attentions=True).attentions[-1]  # 1,H,S,S
             weights[name] = attention[0].mean(dim=0).tolist()
-        maps.append((opened.tokenizer.pieces(batch.input_ids[0].tolist()), weights))
+        maps.append((loaded.tokenizer.pieces(batch.input_ids[0].tolist()), weights))
     return maps

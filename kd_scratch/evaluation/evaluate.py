@@ -18,11 +18,11 @@ from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks import TASKS, Outcome, Task, limited
+from kd_scratch.tasks import TASKS, Predictions, Task, limited
 
 
 @dataclass
-class Opened:
+class LoadedModel:
     """A model that is ready to be used, with its tokenizer and the input length it was made for."""
 
     model: Model
@@ -30,13 +30,13 @@ class Opened:
     max_length: int
 
 
-def open_model(
+def load_for_inference(
     directory: str | Path,
     task: Task | None = None,
     max_length: int = 0,
     device: torch.device | None = None,
     fast: bool = True,
-) -> Opened:
+) -> LoadedModel:
     """A model directory's model for use, with its tokenizer: on a device (None: the CPU), there in its fast form.
 
     max_length 0: the model's own. UserError where it has another head than the task, or cannot run there.
@@ -54,7 +54,7 @@ def open_model(
     max_length = max_length or min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
     check_fit(model, tokenizer, max_length, str(directory))
     model = make_fast(model) if fast and device.type == "cpu" else model.to(device)
-    return Opened(model, tokenizer, max_length)
+    return LoadedModel(model, tokenizer, max_length)
 
 
 def read_test(arguments: argparse.Namespace, task: Task, data: DataConfig) -> list:
@@ -92,21 +92,23 @@ def described(arguments: argparse.Namespace, examples: Sequence) -> str:
     return f"{len(examples):,} examples of {arguments.data}" + (f", split {arguments.split}" if arguments.split else "")
 
 
-def evaluate(opened: Opened, task: Task, examples: Sequence, data: DataConfig, device: torch.device) -> Outcome:
+def evaluate(
+    loaded: LoadedModel, task: Task, examples: Sequence, data: DataConfig, device: torch.device
+) -> Predictions:
     """What the model makes of the examples."""
-    labels = opened.model.config.labels
-    features = require_inputs(task.featurize(examples, opened.tokenizer, labels, opened.max_length, data), "--data")
-    logits = compute_logits(opened.model, features, device)
-    return Outcome(task, examples, features, logits, labels, data)
+    labels = loaded.model.config.labels
+    features = require_inputs(task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data), "--data")
+    logits = compute_logits(loaded.model, features, device)
+    return Predictions(task, examples, features, logits, labels, data)
 
 
-def changed_alone(opened: Opened, outcome: Outcome, device: torch.device) -> int:
+def changed_alone(loaded: LoadedModel, predictions: Predictions, device: torch.device) -> int:
     """How many decisions change when each input is computed by itself, without padding, instead of in a batch.
 
     None in a float model, but for ties. In an int8 model the scale of an activation is that of its whole batch.
     """
-    alone = compute_logits(opened.model, outcome.features, device, batch_size=1, title="alone")
-    return sum(a != b for a, b in zip(replace(outcome, logits=alone).decisions, outcome.decisions, strict=True))
+    alone = compute_logits(loaded.model, predictions.features, device, batch_size=1, title="alone")
+    return sum(a != b for a, b in zip(replace(predictions, logits=alone).decisions, predictions.decisions, strict=True))
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, tasks: Iterable[str] = TASKS) -> None:
@@ -145,30 +147,30 @@ def command(arguments: argparse.Namespace) -> dict:
     """`evaluate`: metrics, a table per class and the surest mistakes."""
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     device = start(**vars(RunConfig(**given(arguments, RunConfig))))
-    opened = open_model(arguments.model, task, arguments.max_length, device)
+    loaded = load_for_inference(arguments.model, task, arguments.max_length, device)
     examples = read_test(arguments, task, data)
     written = [path for path in (arguments.output, arguments.predictions) if path is not None]
     for path in written:  # now, not after minutes of work
         check_target(path, arguments.data, arguments.model)
     if len(written) == 2 and written[0].resolve() == written[1].resolve():
         raise UserError(f"--output and --predictions are both {written[0]}; give each its own file")
-    size = f"{opened.model.num_parameters() / 1e6:.1f}M"
+    size = f"{loaded.model.num_parameters() / 1e6:.1f}M"
     where = f"{described(arguments, examples)}, {device.type}, {torch.get_num_threads()} threads"
     say(f"evaluating {arguments.model} ({size}) on {where}")
-    outcome = evaluate(opened, task, examples, data, device)
-    metrics = task.score(outcome)
+    predictions = evaluate(loaded, task, examples, data, device)
+    metrics = task.score(predictions)
     if arguments.alone:
-        metrics["changed_alone"] = changed_alone(opened, outcome, device)
+        metrics["changed_alone"] = changed_alone(loaded, predictions, device)
     figures = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
     # A threshold is given back to the program, so none of its digits may be lost.
     rows = [(name, repr(value) if name.endswith("threshold") else value) for name, value in figures.items()]
     show(table(("metric", "value"), rows))
     show("\n" + task.details(metrics))
-    show("\n" + task.mistakes(outcome, 5))
-    machine = about_machine(device, [opened.model])
+    show("\n" + task.mistakes(predictions, 5))
+    machine = about_machine(device, [loaded.model])
     about = about_data(arguments, data) | {"model": arguments.model, "machine": machine}
     if arguments.output:
         write_json(arguments.output, about | {"metrics": metrics})
     if arguments.predictions:
-        write_json(arguments.predictions, task.predictions(outcome))
+        write_json(arguments.predictions, task.prediction_records(predictions))
     return about | {"metrics": metrics}

@@ -9,14 +9,14 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import progress
 from kd_scratch.common.device import autocast
 from kd_scratch.common.files import UserError
-from kd_scratch.data.batches import Batch, Features, Masking, collate, length_sorted_batches
+from kd_scratch.data.batches import Batch, EncodedInputs, MaskedLMSampler, collate, length_sorted_batches
 from kd_scratch.nn.model import Model
 
 
 @torch.inference_mode()
 def compute_logits(
     model: Model,
-    features: Features,
+    features: EncodedInputs,
     device: torch.device,
     batch_size: int = 64,
     dtype: torch.dtype | None = None,
@@ -25,7 +25,7 @@ def compute_logits(
 ) -> np.ndarray:
     """Logits of every input, float32, in `out` where that is given (zeros). The model's mode is put back afterwards.
 
-    Several processes (parallel.py) share the work; all get all logits. UserError where some are not finite numbers.
+    Several processes (distributed.py) share the work; all get all logits. UserError where some are not finite numbers.
 
     sequence head: N,C.  token and span heads: T,C, one row per token, where features.starts says which are whose.
     mlm head: what `guesses` makes of them, N,3; the same words are hidden every time.
@@ -33,16 +33,16 @@ def compute_logits(
     training = model.training
     model.eval()
     per_token = features.head in ("token", "span")
-    masking = Masking(0, 0) if features.head == "mlm" else None
+    sampler = MaskedLMSampler(0, 0) if features.head == "mlm" else None
     logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
-    batches = distributed.share(length_sorted_batches(features.lengths, batch_size))
+    batches = distributed.rank_slice(length_sorted_batches(features.lengths, batch_size))
     finite = True
     with progress(total=len(features), desc=title, unit="ex") as bar:
         for indices in batches:
-            batch = collate(features, indices, device, model.config.pad_id, masking)
+            batch = collate(features, indices, device, model.config.pad_id, sampler)
             with autocast(device, dtype):
                 result = model(**batch.inputs).logits.float()  # B,C or B,S,C or U,V
-            result = (guesses(result, batch) if masking else result).cpu().numpy()
+            result = (guesses(result, batch) if sampler else result).cpu().numpy()
             finite = finite and bool(np.isfinite(result).all())
             if per_token:
                 for i, row in zip(indices, result, strict=True):
@@ -50,11 +50,11 @@ def compute_logits(
                     logits[start:end] = row[: end - start]
             else:
                 logits[indices] = result
-            bar.update(len(indices) * distributed.size())
+            bar.update(len(indices) * distributed.world_size())
     model.train(training)
-    if not distributed.all_agree(finite):
+    if not distributed.all_ranks_agree(finite):
         raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
-    distributed.add_up(logits)  # everyone else's rows are still 0
+    distributed.all_reduce_array(logits)  # everyone else's rows are still 0
     return logits
 
 
@@ -74,7 +74,7 @@ def guesses(logits: Tensor, batch: Batch) -> Tensor:
 @torch.inference_mode()
 def compute_states(
     model: Model,
-    features: Features,
+    features: EncodedInputs,
     device: torch.device,
     out: dict[int, np.ndarray],
     batch_size: int = 64,
@@ -86,7 +86,7 @@ def compute_states(
     """
     model.eval()
     with progress(total=len(features), desc="teacher's states", unit="ex") as bar:
-        for indices in distributed.share(length_sorted_batches(features.lengths, batch_size)):
+        for indices in distributed.rank_slice(length_sorted_batches(features.lengths, batch_size)):
             batch = collate(features, indices, device, model.config.pad_id)
             with autocast(device, dtype):
                 states = model(**batch.inputs, output_hidden_states=True).hidden_states
@@ -94,12 +94,12 @@ def compute_states(
                 for i, row in zip(indices, states[layer].float().cpu().numpy(), strict=True):
                     start, end = features.starts[i], features.starts[i + 1]
                     rows[start:end] = row[: end - start]
-            bar.update(len(indices) * distributed.size())
+            bar.update(len(indices) * distributed.world_size())
     for rows in out.values():
-        distributed.add_up(rows)  # everyone else's rows are still 0
+        distributed.all_reduce_array(rows)  # everyone else's rows are still 0
 
 
-def logits_shape(model: Model, features: Features) -> tuple[int, int]:
+def logits_shape(model: Model, features: EncodedInputs) -> tuple[int, int]:
     """How many logits compute_logits gives: inputs or tokens, and classes."""
     if features.head == "mlm":
         return len(features), 3

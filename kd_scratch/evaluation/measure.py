@@ -14,7 +14,7 @@ from kd_scratch.common.console import progress
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import collate
-from kd_scratch.evaluation.evaluate import Opened, open_model
+from kd_scratch.evaluation.evaluate import LoadedModel, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.tasks import Task
 
@@ -35,15 +35,15 @@ def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title
 
 
 def latencies(
-    models: dict[str, Opened], task: Task, examples: Sequence, data: DataConfig, device: torch.device
+    models: dict[str, LoadedModel], task: Task, examples: Sequence, data: DataConfig, device: torch.device
 ) -> dict[str, tuple[float, float]]:
     """Milliseconds from text to logits, one example at a time: the median, and what 95% of them stay below."""
 
-    def answer(opened: Opened, example) -> None:
-        config = opened.model.config
-        features = task.featurize([example], opened.tokenizer, config.labels, opened.max_length, data)
+    def answer(loaded: LoadedModel, example) -> None:
+        config = loaded.model.config
+        features = task.featurize([example], loaded.tokenizer, config.labels, loaded.max_length, data)
         batch = collate(features, np.arange(len(features)), device, config.pad_id)
-        opened.model(**batch.inputs).logits.cpu()
+        loaded.model(**batch.inputs).logits.cpu()
 
     first = [examples[0]] * WARM_UP + list(examples[:TIMED])
     times = in_turns(models, first, answer, WARM_UP, "latency")
@@ -51,13 +51,13 @@ def latencies(
 
 
 def throughputs(
-    models: dict[str, Opened], task: Task, examples: Sequence, data: DataConfig, device: torch.device
+    models: dict[str, LoadedModel], task: Task, examples: Sequence, data: DataConfig, device: torch.device
 ) -> dict[str, float]:
     """Examples a second from text to logits, in batches of 32."""
 
-    def answer(opened: Opened, chunk: list) -> None:
-        features = task.featurize(chunk, opened.tokenizer, opened.model.config.labels, opened.max_length, data)
-        compute_logits(opened.model, features, device, BATCH)
+    def answer(loaded: LoadedModel, chunk: list) -> None:
+        features = task.featurize(chunk, loaded.tokenizer, loaded.model.config.labels, loaded.max_length, data)
+        compute_logits(loaded.model, features, device, BATCH)
 
     chunks = [list(examples[i : i + BATCH]) for i in range(0, min(len(examples), BATCH * BATCHES), BATCH)]
     times = in_turns(models, [chunks[0], *chunks], answer, 1, "throughput")
@@ -86,6 +86,6 @@ def peak_memory(directory: str | Path, tokens: int, device: torch.device) -> flo
 def print_peak(directory: str, tokens: str, threads: str) -> None:
     """What peak_memory's process does."""
     torch.set_num_threads(int(threads))
-    open_model(directory).model(torch.ones(BATCH, int(tokens), dtype=torch.int64))
+    load_for_inference(directory).model(torch.ones(BATCH, int(tokens), dtype=torch.int64))
     status = Path("/proc/self/status").read_text()
     print(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)  # the kernel's kB are 1024 bytes

@@ -11,9 +11,9 @@ from kd_scratch.common.console import shorten, show, table
 from kd_scratch.common.device import start
 from kd_scratch.common.files import UserError, check_target, write_json
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
-from kd_scratch.evaluation.evaluate import Opened, open_model
+from kd_scratch.evaluation.evaluate import LoadedModel, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
-from kd_scratch.tasks import Outcome, question_answering, token_classification
+from kd_scratch.tasks import Predictions, question_answering, token_classification
 from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer
@@ -23,52 +23,52 @@ ANSWERS = 5  # the best answers that are shown to each question
 
 
 @torch.inference_mode()
-def classify(opened: Opened, text: str, device: torch.device) -> dict[str, float]:
+def classify(loaded: LoadedModel, text: str, device: torch.device) -> dict[str, float]:
     """Every label with its probability, the most probable first."""
-    ids = opened.tokenizer.encode([text], max_length=opened.max_length)[0].ids
-    logits = opened.model(torch.tensor([ids], device=device)).logits[0]  # C
+    ids = loaded.tokenizer.encode([text], max_length=loaded.max_length)[0].ids
+    logits = loaded.model(torch.tensor([ids], device=device)).logits[0]  # C
     if not logits.isfinite().all():
         raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
     probability = logits.cpu().double().softmax(dim=0).numpy()
-    labels = opened.model.config.labels
+    labels = loaded.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
 
 
 def look_for_answers(
-    opened: Opened, questions: list[str], context: str, data: DataConfig, device: torch.device
-) -> tuple[question_answering.Windows, np.ndarray, list[tuple[list[Answer], Answer]]]:
+    loaded: LoadedModel, questions: list[str], context: str, data: DataConfig, device: torch.device
+) -> tuple[question_answering.EncodedWindows, np.ndarray, list[tuple[list[Answer], Answer]]]:
     """The windows over a context for each question, their logits, and its best answers and "no answer"."""
     examples = [
         question_answering.Example(f"question {i}", question, context) for i, question in enumerate(questions, 1)
     ]
-    windows = question_answering.featurize(examples, opened.tokenizer, (), opened.max_length, data)
-    logits = compute_logits(opened.model, windows, device)
+    windows = question_answering.featurize(examples, loaded.tokenizer, (), loaded.max_length, data)
+    logits = compute_logits(loaded.model, windows, device)
     return windows, logits, question_answering.candidates(examples, windows, logits, data.answer_length, ANSWERS)
 
 
 def find_answers(
-    opened: Opened, questions: list[str], context: str, data: DataConfig, device: torch.device
+    loaded: LoadedModel, questions: list[str], context: str, data: DataConfig, device: torch.device
 ) -> list[list[Answer]]:
     """The best answers to each question about a context, with "no answer" among them, the most probable first."""
-    _, _, found = look_for_answers(opened, questions, context, data, device)
+    _, _, found = look_for_answers(loaded, questions, context, data, device)
     return [sorted([*answers, nothing], key=lambda answer: -answer.probability) for answers, nothing in found]
 
 
 def tag_words(
-    opened: Opened, text: str, data: DataConfig, device: torch.device
-) -> tuple[token_classification.Words, tuple[str, ...], np.ndarray]:
+    loaded: LoadedModel, text: str, data: DataConfig, device: torch.device
+) -> tuple[token_classification.EncodedSentences, tuple[str, ...], np.ndarray]:
     """The words of a text as the model reads them, the tag of each, and how probable that is."""
     examples = [token_classification.from_text("text", text)]
-    labels = opened.model.config.labels
-    features = token_classification.featurize(examples, opened.tokenizer, labels, opened.max_length, data)
-    logits = compute_logits(opened.model, features, device)
-    tags = Outcome(token_classification.TASK, examples, features, logits, labels, data).decisions[0]
+    labels = loaded.model.config.labels
+    features = token_classification.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data)
+    logits = compute_logits(loaded.model, features, device)
+    tags = Predictions(token_classification.TASK, examples, features, logits, labels, data).decisions[0]
     return features, tags, np.exp(log_softmax(logits[features.word_at]).max(axis=1))
 
 
-def find_entities(opened: Opened, text: str, data: DataConfig, device: torch.device) -> list[dict]:
+def find_entities(loaded: LoadedModel, text: str, data: DataConfig, device: torch.device) -> list[dict]:
     """The entities in a text, in order: their slice of it, start and end (code points), type, and probability."""
-    _, tags, probability = tag_words(opened, text, data, device)
+    _, tags, probability = tag_words(loaded, text, data, device)
     return entities_in(text, tags, probability)
 
 
@@ -108,17 +108,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, RunConfig)
 
 
-def show_labels(opened: Opened, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
+def show_labels(loaded: LoadedModel, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
     """Print the three best labels of each text; returns all of them, by text."""
-    result = {text: classify(opened, text, device) for text in arguments.text}
+    result = {text: classify(loaded, text, device) for text in arguments.text}
     for text, answer in result.items():
         show(table((shorten(text, 66), "probability"), list(answer.items())[:3]))
     return result
 
 
-def show_entities(opened: Opened, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
+def show_entities(loaded: LoadedModel, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
     """Print each text with its entities marked, and a table of them; returns them by text."""
-    result = {text: find_entities(opened, text, data, device) for text in arguments.text}
+    result = {text: find_entities(loaded, text, data, device) for text in arguments.text}
     for text, found in result.items():
         show(marked(text, found))
         if found:
@@ -127,10 +127,10 @@ def show_entities(opened: Opened, arguments: argparse.Namespace, data: DataConfi
     return result
 
 
-def show_answers(opened: Opened, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
+def show_answers(loaded: LoadedModel, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
     """Print the best answers to each question; returns them by question."""
     result = {}
-    found = find_answers(opened, arguments.question, arguments.context, data, device)
+    found = find_answers(loaded, arguments.question, arguments.context, data, device)
     for question, best in zip(arguments.question, found, strict=True):
         names = ("start", "end", "probability", "no_answer")
         result[question] = [{"answer": a.text} | {name: getattr(a, name) for name in names} for a in best]
@@ -151,8 +151,8 @@ def command(arguments: argparse.Namespace) -> dict:
     """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
     device = start(**vars(RunConfig(**given(arguments, RunConfig))))
     data = DataConfig(**given(arguments, DataConfig))
-    opened = open_model(arguments.model, device=device)
-    head = opened.model.config.head
+    loaded = load_for_inference(arguments.model, device=device)
+    head = loaded.model.config.head
     if head in (None, "mlm"):
         raise UserError(f"{arguments.model}: has a pre-training head; predict needs a model trained for a task")
     wanted, answer = USES[head]
@@ -162,7 +162,7 @@ def command(arguments: argparse.Namespace) -> dict:
             raise UserError(f"{arguments.model}: has a {head} head; predict needs {flags} for it, and no more")
     if arguments.output is not None:
         check_target(arguments.output, arguments.model)
-    result = answer(opened, arguments, data, device)
+    result = answer(loaded, arguments, data, device)
     if arguments.output is not None:
         write_json(arguments.output, result)
     return result

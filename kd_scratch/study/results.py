@@ -12,12 +12,12 @@ from kd_scratch.checkpoints.checkpoint import WEIGHTS, fingerprint, load_model
 from kd_scratch.common.console import progress
 from kd_scratch.common.files import UserError, read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import FEATURE_LOSSES, DataConfig, as_dict, flag_name
-from kd_scratch.evaluation.evaluate import evaluate, open_model, read_test
+from kd_scratch.config import HIDDEN_LOSSES, DataConfig, as_dict, flag_name
+from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_test
 from kd_scratch.evaluation.significance import calibration
 from kd_scratch.pages.report import RECORD, by_name, read_record
 from kd_scratch.study.variants import BASELINE, COMBINED, RESULT, SOFT, Variant
-from kd_scratch.tasks import Outcome, Task
+from kd_scratch.tasks import Predictions, Task
 from kd_scratch.training.setup import data_hashes
 
 #: What the runs of one study have in common (but for `unlabelled` and `teacher`, which a baseline does not have).
@@ -28,18 +28,18 @@ OWN = ("losses", "layer_map", "keep_states", "augment", "steps")
 FOUND = ("score", "loss", "ece", "calibration", "agreement", "per_class", "tally")  # what `measured` tells
 
 
-def measured(outcome: Outcome, teacher: Outcome | None) -> dict:
+def measured(predictions: Predictions, teacher: Predictions | None) -> dict:
     """All that the tables are made of: scores, loss, calibration, agreement with the teacher, the tally."""
-    task = outcome.task
-    metrics, tally = task.score(outcome), task.tally(outcome)
-    confidence, right = task.confidence(outcome)
+    task = predictions.task
+    metrics, tally = task.score(predictions), task.tally(predictions)
+    confidence, right = task.confidence(predictions)
     error, bins = calibration(confidence, right)
     return {
         "score": float(task.tally_score(tally.sum(axis=0))),
         "loss": metrics.get("loss"),
         "ece": error,
         "calibration": bins,
-        "agreement": outcome.agreement(teacher or outcome),
+        "agreement": predictions.agreement(teacher or predictions),
         "per_class": {name: row["f1"] for name, row in metrics["per_class"].items()},
         "tally": tally.tolist(),
     }
@@ -67,10 +67,10 @@ class Laboratory:
         if not measured(self.teacher, None)["score"] > 0:
             raise UserError(f"--teacher {arguments.teacher[0]}: has no {task.score_name} at all on {arguments.data}")
 
-    def run(self, directory: Path) -> Outcome:
+    def run(self, directory: Path) -> Predictions:
         """A model on the test file."""
-        opened = open_model(directory, self.task, 0, self.device)
-        return evaluate(opened, self.task, self.examples, self.data, self.device)
+        loaded = load_for_inference(directory, self.task, 0, self.device)
+        return evaluate(loaded, self.task, self.examples, self.data, self.device)
 
     def look(self, records: dict[Path, dict]) -> dict[Path, dict]:
         """What `measured` says of each run, with its dev score."""
@@ -139,7 +139,7 @@ def other_studies(pairs: Sequence[tuple[str, str]], seeds: Sequence[int], known:
             raise UserError(f"{here}: there is no {output / RESULT}; give the --output of a study that is finished")
         told = read_json(output / RESULT)
         command, variants = (told.get("command"), told.get("variants")) if isinstance(told, dict) else (None, None)
-        names = {BASELINE, SOFT, COMBINED, *FEATURE_LOSSES}
+        names = {BASELINE, SOFT, COMBINED, *HIDDEN_LOSSES}
         known_names = isinstance(variants, dict) and {BASELINE} <= set(variants) <= names
         if not known_names or not all(map(_is_command, [command, *variants.values()])):
             raise UserError(f"{here}: {output / RESULT} is not what a study writes")

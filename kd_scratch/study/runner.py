@@ -23,7 +23,7 @@ from kd_scratch.common.console import progress, say, shorten, show
 from kd_scratch.common.device import Interruption, Stopped, start
 from kd_scratch.common.files import UserError, make_folder, read_json, write_json
 from kd_scratch.config import (
-    FEATURE_LOSSES,
+    HIDDEN_LOSSES,
     SIZES,
     DataConfig,
     RunConfig,
@@ -43,7 +43,7 @@ from kd_scratch.study.variants import (
     Variant,
     combination,
     grid_variants,
-    inside_flags,
+    hidden_loss_flags,
     teacher_flags,
     variants,
 )
@@ -190,7 +190,7 @@ def last_line(log: Path) -> str:
 def command(arguments: argparse.Namespace) -> dict:
     """`evidence`: the runs, then the tables and figures."""
     task = TASKS[arguments.task]
-    config = train_config(task.name, **({"losses": ",".join(FEATURE_LOSSES)} | given(arguments, TrainConfig)))
+    config = train_config(task.name, **({"losses": ",".join(HIDDEN_LOSSES)} | given(arguments, TrainConfig)))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     if not 1 <= arguments.jobs <= 64:
         raise UserError(f"--jobs {arguments.jobs}: must lie between 1 and 64")
@@ -269,7 +269,11 @@ def study_command(
     """The command that makes this study."""
     flags = ["evidence", *common, *teacher_flags(arguments, config), "--data", str(arguments.data)]
     flags += ["--split", arguments.split] if arguments.split else []
-    flags += ["--losses", ",".join(v.losses for v in tried if v.losses and v.name != COMBINED), *inside_flags(config)]
+    flags += [
+        "--losses",
+        ",".join(v.losses for v in tried if v.losses and v.name != COMBINED),
+        *hidden_loss_flags(config),
+    ]
     if arguments.grid:
         flags += ["--grid", "x".join(",".join(f"{number:.12g}" for number in part) for part in arguments.grid)]
     flags += ["--beside", *map("=".join, arguments.beside)] if arguments.beside else []

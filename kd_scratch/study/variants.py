@@ -14,7 +14,7 @@ from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.files import UserError
 from kd_scratch.config import SIZES, DataConfig, ModelConfig, TrainConfig, given, train_config
-from kd_scratch.distillation.losses import FeatureLosses
+from kd_scratch.distillation.losses import HiddenLosses
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.setup import data_hashes, read_all, training_inputs
@@ -42,15 +42,17 @@ class Variant:
 
 
 def variants(arguments: argparse.Namespace, config: TrainConfig) -> list[Variant]:
-    """The baseline, soft targets alone, and soft targets with each feature loss (those of --losses, else all that are
-    possible between these two models)."""
-    soft = (*teacher_flags(arguments, config), *inside_flags(config))
+    """The baseline, soft targets alone, and soft targets with each hidden-state loss.
+
+    The losses are those of --losses, else all that are possible between these two models.
+    """
+    soft = (*teacher_flags(arguments, config), *hidden_loss_flags(config))
     student, teacher = shapes(arguments)
-    FeatureLosses({"hidden": 1.0}, config.layer_pairs(), student, teacher)  # an error of --layer-map is not left out
+    HiddenLosses({"hidden": 1.0}, config.layer_pairs(), student, teacher)  # an error of --layer-map is not left out
     found = [baseline(arguments, config), Variant(SOFT, teacher_flags(arguments, config))]
-    for name, weight in config.feature_losses().items():
+    for name, weight in config.hidden_loss_weights().items():
         try:
-            FeatureLosses({name: weight}, config.layer_pairs(), student, teacher)
+            HiddenLosses({name: weight}, config.layer_pairs(), student, teacher)
         except UserError as error:
             if hasattr(arguments, "losses"):
                 raise
@@ -88,7 +90,7 @@ def teacher_flags(arguments: argparse.Namespace, config: TrainConfig) -> tuple[s
     return tuple(flags)
 
 
-def inside_flags(config: TrainConfig) -> tuple[str, ...]:
+def hidden_loss_flags(config: TrainConfig) -> tuple[str, ...]:
     """What goes with --losses, where it was given."""
     flags = ("--layer-map", config.layer_map) if config.layer_map else ()
     return (*flags, "--keep-states") if config.keep_states else flags
@@ -103,7 +105,7 @@ def shapes(arguments: argparse.Namespace) -> tuple[ModelConfig, Model]:
 
 
 def combination(tried: Sequence[Variant], dev: dict[str, float]) -> Variant | None:
-    """All feature losses that alone raised the mean dev score above that of soft targets; None where fewer than two."""
+    """All hidden-state losses that alone raised the mean dev score above that of soft targets; None for fewer than two."""
     good = [variant for variant in tried if variant.losses and dev[variant.name] > dev[SOFT]]
     if len(good) < 2:
         return None

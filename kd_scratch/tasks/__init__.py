@@ -1,7 +1,7 @@
 """The tasks by name."""
 
 from kd_scratch.tasks import classification, masked_lm, question_answering, token_classification
-from kd_scratch.tasks.base import Outcome, Task, limited
+from kd_scratch.tasks.base import Predictions, Task, limited
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -11,4 +11,4 @@ TASKS: dict[str, Task] = {
 #: Those in which something is decided of each example, so that two models can be compared on it.
 DECIDING = [name for name, task in TASKS.items() if task.head != "mlm"]
 
-__all__ = ["DECIDING", "TASKS", "Outcome", "Task", "limited"]
+__all__ = ["DECIDING", "TASKS", "Predictions", "Task", "limited"]

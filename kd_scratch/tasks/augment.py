@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kd_scratch.common.files import UserError
-from kd_scratch.data.rows import Chosen
+from kd_scratch.data.rows import Subset
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks import Task
 
@@ -34,7 +34,7 @@ class Altered(Sequence):
 
     def __getitem__(self, i):
         if isinstance(i, slice):
-            return Chosen(self, range(len(self))[i])
+            return Subset(self, range(len(self))[i])
         i = range(len(self))[i]
         rng = np.random.default_rng([SEED, i])
         example = self.examples[i % len(self.examples)]

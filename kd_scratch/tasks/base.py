@@ -11,8 +11,8 @@ import numpy as np
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import Features
-from kd_scratch.data.rows import Chosen
+from kd_scratch.data.batches import EncodedInputs
+from kd_scratch.data.rows import Subset
 from kd_scratch.data.tokenizer import Tokenizer
 
 
@@ -39,28 +39,32 @@ class Task:
     reworded: (
         Callable[[object, Callable, str], object] | None
     )  # example, what is done to its words, new id -> unlabelled
-    featurize: Callable[[Sequence, Tokenizer, tuple[str, ...], int, DataConfig], Features]  # -> token ids and labels
-    decide: Callable[["Outcome"], list]  # one decision per example, to be compared with ==
-    score: Callable[["Outcome"], dict]  # metrics by name
-    tally: Callable[["Outcome"], np.ndarray]  # N,k: numbers of each example; the score is made of their sums
+    featurize: Callable[
+        [Sequence, Tokenizer, tuple[str, ...], int, DataConfig], EncodedInputs
+    ]  # -> token ids and labels
+    decide: Callable[["Predictions"], list]  # one decision per example, to be compared with ==
+    score: Callable[["Predictions"], dict]  # metrics by name
+    tally: Callable[["Predictions"], np.ndarray]  # N,k: numbers of each example; the score is made of their sums
     tally_score: Callable[[np.ndarray], np.ndarray]  # sums …,k -> the metric score_name, …
     confidence: Callable[
-        ["Outcome"], tuple[np.ndarray, np.ndarray]
+        ["Predictions"], tuple[np.ndarray, np.ndarray]
     ]  # of each thing decided: how probable, and if right
-    told: Callable[["Outcome"], list[tuple[str, str, str, float]]]  # of each example: text, gold, said, points 0…1
-    confused: Callable[["Outcome"], Counter] | None  # how often (gold class, said class) occurs; None: no classes
-    predictions: Callable[["Outcome"], dict]  # what `evaluate` writes, by the example's id
+    summaries: Callable[
+        ["Predictions"], list[tuple[str, str, str, float]]
+    ]  # of each example: text, gold, said, points 0…1
+    confused: Callable[["Predictions"], Counter] | None  # how often (gold class, said class) occurs; None: no classes
+    prediction_records: Callable[["Predictions"], dict]  # what `evaluate` writes, by the example's id
     details: Callable[[dict], str]  # metrics -> a table per class
-    mistakes: Callable[["Outcome", int], str]  # a few wrong ones, as a table
+    mistakes: Callable[["Predictions", int], str]  # a few wrong ones, as a table
 
 
 @dataclass
-class Outcome:
+class Predictions:
     """What came out when a model ran over a data set: all that decisions and metrics are made from."""
 
     task: Task
     examples: Sequence
-    features: Features  # made of these examples, in their order
+    features: EncodedInputs  # made of these examples, in their order
     logits: np.ndarray  # as inference.compute_logits gives them
     labels: tuple[str, ...]  # the model's, in the order of the logits
     data: DataConfig
@@ -77,7 +81,7 @@ class Outcome:
             return self.task.tally(self)[:, 1] > 0
         return np.ones(len(self.examples), bool)
 
-    def agreement(self, other: "Outcome") -> float:
+    def agreement(self, other: "Predictions") -> float:
         """The share of the examples that count of which both models decide alike."""
         alike = [a == b for a, b in zip(self.decisions, other.decisions, strict=True)]
         return float(np.mean(np.array(alike)[self.counts]))
@@ -116,4 +120,4 @@ def limited(examples: Sequence, limit: str, flag: str = "--limit") -> Sequence:
     if count < 1:
         raise UserError(f"{flag} {limit}: leaves none of {len(examples)} examples (or of groups that stay together)")
     keep = np.random.default_rng(0).permutation(len(examples))[:count]
-    return Chosen(examples, np.sort(keep))
+    return Subset(examples, np.sort(keep))

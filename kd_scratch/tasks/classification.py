@@ -17,10 +17,10 @@ import numpy as np
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.files import LONGEST, UserError, check_length, read_json, text_lines
 from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.rows import FileRows
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Outcome, Task, log_softmax, mean_score, surest_mistakes
+from kd_scratch.tasks.base import Predictions, Task, log_softmax, mean_score, surest_mistakes
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
 OOS = "oos"  # CLINC150: out of scope
@@ -154,7 +154,7 @@ def read_csv(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
 
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
-) -> Features:
+) -> EncodedInputs:
     """[CLS] text [SEP], cut to max_length pieces. An out-of-scope text gets IGNORE where there is no class for it."""
     index = {label: i for i, label in enumerate(labels)} | {None: UNLABELLED}
     for example in examples:
@@ -164,7 +164,7 @@ def featurize(
                 f"knows: {', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}"
             )
     ids = [encoding.ids for encoding in tokenizer.encode([e.text for e in examples], max_length=max_length)]
-    return Features(
+    return EncodedInputs(
         head="sequence",
         ids=[example.id for example in examples],
         tokens=np.fromiter((token for row in ids for token in row), np.int32),
@@ -181,11 +181,11 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
 # --- logits -> decisions and metrics ---
 
 
-def decide(outcome: Outcome) -> list[str]:
+def decide(predictions: Predictions) -> list[str]:
     """The most probable label of each text, or out of scope where even that is less probable than --oos-threshold."""
-    best = np.exp(log_softmax(outcome.logits).max(axis=1))
-    labels = [outcome.labels[i] for i in outcome.logits.argmax(axis=1)]
-    return [OOS if p < outcome.data.oos_threshold else label for p, label in zip(best, labels, strict=True)]
+    best = np.exp(log_softmax(predictions.logits).max(axis=1))
+    labels = [predictions.labels[i] for i in predictions.logits.argmax(axis=1)]
+    return [OOS if p < predictions.data.oos_threshold else label for p, label in zip(best, labels, strict=True)]
 
 
 def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
@@ -204,13 +204,13 @@ def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
     return rows
 
 
-def score(outcome: Outcome) -> dict:
+def score(predictions: Predictions) -> dict:
     """Accuracy, macro-F1 and mean cross-entropy over the texts that are in scope; recall over those that are not.
 
     Macro-F1 is the plain mean of the F1 of the classes that occur. With an oos class, calling an in-scope text out of
     scope is an error as any other; oos_recall is None where the model cannot say "out of scope" at all.
     """
-    examples, labels, predicted = outcome.examples, outcome.labels, outcome.decisions
+    examples, labels, predicted = predictions.examples, predictions.labels, predictions.decisions
     gold = [example.label for example in examples]
     inside = [i for i, example in enumerate(examples) if example.in_scope]
     outside = [i for i, example in enumerate(examples) if not example.in_scope]
@@ -218,7 +218,7 @@ def score(outcome: Outcome) -> dict:
         raise UserError("no text to score: the file has none with a label that is in scope")
     classes = per_class([gold[i] for i in inside], [predicted[i] for i in inside])
     index = {label: i for i, label in enumerate(labels)}
-    log_p = log_softmax(outcome.logits)
+    log_p = log_softmax(predictions.logits)
     metrics = {
         "examples": len(inside),
         "accuracy": float(np.mean([gold[i] == predicted[i] for i in inside])),
@@ -226,44 +226,44 @@ def score(outcome: Outcome) -> dict:
         "loss": float(-np.mean([log_p[i, index[gold[i]]] for i in inside])),
     }
     if outside:
-        able = OOS in labels or outcome.data.oos_threshold > 0
+        able = OOS in labels or predictions.data.oos_threshold > 0
         metrics["oos_examples"] = len(outside)
         metrics["oos_recall"] = float(np.mean([predicted[i] == OOS for i in outside])) if able else None
     return metrics | {"per_class": classes}
 
 
-def tally(outcome: Outcome) -> np.ndarray:
+def tally(predictions: Predictions) -> np.ndarray:
     """Whether each text counts and is right, and whether it counts: N,2"""
-    counts = [example.in_scope for example in outcome.examples]
-    right = [example.label == label for example, label in zip(outcome.examples, outcome.decisions, strict=True)]
+    counts = [example.in_scope for example in predictions.examples]
+    right = [example.label == label for example, label in zip(predictions.examples, predictions.decisions, strict=True)]
     return np.stack([np.array(counts) & np.array(right), counts], axis=1).astype(np.float64)
 
 
-def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Of each text in scope, the probability of its best label, and whether that is right."""
-    counts = np.array([example.in_scope for example in outcome.examples])
-    probability = np.exp(log_softmax(outcome.logits).max(axis=1))
-    return probability[counts], tally(outcome)[counts, 0] > 0
+    counts = np.array([example.in_scope for example in predictions.examples])
+    probability = np.exp(log_softmax(predictions.logits).max(axis=1))
+    return probability[counts], tally(predictions)[counts, 0] > 0
 
 
-def told(outcome: Outcome) -> list[tuple[str, str, str, float]]:
+def summaries(predictions: Predictions) -> list[tuple[str, str, str, float]]:
     """Each text, its label, the model's, and whether that is right."""
-    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    pairs = zip(predictions.examples, predictions.decisions, strict=True)
     return [(example.text, example.label, label, float(example.label == label)) for example, label in pairs]
 
 
-def confused(outcome: Outcome) -> Counter:
+def confused(predictions: Predictions) -> Counter:
     """How often a label was given to texts of another, or the same, that is in scope."""
-    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    pairs = zip(predictions.examples, predictions.decisions, strict=True)
     return Counter((example.label, label) for example, label in pairs if example.in_scope)
 
 
-def predictions(outcome: Outcome) -> dict:
+def prediction_records(predictions: Predictions) -> dict:
     """What the model says of each text, by id, with the probability of its best label."""
-    probability = np.exp(log_softmax(outcome.logits).max(axis=1))
+    probability = np.exp(log_softmax(predictions.logits).max(axis=1))
     return {
         example.id: {"label": label, "probability": round(float(p), 6), "gold": example.label}
-        for example, label, p in zip(outcome.examples, outcome.decisions, probability, strict=True)
+        for example, label, p in zip(predictions.examples, predictions.decisions, probability, strict=True)
     }
 
 
@@ -280,13 +280,13 @@ def details(metrics: dict) -> str:
     )
 
 
-def mistakes(outcome: Outcome, most: int = 5) -> str:
+def mistakes(predictions: Predictions, most: int = 5) -> str:
     """The wrong answers of which the model is surest."""
-    said = predictions(outcome)
+    said = prediction_records(predictions)
     wrong = []
-    for example in outcome.examples:
+    for example in predictions.examples:
         label, probability = said[example.id]["label"], said[example.id]["probability"]
-        if label != example.label and (example.in_scope or example.label in outcome.labels):
+        if label != example.label and (example.in_scope or example.label in predictions.labels):
             what = f"{example.id}  {example.label} -> {label}"
             wrong.append((probability, what, example.text))
     return surest_mistakes(wrong, most)
@@ -312,9 +312,9 @@ _AGNEWS = Task(
     tally=tally,
     tally_score=mean_score,
     confidence=confidence,
-    told=told,
+    summaries=summaries,
     confused=confused,
-    predictions=predictions,
+    prediction_records=prediction_records,
     details=details,
     mistakes=mistakes,
 )

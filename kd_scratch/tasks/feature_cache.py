@@ -17,7 +17,7 @@ from kd_scratch.common.console import progress, say
 from kd_scratch.common.files import UserError, make_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import DataConfig, as_dict
-from kd_scratch.data.batches import Features
+from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.disk_arrays import DiskArray, Names
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks import Task
@@ -37,7 +37,7 @@ def cached_features(
     unchanged: Callable[[], bool],
     folder: Path,
     say=say,
-) -> Features:
+) -> EncodedInputs:
     """The examples as token ids and labels, from the cache or made now; without what only decoding needs.
 
     source: hashes and flags that decide what the examples are. unchanged: whether the files still have those hashes;
@@ -50,20 +50,20 @@ def cached_features(
         "code": source_hash("tasks", "tasks.feature_cache", versions=(tokenizers.__version__,)),
     }
     path = make_folder(folder) / f"features-{sha256(*key.values())[:24]}.safetensors"
-    if distributed.writes() and not is_usable(path, say):
+    if distributed.writes_cache() and not is_usable(path, say):
         arrays = _arrays(path.parent, task, examples, tokenizer, labels, max_length, data)
         if not unchanged():
             raise UserError("a data file has been changed while it was read; start again")
         tensors = {name: torch.from_numpy(array.array()) for name, array in arrays.items()}
         save_file(tensors, path, metadata=key, checksum=True)
-    distributed.wait()
+    distributed.barrier()
     arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
     if read_metadata(path) != key or not {"tokens", "starts", "labels", "ids", "id_starts"} <= arrays.keys():
         raise UserError(f"{path}: these are not the features of this data; delete the file")
     del arrays[CHECKSUM]
     ids = Names(arrays.pop("ids"), arrays.pop("id_starts"))
     say(f"{len(ids):,} training inputs, memory-mapped: {path}")
-    return Features(head=task.head, ids=ids, mask_id=tokenizer.mask_id, **arrays)
+    return EncodedInputs(head=task.head, ids=ids, mask_id=tokenizer.mask_id, **arrays)
 
 
 def _arrays(folder: Path, task: Task, examples: Sequence, tokenizer, labels, max_length, data) -> dict[str, DiskArray]:

@@ -13,10 +13,10 @@ import numpy as np
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import IGNORE, Features
+from kd_scratch.data.batches import IGNORE, EncodedInputs
 from kd_scratch.data.rows import text_rows
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Outcome, Task, mean_score
+from kd_scratch.tasks.base import Predictions, Task, mean_score
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ def read_lines(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
 
 
 @dataclass
-class Passages(Features):
-    """Features whose N inputs are passages of texts; a long text has several."""
+class EncodedPassages(EncodedInputs):
+    """EncodedInputs whose N inputs are passages of texts; a long text has several."""
 
     example: np.ndarray = field(kw_only=True)  # N: which example a passage belongs to, rising
 
 
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
-) -> Passages:
+) -> EncodedPassages:
     """[CLS] pieces [SEP] for each passage of at most max_length pieces: all of a text, cut where the room ends."""
     if tokenizer.mask_id is None:
         raise UserError("the tokenizer has no [MASK]; there is nothing to hide words with")
@@ -58,7 +58,7 @@ def featurize(
     starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     tokens = np.fromiter((token for row in rows for token in row), np.int32, int(starts[-1]))
     may_be_hidden = np.where(np.isin(tokens, tokenizer.special_ids), IGNORE, tokens.astype(np.int64))
-    return Passages(
+    return EncodedPassages(
         head="mlm",
         ids=ids,
         tokens=tokens,
@@ -69,12 +69,12 @@ def featurize(
     )
 
 
-def score(outcome: Outcome) -> dict:
+def score(predictions: Predictions) -> dict:
     """Share of hidden words that are guessed right, mean cross-entropy, and e to the power of that: the perplexity."""
-    loss, right, count = outcome.logits.astype(np.float64).sum(axis=0)  # N,3: see inference.guesses
+    loss, right, count = predictions.logits.astype(np.float64).sum(axis=0)  # N,3: see inference.guesses
     loss, accuracy = float(loss / max(1, count)), float(right / max(1, count))
     return {
-        "examples": len(outcome.examples),
+        "examples": len(predictions.examples),
         "hidden_words": int(count),
         "accuracy": accuracy,
         "loss": loss,
@@ -83,28 +83,28 @@ def score(outcome: Outcome) -> dict:
     }
 
 
-def tally(outcome: Outcome) -> np.ndarray:
+def tally(predictions: Predictions) -> np.ndarray:
     """Words guessed right in each example, and how many were hidden: N,2"""
-    points = np.zeros((len(outcome.examples), 2))
-    np.add.at(points, outcome.features.example, outcome.logits[:, 1:])
+    points = np.zeros((len(predictions.examples), 2))
+    np.add.at(points, predictions.features.example, predictions.logits[:, 1:])
     return points
 
 
-def predictions(outcome: Outcome) -> dict:
+def prediction_records(predictions: Predictions) -> dict:
     """Of each text, by id, how many words were hidden and how many of them guessed."""
     return {
         example.id: {"hidden": int(count), "right": int(right)}
-        for example, (right, count) in zip(outcome.examples, tally(outcome), strict=True)
+        for example, (right, count) in zip(predictions.examples, tally(predictions), strict=True)
     }
 
 
-def mistakes(outcome: Outcome, most: int = 5) -> str:
+def mistakes(predictions: Predictions, most: int = 5) -> str:
     """The texts with the highest mean cross-entropy."""
-    means = outcome.logits[:, 0] / np.maximum(outcome.logits[:, 2], 1)
+    means = predictions.logits[:, 0] / np.maximum(predictions.logits[:, 2], 1)
     worst = np.argsort(-means, kind="stable")[:most]
     rows = []
     for i in worst:
-        example = outcome.examples[outcome.features.example[i]]
+        example = predictions.examples[predictions.features.example[i]]
         rows.append((f"{example.id}  {shorten(example.text, 60)}", float(means[i])))
     return table(("the hardest texts", "loss"), rows)
 
@@ -124,14 +124,14 @@ TASK = Task(
     unlabel=lambda example: example,
     reworded=None,
     featurize=featurize,
-    decide=lambda outcome: [(right, count) for right, count in tally(outcome).tolist()],
+    decide=lambda predictions: [(right, count) for right, count in tally(predictions).tolist()],
     score=score,
     tally=tally,
     tally_score=mean_score,
-    confidence=lambda outcome: (np.zeros(0), np.zeros(0, bool)),
-    told=lambda outcome: [],
+    confidence=lambda predictions: (np.zeros(0), np.zeros(0, bool)),
+    summaries=lambda predictions: [],
     confused=None,
-    predictions=predictions,
+    prediction_records=prediction_records,
     details=lambda metrics: "masked words have no classes",
     mistakes=mistakes,
 )

@@ -18,9 +18,9 @@ import numpy as np
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.files import UserError, check_length, read_json
 from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Outcome, Task, mean_score, surest_mistakes
+from kd_scratch.tasks.base import Predictions, Task, mean_score, surest_mistakes
 from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, piece_spans, span_scores, window_bounds
 from kd_scratch.tasks.squad_metric import official_scores, question_scores, squad_metrics
 
@@ -124,8 +124,8 @@ def trainable(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
 
 
 @dataclass
-class Windows(Features):
-    """Features whose N inputs are windows; example i may have several. Piece j of the context in window w stands at
+class EncodedWindows(EncodedInputs):
+    """Windows over contexts, N of them; example i may have several. Piece j of the context in window w stands at
     position context_at[w] + j, and covers the code points piece_spans[first_piece[w] + j] of the context."""
 
     example: np.ndarray = field(kw_only=True)  # N: which example a window belongs to, rising
@@ -136,7 +136,7 @@ class Windows(Features):
 
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
-) -> Windows:
+) -> EncodedWindows:
     """[CLS] question [SEP] part of the context [SEP] for each window; a question is cut to --question-length pieces.
 
     Every distinct context is tokenized once, however many questions share it, and CHUNK examples at a time. Where no
@@ -174,7 +174,7 @@ def featurize(
     for (_, _, _, context_at, _), start, end in zip(rows, starts[:-1], starts[1:], strict=True):
         token_types[start + context_at : end] = 1
         allowed[start + context_at : end - 1] = allowed[start] = True
-    return Windows(
+    return EncodedWindows(
         head="span",
         ids=[examples[row[2]].id for row in rows],
         tokens=np.concatenate([row[0] for row in rows]),
@@ -232,7 +232,7 @@ class Answer:
 
 
 def candidates(
-    examples: Sequence[Example], windows: Windows, logits: np.ndarray, longest: int, most: int
+    examples: Sequence[Example], windows: EncodedWindows, logits: np.ndarray, longest: int, most: int
 ) -> list[tuple[list[Answer], Answer]]:
     """For each example its `most` best answers, best first (none where the context is empty), and "no answer".
 
@@ -265,12 +265,14 @@ def candidates(
     return results
 
 
-def decide(outcome: Outcome) -> list[Answer]:
+def decide(predictions: Predictions) -> list[Answer]:
     """The best answer to each question; none where the file is of version 2.0, and that is probable enough."""
     decisions = []
-    found = candidates(outcome.examples, outcome.features, outcome.logits, outcome.data.answer_length, 1)
-    for example, (answers, nothing) in zip(outcome.examples, found, strict=True):
-        says_none = example.may_be_unanswerable and nothing.no_answer > outcome.data.null_threshold
+    found = candidates(
+        predictions.examples, predictions.features, predictions.logits, predictions.data.answer_length, 1
+    )
+    for example, (answers, nothing) in zip(predictions.examples, found, strict=True):
+        says_none = example.may_be_unanswerable and nothing.no_answer > predictions.data.null_threshold
         decisions.append(nothing if says_none or not answers else answers[0])
     return decisions
 
@@ -283,47 +285,53 @@ def is_version2(examples: Sequence[Example]) -> bool:
     return any(example.may_be_unanswerable for example in examples)
 
 
-def score(outcome: Outcome) -> dict:
+def score(predictions: Predictions) -> dict:
     """The official metrics; for version 2.0 also what a --null-threshold could reach (choose it on dev data); and how
     many questions have a gold answer that is longer than --answer-length, so that no decoding can be right."""
-    questions = [(example.id, example.answers) for example in outcome.examples]
-    ids = [example.id for example in outcome.examples]
-    spans = {key: (answer.best_span, answer.no_answer) for key, answer in zip(ids, outcome.decisions, strict=True)}
-    metrics = squad_metrics(questions, predictions(outcome), spans if is_version2(outcome.examples) else None)
-    windows = outcome.features
-    too_long = windows.labels[:, 1] - windows.labels[:, 0] >= outcome.data.answer_length
+    questions = [(example.id, example.answers) for example in predictions.examples]
+    ids = [example.id for example in predictions.examples]
+    spans = {key: (answer.best_span, answer.no_answer) for key, answer in zip(ids, predictions.decisions, strict=True)}
+    metrics = squad_metrics(
+        questions, prediction_records(predictions), spans if is_version2(predictions.examples) else None
+    )
+    windows = predictions.features
+    too_long = windows.labels[:, 1] - windows.labels[:, 0] >= predictions.data.answer_length
     return metrics | {"gold_beyond_answer_length": len(set(windows.example[too_long].tolist()))}
 
 
-def scored(outcome: Outcome) -> list[tuple[int, float, float]]:
+def scored(predictions: Predictions) -> list[tuple[int, float, float]]:
     """(number of the question, exact match, F1) of each question that counts."""
-    questions = [(example.id, example.answers) for example in outcome.examples]
-    return official_scores(questions, predictions(outcome), is_version2(outcome.examples))
+    questions = [(example.id, example.answers) for example in predictions.examples]
+    return official_scores(questions, prediction_records(predictions), is_version2(predictions.examples))
 
 
-def tally(outcome: Outcome) -> np.ndarray:
+def tally(predictions: Predictions) -> np.ndarray:
     """F1 of each question, and whether it counts: N,2"""
-    points = np.zeros((len(outcome.examples), 2))
-    for i, _, overlap in scored(outcome):
+    points = np.zeros((len(predictions.examples), 2))
+    for i, _, overlap in scored(predictions):
         points[i] = overlap, 1
     return points
 
 
-def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Of each question that counts, the probability of its answer, and whether it matches a gold one exactly."""
-    rows = scored(outcome)
-    return np.array([outcome.decisions[i].probability for i, *_ in rows]), np.array([exact > 0 for _, exact, _ in rows])
+    rows = scored(predictions)
+    return np.array([predictions.decisions[i].probability for i, *_ in rows]), np.array(
+        [exact > 0 for _, exact, _ in rows]
+    )
 
 
-def told(outcome: Outcome) -> list[tuple[str, str, str, float]]:
+def summaries(predictions: Predictions) -> list[tuple[str, str, str, float]]:
     """Each question, its (first) answer, the model's, and the F1 of that."""
-    rows = zip(outcome.examples, outcome.decisions, tally(outcome)[:, 0].tolist(), strict=True)
+    rows = zip(predictions.examples, predictions.decisions, tally(predictions)[:, 0].tolist(), strict=True)
     return [(e.question, "".join(e.answers[:1]) or "(none)", said.text or "(none)", f1) for e, said, f1 in rows]
 
 
-def predictions(outcome: Outcome) -> dict[str, str]:
+def prediction_records(predictions: Predictions) -> dict[str, str]:
     """The answers by id, as the official scripts read them."""
-    return {example.id: answer.text for example, answer in zip(outcome.examples, outcome.decisions, strict=True)}
+    return {
+        example.id: answer.text for example, answer in zip(predictions.examples, predictions.decisions, strict=True)
+    }
 
 
 # --- what a person sees ---
@@ -335,10 +343,10 @@ def details(metrics: dict) -> str:
     return table(("by gold answer", "exact match", "F1", "questions"), rows)
 
 
-def mistakes(outcome: Outcome, most: int = 5) -> str:
+def mistakes(predictions: Predictions, most: int = 5) -> str:
     """The answers without a word in common with any gold answer of which the model is surest."""
-    version2, wrong = is_version2(outcome.examples), []
-    for example, answer in zip(outcome.examples, outcome.decisions, strict=True):
+    version2, wrong = is_version2(predictions.examples), []
+    for example, answer in zip(predictions.examples, predictions.decisions, strict=True):
         if max(question_scores(example.answers, answer.text, version2)) == 0:
             gold = example.answers[0] if example.answers else ""
             below = f"said {shorten(answer.text, 30)!r}, gold {shorten(gold, 30)!r}"
@@ -366,9 +374,9 @@ TASK = Task(
     tally=tally,
     tally_score=mean_score,
     confidence=confidence,
-    told=told,
+    summaries=summaries,
     confused=None,
-    predictions=predictions,
+    prediction_records=prediction_records,
     details=details,
     mistakes=mistakes,
 )

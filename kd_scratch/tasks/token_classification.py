@@ -21,9 +21,9 @@ import numpy as np
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.files import UserError, check_length, read_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import IGNORE, UNLABELLED, Features
+from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Outcome, Task, log_softmax, surest_mistakes
+from kd_scratch.tasks.base import Predictions, Task, log_softmax, surest_mistakes
 from kd_scratch.tasks.conll_metric import TAG, entities, entity_metrics, scheme, to_iob2
 from kd_scratch.tasks.spans import split_words
 
@@ -110,8 +110,8 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 @dataclass
-class Words(Features):
-    """Features whose N inputs are windows. Word w of all examples together has its first piece at tokens[word_at[w]];
+class EncodedSentences(EncodedInputs):
+    """Windows over sentences, N of them. Word w of all examples together has its first piece at tokens[word_at[w]];
     example i has words word_starts[i]…word_starts[i+1]."""
 
     word_at: np.ndarray = field(kw_only=True)
@@ -120,7 +120,7 @@ class Words(Features):
 
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
-) -> Words:
+) -> EncodedSentences:
     """[CLS] pieces of some words [SEP] for each window. Tags that are not among `labels` get no label (IGNORE)."""
     for label in labels:
         if label != "O" and not (label[:2] in ("B-", "I-") and f"B-{label[2:]}" in labels):
@@ -151,7 +151,7 @@ def featurize(
             ids.append(words[first][0] if first < last else passage[0].id)
     token_labels = np.full(len(tokens), IGNORE, np.int64)
     token_labels[word_at] = word_labels
-    return Words(
+    return EncodedSentences(
         head="token",
         ids=ids,
         tokens=np.array(tokens, np.int32),
@@ -219,32 +219,32 @@ def reworded(example: Example, change: Callable[[Sequence[str]], Sequence[str]],
 # --- logits -> tags and metrics ---
 
 
-def decide(outcome: Outcome) -> list[tuple[str, ...]]:
+def decide(predictions: Predictions) -> list[tuple[str, ...]]:
     """The most probable tag of each word, for each example."""
-    best = outcome.logits[outcome.features.word_at].argmax(axis=1)
-    tags = [outcome.labels[i] for i in best]
-    bounds = outcome.features.word_starts
+    best = predictions.logits[predictions.features.word_at].argmax(axis=1)
+    tags = [predictions.labels[i] for i in best]
+    bounds = predictions.features.word_starts
     return [tuple(tags[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
-def score(outcome: Outcome) -> dict:
+def score(predictions: Predictions) -> dict:
     """Entity precision, recall and F1 by conlleval's rules; accuracy and mean cross-entropy over all words.
 
     A tag that the model does not know can't be reached: its words count as wrong, its entities as missed, and only the
     loss leaves it out. How many words have such a tag, and which tags these are, is told.
     """
-    gold = [example.tags for example in outcome.examples]
+    gold = [example.tags for example in predictions.examples]
     words = [tag for tags in gold for tag in tags]
-    said = [tag for tags in outcome.decisions for tag in tags]
-    found = entity_metrics(gold, outcome.decisions)
-    labels = outcome.features.labels[outcome.features.word_at]
+    said = [tag for tags in predictions.decisions for tag in tags]
+    found = entity_metrics(gold, predictions.decisions)
+    labels = predictions.features.labels[predictions.features.word_at]
     known = labels != IGNORE
-    log_p = log_softmax(outcome.logits[outcome.features.word_at][known])
+    log_p = log_softmax(predictions.logits[predictions.features.word_at][known])
     unreachable = Counter(tag for tag, ok in zip(words, known, strict=True) if not ok)
     return {
         "examples": len(gold),
         "words": len(words),
-        "tag_scheme": outcome.examples[0].scheme,
+        "tag_scheme": predictions.examples[0].scheme,
         **{name: value for name, value in found.items() if name != "per_class"},
         "accuracy": float(np.mean([a == b for a, b in zip(words, said, strict=True)])),
         "loss": float(-log_p[np.arange(len(log_p)), labels[known]].mean()) if known.any() else None,
@@ -254,10 +254,10 @@ def score(outcome: Outcome) -> dict:
     }
 
 
-def tally(outcome: Outcome) -> np.ndarray:
+def tally(predictions: Predictions) -> np.ndarray:
     """Correct entities of each sentence, those in gold and those predicted: N,3"""
     names = ("correct_entities", "gold_entities", "predicted_entities")
-    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    pairs = zip(predictions.examples, predictions.decisions, strict=True)
     counts = [entity_metrics([example.tags], [tags]) for example, tags in pairs]
     return np.array([[row[name] for name in names] for row in counts], np.float64)
 
@@ -267,18 +267,18 @@ def entity_f1(sums: np.ndarray) -> np.ndarray:
     return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
 
 
-def confidence(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Of each word, the probability of its best tag, and whether that is right."""
-    probability = np.exp(log_softmax(outcome.logits[outcome.features.word_at]).max(axis=1))
-    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    probability = np.exp(log_softmax(predictions.logits[predictions.features.word_at]).max(axis=1))
+    pairs = zip(predictions.examples, predictions.decisions, strict=True)
     right = [gold == said for example, tags in pairs for gold, said in zip(example.tags, tags, strict=True)]
     return probability, np.array(right)
 
 
-def told(outcome: Outcome) -> list[tuple[str, str, str, float]]:
+def summaries(predictions: Predictions) -> list[tuple[str, str, str, float]]:
     """Each sentence, its entities, those that the model finds, and whether all tags are right."""
     rows = []
-    for example, tags in zip(outcome.examples, outcome.decisions, strict=True):
+    for example, tags in zip(predictions.examples, predictions.decisions, strict=True):
         gold, said = (
             ", ".join(f"{' '.join(example.words[first:end])} {kind}" for kind, first, end in entities(which)) or "none"
             for which in (example.tags, tags)
@@ -287,18 +287,18 @@ def told(outcome: Outcome) -> list[tuple[str, str, str, float]]:
     return rows
 
 
-def confused(outcome: Outcome) -> Counter:
+def confused(predictions: Predictions) -> Counter:
     """How often a word of one type (or of none: O) was given another, or the same."""
-    pairs = zip(outcome.examples, outcome.decisions, strict=True)
+    pairs = zip(predictions.examples, predictions.decisions, strict=True)
     tags = ((gold, said) for example, tags in pairs for gold, said in zip(example.tags, tags, strict=True))
     return Counter(tuple(tag[2:] or tag for tag in pair) for pair in tags)
 
 
-def predictions(outcome: Outcome) -> dict:
+def prediction_records(predictions: Predictions) -> dict:
     """Words, tags and gold tags of each sentence, by id."""
     return {
         example.id: {"words": example.words, "tags": tags, "gold": example.tags}
-        for example, tags in zip(outcome.examples, outcome.decisions, strict=True)
+        for example, tags in zip(predictions.examples, predictions.decisions, strict=True)
     }
 
 
@@ -315,12 +315,12 @@ def details(metrics: dict) -> str:
     return text
 
 
-def mistakes(outcome: Outcome, most: int = 5) -> str:
+def mistakes(predictions: Predictions, most: int = 5) -> str:
     """The wrong tags of which the model is surest."""
-    log_p = log_softmax(outcome.logits[outcome.features.word_at]).max(axis=1)
+    log_p = log_softmax(predictions.logits[predictions.features.word_at]).max(axis=1)
     wrong = []
-    starts = outcome.features.word_starts[:-1]
-    for example, tags, start in zip(outcome.examples, outcome.decisions, starts, strict=True):
+    starts = predictions.features.word_starts[:-1]
+    for example, tags, start in zip(predictions.examples, predictions.decisions, starts, strict=True):
         for i, (word, gold, tag) in enumerate(zip(example.words, example.tags, tags, strict=True)):
             if tag != gold:
                 what = f"{example.id}  {shorten(word, 30)}  {gold} -> {tag}"
@@ -349,9 +349,9 @@ TASK = Task(
     tally=tally,
     tally_score=entity_f1,
     confidence=confidence,
-    told=told,
+    summaries=summaries,
     confused=confused,
-    predictions=predictions,
+    prediction_records=prediction_records,
     details=details,
     mistakes=mistakes,
 )

@@ -10,7 +10,7 @@ from kd_scratch.common.console import shorten
 from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import UNLABELLED
 from kd_scratch.distillation.losses import (
-    FeatureLosses,
+    HiddenLosses,
     attention_mse,
     cross_entropy,
     distillation_loss,
@@ -140,7 +140,7 @@ def kl_grid(names: Sequence[str], log_p: Tensor, log_q: Tensor, shown: Sequence[
 
 
 def total_stage(
-    trail: Trail, mine: Tensor, its: Tensor, labels: Tensor, config: TrainConfig, inside: float | None
+    trail: Trail, mine: Tensor, its: Tensor, labels: Tensor, config: TrainConfig, hidden_losses: float | None
 ) -> Stage:
     """The losses of all units of the input, mixed; with what is compared inside (None: nothing is)."""
     alpha, count = config.alpha, len(mine)
@@ -171,47 +171,56 @@ def total_stage(
         f"Training takes the mean over the units of a batch: {exact(mixed.sum())} / {count} = {exact(mixed.mean())}. "
         + said,
     ]
-    if inside is not None:
-        total = float(mixed.mean()) + inside
-        parts.append(f"With what is compared inside: {exact(mixed.mean())} + {exact(inside)} = {exact(total)}.")
+    if hidden_losses is not None:
+        total = float(mixed.mean()) + hidden_losses
+        parts.append(f"With what is compared inside: {exact(mixed.mean())} + {exact(hidden_losses)} = {exact(total)}.")
     return Stage("Loss: the total", [distillation_loss], parts)
 
 
 # --- what is compared inside ---
 
 
-def inside_stage(trail: Trail, inside: FeatureLosses) -> tuple[Stage, float]:
-    """Every term of the feature losses, one of each kind by hand; and their sum."""
+def hidden_losses_stage(trail: Trail, hidden_losses: HiddenLosses) -> tuple[Stage, float]:
+    """Every term of the hidden-state losses, one of each kind by hand; and their sum."""
     student, states = trail.student.model, [state[None] for state in trail.student.walk.states]
     its_states = {i: state[None] for i, state in enumerate(trail.teacher.walk.states)}
     real = torch.ones(1, len(trail.pieces), dtype=torch.bool)
-    values = {which: float(inside.term(*which, student, states, its_states, real)) for which in inside.terms()}
+    values = {
+        which: float(hidden_losses.term(*which, student, states, its_states, real)) for which in hidden_losses.terms()
+    }
     rows = [
-        (name, str(mine), str(its), number(value / inside.weights[name]), f"{inside.weights[name]:g}", number(value))
+        (
+            name,
+            str(mine),
+            str(its),
+            number(value / hidden_losses.weights[name]),
+            f"{hidden_losses.weights[name]:g}",
+            number(value),
+        )
         for (name, mine, its), value in values.items()
     ]
     rows.append(("sum", "", "", "", "", number(sum(values.values()))))
     parts = [
-        f"Compared: {inside.describe()}. Layer 0 are the embeddings.",
+        f"Compared: {hidden_losses.describe()}. Layer 0 are the embeddings.",
         Grid(("loss", "student", "teacher", "value", "weight", "term"), rows),
     ]
-    if inside.projections:
+    if hidden_losses.projections:
         parts.append(
             "The student's states are taken to the teacher's width by a matrix that training learns beside it and "
             "does not keep: here it is random, as at the start."
         )
-    last = {name: (mine, its) for name, mine, its in inside.terms()}
+    last = {name: (mine, its) for name, mine, its in hidden_losses.terms()}
     for name, (mine, its) in last.items():
         parts.append(f"By hand: {name}, layer {mine} of the student and {its} of the teacher.")
         if name in ("attention", "relations"):
             blocks = student.encoder.blocks[mine - 1], trail.teacher.model.encoder.blocks[its - 1]
             before = states[mine - 1], its_states[its - 1]
             made = [block.project(state) for block, state in zip(blocks, before, strict=True)]
-            parts += (attention_parts if name == "attention" else relation_parts)(trail, inside, *made)
+            parts += (attention_parts if name == "attention" else relation_parts)(trail, hidden_losses, *made)
         else:
-            s, t = inside.project(states[mine], mine)[0], its_states[its][0]
+            s, t = hidden_losses.project(states[mine], mine)[0], its_states[its][0]
             parts += state_parts(name, s.double(), t.double(), trail.at)
-    code = [FeatureLosses.forward, *(LOSSES[name] for name in last)]
+    code = [HiddenLosses.forward, *(LOSSES[name] for name in last)]
     return Stage("Loss: what happens inside", code, parts), sum(values.values())
 
 
@@ -244,9 +253,9 @@ def closing(said: str, each: Tensor, at: int) -> str:
     )
 
 
-def attention_parts(trail: Trail, inside: FeatureLosses, mine: Sequence, its: Sequence) -> list[str | Grid]:
+def attention_parts(trail: Trail, hidden_losses: HiddenLosses, mine: Sequence, its: Sequence) -> list[str | Grid]:
     """How the loss on attention scores comes about from one query in head 1. Queries, keys and values 1,S,D."""
-    s, t = (scaled_products(query, key, inside.heads)[0].double() for query, key, _ in (mine, its))  # H,S,S
+    s, t = (scaled_products(query, key, hidden_losses.heads)[0].double() for query, key, _ in (mine, its))  # H,S,S
     squares, at = (s - t).square(), trail.at
     shown = most(squares[0, at], 4)
     here, total = squares[0, at].sum(), squares.sum()
@@ -262,9 +271,9 @@ def attention_parts(trail: Trail, inside: FeatureLosses, mine: Sequence, its: Se
     return [Grid(("piece", "student s", "teacher t", "(s - t)^2"), rows), said]
 
 
-def relation_parts(trail: Trail, inside: FeatureLosses, mine: Sequence, its: Sequence) -> list[str | Grid]:
+def relation_parts(trail: Trail, hidden_losses: HiddenLosses, mine: Sequence, its: Sequence) -> list[str | Grid]:
     """How the loss on relations comes about from those of one query. Queries, keys and values 1,S,D each."""
-    heads, at = inside.relation_heads, trail.at
+    heads, at = hidden_losses.relation_heads, trail.at
     logs = [
         [scaled_products(x, x, heads)[0].double().log_softmax(dim=-1) for x in side]  # H,S,S each
         for side in (its, mine)

@@ -16,12 +16,12 @@ from kd_scratch.common.files import UserError, check_target, printable, write_te
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, given, train_config
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.distillation.losses import FeatureLosses
-from kd_scratch.evaluation.evaluate import Opened, evaluate, open_model, read_test
+from kd_scratch.distillation.losses import HiddenLosses
+from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, load_for_inference, read_test
 from kd_scratch.nn.model import Model
 from kd_scratch.pages import html, svg
 from kd_scratch.pages.report import RECORD, known_record
-from kd_scratch.tasks import DECIDING, TASKS, Outcome, Task, question_answering
+from kd_scratch.tasks import DECIDING, TASKS, Predictions, Task, question_answering
 from kd_scratch.trace.steps import (
     Grid,
     Stage,
@@ -35,7 +35,7 @@ from kd_scratch.trace.steps import (
     walk,
     where,
 )
-from kd_scratch.trace.terms import all_units, followed_unit, inside_stage, logits_stage, loss_stages, total_stage
+from kd_scratch.trace.terms import all_units, followed_unit, hidden_losses_stage, logits_stage, loss_stages, total_stage
 from kd_scratch.trace.trail import Side, Trail, decision_stage, features_stage, file_stage, pieces_stage
 from kd_scratch.training.setup import load_teacher
 
@@ -119,27 +119,29 @@ def find_example(arguments: argparse.Namespace, task: Task, data: DataConfig) ->
     return list(examples[first:after]), place - first, said
 
 
-def follow(task: Task, data: DataConfig, student: Opened, teacher: Model, passage: list, i: int) -> tuple[Trail, str]:
+def follow(
+    task: Task, data: DataConfig, student: LoadedModel, teacher: Model, passage: list, i: int
+) -> tuple[Trail, str]:
     """Both models' ways over one input of example i of those read in one go, and why it is this input and position."""
     gold, unknown = passage[i], ""
-    outcome = evaluate(student, task, passage, data, CPU)
-    labels = outcome.features.labels
+    predictions = evaluate(student, task, passage, data, CPU)
+    labels = predictions.features.labels
     if task.head == "token":
-        labels = labels[outcome.features.word_at[slice(*outcome.features.word_starts[i : i + 2])]]
+        labels = labels[predictions.features.word_at[slice(*predictions.features.word_starts[i : i + 2])]]
     if (labels == IGNORE).all():
         unknown = "The file's label is none that the model knows, so it is followed as if there were none."
         if task.head == "span":
             unknown = "No window holds the whole answer, so there is nothing to learn: it is followed without."
         passage = [*passage[:i], task.unlabel(gold), *passage[i + 1 :]]
-        outcome = evaluate(student, task, passage, data, CPU)
+        predictions = evaluate(student, task, passage, data, CPU)
     elif (labels == UNLABELLED).any():
         unknown = "Nobody knows the label."
-    window, at, why = place_to_follow(task, outcome, i)
-    features = outcome.features
+    window, at, why = place_to_follow(task, predictions, i)
+    features = predictions.features
     batch = collate(features, np.array([window]), CPU, student.model.config.pad_id)
     pieces = [shorten(piece, 14) for piece in student.tokenizer.pieces(batch.input_ids[0].tolist())]
     taught = evaluate(replace(student, model=teacher), task, passage, data, CPU)
-    mine, its = (Side(model, walk(model, batch), o) for model, o in ((student.model, outcome), (teacher, taught)))
+    mine, its = (Side(model, walk(model, batch), o) for model, o in ((student.model, predictions), (teacher, taught)))
     trail = Trail(task, data, gold, student.max_length, i, features, window, batch, at, pieces, unknown, mine, its)
     if len(features) > 1:
         size = f"{len(features)} inputs (windows) of at most {student.max_length} pieces"
@@ -149,16 +151,16 @@ def follow(task: Task, data: DataConfig, student: Opened, teacher: Model, passag
     return trail, f"{why} The position followed is {at}, {pieces[at]!r}."
 
 
-def place_to_follow(task: Task, outcome: Outcome, i: int) -> tuple[int, int, str]:
+def place_to_follow(task: Task, predictions: Predictions, i: int) -> tuple[int, int, str]:
     """Which input of example i, which position in it, and why: that which is decided there matters."""
-    features = outcome.features
+    features = predictions.features
     if task.head == "sequence":
         return 0, 0, "[CLS], from which the label is read"
     if task.head == "token":
         places = features.word_at[slice(*features.word_starts[i : i + 2])]
-        known = outcome.labels
+        known = predictions.labels
         labels = features.labels[places].tolist()
-        tags = [known[k] if k >= 0 else tag for k, tag in zip(labels, outcome.decisions[i], strict=True)]
+        tags = [known[k] if k >= 0 else tag for k, tag in zip(labels, predictions.decisions[i], strict=True)]
         words = [w for w, label in enumerate(labels) if label != IGNORE]
         w = next((w for w in words if tags[w] != "O"), words[0])
         window = int(np.searchsorted(features.starts, places[w], side="right")) - 1
@@ -168,7 +170,7 @@ def place_to_follow(task: Task, outcome: Outcome, i: int) -> tuple[int, int, str
     if (starts >= 0).any():
         window = int(starts.argmax())  # 0 where none holds the answer
         return window, int(starts[window]), "the start of the answer" if starts[window] else "[CLS]: no answer"
-    logits = np.where(features.allowed, outcome.logits[:, 0], -np.inf)[: features.starts[1]]
+    logits = np.where(features.allowed, predictions.logits[:, 0], -np.inf)[: features.starts[1]]
     return 0, int(logits.argmax()), "where the student would rather start the answer in the first window"
 
 
@@ -176,7 +178,7 @@ def place_to_follow(task: Task, outcome: Outcome, i: int) -> tuple[int, int, str
 
 
 def all_stages(
-    trail: Trail, tokenizer: Tokenizer, config: TrainConfig, inside: FeatureLosses | None, file: Stage, why: str
+    trail: Trail, tokenizer: Tokenizer, config: TrainConfig, hidden_losses: HiddenLosses | None, file: Stage, why: str
 ) -> list[Stage]:
     """The whole way. file: the first stage; why: what is to be said of the choice of input and position."""
     model, way, at, pieces = trail.student.model, trail.student.walk, trail.at, trail.pieces
@@ -200,8 +202,8 @@ def all_stages(
         *loss_stages(unit, config),
     ]
     total = None
-    if inside is not None:
-        stage, total = inside_stage(trail, inside)
+    if hidden_losses is not None:
+        stage, total = hidden_losses_stage(trail, hidden_losses)
         stages.append(stage)
     return [*stages, total_stage(trail, mine, its, labels, config, total), decision_stage(trail)]
 
@@ -271,16 +273,16 @@ def command(arguments: argparse.Namespace) -> dict:
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     config = loss_of(arguments)
     start(**vars(RunConfig(device="cpu", **given(arguments, RunConfig))))
-    student = open_model(arguments.model, task, arguments.max_length, fast=False)
+    student = load_for_inference(arguments.model, task, arguments.max_length, fast=False)
     if student.model.config.int8:
         raise UserError(
             f"--model {arguments.model}: is an int8 model, which has no float layers to walk through; give the float "
             "model that it was made of"
         )
     teacher = load_teacher(arguments.teacher, task, student.model.config.labels, student.tokenizer, student.max_length)
-    inside = None
+    hidden_losses = None
     if config.losses:
-        inside = FeatureLosses(config.feature_losses(), config.layer_pairs(), student.model.config, teacher)
+        hidden_losses = HiddenLosses(config.hidden_loss_weights(), config.layer_pairs(), student.model.config, teacher)
     passage, i, said = find_example(arguments, task, data)
     if arguments.output:
         check_target(arguments.output, *filter(None, (arguments.data, arguments.model, arguments.teacher)))
@@ -294,7 +296,7 @@ def command(arguments: argparse.Namespace) -> dict:
     with torch.inference_mode():
         trail, why = follow(task, data, student, teacher, passage, i)
         file = file_stage(passage[i], said, [read_test, task.read] if arguments.data else [own_example])
-        stages = all_stages(trail, student.tokenizer, config, inside, file, why)
+        stages = all_stages(trail, student.tokenizer, config, hidden_losses, file, why)
         show(as_text(stages))
         if arguments.output:
             write_text(arguments.output, as_html(title, lead, stages))

@@ -10,13 +10,13 @@ import torch
 
 from kd_scratch.common.console import shorten
 from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import IGNORE, UNLABELLED, Batch, Features, collate
+from kd_scratch.data.batches import IGNORE, UNLABELLED, Batch, EncodedInputs, collate
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks import Outcome, Task
+from kd_scratch.tasks import Predictions, Task
 from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.conll_metric import entities
-from kd_scratch.tasks.question_answering import Answer, Windows, answer_pieces, candidates, label_windows
+from kd_scratch.tasks.question_answering import Answer, EncodedWindows, answer_pieces, candidates, label_windows
 from kd_scratch.tasks.spans import piece_spans
 from kd_scratch.tasks.squad_metric import question_scores
 from kd_scratch.tasks.token_classification import word_pieces
@@ -29,7 +29,7 @@ class Side:
 
     model: Model
     walk: Walk
-    outcome: Outcome
+    predictions: Predictions
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Trail:
     gold: object  # the example as it was read
     max_length: int
     example: int  # its place among those that were featurized with it
-    features: Features
+    features: EncodedInputs
     window: int  # the input of these features that is followed
     batch: Batch  # that input alone
     at: int  # the position
@@ -209,8 +209,8 @@ def decided_label(trail: Trail) -> list[str | Grid]:
     """The label of a text."""
     rows = []
     for name, side in trail.sides.items():
-        p = np.exp(log_softmax(side.outcome.logits).max())
-        rows.append((name, shorten(side.outcome.decisions[0], 40), f"{p:.4f}"))
+        p = np.exp(log_softmax(side.predictions.logits).max())
+        rows.append((name, shorten(side.predictions.decisions[0], 40), f"{p:.4f}"))
     said = "The label with the highest p of the softmax (without temperature) is the answer"
     if trail.data.oos_threshold:
         said += f"; below p = {trail.data.oos_threshold:g} (--oos-threshold) it is out of scope"
@@ -223,8 +223,8 @@ def decided_tags(trail: Trail) -> list[str | Grid]:
     """The tag of each word of a sentence, and the entities that they make."""
     bounds = trail.features.word_starts[trail.example : trail.example + 2]
     at = trail.features.word_at[slice(*bounds)]
-    said = {name: side.outcome.decisions[trail.example] for name, side in trail.sides.items()}
-    p = {name: np.exp(log_softmax(side.outcome.logits[at]).max(axis=1)) for name, side in trail.sides.items()}
+    said = {name: side.predictions.decisions[trail.example] for name, side in trail.sides.items()}
+    p = {name: np.exp(log_softmax(side.predictions.logits[at]).max(axis=1)) for name, side in trail.sides.items()}
     followed = at.tolist().index(trail.features.starts[trail.window] + trail.at)
     rows = []
     for w in near(len(at), followed):
@@ -246,7 +246,7 @@ def decided_answer(trail: Trail) -> list[str | Grid]:
     """The best answers to a question."""
     example, windows, parts = trail.gold, trail.features, []
     for name, side in trail.sides.items():
-        logits, longest = side.outcome.logits, trail.data.answer_length
+        logits, longest = side.predictions.logits, trail.data.answer_length
         ((answers, nothing),) = candidates([example], windows, logits, longest, 3)
         best = [*answers, nothing]
         names = [*(shorten(answer.text, 20) for answer in answers), "(no answer)"]
@@ -266,7 +266,7 @@ def decided_answer(trail: Trail) -> list[str | Grid]:
             f"{said} All other spans together are in it with the ln of their sum of e^score.",
             grid,
         ]
-        decided = side.outcome.decisions[trail.example]
+        decided = side.predictions.decisions[trail.example]
         what = f"characters {decided.start} to {decided.end} of the context: {shorten(decided.text, 300)!r}"
         parts.append(f"The {name}'s answer: {what if decided.text else 'none'}.")
         if example.may_be_unanswerable and answers:
@@ -282,7 +282,7 @@ def decided_answer(trail: Trail) -> list[str | Grid]:
     return parts
 
 
-def ends(windows: Windows, logits: np.ndarray, answer: Answer) -> tuple[str, ...]:
+def ends(windows: EncodedWindows, logits: np.ndarray, answer: Answer) -> tuple[str, ...]:
     """Where an answer's score comes from: first and last position, their logits, and the sum."""
     for w in range(len(windows)):
         row = logits[windows.starts[w] : windows.starts[w + 1]].astype(np.float64)  # S,2

@@ -23,13 +23,13 @@ from kd_scratch.common.device import Interruption, Stopped, amp_dtype, autocast,
 from kd_scratch.common.files import UserError, sha256
 from kd_scratch.common.timing import Clock
 from kd_scratch.config import DataConfig, TrainConfig
-from kd_scratch.data.batches import Features, Masking, collate, epoch_batches
+from kd_scratch.data.batches import EncodedInputs, MaskedLMSampler, collate, epoch_batches
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.distillation.losses import FeatureLosses, Student, count_units, cross_entropy, distillation_loss, units
+from kd_scratch.distillation.losses import HiddenLosses, Student, count_units, cross_entropy, distillation_loss, units
 from kd_scratch.distillation.teacher import gather, gather_states
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.model import Model, forward_operations
-from kd_scratch.tasks import Outcome, Task
+from kd_scratch.tasks import Predictions, Task
 from kd_scratch.training.optimizer import Stepper, make_optimizer
 from kd_scratch.training.resume import PREVIOUS_WEIGHTS, Progress, load_state, restore_weights, save_state
 from kd_scratch.training.vocabulary import Vocabulary
@@ -48,9 +48,9 @@ class Job:
     task: Task
     model: Model
     tokenizer: Tokenizer
-    train_set: Features
+    train_set: EncodedInputs
     dev_examples: Sequence
-    dev_set: Features
+    dev_set: EncodedInputs
     config: TrainConfig
     data: DataConfig
     seed: int
@@ -58,7 +58,7 @@ class Job:
     output: Path
     identity: dict  # what a resumed run must have in common with the interrupted one
     teacher: np.ndarray | None = None  # its logits for every training input; None: plain fine-tuning
-    inside: FeatureLosses | None = None  # what else is compared with the teacher
+    hidden_losses: HiddenLosses | None = None  # what else is compared with the teacher
     states: dict[int, np.ndarray] | None = None  # its hidden states, where they are kept: by layer one row per token
     live_teacher: Model | None = None  # runs in every step, where its logits or hidden states are not kept
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
@@ -81,8 +81,8 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
         part.requires_grad_(not config.freeze_embeddings)
     vocabulary = Vocabulary(model, job.train_set.tokens)
     vocabulary.narrow()  # before the optimizer and the other processes ask which parameters there are
-    student = Student(model, job.inside, job.live_teacher).to(job.device)
-    network = distributed.wrap(student)
+    student = Student(model, job.hidden_losses, job.live_teacher).to(job.device)
+    network = distributed.data_parallel(student)
     optimizer = make_optimizer(student, config)
     scaler = torch.amp.GradScaler(job.device.type, enabled=dtype == torch.float16)
     identity = job.identity | {"words": sha256(vocabulary.used.cpu().numpy().tobytes())}
@@ -109,7 +109,7 @@ def train(job: Job, resume: bool = False, force: bool = False) -> Progress:
         Interruption() as interruption,
     ):
         while done.step < stepper.steps and not out_of_patience(done, config.patience):
-            (stop,) = distributed.largest([interruption.signal])
+            (stop,) = distributed.all_reduce_max([interruption.signal])
             if stop:  # it came in an epoch's last batch, or while dev was scored; the epoch's end has been saved
                 raise Stopped(int(stop))
             clock = Clock(job.device)
@@ -159,7 +159,7 @@ def run_epoch(
             speed = f"loss {np.mean(done.losses[-50:]):.4f}, {tokens / spent:,.0f} tokens/s"
             bar.set_postfix_str(speed, refresh=False)
             done.seconds = before + spent
-            stop, late = distributed.largest([interruption.signal, time.monotonic() - saved > SAVE_EVERY])
+            stop, late = distributed.all_reduce_max([interruption.signal, time.monotonic() - saved > SAVE_EVERY])
             if (stop or late) and done.batch < len(batches):  # the last batch is saved with the end of the epoch
                 save()
                 saved = time.monotonic()
@@ -176,7 +176,7 @@ def finish_epoch(job: Job, done: Progress, lengths: np.ndarray, dtype: torch.dty
     """
     task, model = job.task, job.model
     logits = compute_logits(model, job.dev_set, job.device, dtype=dtype, title="scoring dev")
-    scores = task.score(Outcome(task, job.dev_examples, job.dev_set, logits, model.config.labels, job.data))
+    scores = task.score(Predictions(task, job.dev_examples, job.dev_set, logits, model.config.labels, job.data))
     operations = 3 * forward_operations(model.config, lengths)  # back takes twice as many as forward
     done.epoch += 1
     done.history.append(
@@ -215,24 +215,24 @@ def backward(
 ) -> Tensor:
     """Add one batch's gradients to the parameters' .grad; returns this process's share of the loss, on the device.
 
-    The batch's loss is the mean over its units (or 0), and that of the feature losses over its inputs. Each of its
+    The batch's loss is the mean over its units (or 0), and that of the hidden-state losses over its inputs. Each of its
     parts, on however many processes, is divided by what the *whole* batch has, so cutting it changes nothing.
     """
     config, total = job.config, torch.zeros((), device=job.device)
     step_units = max(1, count_units(job.train_set, indices))  # a batch may hold none
-    mine = distributed.share(indices)
+    mine = distributed.rank_slice(indices)
     weight = 1.0 if len(mine) else 0.0
     mine = mine if len(mine) else indices[:1]  # fewer inputs than processes: this one computes something for nothing
-    masking = Masking(job.seed, epoch) if job.task.head == "mlm" else None
+    sampler = MaskedLMSampler(job.seed, epoch) if job.task.head == "mlm" else None
     parts = np.array_split(mine, min(config.accumulation, len(mine)))
     for i, part in enumerate(parts, 1):
-        batch = collate(job.train_set, part, job.device, job.model.config.pad_id, masking)
+        batch = collate(job.train_set, part, job.device, job.model.config.pad_id, sampler)
         teacher = None if job.teacher is None else gather(job.teacher, job.train_set, batch)
         states = None if job.states is None else gather_states(job.states, job.train_set, batch)
         clock.lap("data")
-        with distributed.gradients_meet(network, i == len(parts)):
+        with distributed.sync_gradients(network, i == len(parts)):
             with autocast(job.device, dtype):
-                logits, live, inside = network(batch.inputs, states)
+                logits, live, hidden_losses = network(batch.inputs, states)
             student, labels = units(job.task.head, logits, batch)
             teacher = live if teacher is None else teacher
             if teacher is None:
@@ -241,10 +241,12 @@ def backward(
                 taught, _ = units(job.task.head, teacher, batch)
                 loss = distillation_loss(student, taught, labels, config.temperature, config.alpha)
             loss = loss * (weight / step_units)
-            if inside is not None:
-                loss = loss + inside * (weight / len(indices))
+            if hidden_losses is not None:
+                loss = loss + hidden_losses * (weight / len(indices))
             clock.lap("forward")
-            scaler.scale(loss * distributed.size()).backward()  # times N: what comes out is the mean over N processes
+            scaler.scale(
+                loss * distributed.world_size()
+            ).backward()  # times N: what comes out is the mean over N processes
             clock.lap("backward")
         total += loss.detach()
     return total
@@ -255,7 +257,7 @@ def read_losses(job: Job, unread: list[tuple[np.ndarray, Tensor]], step: int) ->
 
     UserError where one is not finite.
     """
-    losses = distributed.total(torch.stack([loss for _, loss in unread]))
+    losses = distributed.all_reduce_sum(torch.stack([loss for _, loss in unread]))
     for number, (loss, (indices, _)) in enumerate(zip(losses, unread, strict=True), step - len(unread) + 1):
         if not np.isfinite(loss):
             raise UserError(

@@ -18,9 +18,9 @@ from kd_scratch.common.console import shorten
 from kd_scratch.common.device import free_memory
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig, ModelConfig, TrainConfig
-from kd_scratch.data.batches import IGNORE, Features, hidden, require_inputs
+from kd_scratch.data.batches import IGNORE, EncodedInputs, num_masked, require_inputs
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.distillation.losses import FeatureLosses
+from kd_scratch.distillation.losses import HiddenLosses
 from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import Task, limited
@@ -39,7 +39,7 @@ def preflight(
     tokenizer: Tokenizer,
     model: Model,
     teachers: list[Model],
-    inside: FeatureLosses | None,
+    hidden_losses: HiddenLosses | None,
     config: TrainConfig,
     data: DataConfig,
     device: torch.device,
@@ -61,13 +61,13 @@ def preflight(
     rows += [(f"  {name}", _cut(task, *part, tokenizer, config, data)) for name, part in parts.items()]
     rows.append(("layers", _layers(arguments, model, teachers)))
     if teachers:
-        rows.append(("loss", _loss(config, inside)))
+        rows.append(("loss", _loss(config, hidden_losses)))
     sample, inputs = parts["train"]
     scale = len(examples) / len(sample)
-    kept = inside if config.keep_states else None
+    kept = hidden_losses if config.keep_states else None
     rows.append(("disk", _disk(arguments, model, teachers, inputs, scale, kept, config.alpha > 0)))
     longest = int(max(inputs.lengths.max(), parts["dev"][1].lengths.max()))
-    rows.append(("memory", _memory(model, teachers, inside, config, longest, device)))
+    rows.append(("memory", _memory(model, teachers, hidden_losses, config, longest, device)))
     return rows
 
 
@@ -85,12 +85,12 @@ def _share(share: float, what: str, cure: str) -> str:
     return f"{share:.1%} {what}" + (f" ({cure})" if share > LARGE else "")
 
 
-def _labels(task: Task, labels: tuple[str, ...], train: Features, dev: Features) -> str:
+def _labels(task: Task, labels: tuple[str, ...], train: EncodedInputs, dev: EncodedInputs) -> str:
     """How many there are, and whether dev has others (in classification featurizing refuses those)."""
     if task.head == "span":
         return "start and end of the answer"
     if task.head == "mlm":
-        return f"hidden words, {hidden(100)}% of them all"
+        return f"hidden words, {num_masked(100)}% of them all"
     told = f"{len(labels):,}: {', '.join(shorten(label, 30) for label in labels[:5])}{', …' if len(labels) > 5 else ''}"
     if task.head == "token":
         unknown = float(np.mean(dev.labels[dev.word_at] == IGNORE))
@@ -102,7 +102,7 @@ def _labels(task: Task, labels: tuple[str, ...], train: Features, dev: Features)
 
 
 def _cut(
-    task: Task, sample: list, features: Features, tokenizer: Tokenizer, config: TrainConfig, data: DataConfig
+    task: Task, sample: list, features: EncodedInputs, tokenizer: Tokenizer, config: TrainConfig, data: DataConfig
 ) -> str:
     """What max_length cuts off or puts out of reach."""
     if task.head == "mlm":
@@ -136,19 +136,19 @@ def _layers(arguments: argparse.Namespace, model: Model, teachers: list[Model]) 
     return told + "".join(f"; the teacher has {teacher.config.depth}" for teacher in teachers)
 
 
-def _loss(config: TrainConfig, inside: FeatureLosses | None) -> str:
+def _loss(config: TrainConfig, hidden_losses: HiddenLosses | None) -> str:
     """The terms of the loss, and which layers are compared."""
     told = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g})"
-    return told + (f" + {inside.describe()}, student→teacher; 0: embeddings" if inside else "")
+    return told + (f" + {hidden_losses.describe()}, student→teacher; 0: embeddings" if hidden_losses else "")
 
 
 def _disk(
     arguments: argparse.Namespace,
     model: Model,
     teachers: list[Model],
-    features: Features,
+    features: EncodedInputs,
     scale: float,
-    kept: FeatureLosses | None = None,
+    kept: HiddenLosses | None = None,
     soft: bool = True,
 ) -> str:
     """What the run will write at most, and what is free there; UserError where it is not enough."""
@@ -184,26 +184,26 @@ def _disk(
 def _memory(
     model: Model,
     teachers: list[Model],
-    inside: FeatureLosses | None,
+    hidden_losses: HiddenLosses | None,
     config: TrainConfig,
     longest: int,
     device: torch.device,
 ) -> str:
     """What the run will take at most, and what is free."""
-    need = training_bytes(model.config, model.num_parameters(), config, longest, distributed.size())
+    need = training_bytes(model.config, model.num_parameters(), config, longest, distributed.world_size())
     theirs = [4 * teacher.num_parameters() for teacher in teachers]
-    if inside:  # then the first one stays, with its hidden states, and products of all tokens with all others
-        shape, pairs = teachers[0].config, inside.pairs
-        tokens = -(-config.batch_size // (config.accumulation * distributed.size())) * longest
+    if hidden_losses:  # then the first one stays, with its hidden states, and products of all tokens with all others
+        shape, pairs = teachers[0].config, hidden_losses.pairs
+        tokens = -(-config.batch_size // (config.accumulation * distributed.world_size())) * longest
         products = 8 * len(pairs.get("relations", ())) + 2 * len(pairs.get("attention", ()))
         need += theirs[0] + 4 * tokens * ((shape.depth + 10) * shape.width + products * shape.heads * longest)
     if model.config.head == "mlm":  # logits of all words, their softmax and gradients; a teacher runs in every step
-        words = hidden(-(-config.batch_size // (config.accumulation * distributed.size())) * longest)
+        words = num_masked(-(-config.batch_size // (config.accumulation * distributed.world_size())) * longest)
         need += 4 * words * model.config.vocab_size * (8 if teachers else 4)
-        need += sum(theirs) if not inside else 0
+        need += sum(theirs) if not hidden_losses else 0
     need = max(need, int(LIBRARIES) + 4 * model.num_parameters() + sum(theirs))
     if device.type == "cpu":
-        need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if distributed.size() > 1 else 1
+        need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if distributed.world_size() > 1 else 1
     free = free_memory(device)
     told = f"up to about {in_megabytes(need)}" + (f", {in_megabytes(free)} are free" if free else "")
     if free and need > free:

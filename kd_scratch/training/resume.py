@@ -113,9 +113,9 @@ def load_state(
             key: torch.zeros_like(parameter) for key in MOMENTS[1:]
         }
     found = _read(folder, model, optimizer, identity, force) if distributed.rank() == 0 else None
-    found = distributed.value_of_first(found)
+    found = distributed.broadcast_object(found)
     for _, parameter in trained(model):
-        distributed.send_from_first([parameter.data, *optimizer.state[parameter].values()])
+        distributed.broadcast_tensors([parameter.data, *optimizer.state[parameter].values()])
     if found["scaler"]:  # {}: the run before needed none
         scaler.load_state_dict(found["scaler"])
     return Progress(**found["progress"])

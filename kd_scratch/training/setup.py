@@ -15,8 +15,8 @@ from kd_scratch.common.device import amp_dtype
 from kd_scratch.common.files import UserError, is_leftover, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
-from kd_scratch.data.batches import Features, require_inputs
-from kd_scratch.data.rows import Chosen, Joined, Unlabelled, text_rows
+from kd_scratch.data.batches import EncodedInputs, require_inputs
+from kd_scratch.data.rows import Concat, Subset, WithoutLabels, text_rows
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
@@ -129,7 +129,7 @@ def read_data(
     labels = task.label_list(examples)
     if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
         mask = drawn(task, examples, arguments.dev, "--dev")
-        dev_examples, examples = (Chosen(examples, part.nonzero()[0]) for part in (mask, ~mask))
+        dev_examples, examples = (Subset(examples, part.nonzero()[0]) for part in (mask, ~mask))
     else:
         dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
     examples, notes = task.trainable(limited(examples, data.limit))
@@ -137,10 +137,10 @@ def read_data(
         raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
     if config.labelled:
         mask = drawn(task, examples, config.labelled, "--labelled")
-        known, others = (Chosen(examples, part.nonzero()[0]) for part in (mask, ~mask))
+        known, others = (Subset(examples, part.nonzero()[0]) for part in (mask, ~mask))
         notes.append(f"--labelled {config.labelled}: {len(known):,} examples have a label, {len(others):,} have none")
         # examples of one group stay side by side: windows may span them
-        examples = Unlabelled(examples, ~mask, task.unlabel) if arguments.teacher else known
+        examples = WithoutLabels(examples, ~mask, task.unlabel) if arguments.teacher else known
     return examples, list(dev_examples), labels, notes  # dev is scored again and again: from memory, whatever happens
 
 
@@ -174,11 +174,11 @@ def read_all(
     unlabelled = read_unlabelled(arguments, task) if arguments.unlabelled else ()
     examples, dev_examples, labels, notes = read_data(arguments, task, data, config)
     if unlabelled:
-        examples = Joined(examples, unlabelled)
+        examples = Concat(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
     tokenizer = choose_tokenizer(arguments, task, examples)
     if config.augment:
-        examples = Joined(examples, Altered(examples, config.augment, task, tokenizer))
+        examples = Concat(examples, Altered(examples, config.augment, task, tokenizer))
     return examples, dev_examples, labels, tokenizer, notes
 
 
@@ -192,7 +192,7 @@ def training_inputs(
     tokenizer: Tokenizer,
     source: dict[str, str | None],
     say=say,
-) -> Features:
+) -> EncodedInputs:
     """The training examples as token ids, from the cache or made now. source: the data files' hashes before they were
     read; UserError where they have others now."""
     held_out = "" if Path(arguments.dev).exists() else arguments.dev

@@ -12,7 +12,7 @@ from data_scripts import make_sample
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model
 from kd_scratch.config import SIZES, DataConfig
-from kd_scratch.evaluation.evaluate import open_model
+from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.evaluation.predict import find_entities
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
 from tests.commands.test_squad_commands import run
@@ -127,8 +127,8 @@ def test_predict_finds_what_evaluate_finds_in_long_texts_too(runs, tmp_path, cap
 
 
 def test_the_probability_of_an_entity_is_that_of_its_least_certain_tag(runs, monkeypatch):
-    opened = open_model(runs / "teacher")
-    labels = opened.model.config.labels
+    loaded = load_for_inference(runs / "teacher")
+    labels = loaded.model.config.labels
     wanted = {"B-PER": 3.0, "I-PER": 1.0, "O": 2.0}
 
     def logits(model, features, device):
@@ -138,7 +138,7 @@ def test_the_probability_of_an_entity_is_that_of_its_least_certain_tag(runs, mon
         return z
 
     monkeypatch.setattr(kd_scratch.evaluation.predict, "compute_logits", logits)
-    [entity] = find_entities(opened, "Ada Berg flew", DataConfig(), torch.device("cpu"))
+    [entity] = find_entities(loaded, "Ada Berg flew", DataConfig(), torch.device("cpu"))
     assert (entity["entity"], entity["type"], entity["start"], entity["end"]) == ("Ada Berg", "PER", 0, 8)
     assert entity["probability"] == pytest.approx(math.e / (math.e + 8))
 

@@ -196,12 +196,12 @@ def test_processes_that_work_on_different_data_are_refused(tmp_path, news):
 
 def test_alone_nothing_is_shared():
     array = np.arange(5)
-    distributed.add_up(array)
-    assert array.tolist() == [0, 1, 2, 3, 4] == list(distributed.share(range(5)))
-    assert (distributed.rank(), distributed.size()) == (0, 1) and distributed.writes()
-    assert distributed.all_agree(True) and not distributed.all_agree(False)
-    assert distributed.value_of_first({"a": 1}) == {"a": 1}
-    assert distributed.largest([3.0, 1.0]) == [3.0, 1.0]
+    distributed.all_reduce_array(array)
+    assert array.tolist() == [0, 1, 2, 3, 4] == list(distributed.rank_slice(range(5)))
+    assert (distributed.rank(), distributed.world_size()) == (0, 1) and distributed.writes_cache()
+    assert distributed.all_ranks_agree(True) and not distributed.all_ranks_agree(False)
+    assert distributed.broadcast_object({"a": 1}) == {"a": 1}
+    assert distributed.all_reduce_max([3.0, 1.0]) == [3.0, 1.0]
     assert not distributed.is_lost_connection(RuntimeError("gloo"))
 
 

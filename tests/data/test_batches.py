@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import IGNORE, Features, collate, epoch_batches, length_sorted_batches, pad
+from kd_scratch.data.batches import IGNORE, EncodedInputs, collate, epoch_batches, length_sorted_batches, pad
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.tasks import TASKS
@@ -30,7 +30,7 @@ def random_features(head, lengths, seed=0, classes=3):
         labels = np.where(allowed & (generator.random(total) < 0.7), generator.integers(0, classes, total), IGNORE)
     else:
         labels = np.sort(generator.integers(1, lengths - 1, (2, len(lengths))).T, axis=1)
-    return Features(
+    return EncodedInputs(
         head=head,
         ids=[f"input {i}" for i in range(len(lengths))],
         tokens=generator.integers(1, TINY.vocab_size, total).astype(np.int32),

@@ -9,7 +9,7 @@ import pytest
 
 from kd_scratch.common.files import UserError, text_lines
 from kd_scratch.config import DataConfig
-from kd_scratch.data.rows import Chosen, FileRows, Joined
+from kd_scratch.data.rows import Concat, FileRows, Subset
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.classification import csv_rows
 
@@ -62,9 +62,9 @@ def test_a_csv_task_keeps_no_row_in_memory_and_parses_what_is_asked_for(tmp_path
 
 def test_chosen_and_joined_are_sequences_of_what_they_name():
     items = [10, 11, 12, 13, 14]
-    some = Chosen(items, np.array([4, 0, 2]))
+    some = Subset(items, np.array([4, 0, 2]))
     assert list(some) == [14, 10, 12] and some[-1] == 12 and list(some[1:]) == [10, 12] and len(some) == 3
-    both = Joined(some, [7, 8])
+    both = Concat(some, [7, 8])
     assert list(both) == [14, 10, 12, 7, 8] and both[-1] == 8 and list(both[2:4]) == [12, 7] and len(both) == 5
     for sequence, behind in ((some, 3), (both, 5)):
         with pytest.raises(IndexError):

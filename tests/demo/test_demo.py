@@ -22,7 +22,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.demo import demo, server
 from kd_scratch.demo.demo import USES, make_site, open_groups
 from kd_scratch.demo.server import compute, content_policy, parse_body
-from kd_scratch.evaluation.evaluate import open_model
+from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.evaluation.predict import classify, find_answers, find_entities
 from kd_scratch.nn.int8 import quantize
 from kd_scratch.pages import html
@@ -101,7 +101,7 @@ def test_models_are_grouped_by_head_and_set_of_labels(groups, models):
         "classify-2": ["teacher"],
     }
     entry = groups["answer"].models["int8"]
-    assert entry.opened.model.config.int8 and entry.megabytes == megabytes(dict(models[:3])["int8"])
+    assert entry.loaded.model.config.int8 and entry.megabytes == megabytes(dict(models[:3])["int8"])
 
 
 def test_what_is_served_is_told(site):
@@ -157,7 +157,7 @@ def test_an_int8_model_stays_on_the_cpu_wherever_the_others_are(models):
 def test_labels_are_those_of_predict(site, models, text):
     found = answered(site, "classify", group="classify", text=text)
     for name, directory in models[6:10]:
-        expected = classify(open_model(directory), text, CPU)
+        expected = classify(load_for_inference(directory), text, CPU)
         assert [(row["label"], row["probability"]) for row in found[name]["labels"]] == list(expected.items())
         assert found[name]["milliseconds"] > 0 and found[name]["megabytes"] == megabytes(directory)
 
@@ -173,7 +173,7 @@ def test_only_the_best_labels_are_told(tmp_path, tokenizer):
 def test_entities_are_those_of_predict(site, models, text):
     found = answered(site, "entities", group="entities", text=text)
     for name, directory in models[3:6]:
-        expected = find_entities(open_model(directory), text, DATA, CPU)
+        expected = find_entities(load_for_inference(directory), text, DATA, CPU)
         assert found[name]["entities"] == expected
     assert any(model["entities"] for model in found.values()) or len(text) < 20
 
@@ -182,7 +182,7 @@ def test_entities_are_those_of_predict(site, models, text):
 def test_answers_are_those_of_predict(site, models, context):
     found = answered(site, "answer", group="answer", question="who saved it?", context=context)
     for name, directory in models[:3]:
-        [expected] = find_answers(open_model(directory), ["who saved it?"], context, DATA, CPU)
+        [expected] = find_answers(load_for_inference(directory), ["who saved it?"], context, DATA, CPU)
         nothing = [answer for answer in expected if (answer.start, answer.end) == (0, 0)]
         spans = [answer for answer in expected if answer not in nothing]
         names = ("text", "start", "end", "probability")
@@ -270,7 +270,7 @@ def test_attention_is_the_models_own(site, groups, models, group, name):
         size = len(said["pieces"])
         shown = answered(site, group, group=group, **ASKED[group])[name]["pieces"]
         assert [piece["piece"] for piece in shown] == said["pieces"]
-        ids = [groups[group].models[name].opened.tokenizer.backend.token_to_id(piece) for piece in said["pieces"]]
+        ids = [groups[group].models[name].loaded.tokenizer.backend.token_to_id(piece) for piece in said["pieces"]]
         first_sep = said["pieces"].index("[SEP]") + 1
         types = torch.tensor([[int(group == "answer" and i >= first_sep) for i in range(size)]])
         with torch.inference_mode():

@@ -8,11 +8,11 @@ import torch
 
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.common.files import UserError
-from kd_scratch.config import FEATURE_LOSSES, TrainConfig
+from kd_scratch.config import HIDDEN_LOSSES, TrainConfig
 from kd_scratch.data.batches import collate, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
 from kd_scratch.distillation.losses import (
-    FeatureLosses,
+    HiddenLosses,
     Student,
     attention_mse,
     hidden_cosine,
@@ -122,7 +122,7 @@ def pair(name):
 
 
 def test_every_loss_is_tested_here():
-    assert {name.split(",")[0] for name in NAMES} == set(FEATURE_LOSSES)
+    assert {name.split(",")[0] for name in NAMES} == set(HIDDEN_LOSSES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -217,12 +217,12 @@ def test_layers_are_spread_evenly_and_the_embeddings_go_with_the_embeddings():
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("name", FEATURE_LOSSES)
+@pytest.mark.parametrize("name", HIDDEN_LOSSES)
 def test_each_loss_compares_the_layers_of_its_map(name, norm_first):
     """Against the hidden states and attention maps that the models themselves give."""
     student, teacher = two_models(norm_first=norm_first)
     layers = [(0, 0), (1, 3), (2, 4)]
-    features = FeatureLosses({name: 2.0}, layers, student.config, teacher)
+    features = HiddenLosses({name: 2.0}, layers, student.config, teacher)
     s, t = (model(**INPUTS, output_hidden_states=True, output_attentions=True) for model in (student, teacher))
     if name == "hidden":
         expected = sum(hidden_mse(s.hidden_states[a], t.hidden_states[b], REAL) for a, b in layers)
@@ -248,17 +248,17 @@ def test_each_loss_compares_the_layers_of_its_map(name, norm_first):
     torch.testing.assert_close(value(features, student), 2.0 * expected)
 
 
-@pytest.mark.parametrize("name", FEATURE_LOSSES)
+@pytest.mark.parametrize("name", HIDDEN_LOSSES)
 def test_a_student_that_is_the_teacher_has_no_loss(name):
     _, teacher = two_models()
-    features = FeatureLosses({name: 1.0}, [], teacher.config, teacher)
+    features = HiddenLosses({name: 1.0}, [], teacher.config, teacher)
     assert abs(value(features, teacher).item()) < 1e-5
 
 
-@pytest.mark.parametrize("name", FEATURE_LOSSES)
+@pytest.mark.parametrize("name", HIDDEN_LOSSES)
 def test_the_gradient_reaches_the_student_and_never_the_teacher(name):
     student, teacher = two_models()
-    features = FeatureLosses({name: 1.0}, [], student.config, teacher)
+    features = HiddenLosses({name: 1.0}, [], student.config, teacher)
     value(features, student).backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert student.embeddings.word.weight.grad.abs().sum() > 0
@@ -266,9 +266,9 @@ def test_the_gradient_reaches_the_student_and_never_the_teacher(name):
 
 def test_the_sum_is_weighted_and_does_not_depend_on_padding():
     student, teacher = two_models()
-    alone = {name: value(FeatureLosses({name: 1.0}, [], student.config, teacher), student) for name in FEATURE_LOSSES}
-    weights = {name: 0.5 + i for i, name in enumerate(FEATURE_LOSSES)}
-    together = FeatureLosses(weights, [], student.config, teacher)
+    alone = {name: value(HiddenLosses({name: 1.0}, [], student.config, teacher), student) for name in HIDDEN_LOSSES}
+    weights = {name: 0.5 + i for i, name in enumerate(HIDDEN_LOSSES)}
+    together = HiddenLosses(weights, [], student.config, teacher)
     torch.testing.assert_close(value(together, student), sum(weights[name] * alone[name] for name in weights))
     one_by_one = []
     for b, length in enumerate(LENGTHS):
@@ -281,7 +281,7 @@ def test_other_widths_meet_through_projections_that_are_trained_and_only_where_t
     student, teacher = two_models(width=16, heads=2)
 
     def shapes(*names, layers=()):
-        features = FeatureLosses(dict.fromkeys(names, 1.0), list(layers), student.config, teacher)
+        features = HiddenLosses(dict.fromkeys(names, 1.0), list(layers), student.config, teacher)
         return {name: list(p.shape) for name, p in features.named_parameters()}, features
 
     both = {"projections.blocks.weight": [24, 16], "projections.embeddings.weight": [24, 16]}
@@ -294,7 +294,7 @@ def test_other_widths_meet_through_projections_that_are_trained_and_only_where_t
     found, features = shapes("relations")
     assert found == {} and value(features, student) > 0, "relations need none"
     same, _ = two_models()
-    assert not list(FeatureLosses(dict.fromkeys(FEATURE_LOSSES, 1.0), [], same.config, teacher).parameters())
+    assert not list(HiddenLosses(dict.fromkeys(HIDDEN_LOSSES, 1.0), [], same.config, teacher).parameters())
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_what_is_not_possible_between_two_models_is_refused(student, losses, lay
     student, teacher = two_models(**student)
     config = TrainConfig(losses=losses, layer_map=layers)
     with pytest.raises(UserError, match=message):
-        FeatureLosses(config.feature_losses(), config.layer_pairs(), student.config, teacher)
+        HiddenLosses(config.hidden_loss_weights(), config.layer_pairs(), student.config, teacher)
 
 
 def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
@@ -326,23 +326,24 @@ def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
     assert loss is None and taught is None and [model for model, _ in asked] == [student]
     assert not asked[0][1]["output_hidden_states"]
     assert all(name.startswith("model.") for name, _ in Student(student).named_parameters())
-    loss = value(FeatureLosses({"hidden": 1.0}, [], student.config, teacher), student)
+    loss = value(HiddenLosses({"hidden": 1.0}, [], student.config, teacher), student)
     assert loss > 0 and [model for model, _ in asked] == [student, student, teacher]
 
 
 def test_the_teacher_is_never_trained_nor_put_into_train_mode():
     student, teacher = two_models(width=16, heads=2)
-    whole = Student(student, FeatureLosses({"hidden": 1.0}, [], student.config, teacher), teacher).train()
+    whole = Student(student, HiddenLosses({"hidden": 1.0}, [], student.config, teacher), teacher).train()
     assert student.training and not teacher.training
     names = [name for name, _ in whole.named_parameters()]
     assert [name for name in names if not name.startswith("model.")] == [
-        "inside.projections.blocks.weight", "inside.projections.embeddings.weight",
+        "hidden_losses.projections.blocks.weight",
+        "hidden_losses.projections.embeddings.weight",
     ]  # fmt: skip
 
 
 def test_the_logits_are_those_of_the_model_alone():
     student, teacher = two_models()
-    features = FeatureLosses(dict.fromkeys(FEATURE_LOSSES, 1.0), [], student.config, teacher)
+    features = HiddenLosses(dict.fromkeys(HIDDEN_LOSSES, 1.0), [], student.config, teacher)
     logits, taught, _ = Student(student, features, teacher)(INPUTS)
     torch.testing.assert_close(logits, student(**INPUTS).logits)
     torch.testing.assert_close(taught, teacher(**INPUTS).logits)
@@ -351,14 +352,16 @@ def test_the_logits_are_those_of_the_model_alone():
 
 def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
     student, teacher = two_models(width=16, heads=2)
-    weights = {name: 1.0 for name in FEATURE_LOSSES if name != "attention"}
-    features = FeatureLosses(weights, [], student.config, teacher)
+    weights = {name: 1.0 for name in HIDDEN_LOSSES if name != "attention"}
+    features = HiddenLosses(weights, [], student.config, teacher)
     with torch.autocast("cpu", torch.bfloat16):
         output = student(**INPUTS, output_hidden_states=True)
         its = dict(enumerate(teacher(**INPUTS, output_hidden_states=True).hidden_states))
-        inside = features(student, output.hidden_states, its, REAL)
-    assert inside.dtype == torch.float32
-    assert inside == features(student, output.hidden_states, its, REAL), "though the states are of mixed precision"
+        hidden_losses = features(student, output.hidden_states, its, REAL)
+    assert hidden_losses.dtype == torch.float32
+    assert hidden_losses == features(student, output.hidden_states, its, REAL), (
+        "though the states are of mixed precision"
+    )
 
 
 # --- the flags ---
@@ -366,9 +369,9 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
 
 def test_the_flags_become_weights_and_pairs():
     config = TrainConfig(losses="hidden,relations=0.5", layer_map="2:4,0:0")
-    assert config.feature_losses() == {"hidden": FEATURE_LOSSES["hidden"], "relations": 0.5}
+    assert config.hidden_loss_weights() == {"hidden": HIDDEN_LOSSES["hidden"], "relations": 0.5}
     assert config.layer_pairs() == [(0, 0), (2, 4)]
-    assert TrainConfig().feature_losses() == {} and TrainConfig().layer_pairs() == []
+    assert TrainConfig().hidden_loss_weights() == {} and TrainConfig().layer_pairs() == []
 
 
 @pytest.mark.parametrize(
@@ -398,7 +401,7 @@ def test_flags_that_mean_nothing_are_refused(flags, message):
 
 def test_the_sum_is_told_with_its_layers():
     student, teacher = two_models()
-    features = FeatureLosses({"hidden": 1.0, "relations": 0.5}, [], student.config, teacher)
+    features = HiddenLosses({"hidden": 1.0, "relations": 0.5}, [], student.config, teacher)
     assert features.describe() == "1 · hidden (0→0, 1→2, 2→4) + 0.5 · relations (2→4)"
 
 
@@ -409,7 +412,7 @@ def test_the_teacher_is_asked_for_what_the_losses_look_at():
     student, teacher = two_models()
 
     def needed(*names):
-        return FeatureLosses(dict.fromkeys(names, 1.0), [], student.config, teacher).needed()
+        return HiddenLosses(dict.fromkeys(names, 1.0), [], student.config, teacher).needed()
 
     assert needed("hidden") == [0, 2, 4] and needed("cosine") == [4] and needed("patient") == [2]
     assert needed("attention") == [1, 3] and needed("relations") == [3], "what goes into a block"
@@ -443,9 +446,9 @@ def test_kept_states_are_those_that_the_teacher_gives_live(kept):
 
 def test_the_loss_is_the_same_with_kept_states_and_the_teacher_does_not_run(kept, monkeypatch):
     student = tiny_model(seed=2, depth=2, width=16)
-    weights = {name: 1.0 for name in FEATURE_LOSSES if name != "attention"}
+    weights = {name: 1.0 for name in HIDDEN_LOSSES if name != "attention"}
     _, features, teacher = kept()
-    losses = FeatureLosses(weights, [], student.config, teacher)
+    losses = HiddenLosses(weights, [], student.config, teacher)
     states, _, _ = kept(*losses.needed())
     batch = collate(features, np.arange(6), CPU)
     live = value(losses, student, batch.inputs)

@@ -9,7 +9,7 @@ import torch
 
 from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
 from kd_scratch.common.files import UserError
-from kd_scratch.data.batches import IGNORE, UNLABELLED, Features, collate, epoch_batches, length_sorted_batches
+from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs, collate, epoch_batches, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
 from kd_scratch.distillation.losses import count_units, cross_entropy, distillation_loss, soft_targets, units
 from kd_scratch.distillation.teacher import gather, label_order, mean_logits, teacher_logits
@@ -144,7 +144,9 @@ def test_alpha_0_never_looks_at_the_teacher_and_alpha_1_never_at_the_labels():
 
 def test_a_unit_is_one_text_one_labelled_token_or_one_start_and_one_end():
     logits = torch.arange(2 * 3 * 2).reshape(2, 3, 2).float()
-    features = Features("token", ["a", "b"], np.arange(5), np.array([0, 3, 5]), np.array([IGNORE, 1, 0, IGNORE, 1]))
+    features = EncodedInputs(
+        "token", ["a", "b"], np.arange(5), np.array([0, 3, 5]), np.array([IGNORE, 1, 0, IGNORE, 1])
+    )
     batch = collate(features, np.array([0, 1]), CPU)
     rows, labels = units("token", logits, batch)
     assert rows.tolist() == [[2, 3], [4, 5], [8, 9]], "neither the ignored tokens nor the padding (last row)"

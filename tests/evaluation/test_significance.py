@@ -9,7 +9,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.evaluation import compare
 from kd_scratch.evaluation.compare import quality
 from kd_scratch.evaluation.significance import interval, mcnemar, resampled_sums, two_sided_p
-from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import mean_score
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
@@ -85,11 +85,15 @@ def test_compare_draws_the_same_examples_for_all_models():
     rng = np.random.default_rng(3)
     examples = [Example(str(i), "", "ab"[i % 2]) for i in range(40)]
     logits = rng.normal(size=(40, 2)).astype(np.float32)
-    outcomes = {
-        name: Outcome(TASKS["csv"], examples, None, z, ("a", "b"), DataConfig())
+    all_predictions = {
+        name: Predictions(TASKS["csv"], examples, None, z, ("a", "b"), DataConfig())
         for name, z in (("x", logits), ("y", 2 * logits))
     }
-    rows = quality(TASKS["csv"], outcomes, {name: TASKS["csv"].score(outcome) for name, outcome in outcomes.items()})
+    rows = quality(
+        TASKS["csv"],
+        all_predictions,
+        {name: TASKS["csv"].score(predictions) for name, predictions in all_predictions.items()},
+    )
     assert rows["x"]["interval"] == rows["y"]["interval"] and rows["x"]["p"] is None
     assert rows["y"]["difference_interval"] == (0.0, 0.0) and rows["y"]["p"] == 1.0 and rows["y"]["agreement"] == 1.0
 
@@ -98,13 +102,15 @@ def test_compare_tests_accuracy_with_mcnemar():
     examples = [Example(str(i), "", "a") for i in range(12)]
     right, wrong = [1.0, 0.0], [0.0, 1.0]
     logits = {"x": [right] * 6 + [wrong] * 6, "y": [right] * 11 + [wrong]}  # y wins 5, x none
-    outcomes = {
-        name: Outcome(TASKS["csv"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
+    all_predictions = {
+        name: Predictions(TASKS["csv"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
         for name, z in logits.items()
     }
-    row = quality(TASKS["csv"], outcomes, {name: TASKS["csv"].score(outcome) for name, outcome in outcomes.items()})[
-        "y"
-    ]
+    row = quality(
+        TASKS["csv"],
+        all_predictions,
+        {name: TASKS["csv"].score(predictions) for name, predictions in all_predictions.items()},
+    )["y"]
     assert row["p"] == pytest.approx(2 / 32) and row["difference"] == pytest.approx(5 / 12)
     assert row["agreement"] == 7 / 12
 
@@ -114,7 +120,7 @@ def test_agreement_is_of_the_texts_that_the_score_counts():
     examples = [Example(str(i), "", label, label != "oos") for i, label in enumerate(("a", "a", "b", "oos"))]
     a, b = [1.0, 0.0], [0.0, 1.0]
     one, other = (
-        Outcome(TASKS["clinc"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
+        Predictions(TASKS["clinc"], examples, None, np.array(z, np.float32), ("a", "b"), DataConfig())
         for z in ([a, a, a, a], [a, b, a, b])
     )
     assert one.counts.tolist() == [True, True, True, False]
@@ -125,9 +131,9 @@ def test_the_tally_of_questions_counts_each_id_once_in_version_2():
     questions = [Question("q", "?", "a b c", ("a b",), 0, may_be_unanswerable=True),
                  Question("q", "?", "a b c", ("b c",), 2, may_be_unanswerable=True),
                  Question("r", "?", "a b c", (), None, may_be_unanswerable=True)]  # fmt: skip
-    outcome = Outcome(TASKS["squad"], questions, None, None, (), DataConfig())
-    outcome.decisions = [Answer(text, 0, 0, 0.0, 1.0, 0.0, text) for text in ("a b", "b", "c")]
-    assert TASKS["squad"].tally(outcome) == pytest.approx(np.array([[0, 0], [2 / 3, 1], [0, 1]]))
+    predictions = Predictions(TASKS["squad"], questions, None, None, (), DataConfig())
+    predictions.decisions = [Answer(text, 0, 0, 0.0, 1.0, 0.0, text) for text in ("a b", "b", "c")]
+    assert TASKS["squad"].tally(predictions) == pytest.approx(np.array([[0, 0], [2 / 3, 1], [0, 1]]))
 
 
 def test_a_small_p_is_shown_as_such():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model, save_model
-from kd_scratch.evaluation.evaluate import open_model
+from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.nn import fast
 from kd_scratch.nn.fast import PackedLinear, can_pack, make_fast, stacked
 from kd_scratch.nn.int8 import quantize
@@ -63,7 +63,7 @@ def test_layers_are_stacked_in_their_order_with_and_without_packed_weights(monke
 
 
 def test_models_are_opened_for_use_in_their_fast_form_and_elsewhere_as_they_are(model_directory):
-    used, plain = open_model(model_directory).model, open_model(model_directory, fast=False).model
+    used, plain = load_for_inference(model_directory).model, load_for_inference(model_directory, fast=False).model
     assert isinstance(used.encoder.blocks[0].attention, fast.FusedAttention)
     assert used.num_parameters() == plain.num_parameters() == sum(p.numel() for p in plain.parameters())
     assert type(plain.encoder.blocks[0].attention) is type(load_model(model_directory).encoder.blocks[0].attention)

@@ -18,11 +18,11 @@ from kd_scratch.checkpoints.checkpoint import WEIGHTS, fingerprint, load_model, 
 from kd_scratch.checkpoints.safetensors import load_file, save_file
 from kd_scratch.common.files import UserError
 from kd_scratch.config import SIZES, DataConfig
-from kd_scratch.evaluation.evaluate import Opened, changed_alone, open_model
+from kd_scratch.evaluation.evaluate import LoadedModel, changed_alone, load_for_inference
 from kd_scratch.nn import int8
 from kd_scratch.nn.int8 import Table, linear_by_hand, quantize, to_tensors
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks import TASKS, Predictions
 from tests.conftest import ROOT, TEXTS, TINY, tiny_model
 
 KINDS = {
@@ -141,12 +141,12 @@ def test_an_int8_model_saved_and_opened_again_gives_the_same_bits(kind, head, tm
     floats = rounded(IDS, MASK).logits
     assert (expected - floats).norm() < 0.1 * floats.norm()
     save_model(small, tmp_path / "int8")
-    opened = load_model(tmp_path / "int8")
-    assert torch.equal(opened(IDS, MASK).logits, expected)
-    assert fingerprint(opened) == fingerprint(small) != before == fingerprint(model)
-    assert opened.config == small.config and opened.config.int8
-    assert opened.num_parameters() == small.num_parameters() == model.num_parameters()
-    assert not opened.training
+    loaded = load_model(tmp_path / "int8")
+    assert torch.equal(loaded(IDS, MASK).logits, expected)
+    assert fingerprint(loaded) == fingerprint(small) != before == fingerprint(model)
+    assert loaded.config == small.config and loaded.config.int8
+    assert loaded.num_parameters() == small.num_parameters() == model.num_parameters()
+    assert not loaded.training
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def test_what_cannot_be_quantized_or_run_is_refused(monkeypatch, model_directory
     for flags in (dict(head="sequence", labels=("no", "yes", "maybe")), dict(dropout=0.1)):
         with pytest.raises(UserError, match="cannot be trained"):
             load_model(tmp_path / "int8", **flags)
-    open_model(model_directory).tokenizer.save(tmp_path / "int8", 32)
+    load_for_inference(model_directory).tokenizer.save(tmp_path / "int8", 32)
     with pytest.raises(UserError, match="CPU only; add --device cpu"):
-        open_model(tmp_path / "int8", device=torch.device("cuda"))
+        load_for_inference(tmp_path / "int8", device=torch.device("cuda"))
     with pytest.raises(ValueError, match="41 tokens, but there are only 40 positions"):
         small(torch.ones(1, 41, dtype=torch.int64))
     monkeypatch.setattr(int8, "quantize_dynamic", None)
@@ -245,7 +245,7 @@ def test_an_engine_is_found_on_every_processor(monkeypatch):
 
 def test_evaluate_counts_the_decisions_that_change_alone(model_directory, tmp_path, capsys):
     model = load_model(model_directory)
-    outcome = Outcome(TASKS["csv"], [], None, np.array([[1.0, 0.0], [0.0, 1.0]]), ("no", "yes"), DataConfig())
+    predictions = Predictions(TASKS["csv"], [], None, np.array([[1.0, 0.0], [0.0, 1.0]]), ("no", "yes"), DataConfig())
     for alone, changes in (([[2.0, 0.0], [0.0, 3.0]], 0), ([[0.0, 2.0], [0.0, 3.0]], 1)):
         found = []
 
@@ -255,7 +255,9 @@ def test_evaluate_counts_the_decisions_that_change_alone(model_directory, tmp_pa
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kd_scratch.evaluation.evaluate, "compute_logits", compute)
-            assert changed_alone(Opened(model, None, 16), outcome, torch.device("cpu")) == changes and found == [1]
+            assert changed_alone(
+                LoadedModel(model, None, 16), predictions, torch.device("cpu")
+            ) == changes and found == [1]
     data = tmp_path / "x.csv"
     rows = [f'{label},"{text}"' for label, text in zip(("no", "yes", "maybe", "no"), TEXTS, strict=True)]
     data.write_text("\n".join(["label,text", *rows]))
@@ -392,7 +394,7 @@ def test_the_command_says_what_it_gained_and_the_result_is_used_like_any_model(m
     sizes = [record["rows"][name]["megabytes"] * 1e6 for name in ("float", "int8")]
     assert sizes == pytest.approx([(f / WEIGHTS).stat().st_size for f in (model_directory, output)])
     assert record["rows"]["int8"]["ms_16_tokens"] > 0 and "ms_128_tokens" not in record["rows"]["int8"]  # 40 positions
-    assert open_model(output).tokenizer.fingerprint == open_model(model_directory).tokenizer.fingerprint
+    assert load_for_inference(output).tokenizer.fingerprint == load_for_inference(model_directory).tokenizer.fingerprint
     assert main(["predict", "--model", str(output), "--text", "the quick fox"]) == 0
     assert "probability" in capsys.readouterr().out
     (tmp_path / "x.csv").write_text("text,label\nthe fox,yes\na dog,no\nthe moon,maybe\na probe,no\n")

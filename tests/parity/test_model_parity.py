@@ -320,8 +320,8 @@ def test_the_saved_tokenizer_gives_transformers_model_only_what_it_takes(model_t
     column = {} if model_type == "bert" else {"model_type": "distilbert", "token_types": 0}
     save_model(tiny_model(vocab_size=tokenizer.vocab_size, **column), directory)
     tokenizer.save(directory, max_length=32, token_types=model_type == "bert")
-    model, opened = opened_by_transformers(directory, "sequence")
-    assert opened("the fox").keys() <= inspect.signature(model.forward).parameters.keys()
+    model, loaded = opened_by_transformers(directory, "sequence")
+    assert loaded("the fox").keys() <= inspect.signature(model.forward).parameters.keys()
 
 
 # --- the same parameters ----------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 
 from kd_scratch.config import DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.tasks import TASKS, Outcome
-from kd_scratch.tasks.question_answering import Example, Windows, candidates, decide, featurize, read_squad
+from kd_scratch.tasks import TASKS, Predictions
+from kd_scratch.tasks.question_answering import EncodedWindows, Example, candidates, decide, featurize, read_squad
 
 transformers = pytest.importorskip("transformers")
 
@@ -43,7 +43,7 @@ def test_windows_are_those_of_transformers(minilm, real_data, file, max_length, 
         assert [tuple(span) for span in mine.tolist()] == [tuple(span) for span in offsets[at:-1]]
 
 
-def random_case(rng) -> tuple[Example, Windows, np.ndarray]:
+def random_case(rng) -> tuple[Example, EncodedWindows, np.ndarray]:
     """One question, a context of numbered words, windows of random sizes over it, random logits, often with ties."""
     size, overlap = int(rng.integers(1, 60)), int(rng.integers(0, 4))
     words = [f"w{i}" for i in range(size)]
@@ -60,7 +60,7 @@ def random_case(rng) -> tuple[Example, Windows, np.ndarray]:
     allowed = np.zeros(starts[-1], bool)
     for start, end in zip(starts[:-1], starts[1:], strict=True):
         allowed[start] = allowed[start + question + 2 : end - 1] = True
-    windows = Windows(
+    windows = EncodedWindows(
         head="span", ids=["q"] * len(bounds), tokens=np.zeros(starts[-1], np.int32), starts=starts,
         labels=np.zeros((len(bounds), 2), np.int64), allowed=allowed, example=np.zeros(len(bounds), int),
         context_at=context_at, first_piece=np.array([start for start, _ in bounds]), piece_spans=spans,
@@ -72,7 +72,7 @@ def random_case(rng) -> tuple[Example, Windows, np.ndarray]:
 
 
 def search(
-    example: Example, windows: Windows, logits: np.ndarray, longest: int
+    example: Example, windows: EncodedWindows, logits: np.ndarray, longest: int
 ) -> tuple[tuple[int, int], float, float]:
     """By trying everything: place and score of the best span, the first by start and end where several are best; and
     the lowest score of position 0."""
@@ -101,7 +101,7 @@ def test_1000_random_cases_decode_as_an_exhaustive_search_does():
         assert ((answers[0].start, answers[0].end), answers[0].score, nothing.score) == (place, best, none)
         assert answers[0].text == example.context[slice(*place)]
         data = DataConfig(answer_length=longest)
-        (said,) = decide(Outcome(TASKS["squad"], [example], windows, logits, (), data))
+        (said,) = decide(Predictions(TASKS["squad"], [example], windows, logits, (), data))
         assert said.text == ("" if none > best else example.context[slice(*place)])
         empty, several = empty + (none > best), several + (len(windows) > 1)
         tied += len(answers) > 1 and answers[0].score == answers[1].score

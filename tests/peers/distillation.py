@@ -50,7 +50,7 @@ from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.distillation.losses import teacher_logits
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.model import Model, forward_operations
-from kd_scratch.tasks import TASKS, Outcome, limited
+from kd_scratch.tasks import TASKS, Predictions, limited
 from kd_scratch.training.loop import Job, train
 
 EPOCHS, BATCH, LENGTH = 3, 32, 128
@@ -181,7 +181,7 @@ def accuracy(task, student, tests, labels, directory: Path, folder: Path) -> flo
         student = load_model(folder)
     features = task.featurize(tests, load_tokenizer(directory), labels, LENGTH, DataConfig())
     logits = compute_logits(student, features, CPU)
-    return task.score(Outcome(task, tests, features, logits, labels, DataConfig()))["accuracy"]
+    return task.score(Predictions(task, tests, features, logits, labels, DataConfig()))["accuracy"]
 
 
 def play(name: str, arguments: argparse.Namespace) -> None:

@@ -76,8 +76,8 @@ def session(path: Path, threads: int, spinning: bool) -> Callable:
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    opened = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda ids: opened.run(None, {"input_ids": ids.numpy(), "attention_mask": np.ones_like(ids.numpy())})[0]
+    loaded = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda ids: loaded.run(None, {"input_ids": ids.numpy(), "attention_mask": np.ones_like(ids.numpy())})[0]
 
 
 def sides(folder: Path, threads: int, spinning: bool) -> dict[str, Callable]:

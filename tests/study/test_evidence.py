@@ -24,7 +24,7 @@ from kd_scratch.study import runner
 from kd_scratch.study.runner import parse_grid, same_study, seed_list
 from kd_scratch.study.summary import difference, references, report, said, summary
 from kd_scratch.study.variants import BASELINE, SOFT, Variant, combination, variants
-from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.question_answering import Example as Question
@@ -71,12 +71,12 @@ def test_a_model_that_is_right_as_often_as_it_is_sure_has_no_calibration_error()
 def test_what_a_model_is_sure_of_by_task():
     examples = [Example("0", "", "a"), Example("1", "", "b"), Example("2", "", "oos", in_scope=False)]
     logits = np.array([[np.log(3), 0], [np.log(4), 0], [0, 9]], np.float32)
-    p, right = TASKS["clinc"].confidence(Outcome(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig()))
+    p, right = TASKS["clinc"].confidence(Predictions(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig()))
     assert p == pytest.approx([0.75, 0.8]) and right.tolist() == [True, False], "out of scope counts not"
     questions = [Question("q", "?", "x y", ("x",), 0), Question("r", "?", "x y", ("x y",), 0)]
-    outcome = Outcome(TASKS["squad"], questions, None, None, (), DataConfig())
-    outcome.decisions = [Answer("x", 0, 0, 0.0, 0.9, 0.0, "x"), Answer("y", 0, 0, 0.0, 0.4, 0.0, "y")]
-    p, right = TASKS["squad"].confidence(outcome)
+    predictions = Predictions(TASKS["squad"], questions, None, None, (), DataConfig())
+    predictions.decisions = [Answer("x", 0, 0, 0.0, 0.9, 0.0, "x"), Answer("y", 0, 0, 0.0, 0.4, 0.0, "y")]
+    p, right = TASKS["squad"].confidence(predictions)
     assert p.tolist() == [0.9, 0.4] and right.tolist() == [True, False]
 
 
@@ -86,7 +86,7 @@ def test_of_each_word_the_probability_of_its_tag_and_whether_it_is_right(tokeniz
     features = task.featurize(sentences, tokenizer, labels, 40, DataConfig())
     logits = np.zeros((len(features.tokens), 2), np.float32)
     logits[features.word_at] = [[np.log(3), 0], [np.log(4), 0], [0, np.log(9)]]
-    p, right = task.confidence(Outcome(task, sentences, features, logits, labels, DataConfig()))
+    p, right = task.confidence(Predictions(task, sentences, features, logits, labels, DataConfig()))
     assert p == pytest.approx([0.75, 0.8, 0.9]) and right.tolist() == [True, False, True]
 
 

@@ -10,7 +10,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
-from kd_scratch.data.rows import Unlabelled
+from kd_scratch.data.rows import WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.losses import cross_entropy, units
 from kd_scratch.tasks import TASKS
@@ -128,7 +128,7 @@ def test_an_unlabelled_example_has_units_and_no_label_among_labelled_ones(task, 
     }[task.name]
     labels = {"csv": ("a", "b"), "conll": ("O",), "squad": ()}[task.name]
     which = np.array([False, True, False, True])
-    some = Unlabelled(examples, which, task.unlabel)
+    some = WithoutLabels(examples, which, task.unlabel)
     assert len(some) == 4 and some[0] == examples[0] and some[1] != examples[1] and some[1:3][0] == some[1]
     whole, part = (task.featurize(list(x), tokenizer, labels, 40, DataConfig()) for x in (examples, some))
     np.testing.assert_array_equal(whole.tokens, part.tokens)

@@ -12,7 +12,7 @@ import pytest
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE
-from kd_scratch.tasks import TASKS, Outcome, limited
+from kd_scratch.tasks import TASKS, Predictions, limited
 from kd_scratch.tasks.classification import (
     AGNEWS_LABELS,
     OOS,
@@ -21,7 +21,7 @@ from kd_scratch.tasks.classification import (
     featurize,
     mistakes,
     per_class,
-    predictions,
+    prediction_records,
 )
 
 AGNEWS, CLINC, CSV = TASKS["agnews"], TASKS["clinc"], TASKS["csv"]
@@ -272,9 +272,9 @@ GOLD = [
 LOGITS = np.array([[4, 0, 0], [0, 2, 0], [0, 4, 0], [0, 0, 2], [0, 0, 4], [3, 0, 0]], np.float32)
 
 
-def outcome(examples, logits, labels=LABELS, **data) -> Outcome:
+def predictions(examples, logits, labels=LABELS, **data) -> Predictions:
     """What a model that gave these logits made of these examples (scoring looks at no features)."""
-    return Outcome(CLINC, examples, None, logits, labels, DataConfig(**data))
+    return Predictions(CLINC, examples, None, logits, labels, DataConfig(**data))
 
 
 def test_per_class_figures_by_hand():
@@ -288,7 +288,7 @@ def test_per_class_figures_by_hand():
 
 
 def test_in_scope_and_out_of_scope_are_scored_apart_by_hand():
-    metrics = CLINC.score(outcome(GOLD, LOGITS))
+    metrics = CLINC.score(predictions(GOLD, LOGITS))
     assert (metrics["examples"], metrics["oos_examples"]) == (4, 2)
     assert metrics["accuracy"] == 2 / 4, "b called out of scope is an error as any other"
     assert metrics["oos_recall"] == 1 / 2
@@ -301,40 +301,40 @@ def test_in_scope_and_out_of_scope_are_scored_apart_by_hand():
 
 def test_without_an_oos_class_recall_is_unknown_until_a_threshold_can_say_out_of_scope():
     labels, logits = LABELS[:2], LOGITS[:, :2]
-    metrics = CLINC.score(outcome(GOLD, logits, labels))
+    metrics = CLINC.score(predictions(GOLD, logits, labels))
     assert (metrics["accuracy"], metrics["oos_recall"]) == (0.5, None), "a tie goes to the first label"
-    metrics = CLINC.score(outcome(GOLD, logits, labels, oos_threshold=0.9))
-    assert decide(outcome(GOLD, logits, labels, oos_threshold=0.9)) == ["a", "oos", "b", "oos", "oos", "a"]
+    metrics = CLINC.score(predictions(GOLD, logits, labels, oos_threshold=0.9))
+    assert decide(predictions(GOLD, logits, labels, oos_threshold=0.9)) == ["a", "oos", "b", "oos", "oos", "a"]
     assert (metrics["accuracy"], metrics["oos_recall"]) == (0.5, 0.5)
     assert set(metrics["per_class"]) == {"a", "b", "oos"}
 
 
 def test_scores_of_a_file_without_out_of_scope_texts_do_not_mention_them():
-    metrics = AGNEWS.score(outcome(GOLD[:4], LOGITS[:4]))
+    metrics = AGNEWS.score(predictions(GOLD[:4], LOGITS[:4]))
     assert not [name for name in metrics if name.startswith("oos")]
     with pytest.raises(UserError, match="no text to score"):
-        CLINC.score(outcome(GOLD[4:], LOGITS[4:]))
+        CLINC.score(predictions(GOLD[4:], LOGITS[4:]))
 
 
 def test_the_loss_is_finite_for_logits_of_any_size():
     logits = np.array([[1e4, 0, 0]] * 4, np.float32)
-    assert AGNEWS.score(outcome(GOLD[:4], logits))["loss"] == pytest.approx(5000)
+    assert AGNEWS.score(predictions(GOLD[:4], logits))["loss"] == pytest.approx(5000)
 
 
 def test_predictions_name_label_probability_and_gold_of_every_text():
-    said = predictions(outcome(GOLD, LOGITS))
+    said = prediction_records(predictions(GOLD, LOGITS))
     assert list(said) == ["0", "1", "2", "3", "4", "5"]
     assert said["1"] == {"label": "b", "probability": round(math.exp(2) / (math.exp(2) + 2), 6), "gold": "a"}
     assert [row["label"] for row in said.values()] == ["a", "b", "b", "oos", "oos", "a"]
 
 
 def test_mistakes_show_the_surest_first_each_followed_by_its_text():
-    lines = mistakes(outcome(GOLD, LOGITS), 2).split("\n")
+    lines = mistakes(predictions(GOLD, LOGITS), 2).split("\n")
     assert lines[0].startswith("surest mistakes, of 3")
     assert [line.split("  ")[:2] for line in lines[2::2]] == [["5", "oos -> a"], ["1", "a -> b"]]
     assert lines[3::2] == ["    text 5", "    text 1"]
-    assert mistakes(outcome(GOLD, LOGITS[:, :2], ("a", "b"))).split("\n")[0].startswith("surest mistakes, of 2")
-    assert "of 0" in mistakes(outcome(GOLD[:1], LOGITS[:1]))
+    assert mistakes(predictions(GOLD, LOGITS[:, :2], ("a", "b"))).split("\n")[0].startswith("surest mistakes, of 2")
+    assert "of 0" in mistakes(predictions(GOLD[:1], LOGITS[:1]))
 
 
 def test_details_list_the_twelve_classes_with_the_lowest_f1():
@@ -366,10 +366,10 @@ def test_a_limit_that_is_no_number_or_leaves_nothing_is_refused(limit):
 def test_the_tally_makes_the_accuracy_and_leaves_out_of_scope_texts_out():
     examples = [Example("0", "", "a"), Example("1", "", "b"), Example("2", "", OOS, in_scope=False)]
     logits = np.array([[2, 0], [2, 0], [0, 2]], np.float32)
-    outcome = Outcome(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig())
-    tally = TASKS["clinc"].tally(outcome)
+    predictions = Predictions(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig())
+    tally = TASKS["clinc"].tally(predictions)
     assert tally.tolist() == [[1, 1], [0, 1], [0, 0]]
-    assert TASKS["clinc"].tally_score(tally.sum(axis=0)) == TASKS["clinc"].score(outcome)["accuracy"] == 0.5
+    assert TASKS["clinc"].tally_score(tally.sum(axis=0)) == TASKS["clinc"].score(predictions)["accuracy"] == 0.5
 
 
 def test_reading_a_small_file_does_not_forbid_long_fields_elsewhere(tmp_path):

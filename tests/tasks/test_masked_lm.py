@@ -14,13 +14,13 @@ from kd_scratch.checkpoints.hf_layout import config_from_json
 from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig, ModelConfig
-from kd_scratch.data.batches import IGNORE, Features, Masking, collate, hidden
+from kd_scratch.data.batches import IGNORE, EncodedInputs, MaskedLMSampler, collate, num_masked
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.distillation.losses import Student, count_units, cross_entropy, soft_targets, units
 from kd_scratch.evaluation.inference import compute_logits, guesses
 from kd_scratch.nn.int8 import quantize
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.masked_lm import Example, featurize, read_lines
 from kd_scratch.training import loop as room
 from tests.commands.test_commands import run
@@ -161,7 +161,7 @@ def test_a_text_of_nothing_that_the_tokenizer_knows_is_no_input(tokenizer):
 
 
 def test_so_many_words_are_hidden():
-    assert [hidden(n) for n in (0, 1, 3, 10, 100)] == [0, 1, 1, 2, 15]
+    assert [num_masked(n) for n in (0, 1, 3, 10, 100)] == [0, 1, 1, 2, 15]
 
 
 def test_hidden_words_become_mask_or_another_or_stay_and_no_others_change():
@@ -169,10 +169,10 @@ def test_hidden_words_become_mask_or_another_or_stay_and_no_others_change():
     labels = tokens.astype(np.int64)
     labels[[0, -1]] = IGNORE
     labels[50_000:70_000] = IGNORE  # many special tokens
-    features = Features("mlm", ["x"], tokens, np.array([0, 100_000]), labels, mask_id=4)
-    changed, kept = Masking(3, 1).hide(features, 0)
+    features = EncodedInputs("mlm", ["x"], tokens, np.array([0, 100_000]), labels, mask_id=4)
+    changed, kept = MaskedLMSampler(3, 1).hide(features, 0)
     chosen = kept != IGNORE
-    assert chosen.sum() == hidden(79_998) and not chosen[0] and not chosen[-1]
+    assert chosen.sum() == num_masked(79_998) and not chosen[0] and not chosen[-1]
     assert np.array_equal(kept[chosen], tokens[chosen]) and np.array_equal(changed[~chosen], tokens[~chosen])
     became = changed[chosen]
     assert np.mean(became == 4) == pytest.approx(0.8, abs=0.01)
@@ -182,14 +182,14 @@ def test_hidden_words_become_mask_or_another_or_stay_and_no_others_change():
 
 
 def test_what_is_hidden_depends_on_seed_epoch_and_input_and_on_nothing_else(passages):
-    def masks(masking, i=1):
-        return masking.hide(passages, i)[1].tolist()
+    def masks(sampler, i=1):
+        return sampler.hide(passages, i)[1].tolist()
 
-    assert masks(Masking(0, 0)) == masks(Masking(0, 0))
-    assert len({str(masks(Masking(seed, epoch))) for seed in (0, 1) for epoch in (0, 1)}) == 4
-    whole = collate(passages, np.arange(len(passages)), CPU, masking=Masking(0, 3))
+    assert masks(MaskedLMSampler(0, 0)) == masks(MaskedLMSampler(0, 0))
+    assert len({str(masks(MaskedLMSampler(seed, epoch))) for seed in (0, 1) for epoch in (0, 1)}) == 4
+    whole = collate(passages, np.arange(len(passages)), CPU, sampler=MaskedLMSampler(0, 3))
     for i in range(len(passages)):
-        alone = collate(passages, np.array([i]), CPU, masking=Masking(0, 3))
+        alone = collate(passages, np.array([i]), CPU, sampler=MaskedLMSampler(0, 3))
         length = passages.lengths[i]
         assert torch.equal(alone.input_ids[0], whole.input_ids[i, :length])
         assert torch.equal(alone.labels[0], whole.labels[i, :length])
@@ -198,7 +198,7 @@ def test_what_is_hidden_depends_on_seed_epoch_and_input_and_on_nothing_else(pass
 def test_a_unit_is_a_hidden_word_and_they_are_counted_without_hiding_them(passages):
     model = tiny_model("mlm")
     indices = np.arange(len(passages))
-    batch = collate(passages, indices, CPU, masking=Masking(0, 0))
+    batch = collate(passages, indices, CPU, sampler=MaskedLMSampler(0, 0))
     logits, labels = units("mlm", model(**batch.inputs).logits, batch)
     assert len(logits) == len(labels) == count_units(passages, indices) and (labels != IGNORE).all()
     assert torch.equal(labels, batch.labels[batch.labels != IGNORE])
@@ -211,7 +211,7 @@ def test_a_unit_is_a_hidden_word_and_they_are_counted_without_hiding_them(passag
 
 
 def test_guesses_by_hand(passages):
-    batch = collate(passages, np.array([0, 2]), CPU, masking=Masking(0, 0))
+    batch = collate(passages, np.array([0, 2]), CPU, sampler=MaskedLMSampler(0, 0))
     labels = batch.labels[batch.labels != IGNORE]
     logits = torch.randn(len(labels), 120, generator=torch.Generator().manual_seed(0))
     logits[0, labels[0]] = 50.0
@@ -228,20 +228,20 @@ def test_the_scores_are_those_of_all_hidden_words(passages):
     assert logits.shape == (len(passages), 3)
     np.testing.assert_allclose(logits, compute_logits(model, passages, CPU, batch_size=1), rtol=1e-4)
     examples = [Example(f"x:{i}", "") for i in range(3)]
-    outcome = Outcome(TASK, examples, passages, logits, (), DATA)
-    scores = TASK.score(outcome)
+    predictions = Predictions(TASK, examples, passages, logits, (), DATA)
+    scores = TASK.score(predictions)
     assert scores["hidden_words"] == count_units(passages, np.arange(len(passages))) == logits[:, 2].sum()
     assert scores["loss"] == pytest.approx(logits[:, 0].sum() / logits[:, 2].sum())
     assert scores["perplexity"] == pytest.approx(math.exp(scores["loss"]))
-    tally = TASK.tally(outcome)
+    tally = TASK.tally(predictions)
     assert tally.shape == (3, 2) and TASK.tally_score(tally.sum(axis=0)) == pytest.approx(scores["accuracy"])
-    assert [row["hidden"] for row in TASK.predictions(outcome).values()] == tally[:, 1].tolist()
-    assert "the hardest texts" in TASK.mistakes(outcome, 2) and len(outcome.decisions) == 3
+    assert [row["hidden"] for row in TASK.prediction_records(predictions).values()] == tally[:, 1].tolist()
+    assert "the hardest texts" in TASK.mistakes(predictions, 2) and len(predictions.decisions) == 3
 
 
 def test_the_teacher_speaks_of_the_words_that_are_hidden_from_the_student(passages):
     student, teacher = tiny_model("mlm", seed=1), tiny_model("mlm", seed=2, width=24, heads=3)
-    batch = collate(passages, np.arange(3), CPU, masking=Masking(0, 0))
+    batch = collate(passages, np.arange(3), CPU, sampler=MaskedLMSampler(0, 0))
     logits, taught, _ = Student(student, None, teacher)(batch.inputs)
     torch.testing.assert_close(taught, teacher(**batch.inputs).logits)
     assert taught.shape == logits.shape and not taught.requires_grad

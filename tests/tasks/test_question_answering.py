@@ -13,17 +13,17 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, collate
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.distillation.losses import count_units, distillation_loss, units
-from kd_scratch.evaluation.evaluate import Opened
+from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.predict import find_answers
-from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.question_answering import (
     Example,
     candidates,
     decide,
     featurize,
     mistakes,
-    predictions,
+    prediction_records,
     read_squad,
     trainable,
 )
@@ -236,7 +236,7 @@ def test_a_context_without_any_piece_has_one_window_and_no_answer(tokenizer, con
     examples = [Example("q", "fox", context), Example("r", "fox", CONTEXT)]
     windows = featurize(examples, tokenizer, (), 64, DATA)
     assert windows.ids == ["q", "r"] and windows.allowed[: windows.starts[1]].sum() == 1
-    texts = [a.text for a in decide(outcome(examples, windows, logits_for(windows)))]
+    texts = [a.text for a in decide(predictions(examples, windows, logits_for(windows)))]
     assert texts[0] == "" and texts[1]
 
 
@@ -304,8 +304,8 @@ def logits_for(windows, *spans, background=-5.0) -> np.ndarray:
     return logits
 
 
-def outcome(examples, windows, logits, **data) -> Outcome:
-    return Outcome(TASKS["squad"], examples, windows, logits, (), DataConfig(**data))
+def predictions(examples, windows, logits, **data) -> Predictions:
+    return Predictions(TASKS["squad"], examples, windows, logits, (), DataConfig(**data))
 
 
 def test_nothing_outside_the_context_is_ever_an_answer(tokenizer):
@@ -342,20 +342,20 @@ def test_no_answer_needs_every_window_to_say_so(tokenizer):
         at = windows.context_at[sure]
         nulls = [(w, 0, 0, -8 if w == sure else 20) for w in range(len(windows))]
         logits = logits_for(windows, *nulls, (sure, at + 1, at + 1, 6))
-        said = decide(outcome(examples, windows, logits))[0]
+        said = decide(predictions(examples, windows, logits))[0]
         assert said.text and said.no_answer < 0.01, f"window {sure} has the answer"
         assert said.score == 6
     logits = logits_for(windows, *[(w, 0, 0, 8) for w in range(len(windows))])
-    said = decide(outcome(examples, windows, logits))[0]
+    said = decide(predictions(examples, windows, logits))[0]
     assert (said.text, said.score) == ("", 8) and said.best_span
-    assert decide(outcome(examples, windows, logits, null_threshold=1.0))[0].text == said.best_span
+    assert decide(predictions(examples, windows, logits, null_threshold=1.0))[0].text == said.best_span
 
 
 def test_a_file_of_version_1_never_gets_an_empty_answer_unless_the_context_is_empty(tokenizer):
     examples = [Example("q", "fox", CONTEXT, ("fox",), 16), Example("e", "fox", "", ("fox",))]
     windows = featurize(examples, tokenizer, (), 64, DATA)
     logits = logits_for(windows, (0, 0, 0, 50), (1, 0, 0, 50))
-    texts = [answer.text for answer in decide(outcome(examples, windows, logits))]
+    texts = [answer.text for answer in decide(predictions(examples, windows, logits))]
     assert texts[0] and texts[1] == ""
 
 
@@ -486,7 +486,7 @@ def test_padding_changes_neither_logits_nor_answer_nor_loss(tokenizer):
     one_by_one = compute_logits(student, windows, CPU, batch_size=1)
     together = compute_logits(student, windows, CPU, batch_size=64)
     np.testing.assert_allclose(one_by_one, together, atol=1e-6)
-    answers = [[a.text for a in decide(outcome(examples, windows, logits))] for logits in (one_by_one, together)]
+    answers = [[a.text for a in decide(predictions(examples, windows, logits))] for logits in (one_by_one, together)]
     assert answers[0] == answers[1]
 
 
@@ -495,13 +495,15 @@ def test_predictions_are_the_official_form_and_metrics_those_of_them(tokenizer):
     windows = featurize(examples, tokenizer, (), 64, DATA)
     (start, end), _ = windows.labels
     logits = logits_for(windows, (0, start, end, 9), (1, start, end, 9))
-    result = outcome(examples, windows, logits)
-    assert predictions(result) == {"a": "The quick", "b": "The quick"}
+    result = predictions(examples, windows, logits)
+    assert prediction_records(result) == {"a": "The quick", "b": "The quick"}
     metrics = TASKS["squad"].score(result)
     assert (metrics["exact_match"], metrics["f1"], metrics["examples"]) == (0.5, 0.5, 2)
     assert "best_f1" not in metrics
     assert metrics["gold_beyond_answer_length"] == 0
-    assert TASKS["squad"].score(outcome(examples, windows, logits, answer_length=1))["gold_beyond_answer_length"] == 2
+    assert (
+        TASKS["squad"].score(predictions(examples, windows, logits, answer_length=1))["gold_beyond_answer_length"] == 2
+    )
     lines = mistakes(result, 5).split("\n")
     assert lines[0].startswith("surest mistakes, of 1")
     assert lines[3] == "    said 'The quick', gold 'fox'"
@@ -510,11 +512,11 @@ def test_predictions_are_the_official_form_and_metrics_those_of_them(tokenizer):
 
 def test_find_answers_lists_no_answer_among_the_best_most_probable_first(tokenizer):
     model = tiny_model("span", vocab_size=tokenizer.vocab_size)
-    (best,) = find_answers(Opened(model, tokenizer, 40), ["quick fox"], CONTEXT, DATA, CPU)
+    (best,) = find_answers(LoadedModel(model, tokenizer, 40), ["quick fox"], CONTEXT, DATA, CPU)
     assert len(best) == 6 and sum(answer.text == "" for answer in best) == 1
     assert [a.probability for a in best] == sorted((a.probability for a in best), reverse=True)
     assert all(answer.text == CONTEXT[answer.start : answer.end] for answer in best)
-    (best,) = find_answers(Opened(model, tokenizer, 40), ["quick fox"], "", DATA, CPU)
+    (best,) = find_answers(LoadedModel(model, tokenizer, 40), ["quick fox"], "", DATA, CPU)
     assert [(answer.text, answer.probability) for answer in best] == [("", 1.0)]
 
 

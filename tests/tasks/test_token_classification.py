@@ -12,11 +12,11 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate, pad
 from kd_scratch.distillation.losses import count_units, distillation_loss, units
 from kd_scratch.evaluation.inference import compute_logits
-from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.spans import split_words
 from kd_scratch.tasks.token_classification import (
+    EncodedSentences,
     Example,
-    Words,
     featurize,
     label_list,
     passages,
@@ -104,8 +104,8 @@ def test_tags_of_every_scheme_are_read_as_iob2_and_that_is_said(tmp_path, tags, 
     assert examples[0].tags == iob2
     kept, [note] = trainable(examples)
     assert kept == examples and style in note and ("read as IOB2" in note) == (style != "IOB2")
-    outcome = Outcome(CONLL, examples, *perfect(examples, LABELS), LABELS, PLAIN)
-    assert score(outcome)["tag_scheme"] == style
+    predictions = Predictions(CONLL, examples, *perfect(examples, LABELS), LABELS, PLAIN)
+    assert score(predictions)["tag_scheme"] == style
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_words_in_are_tags_out_in_their_order_whatever_the_window(tokenizer, max
     assert count_units(features, np.arange(len(features))) == len(words)
     logits = np.zeros((len(features.tokens), len(LABELS)), np.float32)
     logits[features.word_at, [LABELS.index(tag) for tag in tags]] = 1
-    decisions = Outcome(CONLL, examples, features, logits, LABELS, data).decisions
+    decisions = Predictions(CONLL, examples, features, logits, LABELS, data).decisions
     assert decisions == [example.tags for example in examples]
 
 
@@ -201,7 +201,7 @@ def test_a_sentence_of_2000_words_has_2000_tags(tokenizer):
     example = Example("long", words, ("O",) * 2000, "long")
     features = featurize([example], tokenizer, LABELS, 40, PLAIN)
     logits = compute_logits(tiny_model("token", LABELS, vocab_size=tokenizer.vocab_size), features, torch.device("cpu"))
-    [tags] = Outcome(CONLL, [example], features, logits, LABELS, PLAIN).decisions
+    [tags] = Predictions(CONLL, [example], features, logits, LABELS, PLAIN).decisions
     assert len(tags) == 2000 and set(tags) <= set(LABELS)
 
 
@@ -279,7 +279,7 @@ def test_every_word_of_the_real_files_has_one_tag(real_data, tokenizer):
             features = featurize(examples, tokenizer, label_list(examples), 64, data)
             logits = np.zeros((len(features.tokens), 9), np.float32)
             logits[np.arange(len(logits)), features.labels % 9] = 1  # at IGNORE too, where nobody may look
-            decisions = Outcome(CONLL, examples, features, logits, label_list(examples), data).decisions
+            decisions = Predictions(CONLL, examples, features, logits, label_list(examples), data).decisions
             assert decisions == [example.tags for example in examples]
 
 
@@ -353,7 +353,7 @@ def perfect(examples, labels):
     lengths = [len(example.words) for example in examples]
     starts = np.cumsum([0, *lengths])
     gold = np.array([labels.index(tag) if tag in labels else IGNORE for tag in words])
-    features = Words(
+    features = EncodedSentences(
         head="token", ids=[e.id for e in examples], tokens=np.zeros(len(words), np.int32), starts=starts,
         labels=gold, word_at=np.arange(len(words)), word_starts=starts,
     )  # fmt: skip
@@ -366,30 +366,30 @@ def test_metrics_by_hand():
     examples = [sentence("a b c d", "B-PER I-PER O B-LOC", 0), sentence("e f", "O B-LOC", 1)]
     features, logits = perfect(examples, LABELS)
     logits[3] = [0, 0, 0, 2, 0]  # d: B-PER instead of B-LOC
-    outcome = Outcome(CONLL, examples, features, logits, LABELS, PLAIN)
-    assert outcome.decisions == [("B-PER", "I-PER", "O", "B-PER"), ("O", "B-LOC")]
-    metrics = score(outcome)
+    predictions = Predictions(CONLL, examples, features, logits, LABELS, PLAIN)
+    assert predictions.decisions == [("B-PER", "I-PER", "O", "B-PER"), ("O", "B-LOC")]
+    metrics = score(predictions)
     right, wrong = math.log((math.e**2 + 4) / math.e**2), math.log(math.e**2 + 4)
     assert metrics["loss"] == pytest.approx((5 * right + wrong) / 6, rel=1e-6)
     assert (metrics["examples"], metrics["words"], metrics["accuracy"]) == (2, 6, 5 / 6)
     assert (metrics["precision"], metrics["recall"], metrics["f1"]) == (2 / 3, 2 / 3, 2 / 3)
     assert metrics["unreachable_words"] == 0 and metrics["unreachable_tags"] == {}
     assert list(metrics["per_class"]) == ["LOC", "PER"]
-    assert CONLL.tally(outcome).tolist() == [[1, 2, 2], [1, 1, 1]]
-    assert CONLL.tally_score(CONLL.tally(outcome).sum(axis=0)) == metrics["f1"]
-    said = CONLL.predictions(outcome)
+    assert CONLL.tally(predictions).tolist() == [[1, 2, 2], [1, 1, 1]]
+    assert CONLL.tally_score(CONLL.tally(predictions).sum(axis=0)) == metrics["f1"]
+    said = CONLL.prediction_records(predictions)
     assert said["s:0"] == {
         "words": ("a", "b", "c", "d"),
         "tags": ("B-PER", "I-PER", "O", "B-PER"),
         "gold": ("B-PER", "I-PER", "O", "B-LOC"),
     }
-    assert "d  B-LOC -> B-PER" in CONLL.mistakes(outcome, 5) and "of 1" in CONLL.mistakes(outcome, 5)
+    assert "d  B-LOC -> B-PER" in CONLL.mistakes(predictions, 5) and "of 1" in CONLL.mistakes(predictions, 5)
     assert "LOC" in CONLL.details(metrics)
 
 
 def test_unknown_tags_are_missed_entities_and_are_told():
     examples = [sentence("a b c", "B-EVT I-EVT B-LOC", 0)]
-    metrics = score(Outcome(CONLL, examples, *perfect(examples, LABELS), LABELS, PLAIN))
+    metrics = score(Predictions(CONLL, examples, *perfect(examples, LABELS), LABELS, PLAIN))
     assert metrics["unreachable_words"] == 2 and metrics["unreachable_tags"] == {"B-EVT": 1, "I-EVT": 1}
     assert metrics["recall"] == 1 / 2 and metrics["accuracy"] == 1 / 3
     assert metrics["per_class"]["EVT"]["gold_entities"] == 1
@@ -399,7 +399,7 @@ def test_unknown_tags_are_missed_entities_and_are_told():
 
 def test_a_file_of_unknown_tags_alone_has_no_loss():
     examples = [sentence("a", "B-EVT")]
-    metrics = score(Outcome(CONLL, examples, *perfect(examples, LABELS), LABELS, PLAIN))
+    metrics = score(Predictions(CONLL, examples, *perfect(examples, LABELS), LABELS, PLAIN))
     assert metrics["loss"] is None and metrics["f1"] == 0.0
 
 

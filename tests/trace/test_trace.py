@@ -15,8 +15,8 @@ from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig, TrainConfig, train_config
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.distillation.losses import FeatureLosses
-from kd_scratch.evaluation.evaluate import evaluate, open_model
+from kd_scratch.distillation.losses import HiddenLosses
+from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.int8 import quantize
 from kd_scratch.nn.model import Model
@@ -167,10 +167,10 @@ class LongHand:
         kinds = [self.weights["embeddings.token_type.weight"][t] for t in types] if c.token_types else [0] * len(ids)
         self.summed = [w + p + k for w, p, k in zip(self.word, self.positions, kinds, strict=False)]
         x = [norm(self.part("embedding_norm"), v, c.norm_epsilon) for v in self.summed]
-        self.states, self.inside = [np.array(x)], []
+        self.states, self.hidden_losses = [np.array(x)], []
         for i in range(c.depth):
-            self.inside.append(self.block(f"encoder.blocks.{i}.", self.states[-1]))
-            self.states.append(self.inside[-1]["out"])
+            self.hidden_losses.append(self.block(f"encoder.blocks.{i}.", self.states[-1]))
+            self.states.append(self.hidden_losses[-1]["out"])
         if c.norm_first:
             self.states[-1] = np.array(
                 [norm(self.part("encoder.final_norm"), v, c.norm_epsilon) for v in self.states[-1]]
@@ -255,7 +255,7 @@ def test_every_number_on_the_way_to_the_logits_is_that_of_a_long_hand_computatio
     tour = Tour(out)
     ids, types, at = encoded(tokenizer, task)
     hand = LongHand(load_model(tmp_path / "student"), ids, types)
-    first = hand.inside[0]
+    first = hand.hidden_losses[0]
 
     def four(x):
         return near_to(x[:4])
@@ -303,7 +303,7 @@ def test_every_number_on_the_way_to_the_logits_is_that_of_a_long_hand_computatio
         row = tour.tables["All blocks"][0][i + 1]
         assert [float(row[1]), float(row[2])] == near_to([lengths.mean(), lengths[at]])
         if i:
-            mean = hand.inside[i - 1]["maps"][:, at].mean(axis=0)
+            mean = hand.hidden_losses[i - 1]["maps"][:, at].mean(axis=0)
             shown = re.findall(r"(\d+) \S+ ([\d.]+)(?:,|$)", row[3])
             assert [int(k) for k, _ in shown] == np.argsort(-mean)[:3].tolist()
             assert [float(p) for _, p in shown] == pytest.approx(sorted(mean)[:-4:-1], abs=0.0051)
@@ -311,8 +311,8 @@ def test_every_number_on_the_way_to_the_logits_is_that_of_a_long_hand_computatio
     assert head["state" if task != "csv" else "pooled"] == four(
         hand.pooled[0] if task == "csv" else hand.states[-1][at]
     )
-    outcome = {"csv": 0, "conll": 3, "squad": 0}[task]
-    logit = hand.logits[0 if task == "csv" else at, outcome]
+    predictions = {"csv": 0, "conll": 3, "squad": 0}[task]
+    logit = hand.logits[0 if task == "csv" else at, predictions]
     assert f"= {logit:.4f}"[:-1] in tour.text["The head: logits"]
     assert "Checked: Model.forward gives the same logits" in tour.text["The head: logits"]
 
@@ -439,13 +439,13 @@ def test_each_feature_loss_is_the_projects_and_its_sum_is_added(width, make, dat
     tour = Tour(out)
     student, teacher = load_model(tmp_path / "student"), load_model(tmp_path / "teacher")
     torch.manual_seed(5)
-    inside = FeatureLosses(TrainConfig(losses=names).feature_losses(), [], student.config, teacher)
+    hidden_losses = HiddenLosses(TrainConfig(losses=names).hidden_loss_weights(), [], student.config, teacher)
     ids = torch.tensor([tokenizer.encode([TEXTS[0]], max_length=32)[0].ids])
     states, its = (model(ids, output_hidden_states=True).hidden_states for model in (student, teacher))
     with torch.no_grad():
-        expected = float(inside(student, states, dict(enumerate(its)), torch.ones_like(ids, dtype=torch.bool)))
+        expected = float(hidden_losses(student, states, dict(enumerate(its)), torch.ones_like(ids, dtype=torch.bool)))
     rows = tour.tables["Loss: what happens inside"][0][1:]
-    assert [(row[0], int(row[1]), int(row[2])) for row in rows[:-1]] == inside.terms()
+    assert [(row[0], int(row[1]), int(row[2])) for row in rows[:-1]] == hidden_losses.terms()
     assert float(rows[-1][-1]) == near_to(expected, 5)
     assert float(rows[-1][-1]) == near_to(sum(float(row[-1]) for row in rows[:-1]), 20)
     for row in rows[:-1]:
@@ -550,9 +550,12 @@ def test_a_word_longer_than_a_window_keeps_within_it(make, tmp_path, capsys):
 def test_the_probabilities_of_answers_are_those_that_the_decision_is_made_of(make, data, tmp_path, capsys):
     _, out, _ = run(capsys, *make("squad", max_length=40), *data("squad"), "--answer-length", 5)
     tables = Tour(out).tables["The decision"]
-    opened, (example, _) = open_model(tmp_path / "student"), TASKS["squad"].read(data("squad")[1], "", DataConfig())
-    outcome = evaluate(opened, TASKS["squad"], [example], DataConfig(answer_length=5), trace.CPU)
-    ((best, nothing),) = candidates([example], outcome.features, outcome.logits, 5, 3)
+    loaded, (example, _) = (
+        load_for_inference(tmp_path / "student"),
+        TASKS["squad"].read(data("squad")[1], "", DataConfig()),
+    )
+    predictions = evaluate(loaded, TASKS["squad"], [example], DataConfig(answer_length=5), trace.CPU)
+    ((best, nothing),) = candidates([example], predictions.features, predictions.logits, 5, 3)
     shown = {row[0]: float(row[-1]) for row in tables[1][1:]}
     assert [*shown.values()][:4] == near_to([answer.probability for answer in [*best, nothing]])
     assert shown["(all other spans)"] == near_to(1 - sum([*shown.values()][:4]), 3) and shown["all"] == near_to(1)

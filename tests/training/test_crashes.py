@@ -169,11 +169,11 @@ def test_whatever_the_disk_refuses_is_one_line_and_nothing_is_lost(bench, for_go
 
 def saves(bench) -> list[int]:
     """The number of the first write of each saving of the state."""
-    found, inside = [], False
+    found, hidden_losses = [], False
     for number, (name, file) in enumerate(bench.operations):
-        if name == "write" and STATE in file and not inside:
+        if name == "write" and STATE in file and not hidden_losses:
             found.append(number)
-        inside = STATE in file if name == "write" else inside and name != "replace"
+        hidden_losses = STATE in file if name == "write" else hidden_losses and name != "replace"
     return found
 
 

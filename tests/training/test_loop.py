@@ -13,9 +13,9 @@ from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file
 from kd_scratch.common.device import Interruption, Stopped, seed_step
 from kd_scratch.common.files import UserError
 from kd_scratch.common.timing import Clock
-from kd_scratch.config import FEATURE_LOSSES, DataConfig, TrainConfig
+from kd_scratch.config import HIDDEN_LOSSES, DataConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, epoch_batches
-from kd_scratch.distillation.losses import FeatureLosses, Student
+from kd_scratch.distillation.losses import HiddenLosses, Student
 from kd_scratch.nn.layers import EncoderBlock
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks import token_classification as conll
@@ -27,7 +27,7 @@ from tests.conftest import TEXTS, tiny_model
 
 LABELS = ("business", "space", "sport")
 CPU = torch.device("cpu")
-ALL_LOSSES = ",".join(FEATURE_LOSSES)
+ALL_LOSSES = ",".join(HIDDEN_LOSSES)
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
@@ -67,7 +67,7 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
     if job.config.losses:
         shape = dict(vocab_size=tokenizer.vocab_size, width=24, depth=4)
         its = tiny_model(labels=LABELS, seed=9, **shape)
-        job.inside = FeatureLosses(job.config.feature_losses(), [], model.config, its)
+        job.hidden_losses = HiddenLosses(job.config.hidden_loss_weights(), [], model.config, its)
         job.live_teacher = its
     if teacher:
         job.teacher = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3
@@ -76,7 +76,7 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
 
 def gradients(job: Job, indices: np.ndarray) -> tuple[float, torch.Tensor]:
     """The loss of one batch, and all gradients as one vector."""
-    student = Student(job.model, job.inside, job.live_teacher).train()
+    student = Student(job.model, job.hidden_losses, job.live_teacher).train()
     student.zero_grad()
     loss = backward(job, student, indices, NO_SCALER, None, Clock(CPU))
     return loss.item(), torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
@@ -343,7 +343,7 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenize
     torch.manual_seed(99)  # a new process knows nothing of the old one's generator
     again = replace(job(), output=part.output)
     with torch.no_grad():
-        learned = again.inside.parameters() if losses else ()
+        learned = again.hidden_losses.parameters() if losses else ()
         for parameter in (*again.model.encoder.parameters(), *again.model.head.parameters(), *learned):
             parameter.add_(1)  # the saved ones must replace them
     done = train(again, resume=True)

@@ -11,7 +11,7 @@ from kd_scratch.common import device
 from kd_scratch.common.device import free_memory
 from kd_scratch.common.files import UserError
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
-from kd_scratch.distillation.losses import FeatureLosses
+from kd_scratch.distillation.losses import HiddenLosses
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.classification import Example as Text
 from kd_scratch.tasks.question_answering import Example as Question
@@ -34,7 +34,7 @@ def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teachers=(),
     config = TrainConfig(**{"max_length": 24} | settings)
     features = None
     if config.losses:
-        features = FeatureLosses(config.feature_losses(), config.layer_pairs(), model.config, teachers[0])
+        features = HiddenLosses(config.hidden_loss_weights(), config.layer_pairs(), model.config, teachers[0])
     parts = examples, dev or examples, labels, tokenizer, model, list(teachers), features, config, data or DataConfig()
     rows = dict(preflight(arguments, TASKS[task], *parts, CPU))
     assert not list(tmp_path.iterdir()), "nothing is written"
@@ -191,9 +191,11 @@ def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
     both = dict(labels=("a", "b"), teachers=[teacher])
     plain = found(tmp_path, tokenizer, "csv", texts(), **both, alpha=0.25, temperature=4.0)
     assert plain["loss"] == "0.75 · labels + 0.25 · soft targets (T = 4)"
-    inside = found(tmp_path, tokenizer, "csv", texts(), **both, losses="hidden,relations=0.5", layer_map="1:2,3:6")
+    hidden_losses = found(
+        tmp_path, tokenizer, "csv", texts(), **both, losses="hidden,relations=0.5", layer_map="1:2,3:6"
+    )
     told = " + 1 · hidden (1→2, 3→6) + 0.5 · relations (3→6), student→teacher; 0: embeddings"
-    assert inside["loss"] == "0.5 · labels + 0.5 · soft targets (T = 2)" + told
+    assert hidden_losses["loss"] == "0.5 · labels + 0.5 · soft targets (T = 2)" + told
 
 
 def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_counted():
@@ -201,8 +203,10 @@ def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_cou
     config, relations = TrainConfig(losses="hidden"), TrainConfig(losses="relations")
 
     def told(teachers, config=config):
-        inside = FeatureLosses(config.feature_losses(), [], student.config, teacher) if config.losses else None
-        return float(room._memory(student, teachers, inside, config, 128, CPU).split()[3].replace(",", ""))
+        hidden_losses = (
+            HiddenLosses(config.hidden_loss_weights(), [], student.config, teacher) if config.losses else None
+        )
+        return float(room._memory(student, teachers, hidden_losses, config, 128, CPU).split()[3].replace(",", ""))
 
     alone, with_states, with_relations = told([], TrainConfig()), told([teacher]), told([teacher], relations)
     states = 4 * 32 * 128 * (3 + 10) * 64 / 1e6
