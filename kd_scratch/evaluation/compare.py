@@ -15,13 +15,11 @@ from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.data.batches import collate
 from kd_scratch.evaluation.evaluate import (
     LoadedModel,
-    about_data,
     about_machine,
     add_data_arguments,
-    described,
     evaluate,
     load_for_inference,
-    read_test,
+    read_evaluation_set,
 )
 from kd_scratch.evaluation.measure import latencies, peak_memory, throughputs
 from kd_scratch.evaluation.significance import calibration, interval, mcnemar, resampled_sums, two_sided_p
@@ -148,14 +146,15 @@ def command(arguments: argparse.Namespace) -> dict:
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     device = start(**vars(RunConfig(**given(arguments, RunConfig))))
     by_name(arguments.models, "--models")
-    examples = read_test(arguments, task, data)
+    test_set = read_evaluation_set(task, arguments.data, arguments.split, data)
+    examples = test_set.examples
     models = {
         name: (directory, load_for_inference(directory, task, arguments.max_length, device))
         for name, directory in arguments.models
     }
     records = {name: known_record(directory) for name, directory in arguments.models}
     folder = make_folder(arguments.output)
-    where = described(arguments, examples)
+    where = test_set.describe()
     say(f"comparing {len(models)} models on {where}, {device.type}, {torch.get_num_threads()} threads")
     tokens = min(128, *(loaded.model.config.max_positions for _, loaded in models.values()))
     rows = size_and_speed(models, task, examples, data, device, tokens)
@@ -175,7 +174,7 @@ def command(arguments: argparse.Namespace) -> dict:
     texts = ["\n\n".join([*(table(*each, markdown) for each in both), note]) for markdown in (False, True)]
     write_text(folder / "comparison.txt", texts[0] + "\n")
     write_text(folder / "comparison.md", texts[1] + "\n")
-    about = about_data(arguments, data) | {"machine": machine, "models": dict(arguments.models)}
+    about = test_set.record(arguments.max_length) | {"machine": machine, "models": dict(arguments.models)}
     merged = [{"name": name} | row | quality_rows[name] for name, row in rows.items()]
     write_json(folder / "comparison.json", about | {"rows": merged})
     trained = {name: record for name, record in records.items() if record and record["task"] == task.name}

@@ -57,39 +57,51 @@ def load_for_inference(
     return LoadedModel(model, tokenizer, max_length)
 
 
-def read_test(arguments: argparse.Namespace, task: Task, data: DataConfig) -> list:
-    """The examples to evaluate on: --split of --data, "test" where a file has splits and none is named."""
-    if arguments.split and arguments.split not in task.splits:
-        there = f"the splits {', '.join(task.splits)}" if task.splits else "no splits"
-        raise UserError(f"--split {arguments.split}: the files of {task.name} have {there}")
-    if not arguments.split and task.splits:
-        arguments.split = "test"
-    examples = limited(task.read(arguments.data, arguments.split, data), data.limit)
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The examples that models are evaluated on, and where they come from."""
+
+    task: Task
+    path: Path
+    split: str  # "" where a file is one split
+    data: DataConfig
+    examples: Sequence
+
+    def describe(self) -> str:
+        """Size and source in a few words: "4,500 examples of data_full.json, split test"."""
+        return f"{len(self.examples):,} examples of {self.path}" + (f", split {self.split}" if self.split else "")
+
+    def record(self, max_length: int = 0) -> dict:
+        """What was evaluated on, for the record beside every figure."""
+        return {
+            "task": self.task.name,
+            "data": str(self.path),
+            "data sha256": sha256_of_file(self.path),
+            "split": self.split or None,
+            "data settings": as_dict(self.data),
+            "max length": max_length or None,
+        }
+
+
+def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig) -> EvaluationSet:
+    """The examples of a split of a file: "test" where a file has splits and none is named.
+
+    Raises UserError for a split that the task's files do not have, and where there are no examples.
+    """
+    if split and split not in task.splits:
+        known = f"the splits {', '.join(task.splits)}" if task.splits else "no splits"
+        raise UserError(f"--split {split}: the files of {task.name} have {known}")
+    if not split and task.splits:
+        split = "test"
+    examples = limited(task.read(path, split, data), data.limit)
     if not examples:
-        raise UserError(f"{arguments.data}: holds no examples to evaluate on")
-    return examples
-
-
-def about_data(arguments: argparse.Namespace, data: DataConfig) -> dict:
-    """What was evaluated on, for the record beside every figure."""
-    return {
-        "task": arguments.task,
-        "data": str(arguments.data),
-        "data sha256": sha256_of_file(arguments.data),
-        "split": arguments.split or None,
-        "data settings": as_dict(data),
-        "max length": arguments.max_length or None,
-    }
+        raise UserError(f"{path}: holds no examples to evaluate on")
+    return EvaluationSet(task, path, split, data, examples)
 
 
 def about_machine(device: torch.device, models: Iterable[Model]) -> dict:
     """What it was computed on, for the same record; with the int8 kernels where a model uses them."""
     return describe(device) | ({"int8": int8.describe()} if any(model.config.int8 for model in models) else {})
-
-
-def described(arguments: argparse.Namespace, examples: Sequence) -> str:
-    """The same in a few words."""
-    return f"{len(examples):,} examples of {arguments.data}" + (f", split {arguments.split}" if arguments.split else "")
 
 
 def evaluate(
@@ -148,16 +160,16 @@ def command(arguments: argparse.Namespace) -> dict:
     task, data = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig))
     device = start(**vars(RunConfig(**given(arguments, RunConfig))))
     loaded = load_for_inference(arguments.model, task, arguments.max_length, device)
-    examples = read_test(arguments, task, data)
+    test = read_evaluation_set(task, arguments.data, arguments.split, data)
     written = [path for path in (arguments.output, arguments.predictions) if path is not None]
     for path in written:  # now, not after minutes of work
         check_target(path, arguments.data, arguments.model)
     if len(written) == 2 and written[0].resolve() == written[1].resolve():
         raise UserError(f"--output and --predictions are both {written[0]}; give each its own file")
     size = f"{loaded.model.num_parameters() / 1e6:.1f}M"
-    where = f"{described(arguments, examples)}, {device.type}, {torch.get_num_threads()} threads"
+    where = f"{test.describe()}, {device.type}, {torch.get_num_threads()} threads"
     say(f"evaluating {arguments.model} ({size}) on {where}")
-    predictions = evaluate(loaded, task, examples, data, device)
+    predictions = evaluate(loaded, task, test.examples, data, device)
     metrics = task.score(predictions)
     if arguments.alone:
         metrics["changed_alone"] = changed_alone(loaded, predictions, device)
@@ -168,7 +180,7 @@ def command(arguments: argparse.Namespace) -> dict:
     show("\n" + task.details(metrics))
     show("\n" + task.mistakes(predictions, 5))
     machine = about_machine(device, [loaded.model])
-    about = about_data(arguments, data) | {"model": arguments.model, "machine": machine}
+    about = test.record(arguments.max_length) | {"model": arguments.model, "machine": machine}
     if arguments.output:
         write_json(arguments.output, about | {"metrics": metrics})
     if arguments.predictions:

@@ -13,7 +13,7 @@ from kd_scratch.common.console import progress
 from kd_scratch.common.files import UserError, read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import HIDDEN_LOSSES, DataConfig, as_dict, flag_name
-from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_test
+from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import calibration
 from kd_scratch.pages.report import RECORD, by_name, read_record
 from kd_scratch.study.variants import BASELINE, COMBINED, RESULT, SOFT, Variant
@@ -50,12 +50,14 @@ class Laboratory:
 
     def __init__(self, arguments: argparse.Namespace, task: Task, data: DataConfig, device: torch.device):
         self.task, self.data, self.device = task, data, device
-        self.examples = read_test(arguments, task, replace(data, limit=""))  # which is for the training examples
-        self.about = {"data": sha256_of_file(arguments.data), "split": arguments.split, "settings": as_dict(data)}
+        whole = replace(data, limit="")  # which is for the training examples
+        self.test = read_evaluation_set(task, arguments.data, arguments.split, whole)
+        self.examples = self.test.examples
+        self.about = {"data": sha256_of_file(arguments.data), "split": self.test.split, "settings": as_dict(data)}
         self.about |= {"code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__))}
         hashes = data_hashes(arguments)
-        if self.about["data"] in hashes.values() and arguments.split in ("", "train", "val"):
-            split = f" --split {arguments.split}" if arguments.split else ""
+        if self.about["data"] in hashes.values() and self.test.split in ("", "train", "val"):
+            split = f" --split {self.test.split}" if self.test.split else ""
             raise UserError(f"--data {arguments.data}{split}: is what is trained or chosen on; give a test file")
         teachers = [fingerprint(load_model(directory, say=lambda line: None)) for directory in arguments.teacher]
         #: What every run that is shown must have, those of other studies too, if it has it at all.

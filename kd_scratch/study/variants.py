@@ -105,7 +105,7 @@ def shapes(arguments: argparse.Namespace) -> tuple[ModelConfig, Model]:
 
 
 def combination(tried: Sequence[Variant], dev: dict[str, float]) -> Variant | None:
-    """All hidden-state losses that alone raised the mean dev score above that of soft targets; None for fewer than two."""
+    """All hidden-state losses that alone raised the mean dev score above that of soft targets; None for less than 2."""
     good = [variant for variant in tried if variant.losses and dev[variant.name] > dev[SOFT]]
     if len(good) < 2:
         return None

@@ -17,7 +17,7 @@ from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, giv
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.losses import HiddenLosses
-from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, load_for_inference, read_test
+from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.nn.model import Model
 from kd_scratch.pages import html, svg
 from kd_scratch.pages.report import RECORD, known_record
@@ -97,7 +97,8 @@ def find_example(arguments: argparse.Namespace, task: Task, data: DataConfig) ->
     own = own_example(arguments, task)
     if own is not None:
         return [own], 0, "This is your own text, not from a file; nobody knows what is right."
-    examples, wanted = read_test(arguments, task, data), arguments.example or "1"
+    test, wanted = read_evaluation_set(task, arguments.data, arguments.split, data), arguments.example or "1"
+    examples = test.examples
     place = next((i for i, example in enumerate(examples) if example.id == wanted), None)
     if place is None and wanted.isdecimal() and len(wanted) < 10 and 0 < int(wanted) <= len(examples):
         place = int(wanted) - 1
@@ -106,7 +107,7 @@ def find_example(arguments: argparse.Namespace, task: Task, data: DataConfig) ->
             f"--example {wanted}: {arguments.data} has {len(examples):,} examples, by number from 1 or by id, such as "
             f"{examples[0].id}"
         )
-    split = f", split {arguments.split}" if arguments.split else ""
+    split = f", split {test.split}" if test.split else ""
     said = printable(f"This is example {place + 1:,} of {len(examples):,} in {arguments.data}{split}.")
     if not (task.head == "token" and data.documents):
         return [examples[place]], 0, said
@@ -295,7 +296,7 @@ def command(arguments: argparse.Namespace) -> dict:
     say(fill(f"{title} {lead}"))
     with torch.inference_mode():
         trail, why = follow(task, data, student, teacher, passage, i)
-        file = file_stage(passage[i], said, [read_test, task.read] if arguments.data else [own_example])
+        file = file_stage(passage[i], said, [read_evaluation_set, task.read] if arguments.data else [own_example])
         stages = all_stages(trail, student.tokenizer, config, hidden_losses, file, why)
         show(as_text(stages))
         if arguments.output:

@@ -1,6 +1,5 @@
 """The command line as its user meets it: train, distil, evaluate, compare, predict, and every kind of bad input."""
 
-import argparse
 import json
 import os
 import random
@@ -19,7 +18,7 @@ from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
-from kd_scratch.evaluation.evaluate import read_test
+from kd_scratch.evaluation.evaluate import read_evaluation_set
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.measure import peak_memory
 from kd_scratch.tasks import TASKS
@@ -610,10 +609,10 @@ def test_a_teacher_is_asked_only_for_what_the_loss_needs(runs, tmp_path, capsys,
 
 
 def test_evaluate_takes_the_test_split_where_a_file_has_splits(runs, tmp_path):
-    arguments = argparse.Namespace(data=tmp_path / "x.json", split=None)
-    (tmp_path / "x.json").write_text(json.dumps({"test": [["a", "b"]], "val": [["c", "d"]]}))
-    assert [e.text for e in read_test(arguments, TASKS["clinc"], DataConfig())] == ["a"]
-    assert arguments.split == "test"
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"test": [["a", "b"]], "val": [["c", "d"]]}))
+    test = read_evaluation_set(TASKS["clinc"], path, "", DataConfig())
+    assert [example.text for example in test.examples] == ["a"] and test.split == "test"
 
 
 def test_oos_without_such_texts_and_a_tokenizer_that_is_not_there_are_refused(tmp_path):
