@@ -7,7 +7,6 @@ stand here and nowhere else.
 
 import argparse
 import dataclasses
-import re
 from dataclasses import dataclass, field, fields
 
 from kd_scratch.common.files import UserError
@@ -20,8 +19,6 @@ CHOICES = {
     "positions": ("learned", "sinusoidal"),
     "head": (None, *HEADS),
 }
-#: The losses on what happens inside student and teacher (distill.HiddenLosses), and their weights if none is given.
-HIDDEN_LOSSES = {"hidden": 1.0, "attention": 0.1, "cosine": 1.0, "patient": 10.0, "relations": 1.0}
 LARGEST = 2**30  # of any size: two of them multiplied still fit into what PyTorch counts with
 
 
@@ -140,9 +137,8 @@ class TrainConfig:
     alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")
     losses: str = setting(
         "",
-        "distillation: also compare what happens inside student and teacher; some of "
-        "hidden, attention, cosine, patient, relations, each with its weight, as in hidden,relations=0.5 (weights by "
-        f"default: {', '.join(f'{name} {weight:g}' for name, weight in HIDDEN_LOSSES.items())})",
+        "distillation: also compare hidden states of student and teacher; names, each with its weight if it is not the "
+        "usual one, as in hidden,relations=0.5",
     )
     layer_map: str = setting(
         "",
@@ -188,36 +184,8 @@ class TrainConfig:
             raise UserError(f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts")
         if self.keep_states and not self.losses:
             raise UserError("--keep-states goes with --losses")
-        self.hidden_loss_weights(), self.layer_pairs()  # their mistakes
-
-    def hidden_loss_weights(self) -> dict[str, float]:
-        """--losses: "hidden,relations=0.5" -> {"hidden": 1.0, "relations": 0.5}"""
-        weights = {}
-        for part in self.losses.split(",") if self.losses else ():
-            name, equals, number = part.partition("=")
-            if name not in HIDDEN_LOSSES or name in weights:
-                why = "is named twice" if name in weights else f"is not one of {', '.join(HIDDEN_LOSSES)}"
-                raise UserError(f"--losses {self.losses}: {name!r} {why}")
-            try:
-                weights[name] = float(number) if equals else HIDDEN_LOSSES[name]
-            except ValueError:
-                weights[name] = -1.0
-            if not 0 < weights[name] <= LARGEST:
-                raise UserError(
-                    f"--losses {self.losses}: the weight of {name} is {number!r}, a number above 0 is needed"
-                )
-        return weights
-
-    def layer_pairs(self) -> list[tuple[int, int]]:
-        """--layer-map: "1:2,2:4" -> [(1, 2), (2, 4)]; an empty one where none is given"""
-        if self.layer_map and not re.fullmatch(r"\d{1,4}:\d{1,4}(,\d{1,4}:\d{1,4})*", self.layer_map, re.ASCII):
-            raise UserError(f"--layer-map {self.layer_map}: is no list of STUDENT:TEACHER layers such as 0:0,1:2,2:4")
-        pairs = [tuple(map(int, part.split(":"))) for part in self.layer_map.split(",") if part]
-        if len({mine for mine, _ in pairs}) < len(pairs):
-            raise UserError(f"--layer-map {self.layer_map}: a layer of the student is there twice")
-        if pairs and not self.losses:
+        if self.layer_map and not self.losses:
             raise UserError("--layer-map goes with --losses")
-        return sorted(pairs)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.config import ModelConfig
 from kd_scratch.data.tokenizer import train_tokenizer
+from kd_scratch.distillation.units import unit_labels, unit_logits
 from kd_scratch.nn.model import Model
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +66,8 @@ def model_directory(tmp_path, tokenizer):
     save_model(tiny_model(vocab_size=tokenizer.vocab_size), directory)
     tokenizer.save(directory, max_length=32)
     return directory
+
+
+def units(head: str, logits: torch.Tensor, batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits and the labels of a batch's units: U,K and U."""
+    return unit_logits(head, logits, batch), unit_labels(head, batch)

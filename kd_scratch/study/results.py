@@ -12,13 +12,14 @@ from kd_scratch.checkpoints.checkpoint import WEIGHTS, fingerprint, load_model
 from kd_scratch.common.console import progress
 from kd_scratch.common.files import UserError, read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import HIDDEN_LOSSES, DataConfig, as_dict, flag_name
+from kd_scratch.config import DataConfig, as_dict, flag_name
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import calibration
 from kd_scratch.pages.report import RECORD, by_name, read_record
 from kd_scratch.study.variants import BASELINE, COMBINED, RESULT, SOFT, Variant
 from kd_scratch.tasks import Predictions, Task
-from kd_scratch.training.setup import data_hashes
+from kd_scratch.training.examples import data_hashes
 
 #: What the runs of one study have in common (but for `unlabelled` and `teacher`, which a baseline does not have).
 SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")

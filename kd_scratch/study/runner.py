@@ -23,7 +23,6 @@ from kd_scratch.common.console import progress, say, shorten, show
 from kd_scratch.common.device import Interruption, Stopped, start
 from kd_scratch.common.files import UserError, make_folder, read_json, write_json
 from kd_scratch.config import (
-    HIDDEN_LOSSES,
     SIZES,
     DataConfig,
     RunConfig,
@@ -34,6 +33,7 @@ from kd_scratch.config import (
     layer_list,
     train_config,
 )
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.pages.report import RECORD, named_directory
 from kd_scratch.study.results import Laboratory, measured, other_studies, read_records
@@ -48,7 +48,8 @@ from kd_scratch.study.variants import (
     variants,
 )
 from kd_scratch.tasks import DECIDING, TASKS
-from kd_scratch.training.setup import check_flags, libraries
+from kd_scratch.training.setup import libraries
+from kd_scratch.training.spec import check_spec
 
 #: Flags of `train` that are handed on as they are, beside those of TrainConfig and DataConfig.
 PASSED = ("task", "train", "dev", "model", "init_layers", "tokenizer", "cache")
@@ -200,7 +201,7 @@ def command(arguments: argparse.Namespace) -> dict:
     threads = run.threads or max(1, cores // arguments.jobs)
     # tests have the cores of all runs
     device = start(**vars(replace(run, threads=max(threads, min(threads * arguments.jobs, cores)))))
-    check_flags(arguments, config, device)
+    check_spec(arguments, device)
     first, grid = variants(arguments, config), grid_variants(arguments, config)
     output, seeds = make_folder(arguments.output), arguments.seeds
     common = train_flags(arguments, config, threads)

@@ -14,10 +14,10 @@ from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.files import UserError
 from kd_scratch.config import SIZES, DataConfig, ModelConfig, TrainConfig, given, train_config
-from kd_scratch.distillation.losses import HiddenLosses
+from kd_scratch.distillation.hidden_losses import HiddenLosses, parse_layer_map, parse_losses
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS
-from kd_scratch.training.setup import data_hashes, read_all, training_inputs
+from kd_scratch.training.examples import data_hashes
 
 BASELINE, SOFT, COMBINED = "baseline", "soft targets", "combined"
 RESULT = "evidence.json"  # what a study has found, in its --output
@@ -48,11 +48,13 @@ def variants(arguments: argparse.Namespace, config: TrainConfig) -> list[Variant
     """
     soft = (*teacher_flags(arguments, config), *hidden_loss_flags(config))
     student, teacher = shapes(arguments)
-    HiddenLosses({"hidden": 1.0}, config.layer_pairs(), student, teacher)  # an error of --layer-map is not left out
+    HiddenLosses(
+        {"hidden": 1.0}, parse_layer_map(config.layer_map), student, teacher
+    )  # an error of --layer-map is not left out
     found = [baseline(arguments, config), Variant(SOFT, teacher_flags(arguments, config))]
-    for name, weight in config.hidden_loss_weights().items():
+    for name, weight in parse_losses(config.losses).items():
         try:
-            HiddenLosses({name: weight}, config.layer_pairs(), student, teacher)
+            HiddenLosses({name: weight}, parse_layer_map(config.layer_map), student, teacher)
         except UserError as error:
             if hasattr(arguments, "losses"):
                 raise

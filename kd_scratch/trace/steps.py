@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_scratch.common.console import shorten
 from kd_scratch.data.batches import Batch
-from kd_scratch.distillation.losses import scaled_products
+from kd_scratch.distillation.hidden_losses import scaled_products
 from kd_scratch.nn.layers import (
     ACTIVATIONS,
     Encoder,

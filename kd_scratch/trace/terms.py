@@ -9,20 +9,18 @@ from torch import Tensor
 from kd_scratch.common.console import shorten
 from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import UNLABELLED
-from kd_scratch.distillation.losses import (
+from kd_scratch.distillation.hidden_losses import (
     HiddenLosses,
     attention_mse,
-    cross_entropy,
-    distillation_loss,
     hidden_cosine,
     hidden_mse,
     patient_mse,
     relation_kl,
     scaled_products,
-    soft_targets,
-    units,
 )
+from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_targets
 from kd_scratch.distillation.teacher import label_order
+from kd_scratch.distillation.units import unit_labels, unit_logits
 from kd_scratch.trace.steps import Grid, Stage, columns, exact, most, number, softmax_grid, strip
 from kd_scratch.trace.trail import Trail, near
 
@@ -66,8 +64,9 @@ def all_units(trail: Trail) -> tuple[Tensor, Tensor, Tensor, str]:
             "The teacher has the labels in another order: its columns "
             f"{', '.join(map(str, order[:4]))}{', ...' if len(order) > 4 else ''} (from 0) are the student's 0, 1, ..."
         )
-    mine, gold = units(trail.task.head, trail.student.walk.logits, trail.batch)
-    return mine, units(trail.task.head, theirs, trail.batch)[0], gold, said
+    head, batch = trail.task.head, trail.batch
+    student_units = unit_logits(head, trail.student.walk.logits, batch)
+    return student_units, unit_logits(head, theirs, batch), unit_labels(head, batch), said
 
 
 def followed_unit(trail: Trail, mine: Tensor, its: Tensor, labels: Tensor) -> Unit:
@@ -100,7 +99,9 @@ def logits_stage(unit: Unit, how: str) -> Stage:
         f"{how} Followed: {unit.title}, with {len(names)} outcomes; {gold}. Shown: the label, and the best three of "
         "each model."
     )
-    return Stage("Logits of both", [units, label_order], [said, Grid(("outcome", "student z", "teacher t"), rows)])
+    return Stage(
+        "Logits of both", [unit_logits, label_order], [said, Grid(("outcome", "student z", "teacher t"), rows)]
+    )
 
 
 def loss_stages(unit: Unit, config: TrainConfig) -> list[Stage]:
@@ -183,10 +184,11 @@ def total_stage(
 def hidden_losses_stage(trail: Trail, hidden_losses: HiddenLosses) -> tuple[Stage, float]:
     """Every term of the hidden-state losses, one of each kind by hand; and their sum."""
     student, states = trail.student.model, [state[None] for state in trail.student.walk.states]
-    its_states = {i: state[None] for i, state in enumerate(trail.teacher.walk.states)}
+    teacher_states = {i: state[None] for i, state in enumerate(trail.teacher.walk.states)}
     real = torch.ones(1, len(trail.pieces), dtype=torch.bool)
     values = {
-        which: float(hidden_losses.term(*which, student, states, its_states, real)) for which in hidden_losses.terms()
+        which: float(hidden_losses.term(which, student, states, teacher_states, real))
+        for which in hidden_losses.terms()
     }
     rows = [
         (
@@ -214,11 +216,11 @@ def hidden_losses_stage(trail: Trail, hidden_losses: HiddenLosses) -> tuple[Stag
         parts.append(f"By hand: {name}, layer {mine} of the student and {its} of the teacher.")
         if name in ("attention", "relations"):
             blocks = student.encoder.blocks[mine - 1], trail.teacher.model.encoder.blocks[its - 1]
-            before = states[mine - 1], its_states[its - 1]
+            before = states[mine - 1], teacher_states[its - 1]
             made = [block.project(state) for block, state in zip(blocks, before, strict=True)]
             parts += (attention_parts if name == "attention" else relation_parts)(trail, hidden_losses, *made)
         else:
-            s, t = hidden_losses.project(states[mine], mine)[0], its_states[its][0]
+            s, t = hidden_losses.project(states[mine], mine)[0], teacher_states[its][0]
             parts += state_parts(name, s.double(), t.double(), trail.at)
     code = [HiddenLosses.forward, *(LOSSES[name] for name in last)]
     return Stage("Loss: what happens inside", code, parts), sum(values.values())

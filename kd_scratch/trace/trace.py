@@ -16,7 +16,7 @@ from kd_scratch.common.files import UserError, check_target, printable, write_te
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, given, train_config
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.distillation.losses import HiddenLosses
+from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses, parse_layer_map, parse_losses
 from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.nn.model import Model
 from kd_scratch.pages import html, svg
@@ -37,7 +37,7 @@ from kd_scratch.trace.steps import (
 )
 from kd_scratch.trace.terms import all_units, followed_unit, hidden_losses_stage, logits_stage, loss_stages, total_stage
 from kd_scratch.trace.trail import Side, Trail, decision_stage, features_stage, file_stage, pieces_stage
-from kd_scratch.training.setup import load_teacher
+from kd_scratch.training.setup import open_teacher
 
 LOSS = ("temperature", "alpha", "losses", "layer_map")  # what of TrainConfig decides the loss
 CPU = torch.device("cpu")
@@ -262,7 +262,9 @@ def loss_of(arguments: argparse.Namespace) -> TrainConfig:
     known = record["settings"] if record.get("teacher") and record["task"] == arguments.task else {}
     chosen = {name: known[name] for name in LOSS if type(known.get(name)) is type(getattr(usual, name))}
     try:
-        train_config(arguments.task, **chosen)
+        known = train_config(arguments.task, **chosen)
+        parse_losses(known.losses)
+        parse_layer_map(known.layer_map)
     except UserError as error:
         raise UserError(f"{Path(arguments.model) / RECORD}: {error}") from None
     chosen |= {name: value for name, value in given(arguments, TrainConfig).items() if name in LOSS}
@@ -280,10 +282,8 @@ def command(arguments: argparse.Namespace) -> dict:
             f"--model {arguments.model}: is an int8 model, which has no float layers to walk through; give the float "
             "model that it was made of"
         )
-    teacher = load_teacher(arguments.teacher, task, student.model.config.labels, student.tokenizer, student.max_length)
-    hidden_losses = None
-    if config.losses:
-        hidden_losses = HiddenLosses(config.hidden_loss_weights(), config.layer_pairs(), student.model.config, teacher)
+    teacher = open_teacher(arguments.teacher, task, student.model.config.labels, student.tokenizer, student.max_length)
+    hidden_losses = make_hidden_losses(config, student.model.config, teacher)
     passage, i, said = find_example(arguments, task, data)
     if arguments.output:
         check_target(arguments.output, *filter(None, (arguments.data, arguments.model, arguments.teacher)))

@@ -1,32 +1,80 @@
-"""What training starts from: the run's folder, the model to train, and its teacher. All checked before work begins."""
+"""A training run, set up: from its description to the data, models and losses that it is made of."""
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import replace
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 import torch
 
-from kd_scratch.checkpoints.checkpoint import check_fit, load_model, take_layers
+from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_model, take_layers
+from kd_scratch.common import distributed
 from kd_scratch.common.console import say
-from kd_scratch.common.device import amp_dtype
-from kd_scratch.common.files import UserError, is_leftover, sha256_of_file
+from kd_scratch.common.device import seed_everything, start
+from kd_scratch.common.files import UserError, is_leftover, sha256
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import SIZES, DataConfig, TrainConfig
+from kd_scratch.config import SIZES, as_dict
 from kd_scratch.data.batches import EncodedInputs, require_inputs
-from kd_scratch.data.rows import Concat, Subset, WithoutLabels, text_rows
-from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
+from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses
 from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
-from kd_scratch.tasks import TASKS, Task, limited
-from kd_scratch.tasks.augment import Altered
-from kd_scratch.tasks.feature_cache import cached_features
+from kd_scratch.tasks import TASKS, Task
+from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import unfinished
+from kd_scratch.training.spec import RunSpec, check_spec
 
-CACHE = Path("runs/cache")  # where tokenized texts, and what teachers say of them, are kept unless one says otherwise
-ENOUGH = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
+
+@dataclass
+class Run:
+    """All that a training run is made of. `set_up` makes it; the fields below the line are filled in by `train`."""
+
+    spec: RunSpec
+    task: Task
+    device: torch.device
+    data: TrainingData
+    dev_inputs: EncodedInputs
+    model: Model
+    teachers: list[Model]  # several: their logits are averaged, and the hidden-state losses look at the first
+    hidden_losses: HiddenLosses | None
+    identity: dict  # what a resumed run must have in common with the interrupted one
+    resume: bool  # whether there is an interrupted run to go on with
+    # ---
+    train_inputs: EncodedInputs | None = None
+    teacher_logits: np.ndarray | None = None  # for every training input; None: plain fine-tuning, or a live teacher
+    teacher_states: dict[int, np.ndarray] | None = None  # its hidden states where they are kept: by layer ΣS,D
+    live_teacher: Model | None = None  # runs in every step, where its outputs are not kept
+    matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
+    seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
+
+
+def set_up(spec: RunSpec, resume: bool = False) -> Run:
+    """The run that a description asks for: data read, models opened, everything checked that can be checked now.
+
+    resume: go on with an interrupted run in the output folder, where there is one.
+    Raises UserError for whatever the user can mend.
+    """
+    task = TASKS[spec.task]
+    device = distributed.init_process_group(start(**vars(spec.run)))
+    check_spec(spec, device)
+    resume = distributed.rank() == 0 and check_output(spec.output, resume)
+    resume = distributed.broadcast_object(resume)
+    data = read_training_data(spec, task)
+    seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
+    model = build_model(spec, data, say=data.notes.append)
+    teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
+    hidden_losses = make_hidden_losses(spec.config, model.config, teachers[0].to(device)) if teachers else None
+    dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
+    require_inputs(dev_inputs, "--dev")
+    say(
+        f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
+    )
+    identity = data.hashes | identify(spec, device, data.tokenizer, model, teachers)
+    require_same_everywhere(identity)
+    return Run(spec, task, device, data, dev_inputs, model, teachers, hidden_losses, identity, resume)
 
 
 def check_output(output: Path, resume: bool) -> bool:
@@ -46,207 +94,97 @@ def check_output(output: Path, resume: bool) -> bool:
     return False
 
 
-def choose_tokenizer(arguments: argparse.Namespace, task: Task, examples: Sequence) -> Tokenizer:
-    """The tokenizer of --model where that is a folder, else --tokenizer's, else the teacher's, else one learned now."""
-    if arguments.model not in SIZES:
-        if not Path(arguments.model).is_dir():
-            raise UserError(f"--model {arguments.model}: no such model directory, and no size: {', '.join(SIZES)}")
-        if arguments.tokenizer:
-            raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
-        return load_tokenizer(arguments.model)
-    if arguments.tokenizer or arguments.teacher:
-        return load_tokenizer(arguments.tokenizer or arguments.teacher[0])
-    if not 10 <= arguments.vocab_size <= 1_000_000:
-        raise UserError(f"--vocab-size {arguments.vocab_size}: must lie between 10 and 1,000,000")
-    if len(examples) > ENOUGH:
-        examples = limited(examples, str(ENOUGH))
-    return train_tokenizer(task.texts(examples), arguments.vocab_size)
-
-
-def build_model(
-    arguments: argparse.Namespace, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, config: TrainConfig, say
-) -> Model:
+def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -> Model:
     """The model that will be trained: a checkpoint's, chosen layers of it, or random weights of a named size.
 
-    What a checkpoint lacks or holds in vain is told through `say`.
+    What a checkpoint lacks, or holds in vain, is reported through `say`.
     """
-    if arguments.model in SIZES:
-        if arguments.init_layers:
-            raise UserError("--init-layers picks layers of a model directory; --model is a size here")
-        if arguments.norm_first and SIZES[arguments.model].model_type != "kd_scratch":
-            raise UserError("--norm-first goes with the scratch sizes only; BERT and DistilBERT are post-norm")
-        shape = replace(
-            SIZES[arguments.model],
-            head=task.head,
-            labels=labels,
-            vocab_size=tokenizer.vocab_size,
-            pad_id=tokenizer.pad_id,
-            norm_first=arguments.norm_first,
-        )
-        model = Model(with_dropout(shape, config.dropout))
+    if spec.model in SIZES:
+        model = Model(with_dropout(named_shape(spec, data), spec.config.dropout))
     else:
-        if arguments.norm_first:
+        if spec.norm_first:
             raise UserError("--norm-first goes with a scratch size; the norms of a model directory stay where they are")
-        model = load_model(arguments.model, task.head, labels, say, config.dropout)
-        if arguments.init_layers:
-            model = take_layers(model, arguments.init_layers)
-    check_fit(model, tokenizer, config.max_length, arguments.model)
+        model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout)
+        if spec.init_layers:
+            model = take_layers(model, list(spec.init_layers))
+    check_fit(model, data.tokenizer, spec.config.max_length, spec.model)
     return model
 
 
-def load_teacher(directory: str, task: Task, labels: tuple[str, ...], tokenizer: Tokenizer, max_length: int) -> Model:
-    """The teacher, checked: it has the task's head, the same labels and the same tokenizer as the student."""
-    teacher = load_model(directory)
-    if teacher.config.int8:
-        raise UserError(f"--teacher {directory}: is an int8 model; distil from the float model that it was made of")
-    if teacher.config.head != task.head:
-        raise UserError(
-            f"--teacher {directory}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
-            f"{task.head} head; fine-tune it first (train without --teacher)"
-        )
-    try:
-        label_order(teacher.config.labels, labels)
-    except UserError as error:
-        raise UserError(f"--teacher {directory}: {error}") from None
-    its_tokenizer = load_tokenizer(directory)
-    if its_tokenizer.fingerprint != tokenizer.fingerprint:
-        raise UserError(
-            f"--teacher {directory}: its tokenizer differs from the student's, so their tokens don't "
-            "correspond; give the student the teacher's tokenizer"
-        )
-    check_fit(teacher, its_tokenizer, max_length, f"--teacher {directory}")
+def named_shape(spec: RunSpec, data: TrainingData):
+    """The ModelConfig of a size, with the head, labels and vocabulary of the data. UserError where flags don't fit."""
+    size = SIZES[spec.model]
+    if spec.init_layers:
+        raise UserError("--init-layers picks layers of a model directory; --model is a size here")
+    if spec.norm_first and size.model_type != "kd_scratch":
+        raise UserError("--norm-first goes with the scratch sizes only; BERT and DistilBERT are post-norm")
+    return replace(
+        size,
+        head=data.task.head,
+        labels=data.labels,
+        vocab_size=data.tokenizer.vocab_size,
+        pad_id=data.tokenizer.pad_id,
+        norm_first=spec.norm_first,
+    )
+
+
+def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer: Tokenizer) -> Model:
+    """A teacher, checked against the student that it is to teach. Raises UserError where they do not fit."""
+    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length)
+    if task.head == "mlm" and teacher.config.vocab_size != student.config.vocab_size:
+        sizes = f"{teacher.config.vocab_size:,} words, the student {student.config.vocab_size:,}"
+        raise UserError(f"--teacher {path}: has a vocabulary of {sizes}; to be compared they need as many")
     return teacher
 
 
-def read_data(
-    arguments: argparse.Namespace, task: Task, data: DataConfig, config: TrainConfig
-) -> tuple[Sequence, Sequence, tuple[str, ...], list[str]]:
-    """Training and dev examples, the labels (those of the whole training file, however much of it is used), and notes.
+def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Model:
+    """A model directory's model as a teacher: it has the task's head, these labels (in any order) and this tokenizer.
 
-    --limit cuts the training examples only.
+    Raises UserError where it has not.
     """
-    examples = task.read(arguments.train, "train" if task.splits else "", data)
-    labels = task.label_list(examples)
-    if arguments.dev.endswith("%") and not Path(arguments.dev).exists():
-        mask = drawn(task, examples, arguments.dev, "--dev")
-        dev_examples, examples = (Subset(examples, part.nonzero()[0]) for part in (mask, ~mask))
-    else:
-        dev_examples = task.read(Path(arguments.dev), "val" if task.splits else "", data)
-    examples, notes = task.trainable(limited(examples, data.limit))
-    if not examples or not dev_examples:
-        raise UserError(f"{arguments.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
-    if config.labelled:
-        mask = drawn(task, examples, config.labelled, "--labelled")
-        known, others = (Subset(examples, part.nonzero()[0]) for part in (mask, ~mask))
-        notes.append(f"--labelled {config.labelled}: {len(known):,} examples have a label, {len(others):,} have none")
-        # examples of one group stay side by side: windows may span them
-        examples = WithoutLabels(examples, ~mask, task.unlabel) if arguments.teacher else known
-    return examples, list(dev_examples), labels, notes  # dev is scored again and again: from memory, whatever happens
+    teacher = load_model(path)
+    if teacher.config.int8:
+        raise UserError(f"--teacher {path}: is an int8 model; distil from the float model that it was made of")
+    if teacher.config.head != task.head:
+        raise UserError(
+            f"--teacher {path}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
+            f"{task.head} head; fine-tune it first (train without --teacher)"
+        )
+    try:
+        label_order(teacher.config.labels, tuple(labels))
+    except UserError as error:
+        raise UserError(f"--teacher {path}: {error}") from None
+    teacher_tokenizer = load_tokenizer(path)
+    if teacher_tokenizer.fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't "
+            "correspond; give the student the teacher's tokenizer"
+        )
+    check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}")
+    return teacher
 
 
-def drawn(task: Task, examples: Sequence, amount: str, flag: str) -> np.ndarray:
-    """Which of the examples are among so many drawn at random, N booleans; those of one group (a context, a document)
-    are drawn together."""
-    mask = np.zeros(len(examples), bool)
-    if task.group is None:
-        mask[list(limited(range(len(examples)), amount, flag))] = True
-        return mask
-    groups = list(map(task.group, examples))
-    chosen = set(limited(list(dict.fromkeys(groups)), amount, flag))
-    mask[:] = [group in chosen for group in groups]
-    return mask
+# --- what makes a run the same run ---
 
 
-def read_unlabelled(arguments: argparse.Namespace, task: Task) -> Sequence:
-    """The lines of --unlabelled that hold more than blanks, as training examples without label."""
-    flag = f"--unlabelled {arguments.unlabelled}"
-    name = arguments.unlabelled.name
-    examples = text_rows(arguments.unlabelled, flag, lambda i, text: task.unlabelled(f"{name}:{i}", text))
-    if not examples:
-        raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
-    return examples
-
-
-def read_all(
-    arguments: argparse.Namespace, task: Task, config: TrainConfig, data: DataConfig
-) -> tuple[Sequence, Sequence, tuple[str, ...], Tokenizer, list[str]]:
-    """Training examples with those of --unlabelled and --augment, dev examples, labels, the tokenizer, and notes."""
-    unlabelled = read_unlabelled(arguments, task) if arguments.unlabelled else ()
-    examples, dev_examples, labels, notes = read_data(arguments, task, data, config)
-    if unlabelled:
-        examples = Concat(examples, unlabelled)
-        notes.append(f"{len(unlabelled):,} texts of {arguments.unlabelled} have no label: soft targets only")
-    tokenizer = choose_tokenizer(arguments, task, examples)
-    if config.augment:
-        examples = Concat(examples, Altered(examples, config.augment, task, tokenizer))
-    return examples, dev_examples, labels, tokenizer, notes
-
-
-def training_inputs(
-    arguments: argparse.Namespace,
-    task: Task,
-    config: TrainConfig,
-    data: DataConfig,
-    examples: Sequence,
-    labels: tuple[str, ...],
-    tokenizer: Tokenizer,
-    source: dict[str, str | None],
-    say=say,
-) -> EncodedInputs:
-    """The training examples as token ids, from the cache or made now. source: the data files' hashes before they were
-    read; UserError where they have others now."""
-    held_out = "" if Path(arguments.dev).exists() else arguments.dev
-    origin = [str(source["train"]), str(source["unlabelled"]), held_out, config.labelled, str(config.augment)]
-    origin.append(str(bool(arguments.teacher)))  # without one, text that has no label is left out
-    origin.append(source_hash("training.setup"))  # what examples are made
-    common = task, examples, tokenizer, labels, config.max_length, data, origin
-    made = cached_features(*common, lambda: data_hashes(arguments) == source, arguments.cache or CACHE, say)
-    return require_inputs(made, "--train")
-
-
-def data_hashes(arguments: argparse.Namespace) -> dict[str, str | None]:
-    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage."""
-    dev = Path(arguments.dev)
+def identify(
+    spec: RunSpec, device: torch.device, tokenizer: Tokenizer, model: Model, teachers: Sequence[Model]
+) -> dict:
+    """All but the data that decides what comes out of a run: it can be resumed only where this is the same."""
     return {
-        "train": sha256_of_file(arguments.train),
-        "unlabelled": sha256_of_file(arguments.unlabelled) if arguments.unlabelled else None,
-        "dev": arguments.dev if arguments.dev.endswith("%") and not dev.exists() else sha256_of_file(dev),
+        "task": spec.task,
+        "settings": as_dict(spec.config),
+        "data settings": as_dict(spec.data),
+        "seed": spec.run.seed,
+        "threads": torch.get_num_threads(),
+        "processes": distributed.world_size(),
+        **libraries(device),
+        "code": source_hash("training.loop", "training.setup"),
+        "tokenizer": tokenizer.fingerprint,
+        "labels": sha256(*model.config.labels),
+        "initial weights": fingerprint(model),
+        "teacher": " ".join(fingerprint(teacher) for teacher in teachers) or None,
     }
-
-
-def check_flags(arguments: argparse.Namespace, config: TrainConfig, device: torch.device) -> None:
-    """UserError where flags do not go together, or with the device."""
-    amp_dtype(config.amp, device)  # refuses what the device cannot
-    if config.gradient_checkpointing and config.dropout and device.type == "mps":
-        raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
-    for flag in ("teacher", "tokenizer", "init_layers"):
-        value = getattr(arguments, flag)
-        if value == "" or (isinstance(value, list) and "" in value):  # a variable of the shell that was never set
-            raise UserError(f"--{flag.replace('_', '-')} is empty; give a name, or leave it out")
-    if arguments.task == "mlm" and len(arguments.teacher or ()) > 1:
-        raise UserError("--teacher: of masked words one teacher can speak, since it runs in every step; give one")
-    if arguments.task == "mlm" and config.keep_states:
-        raise UserError(
-            "--keep-states: other words are hidden in every epoch, so there is nothing to keep; leave it out"
-        )
-    if arguments.task == "mlm" and arguments.unlabelled:
-        raise UserError("--unlabelled: the lines of --train are such text already; leave it out")
-    if arguments.task == "mlm" and config.labelled:
-        raise UserError("--labelled: masked words need no labels; leave it out")
-    if arguments.unlabelled and TASKS[arguments.task].unlabelled is None:
-        raise UserError(f"--unlabelled: plain text is no input for {arguments.task}; leave it out")
-    if arguments.unlabelled and (not arguments.teacher or config.alpha == 0):
-        raise UserError(
-            "--unlabelled: only a teacher can say what such text means; give --teacher, and an --alpha above 0"
-        )
-    if config.losses and not arguments.teacher:
-        raise UserError("--losses compares student and teacher; give --teacher")
-    if config.augment and (not arguments.teacher or config.alpha == 0):
-        raise UserError(
-            "--augment: only a teacher can say what such text means; give --teacher, and an --alpha above 0"
-        )
-    if config.labelled and arguments.teacher and config.alpha == 0:
-        raise UserError("--labelled: with an --alpha of 0 nobody says what the other texts mean; leave --teacher out")
 
 
 def libraries(device: torch.device) -> dict[str, str]:
@@ -257,3 +195,12 @@ def libraries(device: torch.device) -> dict[str, str]:
         "numpy": np.__version__,  # which draws the order of the batches
         "tokenizers": tokenizers.__version__,
     }
+
+
+def require_same_everywhere(identity: dict) -> None:
+    """UserError where this rank works on something else than rank 0."""
+    first = distributed.broadcast_object(identity)
+    differing = [key for key, value in json.loads(json.dumps(identity)).items() if value != first[key]]
+    if set(differing) - {"threads"}:
+        names = ", ".join(differing)
+        raise UserError(f"process {distributed.rank()} and process 0 differ in: {names}; give all the same")

@@ -21,14 +21,14 @@ class UsedRows(nn.Module):
         rows = torch.full((whole.num_embeddings,), len(used))  # behind the last row: an error if looked up
         rows[used] = torch.arange(len(used))
         self.register_buffer("row_of", rows.to(whole.weight.device), persistent=False)  # V
-        self.weight = nn.Parameter(whole.weight.detach()[used])  # U,D
+        self.weight = nn.Parameter(whole.weight.detach()[used])  # rows,D
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """B,S -> B,S,D"""
         return F.embedding(self.row_of[input_ids], self.weight)
 
 
-class Vocabulary:
+class UsedWords:
     """Lets a model train on the words of its training set only; the others stay exactly as they are.
 
     BERT's table has 30,522 rows, most of a small student's parameters; CLINC150's questions use 5,137 of them. No other

@@ -8,20 +8,21 @@ import torch
 
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.common.files import UserError
-from kd_scratch.config import HIDDEN_LOSSES, TrainConfig
+from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import collate, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
-from kd_scratch.distillation.losses import (
+from kd_scratch.distillation.hidden_losses import (
+    HIDDEN_LOSSES,
     HiddenLosses,
-    Student,
     attention_mse,
+    evenly_spread,
     hidden_cosine,
     hidden_mse,
     patient_mse,
     relation_kl,
     scaled_products,
-    spread,
 )
+from kd_scratch.distillation.student import Student
 from kd_scratch.distillation.teacher import gather_states, teacher_states
 from tests.conftest import tiny_model
 from tests.data.test_batches import CPU, random_features
@@ -205,13 +206,13 @@ def value(features, student, inputs=INPUTS):
 
 
 def test_layers_are_spread_evenly_and_the_embeddings_go_with_the_embeddings():
-    assert spread(3, 6) == [(0, 0), (1, 2), (2, 4), (3, 6)]
-    assert spread(2, 12) == [(0, 0), (1, 6), (2, 12)]
-    assert spread(4, 4) == [(i, i) for i in range(5)]
-    assert spread(4, 2) == [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2)], "a student deeper than its teacher"
+    assert evenly_spread(3, 6) == [(0, 0), (1, 2), (2, 4), (3, 6)]
+    assert evenly_spread(2, 12) == [(0, 0), (1, 6), (2, 12)]
+    assert evenly_spread(4, 4) == [(i, i) for i in range(5)]
+    assert evenly_spread(4, 2) == [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2)], "a student deeper than its teacher"
     for depth in range(1, 8):
         for teacher_depth in range(depth, 13):
-            pairs = spread(depth, teacher_depth)
+            pairs = evenly_spread(depth, teacher_depth)
             assert pairs[-1] == (depth, teacher_depth)
             assert len({its for _, its in pairs}) == depth + 1, "no layer of the teacher twice"
 
@@ -312,7 +313,7 @@ def test_what_is_not_possible_between_two_models_is_refused(student, losses, lay
     student, teacher = two_models(**student)
     config = TrainConfig(losses=losses, layer_map=layers)
     with pytest.raises(UserError, match=message):
-        HiddenLosses(config.hidden_loss_weights(), config.layer_pairs(), student.config, teacher)
+        HiddenLosses(parse_losses(config.losses), parse_layer_map(config.layer_map), student.config, teacher)
 
 
 def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
@@ -369,9 +370,9 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
 
 def test_the_flags_become_weights_and_pairs():
     config = TrainConfig(losses="hidden,relations=0.5", layer_map="2:4,0:0")
-    assert config.hidden_loss_weights() == {"hidden": HIDDEN_LOSSES["hidden"], "relations": 0.5}
-    assert config.layer_pairs() == [(0, 0), (2, 4)]
-    assert TrainConfig().hidden_loss_weights() == {} and TrainConfig().layer_pairs() == []
+    assert parse_losses(config.losses) == {"hidden": HIDDEN_LOSSES["hidden"], "relations": 0.5}
+    assert parse_layer_map(config.layer_map) == [(0, 0), (2, 4)]
+    assert parse_losses("") == {} and parse_layer_map("") == []
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_fi
 from kd_scratch.common.files import UserError
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs, collate, epoch_batches, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
-from kd_scratch.distillation.losses import count_units, cross_entropy, distillation_loss, soft_targets, units
+from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_targets
 from kd_scratch.distillation.teacher import gather, label_order, mean_logits, teacher_logits
-from tests.conftest import tiny_model
+from kd_scratch.distillation.units import count_units
+from tests.conftest import tiny_model, units
 from tests.data.test_batches import CPU, HEADS, random_features
 
 LENGTHS = [6, 4, 9, 3, 9, 5]

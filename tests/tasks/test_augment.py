@@ -12,7 +12,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.data.rows import WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.distillation.losses import cross_entropy, units
+from kd_scratch.distillation.losses import cross_entropy
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.augment import EXCHANGED, MASK, MASKED, Altered
 from kd_scratch.tasks.classification import Example as Text
@@ -20,7 +20,7 @@ from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import Example as Sentence
 from kd_scratch.training.setup import drawn
 from tests.commands.test_commands import FAST, write_csv
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, units
 
 CSV, CONLL, SQUAD = TASKS["csv"], TASKS["conll"], TASKS["squad"]
 LONG = [Text(f"x:{i}", " ".join(f"w{i}-{j}" for j in range(200)), "a") for i in range(50)]

@@ -16,7 +16,9 @@ from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig, ModelConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs, MaskedLMSampler, collate, num_masked
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.distillation.losses import Student, count_units, cross_entropy, soft_targets, units
+from kd_scratch.distillation.losses import cross_entropy, soft_targets
+from kd_scratch.distillation.student import Student
+from kd_scratch.distillation.units import count_units
 from kd_scratch.evaluation.inference import compute_logits, guesses
 from kd_scratch.nn.int8 import quantize
 from kd_scratch.nn.model import Model
@@ -24,7 +26,7 @@ from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.masked_lm import Example, featurize, read_lines
 from kd_scratch.training import loop as room
 from tests.commands.test_commands import run
-from tests.conftest import TEXTS, tiny_model
+from tests.conftest import TEXTS, tiny_model, units
 from tests.data.test_batches import CPU
 
 DATA, TASK = DataConfig(), TASKS["mlm"]

@@ -12,7 +12,8 @@ from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, collate
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
-from kd_scratch.distillation.losses import count_units, distillation_loss, units
+from kd_scratch.distillation.losses import distillation_loss
+from kd_scratch.distillation.units import count_units
 from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.predict import find_answers
@@ -28,7 +29,7 @@ from kd_scratch.tasks.question_answering import (
     trainable,
 )
 from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores, window_bounds
-from tests.conftest import TEXTS, tiny_model
+from tests.conftest import TEXTS, tiny_model, units
 
 CONTEXT = "The quick brown fox jumps over the lazy dog. The goalkeeper saved a penalty."
 DATA = DataConfig(overlap=4, question_length=8)

@@ -10,7 +10,8 @@ import torch
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate, pad
-from kd_scratch.distillation.losses import count_units, distillation_loss, units
+from kd_scratch.distillation.losses import distillation_loss
+from kd_scratch.distillation.units import count_units
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.spans import split_words
@@ -25,7 +26,7 @@ from kd_scratch.tasks.token_classification import (
     trainable,
     window_bounds,
 )
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, units
 
 CONLL = TASKS["conll"]
 PLAIN = DataConfig()

@@ -13,9 +13,9 @@ import torch
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.common.files import UserError
-from kd_scratch.config import DataConfig, TrainConfig, train_config
+from kd_scratch.config import DataConfig, train_config
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.distillation.losses import HiddenLosses
+from kd_scratch.distillation.hidden_losses import HiddenLosses
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.int8 import quantize
@@ -439,7 +439,7 @@ def test_each_feature_loss_is_the_projects_and_its_sum_is_added(width, make, dat
     tour = Tour(out)
     student, teacher = load_model(tmp_path / "student"), load_model(tmp_path / "teacher")
     torch.manual_seed(5)
-    hidden_losses = HiddenLosses(TrainConfig(losses=names).hidden_loss_weights(), [], student.config, teacher)
+    hidden_losses = HiddenLosses(parse_losses(names), [], student.config, teacher)
     ids = torch.tensor([tokenizer.encode([TEXTS[0]], max_length=32)[0].ids])
     states, its = (model(ids, output_hidden_states=True).hidden_states for model in (student, teacher))
     with torch.no_grad():

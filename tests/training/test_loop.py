@@ -13,9 +13,9 @@ from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file
 from kd_scratch.common.device import Interruption, Stopped, seed_step
 from kd_scratch.common.files import UserError
 from kd_scratch.common.timing import Clock
-from kd_scratch.config import HIDDEN_LOSSES, DataConfig, TrainConfig
+from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, epoch_batches
-from kd_scratch.distillation.losses import HiddenLosses, Student
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLosses, Student
 from kd_scratch.nn.layers import EncoderBlock
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks import token_classification as conll
@@ -67,7 +67,7 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
     if job.config.losses:
         shape = dict(vocab_size=tokenizer.vocab_size, width=24, depth=4)
         its = tiny_model(labels=LABELS, seed=9, **shape)
-        job.hidden_losses = HiddenLosses(job.config.hidden_loss_weights(), [], model.config, its)
+        job.hidden_losses = HiddenLosses(job.parse_losses(config.losses), [], model.config, its)
         job.live_teacher = its
     if teacher:
         job.teacher = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3

@@ -11,7 +11,7 @@ from kd_scratch.common import device
 from kd_scratch.common.device import free_memory
 from kd_scratch.common.files import UserError
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
-from kd_scratch.distillation.losses import HiddenLosses
+from kd_scratch.distillation.hidden_losses import HiddenLosses
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.classification import Example as Text
 from kd_scratch.tasks.question_answering import Example as Question
@@ -34,7 +34,9 @@ def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teachers=(),
     config = TrainConfig(**{"max_length": 24} | settings)
     features = None
     if config.losses:
-        features = HiddenLosses(config.hidden_loss_weights(), config.layer_pairs(), model.config, teachers[0])
+        features = HiddenLosses(
+            parse_losses(config.losses), parse_layer_map(config.layer_map), model.config, teachers[0]
+        )
     parts = examples, dev or examples, labels, tokenizer, model, list(teachers), features, config, data or DataConfig()
     rows = dict(preflight(arguments, TASKS[task], *parts, CPU))
     assert not list(tmp_path.iterdir()), "nothing is written"
@@ -204,7 +206,7 @@ def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_cou
 
     def told(teachers, config=config):
         hidden_losses = (
-            HiddenLosses(config.hidden_loss_weights(), [], student.config, teacher) if config.losses else None
+            HiddenLosses(parse_losses(config.losses), [], student.config, teacher) if config.losses else None
         )
         return float(room._memory(student, teachers, hidden_losses, config, 128, CPU).split()[3].replace(",", ""))
 

@@ -6,7 +6,7 @@ import torch
 
 from kd_scratch.config import TrainConfig
 from kd_scratch.training.optimizer import Stepper, make_optimizer
-from kd_scratch.training.vocabulary import UsedRows, Vocabulary
+from kd_scratch.training.vocabulary import UsedRows, UsedWords
 from tests.conftest import tiny_model
 
 TOKENS = np.array([5, 9, 5, 40, 77, 9, 100], np.int32)
@@ -29,7 +29,7 @@ def test_training_the_used_rows_is_training_the_whole_table():
     whole, narrow = tiny_model(), tiny_model()
     before = whole.embeddings.word.weight.detach().clone()
     expected = train_steps(whole)
-    vocabulary = Vocabulary(narrow, TOKENS)
+    vocabulary = UsedWords(narrow, TOKENS)
     vocabulary.narrow()
     assert narrow.embeddings.word.weight.shape == (len(USED), 16)
     np.testing.assert_allclose(train_steps(narrow), expected, rtol=1e-5)
@@ -45,7 +45,7 @@ def test_training_the_used_rows_is_training_the_whole_table():
 
 def test_a_widened_model_knows_all_words_and_goes_on_training_where_it_was():
     model = tiny_model()
-    vocabulary = Vocabulary(model, TOKENS)
+    vocabulary = UsedWords(model, TOKENS)
     vocabulary.narrow()
     trained = model.embeddings.word.weight
     with torch.no_grad():
@@ -66,4 +66,4 @@ def test_an_id_that_the_data_did_not_have_is_an_error_and_no_other_word():
 
 def test_the_padding_is_always_among_the_used_and_tokens_are_looked_at_slice_by_slice(monkeypatch):
     monkeypatch.setattr("kd_scratch.training.vocabulary.SLICE", 2)
-    assert Vocabulary(tiny_model(pad_id=119), TOKENS).used.tolist() == [*USED[1:], 119]
+    assert UsedWords(tiny_model(pad_id=119), TOKENS).used.tolist() == [*USED[1:], 119]

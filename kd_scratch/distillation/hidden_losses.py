@@ -1,0 +1,368 @@
+"""Hidden-state losses: a layer of the student against a layer of the teacher. One registry, HIDDEN_LOSSES.
+
+A new loss is one function and one entry: flags, help, projections, preflight, trace and the study follow from it.
+
+Each function returns a *sum* over the B inputs, for the caller to divide by the inputs of the whole optimizer step.
+`real` B,S is True where a token is no padding.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_scratch.common.files import UserError
+from kd_scratch.config import LARGEST, ModelConfig, TrainConfig
+from kd_scratch.nn.layers import split_heads
+from kd_scratch.nn.model import Model
+
+Projections = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of a block, all heads side by side, B,S,D each
+
+
+# --- what is compared ---
+
+
+def mean_over_tokens(values: Tensor, real: Tensor) -> Tensor:
+    """Σ_inputs of the mean over an input's real tokens.  B,S; B,S -> a scalar"""
+    return (values.masked_fill(~real, 0.0).sum(dim=1) / real.sum(dim=1)).sum()
+
+
+def hidden_mse(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """Σ_inputs mean over tokens and width of (s − t)²  (TinyBERT: Jiao et al. 2020, equation 8).
+
+    Hidden states B,S,D and B,S,D, the student's projected to the teacher's width; real B,S -> a scalar.
+    """
+    return mean_over_tokens((student - teacher).square().mean(dim=-1), real)
+
+
+def hidden_cosine(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """Σ_inputs mean over tokens of 1 − cos(s, t)  (DistilBERT: Sanh et al. 2019, section 2).
+
+    Hidden states B,S,D and B,S,D, the student's projected to the teacher's width; real B,S -> a scalar.
+    """
+    return mean_over_tokens(1 - F.cosine_similarity(student, teacher, dim=-1), real)
+
+
+def patient_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ_inputs ‖ s / ‖s‖ − t / ‖t‖ ‖² of the states of [CLS]  (patient distillation: Sun et al. 2019, equation 7).
+
+    Hidden states B,S,D and B,S,D, the student's projected to the teacher's width -> a scalar.
+    """
+    return (F.normalize(student[:, 0], dim=-1) - F.normalize(teacher[:, 0], dim=-1)).square().sum()  # B,D -> 1
+
+
+def scaled_products(left: Tensor, right: Tensor, heads: int) -> Tensor:
+    """L·Rᵀ / sqrt(W), head by head.  B,S,D and B,S,D -> B,H,S,S"""
+    left = split_heads(left, heads)  # B,S,D -> B,H,S,W
+    right = split_heads(right, heads)
+    return left @ right.transpose(-2, -1) / math.sqrt(left.size(-1))  # B,H,S,W · B,H,W,S -> B,H,S,S
+
+
+def attention_mse(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """Σ_inputs mean over heads and pairs of real tokens of (s − t)²  (TinyBERT: Jiao et al. 2020, equation 7).
+
+    Attention scores Q·Kᵀ / sqrt(W) before the softmax, as in the paper, B,H,S,S and B,H,S,S; real B,S -> a scalar.
+    """
+    pairs = real.unsqueeze(1) & real.unsqueeze(2)  # B,1,S and B,S,1 -> B,S,S
+    squares = (student - teacher).square().mean(dim=1)  # B,H,S,S -> B,S,S
+    return mean_over_tokens(squares.flatten(1), pairs.flatten(1))  # B,S,S -> B,S·S
+
+
+def relation_kl(student: Tensor, teacher: Tensor, real: Tensor, heads: int) -> Tensor:
+    """Σ_inputs mean over relation heads and tokens of KL(R_t ‖ R_s), R = softmax(A·Aᵀ / sqrt(W)) over the real tokens.
+
+    MiniLMv2 (Wang et al. 2021, section 3.1). A are all queries (or keys, or values) of a layer, B,S,D, cut into as many
+    relation heads on both sides, however many heads (and whatever width) their attention has; real B,S -> a scalar.
+    """
+    padding = ~real[:, None, None, :]  # B,S -> B,1,1,S
+    log_q, log_p = (
+        scaled_products(x, x, heads).masked_fill(padding, -1e30).log_softmax(dim=-1) for x in (student, teacher)
+    )
+    terms = F.kl_div(log_q, log_p, reduction="none", log_target=True)  # B,H,S,S
+    return mean_over_tokens(terms.sum(dim=-1).mean(dim=1), real)  # B,H,S,S -> B,H,S -> B,S
+
+
+def compare_scores(student: Projections, teacher: Projections, real: Tensor, heads: int) -> Tensor:
+    """attention_mse of the scores that two blocks' queries and keys make -> a scalar"""
+    student_query, student_key, _ = student
+    teacher_query, teacher_key, _ = teacher
+    student_scores = scaled_products(student_query, student_key, heads)
+    teacher_scores = scaled_products(teacher_query, teacher_key, heads)
+    return attention_mse(student_scores, teacher_scores, real)
+
+
+def compare_relations(student: Projections, teacher: Projections, real: Tensor, heads: int) -> Tensor:
+    """The mean of relation_kl for queries with queries, keys with keys and values with values -> a scalar"""
+    return 1 / 3 * sum(relation_kl(s, t, real, heads) for s, t in zip(student, teacher, strict=True))
+
+
+# --- which layers are compared ---
+
+
+class LayerPair(NamedTuple):
+    """A layer of the student and the layer of the teacher that it is compared with. 0: the embeddings."""
+
+    student: int
+    teacher: int
+
+
+LayerMap = list[LayerPair]
+
+
+def all_layers(layer_map: LayerMap, depth: int) -> LayerMap:
+    """Every pair, the embeddings included."""
+    return layer_map
+
+
+def blocks(layer_map: LayerMap, depth: int) -> LayerMap:
+    """All pairs but that of the embeddings."""
+    return [pair for pair in layer_map if pair.student > 0]
+
+
+def inner_blocks(layer_map: LayerMap, depth: int) -> LayerMap:
+    """All blocks but the student's last, whose state the head sees (Sun et al. 2019, section 3.2)."""
+    return [pair for pair in blocks(layer_map, depth) if pair.student < depth]
+
+
+def last_block(layer_map: LayerMap, depth: int) -> LayerMap:
+    """The last pair alone."""
+    return blocks(layer_map, depth)[-1:]
+
+
+def evenly_spread(depth: int, teacher_depth: int) -> LayerMap:
+    """A layer of the teacher for each of the student's: 3 of 6 -> (0,0) (1,2) (2,4) (3,6)  (Jiao et al. 2020, 3.1)."""
+    spread = [LayerPair(layer, max(1, round(layer * teacher_depth / depth))) for layer in range(1, depth + 1)]
+    return [LayerPair(0, 0), *spread]
+
+
+# --- the registry ---
+
+
+@dataclass(frozen=True)
+class HiddenLoss:
+    """One entry of the registry.
+
+    compare(student, teacher, real) -> a scalar, of hidden states B,S,D after a layer, the student's in the teacher's
+    width. With `projections` it is compare(student, teacher, real, heads), of the queries, keys and values of a block.
+    """
+
+    compare: Callable[..., Tensor]
+    layers: Callable[[LayerMap, int], LayerMap]  # the layer map and the student's depth -> the pairs it compares
+    weight: float  # where none is given
+    paper: str
+    summary: str  # for people: what is compared
+    projections: bool = False  # it compares queries, keys and values instead of hidden states
+    own_heads: bool = False  # it cuts them into the models' own heads, of which both must have as many
+    score_maps: int = 0  # maps H,S,S that it keeps in memory for each pair: for the estimate before work starts
+
+
+HIDDEN_LOSSES: dict[str, HiddenLoss] = {
+    "hidden": HiddenLoss(
+        compare=hidden_mse,
+        layers=all_layers,
+        weight=1.0,
+        paper="TinyBERT, Jiao et al. 2020",
+        summary="mean square of the difference of hidden states, embeddings included",
+    ),
+    "attention": HiddenLoss(
+        compare=compare_scores,
+        layers=blocks,
+        weight=0.1,
+        paper="TinyBERT, Jiao et al. 2020",
+        summary="mean square of the difference of attention scores; the same number of heads is needed",
+        projections=True,
+        own_heads=True,
+        score_maps=2,
+    ),
+    "cosine": HiddenLoss(
+        compare=hidden_cosine,
+        layers=last_block,
+        weight=1.0,
+        paper="DistilBERT, Sanh et al. 2019",
+        summary="1 − cosine of the last hidden states",
+    ),
+    "patient": HiddenLoss(
+        compare=lambda student, teacher, real: patient_mse(student, teacher),
+        layers=inner_blocks,
+        weight=10.0,
+        paper="patient distillation, Sun et al. 2019",
+        summary="square distance of the states of [CLS], each of length 1, after all layers but the student's last",
+    ),
+    "relations": HiddenLoss(
+        compare=compare_relations,
+        layers=last_block,
+        weight=1.0,
+        paper="MiniLMv2, Wang et al. 2021",
+        summary="KL of the softmaxed products of queries with queries, keys with keys, values with values",
+        projections=True,
+        score_maps=8,
+    ),
+}
+
+
+def parse_losses(text: str) -> dict[str, float]:
+    """The weight of each loss of --losses: "hidden,relations=0.5" -> {"hidden": 1.0, "relations": 0.5}
+
+    Raises UserError for a name that is not in the registry, one that is there twice, and a weight that is none.
+    """
+    weights = {}
+    for part in text.split(",") if text else ():
+        name, equals, number = part.partition("=")
+        if name not in HIDDEN_LOSSES:
+            raise UserError(f"--losses {text}: {name!r} is not one of {', '.join(HIDDEN_LOSSES)}")
+        if name in weights:
+            raise UserError(f"--losses {text}: {name!r} is named twice")
+        try:
+            weights[name] = float(number) if equals else HIDDEN_LOSSES[name].weight
+        except ValueError:
+            weights[name] = -1.0
+        if not 0 < weights[name] <= LARGEST:
+            raise UserError(f"--losses {text}: the weight of {name} is {number!r}, a number above 0 is needed")
+    return weights
+
+
+def parse_layer_map(text: str) -> LayerMap:
+    """The pairs of --layer-map, sorted: "1:2,2:4" -> [(1, 2), (2, 4)]; "" -> []. Raises UserError for anything else."""
+    if text and not re.fullmatch(r"\d{1,4}:\d{1,4}(,\d{1,4}:\d{1,4})*", text, re.ASCII):
+        raise UserError(f"--layer-map {text}: is no list of STUDENT:TEACHER layers such as 0:0,1:2,2:4")
+    pairs = [LayerPair(*map(int, part.split(":"))) for part in text.split(",") if part]
+    if len({pair.student for pair in pairs}) < len(pairs):
+        raise UserError(f"--layer-map {text}: a layer of the student is there twice")
+    return sorted(pairs)
+
+
+# --- all of them together ---
+
+
+class Term(NamedTuple):
+    """One summand: a loss by name, between one layer of the student and one of the teacher."""
+
+    name: str
+    student_layer: int
+    teacher_layer: int
+
+
+class HiddenLosses(nn.Module):
+    """The weighted sum of some hidden-state losses, with the projections that are learned beside the student for them.
+
+    Example: weights {"hidden": 1.0} and layers [(0, 0), (1, 2)] compare the embeddings with the teacher's embeddings,
+    and the output of the student's first block with that of the teacher's second.
+    Where the widths differ, a matrix for the embeddings and one for all blocks take the student's states to the
+    teacher's width (TinyBERT's W_e and W_h). Raises UserError where a loss is not possible between these two models.
+    """
+
+    def __init__(self, weights: dict[str, float], layer_map: LayerMap, student: ModelConfig, teacher: Model):
+        super().__init__()
+        self.teacher = (teacher,)  # in a tuple: no part of what is trained, nor put into train mode
+        shape = teacher.config
+        layer_map = [LayerPair(*pair) for pair in layer_map] or evenly_spread(student.depth, shape.depth)
+        check_layer_map(layer_map, student.depth, shape.depth)
+        self.weights = weights
+        self.pairs: dict[str, LayerMap] = {}
+        for name in weights:
+            self.pairs[name] = HIDDEN_LOSSES[name].layers(layer_map, student.depth)
+            if not self.pairs[name]:
+                raise UserError(f"--losses {name}: no pair of layers is there for it, {_listed(layer_map)} are given")
+            if HIDDEN_LOSSES[name].own_heads and student.heads != shape.heads:
+                why = f"the student has {student.heads} heads, the teacher {shape.heads}; relations works with any"
+                raise UserError(f"--losses {name}: {why}")
+        self.heads = shape.heads
+        self.relation_heads = math.gcd(shape.heads, student.width)  # a divisor of both widths
+        self.projections = nn.ModuleDict()
+        if student.width != shape.width:
+            of_states = [term for term in self.terms() if not HIDDEN_LOSSES[term.name].projections]
+            for name in sorted({_projection(term.student_layer) for term in of_states}):
+                self.projections[name] = nn.Linear(student.width, shape.width, bias=False)
+
+    def forward(self, student: Model, student_states: list[Tensor], teacher_states: dict[int, Tensor], real: Tensor):
+        """The student's hidden states, L+1 of B,S,D; the teacher's by layer (`teacher_layers`); real B,S -> a scalar
+
+        Computed in full precision, whatever the models ran in.
+        """
+        with torch.autocast(real.device.type, enabled=False):
+            terms = [self.term(term, student, student_states, teacher_states, real) for term in self.terms()]
+        return torch.stack(terms).sum()
+
+    def term(
+        self, term: Term, student: Model, student_states: list[Tensor], teacher_states: dict[int, Tensor], real: Tensor
+    ) -> Tensor:
+        """One weighted loss between one layer of the student and one of the teacher; a scalar."""
+        loss = HIDDEN_LOSSES[term.name]
+        if loss.projections:
+            student_parts, teacher_parts = self.block_projections(term, student, student_states, teacher_states)
+            return self.weights[term.name] * loss.compare(student_parts, teacher_parts, real, self.heads_of(term.name))
+        student_state = self.project(student_states[term.student_layer].float(), term.student_layer)
+        teacher_state = teacher_states[term.teacher_layer].float()
+        return self.weights[term.name] * loss.compare(student_state, teacher_state, real)
+
+    def block_projections(
+        self, term: Term, student: Model, student_states: list[Tensor], teacher_states: dict[int, Tensor]
+    ) -> tuple[Projections, Projections]:
+        """Queries, keys and values of both blocks. Block l works on the state after layer l − 1."""
+        (teacher,) = self.teacher
+        student_block = student.encoder.blocks[term.student_layer - 1]
+        teacher_block = teacher.encoder.blocks[term.teacher_layer - 1]
+        student_parts = student_block.project(student_states[term.student_layer - 1].float())
+        with torch.no_grad():
+            teacher_parts = teacher_block.project(teacher_states[term.teacher_layer - 1].float())
+        return student_parts, teacher_parts
+
+    def heads_of(self, name: str) -> int:
+        """Into how many heads a loss cuts projections."""
+        return self.heads if HIDDEN_LOSSES[name].own_heads else self.relation_heads
+
+    def project(self, state: Tensor, layer: int) -> Tensor:
+        """A hidden state of the student in the teacher's width.  B,S,D -> B,S,D"""
+        return self.projections[_projection(layer)](state) if self.projections else state
+
+    def terms(self) -> list[Term]:
+        """Every term of the sum."""
+        return [Term(name, *pair) for name, pairs in self.pairs.items() for pair in pairs]
+
+    def teacher_layers(self) -> list[int]:
+        """Which of the teacher's hidden states are needed: that before a block where its projections are compared."""
+        return sorted({term.teacher_layer - HIDDEN_LOSSES[term.name].projections for term in self.terms()})
+
+    def score_maps(self) -> int:
+        """How many maps of H,S,S numbers are in memory at once for the losses that compare projections."""
+        return sum(HIDDEN_LOSSES[term.name].score_maps for term in self.terms())
+
+    def describe(self) -> str:
+        """The terms in one line: "1 · hidden (0→0, 1→2, 2→4, 3→6) + 0.5 · relations (3→6)"."""
+        parts = []
+        for name, weight in self.weights.items():
+            pairs = ", ".join(f"{pair.student}→{pair.teacher}" for pair in self.pairs[name])
+            parts.append(f"{weight:g} · {name} ({pairs})")
+        return " + ".join(parts)
+
+
+def make_hidden_losses(config: TrainConfig, student: ModelConfig, teacher: Model) -> HiddenLosses | None:
+    """The hidden-state losses of --losses and --layer-map between two models; None where there are none."""
+    if not config.losses:
+        return None
+    return HiddenLosses(parse_losses(config.losses), parse_layer_map(config.layer_map), student, teacher)
+
+
+def check_layer_map(layer_map: LayerMap, depth: int, teacher_depth: int) -> None:
+    """UserError for a pair of layers that the two models do not have, or that mixes embeddings with a block."""
+    for pair in layer_map:
+        if pair.student > depth or pair.teacher > teacher_depth or (pair.student == 0) != (pair.teacher == 0):
+            why = f"the student has layers 1 to {depth}, the teacher 1 to {teacher_depth}"
+            raise UserError(
+                f"--layer-map: {pair.student}:{pair.teacher} is not possible: {why}; 0:0 are the embeddings"
+            )
+
+
+def _listed(layer_map: LayerMap) -> str:
+    """ "0:0, 1:2" """
+    return ", ".join(f"{pair.student}:{pair.teacher}" for pair in layer_map)
+
+
+def _projection(layer: int) -> str:
+    """Which of the projections a layer's state goes through."""
+    return "blocks" if layer else "embeddings"

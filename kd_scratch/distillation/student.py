@@ -1,0 +1,49 @@
+"""What one training step runs and trains: the student, and beside it the teacher and the hidden-state losses."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kd_scratch.distillation.hidden_losses import HiddenLosses
+from kd_scratch.nn.model import Model
+
+
+class StudentOutput(NamedTuple):
+    """What a forward pass of the student gives."""
+
+    student_logits: Tensor
+    teacher_logits: Tensor | None  # None where the teacher does not run
+    hidden_loss: Tensor | None  # the sum over inputs of the hidden-state losses; None where there are none
+
+
+class Student(nn.Module):
+    """A model to train, and the hidden-state losses where some were asked for.
+
+    teacher: runs beside the student in every step, where its logits or hidden states were not computed beforehand.
+    """
+
+    def __init__(self, model: Model, hidden_losses: HiddenLosses | None = None, teacher: Model | None = None):
+        super().__init__()
+        self.model = model
+        self.hidden_losses = hidden_losses
+        self.teacher = (teacher,)  # in a tuple: no part of what is trained, nor put into train mode
+
+    def forward(
+        self, inputs: dict[str, Tensor | None], teacher_states: dict[int, Tensor] | None = None
+    ) -> StudentOutput:
+        """A batch's inputs, and the teacher's hidden states by layer where they are kept -> logits of both, and loss"""
+        (teacher,) = self.teacher
+        need_states = self.hidden_losses is not None
+        output = self.model(**inputs, output_hidden_states=need_states)
+        teacher_logits = hidden_loss = None
+        if teacher is not None:
+            with torch.no_grad():
+                teacher_output = teacher(**inputs, output_hidden_states=need_states)
+            teacher_logits = teacher_output.logits
+            teacher_states = dict(enumerate(teacher_output.hidden_states))
+        if need_states:
+            mask = inputs["attention_mask"]
+            real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask
+            hidden_loss = self.hidden_losses(self.model, output.hidden_states, teacher_states, real)
+        return StudentOutput(output.logits, teacher_logits, hidden_loss)

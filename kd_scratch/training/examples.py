@@ -1,0 +1,162 @@
+"""What a run learns from: its files read, divided, and turned into token ids."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kd_scratch.common.console import say
+from kd_scratch.common.files import UserError, sha256_of_file
+from kd_scratch.common.source_hash import source_hash
+from kd_scratch.config import SIZES
+from kd_scratch.data.batches import EncodedInputs, require_inputs
+from kd_scratch.data.rows import Concat, Subset, WithoutLabels, text_rows
+from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from kd_scratch.tasks import Task, limited
+from kd_scratch.tasks.augment import Altered
+from kd_scratch.tasks.feature_cache import cached_features
+from kd_scratch.training.spec import RunSpec
+
+VOCABULARY_SAMPLE = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
+
+
+@dataclass
+class TrainingData:
+    """The examples of a run, and what was found out about them on the way."""
+
+    task: Task
+    examples: Sequence  # to train on, those of --unlabelled and --augment among them
+    dev_examples: Sequence
+    labels: tuple[str, ...]  # of the whole training file, however much of it is used
+    tokenizer: Tokenizer
+    hashes: dict[str, str | None]  # of the data files, before they were read
+    notes: list[str]
+
+
+def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
+    """All that a run reads. Raises UserError for files that cannot be used."""
+    hashes = data_hashes(spec)
+    unlabelled = read_unlabelled(spec, task) if spec.unlabelled else ()
+    examples, labels = read_labelled(spec, task)
+    dev_examples, examples = split_dev(spec, task, examples)
+    examples, notes = task.trainable(limited(examples, spec.data.limit))
+    if not examples or not dev_examples:
+        raise UserError(f"{spec.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
+    if spec.config.labelled:
+        examples = keep_some_labels(spec, task, examples, notes)
+    if unlabelled:
+        examples = Concat(examples, unlabelled)
+        notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: soft targets only")
+    tokenizer = choose_tokenizer(spec, task, examples)
+    if spec.config.augment:
+        examples = Concat(examples, Altered(examples, spec.config.augment, task, tokenizer))
+    # dev is scored again and again: from memory, whatever becomes of its file
+    return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes)
+
+
+def read_labelled(spec: RunSpec, task: Task) -> tuple[Sequence, tuple[str, ...]]:
+    """The examples of --train, and the labels in the order of the logits."""
+    examples = task.read(spec.train, "train" if task.splits else "", spec.data)
+    return examples, task.label_list(examples)
+
+
+def split_dev(spec: RunSpec, task: Task, examples: Sequence) -> tuple[Sequence, Sequence]:
+    """Dev examples and training examples: those of --dev, or a part of the training examples held out."""
+    if not spec.holds_out_dev:
+        return task.read(Path(spec.dev), "val" if task.splits else "", spec.data), examples
+    mask = draw(task, examples, spec.dev, "--dev")
+    return Subset(examples, mask.nonzero()[0]), Subset(examples, (~mask).nonzero()[0])
+
+
+def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, notes: list[str]) -> Sequence:
+    """The examples with the labels of --labelled only. The others are left out where no teacher is there for them.
+
+    Examples of one group stay side by side: windows may span them.
+    """
+    mask = draw(task, examples, spec.config.labelled, "--labelled")
+    labelled, others = int(mask.sum()), int((~mask).sum())
+    notes.append(f"--labelled {spec.config.labelled}: {labelled:,} examples have a label, {others:,} have none")
+    if spec.teachers:
+        return WithoutLabels(examples, ~mask, task.unlabel)
+    return Subset(examples, mask.nonzero()[0])
+
+
+def draw(task: Task, examples: Sequence, amount: str, flag: str) -> np.ndarray:
+    """Which of the examples are among so many drawn at random, N booleans.
+
+    Those of one group (a context, a document) are drawn together.
+    """
+    mask = np.zeros(len(examples), bool)
+    if task.group is None:
+        mask[list(limited(range(len(examples)), amount, flag))] = True
+        return mask
+    groups = list(map(task.group, examples))
+    drawn = set(limited(list(dict.fromkeys(groups)), amount, flag))
+    mask[:] = [group in drawn for group in groups]
+    return mask
+
+
+def read_unlabelled(spec: RunSpec, task: Task) -> Sequence:
+    """The lines of --unlabelled that hold more than blanks, as training examples without label."""
+    flag = f"--unlabelled {spec.unlabelled}"
+    name = spec.unlabelled.name
+    examples = text_rows(spec.unlabelled, flag, lambda i, text: task.unlabelled(f"{name}:{i}", text))
+    if not examples:
+        raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
+    return examples
+
+
+def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer:
+    """The tokenizer of --model where that is a folder, else --tokenizer's, else the teacher's, else one learned now."""
+    if spec.model not in SIZES:
+        if not Path(spec.model).is_dir():
+            raise UserError(f"--model {spec.model}: no such model directory, and no size: {', '.join(SIZES)}")
+        if spec.tokenizer:
+            raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
+        return load_tokenizer(spec.model)
+    if spec.tokenizer or spec.teachers:
+        return load_tokenizer(spec.tokenizer or spec.teachers[0])
+    if not 10 <= spec.vocab_size <= 1_000_000:
+        raise UserError(f"--vocab-size {spec.vocab_size}: must lie between 10 and 1,000,000")
+    if len(examples) > VOCABULARY_SAMPLE:
+        examples = limited(examples, str(VOCABULARY_SAMPLE))
+    return train_tokenizer(task.texts(examples), spec.vocab_size)
+
+
+def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str], None] = say) -> EncodedInputs:
+    """The training examples as token ids, from the cache or made now.
+
+    Raises UserError where a data file has changed since it was hashed, and where nothing is left of any text.
+    """
+    source = [
+        str(data.hashes["train"]),
+        str(data.hashes["unlabelled"]),
+        spec.dev if spec.holds_out_dev else "",
+        spec.config.labelled,
+        str(spec.config.augment),
+        str(bool(spec.teachers)),  # without one, text that has no label is left out
+        source_hash("training.examples"),
+    ]
+    inputs = cached_features(
+        data.task,
+        data.examples,
+        data.tokenizer,
+        data.labels,
+        spec.config.max_length,
+        spec.data,
+        source,
+        unchanged=lambda: data_hashes(spec) == data.hashes,
+        folder=spec.cache,
+        say=say,
+    )
+    return require_inputs(inputs, "--train")
+
+
+def data_hashes(spec: RunSpec) -> dict[str, str | None]:
+    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage."""
+    return {
+        "train": sha256_of_file(spec.train),
+        "unlabelled": sha256_of_file(spec.unlabelled) if spec.unlabelled else None,
+        "dev": spec.dev if spec.holds_out_dev else sha256_of_file(Path(spec.dev)),
+    }

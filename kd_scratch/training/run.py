@@ -1,0 +1,141 @@
+"""A training run from start to end: announced, trained, and written down. `set_up` comes before it."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from kd_scratch.checkpoints.checkpoint import WEIGHTS, load_config
+from kd_scratch.common import distributed
+from kd_scratch.common.console import say, shorten
+from kd_scratch.common.device import amp_dtype, describe
+from kd_scratch.common.files import UserError, locked, make_folder, sha256_of_file, write_json, write_text
+from kd_scratch.common.timing import Clock, matmul_rate
+from kd_scratch.config import train_config
+from kd_scratch.data.batches import IGNORE
+from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher_states
+from kd_scratch.pages.report import PAGE, RECORD, known_record, runs_page
+from kd_scratch.training.examples import encode_training_data
+from kd_scratch.training.loop import train_model
+from kd_scratch.training.resume import Progress, drop_state
+from kd_scratch.training.setup import Run, check_output
+from kd_scratch.training.trainer import steps_per_epoch
+
+
+def train(run: Run, force: bool = False) -> dict | None:
+    """The record of a run that was set up, once it is trained; None in all ranks but the first.
+
+    The trained model, the record (training.json) and a page about it (report.html) are in the output folder then.
+    force: resume although settings, data or versions are not those that the run began with.
+    """
+    teacher_records = read_teacher_records(run)
+    run.train_inputs = encode_training_data(run.spec, run.data, run.data.notes.append)
+    announce(run)
+    make_folder(run.spec.output)
+    is_first = distributed.rank() == 0
+    with locked(run.spec.output) if is_first else nullcontext():
+        if is_first:
+            check_output(run.spec.output, run.resume)  # another process may have been here since
+        if run.teachers:
+            add_teacher_outputs(run)
+        dtype = amp_dtype(run.spec.config.amp, run.device)
+        rates = torch.tensor([matmul_rate(run.device, dtype)], device=run.device)
+        run.matmul_rate = distributed.all_reduce_sum(rates)[0]
+        progress = train_model(run, force)
+        if is_first:
+            return write_record(run, progress, teacher_records)
+    return None
+
+
+def add_teacher_outputs(run: Run) -> None:
+    """Compute the teachers' outputs or find them in the cache; or keep the first teacher, to run in every step."""
+    clock, config = Clock(run.device), run.spec.config
+    has_soft_targets = config.alpha > 0
+    dtype = amp_dtype(config.amp, run.device)
+    inputs = run.data.tokenizer.fingerprint, run.train_inputs, run.spec.cache, run.device, dtype
+    if has_soft_targets and run.task.head != "mlm":  # whose logits would fill disks: one for each word
+        each = [teacher_logits(teacher, run.model.config.labels, *inputs) for teacher in run.teachers]
+        run.teacher_logits = mean_logits(each, run.spec.cache)
+    if config.keep_states:
+        run.teacher_states = teacher_states(run.teachers[0], run.hidden_losses.teacher_layers(), *inputs)
+    needs_logits = has_soft_targets and run.teacher_logits is None
+    needs_states = run.hidden_losses is not None and not config.keep_states
+    if needs_logits or needs_states:
+        run.live_teacher = run.teachers[0].to(run.device)
+    run.teachers.clear()  # their memory is needed
+    clock.lap("teacher")
+    run.seconds.update(clock.totals())
+
+
+def announce(run: Run) -> None:
+    """Print what is about to happen and how big it is, and the notes."""
+    spec, config, inputs = run.spec, run.spec.config, run.train_inputs
+    steps = steps_per_epoch(run)
+    teachers = run.teachers if config.alpha or config.losses else []  # else they are not needed
+    named = zip(spec.teachers, teachers, strict=False)
+    sources = " and ".join(f"{path} ({teacher.num_parameters() / 1e6:.1f}M)" for path, teacher in named)
+    doing = f"distilling {sources} into" if teachers else "fine-tuning"
+    size = f"{run.model.config.depth} layers, {run.model.num_parameters() / 1e6:.1f}M"
+    length = f"{config.epochs} epochs of {steps} steps"
+    if config.steps:
+        length = f"{config.steps} steps, {steps} in an epoch"
+    say(
+        f"{doing} {spec.model} ({size}) on {run.device.type}, {torch.get_num_threads()} threads: "
+        f"{len(inputs):,} inputs ({len(inputs.tokens):,} tokens), {len(run.dev_inputs):,} dev, {length}"
+    )
+    for note in [*run.data.notes, *more_notes(run, bool(teachers), config.steps or steps * config.epochs)]:
+        say(f"note: {shorten(note, 2000)}")
+
+
+def more_notes(run: Run, has_teacher: bool, total_steps: int) -> list[str]:
+    """What a user should know about the settings before work starts."""
+    spec, config, notes = run.spec, run.spec.config, []
+    if run.task.head == "span" and (lost := int((run.train_inputs.labels[:, 0] == IGNORE).sum())):
+        notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
+    usual = train_config(spec.task)
+    idle = [f"--{name}" for name in ("temperature", "alpha") if getattr(config, name) != getattr(usual, name)]
+    if idle and not spec.teachers:
+        notes.append(f"{' and '.join(idle)}: there is no --teacher, so nothing is distilled")
+    if spec.teachers and not has_teacher:
+        notes.append("--alpha 0: the teacher is not used; only the labels teach")
+    if 2 * config.warmup_steps > total_steps:
+        notes.append(f"most of the {total_steps} steps are warm-up; consider fewer --warmup-steps")
+    return notes
+
+
+def read_teacher_records(run: Run) -> dict[str, dict]:
+    """The records of the teachers' own training for the same task, for the page about this run."""
+    records = {f"teacher {i}": known_record(path) for i, path in enumerate(run.spec.teachers, 1)}
+    return {name: record for name, record in records.items() if record and record["task"] == run.spec.task}
+
+
+def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict]) -> dict:
+    """The record of a finished run, once it is in training.json and on a page beside its teachers'.
+
+    What only a resume needs is removed. Raises UserError where the weights are no longer those that were kept.
+    """
+    output: Path = run.spec.output
+    if sha256_of_file(output / WEIGHTS) != progress.best_sha256:
+        raise UserError(
+            f"{output / WEIGHTS}: is not what was kept of epoch {progress.best_epoch}, something has changed it since; "
+            "delete the folder and start again"
+        )
+    load_config(output)  # the other files are still there too
+    load_tokenizer(output)
+    record = {
+        **run.identity,
+        "machine": describe(run.device),
+        "parameters": run.model.num_parameters(),
+        **vars(progress),
+        "seconds": sum(run.seconds.values()),
+        "seconds by phase": dict(run.seconds),
+        "matmul rate": run.matmul_rate,
+    }
+    record = json.loads(json.dumps(record))
+    page = runs_page(f"{output.name}: a training run", {"this run": record} | teacher_records)
+    write_text(output / PAGE, page)
+    write_json(output / RECORD, record)  # last: it tells that the run has come to its end
+    drop_state(output)
+    return record

@@ -1,0 +1,48 @@
+"""What all steps of a run share: the student, its optimizer, and how far it has come."""
+
+import torch
+
+from kd_scratch.common import distributed
+from kd_scratch.common.device import amp_dtype
+from kd_scratch.common.files import UserError, sha256
+from kd_scratch.distillation.student import Student
+from kd_scratch.training.optimizer import Stepper, make_optimizer
+from kd_scratch.training.resume import Progress, load_state, restore_weights
+from kd_scratch.training.setup import Run
+from kd_scratch.training.vocabulary import UsedWords
+
+
+class Trainer:
+    """A run that is being trained. With run.resume it is put into the state that was saved last."""
+
+    def __init__(self, run: Run, force: bool = False):
+        spec, model = run.spec, run.model.to(run.device)
+        model.encoder.recompute = spec.config.gradient_checkpointing
+        for part in (model.embeddings, model.positions):
+            part.requires_grad_(not spec.config.freeze_embeddings)
+        self.run = run
+        self.dtype = amp_dtype(spec.config.amp, run.device)
+        self.words = UsedWords(model, run.train_inputs.tokens)
+        self.words.narrow()  # before the optimizer and the other ranks ask which parameters there are
+        self.student = Student(model, run.hidden_losses, run.live_teacher).to(run.device)
+        self.network = distributed.data_parallel(self.student)
+        self.identity = run.identity | {"words": sha256(self.words.used.cpu().numpy().tobytes())}
+        optimizer = make_optimizer(self.student, spec.config)
+        scaler = torch.amp.GradScaler(run.device.type, enabled=self.dtype == torch.float16)
+        self.progress = Progress()
+        if run.resume:
+            self.progress = load_state(spec.output, self.student, optimizer, scaler, self.identity, force)
+        if self.progress.best_epoch and distributed.rank() == 0:
+            restore_weights(spec.output, self.progress.best_sha256)
+        run.seconds.update(self.progress.spent)
+        left = (spec.config.epochs - self.progress.epoch) * steps_per_epoch(run) - self.progress.batch
+        self.stepper = Stepper(optimizer, scaler, spec.config, spec.config.steps or self.progress.step + left)
+        if force and self.stepper.steps <= self.progress.step:
+            raise UserError(
+                f"{spec.output}: its run has made {self.progress.step} steps already; give more --epochs or --steps"
+            )
+
+
+def steps_per_epoch(run: Run) -> int:
+    """Optimizer steps in an epoch: the last batch may be smaller."""
+    return -(-len(run.train_inputs) // run.spec.config.batch_size)
