@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import kd_scratch.commands.train
+import kd_scratch.training.run
 from kd_scratch.__main__ import COMMANDS, main
 from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_model, save_model
 from kd_scratch.checkpoints.safetensors import load_file
@@ -218,20 +218,20 @@ def test_predict_refuses_text_that_is_not_utf_8(runs, capsys):
 
 
 def test_an_interrupted_run_resumes_from_the_command_line(runs, tmp_path, capsys, monkeypatch):
-    import kd_scratch.training.loop
+    import kd_scratch.training.bookkeeping
 
     argv = ["train", *data_of(runs), *FAST, "--model", "tiny-student", "--vocab-size", 80, "--output", tmp_path / "run"]
-    real = kd_scratch.training.loop.save_state
+    real = kd_scratch.training.bookkeeping.save_state
 
     def interrupted(*args):
         real(*args)
         if args[4].epoch == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(kd_scratch.training.loop, "save_state", interrupted)
+    monkeypatch.setattr(kd_scratch.training.bookkeeping, "save_state", interrupted)
     status, _, error = run(capsys, *argv)
     assert status == 130 and "--resume" in error
-    monkeypatch.setattr(kd_scratch.training.loop, "save_state", real)
+    monkeypatch.setattr(kd_scratch.training.bookkeeping, "save_state", real)
     status, _, error = run(capsys, *argv)
     assert status == 2 and "already holds a run" in error
     status, out, _ = run(capsys, *argv, "--resume")
@@ -469,7 +469,7 @@ def test_predict_needs_a_model_with_a_task(runs, tmp_path, capsys, tokenizer):
 
 
 def test_a_vocabulary_from_more_examples_than_enough(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kd_scratch.training.setup.ENOUGH", 10)
+    monkeypatch.setattr("kd_scratch.training.examples.VOCABULARY_SAMPLE", 10)
     argv = ["train", "--task", "csv", "--train", runs / "train.csv", "--dev", "10%", *FAST, "--model", "tiny-student"]
     status, out, _ = run(capsys, *argv, "--vocab-size", 60, "--output", tmp_path / "out", "--check")
     assert status == 0 and "pieces, the model has room for" in out and not (tmp_path / "out").exists()
@@ -550,7 +550,7 @@ def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys)
     assert run(capsys, *distil, "--output", tmp_path / "without")[0] == 0
     assert fingerprint(load_model(tmp_path / "with")) != fingerprint(load_model(tmp_path / "without"))
     for extra, said in (
-        (["--alpha", "0"], "only a teacher can say"),
+        (["--alpha", "0"], "only a teacher's soft targets can teach"),
         (["--task", "squad"], "plain text is no input for squad"),
         (["--unlabelled", tmp_path / "none.txt"], "none.txt: no such file"),
     ):
@@ -563,17 +563,22 @@ def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys)
     assert status == 2 and "nothing but blank lines" in err and not (tmp_path / "no").exists()
 
 
-def jobs_of(monkeypatch) -> list:
-    """The jobs of all `train` commands from here on, as they are when training begins."""
-    jobs = []
-    real = kd_scratch.commands.train.train
-    monkeypatch.setattr(kd_scratch.commands.train, "train", lambda job, *rest: (jobs.append(job), real(job, *rest))[1])
-    return jobs
+def runs_of(monkeypatch) -> list:
+    """The runs of all `train` commands from here on, as they are when training begins."""
+    started = []
+    real = kd_scratch.training.run.train_model
+
+    def train_model(run, force):
+        started.append(run)
+        return real(run, force)
+
+    monkeypatch.setattr(kd_scratch.training.run, "train_model", train_model)
+    return started
 
 
 def test_several_teachers_speak_with_the_mean_of_their_logits(runs, tmp_path, capsys, monkeypatch):
     """The second one knows the labels in another order; what happens inside is compared with the first."""
-    first, jobs = load_model(runs / "teacher"), jobs_of(monkeypatch)
+    first, started = load_model(runs / "teacher"), runs_of(monkeypatch)
     order = [2, 0, 1]
     labels = tuple(first.config.labels[i] for i in order)
     second = tiny_model(labels=labels, seed=3, vocab_size=first.config.vocab_size)
@@ -582,25 +587,34 @@ def test_several_teachers_speak_with_the_mean_of_their_logits(runs, tmp_path, ca
     argv = ["train", *data_of(runs), *FAST, "--model", runs / "teacher", "--cache", tmp_path, "--losses", "hidden"]
     argv += ["--teacher", runs / "teacher", tmp_path / "second", "--output", tmp_path / "run"]
     assert run(capsys, *argv)[0] == 0
-    [job] = jobs
-    one, other = (compute_logits(model, job.train_set, torch.device("cpu"), title="") for model in (first, second))
-    back = [labels.index(label) for label in job.model.config.labels]
-    assert job.model.config.labels == first.config.labels != labels
-    np.testing.assert_allclose(job.teacher, (one + other[:, back]) / 2, atol=1e-5)
-    assert fingerprint(job.live_teacher) == fingerprint(first)
+    [started_run] = started
+    one, other = (
+        compute_logits(model, started_run.train_inputs, torch.device("cpu"), title="") for model in (first, second)
+    )
+    back = [labels.index(label) for label in started_run.model.config.labels]
+    assert started_run.model.config.labels == first.config.labels != labels
+    np.testing.assert_allclose(started_run.teacher_logits, (one + other[:, back]) / 2, atol=1e-5)
+    assert fingerprint(started_run.live_teacher) == fingerprint(first)
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     assert record["teacher"] == f"{fingerprint(first)} {fingerprint(second)}"
 
 
 def test_a_teacher_is_asked_only_for_what_the_loss_needs(runs, tmp_path, capsys, monkeypatch):
-    jobs = jobs_of(monkeypatch)
+    started = runs_of(monkeypatch)
     argv = ["train", *data_of(runs), *FAST, "--model", runs / "teacher", "--cache", tmp_path / "cache"]
     distil = [*argv, "--teacher", runs / "teacher", "--alpha", "0"]
     inside = ["--losses", "hidden"]
     for i, more in enumerate(([], inside, [*inside, "--keep-states"], [*inside, "--alpha", "0.5"])):
         status, out, _ = run(capsys, *distil, *more, "--output", tmp_path / str(i))
-        assert status == 0 and ("--alpha 0: the teacher is not asked; only the labels teach" in out) == (not more)
-    asked = [(job.teacher is not None, job.states is not None, job.live_teacher is not None) for job in jobs]
+        assert status == 0 and ("--alpha 0: the teacher is not used; only the labels teach" in out) == (not more)
+    asked = [
+        (
+            started_run.teacher_logits is not None,
+            started_run.teacher_states is not None,
+            started_run.live_teacher is not None,
+        )
+        for started_run in started
+    ]
     assert asked == [(False, False, False), (False, False, True), (False, True, False), (True, False, True)]
     status, out, _ = run(capsys, *argv, "--alpha", "0", "--output", tmp_path / "plain")
     assert status == 0 and "note: --alpha: there is no --teacher, so nothing is distilled" in out

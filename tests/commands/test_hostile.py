@@ -25,7 +25,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.common.files import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.tasks import TASKS
-from kd_scratch.training.setup import read_unlabelled
+from kd_scratch.training.examples import read_unlabelled
 from tests.conftest import TORTURE
 
 DATA = DataConfig()

@@ -1,4 +1,4 @@
-"""The losses on what happens inside student and teacher: formulas by hand, masks, gradients, layers, projections."""
+"""hidden_losses.py: formulas by hand, masks, gradients, layers, projections."""
 
 import math
 
@@ -18,6 +18,9 @@ from kd_scratch.distillation.hidden_losses import (
     evenly_spread,
     hidden_cosine,
     hidden_mse,
+    make_hidden_losses,
+    parse_layer_map,
+    parse_losses,
     patient_mse,
     relation_kl,
     scaled_products,
@@ -313,7 +316,7 @@ def test_what_is_not_possible_between_two_models_is_refused(student, losses, lay
     student, teacher = two_models(**student)
     config = TrainConfig(losses=losses, layer_map=layers)
     with pytest.raises(UserError, match=message):
-        HiddenLosses(parse_losses(config.losses), parse_layer_map(config.layer_map), student.config, teacher)
+        make_hidden_losses(config, student.config, teacher)
 
 
 def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
@@ -370,7 +373,7 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
 
 def test_the_flags_become_weights_and_pairs():
     config = TrainConfig(losses="hidden,relations=0.5", layer_map="2:4,0:0")
-    assert parse_losses(config.losses) == {"hidden": HIDDEN_LOSSES["hidden"], "relations": 0.5}
+    assert parse_losses(config.losses) == {"hidden": HIDDEN_LOSSES["hidden"].weight, "relations": 0.5}
     assert parse_layer_map(config.layer_map) == [(0, 0), (2, 4)]
     assert parse_losses("") == {} and parse_layer_map("") == []
 
@@ -397,7 +400,9 @@ def test_the_flags_become_weights_and_pairs():
 )
 def test_flags_that_mean_nothing_are_refused(flags, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
-        TrainConfig(**flags)
+        config = TrainConfig(**flags)
+        parse_losses(config.losses)
+        parse_layer_map(config.layer_map)
 
 
 def test_the_sum_is_told_with_its_layers():
@@ -413,7 +418,7 @@ def test_the_teacher_is_asked_for_what_the_losses_look_at():
     student, teacher = two_models()
 
     def needed(*names):
-        return HiddenLosses(dict.fromkeys(names, 1.0), [], student.config, teacher).needed()
+        return HiddenLosses(dict.fromkeys(names, 1.0), [], student.config, teacher).teacher_layers()
 
     assert needed("hidden") == [0, 2, 4] and needed("cosine") == [4] and needed("patient") == [2]
     assert needed("attention") == [1, 3] and needed("relations") == [3], "what goes into a block"
@@ -450,7 +455,7 @@ def test_the_loss_is_the_same_with_kept_states_and_the_teacher_does_not_run(kept
     weights = {name: 1.0 for name in HIDDEN_LOSSES if name != "attention"}
     _, features, teacher = kept()
     losses = HiddenLosses(weights, [], student.config, teacher)
-    states, _, _ = kept(*losses.needed())
+    states, _, _ = kept(*losses.teacher_layers())
     batch = collate(features, np.arange(6), CPU)
     live = value(losses, student, batch.inputs)
     monkeypatch.setattr(teacher, "forward", None)

@@ -476,10 +476,10 @@ def test_flags_that_no_run_could_take_are_refused_before_any(study, capsys, monk
     monkeypatch.setattr(runner, "_start", None)
     for flags, why in (
         (["--teacher", ""], "--teacher is empty; give a name"),
-        (["--labelled", "50%", "--alpha", "0"], "nobody says what the other texts mean"),
-        (["--augment", "1", "--alpha", "0"], "--augment: only a teacher can say what such text means"),
+        (["--labelled", "50%", "--alpha", "0"], "nothing is learned from the other texts"),
+        (["--augment", "1", "--alpha", "0"], "--augment: only a teacher's soft targets can teach"),
         (["--amp", "fp16"], "--amp fp16 needs a CUDA device"),
-        (["--unlabelled", "text.txt", "--alpha", "0"], "--unlabelled: only a teacher can say what such text means"),
+        (["--unlabelled", "text.txt", "--alpha", "0"], "--unlabelled: only a teacher's soft targets can teach"),
         (["--unlabelled", "text.txt", "--steps", "9"], "text.txt: no such file"),
     ):
         assert main([*argv, "--output", str(folder / "no"), *flags]) == 2

@@ -18,7 +18,7 @@ from kd_scratch.tasks.augment import EXCHANGED, MASK, MASKED, Altered
 from kd_scratch.tasks.classification import Example as Text
 from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import Example as Sentence
-from kd_scratch.training.setup import drawn
+from kd_scratch.training.examples import draw
 from tests.commands.test_commands import FAST, write_csv
 from tests.conftest import TEXTS, units
 
@@ -104,12 +104,12 @@ def test_what_cannot_be_altered_is_refused(tokenizer):
 
 def test_examples_of_one_group_are_drawn_together():
     sentences = [Sentence(f"s:{i}", ("a",), ("O",), f"d:{i // 5}") for i in range(100)]
-    mask = drawn(CONLL, sentences, "25%", "--labelled")
+    mask = draw(CONLL, sentences, "25%", "--labelled")
     assert mask.sum() == 25 and all(len(set(mask[i : i + 5])) == 1 for i in range(0, 100, 5))
     texts = [Text(str(i), "", "a") for i in range(100)]
-    assert drawn(CSV, texts, "30", "--labelled").sum() == 30
+    assert draw(CSV, texts, "30", "--labelled").sum() == 30
     with pytest.raises(UserError, match="--labelled 0: leaves none"):
-        drawn(CSV, texts, "0", "--labelled")
+        draw(CSV, texts, "0", "--labelled")
 
 
 @pytest.mark.parametrize("task", ["csv", "conll", "squad"])
@@ -174,9 +174,9 @@ def test_with_a_teacher_the_others_are_text_and_without_one_they_are_left_out(fi
     assert main([*common, *teach, "--labelled", "25%", "--augment", "2", "--output", str(folder / "taught")]) == 0
     assert ": 180 inputs" in capsys.readouterr().out
     assert main([*common, *teach, "--labelled", "25%", "--alpha", "0", "--output", str(folder / "x")]) == 2
-    assert "nobody says what the other texts mean" in capsys.readouterr().err
+    assert "nothing is learned from the other texts" in capsys.readouterr().err
     assert main([*common, "--augment", "1", "--output", str(folder / "x")]) == 2
-    assert "--augment: only a teacher can say" in capsys.readouterr().err
+    assert "--augment: only a teacher's soft targets can teach" in capsys.readouterr().err
     assert main([*common, "--losses", "hidden", "--output", str(folder / "x")]) == 2
     assert "--losses compares student and teacher; give --teacher" in capsys.readouterr().err
     assert main([*common, *teach, "--augment", "-1", "--output", str(folder / "x")]) == 2

@@ -19,9 +19,9 @@ import torch
 import torch._dynamo  # which every optimizer imports: two seconds, ten times what these runs take otherwise
 
 from kd_scratch.__main__ import main
-from kd_scratch.commands import train
 from kd_scratch.common import files
-from kd_scratch.training import loop
+from kd_scratch.training import bookkeeping
+from kd_scratch.training import run as training_run
 
 #: What happens to an operation: its number, its name, its file's name; may kill, or raise what the disk would.
 Hook = Callable[[int, str, str], None]
@@ -93,8 +93,8 @@ def begin(argv: list[str], hook: Hook | None = None) -> tuple[int, int]:
         sys.stderr = os.fdopen(2, "w", closefd=False, buffering=1)
         torch.manual_seed(random.SystemRandom().getrandbits(60))  # a new process knows nothing of the old one's numbers
         np.random.seed()
-        loop.SAVE_EVERY = -1  # after each step
-        train.matmul_rate = lambda *_: 0.0  # nobody looks at it here, and it takes longer than the training
+        bookkeeping.SAVE_EVERY = -1  # after each step
+        training_run.matmul_rate = lambda *_: 0.0  # nobody looks at it here, and it takes longer than the training
         if hook:
             watch(hook)
         status = main(argv)

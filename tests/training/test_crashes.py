@@ -17,7 +17,7 @@ from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.checkpoints.safetensors import is_intact, read_metadata, save_file
 from kd_scratch.common import files
 from kd_scratch.common.files import is_leftover, sha256_of_file
-from kd_scratch.training import loop
+from kd_scratch.training import bookkeeping, optimizer
 from kd_scratch.training.resume import DAMAGED, PREVIOUS, STATE, Progress
 from tests.conftest import TEXTS, TORTURE, tiny_model
 from tests.training.crashing import REFUSALS, Finished, kill_at, limit_at, operations, refuse_at, run, run_and_kill
@@ -411,7 +411,7 @@ def test_force_cannot_give_the_rows_of_a_table_to_other_words_or_labels(bench):
 def test_a_forced_run_of_fewer_steps_has_a_learning_rate_above_0_in_all_of_them(bench, monkeypatch):
     """The unfinished epoch begins anew, and the schedule ends where the steps end."""
     interrupted(bench, "fewer", 5)  # in the third of four epochs, after five of eight steps; now there is one an epoch
-    real, rates = loop.Stepper.step, bench.folder / "rates.txt"
+    real, rates = optimizer.Stepper.step, bench.folder / "rates.txt"
 
     def noting(self, *arguments):
         result = real(self, *arguments)
@@ -419,7 +419,7 @@ def test_a_forced_run_of_fewer_steps_has_a_learning_rate_above_0_in_all_of_them(
             log.write(f"{self.optimizer.param_groups[0]['lr']}\n")
         return result
 
-    monkeypatch.setattr(loop.Stepper, "step", noting)
+    monkeypatch.setattr(optimizer.Stepper, "step", noting)
     assert run([*bench.argv("fewer"), "--batch-size", "20", "--force"]).status == 0
     found = [float(line) for line in rates.read_text().split()]
     assert found and all(rate > 0 for rate in found)
@@ -447,7 +447,7 @@ def test_killed_between_the_weights_and_the_state_of_the_first_epoch_the_run_end
     renamed = []
 
     def hook(count, name, file):
-        loop.SAVE_EVERY = 600
+        bookkeeping.SAVE_EVERY = 600
         if "training_state" in file and any(".config.json" in name for name in renamed):
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "replace":

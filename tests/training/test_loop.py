@@ -1,4 +1,4 @@
-"""train.py and state.py: the loop, its optimizer and schedule, and resuming."""
+"""loop.py, trainer.py, bookkeeping.py and resume.py: the loop, its optimizer and schedule, and resuming."""
 
 import signal
 from dataclasses import replace
@@ -7,32 +7,37 @@ import numpy as np
 import pytest
 import torch
 
-import kd_scratch.training.loop
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model
 from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file
 from kd_scratch.common.device import Interruption, Stopped, seed_step
 from kd_scratch.common.files import UserError
 from kd_scratch.common.timing import Clock
-from kd_scratch.config import DataConfig, TrainConfig
+from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, epoch_batches
-from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLosses, Student
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, make_hidden_losses
 from kd_scratch.nn.layers import EncoderBlock
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks import token_classification as conll
 from kd_scratch.tasks.classification import Example
-from kd_scratch.training.loop import Job, backward, train
+from kd_scratch.training import bookkeeping, loop
+from kd_scratch.training.examples import TrainingData
+from kd_scratch.training.loop import add_gradients, train_model
 from kd_scratch.training.optimizer import schedule
 from kd_scratch.training.resume import STATE, Progress, load_state, save_state
+from kd_scratch.training.setup import Run
+from kd_scratch.training.spec import RunSpec
+from kd_scratch.training.trainer import Trainer
 from tests.conftest import TEXTS, tiny_model
 
 LABELS = ("business", "space", "sport")
 CPU = torch.device("cpu")
 ALL_LOSSES = ",".join(HIDDEN_LOSSES)
-NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
-def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings) -> Job:
-    """24 short texts whose label can be learned, a tiny model, a folder of its own."""
+def make_run(
+    tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, output=None, identity=None, resume=False, **settings
+) -> Run:
+    """24 short texts whose label can be learned, a tiny model, a folder of its own unless one is given."""
     words = {
         "business": "shares of the brewery rose",
         "space": "a probe of the frozen moon",
@@ -43,71 +48,85 @@ def make_job(tmp_path, tokenizer, seed=0, teacher=False, dropout=0.0, **settings
         for i, label in enumerate(LABELS * 8)
     ]
     task = TASKS["csv"]
-    features = task.featurize(examples, tokenizer, LABELS, 32, DataConfig())
+    inputs = task.featurize(examples, tokenizer, LABELS, 32, DataConfig())
     shape = dict(vocab_size=tokenizer.vocab_size, init_std=0.1)
     shape |= dict.fromkeys(("dropout", "attention_dropout", "head_dropout"), dropout)
     model = tiny_model(labels=LABELS, seed=seed, **shape)
     settings = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 8, "max_length": 32, "amp": "off"} | settings
-    output = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-    output.mkdir()
-    job = Job(
-        task,
-        model,
-        tokenizer,
-        features,
-        examples,
-        features,
-        TrainConfig(**settings),
-        DataConfig(),
-        seed,
-        CPU,
-        output,
-        {},
+    if output is None:
+        output = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        output.mkdir()
+    spec = RunSpec("csv", tmp_path, "10%", "", output, config=TrainConfig(**settings), run=RunConfig(seed=seed))
+    run = Run(
+        spec=spec,
+        task=task,
+        device=CPU,
+        data=TrainingData(task, examples, examples, LABELS, tokenizer, hashes={}, notes=[]),
+        dev_inputs=inputs,
+        model=model,
+        teachers=[],
+        hidden_losses=None,
+        identity=identity or {},
+        resume=resume,
+        train_inputs=inputs,
     )
-    if job.config.losses:
-        shape = dict(vocab_size=tokenizer.vocab_size, width=24, depth=4)
-        its = tiny_model(labels=LABELS, seed=9, **shape)
-        job.hidden_losses = HiddenLosses(job.parse_losses(config.losses), [], model.config, its)
-        job.live_teacher = its
+    if spec.config.losses:
+        run.live_teacher = tiny_model(labels=LABELS, seed=9, vocab_size=tokenizer.vocab_size, width=24, depth=4)
+        run.hidden_losses = make_hidden_losses(spec.config, model.config, run.live_teacher)
     if teacher:
-        job.teacher = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3
-    return job
+        run.teacher_logits = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3
+    return run
 
 
-def gradients(job: Job, indices: np.ndarray) -> tuple[float, torch.Tensor]:
+def change(run: Run, **settings) -> Run:
+    """The same run with other settings."""
+    return replace(run, spec=replace(run.spec, config=replace(run.spec.config, **settings)))
+
+
+def change_output(run: Run, output) -> Run:
+    """The same run in another folder."""
+    return replace(run, spec=replace(run.spec, output=output))
+
+
+def gradients(run: Run, indices: np.ndarray) -> tuple[float, torch.Tensor]:
     """The loss of one batch, and all gradients as one vector."""
-    student = Student(job.model, job.hidden_losses, job.live_teacher).train()
-    student.zero_grad()
-    loss = backward(job, student, indices, NO_SCALER, None, Clock(CPU))
-    return loss.item(), torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
+    trainer = Trainer(run)
+    trainer.words.widen()
+    trainer.network.train()
+    trainer.student.zero_grad()
+    loss = add_gradients(trainer, indices, Clock(CPU))
+    return loss.item(), torch.cat([p.grad.flatten() for p in trainer.student.parameters() if p.grad is not None])
 
 
 def test_training_learns_and_keeps_the_best_epoch(tmp_path, tokenizer):
-    job = make_job(tmp_path, tokenizer, epochs=20, learning_rate=5e-3)
-    done = train(job)
+    run = make_run(tmp_path, tokenizer, epochs=20, learning_rate=5e-3)
+    done = train_model(run)
     assert done.history[-1]["loss"] < 0.5 * done.history[0]["loss"]
     assert done.best_score == max(h["dev"]["accuracy"] for h in done.history) > 0.9
     assert done.step == 20 * 3 and done.epoch == 20
-    kept = load_model(job.output)
+    kept = load_model(run.spec.output)
     assert kept.config.labels == LABELS
     if done.best_epoch == done.epoch:
-        assert fingerprint(kept) == fingerprint(job.model.eval())
+        assert fingerprint(kept) == fingerprint(run.model.eval())
 
 
 def test_steps_end_in_the_middle_of_an_epoch(tmp_path, tokenizer, capsys):
     """24 texts in batches of 5: five steps make an epoch, and the learning rate falls to 0 at the last of seven."""
-    job = make_job(tmp_path, tokenizer, batch_size=5, epochs=1, steps=7, learning_rate=1e-2)
-    lengths, orders = job.train_set.lengths, [epoch_batches(job.train_set.lengths, 5, job.seed, e) for e in (0, 1)]
-    done = train(job)
+    run = make_run(tmp_path, tokenizer, batch_size=5, epochs=1, steps=7, learning_rate=1e-2)
+    lengths, orders = (
+        run.train_inputs.lengths,
+        [epoch_batches(run.train_inputs.lengths, 5, run.spec.run.seed, e) for e in (0, 1)],
+    )
+    done = train_model(run)
     assert (done.step, done.epoch, len(done.history)) == (7, 2, 2)
     cut = int(lengths[np.concatenate(orders[1][:2])].sum())
     speeds = [h["tokens_per_second"] * h["seconds"] for h in done.history]
     assert speeds == pytest.approx([lengths.sum(), cut]) and cut < lengths.sum()
     said = capsys.readouterr().out
     assert "epoch 1/2: loss" in said and "epoch 2/2: loss" in said
-    assert load_model(job.output).config.labels == LABELS, "the cut epoch is scored, and one of both is kept"
-    whole, same = make_job(tmp_path, tokenizer, epochs=2), make_job(tmp_path, tokenizer, epochs=1, steps=6)
-    train(whole), train(same)
+    assert load_model(run.spec.output).config.labels == LABELS, "the cut epoch is scored, and one of both is kept"
+    whole, same = make_run(tmp_path, tokenizer, epochs=2), make_run(tmp_path, tokenizer, epochs=1, steps=6)
+    train_model(whole), train_model(same)
     assert fingerprint(whole.model) == fingerprint(same.model), "two epochs of three steps"
 
 
@@ -115,20 +134,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
     prints = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        job = make_job(tmp_path, tokenizer, seed=seed, dropout=0.1, epochs=1)
-        train(job)
-        prints.append(fingerprint(job.model))
+        run = make_run(tmp_path, tokenizer, seed=seed, dropout=0.1, epochs=1)
+        train_model(run)
+        prints.append(fingerprint(run.model))
     assert prints[0] == prints[1] != prints[2]
 
 
 def test_a_bad_loss_is_found_at_its_step_though_losses_are_read_later(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setitem(kd_scratch.training.loop.READ_EVERY, "cpu", 50)
-    job = make_job(tmp_path, tokenizer, batch_size=1, learning_rate=1e-6)
-    fourth = epoch_batches(job.train_set.lengths, 1, job.seed, 0)[3]
-    job.teacher = np.zeros((24, 3), np.float32)
-    job.teacher[fourth] = float("nan")
-    with pytest.raises(UserError, match=rf"not a finite number at step 4, .* {job.train_set.ids[int(fourth[0])]}$"):
-        train(job)
+    monkeypatch.setitem(bookkeeping.READ_EVERY, "cpu", 50)
+    run = make_run(tmp_path, tokenizer, batch_size=1, learning_rate=1e-6)
+    fourth = epoch_batches(run.train_inputs.lengths, 1, run.spec.run.seed, 0)[3]
+    run.teacher_logits = np.zeros((24, 3), np.float32)
+    run.teacher_logits[fourth] = float("nan")
+    with pytest.raises(UserError, match=rf"not a finite number at step 4, .* {run.train_inputs.ids[int(fourth[0])]}$"):
+        train_model(run)
 
 
 def test_each_step_draws_other_random_numbers_and_the_same_ones_again():
@@ -146,9 +165,9 @@ def test_each_step_draws_other_random_numbers_and_the_same_ones_again():
 @pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])
 @pytest.mark.parametrize("teacher", [False, True])
 def test_no_step_waits_for_a_cuda_device(tmp_path, tokenizer, monkeypatch, amp, teacher):
-    monkeypatch.setitem(kd_scratch.training.loop.READ_EVERY, "cuda", 1000)
-    job = replace(make_job(tmp_path, tokenizer, teacher=teacher, dropout=0.1, amp=amp), device=torch.device("cuda"))
-    real = kd_scratch.training.loop.seed_step
+    monkeypatch.setitem(bookkeeping.READ_EVERY, "cuda", 1000)
+    run = replace(make_run(tmp_path, tokenizer, teacher=teacher, dropout=0.1, amp=amp), device=torch.device("cuda"))
+    real = loop.seed_step
 
     def strict(*arguments):  # from the second step on: the first one allocates
         torch.cuda.set_sync_debug_mode("error" if arguments[1] else "default")
@@ -158,23 +177,23 @@ def test_no_step_waits_for_a_cuda_device(tmp_path, tokenizer, monkeypatch, amp, 
         torch.cuda.set_sync_debug_mode("default")
         return read(*arguments)
 
-    read = kd_scratch.training.loop.read_losses
-    monkeypatch.setattr(kd_scratch.training.loop, "seed_step", strict)
-    monkeypatch.setattr(kd_scratch.training.loop, "read_losses", relaxed)
-    assert train(job).history[-1]["loss"] > 0
+    read = bookkeeping.Bookkeeping.read_losses
+    monkeypatch.setattr(loop, "seed_step", strict)
+    monkeypatch.setattr(bookkeeping.Bookkeeping, "read_losses", relaxed)
+    assert train_model(run).history[-1]["loss"] > 0
 
 
 def test_frozen_embeddings_stay_and_all_else_learns(tmp_path, tokenizer):
-    job = make_job(tmp_path, tokenizer, freeze_embeddings=True, epochs=2)
-    before = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
-    train(job)
-    for name, tensor in job.model.state_dict().items():
+    run = make_run(tmp_path, tokenizer, freeze_embeddings=True, epochs=2)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    train_model(run)
+    for name, tensor in run.model.state_dict().items():
         frozen = name.startswith("embeddings.") or name.startswith("positions.")
         assert torch.equal(tensor, before[name]) == frozen, name
-    assert not any("embeddings.word" in name for name in load_file(job.output / STATE))
-    resumed = replace(job, model=make_job(tmp_path, tokenizer).model, config=replace(job.config, epochs=2))
-    assert train(resumed, resume=True).epoch == 2
-    assert fingerprint(resumed.model) == fingerprint(job.model)
+    assert not any("embeddings.word" in name for name in load_file(run.spec.output / STATE))
+    resumed = replace(run, model=make_run(tmp_path, tokenizer).model, resume=True)
+    assert train_model(resumed).epoch == 2
+    assert fingerprint(resumed.model) == fingerprint(run.model)
 
 
 def test_gradient_checkpointing_changes_nothing_but_the_memory(tmp_path, tokenizer, monkeypatch):
@@ -185,8 +204,8 @@ def test_gradient_checkpointing_changes_nothing_but_the_memory(tmp_path, tokeniz
     runs, counts = [], []
     for flag in (False, True):
         computed.clear()
-        job = make_job(tmp_path, tokenizer, dropout=0.2, epochs=2, gradient_checkpointing=flag)
-        runs.append((train(job).history, fingerprint(job.model)))
+        run = make_run(tmp_path, tokenizer, dropout=0.2, epochs=2, gradient_checkpointing=flag)
+        runs.append((train_model(run).history, fingerprint(run.model)))
         counts.append(len(computed))
     assert [h["loss"] for h in runs[0][0]] == [h["loss"] for h in runs[1][0]]
     assert runs[0][1] == runs[1][1]
@@ -197,8 +216,8 @@ def test_gradient_checkpointing_changes_nothing_but_the_memory(tmp_path, tokeniz
 @pytest.mark.parametrize(("teacher", "losses"), [(False, ""), (True, ""), (True, ALL_LOSSES)])
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path, tokenizer, teacher, losses, parts):
-    whole = make_job(tmp_path, tokenizer, teacher=teacher, losses=losses)
-    cut = replace(whole, config=replace(whole.config, accumulation=parts))
+    whole = make_run(tmp_path, tokenizer, teacher=teacher, losses=losses)
+    cut = change(whole, accumulation=parts)
     indices = np.array([3, 0, 7, 11, 20, 5, 1, 2])
     loss, gradient = gradients(whole, indices)
     loss_cut, gradient_cut = gradients(cut, indices)
@@ -207,81 +226,81 @@ def test_accumulation_gives_the_gradient_of_the_large_batch(tmp_path, tokenizer,
 
 
 def test_accumulation_leaves_a_whole_run_the_same(tmp_path, tokenizer):
-    runs = [train(make_job(tmp_path, tokenizer, accumulation=n, batch_size=10)) for n in (1, 5)]  # last batch: 4 of 10
+    runs = [
+        train_model(make_run(tmp_path, tokenizer, accumulation=n, batch_size=10)) for n in (1, 5)
+    ]  # last batch: 4 of 10
     np.testing.assert_allclose(*[[h["loss"] for h in run.history] for run in runs], rtol=1e-4)
 
 
 def test_the_distilled_run_differs_from_the_baseline_by_its_loss_alone(tmp_path, tokenizer):
     """Same initial weights, same batches, same number of steps: alpha=0 with a teacher is the baseline, bit for bit."""
-    baseline = make_job(tmp_path, tokenizer, dropout=0.1)
-    distilled = make_job(tmp_path, tokenizer, dropout=0.1, teacher=True, alpha=0.0)
+    baseline = make_run(tmp_path, tokenizer, dropout=0.1)
+    distilled = make_run(tmp_path, tokenizer, dropout=0.1, teacher=True, alpha=0.0)
     assert fingerprint(baseline.model) == fingerprint(distilled.model)
-    for job in (baseline, distilled):
+    for run in (baseline, distilled):
         torch.manual_seed(5)
-        train(job)
+        train_model(run)
     assert fingerprint(baseline.model) == fingerprint(distilled.model)
 
 
 def test_soft_targets_reach_the_student(tmp_path, tokenizer):
     """With alpha=1 the student takes over what the teacher says, whatever the labels say."""
-    job = make_job(tmp_path, tokenizer, teacher=True, alpha=1.0, temperature=1.0, epochs=60, learning_rate=5e-3)
-    wrong = (job.train_set.labels + 1) % 3  # a teacher that is always wrong in the same way
-    job.teacher = (8 * np.eye(3)[wrong]).astype(np.float32)
-    done = train(job)
+    run = make_run(tmp_path, tokenizer, teacher=True, alpha=1.0, temperature=1.0, epochs=60, learning_rate=5e-3)
+    wrong = (run.train_inputs.labels + 1) % 3  # a teacher that is always wrong in the same way
+    run.teacher_logits = (8 * np.eye(3)[wrong]).astype(np.float32)
+    done = train_model(run)
     assert done.history[-1]["dev"]["accuracy"] < 0.1
 
 
 def test_the_teachers_logits_follow_the_examples_through_the_shuffling(tmp_path, tokenizer, monkeypatch):
-    job = make_job(tmp_path, tokenizer, teacher=True)
+    run = make_run(tmp_path, tokenizer, teacher=True)
     seen = []
 
     def spy(student, teacher, labels, temperature, alpha):
         seen.append(teacher)
         return student.sum() * 0
 
-    monkeypatch.setattr(kd_scratch.training.loop, "distillation_loss", spy)
-    train(replace(job, config=replace(job.config, epochs=2)))
-    batches = [b for epoch in (0, 1) for b in epoch_batches(job.train_set.lengths, 8, job.seed, epoch)]
+    monkeypatch.setattr(loop, "distillation_loss", spy)
+    train_model(change(run, epochs=2))
+    batches = [b for epoch in (0, 1) for b in epoch_batches(run.train_inputs.lengths, 8, run.spec.run.seed, epoch)]
     for indices, teacher in zip(batches, seen, strict=True):
-        np.testing.assert_array_equal(teacher.numpy(), job.teacher[indices])
+        np.testing.assert_array_equal(teacher.numpy(), run.teacher_logits[indices])
 
 
 def test_the_optimizer_sees_the_scheduled_learning_rate(tmp_path, tokenizer, monkeypatch):
-    job = make_job(tmp_path, tokenizer, warmup_steps=4, epochs=2)
+    run = make_run(tmp_path, tokenizer, warmup_steps=4, epochs=2)
     rates = []
     step = torch.optim.AdamW.step
     monkeypatch.setattr(
         torch.optim.AdamW, "step", lambda self: (rates.append(self.param_groups[0]["lr"]), step(self))[1]
     )
-    train(job)
+    train_model(run)
     np.testing.assert_allclose(rates, [3e-3 * schedule(i, 6, 4) for i in range(6)])
 
 
 def test_early_stopping_counts_epochs_without_a_better_score(tmp_path, tokenizer):
-    done = train(make_job(tmp_path, tokenizer, epochs=50, patience=2))
+    done = train_model(make_run(tmp_path, tokenizer, epochs=50, patience=2))
     assert done.epoch < 50
     assert done.epoch - done.best_epoch == 2
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_examples(tmp_path, tokenizer):
-    job = make_job(tmp_path, tokenizer)
+    run = make_run(tmp_path, tokenizer)
     with torch.no_grad():
-        job.model.head.classifier.bias[0] = float("nan")
-    before = job.model.encoder.blocks[0].feed_forward.inner.weight.clone()
+        run.model.head.classifier.bias[0] = float("nan")
+    before = run.model.encoder.blocks[0].feed_forward.inner.weight.clone()
     with pytest.raises(UserError, match=r"the loss or its gradient is not a finite number at step 1, ") as caught:
-        train(job)
-    first = epoch_batches(job.train_set.lengths, 8, job.seed, 0)[0]
-    assert str(caught.value).endswith(f"its examples: {', '.join(job.train_set.ids[i] for i in first)}")
-    assert torch.equal(before, job.model.encoder.blocks[0].feed_forward.inner.weight)
+        train_model(run)
+    first = epoch_batches(run.train_inputs.lengths, 8, run.spec.run.seed, 0)[0]
+    assert str(caught.value).endswith(f"its examples: {', '.join(run.train_inputs.ids[i] for i in first)}")
+    assert torch.equal(before, run.model.encoder.blocks[0].feed_forward.inner.weight)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_state_and_weights(tmp_path, tokenizer, monkeypatch):
     """In the third epoch; by force the run can go on from the second with a lower learning rate."""
-    job, real = make_job(tmp_path, tokenizer), kd_scratch.training.loop.cross_entropy
-    monkeypatch.setattr(
-        kd_scratch.training.loop, "cross_entropy", lambda *a: real(*a) * (float("inf") if infinite else 1)
-    )
-    infinite, steps, backward_ = False, [], kd_scratch.training.loop.backward
+    run, real = make_run(tmp_path, tokenizer), loop.distillation_loss
+    monkeypatch.setattr(loop, "distillation_loss", lambda *a: real(*a) * (float("inf") if infinite else 1))
+    infinite, steps, backward_ = False, [], loop.add_gradients
 
     def counted(*arguments):
         nonlocal infinite
@@ -289,19 +308,19 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state_and_weights(tmp_pa
         infinite = len(steps) == 8
         return backward_(*arguments)
 
-    monkeypatch.setattr(kd_scratch.training.loop, "backward", counted)
+    monkeypatch.setattr(loop, "add_gradients", counted)
     with pytest.raises(UserError, match="not a finite number at step 8, which was not taken"):
-        train(job)
-    assert is_intact(job.output / STATE) and load_model(job.output)
-    job.identity = {"learning rate": 1e-3}
-    again = replace(make_job(tmp_path, tokenizer, learning_rate=1e-3), output=job.output, identity=job.identity)
-    done = train(again, resume=True, force=True)
+        train_model(run)
+    assert is_intact(run.spec.output / STATE) and load_model(run.spec.output)
+    run.identity = {"learning rate": 1e-3}
+    again = make_run(tmp_path, tokenizer, learning_rate=1e-3, output=run.spec.output, identity=run.identity)
+    done = train_model(replace(again, resume=True), force=True)
     assert done.epoch == 3 and done.forced == ["learning rate was None, is 0.001"]
     assert len(steps) == 8 + 3, "the two epochs before were not done again"
 
 
 def test_bf16_trains_on_the_cpu_too_and_ends_near_float32(tmp_path, tokenizer):
-    full, mixed = (train(make_job(tmp_path, tokenizer, amp=amp)).history[-1]["loss"] for amp in ("off", "bf16"))
+    full, mixed = (train_model(make_run(tmp_path, tokenizer, amp=amp)).history[-1]["loss"] for amp in ("off", "bf16"))
     assert mixed == pytest.approx(full, rel=0.05) and mixed != full
 
 
@@ -309,9 +328,9 @@ class Interrupted(Exception):
     pass
 
 
-def assert_same_state(one: Job, other: Job) -> None:
+def assert_same_state(one: Run, other: Run) -> None:
     """Weights and moments, bit for bit. (The checksum differs: it covers the times too.)"""
-    states = [load_file(job.output / STATE) for job in (one, other)]
+    states = [load_file(run.spec.output / STATE) for run in (one, other)]
     assert states[0].keys() == states[1].keys() and len(states[0]) > 10
     for name, tensor in states[0].items():
         assert name == CHECKSUM or torch.equal(tensor, states[1][name]), name
@@ -319,34 +338,34 @@ def assert_same_state(one: Job, other: Job) -> None:
 
 @pytest.mark.parametrize(("teacher", "losses"), [(False, ""), (True, ""), (True, ALL_LOSSES)])
 def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenizer, monkeypatch, teacher, losses):
-    def job():
+    def new_run():
         torch.manual_seed(3)
         settings = dict(epochs=4, accumulation=2, warmup_steps=3, losses=losses)
-        return make_job(tmp_path, tokenizer, dropout=0.1, teacher=teacher, **settings)
+        return make_run(tmp_path, tokenizer, dropout=0.1, teacher=teacher, **settings)
 
-    whole = job()
+    whole = new_run()
     torch.manual_seed(3)
-    expected = train(whole)
-    part = job()
+    expected = train_model(whole)
+    part = new_run()
     torch.manual_seed(3)
-    real = kd_scratch.training.loop.epoch_batches
+    real = loop.epoch_batches
 
     def dies_in_the_third_epoch(lengths, batch_size, seed, epoch):
         if epoch == 2:
             raise Interrupted
         return real(lengths, batch_size, seed, epoch)
 
-    monkeypatch.setattr(kd_scratch.training.loop, "epoch_batches", dies_in_the_third_epoch)
+    monkeypatch.setattr(loop, "epoch_batches", dies_in_the_third_epoch)
     with pytest.raises(Interrupted):
-        train(part)
-    monkeypatch.setattr(kd_scratch.training.loop, "epoch_batches", real)
+        train_model(part)
+    monkeypatch.setattr(loop, "epoch_batches", real)
     torch.manual_seed(99)  # a new process knows nothing of the old one's generator
-    again = replace(job(), output=part.output)
+    again = change_output(new_run(), part.spec.output)
     with torch.no_grad():
         learned = again.hidden_losses.parameters() if losses else ()
         for parameter in (*again.model.encoder.parameters(), *again.model.head.parameters(), *learned):
             parameter.add_(1)  # the saved ones must replace them
-    done = train(again, resume=True)
+    done = train_model(replace(again, resume=True))
     assert fingerprint(again.model) == fingerprint(whole.model)
     assert [h["loss"] for h in done.history] == [h["loss"] for h in expected.history]
     assert (done.best_epoch, done.best_score) == (expected.best_epoch, expected.best_score)
@@ -357,14 +376,14 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenize
 def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, monkeypatch, saves, steps):
     """State is saved before the first step and after each; with dropout, accumulation, a teacher, early stopping."""
 
-    def job():
+    def new_run():
         torch.manual_seed(3)
         settings = dict(epochs=3, steps=steps, accumulation=2, warmup_steps=3, patience=2)
-        return make_job(tmp_path, tokenizer, dropout=0.1, teacher=True, **settings)
+        return make_run(tmp_path, tokenizer, dropout=0.1, teacher=True, **settings)
 
-    monkeypatch.setattr(kd_scratch.training.loop, "SAVE_EVERY", -1)
-    whole, part, real, count = job(), job(), kd_scratch.training.loop.save_state, []
-    expected = train(whole)
+    monkeypatch.setattr(bookkeeping, "SAVE_EVERY", -1)
+    whole, part, real, count = new_run(), new_run(), bookkeeping.save_state, []
+    expected = train_model(whole)
 
     def dies(*arguments):
         real(*arguments)
@@ -372,12 +391,12 @@ def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, mon
         if len(count) == saves:
             raise Interrupted
 
-    monkeypatch.setattr(kd_scratch.training.loop, "save_state", dies)
+    monkeypatch.setattr(bookkeeping, "save_state", dies)
     with pytest.raises(Interrupted):
-        train(part)
-    monkeypatch.setattr(kd_scratch.training.loop, "save_state", real)
-    again = replace(job(), output=part.output)
-    done = train(again, resume=True)
+        train_model(part)
+    monkeypatch.setattr(bookkeeping, "save_state", real)
+    again = change_output(new_run(), part.spec.output)
+    done = train_model(replace(again, resume=True))
     assert fingerprint(again.model) == fingerprint(whole.model)
     assert [(h["loss"], h["dev"]) for h in done.history] == [(h["loss"], h["dev"]) for h in expected.history]
     assert_same_state(whole, again)
@@ -404,7 +423,7 @@ def test_a_signal_that_is_ignored_stays_ignored(signals_not_ignored):
 @pytest.mark.usefixtures("signals_not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_saves_it(tmp_path, tokenizer, monkeypatch, number):
-    job, real = make_job(tmp_path, tokenizer), kd_scratch.training.loop.backward
+    run, real = make_run(tmp_path, tokenizer), loop.add_gradients
     before = signal.getsignal(number)
 
     def signalled(*arguments):
@@ -414,16 +433,16 @@ def test_a_signal_ends_the_step_and_saves_it(tmp_path, tokenizer, monkeypatch, n
         return real(*arguments)
 
     steps: list[int] = []
-    monkeypatch.setattr(kd_scratch.training.loop, "backward", signalled)
+    monkeypatch.setattr(loop, "add_gradients", signalled)
     with pytest.raises(Stopped) as stopped:
-        train(job)
+        train_model(run)
     assert stopped.value.signal == number and len(steps) == 5
     assert signal.getsignal(number) is before
-    again = replace(make_job(tmp_path, tokenizer), output=job.output)
-    done = train(again, resume=True)
+    again = make_run(tmp_path, tokenizer, output=run.spec.output)
+    done = train_model(replace(again, resume=True))
     assert len(steps) == 9 and done.step == 9, "nothing is done twice"
-    whole = make_job(tmp_path, tokenizer)
-    train(whole)
+    whole = make_run(tmp_path, tokenizer)
+    train_model(whole)
     assert fingerprint(again.model) == fingerprint(whole.model)
 
 
@@ -436,7 +455,7 @@ def test_a_second_signal_acts_at_once(signals_not_ignored):
 
 @pytest.mark.parametrize("made", [2, 5])
 def test_by_force_no_fewer_steps_can_be_asked_for_than_were_made(tmp_path, tokenizer, monkeypatch, made):
-    job, real, steps = make_job(tmp_path, tokenizer), kd_scratch.training.loop.backward, []
+    run, real, steps = make_run(tmp_path, tokenizer), loop.add_gradients, []
 
     def stopped(*arguments):
         if len(steps) == made:
@@ -444,51 +463,51 @@ def test_by_force_no_fewer_steps_can_be_asked_for_than_were_made(tmp_path, token
         steps.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(kd_scratch.training.loop, "SAVE_EVERY", -1)
-    monkeypatch.setattr(kd_scratch.training.loop, "backward", stopped)
-    job.identity = {"steps": 0}
+    monkeypatch.setattr(bookkeeping, "SAVE_EVERY", -1)
+    monkeypatch.setattr(loop, "add_gradients", stopped)
+    run.identity = {"steps": 0}
     with pytest.raises(Interrupted):
-        train(job)
-    monkeypatch.setattr(kd_scratch.training.loop, "backward", real)
+        train_model(run)
+    monkeypatch.setattr(loop, "add_gradients", real)
     for fewer in (1, made):
-        other = replace(make_job(tmp_path, tokenizer, steps=fewer), output=job.output, identity={"steps": fewer})
+        other = make_run(tmp_path, tokenizer, steps=fewer, output=run.spec.output, identity={"steps": fewer})
         with pytest.raises(UserError, match=f"its run has made {made} steps already; give more --epochs or --steps"):
-            train(other, resume=True, force=True)
-    more = replace(make_job(tmp_path, tokenizer, steps=made + 1), output=job.output, identity={"steps": made + 1})
-    assert train(more, resume=True, force=True).step == made + 1
+            train_model(replace(other, resume=True), force=True)
+    more = make_run(tmp_path, tokenizer, steps=made + 1, output=run.spec.output, identity={"steps": made + 1})
+    assert train_model(replace(more, resume=True), force=True).step == made + 1
 
 
 def test_resume_refuses_another_run_and_says_what_differs(tmp_path, tokenizer):
-    job = make_job(tmp_path, tokenizer, epochs=1)
-    job.identity = {"seed": 0, "task": "csv"}
-    train(job)
-    job.identity = {"seed": 1, "task": "csv"}
+    run = make_run(tmp_path, tokenizer, epochs=1)
+    run.identity = {"seed": 0, "task": "csv"}
+    train_model(run)
+    run.identity = {"seed": 1, "task": "csv"}
     with pytest.raises(UserError, match="cannot resume, this is another run: seed was 0, is 1; --force"):
-        train(job, resume=True)
+        train_model(replace(run, resume=True))
 
 
 def test_a_batch_in_which_nothing_has_a_label_has_a_loss_of_0_and_no_gradient(tmp_path, tokenizer):
     """Its loss is a sum over no units, divided by their number: not 0 / 0."""
-    job = make_job(tmp_path, tokenizer)
+    run = make_run(tmp_path, tokenizer)
     sentence = conll.Example("x:1", ("Ada", "slept"), ("O", "O"), "")
-    job.task, labels = TASKS["conll"], ("O", "B-LOC", "I-LOC")
-    job.train_set = job.task.featurize([sentence], tokenizer, labels, 32, DataConfig())
-    job.train_set.labels[:] = IGNORE
-    job.model = tiny_model(labels=labels, head="token", vocab_size=tokenizer.vocab_size)
-    for teacher in (None, np.ones((len(job.train_set.tokens), len(labels)), np.float32)):
-        job.teacher = teacher
-        loss, gradient = gradients(job, np.array([0]))
+    run.task, labels = TASKS["conll"], ("O", "B-LOC", "I-LOC")
+    run.train_inputs = run.task.featurize([sentence], tokenizer, labels, 32, DataConfig())
+    run.train_inputs.labels[:] = IGNORE
+    run.model = tiny_model(labels=labels, head="token", vocab_size=tokenizer.vocab_size)
+    for teacher in (None, np.ones((len(run.train_inputs.tokens), len(labels)), np.float32)):
+        run.teacher_logits = teacher
+        loss, gradient = gradients(run, np.array([0]))
         assert loss == 0 and not gradient.any()
 
 
 def test_the_scale_of_half_precision_is_kept_and_may_be_new(tmp_path, tokenizer):
-    job = make_job(tmp_path, tokenizer)
-    optimizer = torch.optim.AdamW(job.model.parameters())
+    run = make_run(tmp_path, tokenizer)
+    optimizer = torch.optim.AdamW(run.model.parameters())
     scalers = [torch.amp.GradScaler("cpu", init_scale=128.0, enabled=enabled) for enabled in (True, False)]
     for scaler, expected in zip(scalers, (128.0, 64.0), strict=True):
-        save_state(job.output, job.model, optimizer, scaler, Progress(), {})
+        save_state(run.spec.output, run.model, optimizer, scaler, Progress(), {})
         fresh = torch.amp.GradScaler("cpu", init_scale=64.0)
-        load_state(job.output, job.model, optimizer, fresh, {})
+        load_state(run.spec.output, run.model, optimizer, fresh, {})
         assert fresh.get_scale() == expected
 
 
@@ -496,7 +515,7 @@ def test_the_scale_of_half_precision_is_kept_and_may_be_new(tmp_path, tokenizer)
 @pytest.mark.parametrize("batch_size", [8, 24])
 def test_a_signal_in_the_last_batch_of_an_epoch_ends_the_run_behind_it(tmp_path, tokenizer, monkeypatch, batch_size):
     """As always, where an epoch has one batch."""
-    job, real = make_job(tmp_path, tokenizer, batch_size=batch_size), kd_scratch.training.loop.backward
+    run, real = make_run(tmp_path, tokenizer, batch_size=batch_size), loop.add_gradients
     steps, last = [], 24 // batch_size
 
     def signalled(*arguments):
@@ -505,9 +524,11 @@ def test_a_signal_in_the_last_batch_of_an_epoch_ends_the_run_behind_it(tmp_path,
             signal.raise_signal(signal.SIGTERM)
         return real(*arguments)
 
-    monkeypatch.setattr(kd_scratch.training.loop, "backward", signalled)
+    monkeypatch.setattr(loop, "add_gradients", signalled)
     with pytest.raises(Stopped):
-        train(job)
+        train_model(run)
     assert len(steps) == last
-    done = train(replace(make_job(tmp_path, tokenizer, batch_size=batch_size), output=job.output), resume=True)
+    done = train_model(
+        replace(make_run(tmp_path, tokenizer, batch_size=batch_size, output=run.spec.output), resume=True)
+    )
     assert done.epoch == 3 and len(steps) == 3 * last, "nothing is done twice"

@@ -1,6 +1,5 @@
 """preflight.py: what is found before work starts, and what it would have cost to find it later."""
 
-import argparse
 import shutil
 from dataclasses import replace
 
@@ -11,34 +10,49 @@ from kd_scratch.common import device
 from kd_scratch.common.device import free_memory
 from kd_scratch.common.files import UserError
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
-from kd_scratch.distillation.hidden_losses import HiddenLosses
+from kd_scratch.distillation.hidden_losses import make_hidden_losses
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.classification import Example as Text
 from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import Example as Sentence
-from kd_scratch.training import preflight as room
-from kd_scratch.training.preflight import preflight, training_bytes
+from kd_scratch.training import preflight as module
+from kd_scratch.training.examples import TrainingData
+from kd_scratch.training.preflight import Sample, about_disk, about_layers, memory_bytes, preflight, training_bytes
+from kd_scratch.training.setup import Run
+from kd_scratch.training.spec import RunSpec
 from tests.conftest import TEXTS, tiny_model
 
 CPU = torch.device("cpu")
 CONTEXT = "the quick brown fox jumps over the lazy dog again and again and again"
 
 
+def make_run(tmp_path, tokenizer, task, examples, model, dev=None, teachers=(), spec=None, **settings) -> Run:
+    """A run that has been set up, but for what preflight does not look at."""
+    fields = {"model": "tiny-student", "output": tmp_path / "a" / "out", "cache": tmp_path / "b"} | (spec or {})
+    config = TrainConfig(**{"max_length": 24} | settings)
+    spec = RunSpec(task, tmp_path, "10%", config=config, **fields)
+    labels = model.config.labels
+    return Run(
+        spec=spec,
+        task=TASKS[task],
+        device=CPU,
+        data=TrainingData(TASKS[task], examples, dev or examples, labels, tokenizer, hashes={}, notes=[]),
+        dev_inputs=None,
+        model=model,
+        teachers=list(teachers),
+        hidden_losses=make_hidden_losses(config, model.config, teachers[0]) if teachers else None,
+        identity={},
+        resume=False,
+    )
+
+
 def found(tmp_path, tokenizer, task, examples, dev=None, labels=(), teachers=(), data=None, resume=False, **settings):
     """The table, by its first column."""
-    head = TASKS[task].head
-    model = tiny_model(head=head, labels=labels, vocab_size=tokenizer.vocab_size)
-    arguments = argparse.Namespace(
-        output=tmp_path / "a" / "out", cache=tmp_path / "b", model="tiny-student", init_layers=None, resume=resume
-    )
-    config = TrainConfig(**{"max_length": 24} | settings)
-    features = None
-    if config.losses:
-        features = HiddenLosses(
-            parse_losses(config.losses), parse_layer_map(config.layer_map), model.config, teachers[0]
-        )
-    parts = examples, dev or examples, labels, tokenizer, model, list(teachers), features, config, data or DataConfig()
-    rows = dict(preflight(arguments, TASKS[task], *parts, CPU))
+    model = tiny_model(head=TASKS[task].head, labels=labels, vocab_size=tokenizer.vocab_size)
+    spec = {"data": data or DataConfig()}
+    run = make_run(tmp_path, tokenizer, task, examples, model, dev, teachers, spec, **settings)
+    run.resume = resume
+    rows = dict(preflight(run))
     assert not list(tmp_path.iterdir()), "nothing is written"
     return rows
 
@@ -116,24 +130,37 @@ def test_answers_out_of_reach_are_counted(tmp_path, tokenizer):
 
 def test_a_full_disk_and_one_that_cannot_be_written_to_are_refused(tmp_path, tokenizer, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"out and .*b: needs about 0 MB, 0 MB are free; make room first"):
         found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
     resumed = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"), resume=True)
     assert "0 MB are free" in resumed["disk"], "a part of what is needed lies there already: told, not refused"
-    monkeypatch.setattr(room.os, "access", lambda *_: False)
+    monkeypatch.setattr(module.os, "access", lambda *_: False)
     with pytest.raises(UserError, match="cannot be written to; choose another folder"):
         found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
 
 
+class Repeated(list):
+    """Examples that count as so many times as many."""
+
+    def __init__(self, examples, times: int):
+        super().__init__(examples)
+        self.times = times
+
+    def __len__(self) -> int:
+        return self.times * super().__len__()
+
+
 def test_what_goes_to_the_disk_is_counted_with_state_cache_and_teachers_logits(tmp_path, tokenizer):
     model = tiny_model(labels=("a", "b"), vocab_size=tokenizer.vocab_size)
-    arguments = argparse.Namespace(output=tmp_path, cache=tmp_path, resume=False)
     features = TASKS["csv"].featurize(texts(), tokenizer, ("a", "b"), 24, DataConfig())
     sizes = []
     for teachers, scale in (([], 1), ([], 10**9), ([model], 10**9)):
+        examples = Repeated(texts(), scale)
+        spec = {"output": tmp_path, "cache": tmp_path}
+        run = make_run(tmp_path, tokenizer, "csv", examples, model, teachers=teachers, spec=spec)
         try:
-            sizes.append(room._disk(arguments, model, teachers, features, scale))
+            sizes.append(about_disk(run, Sample(texts(), features)))
         except UserError as error:
             sizes.append(str(error))
     numbers = [int(text.split("about ")[1].split(" MB")[0].replace(",", "")) for text in sizes]
@@ -144,10 +171,10 @@ def test_what_goes_to_the_disk_is_counted_with_state_cache_and_teachers_logits(t
 
 
 def test_too_little_memory_is_told_with_what_helps(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(room, "free_memory", lambda device: 10**6)
+    monkeypatch.setattr(module, "free_memory", lambda device: 10**6)
     rows = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
     assert "1 MB are free; TOO LITTLE: try --accumulation" in rows["memory"]
-    monkeypatch.setattr(room, "free_memory", lambda device: None)
+    monkeypatch.setattr(module, "free_memory", lambda device: None)
     assert "free" not in found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))["memory"]
 
 
@@ -178,14 +205,18 @@ def test_free_memory_is_what_the_system_says_or_less_in_a_container(tmp_path, mo
     assert free_memory(CPU) == 1_024_000
 
 
-def test_the_layers_are_told_with_where_they_come_from(tmp_path):
+def test_the_layers_are_told_with_where_they_come_from(tmp_path, tokenizer):
     model, teacher = tiny_model(), tiny_model(depth=1)
     for chosen, name, expected in (
-        ([0, 2, 1], tmp_path, f"0, 2, 1 of {tmp_path} become 0, 1, 2; the teacher has 1"),
-        (None, tmp_path, f"3, all of {tmp_path}; the teacher has 1"),
-        (None, "tiny-student", "3, with random weights; the teacher has 1"),
+        ((0, 2, 1), tmp_path, f"0, 2, 1 of {tmp_path} become 0, 1, 2; the teacher has 1"),
+        ((), tmp_path, f"3, all of {tmp_path}; the teacher has 1"),
+        ((), "tiny-student", "3, with random weights; the teacher has 1"),
     ):
-        assert room._layers(argparse.Namespace(init_layers=chosen, model=str(name)), model, [teacher]) == expected
+        spec = {"model": str(name), "init_layers": chosen}
+        assert (
+            about_layers(make_run(tmp_path, tokenizer, "csv", texts(), model, teachers=[teacher], spec=spec))
+            == expected
+        )
 
 
 def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
@@ -200,17 +231,18 @@ def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
     assert hidden_losses["loss"] == "0.5 · labels + 0.5 · soft targets (T = 2)" + told
 
 
-def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_counted():
+def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_counted(tmp_path, tokenizer):
     student, teacher = tiny_model(), tiny_model(vocab_size=10_000, width=64, heads=4)
-    config, relations = TrainConfig(losses="hidden"), TrainConfig(losses="relations")
 
-    def told(teachers, config=config):
-        hidden_losses = (
-            HiddenLosses(parse_losses(config.losses), [], student.config, teacher) if config.losses else None
-        )
-        return float(room._memory(student, teachers, hidden_losses, config, 128, CPU).split()[3].replace(",", ""))
+    def megabytes(teachers, losses=""):
+        run = make_run(tmp_path, tokenizer, "csv", texts(), student, teachers=teachers, losses=losses)
+        return memory_bytes(run, longest=128) / 1e6
 
-    alone, with_states, with_relations = told([], TrainConfig()), told([teacher]), told([teacher], relations)
+    alone, with_states, with_relations = (
+        megabytes([]),
+        megabytes([teacher], "hidden"),
+        megabytes([teacher], "relations"),
+    )
     states = 4 * 32 * 128 * (3 + 10) * 64 / 1e6
     assert with_states - alone == pytest.approx(4 * teacher.num_parameters() / 1e6 + states, abs=1.1)
     assert with_relations - with_states == pytest.approx(4 * 32 * 128 * 8 * 4 * 128 / 1e6, abs=1.1)
