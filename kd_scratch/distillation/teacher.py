@@ -1,5 +1,6 @@
-"""What a teacher says of every training input, computed once and kept on disk: logits (or the mean of several's), and
-hidden states to be compared in every epoch.
+"""A teacher's outputs for every training input, computed once and kept on disk: logits and hidden states.
+
+They are kept under a name made of the hashes of all that decides them, and found again by input, never by step.
 """
 
 from collections.abc import Iterable
@@ -45,10 +46,11 @@ def teacher_logits(
     dtype: torch.dtype | None = None,
     say=say,
 ) -> np.ndarray:
-    """The teacher's logits for every input, in the student's label order: N,C (sequence head) or T,C.
+    """The teacher's logits for every input, in the student's label order: N,C (sequence head) or ΣS,C.
 
     Computed once and kept in `cache` under a name made of the hashes of all that decides them (teacher, tokenizer,
-    inputs, labels, precision, code): other seeds and epochs read the file. One that contradicts its name is refused.
+    inputs, labels, precision, code): other seeds and epochs read the file. Raises UserError for a file that contradicts
+    its name.
     """
     key = cache_key(teacher, tokenizer_hash, features, device, dtype) | {"labels": sha256(*labels)}
     path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
@@ -79,7 +81,7 @@ def teacher_states(
     dtype: torch.dtype | None = None,
     say=say,
 ) -> dict[int, np.ndarray]:
-    """The teacher's hidden states after these layers (0: the embeddings) for every token: by layer T,D.
+    """The teacher's hidden states after these layers (0: the embeddings) for every token: by layer ΣS,D.
 
     Computed once and kept in `cache`, a file for each layer, as teacher_logits does.
     """
@@ -106,7 +108,7 @@ def teacher_states(
 def cache_key(
     teacher: Model, tokenizer_hash: str, features: EncodedInputs, device: torch.device, dtype: torch.dtype | None
 ) -> dict[str, str]:
-    """What decides all that a teacher says of some inputs."""
+    """What decides a teacher's outputs for some inputs: name -> hash."""
     return {
         "teacher": fingerprint(teacher),
         "tokenizer": tokenizer_hash,
@@ -151,6 +153,6 @@ def gather_states(states: dict[int, np.ndarray], features: EncodedInputs, batch:
 
 
 def features_hash(features: EncodedInputs) -> str:
-    """SHA-256 of what a model sees of the inputs."""
+    """SHA-256 of the arrays that a model gets of the inputs."""
     parts = [features.tokens, features.starts, features.token_types, features.allowed]
     return sha256(*(b"" if part is None else np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts))
