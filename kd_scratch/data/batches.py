@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 
 IGNORE = -100  # the label of a token that has none: no loss, no metric
 UNLABELLED = -200  # the label of a unit whose label nobody knows: it learns from the teacher's soft targets only
