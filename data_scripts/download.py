@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a plain checkout works, nothing need be installed
-from kd_scratch.common.files import UserError, make_folder, sync_folder
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import make_folder, sync_folder
 
 GITHUB = "https://raw.githubusercontent.com"
 TIMEOUT = 30  # seconds without a single byte

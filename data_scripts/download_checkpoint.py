@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a plain checkout works, nothing need be installed
 from data_scripts.download import RemoteFile, exit_code, fetch_all, open_url, read_body
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 
 HUB = "https://huggingface.co"
 MAX_LISTING = 16 << 20  # bytes of JSON

@@ -53,7 +53,8 @@ from data_scripts.grammars import (  # noqa: E402
     expand,
     parse,
 )
-from kd_scratch.common.files import UserError, make_folder, write_json, write_text  # noqa: E402
+from kd_scratch.common.errors import UserError  # noqa: E402
+from kd_scratch.common.files import make_folder, write_json, write_text  # noqa: E402
 
 TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 BETWEEN = 0.16  # share of the stories that lie between two topics

@@ -9,8 +9,9 @@ from contextlib import redirect_stdout
 
 from kd_scratch.commands import quantize, train
 from kd_scratch.common import console, distributed
-from kd_scratch.common.device import Stopped
-from kd_scratch.common.files import DiskError, UserError, check_utf8
+from kd_scratch.common.errors import DiskError, UserError
+from kd_scratch.common.files import check_utf8
+from kd_scratch.common.signals import Stopped
 from kd_scratch.demo import demo
 from kd_scratch.evaluation import benchmark, compare, evaluate, predict
 from kd_scratch.pages import report

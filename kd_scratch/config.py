@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 from dataclasses import dataclass, field, fields
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 
 HEADS = ("sequence", "token", "span", "mlm")
 #: The words that a field of ModelConfig may hold.

@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from kd_scratch.checkpoints.hf_layout import IGNORED, canonical_name, config_from_json, config_to_json, published_names
 from kd_scratch.checkpoints.safetensors import load_file, save_file
 from kd_scratch.common.console import say
-from kd_scratch.common.files import UserError, make_folder, read_json, sha256, sha256_of_file, write_json
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import make_folder, read_json, sha256, sha256_of_file, write_json
 from kd_scratch.config import ModelConfig
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.nn import int8

@@ -6,7 +6,7 @@ Everything the hub's files call by another name than we do stands here, once, fo
 import re
 from dataclasses import fields, replace
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 
 #: ours, BERT's, DistilBERT's. {i} is the number of a block. A shape of our own (kd_scratch) is saved under our names.

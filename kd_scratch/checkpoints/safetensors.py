@@ -35,7 +35,8 @@ import torch
 from torch import Tensor
 
 from kd_scratch.common.console import say
-from kd_scratch.common.files import UserError, open_file, write_atomically
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import open_file, write_atomically
 
 # In the order in which a file holds them: wide elements first, so that all the tensors we write lie aligned.
 DTYPES = {

@@ -9,7 +9,8 @@ import torch
 from kd_scratch.checkpoints.checkpoint import megabytes, save_model
 from kd_scratch.common.console import say, show, table
 from kd_scratch.common.device import describe, start
-from kd_scratch.common.files import UserError, write_json
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import write_json
 from kd_scratch.config import RunConfig, add_flags, given
 from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.evaluation.measure import in_turns

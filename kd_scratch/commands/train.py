@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from kd_scratch.common.console import duration, say, show, table
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import (
     SIZES,
     DataConfig,

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from kd_scratch.common.files import printable
+from kd_scratch.common.errors import printable
 
 COLUMNS = 80  # that tables fit into
 _silent = False

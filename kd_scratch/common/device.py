@@ -3,15 +3,12 @@
 import os
 import platform
 import random
-import signal
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")  # where Linux tells of memory
 
@@ -39,47 +36,6 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     So a resumed run goes on as if nothing had happened, without any generator's state, and every process has its own.
     """
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
-
-
-class Stopped(Exception):
-    """Work that was asked to stop by a signal (its number), has been saved, and can go on later."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.signal = number
-
-
-class Interruption:
-    """A context in which Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) are only noted, so that work can stop
-    where it can be resumed.
-
-    `signal` is the number of the first one, 0 before. A second one acts at once, as it would have without this; before
-    that can happen, the first one calls `then`.
-    """
-
-    def __init__(self, then: Callable[[], None] = lambda: None):
-        self.signal = 0
-        self.then = then
-        self.before = {}
-
-    def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # Python lets no other thread do this
-            for number in filter(None, (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell does for what runs in the background
-                    self.before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame) -> None:
-        self.signal = number
-        self.then()
-        self._put_back()
-
-    def _put_back(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *exception) -> None:
-        self._put_back()
 
 
 def pick_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kd_scratch.common import console
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 
 #: One process may tokenize a large file while the others wait; a dead one is noticed at once all the same.
 TIMEOUT = timedelta(hours=24)

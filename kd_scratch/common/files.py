@@ -1,7 +1,6 @@
-"""Files, handled with care: the one error that users see, strict reading, atomic writing, hashes."""
+"""Files, handled with care: strict reading, atomic writing, hashes."""
 
 import codecs
-import errno
 import glob
 import hashlib
 import io
@@ -15,38 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-REMEDIES = {
-    errno.ENOSPC: "; make room on the disk",
-    errno.EDQUOT: "; your quota on this disk is used up: make room",
-    errno.EFBIG: "; no file may grow so large here: see ulimit -f",
-    errno.EROFS: "; choose a folder that can be written to",
-    errno.EACCES: "; choose a folder that can be written to",
-    errno.EIO: "; the disk is failing, or is no longer there",
-}
+from kd_scratch.common.errors import DiskError, UserError, remedy
+
 LONGEST = 1_000_000  # characters of one text
 LOCK = ".run.lock.0.tmp"  # named as something that is left over
 OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors.index.json")
-
-
-class UserError(Exception):
-    """Something the user can mend: a wrong path, a broken file, flags that contradict each other.
-
-    The message is one line that names the file, the line or key, and the cure; what it quotes from a file is made
-    printable. The command line prints it and exits with 2; everything else is our own bug and keeps its traceback.
-    """
-
-    def __init__(self, message: str):
-        message = printable(message)
-        super().__init__(message if len(message) <= 2000 else f"{message[:1600]} … {message[-300:]}")
-
-
-class DiskError(UserError):
-    """The disk refuses what is to be written."""
-
-
-def printable(text: str) -> str:
-    """A text without what would break the line, or move the cursor of a terminal: such characters as in "\\x1b"."""
-    return "".join(c if c.isprintable() or c in "\u200c\u200d" else ascii(c)[1:-1] for c in text)
 
 
 def read_text(path: str | Path) -> str:
@@ -242,11 +214,6 @@ def locked(folder: Path) -> Iterator[None]:
 def is_leftover(name: str) -> bool:
     """Whether a file's name is that of a write that was cut off (or is under way): .NAME.HOST.PROCESS.tmp"""
     return re.fullmatch(r"\..+\.[^.]*\.\d+\.tmp", name) is not None
-
-
-def remedy(error: OSError) -> str:
-    """What to do about what the disk refused, where that is plain."""
-    return REMEDIES.get(error.errno, "")
 
 
 def _is_running(process: str) -> bool:

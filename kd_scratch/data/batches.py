@@ -3,34 +3,38 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
+
+if TYPE_CHECKING:
+    from kd_scratch.data.masking import MaskedLMSampler
 
 IGNORE = -100  # the label of a token that has none: no loss, no metric
-UNLABELLED = -200  # the label of a unit whose label nobody knows: it learns from the teacher's soft targets only
+UNLABELLED = -200  # the label of a unit without label: it has the teacher's soft targets only
 POOL = 64  # batches that are sorted by length together
 
 
 @dataclass
 class EncodedInputs:
-    """N encoded inputs, stored end to end without padding (T tokens in all). Input i is tokens[starts[i]:starts[i+1]].
+    """N encoded inputs, end to end without padding: ΣS tokens in all. Input i is tokens[starts[i]:starts[i+1]].
 
-    labels: sequence head N (class) · token head T (class or IGNORE) · span head N,2 (start and end position) ·
-    mlm head T (the token itself, or IGNORE where it is never masked)
+    labels: sequence head N (class) · token head ΣS (class or IGNORE) · span head N,2 (start and end position) ·
+    mlm head ΣS (the token itself, or IGNORE where it is never masked)
     """
 
     head: str  # sequence, token, span or mlm
     ids: Sequence[str]  # N names of examples, for messages and predictions
-    tokens: np.ndarray  # T int32
+    tokens: np.ndarray  # ΣS int32
     starts: np.ndarray  # N+1 int64
     labels: np.ndarray
-    token_types: np.ndarray | None = None  # T uint8; None where all are 0
-    allowed: np.ndarray | None = None  # T bool: span head, positions an answer may start or end at
-    mask_id: int | None = None  # the token that stands for a hidden one
+    token_types: np.ndarray | None = None  # ΣS uint8; None where all are 0
+    allowed: np.ndarray | None = None  # ΣS bool: span head, positions an answer may start or end at
+    mask_id: int | None = None  # the token that stands for a masked one
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,7 +78,7 @@ class Batch:
 
 
 def pad(flat: np.ndarray, starts: np.ndarray, indices: np.ndarray, fill) -> np.ndarray:
-    """Rows `indices` of ragged storage as one rectangle: flat T,… -> B,S,… with `fill` behind each row's end."""
+    """Rows `indices` of ragged storage as one rectangle: flat ΣS,… -> B,S,… with `fill` behind each row's end."""
     lengths = starts[indices + 1] - starts[indices]  # B
     padded = np.full((len(indices), lengths.max(), *flat.shape[1:]), fill, dtype=flat.dtype)
     for row, start, length in zip(padded, starts[indices], lengths, strict=True):
@@ -83,42 +87,11 @@ def pad(flat: np.ndarray, starts: np.ndarray, indices: np.ndarray, fill) -> np.n
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor on a device. Nobody waits for the copy: from pinned memory it runs beside the work."""
+    """An array as a tensor on a device. From pinned memory the copy runs beside the work, and nothing waits for it."""
     tensor = torch.from_numpy(array)
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
-
-@dataclass
-class MaskedLMSampler:
-    """Which words of an input are hidden, to be guessed (Devlin et al. 2019, section 3.1): a function of these numbers,
-    of the input's number and of the data, so that it does not matter in which batch, process or order it comes."""
-
-    seed: int
-    epoch: int
-
-    def hide(self, features: EncodedInputs, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Input i with 15% of its words hidden: its tokens S, and its labels S, IGNORE where nothing is to be guessed.
-
-        Of the hidden ones 80% become [MASK], 10% another token of the data, 10% stay as they are.
-        """
-        span = slice(features.starts[i], features.starts[i + 1])
-        tokens, labels = features.tokens[span].copy(), features.labels[span].copy()
-        words = np.flatnonzero(labels != IGNORE)
-        rng = np.random.default_rng([self.seed, self.epoch, i])
-        chosen = rng.choice(words, num_masked(len(words)), replace=False)
-        places = rng.integers(len(features.tokens), size=len(chosen))  # anywhere in the data
-        special = features.labels[places] == IGNORE  # [SEP] or such is no word: then the hidden one stays
-        others = np.where(special, tokens[chosen], features.tokens[places])
-        fates = rng.random(len(chosen))
-        tokens[chosen] = np.where(fates < 0.8, features.mask_id, np.where(fates < 0.9, others, tokens[chosen]))
-        kept = np.full(len(labels), IGNORE, labels.dtype)
-        kept[chosen] = labels[chosen]
-        return tokens, kept
-
-
-def num_masked(words: int) -> int:
-    """How many of an input's words are hidden: 15%, but one at least where there is any."""
-    return min(words, max(1, round(0.15 * words)))
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def collate(
@@ -126,36 +99,40 @@ def collate(
     indices: np.ndarray,
     device: torch.device,
     pad_id: int = 0,
-    sampler: MaskedLMSampler | None = None,
+    sampler: "MaskedLMSampler | None" = None,
 ) -> Batch:
-    """The inputs `indices` as one padded batch on a device. masking: for an mlm head, how words are hidden."""
+    """The inputs `indices` as one padded batch on a device. sampler: for an mlm head, which tokens are masked.
 
-    def ragged(flat: np.ndarray | None, fill) -> Tensor | None:
+    What counts for the loss is found here, on the CPU: a device that had to find it would make the program wait.
+    """
+
+    def rectangle(flat: np.ndarray | None, fill) -> Tensor | None:
         return None if flat is None else to_device(pad(flat, features.starts, indices, fill), device)
 
-    lengths = features.lengths[indices]
-    input_ids = pad(features.tokens, features.starts, indices, pad_id)
-    # What counts is found here: a device that had to find it would make the program wait.
+    lengths = features.lengths[indices]  # B
+    input_ids = pad(features.tokens, features.starts, indices, pad_id)  # B,S
     if features.head == "mlm":
-        labels = np.full(input_ids.shape, IGNORE, np.int64)
-        for row, label, i, length in zip(input_ids, labels, indices, lengths, strict=True):
-            row[:length], label[:length] = sampler.hide(features, i)
-        counted = to_device(np.flatnonzero(labels != IGNORE), device)
+        labels = sampler.mask_rows(features, indices, input_ids)
     elif features.head == "token":
         labels = pad(features.labels, features.starts, indices, IGNORE)
-        counted = to_device(np.flatnonzero(labels != IGNORE), device)
     else:
         labels = features.labels[indices]
-        counted = to_device(np.flatnonzero(labels[:, 0] != IGNORE), device) if features.head == "span" else None
+    counted = None
+    if features.head == "span":
+        counted = to_device(np.flatnonzero(labels[:, 0] != IGNORE), device)
+    elif features.head != "sequence":
+        counted = to_device(np.flatnonzero(labels != IGNORE), device)
+    mask = None
+    if lengths.min() < lengths.max():
+        mask = to_device(np.arange(lengths.max()) < lengths[:, None], device)  # S < B,1 -> B,S
+    token_types = rectangle(features.token_types, 0)
     return Batch(
         indices=indices,
         input_ids=to_device(input_ids, device).long(),
-        attention_mask=to_device(np.arange(lengths.max()) < lengths[:, None], device)
-        if lengths.min() < lengths.max()
-        else None,
-        token_type_ids=None if features.token_types is None else ragged(features.token_types, 0).long(),
+        attention_mask=mask,
+        token_type_ids=None if token_types is None else token_types.long(),
         labels=to_device(labels, device).long(),
-        allowed=ragged(features.allowed, False),
+        allowed=rectangle(features.allowed, False),
         counted=counted,
         tokens=int(lengths.sum()),
         at=counted if features.head == "mlm" else None,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.common.files import DiskError
+from kd_scratch.common.errors import DiskError
 
 
 class Names(Sequence):

@@ -13,7 +13,8 @@ from pathlib import Path
 from tokenizers import Encoding, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 
-from kd_scratch.common.files import UserError, read_json, read_text, sha256, write_json, write_text
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import read_json, read_text, sha256, write_json, write_text
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PARTS = {

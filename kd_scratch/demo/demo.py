@@ -12,8 +12,10 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import load_config, megabytes
 from kd_scratch.common.console import hush, table
-from kd_scratch.common.device import Interruption, start
-from kd_scratch.common.files import UserError, read_text
+from kd_scratch.common.device import start
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import read_text
+from kd_scratch.common.signals import Interruption
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.demo.server import ADDRESS, Fields, Site, listen, serve
 from kd_scratch.evaluation import predict

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 
-from kd_scratch.common.device import Interruption
-from kd_scratch.common.files import UserError, sha256
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import sha256
+from kd_scratch.common.signals import Interruption
 
 ADDRESS = "127.0.0.1"  # never another one: what is computed here is nobody else's business
 REQUEST = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import LARGEST, ModelConfig, TrainConfig
 from kd_scratch.nn.layers import split_heads
 from kd_scratch.nn.model import Model

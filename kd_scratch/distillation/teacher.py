@@ -14,7 +14,8 @@ from kd_scratch.checkpoints.checkpoint import fingerprint
 from kd_scratch.checkpoints.safetensors import is_usable, load_file, read_metadata, save_file
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say
-from kd_scratch.common.files import UserError, make_folder, sha256
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import make_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.data.batches import Batch, EncodedInputs, pad, to_device
 from kd_scratch.data.disk_arrays import zeros_on_disk

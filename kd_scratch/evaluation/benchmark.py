@@ -9,7 +9,8 @@ import torch
 from kd_scratch.checkpoints.checkpoint import megabytes
 from kd_scratch.common.console import say, show, table
 from kd_scratch.common.device import start
-from kd_scratch.common.files import UserError, check_target, write_json
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import check_target, write_json
 from kd_scratch.config import RunConfig, add_flags, given
 from kd_scratch.evaluation.evaluate import about_machine, load_for_inference
 from kd_scratch.evaluation.measure import in_turns

@@ -10,7 +10,8 @@ import torch
 from kd_scratch.checkpoints.checkpoint import check_fit, load_model
 from kd_scratch.common.console import say, show, table
 from kd_scratch.common.device import describe, start
-from kd_scratch.common.files import UserError, check_target, sha256_of_file, write_json
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import check_target, sha256_of_file, write_json
 from kd_scratch.config import DataConfig, RunConfig, add_flags, as_dict, given
 from kd_scratch.data.batches import require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer

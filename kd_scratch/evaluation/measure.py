@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kd_scratch.common.console import progress
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import collate
 from kd_scratch.evaluation.evaluate import LoadedModel, load_for_inference

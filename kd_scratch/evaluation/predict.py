@@ -9,7 +9,8 @@ import torch
 
 from kd_scratch.common.console import shorten, show, table
 from kd_scratch.common.device import start
-from kd_scratch.common.files import UserError, check_target, write_json
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import check_target, write_json
 from kd_scratch.config import DataConfig, RunConfig, add_flags, given
 from kd_scratch.evaluation.evaluate import LoadedModel, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_scratch.common.console import duration, say, shorten
-from kd_scratch.common.files import UserError, check_target, read_json, write_text
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import check_target, read_json, write_text
 from kd_scratch.pages.html import figure, html_table, page, paragraph
 from kd_scratch.pages.svg import confusion, curves, heat_map, reliability, trade_off
 from kd_scratch.tasks import TASKS, Task

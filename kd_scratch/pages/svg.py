@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from kd_scratch.common.console import shorten
-from kd_scratch.common.files import printable
+from kd_scratch.common.errors import printable
 
 WIDTH, NARROW = 720, 480  # of a whole page, and of what should still be readable on a phone
 #: Colours that can be told apart by colour-blind readers too (Okabe & Ito 2008).

@@ -10,7 +10,8 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import WEIGHTS, fingerprint, load_model
 from kd_scratch.common.console import progress
-from kd_scratch.common.files import UserError, read_json, sha256_of_file, write_json
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import DataConfig, as_dict, flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES

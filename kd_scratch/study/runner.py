@@ -20,8 +20,10 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model
 from kd_scratch.common.console import progress, say, shorten, show
-from kd_scratch.common.device import Interruption, Stopped, start
-from kd_scratch.common.files import UserError, make_folder, read_json, write_json
+from kd_scratch.common.device import start
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import make_folder, read_json, write_json
+from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.config import (
     SIZES,
     DataConfig,

@@ -12,7 +12,7 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, DataConfig, ModelConfig, TrainConfig, given, train_config
 from kd_scratch.distillation.hidden_losses import HiddenLosses, parse_layer_map, parse_losses
 from kd_scratch.nn.model import Model

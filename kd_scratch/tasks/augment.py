@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.data.rows import Subset
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks import Task

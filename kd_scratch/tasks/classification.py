@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from kd_scratch.common.console import shorten, table
-from kd_scratch.common.files import LONGEST, UserError, check_length, read_json, text_lines
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import LONGEST, check_length, read_json, text_lines
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.rows import FileRows

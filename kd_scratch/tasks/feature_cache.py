@@ -14,7 +14,8 @@ import torch
 from kd_scratch.checkpoints.safetensors import CHECKSUM, is_usable, load_file, read_metadata, save_file
 from kd_scratch.common import distributed
 from kd_scratch.common.console import progress, say
-from kd_scratch.common.files import UserError, make_folder, sha256
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import make_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import DataConfig, as_dict
 from kd_scratch.data.batches import EncodedInputs

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kd_scratch.common.console import shorten, table
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs
 from kd_scratch.data.rows import text_rows

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from kd_scratch.common.console import shorten, table
-from kd_scratch.common.files import UserError, check_length, read_text
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import check_length, read_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer

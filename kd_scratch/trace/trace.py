@@ -12,7 +12,8 @@ from torch import Tensor
 
 from kd_scratch.common.console import COLUMNS, say, shorten, show, table
 from kd_scratch.common.device import start
-from kd_scratch.common.files import UserError, check_target, printable, write_text
+from kd_scratch.common.errors import UserError, printable
+from kd_scratch.common.files import check_target, write_text
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, given, train_config
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.data.tokenizer import Tokenizer

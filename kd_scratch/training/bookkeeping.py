@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kd_scratch.common import distributed
 from kd_scratch.common.console import duration, progress, say
-from kd_scratch.common.device import Interruption, Stopped
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.common.timing import Clock
 from kd_scratch.training.resume import save_state
 from kd_scratch.training.setup import Run

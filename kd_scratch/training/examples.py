@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kd_scratch.common.console import say
-from kd_scratch.common.files import UserError, sha256_of_file
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import sha256_of_file
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs

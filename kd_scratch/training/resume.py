@@ -12,7 +12,8 @@ from kd_scratch.checkpoints.checkpoint import WEIGHTS
 from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say, shorten
-from kd_scratch.common.files import UserError, is_leftover, remove, replace_file, sha256_of_file
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import is_leftover, remove, replace_file, sha256_of_file
 
 STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
 PREVIOUS_WEIGHTS, DAMAGED = "model.previous.safetensors", "training_state.damaged.safetensors"

@@ -10,7 +10,8 @@ from kd_scratch.checkpoints.checkpoint import WEIGHTS, load_config
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say, shorten
 from kd_scratch.common.device import amp_dtype, describe
-from kd_scratch.common.files import UserError, locked, make_folder, sha256_of_file, write_json, write_text
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import locked, make_folder, sha256_of_file, write_json, write_text
 from kd_scratch.common.timing import Clock, matmul_rate
 from kd_scratch.config import train_config
 from kd_scratch.data.batches import IGNORE

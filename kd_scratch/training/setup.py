@@ -14,7 +14,8 @@ from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_model
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say
 from kd_scratch.common.device import seed_everything, start
-from kd_scratch.common.files import UserError, is_leftover, sha256
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import is_leftover, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES, as_dict
 from kd_scratch.data.batches import EncodedInputs, require_inputs

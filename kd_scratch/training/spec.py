@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from kd_scratch.common.device import amp_dtype
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import parse_layer_map, parse_losses
 from kd_scratch.tasks import TASKS

@@ -4,7 +4,8 @@ import torch
 
 from kd_scratch.common import distributed
 from kd_scratch.common.device import amp_dtype
-from kd_scratch.common.files import UserError, sha256
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import sha256
 from kd_scratch.distillation.student import Student
 from kd_scratch.training.optimizer import Stepper, make_optimizer
 from kd_scratch.training.resume import Progress, load_state, restore_weights

@@ -20,7 +20,7 @@ from kd_scratch.checkpoints.checkpoint import (
 )
 from kd_scratch.checkpoints.hf_layout import config_from_json, config_to_json
 from kd_scratch.checkpoints.safetensors import load_file, save_file
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 from kd_scratch.nn.model import Model
 from tests.conftest import ROOT, TINY, tiny_model

@@ -22,7 +22,7 @@ from kd_scratch.checkpoints.safetensors import (
     save_file,
 )
 from kd_scratch.common import files
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from tests.conftest import TORTURE
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

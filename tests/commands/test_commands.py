@@ -15,7 +15,7 @@ import kd_scratch.training.run
 from kd_scratch.__main__ import COMMANDS, main
 from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_model, save_model
 from kd_scratch.checkpoints.safetensors import load_file
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.evaluation.evaluate import read_evaluation_set

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from kd_scratch.__main__ import main
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import read_unlabelled

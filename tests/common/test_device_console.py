@@ -14,7 +14,7 @@ import torch
 from kd_scratch.common import console
 from kd_scratch.common.console import coloured, duration, progress, say, shorten, show, table
 from kd_scratch.common.device import amp_dtype, autocast, describe, pick_device, seed_everything, start
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import RunConfig
 from tests.conftest import ROOT
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from kd_scratch.common import files
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import DiskError, UserError
 
 UNREADABLE = {
     "Latin-1 byte on the third line": (b"one\ntwo\ncaf\xe9\n", "line 3: byte 0xe9 is not UTF-8"),
@@ -197,13 +197,13 @@ def test_a_disk_that_refuses_at_the_end_or_forbids_to_tidy_up_is_one_line_too(tm
         monkeypatch.setattr(os, "unlink", refused)
     else:
         monkeypatch.setattr(files, "sync_folder", refused)
-    with pytest.raises(files.DiskError, match="out.txt: cannot be written: Read-only file system; choose a folder"):
+    with pytest.raises(DiskError, match="out.txt: cannot be written: Read-only file system; choose a folder"):
         files.write_text(tmp_path / "out.txt", "new")
 
 
 def test_deleting_what_is_not_there_is_nothing_and_what_may_not_be_is_one_line(tmp_path):
     files.remove(tmp_path / "none")
-    with pytest.raises(files.DiskError, match="cannot be deleted"):
+    with pytest.raises(DiskError, match="cannot be deleted"):
         files.remove(tmp_path)
 
 
@@ -239,7 +239,7 @@ def test_what_fails_while_it_is_read_is_one_line(tmp_path):
 def test_a_file_that_cannot_replace_another_is_one_line(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "a").write_text("x")
-    with pytest.raises(files.DiskError, match="folder: cannot be replaced: Is a directory"):
+    with pytest.raises(DiskError, match="folder: cannot be replaced: Is a directory"):
         files.replace_file(tmp_path / "a", tmp_path / "folder")
     files.replace_file(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "x" and not (tmp_path / "a").exists()

@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from kd_scratch.common.files import UserError, text_lines
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import text_lines
 from kd_scratch.config import DataConfig
 from kd_scratch.data.rows import Concat, FileRows, Subset
 from kd_scratch.tasks import TASKS

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers, processors
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.data import tokenizer as tokenizer_module
 from kd_scratch.data.tokenizer import SPECIAL, Tokenizer, load_tokenizer, train_tokenizer
 from tests.conftest import ROOT, TEXTS

@@ -16,7 +16,7 @@ import pytest
 from data_scripts import download, download_checkpoint
 from data_scripts.download import RemoteFile, SafeRedirects, fetch
 from data_scripts.download_checkpoint import download_checkpoint as download_model
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 
 BODY = bytes(range(256)) * 1200  # 300 kB: several chunks
 COMMIT = "c0ffee" + "0" * 34

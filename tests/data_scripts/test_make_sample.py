@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import read_squad

@@ -17,7 +17,7 @@ import torch
 
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, megabytes, save_model
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.demo import demo, server
 from kd_scratch.demo.demo import USES, make_site, open_groups

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.demo import server
 from kd_scratch.demo.server import Limits, Reply, Server, Site, Worker, content_policy, listen, parse_body, serve
 

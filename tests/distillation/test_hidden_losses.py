@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd_scratch.checkpoints.safetensors import save_file
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import collate, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module

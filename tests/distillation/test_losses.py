@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs, collate, epoch_batches, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
 from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_targets

@@ -16,7 +16,7 @@ import kd_scratch.evaluation.evaluate
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import WEIGHTS, fingerprint, load_model, save_model
 from kd_scratch.checkpoints.safetensors import load_file, save_file
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel, changed_alone, load_for_inference
 from kd_scratch.nn import int8

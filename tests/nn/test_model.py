@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, ModelConfig
 from kd_scratch.nn.layers import Encoder, sinusoidal_table
 from kd_scratch.nn.model import Model, make_head, with_dropout

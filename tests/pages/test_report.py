@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import kd_scratch.pages.report
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.evaluation.compare import attention_maps, lost_by
 from kd_scratch.pages.html import html_table, page, paragraph
 from kd_scratch.pages.report import Comparison, comparison_page, known_record, read_record, runs_page

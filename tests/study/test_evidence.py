@@ -16,8 +16,8 @@ import torch
 
 import kd_scratch.study.results
 from kd_scratch.__main__ import main
-from kd_scratch.common.device import Interruption, Stopped
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.evaluation.significance import BINS, calibration, interval, margin, resampled_sums
 from kd_scratch.study import runner
@@ -746,7 +746,7 @@ def test_no_run_is_started_after_a_signal(tmp_path, monkeypatch):
 IMPATIENT = f"""import signal, subprocess, sys
 from pathlib import Path
 from kd_scratch.study import runner
-from kd_scratch.common.device import Interruption
+from kd_scratch.common.signals import Interruption
 from kd_scratch.study.variants import Variant
 
 class Telling(Interruption):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd_scratch.__main__ import main
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.data.rows import WithoutLabels

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE
 from kd_scratch.tasks import TASKS, Predictions, limited

@@ -8,7 +8,7 @@ import torch
 
 import kd_scratch.tasks.feature_cache
 from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data import disk_arrays
 from kd_scratch.data.disk_arrays import DiskArray, Names, zeros_on_disk

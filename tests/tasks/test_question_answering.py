@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, collate
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate, pad
 from kd_scratch.distillation.losses import distillation_loss

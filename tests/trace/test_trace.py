@@ -12,7 +12,7 @@ import torch
 
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_model
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, train_config
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses

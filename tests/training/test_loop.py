@@ -9,8 +9,9 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model
 from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file
-from kd_scratch.common.device import Interruption, Stopped, seed_step
-from kd_scratch.common.files import UserError
+from kd_scratch.common.device import seed_step
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.common.timing import Clock
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, epoch_batches

@@ -8,7 +8,7 @@ import torch
 
 from kd_scratch.common import device
 from kd_scratch.common.device import free_memory
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, DataConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import make_hidden_losses
 from kd_scratch.tasks import TASKS
