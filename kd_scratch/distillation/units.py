@@ -7,8 +7,8 @@ head), or one masked word (mlm head).
 import numpy as np
 from torch import Tensor
 
-from kd_scratch.data.masking import num_masked
 from kd_scratch.data.batches import IGNORE, Batch, EncodedInputs
+from kd_scratch.data.masking import num_masked
 
 #: A finite stand-in for −∞. Outside the allowed positions both probabilities are exactly 0, and nothing becomes NaN,
 #: not even after a division by a small temperature.

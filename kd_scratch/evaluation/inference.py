@@ -9,8 +9,8 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import progress
 from kd_scratch.common.device import autocast
 from kd_scratch.common.errors import UserError
-from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.data.batches import Batch, EncodedInputs, collate, length_sorted_batches
+from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.nn.model import Model
 
 

@@ -15,8 +15,8 @@ from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common import distributed
 from kd_scratch.common.device import autocast, seed_step
 from kd_scratch.common.timing import Clock
-from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.data.batches import Batch, collate, epoch_batches
+from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.distillation.losses import distillation_loss
 from kd_scratch.distillation.teacher import gather, gather_states
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits

@@ -17,8 +17,8 @@ from kd_scratch.common.console import shorten
 from kd_scratch.common.device import free_memory
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig, TrainConfig
-from kd_scratch.data.masking import num_masked
 from kd_scratch.data.batches import IGNORE, EncodedInputs, require_inputs
+from kd_scratch.data.masking import num_masked
 from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.tasks import Task, limited
 from kd_scratch.training.setup import Run

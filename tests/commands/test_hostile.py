@@ -4,7 +4,6 @@ Each task's own tests hold its table of malformed files. Here are the tables of 
 100 MB, and thousands of mutations (20,000 with `make torture`), compared with a plain second reading.
 """
 
-import argparse
 import csv
 import io
 import json

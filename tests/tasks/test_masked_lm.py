@@ -14,8 +14,8 @@ from kd_scratch.checkpoints.hf_layout import config_from_json
 from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, ModelConfig
-from kd_scratch.data.masking import MaskedLMSampler, num_masked
 from kd_scratch.data.batches import IGNORE, EncodedInputs, collate
+from kd_scratch.data.masking import MaskedLMSampler, num_masked
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.distillation.losses import cross_entropy, soft_targets
 from kd_scratch.distillation.student import Student
