@@ -257,7 +257,7 @@ def test_features_hold_each_text_cut_to_length_end_to_end_with_its_class(tokeniz
 
 def test_a_label_that_the_model_does_not_know_is_refused_with_its_place(tokenizer):
     examples = [Example("data.file:7", "text", "never")]
-    with pytest.raises(UserError, match="data.file:7: label 'never' is not one of the 2 that the model knows: no, yes"):
+    with pytest.raises(UserError, match="data.file:7: label 'never' is not one of the 2 that the model has: no, yes"):
         featurize(examples, tokenizer, ("no", "yes"), 8, DataConfig())
 
 

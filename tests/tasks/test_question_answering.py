@@ -21,6 +21,7 @@ from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.question_answering import (
     Example,
     candidates,
+    context_windows,
     decide,
     featurize,
     mistakes,
@@ -28,7 +29,7 @@ from kd_scratch.tasks.question_answering import (
     read_squad,
     trainable,
 )
-from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores, window_bounds
+from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
 from tests.conftest import TEXTS, tiny_model, units
 
 CONTEXT = "The quick brown fox jumps over the lazy dog. The goalkeeper saved a penalty."
@@ -151,13 +152,13 @@ def test_an_answer_start_of_any_size_is_only_a_wrong_one(tmp_path):
         (9, 3, 0, [(0, 3), (3, 6), (6, 9)]),
     ],
 )
-def test_window_bounds_by_hand(pieces, room, overlap, bounds):
-    assert window_bounds(pieces, room, overlap) == bounds
+def test_context_windows_by_hand(pieces, room, overlap, bounds):
+    assert context_windows(pieces, room, overlap) == bounds
 
 
 def test_windows_cover_everything_and_neighbours_share_exactly_the_overlap():
     for pieces in range(1, 60):
-        bounds = window_bounds(pieces, 11, 4)
+        bounds = context_windows(pieces, 11, 4)
         assert bounds[0][0] == 0 and bounds[-1][1] == pieces
         assert all(a_end - b_start == 4 for (_, a_end), (b_start, _) in zip(bounds, bounds[1:]))  # noqa: B905, RUF007
         assert all(end - start <= 11 for start, end in bounds)
@@ -507,7 +508,7 @@ def test_predictions_are_the_official_form_and_metrics_those_of_them(tokenizer):
     )
     lines = mistakes(result, 5).split("\n")
     assert lines[0].startswith("surest mistakes, of 1")
-    assert lines[3] == "    said 'The quick', gold 'fox'"
+    assert lines[3] == "    predicted 'The quick', gold 'fox'"
     assert "1-2 words" in TASKS["squad"].details(metrics)
 
 

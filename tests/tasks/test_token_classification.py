@@ -20,11 +20,11 @@ from kd_scratch.tasks.token_classification import (
     Example,
     featurize,
     label_list,
-    passages,
     read_conll,
     score,
+    sentence_groups,
+    sentence_windows,
     trainable,
-    window_bounds,
 )
 from tests.conftest import tiny_model, units
 
@@ -207,12 +207,12 @@ def test_a_sentence_of_2000_words_has_2000_tags(tokenizer):
 
 
 def test_windows_by_hand():
-    assert window_bounds([1] * 6, 6, 2) == [(0, 6, 0, 6)]
-    assert window_bounds([1] * 10, 6, 2) == [(0, 6, 0, 5), (4, 10, 5, 10)]
-    assert window_bounds([1] * 10, 6, 0) == [(0, 6, 0, 6), (6, 10, 6, 10)]
-    assert window_bounds([1] * 8, 4, 99) == [(0, 4, 0, 3), (2, 6, 3, 5), (4, 8, 5, 8)]  # at most half is shared
-    assert window_bounds([6, 6, 6], 6, 3) == [(0, 1, 0, 1), (1, 2, 1, 2), (2, 3, 2, 3)]  # nothing can be shared
-    assert window_bounds([], 6, 3) == [(0, 0, 0, 0)]
+    assert sentence_windows([1] * 6, 6, 2) == [(0, 6, 0, 6)]
+    assert sentence_windows([1] * 10, 6, 2) == [(0, 6, 0, 5), (4, 10, 5, 10)]
+    assert sentence_windows([1] * 10, 6, 0) == [(0, 6, 0, 6), (6, 10, 6, 10)]
+    assert sentence_windows([1] * 8, 4, 99) == [(0, 4, 0, 3), (2, 6, 3, 5), (4, 8, 5, 8)]  # at most half is shared
+    assert sentence_windows([6, 6, 6], 6, 3) == [(0, 1, 0, 1), (1, 2, 1, 2), (2, 3, 2, 3)]  # nothing can be shared
+    assert sentence_windows([], 6, 3) == [(0, 0, 0, 0)]
 
 
 def test_windows_hold_as_many_words_as_fit_and_each_word_belongs_to_one():
@@ -220,7 +220,7 @@ def test_windows_hold_as_many_words_as_fit_and_each_word_belongs_to_one():
     for _ in range(500):
         room, overlap = rng.randrange(1, 20), rng.randrange(0, 12)
         lengths = [rng.randrange(1, room + 1) for _ in range(rng.randrange(1, 60))]
-        windows = window_bounds(lengths, room, overlap)
+        windows = sentence_windows(lengths, room, overlap)
         assert [w for _, _, first, last in windows for w in range(first, last)] == list(range(len(lengths)))
         for start, end, first, last in windows:
             assert start <= first <= last <= end and sum(lengths[start:end]) <= room
@@ -239,7 +239,7 @@ def test_with_documents_a_window_shows_the_neighbouring_sentences(tokenizer):
         sentence("a moon", "O B-LOC", 1, "a"),
         sentence("dog", number=2),
     ]
-    assert [len(group) for group in passages(examples, True)] == [2, 1]
+    assert [len(group) for group in sentence_groups(examples, True)] == [2, 1]
     apart, together = (featurize(examples, tokenizer, LABELS, 40, DataConfig(documents=d)) for d in (False, True))
     assert len(apart) == 3 and len(together) == 2
     assert together.tokens[together.word_at].tolist() == apart.tokens[apart.word_at].tolist()
