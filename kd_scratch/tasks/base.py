@@ -101,9 +101,11 @@ def mean_score(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / np.maximum(sums[..., 1], 1)
 
 
-def no_confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Nothing, of no decision."""
-    return np.zeros(0), np.zeros(0, bool)
+def label_confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Of a sequence head, the probability of each text's best label, and whether that is right; of others nothing."""
+    if predictions.task.head != "sequence":
+        return np.zeros(0), np.zeros(0, bool)
+    return best_probability(predictions), predictions.right
 
 
 def summaries_of_labels(predictions: Predictions) -> list[Summary]:
@@ -159,32 +161,33 @@ class Task:
     decide: Callable[[Predictions], list]  # one decision per example, to be compared with ==
 
     # its files and its training
-    splits: tuple[str, ...] = ()  # the splits that one file holds; empty where a file is one split
-    group: Callable[[object], str] | None = None  # examples of one group stay together; None: each is its own group
-    trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = keep_all  # -> those to train on, notes
+    splits: tuple[str, ...] = ()  # those that one file holds; empty where a file is one split
+    group: Callable[[object], str] | None = None  # examples of one group stay together; None: no groups
+    trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = keep_all  # those to train on, and notes
     train_defaults: dict = field(default_factory=dict)  # fields of TrainConfig: where this task differs from it
 
     # its score
-    gold: Callable[[object], object] = gold_label  # example -> the right decision; only the defaults below ask for it
+    gold: Callable[[object], object] = gold_label  # example -> the right decision, for the defaults below
     score: Callable[[Predictions], dict] = accuracy  # metrics by name
     score_name: str = "accuracy"  # the metric by which the best epoch is kept: higher is better
     columns: tuple[str, ...] = ("accuracy",)  # the metrics that a comparison shows, with score_name
-    tally: Callable[[Predictions], np.ndarray] = right_and_counted  # N,k: numbers whose sums make the score
+    tally: Callable[[Predictions], np.ndarray] = right_and_counted  # N,k: their sums make the score
     tally_score: Callable[[np.ndarray], np.ndarray] = mean_score  # sums …,k -> the metric score_name, …
 
     # text without labels, for distillation
-    unlabelled: Callable[[str, str], object] | None = None  # id, plain text -> example; None: not possible
+    unlabelled: Callable[[str, str], object] | None = None  # id, text -> example; None: not possible
     unlabel: Callable[[object], object] = refuse_unlabelled  # example -> the same without its label
     #: example, what changes its words, id of the copy -> a copy without label; None: not possible
     reworded: Callable[[object, Callable[[Words], Words], str], object] | None = None
 
     # tables and pages
-    confidence: Callable[[Predictions], tuple[np.ndarray, np.ndarray]] = no_confidence  # probabilities, which are right
+    #: probability of each thing decided, and whether it is right
+    confidence: Callable[[Predictions], tuple[np.ndarray, np.ndarray]] = label_confidence
     summaries: Callable[[Predictions], list[Summary]] = summaries_of_labels  # one per example
     confused: Callable[[Predictions], Counter] | None = None  # counts of (gold class, predicted class)
-    prediction_records: Callable[[Predictions], dict] = records_of_labels  # what `evaluate` writes, by example id
+    prediction_records: Callable[[Predictions], dict] = records_of_labels  # what is written, by example id
     details: Callable[[dict], str] = no_details  # metrics -> a table by class
-    mistakes: Callable[[Predictions, int], str] = first_mistakes  # at most so many wrong decisions, as a table
+    mistakes: Callable[[Predictions, int], str] = first_mistakes  # so many wrong decisions, as a table
 
     def __post_init__(self):
         if self.score_name not in self.columns:
@@ -206,6 +209,11 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def best_probability(predictions: Predictions) -> np.ndarray:
+    """The probability of the best label of each of N texts, in float64, from logits N,C."""
+    return np.exp(log_softmax(predictions.logits).max(axis=1))
 
 
 class Mistake(NamedTuple):

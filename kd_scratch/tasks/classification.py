@@ -20,7 +20,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.rows import FileRows
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Mistake, Predictions, Task, log_softmax, surest_mistakes
+from kd_scratch.tasks.base import Mistake, Predictions, Task, best_probability, log_softmax, surest_mistakes
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
 OOS = "oos"  # CLINC150: out of scope
@@ -202,9 +202,9 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
 
 def decide(predictions: Predictions) -> list[str]:
     """The most probable label of each text, or out of scope where even that is less probable than --oos-threshold."""
-    best = np.exp(log_softmax(predictions.logits).max(axis=1))
+    threshold = predictions.data.oos_threshold
     labels = [predictions.labels[i] for i in predictions.logits.argmax(axis=1)]
-    return [OOS if p < predictions.data.oos_threshold else label for p, label in zip(best, labels, strict=True)]
+    return [OOS if p < threshold else label for p, label in zip(best_probability(predictions), labels, strict=True)]
 
 
 def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
@@ -257,11 +257,6 @@ def tally(predictions: Predictions) -> np.ndarray:
     """Whether each text counts and is right, and whether it counts: N,2"""
     counts = np.array([example.in_scope for example in predictions.examples])
     return np.stack([counts & predictions.right, counts], axis=1).astype(np.float64)
-
-
-def best_probability(predictions: Predictions) -> np.ndarray:
-    """The probability of each text's best label, N in float64."""
-    return np.exp(log_softmax(predictions.logits).max(axis=1))
 
 
 def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:

@@ -86,6 +86,8 @@ def own_example(arguments: argparse.Namespace, task: Task):
         raise UserError("--example: is for a file; leave it out beside your own text")
     if task.head == "span":
         return question_answering.Example("your own question", arguments.question, arguments.context, labelled=False)
+    if task.unlabelled is None:
+        raise UserError(f"--text: plain text is no input for {task.name}; give --data")
     example = task.unlabelled("your own text", arguments.text)
     if task.head == "token" and not example.words:
         raise UserError("--text: holds no word")

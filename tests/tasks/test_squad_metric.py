@@ -55,7 +55,7 @@ def test_exact_match_and_f1_by_hand(gold, answer, exact, overlap):
 @pytest.mark.parametrize(
     "gold, answer, in_1, in_2", [("the", "a", 0.0, 1.0), ("", "", 0.0, 1.0), ("the", "x", 0.0, 0.0)]
 )
-def test_where_nothing_is_left_f1_is_0_in_version_1_and_tells_agreement_in_version_2(gold, answer, in_1, in_2):
+def test_where_nothing_is_left_f1_is_0_in_version_1_and_is_agreement_in_version_2(gold, answer, in_1, in_2):
     assert (f1(gold, answer), f1(gold, answer, version2=True)) == (in_1, in_2)
 
 
@@ -69,7 +69,7 @@ def test_the_best_of_several_gold_answers_counts():
 
 def test_the_against_an_unanswerable_question_is_right_in_version_2_only_by_its_normal_form():
     assert scores((), "", True) == (1.0, 1.0)
-    assert scores((), "the", True) == (1.0, 1.0), "nothing is left of 'the', so it says nothing"
+    assert scores((), "the", True) == (1.0, 1.0), "nothing is left of 'the', so it is empty"
     assert scores((), "x", True) == (0.0, 0.0)
 
 

@@ -100,7 +100,7 @@ def test_a_word_may_hold_spaces_in_a_file_of_tabs_and_odd_characters_anywhere(tm
         (["I-LOC", "O", "B-LOC", "O"], "mixed", ("B-LOC", "O", "B-LOC", "O")),
     ],
 )
-def test_tags_of_every_scheme_are_read_as_iob2_and_that_is_said(tmp_path, tags, style, iob2):
+def test_tags_of_every_scheme_are_read_as_iob2_and_that_is_noted(tmp_path, tags, style, iob2):
     examples = read(tmp_path, "".join(f"w {tag}\n" for tag in tags))
     assert examples[0].tags == iob2
     kept, [note] = trainable(examples)
@@ -153,7 +153,7 @@ def test_the_first_piece_of_each_word_has_its_label_and_nothing_else(tokenizer):
     assert features.labels.tolist() == [*expected, IGNORE]
 
 
-def test_pieces_are_those_of_a_tokenizer_that_is_told_the_words(tokenizer):
+def test_pieces_are_those_of_a_tokenizer_that_gets_the_words(tokenizer):
     words = "the quick un-fathomable fox isn't here , he said , the fox".split()
     features = featurize([sentence(" ".join(words))], tokenizer, LABELS, 200, PLAIN)
     encoding = tokenizer.backend.encode(words, is_pretokenized=True)
@@ -378,8 +378,8 @@ def test_metrics_by_hand():
     assert list(metrics["per_class"]) == ["LOC", "PER"]
     assert CONLL.tally(predictions).tolist() == [[1, 2, 2], [1, 1, 1]]
     assert CONLL.tally_score(CONLL.tally(predictions).sum(axis=0)) == metrics["f1"]
-    said = CONLL.prediction_records(predictions)
-    assert said["s:0"] == {
+    records = CONLL.prediction_records(predictions)
+    assert records["s:0"] == {
         "words": ("a", "b", "c", "d"),
         "tags": ("B-PER", "I-PER", "O", "B-PER"),
         "gold": ("B-PER", "I-PER", "O", "B-LOC"),
@@ -388,7 +388,7 @@ def test_metrics_by_hand():
     assert "LOC" in CONLL.details(metrics)
 
 
-def test_unknown_tags_are_missed_entities_and_are_told():
+def test_unknown_tags_are_missed_entities_and_are_named():
     examples = [sentence("a b c", "B-EVT I-EVT B-LOC", 0)]
     metrics = score(Predictions(CONLL, examples, *perfect(examples, LABELS), LABELS, PLAIN))
     assert metrics["unreachable_words"] == 2 and metrics["unreachable_tags"] == {"B-EVT": 1, "I-EVT": 1}
