@@ -116,7 +116,7 @@ def check_size(config) -> None:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained. `TASK_DEFAULTS` says where a task differs from these defaults."""
+    """How a model is trained. Where a task differs from these defaults, its own file says so (Task.train_defaults)."""
 
     learning_rate: float = setting(5e-5, "highest learning rate of AdamW")
     epochs: int = setting(3, "passes over the training file")
@@ -231,37 +231,21 @@ class RunConfig:
     threads: int = setting(0, "CPU threads; 0: PyTorch's choice")
 
 
-#: Where a task differs from TrainConfig's defaults. AG News: the published settings that this project starts from.
-#: CLINC150: T = 2 is the published one. Its alpha was the best of three on the validation split, with one seed each
-#: (MiniLM-L6 into its layers 0, 2, 4; 5 epochs, learning rate 2e-4): 0.25 94.67, 0.5 94.50, 0.9 94.17;
-#: without a teacher 94.40.
-TASK_DEFAULTS: dict[str, dict] = {
-    "agnews": dict(learning_rate=2e-5, epochs=3, batch_size=32, warmup_steps=500, temperature=5.0, alpha=0.5),
-    "clinc": dict(
-        learning_rate=5e-5, epochs=6, batch_size=32, warmup_steps=200, temperature=2.0, alpha=0.25, max_length=64
-    ),
-    "csv": {},
-    "squad": dict(learning_rate=3e-5, epochs=2, batch_size=12, max_length=384),
-    "conll": {},
-    # (Sanh et al. 2019 weigh soft targets, labels and cosine 5 : 2 : 1)
-    "mlm": dict(learning_rate=5e-4, batch_size=32, temperature=2.0, alpha=0.7),
-}
-
-
-def train_config(task: str, **chosen) -> TrainConfig:
-    """The task's defaults with the chosen values on top."""
-    return TrainConfig(**{**TASK_DEFAULTS[task], **chosen})
-
-
 def flag_name(name: str) -> str:
     """max_length -> --max-length"""
     return "--" + name.replace("_", "-")
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type, only: tuple[str, ...] = ()) -> None:
+def add_flags(
+    parser: argparse.ArgumentParser,
+    config: type,
+    only: tuple[str, ...] = (),
+    task_defaults: dict[str, dict] | None = None,
+) -> None:
     """One flag per field of a configuration class (or for some of them only).
 
-    A flag that is not given stays out of the parsed namespace.
+    A flag that is not given stays out of the parsed namespace. task_defaults: by task, the fields in which it differs
+    from the class's defaults, for the help texts.
     """
     group = parser.add_argument_group(config.__doc__.split("\n")[0].rstrip("."))
     for f in fields(config):
@@ -274,8 +258,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type, only: tuple[str, ..
         if f.default != "":
             special = [
                 f"{task}: {values[f.name]}"
-                for task, values in TASK_DEFAULTS.items()
-                if config is TrainConfig and values.get(f.name, f.default) != f.default
+                for task, values in (task_defaults or {}).items()
+                if values.get(f.name, f.default) != f.default
             ]
             help_text += f" (default {f.default}{''.join('; ' + s for s in special)})"
         group.add_argument(

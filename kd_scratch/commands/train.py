@@ -17,9 +17,8 @@ from kd_scratch.config import (
     add_flags,
     given,
     layer_list,
-    train_config,
 )
-from kd_scratch.tasks import TASKS
+from kd_scratch.tasks import TASKS, train_defaults
 from kd_scratch.training.preflight import preflight
 from kd_scratch.training.run import train
 from kd_scratch.training.setup import set_up
@@ -91,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="look at data, models and machine, print what was found, and stop there"
     )
-    for config in (TrainConfig, DataConfig, RunConfig):
+    add_flags(parser, TrainConfig, task_defaults=train_defaults())
+    for config in (DataConfig, RunConfig):
         add_flags(parser, config)
 
 
@@ -110,7 +110,7 @@ def make_spec(arguments: argparse.Namespace) -> RunSpec:
         vocab_size=arguments.vocab_size,
         norm_first=arguments.norm_first,
         cache=arguments.cache,
-        config=train_config(arguments.task, **given(arguments, TrainConfig)),
+        config=TASKS[arguments.task].train_config(**given(arguments, TrainConfig)),
         data=DataConfig(**given(arguments, DataConfig)),
         run=RunConfig(**given(arguments, RunConfig)),
     )

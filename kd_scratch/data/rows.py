@@ -88,14 +88,20 @@ class FileRows(Sequence):
             self.file.close()
 
 
-def text_rows(path: Path, name: str, make: Callable[[int, str], object]) -> FileRows:
-    """The lines of a text file that hold more than blanks. make: line number, text -> example; name: in messages."""
+def text_rows(path: Path, name: str, make: Callable[[int, str], object], check: bool = True) -> FileRows:
+    """The example of each line that holds more than blanks, made when asked for.
+
+    make: line number, text without blanks at its ends -> example, or UserError. name: of the file, in messages.
+    check: make each once now, so that a bad line is found; to be left out where `make` takes any line.
+    """
     lines = enumerate(text_lines(path), 1)
 
     def rows():
         for i, (place, text) in lines:
             check_length(text.rstrip("\r\n"), f"{name}: line {i}")
             if text.strip():
+                if check:
+                    make(i, text.strip())
                 yield i, place
 
     return FileRows(path, rows(), lambda i, text: make(i, text.strip()))

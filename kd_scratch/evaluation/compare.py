@@ -32,7 +32,7 @@ from kd_scratch.pages.report import (
     named_directory,
     trade_offs,
 )
-from kd_scratch.tasks import DECIDING, TASKS, Predictions, Task
+from kd_scratch.tasks import TASKS, Predictions, Task, deciding_tasks
 
 PAGE = "comparison.html"
 MAPS, LONGEST_MAP = 3, 20  # so many attention maps are shown, of inputs of at most so many pieces
@@ -121,7 +121,7 @@ def _shown(name: str, value):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `compare`."""
-    add_data_arguments(parser, DECIDING)
+    add_data_arguments(parser, deciding_tasks())
     parser.add_argument(
         "--models",
         required=True,

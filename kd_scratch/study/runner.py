@@ -33,7 +33,6 @@ from kd_scratch.config import (
     flag_name,
     given,
     layer_list,
-    train_config,
 )
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import about_machine
@@ -49,7 +48,7 @@ from kd_scratch.study.variants import (
     teacher_flags,
     variants,
 )
-from kd_scratch.tasks import DECIDING, TASKS
+from kd_scratch.tasks import TASKS, deciding_tasks, train_defaults
 from kd_scratch.training.setup import libraries
 from kd_scratch.training.spec import check_spec
 
@@ -61,7 +60,7 @@ WAIT = 0.2  # seconds between two looks at the running processes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `evidence`."""
-    parser.add_argument("--task", required=True, choices=DECIDING)
+    parser.add_argument("--task", required=True, choices=deciding_tasks())
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="training data")
     parser.add_argument("--dev", required=True, metavar="FILE", help="what epochs and losses are chosen on (see train)")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the test file")
@@ -92,8 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also show finished studies with the same data and teacher, of students with fewer layers or another "
         "start, say; DIR is their --output",
     )
-    for config in (TrainConfig, DataConfig):
-        add_flags(parser, config)
+    add_flags(parser, TrainConfig, task_defaults=train_defaults())
+    add_flags(parser, DataConfig)
     add_flags(parser, RunConfig, only=("device", "threads"))
 
 
@@ -193,7 +192,7 @@ def last_line(log: Path) -> str:
 def command(arguments: argparse.Namespace) -> dict:
     """`evidence`: the runs, then the tables and figures."""
     task = TASKS[arguments.task]
-    config = train_config(task.name, **({"losses": ",".join(HIDDEN_LOSSES)} | given(arguments, TrainConfig)))
+    config = task.train_config(**({"losses": ",".join(HIDDEN_LOSSES)} | given(arguments, TrainConfig)))
     data, run = DataConfig(**given(arguments, DataConfig)), RunConfig(**given(arguments, RunConfig))
     if not 1 <= arguments.jobs <= 64:
         raise UserError(f"--jobs {arguments.jobs}: must lie between 1 and 64")

@@ -13,7 +13,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import SIZES, DataConfig, ModelConfig, TrainConfig, given, train_config
+from kd_scratch.config import SIZES, DataConfig, ModelConfig, TrainConfig, given
 from kd_scratch.distillation.hidden_losses import HiddenLosses, parse_layer_map, parse_losses
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS
@@ -119,7 +119,7 @@ def grid_variants(arguments: argparse.Namespace, config: TrainConfig) -> dict[tu
     temperatures, alphas = arguments.grid or ((), ())
     points = {}
     for temperature, alpha in itertools.product(temperatures, alphas):
-        train_config(arguments.task, temperature=temperature, alpha=alpha)  # UserError where it is no possible one
+        TASKS[arguments.task].train_config(temperature=temperature, alpha=alpha)  # UserError where it is not possible
         if alpha == 0 and (arguments.unlabelled or config.labelled or config.augment):
             raise UserError("--grid: with an alpha of 0 nobody says what texts without labels mean; leave it out")
         name, flags = SOFT, teacher_flags(arguments, config)

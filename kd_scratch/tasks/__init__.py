@@ -1,14 +1,30 @@
-"""The tasks by name."""
+"""The table of tasks. A new task is one file in this folder, and one entry here."""
 
 from kd_scratch.tasks import classification, masked_lm, question_answering, token_classification
 from kd_scratch.tasks.base import Predictions, Task, limited
 
+#: By name, in the order in which `--help` lists them.
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (*classification.TASKS, question_answering.TASK, token_classification.TASK, masked_lm.TASK)
+    for task in (
+        classification.AGNEWS,
+        classification.CLINC,
+        classification.CSV,
+        question_answering.TASK,
+        token_classification.TASK,
+        masked_lm.TASK,
+    )
 }
 
-#: Those in which something is decided of each example, so that two models can be compared on it.
-DECIDING = [name for name, task in TASKS.items() if task.head != "mlm"]
 
-__all__ = ["DECIDING", "TASKS", "Predictions", "Task", "limited"]
+def deciding_tasks() -> list[str]:
+    """The names of the tasks that decide something about each example, so that two models can be compared on it."""
+    return [name for name, task in TASKS.items() if task.head != "mlm"]
+
+
+def train_defaults() -> dict[str, dict]:
+    """By task, where it differs from TrainConfig's defaults: for the help texts of the flags."""
+    return {name: task.train_defaults for name, task in TASKS.items()}
+
+
+__all__ = ["TASKS", "Predictions", "Task", "deciding_tasks", "limited", "train_defaults"]

@@ -1,78 +1,46 @@
-"""What a task is: a record of functions. Adding a task is adding one such record."""
+"""What a task is: a record of functions. Adding a task is adding one such record to TASKS (tasks/__init__.py)."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import DataConfig
+from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.rows import Subset
 from kd_scratch.data.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True)
-class Task:
-    """One task, from its files to its metric.
-
-    `Examples` are whatever the task's reader makes of a file; the rest of the program only counts them and hands them
-    back. Each has a string `id` that names its place in the file.
-    """
-
-    name: str
-    head: str  # which of the model's heads it needs
-    splits: tuple[str, ...]  # the splits that one file holds; empty where a file is one split
-    score_name: str  # the metric by which the best epoch is kept: higher is better
-    columns: tuple[str, ...]  # the metrics that a comparison shows
-    read: Callable[[Path, str, DataConfig], Sequence]  # file, split -> examples
-    texts: Callable[[Sequence], list[str]]  # examples -> raw texts, to learn a vocabulary from
-    group: Callable[[object], str] | None  # examples of one group are held out together; None: each is its own group
-    trainable: Callable[[Sequence], tuple[Sequence, list[str]]]  # examples -> those to train on, notes about the others
-    label_list: Callable[[Sequence], tuple[str, ...]]  # training examples -> labels, in the order of the logits
-    unlabelled: Callable[[str, str], object] | None  # id, plain text -> an example without label; None: not possible
-    unlabel: Callable[[object], object]  # an example as if nobody knew its label
-    reworded: (
-        Callable[[object, Callable, str], object] | None
-    )  # example, what is done to its words, new id -> unlabelled
-    featurize: Callable[
-        [Sequence, Tokenizer, tuple[str, ...], int, DataConfig], EncodedInputs
-    ]  # -> token ids and labels
-    decide: Callable[["Predictions"], list]  # one decision per example, to be compared with ==
-    score: Callable[["Predictions"], dict]  # metrics by name
-    tally: Callable[["Predictions"], np.ndarray]  # N,k: numbers of each example; the score is made of their sums
-    tally_score: Callable[[np.ndarray], np.ndarray]  # sums …,k -> the metric score_name, …
-    confidence: Callable[
-        ["Predictions"], tuple[np.ndarray, np.ndarray]
-    ]  # of each thing decided: how probable, and if right
-    summaries: Callable[
-        ["Predictions"], list[tuple[str, str, str, float]]
-    ]  # of each example: text, gold, said, points 0…1
-    confused: Callable[["Predictions"], Counter] | None  # how often (gold class, said class) occurs; None: no classes
-    prediction_records: Callable[["Predictions"], dict]  # what `evaluate` writes, by the example's id
-    details: Callable[[dict], str]  # metrics -> a table per class
-    mistakes: Callable[["Predictions", int], str]  # a few wrong ones, as a table
+Labels = tuple[str, ...]  # the names of the classes, in the order of the logits
+Words = Sequence[str]
 
 
 @dataclass
 class Predictions:
     """What came out when a model ran over a data set: all that decisions and metrics are made from."""
 
-    task: Task
+    task: "Task"
     examples: Sequence
     features: EncodedInputs  # made of these examples, in their order
     logits: np.ndarray  # as inference.compute_logits gives them
-    labels: tuple[str, ...]  # the model's, in the order of the logits
+    labels: Labels  # the model's
     data: DataConfig
 
     @cached_property
     def decisions(self) -> list:
         """The task's decision on each example, made once."""
         return self.task.decide(self)
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Whether each decision equals the example's gold label, N booleans."""
+        pairs = zip(self.examples, self.decisions, strict=True)
+        return np.array([self.task.gold(example) == decision for example, decision in pairs], bool)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -82,9 +50,158 @@ class Predictions:
         return np.ones(len(self.examples), bool)
 
     def agreement(self, other: "Predictions") -> float:
-        """The share of the examples that count of which both models decide alike."""
+        """The share of the examples that count on which both models decide alike."""
         alike = [a == b for a, b in zip(self.decisions, other.decisions, strict=True)]
         return float(np.mean(np.array(alike)[self.counts]))
+
+
+class Summary(NamedTuple):
+    """One example in a few words, for the page of a comparison."""
+
+    text: str
+    gold: str
+    predicted: str
+    points: float  # 0…1: how right the prediction is
+
+
+# --- what a task does where its record does not say otherwise ---
+
+
+def keep_all(examples: Sequence) -> tuple[Sequence, list[str]]:
+    """All examples, and no notes."""
+    return examples, []
+
+
+def gold_label(example) -> object:
+    """The example's `label`."""
+    return example.label
+
+
+def refuse_unlabelled(example) -> object:
+    """UserError: the task has no examples without labels."""
+    raise UserError("--labelled: the examples of this task need their labels; leave it out")
+
+
+def accuracy(predictions: Predictions) -> dict:
+    """How many examples there are, and the share of them that is decided right."""
+    return {
+        "examples": len(predictions.examples),
+        "accuracy": float(predictions.right.mean()),
+        "per_class": {},
+    }
+
+
+def right_and_counted(predictions: Predictions) -> np.ndarray:
+    """1 where an example is decided right, and 1 because each one counts: N,2"""
+    return np.stack([predictions.right, np.ones(len(predictions.right))], axis=1)
+
+
+def mean_score(sums: np.ndarray) -> np.ndarray:
+    """The score of a tally whose columns are points and examples.  …,2 -> …"""
+    return sums[..., 0] / np.maximum(sums[..., 1], 1)
+
+
+def label_confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Of a sequence head, the probability of each text's best label, and whether that is right; of others nothing."""
+    if predictions.task.head != "sequence":
+        return np.zeros(0), np.zeros(0, bool)
+    return best_probability(predictions), predictions.right
+
+
+def summaries_of_labels(predictions: Predictions) -> list[Summary]:
+    """Each text, its gold label, the predicted one, and whether that is right."""
+    task = predictions.task
+    columns = task.texts(predictions.examples), predictions.examples, predictions.decisions, predictions.right
+    return [
+        Summary(text, str(task.gold(example)), str(decision), float(right))
+        for text, example, decision, right in zip(*columns, strict=True)
+    ]
+
+
+def records_of_labels(predictions: Predictions) -> dict:
+    """The decision and the gold label of each example, by its id."""
+    pairs = zip(predictions.examples, predictions.decisions, strict=True)
+    return {example.id: {"label": decision, "gold": predictions.task.gold(example)} for example, decision in pairs}
+
+
+def no_details(metrics: dict) -> str:
+    """One line instead of a table by class."""
+    return "this task has no classes"
+
+
+def first_mistakes(predictions: Predictions, most: int) -> str:
+    """The first examples that are decided wrong, as a table."""
+    wrong = np.flatnonzero(~predictions.right)
+    rows = []
+    for i in wrong[:most]:
+        example = predictions.examples[i]
+        gold = shorten(str(predictions.task.gold(example)), 20)
+        rows.append((shorten(example.id, 36), gold, shorten(str(predictions.decisions[i]), 20)))
+    return table((f"mistakes, of {len(wrong):,}", "gold", "predicted"), rows)
+
+
+# --- the record ---
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, from its files to its metric. What has a default may be left out.
+
+    Examples are whatever `read` makes of a file: the rest of the program counts them and hands them back. Each has a
+    string `id` that names its place in the file. Raises ValueError where the score is not among the columns.
+    """
+
+    name: str  # as --task takes it
+    head: str  # which of the model's heads it needs: sequence, token, span or mlm
+    read: Callable[[Path, str, DataConfig], Sequence]  # file, split -> examples
+    texts: Callable[[Sequence], list[str]]  # examples -> raw texts, to learn a vocabulary from
+    label_list: Callable[[Sequence], Labels]  # training examples -> labels, in the order of the logits
+    #: examples, tokenizer, labels, longest input in pieces, settings -> token ids and labels
+    featurize: Callable[[Sequence, Tokenizer, Labels, int, DataConfig], EncodedInputs]
+    decide: Callable[[Predictions], list]  # one decision per example, to be compared with ==
+
+    # its files and its training
+    splits: tuple[str, ...] = ()  # those that one file holds; empty where a file is one split
+    group: Callable[[object], str] | None = None  # examples of one group stay together; None: no groups
+    trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = keep_all  # those to train on, and notes
+    train_defaults: dict = field(default_factory=dict)  # fields of TrainConfig: where this task differs from it
+
+    # its score
+    gold: Callable[[object], object] = gold_label  # example -> the right decision, for the defaults below
+    score: Callable[[Predictions], dict] = accuracy  # metrics by name
+    score_name: str = "accuracy"  # the metric by which the best epoch is kept: higher is better
+    columns: tuple[str, ...] = ("accuracy",)  # the metrics that a comparison shows, with score_name
+    tally: Callable[[Predictions], np.ndarray] = right_and_counted  # N,k: their sums make the score
+    tally_score: Callable[[np.ndarray], np.ndarray] = mean_score  # sums …,k -> the metric score_name, …
+
+    # text without labels, for distillation
+    unlabelled: Callable[[str, str], object] | None = None  # id, text -> example; None: not possible
+    unlabel: Callable[[object], object] = refuse_unlabelled  # example -> the same without its label
+    #: example, what changes its words, id of the copy -> a copy without label; None: not possible
+    reworded: Callable[[object, Callable[[Words], Words], str], object] | None = None
+
+    # tables and pages
+    #: probability of each thing decided, and whether it is right
+    confidence: Callable[[Predictions], tuple[np.ndarray, np.ndarray]] = label_confidence
+    summaries: Callable[[Predictions], list[Summary]] = summaries_of_labels  # one per example
+    confused: Callable[[Predictions], Counter] | None = None  # counts of (gold class, predicted class)
+    prediction_records: Callable[[Predictions], dict] = records_of_labels  # what is written, by example id
+    details: Callable[[dict], str] = no_details  # metrics -> a table by class
+    mistakes: Callable[[Predictions, int], str] = first_mistakes  # so many wrong decisions, as a table
+
+    def __post_init__(self):
+        if self.score_name not in self.columns:
+            raise ValueError(f"task {self.name}: its score_name {self.score_name!r} must be among its columns")
+
+    def train_config(self, **chosen) -> TrainConfig:
+        """How this task is trained: TrainConfig's defaults, those of the task, and on top the chosen values.
+
+        Raises UserError where a value is not possible.
+        """
+        return TrainConfig(**(self.train_defaults | chosen))
+
+
+# --- helpers of the tasks ---
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -94,27 +211,48 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def mean_score(sums: np.ndarray) -> np.ndarray:
-    """The score of a tally whose columns are points and examples.  …,2 -> …"""
-    return sums[..., 0] / np.maximum(sums[..., 1], 1)
+def best_probability(predictions: Predictions) -> np.ndarray:
+    """The probability of the best label of each of N texts, in float64, from logits N,C."""
+    return np.exp(log_softmax(predictions.logits).max(axis=1))
 
 
-def surest_mistakes(wrong: list[tuple[float, str, str]], most: int) -> str:
-    """A table of the mistakes of which the model is surest: its probability, what it was, and a line below that."""
-    shown = sorted(wrong, key=lambda row: -row[0])[:most]
-    rows = [(what if len(what) <= 72 else f"{what[:71]}…", p) for p, what, _ in shown]
-    head, rule, *lines = table((f"surest mistakes, of {len(wrong):,}", "p"), rows).split("\n")
-    below = (f"{line}\n    {shorten(below, 76)}" for line, (_, _, below) in zip(lines, shown, strict=True))
-    return "\n".join([head, rule, *below])
+class Mistake(NamedTuple):
+    """A wrong decision, as a table shows it."""
+
+    probability: float  # the model's, of its decision
+    what: str
+    below: str  # a second line, in small
+
+
+def surest_mistakes(wrong: list[Mistake], most: int) -> str:
+    """A table of the most probable of the wrong decisions, two lines each."""
+    shown = sorted(wrong, key=lambda mistake: -mistake.probability)[:most]
+    rows = [(_at_most(mistake.what, 72), mistake.probability) for mistake in shown]
+    header, rule, *lines = table((f"surest mistakes, of {len(wrong):,}", "p"), rows).split("\n")
+    result = [header, rule]
+    for line, mistake in zip(lines, shown, strict=True):
+        result.append(line)
+        result.append(f"    {shorten(mistake.below, 76)}")
+    return "\n".join(result)
+
+
+def _at_most(text: str, length: int) -> str:
+    """A text, at most so many characters of it, with its spaces."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def limited(examples: Sequence, limit: str, flag: str = "--limit") -> Sequence:
-    """A random part of the examples, in their order: limit is "" (all), "500" or "10%". The same part in every run."""
+    """A random part of the examples, in their order: limit is "" (all), "500" or "10%". The same part in every run.
+
+    Raises UserError for another limit, and where nothing would be left. flag: its name in the message.
+    """
     if not limit:
         return examples
     try:
-        number = float(limit.removesuffix("%"))
-        count = int(len(examples) * number / 100) if limit.endswith("%") else int(limit)
+        if limit.endswith("%"):
+            count = int(len(examples) * float(limit.removesuffix("%")) / 100)
+        else:
+            count = int(limit)
     except (ValueError, OverflowError):
         raise UserError(f"{flag} {limit}: must be a number of examples, or a percentage such as 10%") from None
     if count < 1:

@@ -19,7 +19,7 @@ TAG = re.compile(r"O|[BIES]-.+")
 def continues(previous: str, tag: str) -> bool:
     """Whether a word goes on with the entity of the word before it; every other tag but O begins a new one.
 
-    conlleval's rule, which makes sense of anything a model may say: an I or E that follows no B or I of its own type
+    conlleval's rule, which gives any sequence of tags a meaning: an I or E that follows no B or I of its own type
     begins an entity.
     """
     return tag[0] in "IE" and previous[0] in "BI" and previous[1:] == tag[1:]
@@ -27,20 +27,28 @@ def continues(previous: str, tag: str) -> bool:
 
 def to_iob2(tags: Sequence[str]) -> tuple[str, ...]:
     """The same entities in IOB2.  ("I-LOC", "I-LOC", "B-LOC", "O") -> ("B-LOC", "I-LOC", "B-LOC", "O")"""
-    pairs = pairwise(["O", *tags])
-    return tuple("O" if tag == "O" else "BI"[continues(before, tag)] + tag[1:] for before, tag in pairs)
+    converted = []
+    for previous, tag in pairwise(["O", *tags]):
+        if tag == "O":
+            converted.append(tag)
+        else:
+            converted.append(("I" if continues(previous, tag) else "B") + tag[1:])
+    return tuple(converted)
 
 
 def scheme(sentences: Iterable[Sequence[str]]) -> str:
     """Which way of writing entities these tags follow: IOBES (it has E or S), IOB2, IOB1, or "mixed" (neither)."""
-    stray = spare = 0  # I that begins an entity: not in IOB2; B that need not be one: not in IOB1
+    not_iob2 = 0  # I that begins an entity
+    not_iob1 = 0  # B that need not be one
     for tags in sentences:
-        for before, tag in pairwise(["O", *tags]):
+        for previous, tag in pairwise(["O", *tags]):
             if tag[0] in "ES":
                 return "IOBES"
-            stray += tag[0] == "I" and not continues(before, tag)
-            spare += tag[0] == "B" and before[1:] != tag[1:]
-    return "IOB2" if not stray else "mixed" if spare else "IOB1"
+            not_iob2 += tag[0] == "I" and not continues(previous, tag)
+            not_iob1 += tag[0] == "B" and previous[1:] != tag[1:]
+    if not not_iob2:
+        return "IOB2"
+    return "mixed" if not_iob1 else "IOB1"
 
 
 def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -48,12 +56,14 @@ def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 
     ("B-PER", "I-PER", "O", "B-LOC") -> [("PER", 0, 2), ("LOC", 3, 4)]
     """
-    found = []
-    for i, (before, tag) in enumerate(pairwise(["O", *tags])):
+    found: list[tuple[str, int, int]] = []
+    for i, (previous, tag) in enumerate(pairwise(["O", *tags])):
         if tag == "O":
             continue
-        first = found.pop()[1] if continues(before, tag) else i
-        found.append((tag[2:], first, i + 1))
+        start = i
+        if continues(previous, tag):
+            _, start, _ = found.pop()
+        found.append((tag[2:], start, i + 1))
     return found
 
 
@@ -62,22 +72,26 @@ def entity_metrics(gold: Iterable[Sequence[str]], predicted: Iterable[Sequence[s
 
     An entity is correct where type, first and last word agree. Whatever has nothing to divide by is 0.
     """
-    in_gold, in_predicted, hits = Counter(), Counter(), Counter()
+    in_gold, in_predicted, correct = Counter(), Counter(), Counter()
     for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
-        right, said = entities(gold_tags), entities(predicted_tags)
-        in_gold.update(kind for kind, _, _ in right)
-        in_predicted.update(kind for kind, _, _ in said)
-        hits.update(kind for kind, _, _ in set(right) & set(said))
-    per_type = {kind: _scores(hits[kind], in_gold[kind], in_predicted[kind]) for kind in sorted(in_gold | in_predicted)}
-    return _scores(hits.total(), in_gold.total(), in_predicted.total()) | {"per_class": per_type}
+        gold_entities = entities(gold_tags)
+        predicted_entities = entities(predicted_tags)
+        in_gold.update(kind for kind, _, _ in gold_entities)
+        in_predicted.update(kind for kind, _, _ in predicted_entities)
+        correct.update(kind for kind, _, _ in set(gold_entities) & set(predicted_entities))
+    per_type = {}
+    for kind in sorted(in_gold | in_predicted):
+        per_type[kind] = _scores(correct[kind], in_gold[kind], in_predicted[kind])
+    return _scores(correct.total(), in_gold.total(), in_predicted.total()) | {"per_class": per_type}
 
 
-def _scores(hits: int, gold: int, predicted: int) -> dict:
+def _scores(correct: int, gold: int, predicted: int) -> dict:
+    """Precision, recall and F1 from counts of entities, and the counts."""
     return {
-        "precision": hits / predicted if predicted else 0.0,
-        "recall": hits / gold if gold else 0.0,
-        "f1": 2 * hits / (gold + predicted) if gold + predicted else 0.0,
+        "precision": correct / predicted if predicted else 0.0,
+        "recall": correct / gold if gold else 0.0,
+        "f1": 2 * correct / (gold + predicted) if gold + predicted else 0.0,
         "gold_entities": gold,
         "predicted_entities": predicted,
-        "correct_entities": hits,
+        "correct_entities": correct,
     }

@@ -21,7 +21,7 @@ from kd_scratch.config import DataConfig, as_dict
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.disk_arrays import DiskArray, Names
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks import Task
+from kd_scratch.tasks.base import Task
 
 CHUNK = 10_000  # examples that are tokenized together, or a few more where they belong together
 ARRAYS = {"tokens": np.int32, "starts": np.int64, "labels": np.int64, "token_types": np.uint8, "allowed": np.bool_}
@@ -42,7 +42,8 @@ def cached_features(
     """The examples as token ids and labels, from the cache or made now; without what only decoding needs.
 
     source: hashes and flags that decide what the examples are. unchanged: whether the files still have those hashes;
-    asked after they have been read for the last time.
+    asked after they have been read for the last time. say: what takes the messages.
+    Raises UserError where the files have changed, or the cache's file holds something else.
     """
     key = {
         "source": sha256(*source),
@@ -68,9 +69,10 @@ def cached_features(
 
 
 def _arrays(folder: Path, task: Task, examples: Sequence, tokenizer, labels, max_length, data) -> dict[str, DiskArray]:
-    """Tokenize chunk by chunk into arrays on disk."""
+    """The fields of EncodedInputs by name, as arrays on disk, made chunk by chunk."""
     arrays: dict[str, DiskArray] = {}
-    tokens = bytes_of_ids = 0
+    tokens = 0
+    bytes_of_ids = 0
 
     def add(name: str, values: np.ndarray, dtype) -> None:
         if name not in arrays:
@@ -96,7 +98,7 @@ def _arrays(folder: Path, task: Task, examples: Sequence, tokenizer, labels, max
 
 
 def chunks(examples: Sequence, task: Task) -> Iterator[list]:
-    """The examples in lists of CHUNK or a few more: those of a group stay together, since windows may span them."""
+    """The examples in lists of CHUNK or a few more: those of a group stay together, since a window may span them."""
     chunk = []
     for example in examples:
         if len(chunk) >= CHUNK and (task.group is None or task.group(example) != task.group(chunk[-1])):

@@ -1,7 +1,7 @@
-"""Masked words, the whole way: plain text -> inputs -> how well hidden words are guessed (Devlin et al. 2019, 3.1).
+"""Masked words, the whole way: plain text -> inputs -> how well masked words are guessed (Devlin et al. 2019, 3.1).
 
-For a student that is made before any task, from text that nobody has labelled (general distillation: Sanh et al. 2019).
-Which words are hidden is drawn anew in every epoch (batches.Masking).
+For a student that is made before any task, from text without labels (general distillation: Sanh et al. 2019). Which
+words are masked is drawn anew in every epoch (batches.MaskedLMSampler).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs
 from kd_scratch.data.rows import text_rows
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Predictions, Task, mean_score
+from kd_scratch.tasks.base import Predictions, Task
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Example:
 
 def read_lines(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
     """One text a line; lines that hold nothing but blanks are none."""
-    return text_rows(path, str(path), lambda i, text: Example(f"{path.name}:{i}", text))
+    return text_rows(path, str(path), lambda i, text: Example(f"{path.name}:{i}", text), check=False)
 
 
 @dataclass
 class EncodedPassages(EncodedInputs):
-    """EncodedInputs whose N inputs are passages of texts; a long text has several."""
+    """Passages of texts, N of them; a long text has several."""
 
     example: np.ndarray = field(kw_only=True)  # N: which example a passage belongs to, rising
 
@@ -42,14 +42,18 @@ class EncodedPassages(EncodedInputs):
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
 ) -> EncodedPassages:
-    """[CLS] pieces [SEP] for each passage of at most max_length pieces: all of a text, cut where the room ends."""
+    """[CLS] pieces [SEP] for each passage of at most max_length pieces: all of a text, cut where the room ends.
+
+    Raises UserError where the tokenizer has no [MASK], or there is no room.
+    """
     if tokenizer.mask_id is None:
-        raise UserError("the tokenizer has no [MASK]; there is nothing to hide words with")
+        raise UserError("the tokenizer has no [MASK], so no word can be masked; take another tokenizer")
     room = max_length - 2
     if room < 1:
         raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
     rows, ids, numbers = [], [], []
-    for i, (example, encoding) in enumerate(zip(examples, tokenizer.encode([e.text for e in examples]), strict=True)):
+    encodings = tokenizer.encode([example.text for example in examples])
+    for i, (example, encoding) in enumerate(zip(examples, encodings, strict=True)):
         cls, *pieces, sep = encoding.ids
         for start in range(0, len(pieces), room):  # none where the tokenizer drops every character
             rows.append([cls, *pieces[start : start + room], sep])
@@ -57,41 +61,45 @@ def featurize(
             numbers.append(i)
     starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     tokens = np.fromiter((token for row in rows for token in row), np.int32, int(starts[-1]))
-    may_be_hidden = np.where(np.isin(tokens, tokenizer.special_ids), IGNORE, tokens.astype(np.int64))
     return EncodedPassages(
         head="mlm",
         ids=ids,
         tokens=tokens,
         starts=starts,
-        labels=may_be_hidden,
+        labels=np.where(np.isin(tokens, tokenizer.special_ids), IGNORE, tokens.astype(np.int64)),
         mask_id=tokenizer.mask_id,
         example=np.array(numbers, np.int64),
     )
 
 
+def decide(predictions: Predictions) -> list[tuple[float, float]]:
+    """How many words of each example were guessed, and how many were masked."""
+    return [(right, count) for right, count in tally(predictions).tolist()]
+
+
 def score(predictions: Predictions) -> dict:
-    """Share of hidden words that are guessed right, mean cross-entropy, and e to the power of that: the perplexity."""
+    """Share of masked words that are guessed right, mean cross-entropy, and e to the power of that: the perplexity."""
     loss, right, count = predictions.logits.astype(np.float64).sum(axis=0)  # N,3: see inference.guesses
-    loss, accuracy = float(loss / max(1, count)), float(right / max(1, count))
+    mean_loss = float(loss / max(1, count))
     return {
         "examples": len(predictions.examples),
         "hidden_words": int(count),
-        "accuracy": accuracy,
-        "loss": loss,
-        "perplexity": float(np.exp(min(loss, 700.0))),
+        "accuracy": float(right / max(1, count)),
+        "loss": mean_loss,
+        "perplexity": float(np.exp(min(mean_loss, 700.0))),
         "per_class": {},
     }
 
 
 def tally(predictions: Predictions) -> np.ndarray:
-    """Words guessed right in each example, and how many were hidden: N,2"""
+    """Words guessed right in each example, and how many were masked: N,2"""
     points = np.zeros((len(predictions.examples), 2))
     np.add.at(points, predictions.features.example, predictions.logits[:, 1:])
     return points
 
 
 def prediction_records(predictions: Predictions) -> dict:
-    """Of each text, by id, how many words were hidden and how many of them guessed."""
+    """Of each text, by id, how many words were masked and how many of them guessed."""
     return {
         example.id: {"hidden": int(count), "right": int(right)}
         for example, (right, count) in zip(predictions.examples, tally(predictions), strict=True)
@@ -101,9 +109,8 @@ def prediction_records(predictions: Predictions) -> dict:
 def mistakes(predictions: Predictions, most: int = 5) -> str:
     """The texts with the highest mean cross-entropy."""
     means = predictions.logits[:, 0] / np.maximum(predictions.logits[:, 2], 1)
-    worst = np.argsort(-means, kind="stable")[:most]
     rows = []
-    for i in worst:
+    for i in np.argsort(-means, kind="stable")[:most]:
         example = predictions.examples[predictions.features.example[i]]
         rows.append((f"{example.id}  {shorten(example.text, 60)}", float(means[i])))
     return table(("the hardest texts", "loss"), rows)
@@ -112,26 +119,16 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
 TASK = Task(
     name="mlm",
     head="mlm",
-    splits=(),
-    score_name="accuracy",
-    columns=("accuracy", "loss", "perplexity"),
     read=read_lines,
     texts=lambda examples: [example.text for example in examples],
-    group=None,
-    trainable=lambda examples: (examples, []),
     label_list=lambda examples: (),
-    unlabelled=None,
-    unlabel=lambda example: example,
-    reworded=None,
     featurize=featurize,
-    decide=lambda predictions: [(right, count) for right, count in tally(predictions).tolist()],
+    decide=decide,
+    # (Sanh et al. 2019 weigh soft targets, labels and cosine 5 : 2 : 1)
+    train_defaults=dict(learning_rate=5e-4, batch_size=32, temperature=2.0, alpha=0.7),
     score=score,
+    columns=("accuracy", "loss", "perplexity"),
     tally=tally,
-    tally_score=mean_score,
-    confidence=lambda predictions: (np.zeros(0), np.zeros(0, bool)),
-    summaries=lambda predictions: [],
-    confused=None,
     prediction_records=prediction_records,
-    details=lambda metrics: "masked words have no classes",
     mistakes=mistakes,
 )

@@ -1,138 +1,65 @@
-"""Extractive question answering, the whole way: SQuAD JSON -> windows -> start and end logits -> answers -> EM and F1.
+"""Extractive question answering: questions -> context windows -> start and end logits -> answers -> EM and F1.
 
-An answer is a span of the context (Rajpurkar et al. 2016), or nothing where the file is of version 2.0, in which some
-questions have none (Rajpurkar et al. 2018). A context too long for one input is read through overlapping windows:
+An answer is a span of the context, or nothing where the file is of version 2.0 (its format: squad_file.py). A context
+too long for one input is read through overlapping windows:
 
     [CLS] how long is it ? [SEP] the bridge is 90 metres long . it stands in [SEP]
     [CLS] how long is it ? [SEP]              long . it stands in the old town [SEP]
 
 Each position of the context may start or end an answer, and position 0, [CLS], stands for "no answer in this window".
+Every window may hold the answer, and all are compared. (Of the sentence windows of token_classification.py, each word
+has one that decides.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length, read_json
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Predictions, Task, mean_score, surest_mistakes
-from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, piece_spans, span_scores, window_bounds
-from kd_scratch.tasks.squad_metric import official_scores, question_scores, squad_metrics
+from kd_scratch.tasks.base import Mistake, Predictions, Summary, Task, surest_mistakes
+from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, piece_spans, span_scores
+from kd_scratch.tasks.squad_file import Example, read_squad, trainable
+from kd_scratch.tasks.squad_metric import BestSpan, QuestionScore, official_scores, question_scores, squad_metrics
 
 CHUNK = 1000  # examples that are tokenized together: enough for all cores, and no more of them in memory at once
 
 
-@dataclass(frozen=True)
-class Example:
-    """One question about one context, with its gold answers (none: it cannot be answered)."""
-
-    id: str
-    question: str
-    context: str
-    answers: tuple[str, ...] = ()
-    start: int | None = None  # code point at which the first answer begins; None: no answer, or not to be found
-    moved: bool = False  # the file's answer_start was wrong; `start` is where the text occurs, exactly once
-    may_be_unanswerable: bool = False  # the file is of version 2.0
-    labelled: bool = True  # False: nobody knows the answer, for soft targets
-
-
-# --- file -> examples ---
-
-
-def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
-    """{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}.
-
-    Keys beyond these are ignored, but for "is_impossible", which tells version 2.0: where it is true, "answers" may be
-    missing. (Whether a question has an answer is told by "answers", as in the official script.) UserError names the
-    odd place.
-    """
-    raw = read_json(path)
-    examples, impossible, ids = [], False, {}
-    for article, at in _items(raw, "data", str(path), ""):
-        for paragraph, at_paragraph in _items(article, "paragraphs", str(path), at):
-            context = _text(paragraph, "context", str(path), at_paragraph)
-            check_length(context, f"{path}: {at_paragraph}.context")
-            for qa, at_qa in _items(paragraph, "qas", str(path), at_paragraph):
-                answers = []
-                if qa.get("is_impossible") is True:
-                    qa.setdefault("answers", [])
-                for answer, at_answer in _items(qa, "answers", str(path), at_qa):
-                    start = answer.get("answer_start")
-                    if type(start) is not int or start < 0:
-                        raise UserError(f"{path}: {at_answer}.answer_start: must be a number, 0 or more")
-                    answers.append((_text(answer, "text", str(path), at_answer), start))
-                impossible |= "is_impossible" in qa or not answers
-                start, moved = _locate(context, *answers[0]) if answers else (None, False)
-                key, question = (_text(qa, name, str(path), at_qa) for name in ("id", "question"))
-                if key in ids:
-                    raise UserError(f"{path}: {at_qa}.id: {key[:60]!r} is the id of {ids[key]} too; each needs its own")
-                ids[key] = at_qa
-                check_length(question, f"{path}: {at_qa}.question")
-                examples.append(Example(key, question, context, tuple(text for text, _ in answers), start, moved))
-    return [replace(example, may_be_unanswerable=True) for example in examples] if impossible else examples
-
-
-def _items(parent: dict, key: str, path: str, place: str) -> Iterator[tuple[dict, str]]:
-    """The objects in the list under a key, each with its place in the file, as in data[0].paragraphs[3]."""
-    place = f"{place}.{key}".lstrip(".")
-    items = parent.get(key) if isinstance(parent, dict) else None
-    if not isinstance(items, list):
-        raise UserError(f"{path}: is not SQuAD's JSON: {place} must be a list")
-    for i, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise UserError(f"{path}: is not SQuAD's JSON: {place}[{i}] must be an object")
-        yield item, f"{place}[{i}]"
-
-
-def _text(parent: dict, key: str, path: str, place: str) -> str:
-    if not isinstance(parent.get(key), str):
-        raise UserError(f"{path}: is not SQuAD's JSON: {place}.{key} must be a string")
-    return parent[key]
-
-
-def _locate(context: str, answer: str, start: int) -> tuple[int | None, bool]:
-    """Where an answer begins, and whether that is not where the file says. None: nowhere, or at several places."""
-    if context[start : start + len(answer)] == answer:
-        return (start, False) if answer else (None, False)
-    first = context.find(answer)
-    unique = first >= 0 and context.find(answer, first + 1) < 0
-    return (first, True) if unique else (None, False)
-
-
-def trainable(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
-    """The examples whose answer is where the file says, or has been found; and what to say about the others."""
-    keep = [example for example in examples if example.start is not None or not example.answers]
-    lost = [example.id for example in examples if example.start is None and example.answers]
-    moved = sum(example.moved for example in keep)
-    notes = []
-    if moved:
-        notes.append(f"wrong answer_start, repaired: {moved:,} (the answer occurs exactly once in its context)")
-    if lost:
-        notes.append(
-            f"questions left out of training: {len(lost):,}, their answer is not at answer_start and not at exactly "
-            f"one other place: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
-        )
-    return keep, notes
-
-
-# --- examples -> windows ---
+# --- examples -> context windows ---
 
 
 @dataclass
 class EncodedWindows(EncodedInputs):
-    """Windows over contexts, N of them; example i may have several. Piece j of the context in window w stands at
-    position context_at[w] + j, and covers the code points piece_spans[first_piece[w] + j] of the context."""
+    """Context windows, N of them; example i may have several. Piece j of the context in window n stands at position
+    context_at[n] + j, and covers the code points piece_spans[first_piece[n] + j] of the context."""
 
     example: np.ndarray = field(kw_only=True)  # N: which example a window belongs to, rising
     context_at: np.ndarray = field(kw_only=True)  # N
     first_piece: np.ndarray = field(kw_only=True)  # N
     piece_spans: np.ndarray = field(kw_only=True)  # P,2 int32: start and end, for all pieces of all distinct contexts
+
+
+class EncodedContext(NamedTuple):
+    """One distinct context as word pieces."""
+
+    tokens: np.ndarray  # P int32
+    spans: np.ndarray  # P,2 int32: code points
+    first_piece: int  # how many pieces the contexts before it have
+
+
+class Window(NamedTuple):
+    """One input: a question, and a part of its context."""
+
+    tokens: np.ndarray  # S
+    label: tuple[int, int]  # positions at which the answer starts and ends
+    example: int
+    context_at: int
+    first_piece: int
 
 
 def featurize(
@@ -142,52 +69,53 @@ def featurize(
 
     Every distinct context is tokenized once, however many questions share it, and CHUNK examples at a time. Where no
     window holds the whole answer, there is nothing to learn (IGNORE), rather than that there is no answer.
+    Raises UserError where a question leaves no room for the context.
     """
     sep = tokenizer.encode([""])[0].ids[-1]
-    contexts: dict[str, tuple[list[int], np.ndarray, int]] = {}  # text -> token ids, spans, place in piece_spans
-    piece_count, rows = 0, []  # one row per window: tokens, label, example, context_at, first_piece
+    contexts: dict[str, EncodedContext] = {}
+    windows: list[Window] = []
     for chunk_start in range(0, len(examples), CHUNK):
         chunk = examples[chunk_start : chunk_start + CHUNK]
-        new = list(dict.fromkeys(example.context for example in chunk if example.context not in contexts))
-        for text, encoding in zip(new, tokenizer.encode(new, offsets=True), strict=True):
-            spans = piece_spans(text, encoding.offsets[1:-1])
-            contexts[text] = np.array(encoding.ids[1:-1], np.int32), spans, piece_count
-            piece_count += len(spans)
+        add_contexts(contexts, [example.context for example in chunk], tokenizer)
         questions = tokenizer.encode([example.question for example in chunk], max_length=data.question_length + 2)
         for i, (example, question) in enumerate(zip(chunk, questions, strict=True), chunk_start):
             head = question.ids  # [CLS] question [SEP]
-            tokens, spans, place = contexts[example.context]
+            context = contexts[example.context]
             room = max_length - len(head) - 1
             if room < 1:
                 raise UserError(
                     f"{example.id}: --max-length {max_length} leaves no room for the context beside a question of "
                     f"{len(head) - 2} pieces; choose a larger one, or a smaller --question-length"
                 )
-            bounds = window_bounds(len(tokens), room, data.overlap)
-            labels_ = label_windows(answer_pieces(example, spans), bounds, len(head))
-            if not example.labelled:
-                labels_ = [(UNLABELLED, UNLABELLED)] * len(bounds)
-            for (start, end), label in zip(bounds, labels_, strict=True):
-                row = np.concatenate([head, tokens[start:end], [sep]], dtype=np.int32)
-                rows.append((row, label, i, len(head), place + start))
-    starts = np.cumsum([0] + [len(row[0]) for row in rows], dtype=np.int64)
-    token_types, allowed = np.zeros(starts[-1], np.uint8), np.zeros(starts[-1], bool)
-    for (_, _, _, context_at, _), start, end in zip(rows, starts[:-1], starts[1:], strict=True):
-        token_types[start + context_at : end] = 1
-        allowed[start + context_at : end - 1] = allowed[start] = True
-    return EncodedWindows(
-        head="span",
-        ids=[examples[row[2]].id for row in rows],
-        tokens=np.concatenate([row[0] for row in rows]),
-        starts=starts,
-        labels=np.array([row[1] for row in rows], np.int64),
-        token_types=token_types,
-        allowed=allowed,
-        example=np.array([row[2] for row in rows]),
-        context_at=np.array([row[3] for row in rows]),
-        first_piece=np.array([row[4] for row in rows]),
-        piece_spans=np.concatenate([spans for _, spans, _ in contexts.values()]),
-    )
+            bounds = context_windows(len(context.tokens), room, data.overlap)
+            if example.labelled:
+                positions = label_windows(answer_pieces(example, context.spans), bounds, len(head))
+            else:
+                positions = [(UNLABELLED, UNLABELLED)] * len(bounds)
+            for (start, end), label in zip(bounds, positions, strict=True):
+                tokens = np.concatenate([head, context.tokens[start:end], [sep]], dtype=np.int32)
+                windows.append(Window(tokens, label, i, len(head), context.first_piece + start))
+    return store(windows, [example.id for example in examples], contexts)
+
+
+def add_contexts(contexts: dict[str, EncodedContext], texts: Sequence[str], tokenizer: Tokenizer) -> None:
+    """Add those of the texts that are not yet in `contexts`, by text."""
+    pieces = sum(len(context.tokens) for context in contexts.values())
+    new = list(dict.fromkeys(text for text in texts if text not in contexts))
+    for text, encoding in zip(new, tokenizer.encode(new, offsets=True), strict=True):
+        tokens = np.array(encoding.ids[1:-1], np.int32)
+        contexts[text] = EncodedContext(tokens, piece_spans(text, encoding.offsets[1:-1]), pieces)
+        pieces += len(tokens)
+
+
+def context_windows(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
+    """(start, end) of the windows over a context, each of at most `room` pieces.
+
+    Neighbours share `overlap` pieces, or half the room where that is less: (10, 6, 2) -> [(0, 6), (4, 10)]
+    """
+    step = room - min(overlap, room // 2)
+    count = 1 + max(0, -(-(pieces - room) // step))  # rounded up
+    return [(k * step, min(k * step + room, pieces)) for k in range(count)]
 
 
 def answer_pieces(example: Example, spans: np.ndarray) -> tuple[int, int] | None:
@@ -207,13 +135,43 @@ def answer_pieces(example: Example, spans: np.ndarray) -> tuple[int, int] | None
 def label_windows(
     answer: tuple[int, int] | None, bounds: list[tuple[int, int]], context_at: int
 ) -> list[tuple[int, int]]:
-    """For each window, the positions in it at which the answer starts and ends; 0, 0 where it is not whole in there."""
+    """For each window, the positions in it at which the answer starts and ends; 0, 0 where it is not whole in there.
+
+    IGNORE in all windows where there is an answer, but no window holds the whole of it.
+    """
+    no_answer = answer == (-1, -1)
     positions = []
     for start, end in bounds:
-        whole = answer is not None and start <= answer[0] and answer[1] < end
-        positions.append((answer[0] - start + context_at, answer[1] - start + context_at) if whole else (0, 0))
-    unanswerable = answer == (-1, -1)
-    return positions if unanswerable or any(start for start, _ in positions) else [(IGNORE, IGNORE)] * len(bounds)
+        if answer is not None and start <= answer[0] and answer[1] < end:
+            positions.append((answer[0] - start + context_at, answer[1] - start + context_at))
+        else:
+            positions.append((0, 0))
+    learnable = no_answer or any(start for start, _ in positions)
+    return positions if learnable else [(IGNORE, IGNORE)] * len(bounds)
+
+
+def store(windows: list[Window], ids: list[str], contexts: dict[str, EncodedContext]) -> EncodedWindows:
+    """The windows end to end. ids: of all examples. contexts: in the order of their first pieces."""
+    starts = np.cumsum([0] + [len(window.tokens) for window in windows], dtype=np.int64)
+    token_types = np.zeros(starts[-1], np.uint8)
+    allowed = np.zeros(starts[-1], bool)
+    for window, start, end in zip(windows, starts[:-1], starts[1:], strict=True):
+        token_types[start + window.context_at : end] = 1
+        allowed[start] = True
+        allowed[start + window.context_at : end - 1] = True
+    return EncodedWindows(
+        head="span",
+        ids=[ids[window.example] for window in windows],
+        tokens=np.concatenate([window.tokens for window in windows]),
+        starts=starts,
+        labels=np.array([window.label for window in windows], np.int64),
+        token_types=token_types,
+        allowed=allowed,
+        example=np.array([window.example for window in windows]),
+        context_at=np.array([window.context_at for window in windows]),
+        first_piece=np.array([window.first_piece for window in windows]),
+        piece_spans=np.concatenate([context.spans for context in contexts.values()]),
+    )
 
 
 # --- logits -> answers ---
@@ -221,7 +179,7 @@ def label_windows(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answers; two are equal where their texts are. An empty text: the question has no answer."""
+    """A predicted answer; two are equal where their texts are. An empty text: the question has no answer."""
 
     text: str
     start: int = field(compare=False)  # code points of the context
@@ -237,44 +195,58 @@ def candidates(
 ) -> list[tuple[list[Answer], Answer]]:
     """For each example its `most` best answers, best first (none where the context is empty), and "no answer".
 
-    Over several windows, a span's score is its best one, and the score of "no answer" is the *lowest*: there is none
-    only if no window has any.
+    logits: ΣS,2. longest: the most pieces that an answer may have.
     """
-    results = []
     longest = min(longest, int(windows.lengths.max(initial=1)))  # no span is longer than its window
-    firsts = np.searchsorted(windows.example, np.arange(len(examples) + 1))  # example i has windows firsts[i]…
-    for i, example in enumerate(examples):
-        nothing, base = np.inf, windows.first_piece[firsts[i]]
-        scores = np.empty((0, 1))  # of all spans of the context: pieces, lengths
-        for w in range(firsts[i], firsts[i + 1]):
-            begin, end = windows.starts[w] + windows.context_at[w], windows.starts[w + 1] - 1
-            nothing = min(nothing, float(logits[windows.starts[w]].astype(np.float64).sum()))
-            if begin == end:
-                continue
-            first, here = windows.first_piece[w] - base, span_scores(logits[begin:end], longest)
-            scores = here if first == 0 else merge(scores, here, first)
-        spans = windows.piece_spans[base:]
-        best = [(int(spans[a, 0]), int(spans[b, 1]), s) for a, b, s in best_spans(scores, most)] if len(scores) else []
-        total = np.logaddexp(log_sum_exp(scores), nothing)
-        against = float(np.exp(nothing - np.logaddexp(nothing, best[0][2]))) if best else 1.0
+    bounds = np.searchsorted(windows.example, np.arange(len(examples) + 1))  # example i has windows bounds[i]…
+    results = []
+    for example, first, after in zip(examples, bounds[:-1], bounds[1:], strict=True):
+        scores, no_answer = context_scores(windows, logits, range(first, after), longest)
+        total = np.logaddexp(log_sum_exp(scores), no_answer)
+        spans = windows.piece_spans[windows.first_piece[first] :]
+        best = best_spans(scores, most) if len(scores) else []
+        against = float(np.exp(no_answer - np.logaddexp(no_answer, best[0].score))) if best else 1.0
+        places = [(int(spans[span.first, 0]), int(spans[span.last, 1]), span.score) for span in best]
         answers = []
-        for start, end, score in [*best, (0, 0, nothing)]:
-            text, probability = example.context[start:end], float(np.exp(score - total))
-            best_span = answers[0].text if answers else text
-            answers.append(Answer(text, start, end, score, probability, against, best_span))
+        for start, end, score in [*places, (0, 0, no_answer)]:
+            text = example.context[start:end]
+            best_text = answers[0].text if answers else text
+            answers.append(Answer(text, start, end, score, float(np.exp(score - total)), against, best_text))
         results.append((answers[:-1], answers[-1]))
     return results
 
 
+def context_scores(
+    windows: EncodedWindows, logits: np.ndarray, numbers: Sequence[int], longest: int
+) -> tuple[np.ndarray, float]:
+    """The scores of all spans of one context, P,longest (0,1 where it is empty), and the score of "no answer".
+
+    Over several windows, a span's score is its best one, and the score of "no answer" is the *lowest*: there is none
+    only if no window has any. numbers: of the windows over the context.
+    """
+    scores = np.empty((0, 1))
+    no_answer = np.inf
+    for n in numbers:
+        start = windows.starts[n]
+        no_answer = min(no_answer, float(logits[start].astype(np.float64).sum()))
+        begin = start + windows.context_at[n]
+        end = windows.starts[n + 1] - 1
+        if begin == end:
+            continue
+        window_scores = span_scores(logits[begin:end], longest)
+        first = windows.first_piece[n] - windows.first_piece[numbers[0]]
+        scores = window_scores if first == 0 else merge(scores, window_scores, first)
+    return scores, no_answer
+
+
 def decide(predictions: Predictions) -> list[Answer]:
     """The best answer to each question; none where the file is of version 2.0, and that is probable enough."""
+    data = predictions.data
+    found = candidates(predictions.examples, predictions.features, predictions.logits, data.answer_length, 1)
     decisions = []
-    found = candidates(
-        predictions.examples, predictions.features, predictions.logits, predictions.data.answer_length, 1
-    )
-    for example, (answers, nothing) in zip(predictions.examples, found, strict=True):
-        says_none = example.may_be_unanswerable and nothing.no_answer > predictions.data.null_threshold
-        decisions.append(nothing if says_none or not answers else answers[0])
+    for example, (answers, no_answer) in zip(predictions.examples, found, strict=True):
+        is_none = example.may_be_unanswerable and no_answer.no_answer > data.null_threshold
+        decisions.append(no_answer if is_none or not answers else answers[0])
     return decisions
 
 
@@ -289,19 +261,19 @@ def is_version2(examples: Sequence[Example]) -> bool:
 def score(predictions: Predictions) -> dict:
     """The official metrics; for version 2.0 also what a --null-threshold could reach (choose it on dev data); and how
     many questions have a gold answer that is longer than --answer-length, so that no decoding can be right."""
-    questions = [(example.id, example.answers) for example in predictions.examples]
-    ids = [example.id for example in predictions.examples]
-    spans = {key: (answer.best_span, answer.no_answer) for key, answer in zip(ids, predictions.decisions, strict=True)}
-    metrics = squad_metrics(
-        questions, prediction_records(predictions), spans if is_version2(predictions.examples) else None
-    )
-    windows = predictions.features
+    examples, windows = predictions.examples, predictions.features
+    questions = [(example.id, example.answers) for example in examples]
+    best = None
+    if is_version2(examples):
+        pairs = zip(examples, predictions.decisions, strict=True)
+        best = {example.id: BestSpan(answer.best_span, answer.no_answer) for example, answer in pairs}
+    metrics = squad_metrics(questions, prediction_records(predictions), best)
     too_long = windows.labels[:, 1] - windows.labels[:, 0] >= predictions.data.answer_length
     return metrics | {"gold_beyond_answer_length": len(set(windows.example[too_long].tolist()))}
 
 
-def scored(predictions: Predictions) -> list[tuple[int, float, float]]:
-    """(number of the question, exact match, F1) of each question that counts."""
+def counted_scores(predictions: Predictions) -> list[QuestionScore]:
+    """Exact match and F1 of each question that counts."""
     questions = [(example.id, example.answers) for example in predictions.examples]
     return official_scores(questions, prediction_records(predictions), is_version2(predictions.examples))
 
@@ -309,30 +281,31 @@ def scored(predictions: Predictions) -> list[tuple[int, float, float]]:
 def tally(predictions: Predictions) -> np.ndarray:
     """F1 of each question, and whether it counts: N,2"""
     points = np.zeros((len(predictions.examples), 2))
-    for i, _, overlap in scored(predictions):
-        points[i] = overlap, 1
+    for row in counted_scores(predictions):
+        points[row.number] = row.f1, 1
     return points
 
 
 def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Of each question that counts, the probability of its answer, and whether it matches a gold one exactly."""
-    rows = scored(predictions)
-    return np.array([predictions.decisions[i].probability for i, *_ in rows]), np.array(
-        [exact > 0 for _, exact, _ in rows]
-    )
+    rows = counted_scores(predictions)
+    probability = np.array([predictions.decisions[row.number].probability for row in rows])
+    return probability, np.array([row.exact_match > 0 for row in rows])
 
 
-def summaries(predictions: Predictions) -> list[tuple[str, str, str, float]]:
-    """Each question, its (first) answer, the model's, and the F1 of that."""
+def summaries(predictions: Predictions) -> list[Summary]:
+    """Each question, its (first) gold answer, the predicted one, and the F1 of that."""
     rows = zip(predictions.examples, predictions.decisions, tally(predictions)[:, 0].tolist(), strict=True)
-    return [(e.question, "".join(e.answers[:1]) or "(none)", said.text or "(none)", f1) for e, said, f1 in rows]
+    return [
+        Summary(example.question, "".join(example.answers[:1]) or "(none)", answer.text or "(none)", f1)
+        for example, answer, f1 in rows
+    ]
 
 
 def prediction_records(predictions: Predictions) -> dict[str, str]:
     """The answers by id, as the official scripts read them."""
-    return {
-        example.id: answer.text for example, answer in zip(predictions.examples, predictions.decisions, strict=True)
-    }
+    pairs = zip(predictions.examples, predictions.decisions, strict=True)
+    return {example.id: answer.text for example, answer in pairs}
 
 
 # --- what a person sees ---
@@ -345,38 +318,35 @@ def details(metrics: dict) -> str:
 
 
 def mistakes(predictions: Predictions, most: int = 5) -> str:
-    """The answers without a word in common with any gold answer of which the model is surest."""
-    version2, wrong = is_version2(predictions.examples), []
+    """The most probable of the answers that have no word in common with any gold answer."""
+    version2 = is_version2(predictions.examples)
+    wrong = []
     for example, answer in zip(predictions.examples, predictions.decisions, strict=True):
         if max(question_scores(example.answers, answer.text, version2)) == 0:
             gold = example.answers[0] if example.answers else ""
-            below = f"said {shorten(answer.text, 30)!r}, gold {shorten(gold, 30)!r}"
-            wrong.append((answer.probability, f"{example.id}  {shorten(example.question, 60)}", below))
+            below = f"predicted {shorten(answer.text, 25)!r}, gold {shorten(gold, 25)!r}"
+            wrong.append(Mistake(answer.probability, f"{example.id}  {shorten(example.question, 60)}", below))
     return surest_mistakes(wrong, most)
 
 
 TASK = Task(
     name="squad",
     head="span",
-    splits=(),
-    score_name="f1",
-    columns=("exact_match", "f1"),
     read=read_squad,
     texts=lambda examples: [*dict.fromkeys(e.context for e in examples), *(e.question for e in examples)],
-    group=lambda example: example.context,
-    trainable=trainable,
-    unlabelled=None,
     label_list=lambda examples: (),
-    unlabel=lambda example: replace(example, answers=(), start=None, labelled=False),
-    reworded=None,
     featurize=featurize,
     decide=decide,
+    group=lambda example: example.context,
+    trainable=trainable,
+    train_defaults=dict(learning_rate=3e-5, epochs=2, batch_size=12, max_length=384),
     score=score,
+    score_name="f1",
+    columns=("exact_match", "f1"),
     tally=tally,
-    tally_score=mean_score,
+    unlabel=lambda example: replace(example, answers=(), start=None, labelled=False),
     confidence=confidence,
     summaries=summaries,
-    confused=None,
     prediction_records=prediction_records,
     details=details,
     mistakes=mistakes,

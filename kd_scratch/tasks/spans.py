@@ -1,7 +1,8 @@
-"""Spans of a text: where its pieces and words lie, windows over them, the scores of all spans and the best of them."""
+"""Spans of a text: where its pieces and words stand, the scores of all spans of pieces, and the best of them."""
 
 import re
 import unicodedata
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,39 +21,40 @@ def piece_spans(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
     return spans
 
 
-def window_bounds(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
-    """(start, end) of the windows over a context, each of at most `room` pieces.
-
-    Neighbours share `overlap` pieces, or half the room where that is less. window_bounds(10, 6, 2) == [(0, 6), (4, 10)]
-    """
-    step = room - min(overlap, room // 2)
-    count = 1 + max(0, -(-(pieces - room) // step))  # rounded up
-    return [(k * step, min(k * step + room, pieces)) for k in range(count)]
-
-
 def span_scores(logits: np.ndarray, longest: int) -> np.ndarray:
-    """The scores of all spans of at most `longest` pieces, in float64: S,2 -> S,L. Entry s,l is the span from s to s+l.
+    """The scores of all spans of at most `longest` of P pieces, in float64: P,2 -> P,longest.
 
-    A span's score is its start logit + its end logit; −∞ for a span that reaches beyond the S pieces.
+    Entry p,k is the score of the span from piece p to piece p + k: its start logit + its end logit; −∞ for a span that
+    reaches beyond the last piece.
     """
-    start, end = logits.astype(np.float64).T  # S each
+    start, end = logits.astype(np.float64).T  # P each
     ends = np.append(end, np.full(longest - 1, -np.inf))
-    return start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, longest)  # S,1 + S,L -> S,L
+    return start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, longest)  # P,1 + P,longest
 
 
-def best_spans(scores: np.ndarray, most: int) -> list[tuple[int, int, float]]:
-    """(first piece, last piece, score) of the `most` best spans, best first; ties: the earlier, then the shorter.
+class ScoredSpan(NamedTuple):
+    """A span of pieces, and its score."""
 
-    scores: S,L as span_scores gives them. All are looked at, none are pruned.
+    first: int
+    last: int
+    score: float
+
+
+def best_spans(scores: np.ndarray, most: int) -> list[ScoredSpan]:
+    """The `most` best spans, best first; ties: the earlier, then the shorter.
+
+    scores: as span_scores gives them. All are looked at, none are pruned.
     """
     flat = scores.ravel()
-    best = np.array([flat.argmax()])
-    if most > 1:
-        floor = np.partition(flat, -min(most, flat.size))[-min(most, flat.size)]
+    if most == 1:
+        best = np.array([flat.argmax()])
+    else:
+        count = min(most, flat.size)
+        floor = np.partition(flat, -count)[-count]
         best = np.flatnonzero((flat >= floor) & np.isfinite(flat))
         best = best[np.argsort(-flat[best], kind="stable")][:most]
-    starts, beyond = np.divmod(best, scores.shape[1])
-    return list(zip(starts.tolist(), (starts + beyond).tolist(), flat[best].tolist(), strict=True))
+    first, beyond = np.divmod(best, scores.shape[1])
+    return list(map(ScoredSpan, first.tolist(), (first + beyond).tolist(), flat[best].tolist()))
 
 
 def log_sum_exp(values: np.ndarray) -> float:
@@ -62,8 +64,10 @@ def log_sum_exp(values: np.ndarray) -> float:
 
 
 def merge(scores: np.ndarray, others: np.ndarray, first: int) -> np.ndarray:
-    """The scores S,L of one stretch of pieces and those of another that begins at piece `first` of it: the better of
-    both where a span is in both."""
+    """The span scores of two overlapping stretches of pieces as one array: the better where a span is in both.
+
+    scores: of the first stretch. others: of a stretch that begins at piece `first` of the first one.
+    """
     merged = np.full((first + len(others), scores.shape[1]), -np.inf)
     merged[: len(scores)] = scores
     merged[first:] = np.maximum(merged[first:], others)
@@ -71,23 +75,20 @@ def merge(scores: np.ndarray, others: np.ndarray, first: int) -> np.ndarray:
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a plain text stand, much as in CoNLL's files: punctuation at their ends is apart, as is 's.
+    """Start and end of each word of a plain text, much as in CoNLL's files: punctuation at the ends of a word is a word
+    of its own, as is 's.
 
     "Ada's (34) trip to the U.S. ..." -> Ada 's ( 34 ) trip to the U.S. ...
     """
-
-    def mark(character: str) -> bool:
-        return unicodedata.category(character)[0] in "PS"  # punctuation, symbols
-
     spans = []
     for found in re.finditer(r"\S+", text):
         start, end = found.span()
-        while start < end and mark(text[start]):
+        while start < end and _is_mark(text[start]):
             stop = end - len(text[start:end].lstrip(text[start]))  # behind a run of the same mark
             spans.append((start, stop))
             start = stop
         behind = []
-        while start < end and mark(text[end - 1]) and not re.fullmatch(r"(\w\.)+", text[start:end]):
+        while start < end and _is_mark(text[end - 1]) and not re.fullmatch(r"(\w\.)+", text[start:end]):
             stop = start + len(text[start:end].rstrip(text[end - 1]))
             behind.append((stop, end))
             end = stop
@@ -98,3 +99,8 @@ def split_words(text: str) -> list[tuple[int, int]]:
             spans.append((start, end))
         spans += reversed(behind)
     return spans
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character is punctuation or a symbol."""
+    return unicodedata.category(character)[0] in "PS"

@@ -14,7 +14,7 @@ from kd_scratch.common.console import COLUMNS, say, shorten, show, table
 from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError, printable
 from kd_scratch.common.files import check_target, write_text
-from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, given, train_config
+from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, given
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses, parse_layer_map, parse_losses
@@ -22,7 +22,7 @@ from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, load_for_infer
 from kd_scratch.nn.model import Model
 from kd_scratch.pages import html, svg
 from kd_scratch.pages.report import RECORD, known_record
-from kd_scratch.tasks import DECIDING, TASKS, Predictions, Task, question_answering
+from kd_scratch.tasks import TASKS, Predictions, Task, deciding_tasks, question_answering, train_defaults
 from kd_scratch.trace.steps import (
     Grid,
     Stage,
@@ -47,7 +47,7 @@ LARGEST = 32  # most pieces in a picture of attention
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `trace`."""
-    parser.add_argument("--task", required=True, choices=DECIDING)
+    parser.add_argument("--task", required=True, choices=deciding_tasks())
     parser.add_argument("--model", required=True, metavar="DIR", help="the student")
     parser.add_argument("--teacher", required=True, metavar="DIR")
     parser.add_argument("--data", type=Path, metavar="FILE", help="the file that holds the example")
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="longest input in word pieces (default: what the student was trained with)",
     )
-    add_flags(parser, TrainConfig, only=LOSS)
+    add_flags(parser, TrainConfig, only=LOSS, task_defaults=train_defaults())
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig, only=("seed", "threads"))
 
@@ -87,6 +87,8 @@ def own_example(arguments: argparse.Namespace, task: Task):
         raise UserError("--example: is for a file; leave it out beside your own text")
     if task.head == "span":
         return question_answering.Example("your own question", arguments.question, arguments.context, labelled=False)
+    if task.unlabelled is None:
+        raise UserError(f"--text: plain text is no input for {task.name}; give --data")
     example = task.unlabelled("your own text", arguments.text)
     if task.head == "token" and not example.words:
         raise UserError("--text: holds no word")
@@ -259,17 +261,18 @@ def heat_maps(maps: Sequence[tuple[str, list[str], Tensor]]) -> str:
 
 def loss_of(arguments: argparse.Namespace) -> TrainConfig:
     """The loss: what the flags say, else what the student was distilled with, else the task's own."""
-    record, usual = known_record(arguments.model) or {}, train_config(arguments.task)
+    task, record = TASKS[arguments.task], known_record(arguments.model) or {}
+    usual = task.train_config()
     known = record["settings"] if record.get("teacher") and record["task"] == arguments.task else {}
     chosen = {name: known[name] for name in LOSS if type(known.get(name)) is type(getattr(usual, name))}
     try:
-        known = train_config(arguments.task, **chosen)
+        known = task.train_config(**chosen)
         parse_losses(known.losses)
         parse_layer_map(known.layer_map)
     except UserError as error:
         raise UserError(f"{Path(arguments.model) / RECORD}: {error}") from None
     chosen |= {name: value for name, value in given(arguments, TrainConfig).items() if name in LOSS}
-    return train_config(arguments.task, **chosen)
+    return task.train_config(**chosen)
 
 
 def command(arguments: argparse.Namespace) -> dict:

@@ -102,7 +102,7 @@ def read_unlabelled(spec: RunSpec, task: Task) -> Sequence:
     """The lines of --unlabelled that hold more than blanks, as training examples without label."""
     flag = f"--unlabelled {spec.unlabelled}"
     name = spec.unlabelled.name
-    examples = text_rows(spec.unlabelled, flag, lambda i, text: task.unlabelled(f"{name}:{i}", text))
+    examples = text_rows(spec.unlabelled, flag, lambda i, text: task.unlabelled(f"{name}:{i}", text), check=False)
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples

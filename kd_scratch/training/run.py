@@ -13,7 +13,6 @@ from kd_scratch.common.device import amp_dtype, describe
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import locked, make_folder, sha256_of_file, write_json, write_text
 from kd_scratch.common.timing import Clock, matmul_rate
-from kd_scratch.config import train_config
 from kd_scratch.data.batches import IGNORE
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher_states
@@ -95,7 +94,7 @@ def more_notes(run: Run, has_teacher: bool, total_steps: int) -> list[str]:
     spec, config, notes = run.spec, run.spec.config, []
     if run.task.head == "span" and (lost := int((run.train_inputs.labels[:, 0] == IGNORE).sum())):
         notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
-    usual = train_config(spec.task)
+    usual = run.task.train_config()
     idle = [f"--{name}" for name in ("temperature", "alpha") if getattr(config, name) != getattr(usual, name)]
     if idle and not spec.teachers:
         notes.append(f"{' and '.join(idle)}: there is no --teacher, so nothing is distilled")

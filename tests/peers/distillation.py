@@ -45,7 +45,7 @@ from kd_scratch.commands.train import layer_list
 from kd_scratch.common.console import table
 from kd_scratch.common.device import describe, seed_everything
 from kd_scratch.common.timing import matmul_rate
-from kd_scratch.config import SIZES, DataConfig, train_config
+from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.distillation.losses import teacher_logits
 from kd_scratch.evaluation.inference import compute_logits
@@ -71,7 +71,7 @@ def ours(
     student = take_layers(teacher, layers)
     features = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig())
     dev = task.featurize(examples[:1], tokenizer, labels, LENGTH, DataConfig())
-    config = train_config(task.name, **SETTINGS | more, max_length=LENGTH, amp="off")
+    config = task.train_config(**SETTINGS | more, max_length=LENGTH, amp="off")
     logits = teacher_logits(teacher, tokenizer.fingerprint, features, labels, folder / "cache", CPU)
     del teacher
     job = Job(
@@ -148,7 +148,7 @@ def theirs(
         max_steps=steps,
         learning_rate=SETTINGS["learning_rate"],
         warmup_steps=SETTINGS["warmup_steps"],
-        weight_decay=train_config(task.name).weight_decay,
+        weight_decay=task.train_config().weight_decay,
         train_sampling_strategy="group_by_length" if tuned else "random",
         optim="adamw_torch_fused" if tuned else "adamw_torch",
         seed=seed,

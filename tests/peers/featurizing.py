@@ -23,11 +23,11 @@ from datasets.utils.logging import disable_progress_bar
 from transformers import AutoTokenizer
 
 from kd_scratch.common.files import write_json
-from kd_scratch.config import DataConfig, train_config
+from kd_scratch.config import DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.tasks.question_answering import featurize, read_squad
+from kd_scratch.tasks.question_answering import TASK, featurize, read_squad
 
-CONFIG, DATA = train_config("squad"), DataConfig()
+CONFIG, DATA = TASK.train_config(), DataConfig()
 
 
 def usual_way(tokenizer):

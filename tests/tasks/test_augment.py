@@ -85,7 +85,7 @@ def test_texts_without_words_and_of_one_word_are_no_trouble(tokenizer):
 
 
 def test_what_cannot_be_altered_is_refused(tokenizer):
-    with pytest.raises(UserError, match="--augment 1: altered contexts are no input for squad"):
+    with pytest.raises(UserError, match="--augment 1: altered texts are no input for squad"):
         Altered([Question("q", "?", "c")], 1, SQUAD, tokenizer)
     content = json.loads(tokenizer.backend.to_str())
     content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != MASK]

@@ -255,9 +255,9 @@ def test_features_hold_each_text_cut_to_length_end_to_end_with_its_class(tokeniz
     assert (features.head, features.token_types, features.allowed) == ("sequence", None, None)
 
 
-def test_a_label_that_the_model_does_not_know_is_refused_with_its_place(tokenizer):
+def test_a_label_that_the_model_does_not_have_is_refused_with_its_place(tokenizer):
     examples = [Example("data.file:7", "text", "never")]
-    with pytest.raises(UserError, match="data.file:7: label 'never' is not one of the 2 that the model knows: no, yes"):
+    with pytest.raises(UserError, match="data.file:7: label 'never' is not one of the 2 that the model has: no, yes"):
         featurize(examples, tokenizer, ("no", "yes"), 8, DataConfig())
 
 
@@ -299,7 +299,7 @@ def test_in_scope_and_out_of_scope_are_scored_apart_by_hand():
     assert metrics["loss"] == pytest.approx(-sum(map(math.log, probabilities)) / 4, rel=1e-6)
 
 
-def test_without_an_oos_class_recall_is_unknown_until_a_threshold_can_say_out_of_scope():
+def test_without_an_oos_class_recall_is_unknown_until_there_is_a_threshold():
     labels, logits = LABELS[:2], LOGITS[:, :2]
     metrics = CLINC.score(predictions(GOLD, logits, labels))
     assert (metrics["accuracy"], metrics["oos_recall"]) == (0.5, None), "a tie goes to the first label"
@@ -322,10 +322,10 @@ def test_the_loss_is_finite_for_logits_of_any_size():
 
 
 def test_predictions_name_label_probability_and_gold_of_every_text():
-    said = prediction_records(predictions(GOLD, LOGITS))
-    assert list(said) == ["0", "1", "2", "3", "4", "5"]
-    assert said["1"] == {"label": "b", "probability": round(math.exp(2) / (math.exp(2) + 2), 6), "gold": "a"}
-    assert [row["label"] for row in said.values()] == ["a", "b", "b", "oos", "oos", "a"]
+    records = prediction_records(predictions(GOLD, LOGITS))
+    assert list(records) == ["0", "1", "2", "3", "4", "5"]
+    assert records["1"] == {"label": "b", "probability": round(math.exp(2) / (math.exp(2) + 2), 6), "gold": "a"}
+    assert [row["label"] for row in records.values()] == ["a", "b", "b", "oos", "oos", "a"]
 
 
 def test_mistakes_show_the_surest_first_each_followed_by_its_text():

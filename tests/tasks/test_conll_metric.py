@@ -66,9 +66,9 @@ def test_the_scheme_of_a_file(sentences, style):
 
 def test_scores_by_hand():
     gold = ["B-PER I-PER O B-LOC", "B-ORG I-ORG I-ORG", "O B-LOC", "O O"]
-    said = ["B-PER I-PER O B-ORG", "B-ORG I-ORG O", "O I-LOC", "O B-LOC"]
+    predicted = ["B-PER I-PER O B-ORG", "B-ORG I-ORG O", "O I-LOC", "O B-LOC"]
     # correct: PER, and the LOC of the third sentence. Wrong: a type, an end, one where there is none.
-    metrics = entity_metrics(map(tags, gold), map(tags, said))
+    metrics = entity_metrics(map(tags, gold), map(tags, predicted))
     per_class = metrics.pop("per_class")
     assert metrics == {
         "precision": 2 / 5, "recall": 2 / 4, "f1": 4 / 9,

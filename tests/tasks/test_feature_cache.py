@@ -21,7 +21,7 @@ TAGS = ("O", "B-LOC", "I-LOC")
 
 
 def same() -> bool:
-    """What says whether the data files are still the same."""
+    """Whether the data files are still the same: always."""
     return True
 
 
@@ -86,13 +86,13 @@ def test_a_damaged_file_is_noticed_and_made_anew(tmp_path, tokenizer, damage):
     flipped = raw[:-100] + bytes([raw[-100] ^ 1]) + raw[-99:]
     path.unlink()  # it may still be mapped
     path.write_bytes({"cut": raw[:-5], "a flipped bit": flipped, "empty": b"", "no checksum": raw[:-32]}[damage])
-    said = []
-    cached_features(*common, said.append)
-    assert path.read_bytes() == raw and any("made anew" in line for line in said)
+    messages = []
+    cached_features(*common, messages.append)
+    assert path.read_bytes() == raw and any("made anew" in line for line in messages)
 
 
 @pytest.mark.parametrize("damage", ["other metadata", "a tensor missing"])
-def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, tokenizer, damage):
+def test_a_file_under_the_name_of_another_is_refused(tmp_path, tokenizer, damage):
     examples, labels = examples_of("csv")
     common = (TASKS["csv"], examples, tokenizer, labels, 32, DataConfig(), ["hash"], same, tmp_path)
     cached_features(*common)

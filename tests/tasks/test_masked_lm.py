@@ -25,7 +25,7 @@ from kd_scratch.nn.int8 import quantize
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.masked_lm import Example, featurize, read_lines
-from kd_scratch.training import loop as room
+from kd_scratch.training import loop
 from tests.commands.test_commands import run
 from tests.conftest import TEXTS, tiny_model, units
 from tests.data.test_batches import CPU
@@ -96,10 +96,10 @@ def test_a_saved_head_opens_again_under_its_published_names(tmp_path, kind):
 
 def test_an_encoder_without_this_head_gets_a_new_one(tmp_path):
     save_model(tiny_model("sequence"), tmp_path)
-    said = []
-    model = load_model(tmp_path, "mlm", say=said.append)
+    messages = []
+    model = load_model(tmp_path, "mlm", say=messages.append)
     assert model.head.bias.shape == (120,) and not model.head.bias.any()
-    assert "new random weights for head.bias, head.norm.bias" in said[0]
+    assert "new random weights for head.bias, head.norm.bias" in messages[0]
 
 
 def test_a_model_whose_head_has_a_table_of_its_own_is_an_encoder_without_head(tmp_path):
@@ -108,7 +108,7 @@ def test_a_model_whose_head_has_a_table_of_its_own_is_an_encoder_without_head(tm
     assert config_from_json(raw | {"tie_word_embeddings": True}, "x").head == "mlm"
 
 
-def test_it_is_not_quantized_and_says_why():
+def test_it_is_not_quantized_and_the_message_has_the_reason():
     with pytest.raises(UserError, match="needs the table of tokens in float; train the model for a task first"):
         quantize(tiny_model("mlm"))
     with pytest.raises(UserError, match="int8 is True, it must be false with a head for masked words"):
@@ -155,7 +155,7 @@ def test_special_tokens_are_never_hidden(tokenizer):
     assert special.sum() == 6 and np.array_equal(features.labels == IGNORE, special)
 
 
-def test_a_text_of_nothing_that_the_tokenizer_knows_is_no_input(tokenizer):
+def test_a_text_of_which_the_tokenizer_leaves_nothing_is_no_input(tokenizer):
     features = featurize([Example("a", "\x07"), Example("b", "fox")], tokenizer, (), 40, DATA)
     assert features.ids == ["b"] and features.example.tolist() == [1]
 
@@ -242,7 +242,7 @@ def test_the_scores_are_those_of_all_hidden_words(passages):
     assert "the hardest texts" in TASK.mistakes(predictions, 2) and len(predictions.decisions) == 3
 
 
-def test_the_teacher_speaks_of_the_words_that_are_hidden_from_the_student(passages):
+def test_the_teachers_logits_are_of_the_words_that_are_masked_for_the_student(passages):
     student, teacher = tiny_model("mlm", seed=1), tiny_model("mlm", seed=2, width=24, heads=3)
     batch = collate(passages, np.arange(3), CPU, sampler=MaskedLMSampler(0, 0))
     logits, taught, _ = Student(student, None, teacher)(batch.inputs)
@@ -298,7 +298,7 @@ def test_general_distillation_makes_a_student_that_a_task_starts_from(pretrained
 def test_a_killed_run_hides_the_same_words_when_it_goes_on(pretrained, capsys, tmp_path, monkeypatch):
     _, argv = pretrained
     assert run(capsys, *argv, "--output", tmp_path / "whole")[0] == 0
-    real, calls = room.backward, []
+    real, calls = loop.backward, []
 
     def dies(*arguments):
         calls.append(1)
@@ -306,9 +306,9 @@ def test_a_killed_run_hides_the_same_words_when_it_goes_on(pretrained, capsys, t
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(room, "backward", dies)
+    monkeypatch.setattr(loop, "backward", dies)
     assert run(capsys, *argv, "--output", tmp_path / "killed")[0] == 130
-    monkeypatch.setattr(room, "backward", real)
+    monkeypatch.setattr(loop, "backward", real)
     assert run(capsys, *argv, "--output", tmp_path / "killed", "--resume")[0] == 0
     one, two = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("whole", "killed"))
     assert [h["loss"] for h in one["history"]] == [h["loss"] for h in two["history"]]

@@ -21,6 +21,7 @@ from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.question_answering import (
     Example,
     candidates,
+    context_windows,
     decide,
     featurize,
     mistakes,
@@ -28,7 +29,7 @@ from kd_scratch.tasks.question_answering import (
     read_squad,
     trainable,
 )
-from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores, window_bounds
+from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
 from tests.conftest import TEXTS, tiny_model, units
 
 CONTEXT = "The quick brown fox jumps over the lazy dog. The goalkeeper saved a penalty."
@@ -66,7 +67,7 @@ def test_every_question_is_read_with_its_context_and_all_its_answers(tmp_path):
     assert not examples[0].may_be_unanswerable
 
 
-def test_version_2_is_told_by_is_impossible_or_by_a_question_without_answers(tmp_path):
+def test_version_2_is_recognized_by_is_impossible_or_by_a_question_without_answers(tmp_path):
     content = squad(("a", "who?", [("fox", 16)]), ("b", "who?", []))
     assert all(example.may_be_unanswerable for example in read(tmp_path, content))
     content = squad(("a", "who?", [("fox", 16)]))
@@ -151,13 +152,13 @@ def test_an_answer_start_of_any_size_is_only_a_wrong_one(tmp_path):
         (9, 3, 0, [(0, 3), (3, 6), (6, 9)]),
     ],
 )
-def test_window_bounds_by_hand(pieces, room, overlap, bounds):
-    assert window_bounds(pieces, room, overlap) == bounds
+def test_context_windows_by_hand(pieces, room, overlap, bounds):
+    assert context_windows(pieces, room, overlap) == bounds
 
 
 def test_windows_cover_everything_and_neighbours_share_exactly_the_overlap():
     for pieces in range(1, 60):
-        bounds = window_bounds(pieces, 11, 4)
+        bounds = context_windows(pieces, 11, 4)
         assert bounds[0][0] == 0 and bounds[-1][1] == pieces
         assert all(a_end - b_start == 4 for (_, a_end), (b_start, _) in zip(bounds, bounds[1:]))  # noqa: B905, RUF007
         assert all(end - start <= 11 for start, end in bounds)
@@ -186,7 +187,7 @@ def test_a_window_is_question_and_context_part_with_types_and_allowed_positions(
         part = tokens[at:-1].tolist()
         assert rebuilt[len(rebuilt) - 4 :] == part[:4] or not rebuilt
         rebuilt += part if not rebuilt else part[4:]
-        for j in range(len(part)):  # each piece knows its place in the original text
+        for j in range(len(part)):  # each piece has its place in the original text
             a, b = windows.piece_spans[windows.first_piece[w] + j]
             piece = tokenizer.backend.id_to_token(int(part[j])).removeprefix("##")
             assert piece in (CONTEXT[a:b].lower(), "[UNK]")
@@ -334,7 +335,7 @@ def test_an_answer_is_at_most_so_many_pieces_long(tokenizer):
     assert candidates(examples, windows, logits, 4, 1)[0][0][0].end < spans[4, 1]
 
 
-def test_no_answer_needs_every_window_to_say_so(tokenizer):
+def test_no_answer_needs_every_window_to_have_none(tokenizer):
     """The score of "no answer" is the lowest over the windows, not that of the first or the last."""
     examples = [Example("q", "fox", CONTEXT * 4, may_be_unanswerable=True)]
     windows = featurize(examples, tokenizer, (), 40, DATA)
@@ -343,13 +344,13 @@ def test_no_answer_needs_every_window_to_say_so(tokenizer):
         at = windows.context_at[sure]
         nulls = [(w, 0, 0, -8 if w == sure else 20) for w in range(len(windows))]
         logits = logits_for(windows, *nulls, (sure, at + 1, at + 1, 6))
-        said = decide(predictions(examples, windows, logits))[0]
-        assert said.text and said.no_answer < 0.01, f"window {sure} has the answer"
-        assert said.score == 6
+        answer = decide(predictions(examples, windows, logits))[0]
+        assert answer.text and answer.no_answer < 0.01, f"window {sure} has the answer"
+        assert answer.score == 6
     logits = logits_for(windows, *[(w, 0, 0, 8) for w in range(len(windows))])
-    said = decide(predictions(examples, windows, logits))[0]
-    assert (said.text, said.score) == ("", 8) and said.best_span
-    assert decide(predictions(examples, windows, logits, null_threshold=1.0))[0].text == said.best_span
+    answer = decide(predictions(examples, windows, logits))[0]
+    assert (answer.text, answer.score) == ("", 8) and answer.best_span
+    assert decide(predictions(examples, windows, logits, null_threshold=1.0))[0].text == answer.best_span
 
 
 def test_a_file_of_version_1_never_gets_an_empty_answer_unless_the_context_is_empty(tokenizer):
@@ -443,8 +444,8 @@ def test_offsets_survive_emoji_combining_marks_cjk_and_control_characters(lowerc
         start = sum(len(word + gap) for word, gap in zip(words[:k], gaps[:k], strict=True))
         examples.append(Example(f"q{i}", "?", context, (words[k],), start))
     tokenizer = train_tokenizer([example.context for example in examples], 500, lowercase)
-    for example, said in zip(examples, decoded_from_labels(examples, tokenizer, 400, DataConfig()), strict=True):
-        assert said.strip(DROPPED) == example.answers[0].strip(DROPPED), example.id
+    for example, predicted in zip(examples, decoded_from_labels(examples, tokenizer, 400, DataConfig()), strict=True):
+        assert predicted.strip(DROPPED) == example.answers[0].strip(DROPPED), example.id
 
 
 @pytest.mark.parametrize("file", ["dev.json", "test.json"])
@@ -455,14 +456,14 @@ def test_every_gold_answer_of_policyqa_comes_back_or_cuts_a_word_piece(real_data
     tokenizer = train_tokenizer(TASKS["squad"].texts(examples[::4]), 3000)
     data = DataConfig(answer_length=600)
     lost = []
-    for example, said in zip(examples, decoded_from_labels(examples, tokenizer, 1000, data), strict=True):
+    for example, predicted in zip(examples, decoded_from_labels(examples, tokenizer, 1000, data), strict=True):
         gold, end = example.answers[0], example.start + len(example.answers[0])
-        if said == gold:
+        if predicted == gold:
             continue
         # The gold answer starts or ends inside a word, and the piece there reaches beyond it.
         begins_inside = example.context[max(0, example.start - 1) : example.start + 1].isalnum() and example.start > 0
         ends_inside = example.context[end - 1 : end + 1].isalnum() and end < len(example.context)
-        assert (begins_inside or ends_inside) and gold in said, (example.id, gold, said)
+        assert (begins_inside or ends_inside) and gold in predicted, (example.id, gold, predicted)
         lost.append(example.id)
     assert len(lost) < 0.03 * len(examples)
 
@@ -507,7 +508,7 @@ def test_predictions_are_the_official_form_and_metrics_those_of_them(tokenizer):
     )
     lines = mistakes(result, 5).split("\n")
     assert lines[0].startswith("surest mistakes, of 1")
-    assert lines[3] == "    said 'The quick', gold 'fox'"
+    assert lines[3] == "    predicted 'The quick', gold 'fox'"
     assert "1-2 words" in TASKS["squad"].details(metrics)
 
 

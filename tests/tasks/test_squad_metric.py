@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from kd_scratch.tasks.squad_metric import best_threshold, exact_match, f1, normalize, official_scores, squad_metrics
+from kd_scratch.tasks.squad_metric import (
+    BestSpan,
+    ThresholdRow,
+    best_threshold,
+    exact_match,
+    f1,
+    normalize,
+    official_scores,
+    squad_metrics,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +55,7 @@ def test_exact_match_and_f1_by_hand(gold, answer, exact, overlap):
 @pytest.mark.parametrize(
     "gold, answer, in_1, in_2", [("the", "a", 0.0, 1.0), ("", "", 0.0, 1.0), ("the", "x", 0.0, 0.0)]
 )
-def test_where_nothing_is_left_f1_is_0_in_version_1_and_tells_agreement_in_version_2(gold, answer, in_1, in_2):
+def test_where_nothing_is_left_f1_is_0_in_version_1_and_is_agreement_in_version_2(gold, answer, in_1, in_2):
     assert (f1(gold, answer), f1(gold, answer, version2=True)) == (in_1, in_2)
 
 
@@ -60,7 +69,7 @@ def test_the_best_of_several_gold_answers_counts():
 
 def test_the_against_an_unanswerable_question_is_right_in_version_2_only_by_its_normal_form():
     assert scores((), "", True) == (1.0, 1.0)
-    assert scores((), "the", True) == (1.0, 1.0), "nothing is left of 'the', so it says nothing"
+    assert scores((), "the", True) == (1.0, 1.0), "nothing is left of 'the', so it is empty"
     assert scores((), "x", True) == (0.0, 0.0)
 
 
@@ -82,21 +91,28 @@ def test_duplicate_ids_count_each_in_version_1_and_once_as_the_last_in_version_2
     assert official_scores(questions, {"q": "x"}, True) == [(1, 0.0, 0.0)]
 
 
+def ranked(*rows) -> list[ThresholdRow]:
+    """Rows of: has an answer, score of the span, the span, probability of "no answer"."""
+    return [ThresholdRow(has_answer, score, BestSpan(text, p)) for has_answer, score, text, p in rows]
+
+
 def test_the_threshold_search_by_hand():
-    # (has an answer, score of the span, the span, probability of "no answer")
-    rows = [(True, 1.0, "a", 0.1), (False, 0.0, "b", 0.2), (True, 0.5, "c", 0.3), (False, 0.0, "d", 0.9)]
+    rows = ranked((True, 1.0, "a", 0.1), (False, 0.0, "b", 0.2), (True, 0.5, "c", 0.3), (False, 0.0, "d", 0.9))
     # nothing answered: 2 right. + a: 3. + b: 2. + c: 2.5. + d: 1.5
     assert best_threshold(rows[::-1]) == (3 / 4, 0.1)
-    assert best_threshold([(False, 0.0, "x", 0.0)]) == (1.0, 0.0), "answering nothing is best"
-    assert best_threshold([(True, 1.0, "x", 0.7)]) == (1.0, 0.7)
-    assert best_threshold([(True, 1.0, "a", 0.5), (False, 0.0, "b", 0.5)]) == (1.0, 0.5), "a tie, as the script has it"
-    assert best_threshold([(False, 0.0, "", 0.5), (True, 1.0, "x", 0.6)]) == (1.0, 0.6), "no span: nothing to lose"
+    assert best_threshold(ranked((False, 0.0, "x", 0.0))) == (1.0, 0.0), "answering nothing is best"
+    assert best_threshold(ranked((True, 1.0, "x", 0.7))) == (1.0, 0.7)
+    tie = ranked((True, 1.0, "a", 0.5), (False, 0.0, "b", 0.5))
+    assert best_threshold(tie) == (1.0, 0.5), "as the script has it"
+    no_span = ranked((False, 0.0, "", 0.5), (True, 1.0, "x", 0.6))
+    assert best_threshold(no_span) == (1.0, 0.6), "nothing to lose"
 
 
 def test_metrics_of_version_2_split_by_whether_there_is_an_answer():
     questions = [("a", ("one two",)), ("b", ("x y z",)), ("c", ())]
-    said = {"a": "one", "b": "x y z", "c": "w"}
-    metrics = squad_metrics(questions, said, {"a": ("one", 0.1), "b": ("x y z", 0.2), "c": ("w", 0.8)})
+    predicted = {"a": "one", "b": "x y z", "c": "w"}
+    spans = {"a": BestSpan("one", 0.1), "b": BestSpan("x y z", 0.2), "c": BestSpan("w", 0.8)}
+    metrics = squad_metrics(questions, predicted, spans)
     assert metrics["exact_match"] == pytest.approx(1 / 3)
     assert metrics["f1"] == pytest.approx((2 / 3 + 1) / 3)
     assert (metrics["answerable_exact_match"], metrics["unanswerable_f1"]) == (0.5, 0.0)

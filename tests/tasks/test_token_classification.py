@@ -20,11 +20,11 @@ from kd_scratch.tasks.token_classification import (
     Example,
     featurize,
     label_list,
-    passages,
     read_conll,
     score,
+    sentence_groups,
+    sentence_windows,
     trainable,
-    window_bounds,
 )
 from tests.conftest import tiny_model, units
 
@@ -100,7 +100,7 @@ def test_a_word_may_hold_spaces_in_a_file_of_tabs_and_odd_characters_anywhere(tm
         (["I-LOC", "O", "B-LOC", "O"], "mixed", ("B-LOC", "O", "B-LOC", "O")),
     ],
 )
-def test_tags_of_every_scheme_are_read_as_iob2_and_that_is_said(tmp_path, tags, style, iob2):
+def test_tags_of_every_scheme_are_read_as_iob2_and_that_is_noted(tmp_path, tags, style, iob2):
     examples = read(tmp_path, "".join(f"w {tag}\n" for tag in tags))
     assert examples[0].tags == iob2
     kept, [note] = trainable(examples)
@@ -153,7 +153,7 @@ def test_the_first_piece_of_each_word_has_its_label_and_nothing_else(tokenizer):
     assert features.labels.tolist() == [*expected, IGNORE]
 
 
-def test_pieces_are_those_of_a_tokenizer_that_is_told_the_words(tokenizer):
+def test_pieces_are_those_of_a_tokenizer_that_gets_the_words(tokenizer):
     words = "the quick un-fathomable fox isn't here , he said , the fox".split()
     features = featurize([sentence(" ".join(words))], tokenizer, LABELS, 200, PLAIN)
     encoding = tokenizer.backend.encode(words, is_pretokenized=True)
@@ -207,12 +207,12 @@ def test_a_sentence_of_2000_words_has_2000_tags(tokenizer):
 
 
 def test_windows_by_hand():
-    assert window_bounds([1] * 6, 6, 2) == [(0, 6, 0, 6)]
-    assert window_bounds([1] * 10, 6, 2) == [(0, 6, 0, 5), (4, 10, 5, 10)]
-    assert window_bounds([1] * 10, 6, 0) == [(0, 6, 0, 6), (6, 10, 6, 10)]
-    assert window_bounds([1] * 8, 4, 99) == [(0, 4, 0, 3), (2, 6, 3, 5), (4, 8, 5, 8)]  # at most half is shared
-    assert window_bounds([6, 6, 6], 6, 3) == [(0, 1, 0, 1), (1, 2, 1, 2), (2, 3, 2, 3)]  # nothing can be shared
-    assert window_bounds([], 6, 3) == [(0, 0, 0, 0)]
+    assert sentence_windows([1] * 6, 6, 2) == [(0, 6, 0, 6)]
+    assert sentence_windows([1] * 10, 6, 2) == [(0, 6, 0, 5), (4, 10, 5, 10)]
+    assert sentence_windows([1] * 10, 6, 0) == [(0, 6, 0, 6), (6, 10, 6, 10)]
+    assert sentence_windows([1] * 8, 4, 99) == [(0, 4, 0, 3), (2, 6, 3, 5), (4, 8, 5, 8)]  # at most half is shared
+    assert sentence_windows([6, 6, 6], 6, 3) == [(0, 1, 0, 1), (1, 2, 1, 2), (2, 3, 2, 3)]  # nothing can be shared
+    assert sentence_windows([], 6, 3) == [(0, 0, 0, 0)]
 
 
 def test_windows_hold_as_many_words_as_fit_and_each_word_belongs_to_one():
@@ -220,7 +220,7 @@ def test_windows_hold_as_many_words_as_fit_and_each_word_belongs_to_one():
     for _ in range(500):
         room, overlap = rng.randrange(1, 20), rng.randrange(0, 12)
         lengths = [rng.randrange(1, room + 1) for _ in range(rng.randrange(1, 60))]
-        windows = window_bounds(lengths, room, overlap)
+        windows = sentence_windows(lengths, room, overlap)
         assert [w for _, _, first, last in windows for w in range(first, last)] == list(range(len(lengths)))
         for start, end, first, last in windows:
             assert start <= first <= last <= end and sum(lengths[start:end]) <= room
@@ -239,7 +239,7 @@ def test_with_documents_a_window_shows_the_neighbouring_sentences(tokenizer):
         sentence("a moon", "O B-LOC", 1, "a"),
         sentence("dog", number=2),
     ]
-    assert [len(group) for group in passages(examples, True)] == [2, 1]
+    assert [len(group) for group in sentence_groups(examples, True)] == [2, 1]
     apart, together = (featurize(examples, tokenizer, LABELS, 40, DataConfig(documents=d)) for d in (False, True))
     assert len(apart) == 3 and len(together) == 2
     assert together.tokens[together.word_at].tolist() == apart.tokens[apart.word_at].tolist()
@@ -378,8 +378,8 @@ def test_metrics_by_hand():
     assert list(metrics["per_class"]) == ["LOC", "PER"]
     assert CONLL.tally(predictions).tolist() == [[1, 2, 2], [1, 1, 1]]
     assert CONLL.tally_score(CONLL.tally(predictions).sum(axis=0)) == metrics["f1"]
-    said = CONLL.prediction_records(predictions)
-    assert said["s:0"] == {
+    records = CONLL.prediction_records(predictions)
+    assert records["s:0"] == {
         "words": ("a", "b", "c", "d"),
         "tags": ("B-PER", "I-PER", "O", "B-PER"),
         "gold": ("B-PER", "I-PER", "O", "B-LOC"),
@@ -388,7 +388,7 @@ def test_metrics_by_hand():
     assert "LOC" in CONLL.details(metrics)
 
 
-def test_unknown_tags_are_missed_entities_and_are_told():
+def test_unknown_tags_are_missed_entities_and_are_named():
     examples = [sentence("a b c", "B-EVT I-EVT B-LOC", 0)]
     metrics = score(Predictions(CONLL, examples, *perfect(examples, LABELS), LABELS, PLAIN))
     assert metrics["unreachable_words"] == 2 and metrics["unreachable_tags"] == {"B-EVT": 1, "I-EVT": 1}

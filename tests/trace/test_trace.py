@@ -13,9 +13,9 @@ import torch
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import DataConfig, train_config
+from kd_scratch.config import DataConfig
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.distillation.hidden_losses import HiddenLosses
+from kd_scratch.distillation.hidden_losses import HiddenLosses, parse_losses
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.int8 import quantize
@@ -843,7 +843,7 @@ def test_the_loss_is_what_the_flags_say_else_what_the_student_was_distilled_with
         config = trace.loss_of(argparse.Namespace(model=str(tmp_path), task="csv", **flags))
         return config.temperature, config.alpha, config.losses
 
-    usual = train_config("csv")
+    usual = TASKS["csv"].train_config()
     assert loss() == (usual.temperature, usual.alpha, ""), "no record, so the task's own"
     epoch = {"epoch": 1, "loss": 1.0, "tokens_per_second": 1.0, "dev": {"accuracy": 0.5}}
     record = {"task": "csv", "teacher": "abc", "history": [epoch], "settings": {"temperature": 7.0, "alpha": 0.125,

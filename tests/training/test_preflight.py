@@ -97,7 +97,7 @@ def test_a_label_column_that_is_none_is_told(tmp_path, tokenizer):
 
 
 def test_a_label_of_dev_that_train_lacks_is_refused(tmp_path, tokenizer):
-    with pytest.raises(UserError, match="x:0: label 'c' is not one of the 2 that the model knows"):
+    with pytest.raises(UserError, match="x:0: label 'c' is not one of the 2 that the model has"):
         found(tmp_path, tokenizer, "csv", texts(), [Text("x:0", "fox", "c")], labels=("a", "b"))
 
 
