@@ -21,9 +21,17 @@ def source_hash(*modules: str, versions: tuple[str, ...] = ()) -> str:
     while pending:
         name = pending.pop()
         if name not in trees:
-            trees[name] = without_docstrings(ast.parse(source_file(name).read_bytes()))
-            pending += imported_modules(trees[name])
-    return sha256(*versions, *(part for name in sorted(trees) for part in (name, ast.dump(trees[name]))))
+            path = source_file(name)
+            trees[name], imported = dumped_tree(path, path.read_bytes())
+            pending += imported
+    return sha256(*versions, *(part for name in sorted(trees) for part in (name, trees[name])))
+
+
+@functools.cache
+def dumped_tree(path: Path, source: bytes) -> tuple[str, frozenset[str]]:
+    """A module's syntax tree as text, and the modules that it imports. Kept: a command needs several hashes."""
+    tree = without_docstrings(ast.parse(source))
+    return ast.dump(tree), frozenset(imported_modules(tree))
 
 
 def source_file(module: str) -> Path:

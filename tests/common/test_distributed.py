@@ -1,4 +1,7 @@
-"""parallel.py: two processes train what one trains. They meet on the loopback address."""
+"""common/distributed.py: two processes train what one trains. They meet on the loopback address.
+
+Most of them are forks (tests/forking.py); those of one test are started as anybody starts them.
+"""
 
 import json
 import os
@@ -6,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +17,63 @@ import pytest
 from torch.distributed import TCPStore
 
 from data_scripts import make_sample
+from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.common import distributed
-from tests.conftest import ROOT, TEXTS
+from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.tasks.classification import AGNEWS_LABELS
+from kd_scratch.training import loop
+from tests.conftest import ROOT, TEXTS, tiny_model
+from tests.forking import Finished, Fork
 
 stores: list[TCPStore] = []  # where processes meet; kept until the tests end
 
 
-def start_processes(*arguments: list[str]) -> list[subprocess.Popen]:
-    """One process for each list of arguments, as torchrun starts them; one alone as anybody does.
+def ranks_environment(size: int) -> list[dict[str, str]]:
+    """For each of so many processes what torchrun puts into its environment; nothing for one alone.
 
     As torchrun does, we hold the store in which they meet: a port that is free now may be taken when they come to it.
     """
+    if size == 1:
+        return [{}]
     stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stores[-1].port), "WORLD_SIZE": str(len(arguments))}
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stores[-1].port), "WORLD_SIZE": str(size)}
     together |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    return [together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+
+
+def start_forks(*arguments: list[str], prepare=lambda rank: None) -> list[Fork]:
+    """One fork for each list of arguments; prepare is called in each of them with its rank."""
+    environments = ranks_environment(len(arguments))
+    return [
+        Fork(argv, partial(prepare, rank), environment)
+        for rank, (argv, environment) in enumerate(zip(arguments, environments, strict=True))
+    ]
+
+
+def run(*arguments: list[str]) -> list[Finished]:
+    """Forks with these arguments, once they have ended."""
+    return [fork.finish() for fork in start_forks(*arguments)]
+
+
+def train(*arguments: list[str]) -> list[Finished]:
+    """The same, where all must come to their end."""
+    ended = run(*arguments)
+    assert [finished.status for finished in ended] == [0] * len(arguments), ended
+    return ended
+
+
+def run_programs(*arguments: list[str]) -> list[Finished]:
+    """Processes as torchrun starts them: Python, from its beginning to its end."""
     processes = []
-    for rank, flags in enumerate(arguments):
-        ranks = together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if len(arguments) > 1 else {}
+    for argv, ranks in zip(arguments, ranks_environment(len(arguments)), strict=True):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | ranks
-        argv = [sys.executable, "-m", "kd_scratch", *flags]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        processes.append(subprocess.Popen(argv, env=environment, cwd=ROOT, **pipes))
-    return processes
-
-
-def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
-    """(exit status, stdout, stderr) of each."""
-    said = [process.communicate(timeout=120) for process in processes]
-    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+        processes.append(
+            subprocess.Popen([sys.executable, "-m", "kd_scratch", *argv], env=environment, cwd=ROOT, **pipes)
+        )
+    texts = [process.communicate(timeout=120) for process in processes]
+    return [Finished(process.returncode, *pair) for process, pair in zip(processes, texts, strict=True)]
 
 
 def flags(task: str, data: Path, output: Path, *more) -> list[str]:
@@ -79,16 +111,22 @@ def assert_alike(one: Path, two: Path) -> None:
         np.testing.assert_allclose(weights[1][key], tensor, atol=5e-4, err_msg=key)
 
 
-def test_two_processes_have_the_losses_of_one_in_fine_tuning_and_in_distillation(tmp_path, news):
-    ((status, _, said),) = finish(start_processes(flags("agnews", news, tmp_path / "teacher")))
-    assert status == 0, said
-    distil = flags("agnews", news, tmp_path / "x", "--teacher", tmp_path / "teacher")
-    for name, more in (("plain", []), ("distilled", distil[-2:])):
+@pytest.fixture
+def teacher(tmp_path, news):
+    """A teacher of the news, trained by one process."""
+    train(flags("agnews", news, tmp_path / "teacher"))
+    return tmp_path / "teacher"
+
+
+def test_two_processes_have_the_losses_of_one_in_fine_tuning_and_in_distillation(tmp_path, news, teacher):
+    """Those that distil are programs from their beginning to their end, as torchrun starts them."""
+    for name, more in (("plain", []), ("distilled", ["--teacher", teacher])):
         outputs = [tmp_path / f"{name}-{size}" for size in (1, 2)]
-        for size, output in zip((1, 2), outputs, strict=True):
-            results = finish(start_processes(*[flags("agnews", news, output, *more)] * size))
-            assert [status for status, _, _ in results] == [0] * size, results
-            assert all(not out for _, out, _ in results[1:]), "the first process alone prints"
+        train(flags("agnews", news, outputs[0], *more))
+        two = [flags("agnews", news, outputs[1], *more)] * 2
+        ended = run_programs(*two) if more else run(*two)
+        assert [finished.status for finished in ended] == [0, 0], ended
+        assert not ended[1].out, "the first process alone prints"
         assert_alike(*outputs)
     logits = []
     for size in (1, 2):
@@ -106,63 +144,88 @@ def test_two_processes_have_the_losses_of_one_with_other_heads_and_parts(tmp_pat
     data = next(tmp_path.glob("*/train.*"))
     outputs = [tmp_path / f"run-{size}" for size in (1, 2)]
     for size, output in zip((1, 2), outputs, strict=True):
-        results = finish(start_processes(*[flags(task, data, output, *more)] * size))
-        assert [status for status, _, _ in results] == [0] * size, results
+        train(*[flags(task, data, output, *more)] * size)
     assert_alike(*outputs)
 
 
-def test_two_processes_have_the_losses_of_one_with_losses_on_what_happens_inside(tmp_path, news):
+@pytest.mark.parametrize("kept", [[], ["--keep-states"]], ids=["live", "kept"])
+def test_two_processes_have_the_losses_of_one_with_hidden_state_losses(tmp_path, news, teacher, kept):
     """The learned projections are averaged as all else is; the teacher's states are shared out too."""
-    ((status, _, said),) = finish(start_processes(flags("agnews", news, tmp_path / "teacher")))
-    assert status == 0, said
-    more = ["--teacher", tmp_path / "teacher", "--losses", "hidden,relations,patient,cosine", "--accumulation", 2]
-    for name, kept in (("live", []), ("kept", ["--keep-states"])):
-        outputs = [tmp_path / f"{name}-{size}" for size in (1, 2)]
-        for size, output in zip((1, 2), outputs, strict=True):
-            argv = flags("agnews", news, output, *more, *kept)
-            argv[argv.index("--model") + 1] = "scratch-small"  # another width and depth
-            results = finish(start_processes(*[argv] * size))
-            assert [status for status, _, _ in results] == [0] * size, results
-        assert_alike(*outputs)
+    tokenizer = load_tokenizer(teacher)
+    other = tiny_model(labels=AGNEWS_LABELS, vocab_size=tokenizer.vocab_size, width=24, max_positions=96, init_std=0.02)
+    save_model(other, tmp_path / "other")  # another width and depth
+    tokenizer.save(tmp_path / "other", max_length=96)
+    more = ["--teacher", teacher, "--losses", "hidden,relations,patient,cosine", "--accumulation", 2, *kept]
+    outputs = [tmp_path / f"run-{size}" for size in (1, 2)]
+    for size, output in zip((1, 2), outputs, strict=True):
+        argv = flags("agnews", news, output, *more)
+        argv[argv.index("--model") + 1] = str(tmp_path / "other")
+        cut = argv.index("--vocab-size")
+        del argv[cut : cut + 2]
+        train(*[argv] * size)
+    assert_alike(*outputs)
 
 
-def interrupt_and_resume(tmp_path: Path, news: Path, epochs: int, interrupt) -> list[tuple[int, str, str]]:
+EPOCHS, INTERRUPTED_AT = 4, 17  # seven steps make an epoch
+
+
+def interrupt_and_resume(tmp_path: Path, news: Path, interrupt) -> list[Finished]:
     """Two processes are interrupted in their third epoch and resumed, and must end as two that were not.
 
-    interrupt: what is done to the processes. Returns what the interrupted ones said.
+    interrupt: called with the forks while both wait before the same step. Returns how the interrupted ones ended.
     """
-    whole, broken = (flags("agnews", news, tmp_path / x, "--epochs", epochs, "--dropout", 0.1) for x in ("a", "b"))
-    assert [status for status, _, _ in finish(start_processes(whole, whole))] == [0, 0]
-    processes = start_processes(broken, broken)
-    while "epoch 2/" not in (line := processes[0].stdout.readline()):
-        assert line, processes[0].stderr.read()
-    interrupt(processes)
-    said = finish(processes)
-    results = finish(start_processes([*broken, "--resume"], [*broken, "--resume"]))
-    assert [status for status, _, _ in results] == [0, 0], results
+    whole, broken = (flags("agnews", news, tmp_path / x, "--epochs", EPOCHS, "--dropout", 0.1) for x in ("a", "b"))
+    train(whole, whole)
+
+    def prepare(rank: int) -> None:
+        real = loop.add_gradients
+
+        def add_gradients(trainer, *arguments):
+            if trainer.progress.step == INTERRUPTED_AT:
+                (tmp_path / f"waiting-{rank}").touch()
+                wait_for(tmp_path / "interrupted")
+            return real(trainer, *arguments)
+
+        loop.add_gradients = add_gradients
+
+    forks = start_forks(broken, broken, prepare=prepare)
+    for rank in range(2):
+        wait_for(tmp_path / f"waiting-{rank}")
+    interrupt(forks)
+    (tmp_path / "interrupted").touch()
+    ended = [fork.finish() for fork in forks]
+    train([*broken, "--resume"], [*broken, "--resume"])
     losses = [[h["loss"] for h in record(tmp_path / x)["history"]] for x in ("a", "b")]
-    assert losses[0] == losses[1]
+    assert losses[0] == losses[1] and len(losses[0]) == EPOCHS
     weights = [(tmp_path / x / "model.safetensors").read_bytes() for x in ("a", "b")]
     assert weights[0] == weights[1]
-    return said
+    return ended
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    """Come back as soon as there is such a file."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"waited in vain for {path}"
+        time.sleep(0.01)
 
 
 def test_a_dead_process_ends_the_run_with_one_line_and_it_is_resumed_exactly(tmp_path, news):
-    (status, _, said), _ = interrupt_and_resume(
-        tmp_path, news, 60, lambda processes: processes[1].send_signal(signal.SIGKILL)
-    )
-    assert status == 1
-    *_, last = said.strip().split("\n")
-    assert last.startswith("error: process 0 has lost the others") and "--resume" in last and "Traceback" not in said
+    first, _ = interrupt_and_resume(tmp_path, news, lambda forks: forks[1].send_signal(signal.SIGKILL))
+    assert first.status == 1
+    *_, last = first.err.strip().split("\n")
+    assert last.startswith("error: process 0 has lost the others") and "--resume" in last
+    assert "Traceback" not in first.err
 
 
 def test_both_processes_stop_together_when_asked_and_go_on_exactly(tmp_path, news):
-    def as_torchrun_does(processes):
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
+    def as_torchrun_does(forks):
+        for fork in forks:
+            fork.terminate()
 
-    for status, _, said in interrupt_and_resume(tmp_path, news, 40, as_torchrun_does):
-        assert status == 128 + signal.SIGTERM and "stopped" in said and "Traceback" not in said
+    for finished in interrupt_and_resume(tmp_path, news, as_torchrun_does):
+        assert finished.status == 128 + signal.SIGTERM and "stopped" in finished.err
+        assert "Traceback" not in finished.err
 
 
 def test_a_mistake_in_one_process_ends_both_without_a_traceback(tmp_path, news):
@@ -170,15 +233,13 @@ def test_a_mistake_in_one_process_ends_both_without_a_traceback(tmp_path, news):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "something").write_text("here already")
     started = time.perf_counter()
-    (status, _, said), (other, _, also_said) = finish(start_processes(good, good))  # only the first one looks there
-    assert status == 2 and said.count("\n") == 1 and "already holds a run" in said
-    assert other == 1 and "Traceback" not in also_said and "lost the others" in also_said
+    first, second = run(good, good)  # only the first one looks there
+    assert first.status == 2 and first.err.count("\n") == 1 and "already holds a run" in first.err
+    assert second.status == 1 and "Traceback" not in second.err and "lost the others" in second.err
     elsewhere = flags("agnews", tmp_path / "nowhere.csv", tmp_path / "free")
-    (status, _, said), (other, _, also_said) = finish(
-        start_processes(flags("agnews", news, tmp_path / "free"), elsewhere)
-    )
-    assert status == 1 and "Traceback" not in said and "lost the others" in said
-    assert other == 2 and "nowhere.csv: no such file" in also_said
+    first, second = run(flags("agnews", news, tmp_path / "free"), elsewhere)
+    assert first.status == 1 and "Traceback" not in first.err and "lost the others" in first.err
+    assert second.status == 2 and "nowhere.csv: no such file" in second.err
     assert time.perf_counter() - started < 60
 
 
@@ -186,12 +247,9 @@ def test_processes_that_work_on_different_data_are_refused(tmp_path, news):
     other = tmp_path / "other.csv"
     other.write_text(news.read_text().replace("again", "never"))
     a, b = flags("agnews", news, tmp_path / "x"), flags("agnews", other, tmp_path / "x")
-    (_, _, said), (status, _, also_said) = finish(start_processes(a, [*b, "--cache", str(tmp_path / "other-cache")]))
-    assert (
-        status == 2
-        and "process 1 and process 0 differ in: train, dev, tokenizer" in also_said
-        and "Traceback" not in said
-    )
+    first, second = run(a, [*b, "--cache", str(tmp_path / "other-cache")])
+    assert second.status == 2 and "Traceback" not in first.err
+    assert "process 1 and process 0 differ in: train, dev, tokenizer" in second.err
 
 
 def test_alone_nothing_is_shared():
@@ -206,7 +264,10 @@ def test_alone_nothing_is_shared():
 
 
 def test_processes_that_cannot_meet_are_one_line(tmp_path, news):
-    environment = {k: v for k, v in os.environ.items() if k != "MASTER_ADDR"} | {"RANK": "0", "WORLD_SIZE": "2"}
-    argv = [sys.executable, "-m", "kd_scratch", *flags("agnews", news, tmp_path / "x")]
-    done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "start them with torchrun" in done.stderr and "Traceback" not in done.stderr
+    fork = Fork(
+        flags("agnews", news, tmp_path / "x"),
+        lambda: os.environ.pop("MASTER_ADDR", None),
+        {"RANK": "0", "WORLD_SIZE": "2"},
+    )
+    finished = fork.finish()
+    assert finished.status == 2 and "start them with torchrun" in finished.err and "Traceback" not in finished.err

@@ -1,42 +1,23 @@
-"""Runs of the command line that are killed, or to which the disk says no, at a chosen moment.
-
-Each run is a fork of the test process: a process of its own, without the seconds that importing PyTorch takes.
-"""
+"""Runs of the command line that are killed, or refused by the disk, at a chosen moment: forks (tests/forking.py)."""
 
 import errno
 import os
-import random
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch._dynamo  # which every optimizer imports: two seconds, ten times what these runs take otherwise
-
-from kd_scratch.__main__ import main
 from kd_scratch.common import files
 from kd_scratch.training import bookkeeping
-from kd_scratch.training import run as training_run
+from tests.forking import Finished, Fork
 
 #: What happens to an operation: its number, its name, its file's name; may kill, or raise what the disk would.
 Hook = Callable[[int, str, str], None]
 
 
-@dataclass
-class Finished:
-    """How a process ended."""
-
-    status: int  # exit status, or minus the signal's number
-    said: str  # stdout and stderr
-
-
 class WatchedFile:
-    """A file whose every write is told first. A hook that returns True gets half of the bytes written, then a kill."""
+    """A file that calls `before` at every write. Where it returns True, half of the bytes are written, then a kill."""
 
     def __init__(self, file, before: Callable[[str, str], bool | None]):
         self.file, self.before = file, before
@@ -59,7 +40,7 @@ class WatchedFile:
 
 
 def watch(hook: Hook) -> None:
-    """From here on this process tells the hook before each write, fsync, rename and deletion."""
+    """From here on this process calls the hook before each write, fsync, rename and deletion."""
     count = -1
 
     def before(name: str, file: str) -> bool | None:
@@ -79,52 +60,28 @@ def watch(hook: Hook) -> None:
     files.open = lambda path, mode="r": WatchedFile(open(path, mode), before) if "w" in mode else open(path, mode)
 
 
-def begin(argv: list[str], hook: Hook | None = None) -> tuple[int, int]:
-    """Start a run in a fork; returns its process number and the pipe that it speaks into."""
-    receive, send = os.pipe()
-    sys.stdout.flush(), sys.stderr.flush()
-    process = os.fork()
-    if process:
-        os.close(send)
-        return process, receive
-    try:
-        os.dup2(send, 1), os.dup2(send, 2)
-        sys.stdout = os.fdopen(1, "w", closefd=False, buffering=1)
-        sys.stderr = os.fdopen(2, "w", closefd=False, buffering=1)
-        torch.manual_seed(random.SystemRandom().getrandbits(60))  # a new process knows nothing of the old one's numbers
-        np.random.seed()
-        bookkeeping.SAVE_EVERY = -1  # after each step
-        training_run.matmul_rate = lambda *_: 0.0  # nobody looks at it here, and it takes longer than the training
+def begin(argv: list[str], hook: Hook | None = None) -> Fork:
+    """Start a run in a fork, which saves its state after each step."""
+
+    def prepare() -> None:
+        bookkeeping.SAVE_EVERY = -1
         if hook:
             watch(hook)
-        status = main(argv)
-        sys.stdout.flush()
-    except BaseException:
-        import traceback
 
-        traceback.print_exc()
-        status = 1
-    os._exit(status)
-
-
-def end(process: int, receive: int) -> Finished:
-    """Wait for a run."""
-    with os.fdopen(receive, "rb") as pipe:
-        said = pipe.read().decode()
-    return Finished(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), said)
+    return Fork(argv, prepare)
 
 
 def run(argv: list[str], hook: Hook | None = None) -> Finished:
     """Run the command line in a fork, to its end."""
-    return end(*begin(argv, hook))
+    return begin(argv, hook).finish()
 
 
 def run_and_kill(argv: list[str], seconds: float) -> Finished:
     """Run the command line in a fork, and kill it after so many seconds."""
-    process, receive = begin(argv)
+    fork = begin(argv)
     time.sleep(seconds)
-    os.kill(process, signal.SIGKILL)
-    return end(process, receive)
+    fork.send_signal(signal.SIGKILL)
+    return fork.finish()
 
 
 def kill_at(number: int, half: bool = False) -> Hook:
@@ -166,7 +123,7 @@ def operations(argv: list[str], log: Path) -> list[tuple[str, str]]:
         os.close(descriptor)
 
     finished = run(argv, hook)
-    assert finished.status == 0, finished.said
+    assert finished.status == 0, finished.text
     return [tuple(line.split("\t")) for line in log.read_text().splitlines()]
 
 

@@ -17,10 +17,12 @@ from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.checkpoints.safetensors import is_intact, read_metadata, save_file
 from kd_scratch.common import files
 from kd_scratch.common.files import is_leftover, sha256_of_file
-from kd_scratch.training import bookkeeping, optimizer
+from kd_scratch.training import bookkeeping
+from kd_scratch.training.optimizer import Stepper
 from kd_scratch.training.resume import DAMAGED, PREVIOUS, STATE, Progress
 from tests.conftest import TEXTS, TORTURE, tiny_model
-from tests.training.crashing import REFUSALS, Finished, kill_at, limit_at, operations, refuse_at, run, run_and_kill
+from tests.forking import Finished
+from tests.training.crashing import REFUSALS, kill_at, limit_at, operations, refuse_at, run, run_and_kill
 
 KILLED = -signal.SIGKILL
 MODEL_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
@@ -41,7 +43,7 @@ class Bench:
             started = time.perf_counter()
             finished = run(self.argv(name))
             self.seconds = time.perf_counter() - started
-            assert finished.status == 0, finished.said
+            assert finished.status == 0, finished.text
         self.expected = self.left("whole")
         self.operations = operations(self.argv("watched"), folder / "operations.txt")
         assert self.left("watched") == self.expected
@@ -79,7 +81,7 @@ class Bench:
         done = (output / "training.json").exists() and not any((output / file).exists() for file in (STATE, PREVIOUS))
         if not done:
             finished = run(self.argv(name))
-            assert finished.status == 0, finished.said
+            assert finished.status == 0, finished.text
         assert self.left(name) == self.expected
         shutil.rmtree(output)
         shutil.rmtree(self.folder / f"{name}-cache")
@@ -101,10 +103,10 @@ def some(items: list, count: int) -> list:
 
 def assert_one_line(finished: Finished, *fragments: str) -> None:
     """A refusal: exit status 2, one error line with these fragments in it, no traceback."""
-    assert finished.status == 2, finished.said
-    (line,) = [line for line in finished.said.splitlines() if line.startswith("error: ")]
+    assert finished.status == 2, finished.text
+    (line,) = [line for line in finished.text.splitlines() if line.startswith("error: ")]
     assert all(fragment in line for fragment in fragments), line
-    assert "Traceback" not in finished.said
+    assert "Traceback" not in finished.text
 
 
 def test_a_whole_run_writes_state_weights_and_record_and_nothing_else_is_left(bench):
@@ -161,7 +163,7 @@ def test_whatever_the_disk_refuses_is_one_line_and_nothing_is_lost(bench, for_go
         if finished.status:
             assert_one_line(finished, os.strerror(code), str(bench.folder))
             if (bench.folder / "refused" / STATE).exists():
-                assert "--resume" in finished.said
+                assert "--resume" in finished.text
         else:  # what could not be deleted was only a leftover
             assert name == "unlink", (name, file)
         bench.resume("refused")
@@ -220,8 +222,8 @@ def test_a_flipped_bit_in_the_newest_state_is_found_and_the_one_before_it_used(b
         assert not is_intact(output / STATE), length
     (output / STATE).write_bytes(damaged)
     finished = run(bench.argv("flipped"))
-    assert finished.status == 0 and f"{STATE} is damaged" in finished.said
-    assert "going on from the one saved before it" in finished.said
+    assert finished.status == 0 and f"{STATE} is damaged" in finished.text
+    assert "going on from the one saved before it" in finished.text
     assert bench.left("flipped") == bench.expected
 
 
@@ -279,7 +281,7 @@ def test_weights_newer_than_the_state_give_way_to_those_that_the_state_means(ben
     output = interrupted(bench, "newer", 4)
     assert (output / "model.previous.safetensors").exists()
     finished = run([*bench.argv("newer"), "--learning-rate", "1e-9", "--force"])
-    assert finished.status == 0 and "going on from the one kept before it" in finished.said
+    assert finished.status == 0 and "going on from the one kept before it" in finished.text
     record = json.loads((output / "training.json").read_text())
     assert record["best_epoch"] == 1 and record["best_sha256"] == sha256_of_file(output / "model.safetensors")
     assert sorted(os.listdir(output)) == bench.expected["files"]
@@ -295,7 +297,7 @@ def test_a_newest_state_that_cannot_be_read_is_as_good_as_damaged(bench, monkeyp
 
     monkeypatch.setattr(files, "open", broken, raising=False)
     finished = run(bench.argv("unreadable"))
-    assert finished.status == 0 and "going on from the one saved before it" in finished.said
+    assert finished.status == 0 and "going on from the one saved before it" in finished.text
     assert bench.left("unreadable") == bench.expected
 
 
@@ -337,7 +339,7 @@ def test_resume_with_nothing_there_begins_and_says_so(bench):
         "left by a process that was killed at its first saving"
     )
     finished = run(bench.argv("fresh"))
-    assert finished.status == 0 and "nothing to resume" in finished.said
+    assert finished.status == 0 and "nothing to resume" in finished.text
     finished = run(bench.argv("fresh"))
     assert_one_line(finished, "holds no unfinished run to resume")
 
@@ -359,7 +361,7 @@ def test_what_is_not_ours_is_never_deleted(bench):
     (output / ".x.tmp").mkdir()
     (output / STATE).write_bytes(b"unreadable now")
     finished = run(bench.argv("mine"), kill_at(1))
-    assert (output / DAMAGED).read_bytes() == b"unreadable now", finished.said
+    assert (output / DAMAGED).read_bytes() == b"unreadable now", finished.text
     assert run(bench.argv("mine")).status == 0
     assert (output / ".notes.tmp").read_text() == "precious" and (output / ".x.tmp").is_dir()
     assert sorted(os.listdir(output)) == sorted([*bench.expected["files"], ".notes.tmp", ".x.tmp"])
@@ -378,7 +380,7 @@ def test_another_setting_is_refused_by_name_and_goes_on_by_force(bench):
     assert_one_line(run(other), "settings.learning_rate was 0.001, is 0.002; --force goes on")
     assert_one_line(run([*other, "--threads", "2"]), "settings.learning_rate", "threads was 1, is 2")
     finished = run([*other, "--force"])
-    assert finished.status == 0 and "note: resumed by force: settings.learning_rate" in finished.said
+    assert finished.status == 0 and "note: resumed by force: settings.learning_rate" in finished.text
     record = json.loads((output / "training.json").read_text())
     assert record["forced"] == ["settings.learning_rate was 0.001, is 0.002"]
     assert record["settings"]["learning_rate"] == 0.002
@@ -411,7 +413,7 @@ def test_force_cannot_give_the_rows_of_a_table_to_other_words_or_labels(bench):
 def test_a_forced_run_of_fewer_steps_has_a_learning_rate_above_0_in_all_of_them(bench, monkeypatch):
     """The unfinished epoch begins anew, and the schedule ends where the steps end."""
     interrupted(bench, "fewer", 5)  # in the third of four epochs, after five of eight steps; now there is one an epoch
-    real, rates = optimizer.Stepper.step, bench.folder / "rates.txt"
+    real, rates = Stepper.step, bench.folder / "rates.txt"
 
     def noting(self, *arguments):
         result = real(self, *arguments)
@@ -419,7 +421,7 @@ def test_a_forced_run_of_fewer_steps_has_a_learning_rate_above_0_in_all_of_them(
             log.write(f"{self.optimizer.param_groups[0]['lr']}\n")
         return result
 
-    monkeypatch.setattr(optimizer.Stepper, "step", noting)
+    monkeypatch.setattr(Stepper, "step", noting)
     assert run([*bench.argv("fewer"), "--batch-size", "20", "--force"]).status == 0
     found = [float(line) for line in rates.read_text().split()]
     assert found and all(rate > 0 for rate in found)
