@@ -273,7 +273,7 @@ def test_general_distillation_makes_a_student_that_a_task_starts_from(pretrained
     status, out, _ = run(capsys, *argv, "--output", tmp_path / "student")
     assert status == 0
     assert "0.3 · labels + 0.7 · soft targets (T = 2) + 1 · cosine (4→1)" in " ".join(out.split())
-    assert "hidden words, 15% of them all" in out
+    assert "masked words, 15% of them all" in out
     record = json.loads((tmp_path / "student" / "training.json").read_text())
     assert record["history"][1]["loss"] < record["history"][0]["loss"]
     assert not list((folder / "cache").glob("teacher-logits-*")), "30,000 logits a word are not kept"
@@ -295,10 +295,10 @@ def test_general_distillation_makes_a_student_that_a_task_starts_from(pretrained
     assert status == 0 and "perplexity" in out
 
 
-def test_a_killed_run_hides_the_same_words_when_it_goes_on(pretrained, capsys, tmp_path, monkeypatch):
+def test_a_killed_run_masks_the_same_words_when_it_goes_on(pretrained, capsys, tmp_path, monkeypatch):
     _, argv = pretrained
     assert run(capsys, *argv, "--output", tmp_path / "whole")[0] == 0
-    real, calls = loop.backward, []
+    real, calls = loop.add_gradients, []
 
     def dies(*arguments):
         calls.append(1)
@@ -306,9 +306,9 @@ def test_a_killed_run_hides_the_same_words_when_it_goes_on(pretrained, capsys, t
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "backward", dies)
+    monkeypatch.setattr(loop, "add_gradients", dies)
     assert run(capsys, *argv, "--output", tmp_path / "killed")[0] == 130
-    monkeypatch.setattr(loop, "backward", real)
+    monkeypatch.setattr(loop, "add_gradients", real)
     assert run(capsys, *argv, "--output", tmp_path / "killed", "--resume")[0] == 0
     one, two = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("whole", "killed"))
     assert [h["loss"] for h in one["history"]] == [h["loss"] for h in two["history"]]
@@ -331,13 +331,13 @@ def test_what_makes_no_sense_is_refused(pretrained, capsys, tmp_path, model_dire
     save_model(tiny_model("mlm", vocab_size=136), tmp_path / "padded")
     tokenizer.save(tmp_path / "padded", 24)
     for more, message in (
-        (["--teacher", folder / "teacher", folder / "teacher"], "one teacher can speak"),  # the last one counts
+        (["--teacher", folder / "teacher", folder / "teacher"], "there can be one only"),  # the last one counts
         (["--labelled", "10%"], "masked words need no labels"),
         (["--augment", "1"], "no input for mlm"),
         (["--keep-states"], "nothing to keep; leave it out"),
         (["--unlabelled", folder / "text.txt"], "such text already"),
         (["--max-length", "2"], "--max-length 2: leaves no room"),
-        (["--train", tmp_path / "nothing.txt"], "--train: holds no text of which the tokenizer leaves anything"),
+        (["--train", tmp_path / "nothing.txt", "--dev", folder / "text.txt"], "--train: holds no text of which the tokenizer leaves anything"),
         (["--dev", tmp_path / "nothing.txt"], "--dev: holds no text of which the tokenizer leaves anything"),
         (["--teacher", tmp_path / "padded"], "knows 136 words, the student"),
         (["--teacher", model_directory], "has a sequence head, mlm needs a mlm head"),
