@@ -123,7 +123,7 @@ FAULTS = [
     ("null score taken from one window only", "tasks/question_answering.py",
      "no_answer = min(no_answer, float(", "no_answer = (lambda _, x: x)(0, float(",
      "tasks/test_question_answering.py::test_no_answer_needs_every_window_to_have_none"),
-    ("the overlap taken for the step", "tasks/question_answering.py",
+    ("the overlap taken for the step", "tasks/spans.py",
      "step = room - min(overlap, room // 2)", "step = min(overlap, room)",
      "tasks/test_question_answering.py::test_windows_cover_everything_and_neighbours_share_exactly_the_overlap"),
     ("an answer cut by a window labelled as there", "tasks/question_answering.py",
