@@ -37,10 +37,14 @@ class Predictions:
         return self.task.decide(self)
 
     @cached_property
+    def gold(self) -> list:
+        """The right decision on each example."""
+        return [self.task.gold(example) for example in self.examples]
+
+    @cached_property
     def right(self) -> np.ndarray:
-        """Whether each decision equals the example's gold label, N booleans."""
-        pairs = zip(self.examples, self.decisions, strict=True)
-        return np.array([self.task.gold(example) == decision for example, decision in pairs], bool)
+        """Whether each decision is the right one, N booleans."""
+        return np.array([gold == decision for gold, decision in zip(self.gold, self.decisions, strict=True)], bool)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -67,16 +71,6 @@ class Summary(NamedTuple):
 # --- what a task does where its record does not say otherwise ---
 
 
-def keep_all(examples: Sequence) -> tuple[Sequence, list[str]]:
-    """All examples, and no notes."""
-    return examples, []
-
-
-def gold_label(example) -> object:
-    """The example's `label`."""
-    return example.label
-
-
 def refuse_unlabelled(example) -> object:
     """UserError: the task has no examples without labels."""
     raise UserError("--labelled: the examples of this task need their labels; leave it out")
@@ -84,11 +78,7 @@ def refuse_unlabelled(example) -> object:
 
 def accuracy(predictions: Predictions) -> dict:
     """How many examples there are, and the share of them that is decided right."""
-    return {
-        "examples": len(predictions.examples),
-        "accuracy": float(predictions.right.mean()),
-        "per_class": {},
-    }
+    return {"examples": len(predictions.right), "accuracy": float(predictions.right.mean()), "per_class": {}}
 
 
 def right_and_counted(predictions: Predictions) -> np.ndarray:
@@ -110,33 +100,21 @@ def label_confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
 
 def summaries_of_labels(predictions: Predictions) -> list[Summary]:
     """Each text, its gold label, the predicted one, and whether that is right."""
-    task = predictions.task
-    columns = task.texts(predictions.examples), predictions.examples, predictions.decisions, predictions.right
-    return [
-        Summary(text, str(task.gold(example)), str(decision), float(right))
-        for text, example, decision, right in zip(*columns, strict=True)
-    ]
+    texts = predictions.task.texts(predictions.examples)
+    rows = zip(texts, predictions.gold, predictions.decisions, predictions.right, strict=True)
+    return [Summary(text, str(gold), str(decision), float(right)) for text, gold, decision, right in rows]
 
 
 def records_of_labels(predictions: Predictions) -> dict:
     """The decision and the gold label of each example, by its id."""
-    pairs = zip(predictions.examples, predictions.decisions, strict=True)
-    return {example.id: {"label": decision, "gold": predictions.task.gold(example)} for example, decision in pairs}
-
-
-def no_details(metrics: dict) -> str:
-    """One line instead of a table by class."""
-    return "this task has no classes"
+    rows = zip(predictions.examples, predictions.decisions, predictions.gold, strict=True)
+    return {example.id: {"label": decision, "gold": gold} for example, decision, gold in rows}
 
 
 def first_mistakes(predictions: Predictions, most: int) -> str:
     """The first examples that are decided wrong, as a table."""
     wrong = np.flatnonzero(~predictions.right)
-    rows = []
-    for i in wrong[:most]:
-        example = predictions.examples[i]
-        gold = shorten(str(predictions.task.gold(example)), 20)
-        rows.append((shorten(example.id, 36), gold, shorten(str(predictions.decisions[i]), 20)))
+    rows = [(predictions.examples[i].id, predictions.gold[i], predictions.decisions[i]) for i in wrong[:most]]
     return table((f"mistakes, of {len(wrong):,}", "gold", "predicted"), rows)
 
 
@@ -163,11 +141,12 @@ class Task:
     # its files and its training
     splits: tuple[str, ...] = ()  # those that one file holds; empty where a file is one split
     group: Callable[[object], str] | None = None  # examples of one group stay together; None: no groups
-    trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = keep_all  # those to train on, and notes
+    #: examples -> those to train on, and notes about the others
+    trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = lambda examples: (examples, [])
     train_defaults: dict = field(default_factory=dict)  # fields of TrainConfig: where this task differs from it
 
     # its score
-    gold: Callable[[object], object] = gold_label  # example -> the right decision, for the defaults below
+    gold: Callable[[object], object] = lambda example: example.label  # the right decision
     score: Callable[[Predictions], dict] = accuracy  # metrics by name
     score_name: str = "accuracy"  # the metric by which the best epoch is kept: higher is better
     columns: tuple[str, ...] = ("accuracy",)  # the metrics that a comparison shows, with score_name
@@ -186,7 +165,7 @@ class Task:
     summaries: Callable[[Predictions], list[Summary]] = summaries_of_labels  # one per example
     confused: Callable[[Predictions], Counter] | None = None  # counts of (gold class, predicted class)
     prediction_records: Callable[[Predictions], dict] = records_of_labels  # what is written, by example id
-    details: Callable[[dict], str] = no_details  # metrics -> a table by class
+    details: Callable[[dict], str] = lambda metrics: "this task has no classes"  # metrics -> a table by class
     mistakes: Callable[[Predictions, int], str] = first_mistakes  # so many wrong decisions, as a table
 
     def __post_init__(self):
@@ -217,28 +196,23 @@ def best_probability(predictions: Predictions) -> np.ndarray:
 
 
 class Mistake(NamedTuple):
-    """A wrong decision, as a table shows it."""
+    """A wrong decision with its probability, as a table shows it: two lines."""
 
-    probability: float  # the model's, of its decision
+    probability: float
     what: str
-    below: str  # a second line, in small
+    below: str
 
 
 def surest_mistakes(wrong: list[Mistake], most: int) -> str:
     """A table of the most probable of the wrong decisions, two lines each."""
     shown = sorted(wrong, key=lambda mistake: -mistake.probability)[:most]
-    rows = [(_at_most(mistake.what, 72), mistake.probability) for mistake in shown]
+    rows = []
+    for mistake in shown:
+        what = mistake.what if len(mistake.what) <= 72 else f"{mistake.what[:71]}…"
+        rows.append((what, mistake.probability))
     header, rule, *lines = table((f"surest mistakes, of {len(wrong):,}", "p"), rows).split("\n")
-    result = [header, rule]
-    for line, mistake in zip(lines, shown, strict=True):
-        result.append(line)
-        result.append(f"    {shorten(mistake.below, 76)}")
-    return "\n".join(result)
-
-
-def _at_most(text: str, length: int) -> str:
-    """A text, at most so many characters of it, with its spaces."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    pairs = zip(lines, shown, strict=True)
+    return "\n".join([header, rule, *(f"{line}\n    {shorten(mistake.below, 76)}" for line, mistake in pairs)])
 
 
 def limited(examples: Sequence, limit: str, flag: str = "--limit") -> Sequence:

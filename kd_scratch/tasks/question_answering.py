@@ -23,7 +23,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Mistake, Predictions, Summary, Task, surest_mistakes
-from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, piece_spans, span_scores
+from kd_scratch.tasks.spans import best_spans, context_windows, log_sum_exp, merge, piece_spans, span_scores
 from kd_scratch.tasks.squad_file import Example, read_squad, trainable
 from kd_scratch.tasks.squad_metric import BestSpan, QuestionScore, official_scores, question_scores, squad_metrics
 
@@ -79,8 +79,8 @@ def featurize(
         add_contexts(contexts, [example.context for example in chunk], tokenizer)
         questions = tokenizer.encode([example.question for example in chunk], max_length=data.question_length + 2)
         for i, (example, question) in enumerate(zip(chunk, questions, strict=True), chunk_start):
-            head = question.ids  # [CLS] question [SEP]
             context = contexts[example.context]
+            head = question.ids  # [CLS] question [SEP]
             room = max_length - len(head) - 1
             if room < 1:
                 raise UserError(
@@ -108,16 +108,6 @@ def add_contexts(contexts: dict[str, EncodedContext], texts: Sequence[str], toke
         pieces += len(tokens)
 
 
-def context_windows(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
-    """(start, end) of the windows over a context, each of at most `room` pieces.
-
-    Neighbours share `overlap` pieces, or half the room where that is less: (10, 6, 2) -> [(0, 6), (4, 10)]
-    """
-    step = room - min(overlap, room // 2)
-    count = 1 + max(0, -(-(pieces - room) // step))  # rounded up
-    return [(k * step, min(k * step + room, pieces)) for k in range(count)]
-
-
 def answer_pieces(example: Example, spans: np.ndarray) -> tuple[int, int] | None:
     """First and last of the context's pieces that the first gold answer touches; (-1, -1): there is no answer.
 
@@ -139,14 +129,13 @@ def label_windows(
 
     IGNORE in all windows where there is an answer, but no window holds the whole of it.
     """
-    no_answer = answer == (-1, -1)
     positions = []
     for start, end in bounds:
         if answer is not None and start <= answer[0] and answer[1] < end:
             positions.append((answer[0] - start + context_at, answer[1] - start + context_at))
         else:
             positions.append((0, 0))
-    learnable = no_answer or any(start for start, _ in positions)
+    learnable = answer == (-1, -1) or any(start for start, _ in positions)
     return positions if learnable else [(IGNORE, IGNORE)] * len(bounds)
 
 
@@ -261,7 +250,8 @@ def is_version2(examples: Sequence[Example]) -> bool:
 def score(predictions: Predictions) -> dict:
     """The official metrics; for version 2.0 also what a --null-threshold could reach (choose it on dev data); and how
     many questions have a gold answer that is longer than --answer-length, so that no decoding can be right."""
-    examples, windows = predictions.examples, predictions.features
+    examples = predictions.examples
+    windows = predictions.features
     questions = [(example.id, example.answers) for example in examples]
     best = None
     if is_version2(examples):
@@ -295,11 +285,11 @@ def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
 
 def summaries(predictions: Predictions) -> list[Summary]:
     """Each question, its (first) gold answer, the predicted one, and the F1 of that."""
-    rows = zip(predictions.examples, predictions.decisions, tally(predictions)[:, 0].tolist(), strict=True)
-    return [
-        Summary(example.question, "".join(example.answers[:1]) or "(none)", answer.text or "(none)", f1)
-        for example, answer, f1 in rows
-    ]
+    summaries = []
+    for example, answer, f1 in zip(predictions.examples, predictions.decisions, tally(predictions)[:, 0], strict=True):
+        gold = example.answers[0] if example.answers else ""
+        summaries.append(Summary(example.question, gold or "(none)", answer.text or "(none)", float(f1)))
+    return summaries
 
 
 def prediction_records(predictions: Predictions) -> dict[str, str]:
@@ -323,8 +313,8 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
     wrong = []
     for example, answer in zip(predictions.examples, predictions.decisions, strict=True):
         if max(question_scores(example.answers, answer.text, version2)) == 0:
-            gold = example.answers[0] if example.answers else ""
-            below = f"predicted {shorten(answer.text, 25)!r}, gold {shorten(gold, 25)!r}"
+            gold = shorten("".join(example.answers[:1]), 25)
+            below = f"predicted {shorten(answer.text, 25)!r}, gold {gold!r}"
             wrong.append(Mistake(answer.probability, f"{example.id}  {shorten(example.question, 60)}", below))
     return surest_mistakes(wrong, most)
 

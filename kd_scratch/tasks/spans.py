@@ -1,4 +1,4 @@
-"""Spans of a text: where its pieces and words stand, the scores of all spans of pieces, and the best of them."""
+"""Spans of a text: where its pieces and words stand, windows over a context, the scores of all spans, the best ones."""
 
 import re
 import unicodedata
@@ -19,6 +19,16 @@ def piece_spans(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
             while span[1] < limit and unicodedata.category(text[span[1]]) == "Mn":
                 span[1] += 1
     return spans
+
+
+def context_windows(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
+    """(start, end) of the windows over a context, each of at most `room` pieces.
+
+    Neighbours share `overlap` pieces, or half the room where that is less: (10, 6, 2) -> [(0, 6), (4, 10)]
+    """
+    step = room - min(overlap, room // 2)
+    count = 1 + max(0, -(-(pieces - room) // step))  # rounded up
+    return [(k * step, min(k * step + room, pieces)) for k in range(count)]
 
 
 def span_scores(logits: np.ndarray, longest: int) -> np.ndarray:

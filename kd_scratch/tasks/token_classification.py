@@ -195,10 +195,8 @@ def decide(predictions: Predictions) -> list[tuple[str, ...]]:
 
 def tag_pairs(predictions: Predictions) -> list[tuple[str, str]]:
     """(gold tag, predicted tag) of each word of all examples."""
-    pairs = []
-    for example, tags in zip(predictions.examples, predictions.decisions, strict=True):
-        pairs += zip(example.tags, tags, strict=True)
-    return pairs
+    sentences = zip(predictions.gold, predictions.decisions, strict=True)
+    return [pair for gold, tags in sentences for pair in zip(gold, tags, strict=True)]
 
 
 def score(predictions: Predictions) -> dict:
@@ -231,8 +229,8 @@ def score(predictions: Predictions) -> dict:
 def tally(predictions: Predictions) -> np.ndarray:
     """Correct entities of each sentence, those in gold and those predicted: N,3"""
     rows = []
-    for example, tags in zip(predictions.examples, predictions.decisions, strict=True):
-        counts = entity_metrics([example.tags], [tags])
+    for gold, tags in zip(predictions.gold, predictions.decisions, strict=True):
+        counts = entity_metrics([gold], [tags])
         rows.append([counts["correct_entities"], counts["gold_entities"], counts["predicted_entities"]])
     return np.array(rows, np.float64)
 
@@ -314,6 +312,7 @@ TASK = Task(
     decide=decide,
     group=lambda example: example.document,
     trainable=trainable,
+    gold=lambda example: example.tags,
     score=score,
     score_name="f1",
     columns=("precision", "recall", "f1", "accuracy", "loss"),

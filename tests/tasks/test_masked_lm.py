@@ -1,4 +1,4 @@
-"""Masked words: the head, what is hidden, how guesses are scored, general distillation from start to end."""
+"""Masked words: the head, what is masked, how guesses are scored, general distillation from start to end."""
 
 import json
 import math
@@ -143,13 +143,13 @@ def test_a_text_is_read_to_its_end_in_passages(tokenizer, passages):
     )
 
 
-def test_without_a_mask_there_is_nothing_to_hide_words_with(tokenizer, monkeypatch):
+def test_without_a_mask_token_no_word_can_be_masked(tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer, "mask_id", None)
     with pytest.raises(UserError, match=r"the tokenizer has no \[MASK\]"):
         featurize([Example("a", "fox")], tokenizer, (), 40, DATA)
 
 
-def test_special_tokens_are_never_hidden(tokenizer):
+def test_special_tokens_are_never_masked(tokenizer):
     features = featurize([Example("a", "the [SEP] fox Ω [MASK] jumps [PAD] again")], tokenizer, (), 40, DATA)
     special = np.isin(features.tokens, tokenizer.special_ids)
     assert special.sum() == 6 and np.array_equal(features.labels == IGNORE, special)
@@ -160,14 +160,14 @@ def test_a_text_of_which_the_tokenizer_leaves_nothing_is_no_input(tokenizer):
     assert features.ids == ["b"] and features.example.tolist() == [1]
 
 
-# --- what is hidden ---
+# --- what is masked ---
 
 
-def test_so_many_words_are_hidden():
+def test_so_many_words_are_masked():
     assert [num_masked(n) for n in (0, 1, 3, 10, 100)] == [0, 1, 1, 2, 15]
 
 
-def test_hidden_words_become_mask_or_another_or_stay_and_no_others_change():
+def test_masked_words_become_mask_or_another_or_stay_and_no_others_change():
     tokens = np.arange(10, 100_010, dtype=np.int32)
     labels = tokens.astype(np.int64)
     labels[[0, -1]] = IGNORE
@@ -184,7 +184,7 @@ def test_hidden_words_become_mask_or_another_or_stay_and_no_others_change():
     assert np.array_equal(features.tokens, np.arange(10, 100_010)), "the features stay as they are"
 
 
-def test_what_is_hidden_depends_on_seed_epoch_and_input_and_on_nothing_else(passages):
+def test_what_is_masked_depends_on_seed_epoch_and_input_and_on_nothing_else(passages):
     def masks(sampler, i=1):
         return sampler.hide(passages, i)[1].tolist()
 
@@ -198,7 +198,7 @@ def test_what_is_hidden_depends_on_seed_epoch_and_input_and_on_nothing_else(pass
         assert torch.equal(alone.labels[0], whole.labels[i, :length])
 
 
-def test_a_unit_is_a_hidden_word_and_they_are_counted_without_hiding_them(passages):
+def test_a_unit_is_a_masked_word_and_they_are_counted_without_masking_them(passages):
     model = tiny_model("mlm")
     indices = np.arange(len(passages))
     batch = collate(passages, indices, CPU, sampler=MaskedLMSampler(0, 0))
@@ -225,7 +225,7 @@ def test_guesses_by_hand(passages):
     assert found[:, 2].tolist() == [first, len(labels) - first] and found[0, 1] >= 1
 
 
-def test_the_scores_are_those_of_all_hidden_words(passages):
+def test_the_scores_are_those_of_all_masked_words(passages):
     model = tiny_model("mlm")
     logits = compute_logits(model, passages, CPU, batch_size=3)
     assert logits.shape == (len(passages), 3)
@@ -273,7 +273,7 @@ def test_general_distillation_makes_a_student_that_a_task_starts_from(pretrained
     status, out, _ = run(capsys, *argv, "--output", tmp_path / "student")
     assert status == 0
     assert "0.3 · labels + 0.7 · soft targets (T = 2) + 1 · cosine (4→1)" in " ".join(out.split())
-    assert "hidden words, 15% of them all" in out
+    assert "masked words, 15% of them all" in out
     record = json.loads((tmp_path / "student" / "training.json").read_text())
     assert record["history"][1]["loss"] < record["history"][0]["loss"]
     assert not list((folder / "cache").glob("teacher-logits-*")), "30,000 logits a word are not kept"
@@ -295,10 +295,10 @@ def test_general_distillation_makes_a_student_that_a_task_starts_from(pretrained
     assert status == 0 and "perplexity" in out
 
 
-def test_a_killed_run_hides_the_same_words_when_it_goes_on(pretrained, capsys, tmp_path, monkeypatch):
+def test_a_killed_run_masks_the_same_words_when_it_goes_on(pretrained, capsys, tmp_path, monkeypatch):
     _, argv = pretrained
     assert run(capsys, *argv, "--output", tmp_path / "whole")[0] == 0
-    real, calls = loop.backward, []
+    real, calls = loop.add_gradients, []
 
     def dies(*arguments):
         calls.append(1)
@@ -306,9 +306,9 @@ def test_a_killed_run_hides_the_same_words_when_it_goes_on(pretrained, capsys, t
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "backward", dies)
+    monkeypatch.setattr(loop, "add_gradients", dies)
     assert run(capsys, *argv, "--output", tmp_path / "killed")[0] == 130
-    monkeypatch.setattr(loop, "backward", real)
+    monkeypatch.setattr(loop, "add_gradients", real)
     assert run(capsys, *argv, "--output", tmp_path / "killed", "--resume")[0] == 0
     one, two = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("whole", "killed"))
     assert [h["loss"] for h in one["history"]] == [h["loss"] for h in two["history"]]
@@ -326,25 +326,26 @@ def test_cutting_a_batch_changes_nothing(pretrained, capsys, tmp_path):
 
 def test_what_makes_no_sense_is_refused(pretrained, capsys, tmp_path, model_directory):
     folder, argv = pretrained
-    (tmp_path / "nothing.txt").write_text("\u00ad\n" * 10)
+    nothing = tmp_path / "nothing.txt"
+    nothing.write_text("\u00ad\n" * 10)
     tokenizer = load_tokenizer(folder / "teacher")
     save_model(tiny_model("mlm", vocab_size=136), tmp_path / "padded")
     tokenizer.save(tmp_path / "padded", 24)
     for more, message in (
-        (["--teacher", folder / "teacher", folder / "teacher"], "one teacher can speak"),  # the last one counts
+        (["--teacher", folder / "teacher", folder / "teacher"], "there can be one only"),  # the last one counts
         (["--labelled", "10%"], "masked words need no labels"),
         (["--augment", "1"], "no input for mlm"),
         (["--keep-states"], "nothing to keep; leave it out"),
         (["--unlabelled", folder / "text.txt"], "such text already"),
         (["--max-length", "2"], "--max-length 2: leaves no room"),
-        (["--train", tmp_path / "nothing.txt"], "--train: holds no text of which the tokenizer leaves anything"),
-        (["--dev", tmp_path / "nothing.txt"], "--dev: holds no text of which the tokenizer leaves anything"),
-        (["--teacher", tmp_path / "padded"], "knows 136 words, the student"),
+        (["--train", nothing, "--dev", folder / "text.txt"], "--train: holds no text of which the tokenizer leaves"),
+        (["--dev", nothing], "--dev: holds no text of which the tokenizer leaves anything"),
+        (["--teacher", tmp_path / "padded"], "has a vocabulary of 136 words, the student 120"),
         (["--teacher", model_directory], "has a sequence head, mlm needs a mlm head"),
     ):
         status, _, error = run(capsys, *argv, *more, "--output", tmp_path / "x")
         assert status == 2 and message in error, error
-    evaluate = ["evaluate", "--task", "mlm", "--model", folder / "teacher", "--data", tmp_path / "nothing.txt"]
+    evaluate = ["evaluate", "--task", "mlm", "--model", folder / "teacher", "--data", nothing]
     status, _, error = run(capsys, *evaluate)
     assert status == 2 and "--data: holds no text of which" in error
     with pytest.raises(SystemExit):

@@ -21,7 +21,6 @@ from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.question_answering import (
     Example,
     candidates,
-    context_windows,
     decide,
     featurize,
     mistakes,
@@ -29,7 +28,7 @@ from kd_scratch.tasks.question_answering import (
     read_squad,
     trainable,
 )
-from kd_scratch.tasks.spans import best_spans, log_sum_exp, merge, span_scores
+from kd_scratch.tasks.spans import best_spans, context_windows, log_sum_exp, merge, span_scores
 from tests.conftest import TEXTS, tiny_model, units
 
 CONTEXT = "The quick brown fox jumps over the lazy dog. The goalkeeper saved a penalty."
