@@ -52,6 +52,11 @@ class FastInt8Linear(nn.Module):
         return product(x, self.weight_and_bias, self.bits)
 
 
+def is_int8(layer: object) -> bool:
+    """Whether this is one of this file's int8 linear layers, in the form that can be saved."""
+    return quantize_dynamic is not None and type(layer) is DynamicLinear
+
+
 def product(x: Tensor, weight_and_bias, bits: int) -> Tensor:
     """…,in -> …,out: torch.ao's dynamic int8 product, with weights as it packs them and activations in 7 or 8 bits."""
     try:
@@ -206,7 +211,7 @@ def quantize(model: Model) -> Model:
     model = copy.deepcopy(model).cpu().eval()
     count = model.num_parameters()
     model.embeddings.word = Table.of(model.embeddings.word.weight)
-    if isinstance(model.positions.weight, nn.Parameter):
+    if isinstance(getattr(model.positions, "weight", None), nn.Parameter):  # learned ones
         model.positions = TablePositions(Table.of(model.positions.weight))
     spec, mapping = {nn.Linear: per_channel_dynamic_qconfig}, {nn.Linear: DynamicLinear}
     model = _quietly(quantize_dynamic, model, spec, mapping=mapping, inplace=True)

@@ -2,7 +2,7 @@
 
 One alphabet for shapes, here and everywhere:
 B batch, S sequence, Q queries (S, or 1), D model width, H heads, W head width (D = H·W), F feed-forward width,
-C classes, V vocabulary, P positions.
+C classes, V vocabulary, P positions, L layers, U units of a loss, N examples. ΣS: the tokens of N inputs in all.
 
 Layers take numbers, not configurations. They own their parameters and write out their maths; where
 torch.nn.functional has the same formula as a fused kernel, the kernel does the arithmetic.
@@ -153,6 +153,11 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.transpose(1, 2)  # B,S,H,W -> B,H,S,W
 
 
+def join_heads(x: Tensor) -> Tensor:
+    """B,H,S,W -> B,S,D"""
+    return x.transpose(1, 2).flatten(2)  # B,H,S,W -> B,S,H,W -> B,S,D
+
+
 class MultiHeadAttention(nn.Module):
     """H attentions side by side, each in its own W-dimensional projection of the input.
 
@@ -169,24 +174,25 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
+        self.stacked: nn.Module | None = None  # fast.py: one product in place of query, key and value
 
-    def split(self, x: Tensor) -> Tensor:
-        """B,S,D -> B,H,S,W"""
-        return split_heads(x, self.heads)
+    def project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x B,Q,D and memory B,S,D -> queries B,Q,D, keys B,S,D and values B,S,D, the heads side by side
+
+        The one place where they are made: losses on them and the trace take them from here too.
+        """
+        if self.stacked is not None:
+            return self.stacked(x, memory)
+        return self.query(x), self.key(memory), self.value(memory)
 
     def forward(
         self, x: Tensor, memory: Tensor, mask: Tensor | None = None, need_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """x B,Q,D looks at memory B,S,D (the same tensor in self-attention); mask B,1,1,S -> B,Q,D and maps B,H,Q,S"""
-        y, maps = attention(
-            self.split(self.query(x)),
-            self.split(self.key(memory)),
-            self.split(self.value(memory)),
-            mask,
-            self.dropout if self.training else 0.0,
-            need_maps,
-        )
-        return self.output(y.transpose(1, 2).flatten(2)), maps  # B,H,Q,W -> B,Q,H,W -> B,Q,D
+        query, key, value = (split_heads(part, self.heads) for part in self.project(x, memory))
+        drop = self.dropout if self.training else 0.0
+        y, maps = attention(query, key, value, mask, drop, need_maps)
+        return self.output(join_heads(y)), maps
 
 
 class FeedForwardBlock(nn.Module):
@@ -204,7 +210,7 @@ class FeedForwardBlock(nn.Module):
 
 
 class ResidualConnection(nn.Module):
-    """The road around a sublayer, with its norm and dropout.
+    """The way around a sublayer, with its norm and dropout.
 
     post-norm (BERT):            norm(x + dropout(sublayer(x)))
     pre-norm (norm_first=True):  x + dropout(sublayer(norm(x)))
@@ -259,12 +265,13 @@ class EncoderBlock(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,S,D -> queries, keys and values of this block's attention, all heads side by side, each B,S,D"""
-        x = self.attention_residual.norm(x) if self.attention_residual.norm_first else x
-        return self.attention.query(x), self.attention.key(x), self.attention.value(x)
+        if self.attention_residual.norm_first:
+            x = self.attention_residual.norm(x)
+        return self.attention.project(x, x)
 
 
 class Encoder(nn.Module):
-    """A stack of N blocks; with pre-norm a last norm follows, since nothing else bounds the sum."""
+    """A stack of L blocks; with pre-norm a last norm follows, since nothing else bounds the sum."""
 
     def __init__(self, depth: int, width: int, norm_first: bool = False, epsilon: float = 1e-12, **block):
         super().__init__()
@@ -284,8 +291,8 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """x B,S,D; mask B,S boolean, True at real tokens, or None where all are
 
-        returns the output B,S,D, the N+1 hidden states, each B,S,D (index 0 is the input, the last one is the output),
-        and the N attention maps, each B,H,S,S. The two lists are empty unless asked for.
+        returns the output B,S,D, the L + 1 hidden states, each B,S,D (index 0 is the input, the last the output), and
+        the L attention maps, each B,H,S,S. The two lists are empty unless asked for.
 
         first_only: the last block computes its first position alone, so the output is B,1,D. Exact where only that
         position is used: its keys and values still come from all positions, everything after them is per position.
@@ -296,7 +303,8 @@ class Encoder(nn.Module):
         for i, block in enumerate(self.blocks):
             if need_states:
                 hidden_states.append(x)
-            arguments = x, mask, need_maps, first_only and i == len(self.blocks) - 1
+            last = i == len(self.blocks) - 1
+            arguments = (x, mask, need_maps, first_only and last)
             if self.recompute and self.training:
                 x, maps = checkpoint(block, *arguments, use_reentrant=False)
             else:

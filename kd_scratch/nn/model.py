@@ -126,8 +126,9 @@ class Model(nn.Module):
                 nn.init.normal_(module.weight, std=self.config.init_std)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
-        if isinstance(self.positions.weight, nn.Parameter):
-            nn.init.normal_(self.positions.weight, std=self.config.init_std)
+        positions = getattr(self.positions, "weight", None)
+        if isinstance(positions, nn.Parameter):  # learned ones
+            nn.init.normal_(positions, std=self.config.init_std)
         if self.embeddings.scale != 1:
             nn.init.normal_(self.embeddings.word.weight, std=1 / self.embeddings.scale)
 
