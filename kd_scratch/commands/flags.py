@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from kd_scratch.common.device import start
-from kd_scratch.common.files import UserError
+from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, flag_name
 from kd_scratch.tasks import TASKS
 
