@@ -40,7 +40,8 @@ def command(arguments: argparse.Namespace) -> dict:
     rates = machine_rates()
     rows = benchmark(models, arguments.shapes, rates)
     machine = about_machine(device, [loaded.model for loaded in models.values()])
-    machine |= {"sgemm_gflops": rates.operations_per_second / 1e9, "memory_gigabytes_per_second": rates.bytes_per_second / 1e9}
+    machine["sgemm_gflops"] = rates.operations_per_second / 1e9
+    machine["memory_gigabytes_per_second"] = rates.bytes_per_second / 1e9
     show_timings(rows, machine)
     result = {"machine": machine, "models": directories, "rows": [asdict(row) for row in rows]}
     if arguments.output:

@@ -7,8 +7,8 @@ student (--teacher DIR).
 import argparse
 from pathlib import Path
 
-from kd_scratch.common.console import duration, say, show, table
 from kd_scratch.commands.flags import add_flags, data_config, given, layer_list
+from kd_scratch.common.console import duration, say, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig
 from kd_scratch.tasks import TASKS, train_defaults

@@ -50,9 +50,7 @@ def latencies(
     return {name: tuple(np.percentile(values, [50, 95]).tolist()) for name, values in times.items()}
 
 
-def throughputs(
-    models: dict[str, LoadedModel], test_set: EvaluationSet, device: torch.device
-) -> dict[str, float]:
+def throughputs(models: dict[str, LoadedModel], test_set: EvaluationSet, device: torch.device) -> dict[str, float]:
     """Examples a second from text to logits, in batches of 32."""
 
     def compute(loaded: LoadedModel, chunk: list) -> None:

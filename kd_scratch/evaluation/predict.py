@@ -74,8 +74,7 @@ def look_for_answers(
 ) -> tuple[question_answering.EncodedWindows, np.ndarray, list[tuple[list[Answer], Answer]]]:
     """The windows over a context for each question, their logits, and its best answers and "no answer"."""
     examples = [
-        question_answering.Example(f"question {i}", question, context)
-        for i, question in enumerate(questions, 1)
+        question_answering.Example(f"question {i}", question, context) for i, question in enumerate(questions, 1)
     ]
     windows = question_answering.featurize(examples, loaded.tokenizer, (), loaded.max_length, data)
     logits = compute_logits(loaded.model, windows, device)
