@@ -1,8 +1,153 @@
-"""kd_scratch: knowledge distillation of BERT-family models, from scratch and in plain sight."""
+"""kd_scratch: knowledge distillation of BERT-family models, from scratch and in plain sight.
+
+The functions below are the command line's, for Python. Each imports what it needs when it is called, so that importing
+the package is quick. Whatever the user can mend raises kd_scratch.common.errors.UserError, with one line that says how.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kd_scratch.config import DataConfig
+    from kd_scratch.data.tokenizer import Tokenizer
+    from kd_scratch.evaluation.evaluate import Evaluation
+    from kd_scratch.nn.model import Model
 
 # Read at the first such product: oneDNN compiles a bfloat16 product anew for each shape, and it and PyTorch keep the
 # last 1,024 of them, 0.7 MB apiece: gigabytes where batches differ in length. A step needs few, and 64 are as fast.
 for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_name, "64")
+
+
+def load_model(directory: str | Path) -> Model:
+    """The model in a model directory, in eval mode, on the CPU, in float32 or int8.
+
+    model(input_ids, attention_mask=None, token_type_ids=None), ids B,S, returns an object with .logits (sequence head
+    B,C; token head B,S,C; span head B,S,2), and on request .hidden_states and .attentions.
+
+    >>> import torch
+    >>> from kd_scratch import load_model, load_tokenizer
+    >>> model = load_model("student")
+    >>> [encoding] = load_tokenizer("student").encode(["the quick brown fox"])
+    >>> model(torch.tensor([encoding.ids])).logits.shape
+    torch.Size([1, 3])
+    """
+    from kd_scratch.checkpoints import checkpoint
+
+    return checkpoint.load_model(directory)
+
+
+def save_model(model: Model, directory: str | Path, tokenizer: Tokenizer | None = None) -> None:
+    """Write a model as a model directory, which `transformers` opens too: config.json and model.safetensors.
+
+    tokenizer: written beside it; without one the directory cannot be evaluated. What stands there is replaced.
+
+    >>> from kd_scratch import load_model, load_tokenizer, save_model
+    >>> save_model(load_model("student"), "copy", load_tokenizer("student"))
+    >>> load_model("copy").config == load_model("student").config
+    True
+    """
+    from kd_scratch.checkpoints import checkpoint
+
+    checkpoint.save_model(model, directory)
+    if tokenizer is not None:
+        max_length = min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
+        tokenizer.save(directory, max_length, token_types=model.config.token_types > 0)
+
+
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer of a model directory.
+
+    encode(texts) returns an object with .ids for each text, and with offsets=True .offsets into it (code points).
+
+    >>> from kd_scratch import load_tokenizer
+    >>> [encoding] = load_tokenizer("student").encode(["The fox!"], offsets=True)
+    >>> len(encoding.ids) == len(encoding.offsets)
+    True
+    """
+    from kd_scratch.data import tokenizer
+
+    return tokenizer.load_tokenizer(directory)
+
+
+def evaluate(
+    model: str | Path,
+    task: str,
+    data: str | Path,
+    split: str = "",
+    max_length: int = 0,
+    device: str = "auto",
+    settings: DataConfig | None = None,
+) -> Evaluation:
+    """The predictions and metrics of a model directory's model on a data file: .predictions, .metrics, .record.
+
+    split: of a file that has several (default test). max_length: of inputs in word pieces (0: the model's own).
+    settings: how the file is read.
+
+    >>> from kd_scratch import evaluate
+    >>> found = evaluate("student", task="csv", data="test.csv")
+    >>> found.metrics["examples"], len(found.predictions.decisions)
+    (4, 4)
+    >>> 0 <= found.metrics["accuracy"] <= 1
+    True
+    """
+    from kd_scratch.common.device import pick_device
+    from kd_scratch.common.errors import UserError
+    from kd_scratch.config import DataConfig
+    from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set
+    from kd_scratch.tasks import TASKS
+
+    if task not in TASKS:
+        raise UserError(f"{task}: no such task; there are {', '.join(TASKS)}")
+    chosen = pick_device(device)
+    loaded = load_for_inference(model, TASKS[task], max_length, chosen)
+    test_set = read_evaluation_set(TASKS[task], Path(data), split, settings or DataConfig())
+    return evaluate_set(loaded, test_set, chosen, max_length)
+
+
+def predict(
+    model: str | Path,
+    texts: Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,
+    context: str | None = None,
+    device: str = "auto",
+    settings: DataConfig | None = None,
+) -> dict[str, dict | list]:
+    """Predictions of a model directory's model for texts, or for questions about a context, by text or question.
+
+    A classifier gives each label with its probability, the most probable first; a tagger a list of entities; a model
+    for question answering a list of answers, the most probable first. To open a model once and ask it often, see
+    kd_scratch/evaluation/README.md.
+
+    >>> from kd_scratch import predict
+    >>> sorted(predict("student", ["the quick fox"])["the quick fox"])
+    ['maybe', 'no', 'yes']
+    >>> answers = predict("reader", questions=["who jumps?"], context="the quick brown fox jumps")["who jumps?"]
+    >>> list(answers[0])
+    ['answer', 'start', 'end', 'probability', 'no_answer']
+    """
+    from kd_scratch.common.device import pick_device
+    from kd_scratch.evaluation import predict as library
+    from kd_scratch.evaluation.evaluate import load_for_inference
+
+    chosen = pick_device(device)
+    loaded = load_for_inference(model, device=chosen)
+    return library.predict(loaded, texts, questions, context, settings, chosen)
+
+
+def quantize(model: str | Path, output: str | Path) -> dict:
+    """Write the int8 form of a float model directory; returns its megabytes and milliseconds beside the float model's.
+
+    >>> from kd_scratch import quantize
+    >>> rows = quantize("student", "student-int8")["rows"]
+    >>> rows["int8"]["megabytes"] < rows["float"]["megabytes"]
+    True
+    """
+    from kd_scratch.evaluation import quantize as library
+    from kd_scratch.evaluation.evaluate import load_for_inference
+
+    return library.quantize(load_for_inference(model, fast=False), Path(output))

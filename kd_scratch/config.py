@@ -116,7 +116,10 @@ def check_size(config) -> None:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained. Where a task differs from these defaults, its own file says so (Task.train_defaults)."""
+    """How a model is trained.
+
+    Where a task differs from these defaults, its own file says so (Task.train_defaults).
+    """
 
     learning_rate: float = setting(5e-5, "highest learning rate of AdamW")
     epochs: int = setting(3, "passes over the training file")

@@ -7,17 +7,10 @@ student (--teacher DIR).
 import argparse
 from pathlib import Path
 
+from kd_scratch.commands.flags import add_flags, data_config, given, layer_list
 from kd_scratch.common.console import duration, say, show, table
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import (
-    SIZES,
-    DataConfig,
-    RunConfig,
-    TrainConfig,
-    add_flags,
-    given,
-    layer_list,
-)
+from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig
 from kd_scratch.tasks import TASKS, train_defaults
 from kd_scratch.training.preflight import preflight
 from kd_scratch.training.run import train
@@ -91,8 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="look at data, models and machine, print what was found, and stop there"
     )
     add_flags(parser, TrainConfig, task_defaults=train_defaults())
-    for config in (DataConfig, RunConfig):
-        add_flags(parser, config)
+    add_flags(parser, DataConfig)
+    add_flags(parser, RunConfig)
 
 
 def make_spec(arguments: argparse.Namespace) -> RunSpec:
@@ -111,7 +104,7 @@ def make_spec(arguments: argparse.Namespace) -> RunSpec:
         norm_first=arguments.norm_first,
         cache=arguments.cache,
         config=TASKS[arguments.task].train_config(**given(arguments, TrainConfig)),
-        data=DataConfig(**given(arguments, DataConfig)),
+        data=data_config(arguments),
         run=RunConfig(**given(arguments, RunConfig)),
     )
 

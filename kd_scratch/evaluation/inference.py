@@ -26,10 +26,10 @@ def compute_logits(
 ) -> np.ndarray:
     """Logits of every input, float32, in `out` where that is given (zeros). The model's mode is put back afterwards.
 
-    Several processes (distributed.py) share the work; all get all logits. UserError where some are not finite numbers.
+    Ranks (common/distributed.py) share the work; all get all logits. UserError where some are not finite numbers.
 
-    sequence head: N,C.  token and span heads: T,C, one row per token, where features.starts says which are whose.
-    mlm head: what `guesses` makes of them, N,3; the same words are hidden every time.
+    sequence head: N,C.  token and span heads: ΣS,C, one row per token; those of input i begin at features.starts[i].
+    mlm head: what `guesses` makes of them, N,3; the same words are masked every time.
     """
     training = model.training
     model.eval()
@@ -55,14 +55,14 @@ def compute_logits(
     model.train(training)
     if not distributed.all_ranks_agree(finite):
         raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
-    distributed.all_reduce_array(logits)  # everyone else's rows are still 0
+    distributed.all_reduce_array(logits)  # the rows of the other ranks are still 0
     return logits
 
 
 def guesses(logits: Tensor, batch: Batch) -> Tensor:
-    """How well hidden words are guessed: for each input Σ −log p(word), how many are right, how many there are.
+    """How well masked words are predicted: for each input Σ −log p(word), how many are right, how many there are.
 
-    logits U,V -> B,3: the vocabulary is too large for all of them to be kept.
+    logits U,V of the U masked words -> B,3: the vocabulary is too large for the logits to be kept.
     """
     labels = batch.labels.flatten()[batch.at]  # B,S -> B·S -> U
     losses = F.cross_entropy(logits, labels, reduction="none")  # U
@@ -81,9 +81,9 @@ def compute_states(
     batch_size: int = 64,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Fill `out` with a model's hidden states: by layer (0: the embeddings) one row per token, T,D, float32 zeros.
+    """Fill `out` with a model's hidden states: by layer (0: the embeddings) one row per token, ΣS,D, float32 zeros.
 
-    Several processes share the work; all get all states.
+    Ranks share the work; all get all states.
     """
     model.eval()
     with progress(total=len(features), desc="teacher's states", unit="ex") as bar:
@@ -97,11 +97,12 @@ def compute_states(
                     rows[start:end] = row[: end - start]
             bar.update(len(indices) * distributed.world_size())
     for rows in out.values():
-        distributed.all_reduce_array(rows)  # everyone else's rows are still 0
+        distributed.all_reduce_array(rows)  # the rows of the other ranks are still 0
 
 
 def logits_shape(model: Model, features: EncodedInputs) -> tuple[int, int]:
-    """How many logits compute_logits gives: inputs or tokens, and classes."""
+    """The shape of what compute_logits returns: inputs or tokens, and classes."""
     if features.head == "mlm":
         return len(features), 3
-    return (len(features) if features.head == "sequence" else len(features.tokens), model.config.classes)
+    rows = len(features) if features.head == "sequence" else len(features.tokens)
+    return rows, model.config.classes

@@ -1,4 +1,4 @@
-"""How fast models are and how much memory they take, side by side: they take turns, so a slow minute hits all alike."""
+"""Speed and memory of several models, measured in turns, so that a slow minute of the machine hits all alike."""
 
 import os
 import subprocess
@@ -12,11 +12,9 @@ import torch
 
 from kd_scratch.common.console import progress
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import collate
-from kd_scratch.evaluation.evaluate import LoadedModel, load_for_inference
+from kd_scratch.data.batches import EncodedInputs, collate
+from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
-from kd_scratch.tasks import Task
 
 TIMED, WARM_UP = 50, 5  # single examples that are timed, and those before them that are not
 BATCH, BATCHES = 32, 4  # for the throughput
@@ -24,7 +22,10 @@ BATCH, BATCHES = 32, 4  # for the throughput
 
 @torch.inference_mode()
 def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title: str) -> dict[str, np.ndarray]:
-    """Milliseconds that work(model, input) takes, by model, for all inputs but the first `warm_up`."""
+    """Milliseconds that work(model, input) takes, by model, for all inputs but the first `warm_up`.
+
+    models: anything that takes turns, by name.
+    """
     times = {name: [] for name in models}
     for item in progress(inputs, desc=title):
         for name, model in models.items():
@@ -35,33 +36,36 @@ def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title
 
 
 def latencies(
-    models: dict[str, LoadedModel], task: Task, examples: Sequence, data: DataConfig, device: torch.device
+    models: dict[str, LoadedModel], test_set: EvaluationSet, device: torch.device
 ) -> dict[str, tuple[float, float]]:
     """Milliseconds from text to logits, one example at a time: the median, and what 95% of them stay below."""
 
-    def answer(loaded: LoadedModel, example) -> None:
-        config = loaded.model.config
-        features = task.featurize([example], loaded.tokenizer, config.labels, loaded.max_length, data)
-        batch = collate(features, np.arange(len(features)), device, config.pad_id)
+    def compute(loaded: LoadedModel, example) -> None:
+        features = featurize(loaded, test_set, [example])
+        batch = collate(features, np.arange(len(features)), device, loaded.model.config.pad_id)
         loaded.model(**batch.inputs).logits.cpu()
 
-    first = [examples[0]] * WARM_UP + list(examples[:TIMED])
-    times = in_turns(models, first, answer, WARM_UP, "latency")
+    examples = [test_set.examples[0]] * WARM_UP + list(test_set.examples[:TIMED])
+    times = in_turns(models, examples, compute, WARM_UP, "latency")
     return {name: tuple(np.percentile(values, [50, 95]).tolist()) for name, values in times.items()}
 
 
-def throughputs(
-    models: dict[str, LoadedModel], task: Task, examples: Sequence, data: DataConfig, device: torch.device
-) -> dict[str, float]:
+def throughputs(models: dict[str, LoadedModel], test_set: EvaluationSet, device: torch.device) -> dict[str, float]:
     """Examples a second from text to logits, in batches of 32."""
 
-    def answer(loaded: LoadedModel, chunk: list) -> None:
-        features = task.featurize(chunk, loaded.tokenizer, loaded.model.config.labels, loaded.max_length, data)
-        compute_logits(loaded.model, features, device, BATCH)
+    def compute(loaded: LoadedModel, chunk: list) -> None:
+        compute_logits(loaded.model, featurize(loaded, test_set, chunk), device, BATCH)
 
-    chunks = [list(examples[i : i + BATCH]) for i in range(0, min(len(examples), BATCH * BATCHES), BATCH)]
-    times = in_turns(models, [chunks[0], *chunks], answer, 1, "throughput")
-    return {name: 1000 * sum(map(len, chunks)) / values.sum() for name, values in times.items()}
+    examples = list(test_set.examples[: BATCH * BATCHES])
+    chunks = [examples[i : i + BATCH] for i in range(0, len(examples), BATCH)]
+    times = in_turns(models, [chunks[0], *chunks], compute, 1, "throughput")
+    return {name: 1000 * len(examples) / values.sum() for name, values in times.items()}
+
+
+def featurize(loaded: LoadedModel, test_set: EvaluationSet, examples: Sequence) -> EncodedInputs:
+    """Some examples of an evaluation set as a model's inputs."""
+    labels = loaded.model.config.labels
+    return test_set.task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, test_set.data)
 
 
 def peak_memory(directory: str | Path, tokens: int, device: torch.device) -> float | None:
@@ -84,7 +88,7 @@ def peak_memory(directory: str | Path, tokens: int, device: torch.device) -> flo
 
 @torch.inference_mode()
 def print_peak(directory: str, tokens: str, threads: str) -> None:
-    """What peak_memory's process does."""
+    """What the process of `peak_memory` does: print the most megabytes that it has taken."""
     torch.set_num_threads(int(threads))
     load_for_inference(directory).model(torch.ones(BATCH, int(tokens), dtype=torch.int64))
     status = Path("/proc/self/status").read_text()

@@ -1,18 +1,13 @@
-"""A checkpoint and a text in, an answer out. `python -m kd_scratch predict`"""
+"""A model and a text in, a prediction out: its label, its entities, or the answer to a question."""
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from kd_scratch.common.console import shorten, show, table
-from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_target, write_json
-from kd_scratch.config import DataConfig, RunConfig, add_flags, given
-from kd_scratch.evaluation.evaluate import LoadedModel, load_for_inference
+from kd_scratch.config import DataConfig
+from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.tasks import Predictions, question_answering, token_classification
 from kd_scratch.tasks.base import log_softmax
@@ -20,12 +15,51 @@ from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.spans import split_words
 
-ANSWERS = 5  # the best answers that are shown to each question
+ANSWERS = 5  # the best answers that are given to each question
+#: Head -> the flags that `predict` needs for it.
+INPUTS = {"sequence": ("text",), "token": ("text",), "span": ("question", "context")}
+
+
+def predict(
+    loaded: LoadedModel,
+    texts: Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,
+    context: str | None = None,
+    data: DataConfig | None = None,
+    device: torch.device | None = None,
+) -> dict[str, dict | list]:
+    """Predictions for texts, or for questions about a context, as JSON can hold them, by text or question.
+
+    sequence head: each label with its probability, the most probable first. token head: a list of entities, see
+    `find_entities`. span head: a list of answers with start, end (code points), probability and whether it is
+    "no answer". device: where the model is (None: the CPU).
+    Raises UserError where the model's head needs other inputs.
+    """
+    data = data or DataConfig()
+    device = device or torch.device("cpu")
+    check_inputs(loaded, {"text": texts, "question": questions, "context": context})
+    head = loaded.model.config.head
+    if head == "sequence":
+        return {text: classify(loaded, text, device) for text in texts}
+    if head == "token":
+        return {text: find_entities(loaded, text, data, device) for text in texts}
+    found = find_answers(loaded, list(questions), context, data, device)
+    return {question: list(map(answer_record, best)) for question, best in zip(questions, found, strict=True)}
+
+
+def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
+    """UserError where the given inputs (those that are not None) are not those that the model's head needs."""
+    head = loaded.model.config.head
+    if head not in INPUTS:
+        raise UserError(f"{loaded.directory}: has a pre-training head; predict needs a model trained for a task")
+    if {name for name, value in inputs.items() if value is not None} != set(INPUTS[head]):
+        flags = " and ".join(f"--{name}" for name in INPUTS[head])
+        raise UserError(f"{loaded.directory}: has a {head} head; predict needs {flags} for it, and no more")
 
 
 @torch.inference_mode()
 def classify(loaded: LoadedModel, text: str, device: torch.device) -> dict[str, float]:
-    """Every label with its probability, the most probable first."""
+    """Every label with its probability, the most probable first. UserError where logits are not finite numbers."""
     ids = loaded.tokenizer.encode([text], max_length=loaded.max_length)[0].ids
     logits = loaded.model(torch.tensor([ids], device=device)).logits[0]  # C
     if not logits.isfinite().all():
@@ -52,7 +86,18 @@ def find_answers(
 ) -> list[list[Answer]]:
     """The best answers to each question about a context, with "no answer" among them, the most probable first."""
     _, _, found = look_for_answers(loaded, questions, context, data, device)
-    return [sorted([*answers, nothing], key=lambda answer: -answer.probability) for answers, nothing in found]
+    return [sorted([*answers, no_answer], key=lambda answer: -answer.probability) for answers, no_answer in found]
+
+
+def answer_record(answer: Answer) -> dict:
+    """An answer as JSON can hold it."""
+    return {
+        "answer": answer.text,
+        "start": answer.start,
+        "end": answer.end,
+        "probability": answer.probability,
+        "no_answer": answer.no_answer,
+    }
 
 
 def tag_words(
@@ -76,94 +121,10 @@ def find_entities(loaded: LoadedModel, text: str, data: DataConfig, device: torc
 def entities_in(text: str, tags: Sequence[str], probability: np.ndarray) -> list[dict]:
     """The entities that the tags of a text's words make; each as probable as the least certain of its tags."""
     spans = split_words(text)
-    return [
-        {
-            "entity": text[spans[first][0] : spans[end - 1][1]],
-            "type": kind,
-            "start": spans[first][0],
-            "end": spans[end - 1][1],
-            "probability": float(probability[first:end].min()),
-        }
-        for kind, first, end in entities(tags)
-    ]
-
-
-def marked(text: str, found: list[dict]) -> str:
-    """The text with its entities in brackets.  [Ada Berg PER] flew to [Torvia LOC]."""
-    for entity in reversed(found):  # from the end, so that the places before it stay valid
-        start, end = entity["start"], entity["end"]
-        text = f"{text[:start]}[{text[start:end]} {entity['type']}]{text[end:]}"
-    return text
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `predict`."""
-    parser.add_argument("--model", required=True, metavar="DIR")
-    parser.add_argument(
-        "--text", nargs="+", metavar="TEXT", help="texts to label, or to find entities in, each in quotes"
-    )
-    parser.add_argument("--question", nargs="+", metavar="TEXT", help="question answering: questions about --context")
-    parser.add_argument("--context", metavar="TEXT", help="question answering: the text that holds the answers")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all of it there")
-    add_flags(parser, DataConfig, only=("overlap", "question_length", "answer_length"))
-    add_flags(parser, RunConfig)
-
-
-def show_labels(loaded: LoadedModel, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
-    """Print the three best labels of each text; returns all of them, by text."""
-    result = {text: classify(loaded, text, device) for text in arguments.text}
-    for text, answer in result.items():
-        show(table((shorten(text, 66), "probability"), list(answer.items())[:3]))
-    return result
-
-
-def show_entities(loaded: LoadedModel, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
-    """Print each text with its entities marked, and a table of them; returns them by text."""
-    result = {text: find_entities(loaded, text, data, device) for text in arguments.text}
-    for text, found in result.items():
-        show(marked(text, found))
-        if found:
-            rows = [(shorten(entity["entity"], 56), entity["type"], entity["probability"]) for entity in found]
-            show(table(("entity", "type", "probability"), rows))
-    return result
-
-
-def show_answers(loaded: LoadedModel, arguments: argparse.Namespace, data: DataConfig, device: torch.device) -> dict:
-    """Print the best answers to each question; returns them by question."""
-    result = {}
-    found = find_answers(loaded, arguments.question, arguments.context, data, device)
-    for question, best in zip(arguments.question, found, strict=True):
-        names = ("start", "end", "probability", "no_answer")
-        result[question] = [{"answer": a.text} | {name: getattr(a, name) for name in names} for a in best]
-        rows = [(shorten(a.text, 66) or "(no answer)", a.probability) for a in best]
-        show(table((shorten(question, 66), "probability"), rows))
-    return result
-
-
-#: Head -> the flags that it needs, and what prints its answer.
-USES = {
-    "sequence": (("text",), show_labels),
-    "token": (("text",), show_entities),
-    "span": (("question", "context"), show_answers),
-}
-
-
-def command(arguments: argparse.Namespace) -> dict:
-    """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
-    device = start(**vars(RunConfig(**given(arguments, RunConfig))))
-    data = DataConfig(**given(arguments, DataConfig))
-    loaded = load_for_inference(arguments.model, device=device)
-    head = loaded.model.config.head
-    if head in (None, "mlm"):
-        raise UserError(f"{arguments.model}: has a pre-training head; predict needs a model trained for a task")
-    wanted, answer = USES[head]
-    for name in ("text", "question", "context"):
-        if (getattr(arguments, name) is not None) != (name in wanted):
-            flags = " and ".join(f"--{name}" for name in wanted)
-            raise UserError(f"{arguments.model}: has a {head} head; predict needs {flags} for it, and no more")
-    if arguments.output is not None:
-        check_target(arguments.output, arguments.model)
-    result = answer(loaded, arguments, data, device)
-    if arguments.output is not None:
-        write_json(arguments.output, result)
-    return result
+    found = []
+    for kind, first, end in entities(tags):
+        start, _ = spans[first]
+        _, stop = spans[end - 1]
+        least = float(probability[first:end].min())
+        found.append({"entity": text[start:stop], "type": kind, "start": start, "end": stop, "probability": least})
+    return found

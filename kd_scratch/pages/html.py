@@ -65,6 +65,6 @@ def figure(picture: str, caption: str = "") -> str:
     return f"<figure>{picture}{below}</figure>"
 
 
-def paragraph(said: str, kind: str = "") -> str:
+def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of text."""
-    return f'<p class="{kind}">{escape(said)}</p>' if kind else f"<p>{escape(said)}</p>"
+    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"

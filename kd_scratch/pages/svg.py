@@ -1,6 +1,7 @@
 """Figures as SVG, by hand: self-contained, with titles, axes and legends, readable on light and dark pages."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -48,11 +49,11 @@ def page(title: str, height: float, body: Sequence[str], width: float = WIDTH) -
     )
 
 
-def text(x: float, y: float, said: str, anchor: str = "start", kind: str = "", turned: bool = False) -> str:
+def text(x: float, y: float, content: str, anchor: str = "start", kind: str = "", turned: bool = False) -> str:
     """One line of text; turned: upwards."""
     turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
     kind = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}{turn}>{escape(printable(said))}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}{turn}>{escape(printable(content))}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str = "axis", more: str = "") -> str:
@@ -78,14 +79,17 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float]) -> str:
     """A row per name: its values as small dots, their mean as a large one with its interval; a line for comparison."""
     names = [shorten(bar.name, 36) for bar in bars]
-    left, right, top, row = max(150, 20 + 7 * max(map(len, names))), WIDTH - 24, 64, 30
-    reach = [reference[1]] + [
-        x for bar in bars for x in (*bar.values, bar.mean - (bar.margin or 0), bar.mean + (bar.margin or 0))
-    ]
-    low, high = min(reach), max(reach)
-    pad = 0.06 * (high - low) or 0.01
-    low, high = max(0.0, low - pad), min(1.0, high + pad)  # an interval of few seeds may reach beyond what is possible
+    reference_name, reference_score = reference
+    left = max(150, 20 + 7 * max(map(len, names)))
+    right, top, row = WIDTH - 24, 64, 30
     bottom = top + row * len(bars)
+    reach = [reference_score]
+    for bar in bars:
+        margin = bar.margin or 0
+        reach += [*bar.values, bar.mean - margin, bar.mean + margin]
+    pad = 0.06 * (max(reach) - min(reach)) or 0.01
+    low = max(0.0, min(reach) - pad)  # an interval of few seeds may reach beyond what is possible
+    high = min(1.0, max(reach) + pad)
 
     def at(value: float) -> float:
         return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
@@ -96,24 +100,17 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
         body.append(text(at(tick), bottom + 18, f"{100 * tick:g}", "middle"))
     body.append(line(left, bottom, right, bottom))
     body.append(text((left + right) / 2, bottom + 38, f"{axis}, per cent", "middle"))
-    x = at(reference[1])
+    x = at(reference_score)
     body.append(line(x, top - 8, x, bottom, "axis", f'style="stroke: {COLOURS[1]}" stroke-dasharray="5 4"'))
-    body.append(text(x, top - 14, f"{reference[0]} {100 * reference[1]:.2f}", "end" if x > WIDTH / 2 else "start"))
+    anchor = "end" if x > WIDTH / 2 else "start"
+    body.append(text(x, top - 14, f"{reference_name} {100 * reference_score:.2f}", anchor))
     for i, bar in enumerate(bars):
         y = top + row * i + row / 2
         body.append(text(left - 10, y + 4, names[i], "end"))
         colour = "#777777" if bar.grey else COLOURS[0]
         if bar.margin is not None:
-            body.append(
-                line(
-                    at(bar.mean - bar.margin),
-                    y,
-                    at(bar.mean + bar.margin),
-                    y,
-                    "axis",
-                    f'style="stroke: {colour}; stroke-width: 2"',
-                )
-            )
+            style = f'style="stroke: {colour}; stroke-width: 2"'
+            body.append(line(at(bar.mean - bar.margin), y, at(bar.mean + bar.margin), y, "axis", style))
         body += [
             f'<circle cx="{at(v):.1f}" cy="{y:.1f}" r="3" fill="{colour}" fill-opacity="0.45"/>' for v in bar.values
         ]
@@ -124,23 +121,25 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
 
 def grid(title: str, across: str, down: str, cells: dict[tuple[float, float], float]) -> str:
     """Numbers by two settings, the higher the darker. cells: (across, down) -> value between 0 and 1"""
-    columns, rows = (sorted({key[i] for key in cells}) for i in (0, 1))
+    columns = sorted({x for x, _ in cells})
+    rows = sorted({y for _, y in cells})
     low, high = min(cells.values()), max(cells.values())
-    shown = {
-        (columns.index(x), rows.index(y)): (0.2 + 0.8 * (value - low) / ((high - low) or 1), f"{100 * value:.2f}")
-        for (x, y), value in cells.items()
-    }
+    shown = {}
+    for (x, y), value in cells.items():
+        strength = 0.2 + 0.8 * (value - low) / ((high - low) or 1)
+        shown[columns.index(x), rows.index(y)] = strength, f"{100 * value:.2f}"
     return matrix(title, across, down, [f"{x:g}" for x in columns], [f"{y:g}" for y in rows], shown)
 
 
 def confusion(title: str, classes: Sequence[str], counts: dict[tuple[str, str], int]) -> str:
-    """How often each class was taken for which: the darker, the more of a row. counts: (gold, said) -> how many"""
-    totals = {gold: sum(n for (g, _), n in counts.items() if g == gold) for gold in classes}
-    shown = {
-        (classes.index(said), classes.index(gold)): (n / max(1, totals[gold]), f"{n:,}")
-        for (gold, said), n in counts.items()
-    }
-    return matrix(title, "the model says", "it is", classes, classes, shown)
+    """A confusion matrix: the darker, the more of a row. counts: (gold class, predicted class) -> how many"""
+    totals = Counter()
+    for (gold, _), count in counts.items():
+        totals[gold] += count
+    shown = {}
+    for (gold, predicted), count in counts.items():
+        shown[classes.index(predicted), classes.index(gold)] = count / max(1, totals[gold]), f"{count:,}"
+    return matrix(title, "prediction", "gold", classes, classes, shown)
 
 
 def matrix(
@@ -151,7 +150,7 @@ def matrix(
     rows: Sequence[str],
     cells: dict[tuple[int, int], tuple[float, str]],
 ) -> str:
-    """A table of coloured cells. cells: (column, row) -> how dark, from 0 to 1, and what it says"""
+    """A table of coloured cells. cells: (column, row) -> how dark, from 0 to 1, and the text in it"""
     turned = max(map(len, columns)) > 8  # they would run into each other
     left, top, height = 130, 150 if turned else 76, 40
     width = min(110.0, (NARROW - left - 8) / len(columns))
@@ -163,15 +162,15 @@ def matrix(
         place = (left + width * (i + 0.6), top - 8)
         body.append(text(*place, shorten(name, 12), "start" if turned else "middle", turned=turned))
     body += [text(left - 8, top + height * (j + 0.5) + 5, shorten(name, 14), "end") for j, name in enumerate(rows)]
-    for (i, j), (strength, said) in cells.items():
+    for (i, j), (strength, content) in cells.items():
         corner = f'x="{left + width * i:.1f}" y="{top + height * j:.1f}"'
         body += _shade(f'{corner} width="{width - 2:.1f}" height="{height - 2}"', 0.75 * strength)
-        body.append(text(left + width * (i + 0.5), top + height * (j + 0.5) + 5, said, "middle", "cell"))
+        body.append(text(left + width * (i + 0.5), top + height * (j + 0.5) + 5, content, "middle", "cell"))
     return page(title, top + height * len(rows) + 12, body, max(NARROW, 36 + 8.6 * len(title)))
 
 
 def heat_map(title: str, pieces: Sequence[str], weights: Sequence[Sequence[float]]) -> str:
-    """Which pieces (across) each piece (down) looks at: attention weights S,S, each row of sum 1."""
+    """The attention of each piece (down) to all pieces (across): weights S,S, each row of sum 1."""
     side, left, top = 16, 120, 130
     pieces = [shorten(piece, 13) for piece in pieces]
     body = [text(left - 6, top + side * (j + 0.75), piece, "end") for j, piece in enumerate(pieces)]
@@ -200,11 +199,12 @@ def frame(
     """Axes with round numbers over the ranges x and y: where a point lies on the page, and what to draw."""
     left, right, bottom = 62, NARROW - 16, top + height
 
+    (x_low, x_high), (y_low, y_high) = x, y
+
     def at(a: float, b: float) -> tuple[float, float]:
-        return (
-            left + (a - x[0]) / ((x[1] - x[0]) or 1) * (right - left),
-            bottom - (b - y[0]) / ((y[1] - y[0]) or 1) * height,
-        )
+        across_share = (a - x_low) / ((x_high - x_low) or 1)
+        up_share = (b - y_low) / ((y_high - y_low) or 1)
+        return left + across_share * (right - left), bottom - up_share * height
 
     body = []
     for tick in ticks(*y):
@@ -239,21 +239,33 @@ def _path(name: str, marks: Sequence[tuple[float, float]], colour: str, dots: bo
     """A line through places on the page, with a dot on each."""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
     hint = f"<title>{escape(printable(name))}</title>"
-    line_ = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2">{hint}</polyline>'
-    return [line_, *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in marks if dots)]
+    body = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2">{hint}</polyline>']
+    if dots:
+        body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in marks]
+    return body
 
 
 def curves(title: str, across: str, up: str, lines: dict[str, Sequence[tuple[float, float]]]) -> str:
     """A line for each name through its points (x, y); dots where there are few."""
-    points = [point for line_ in lines.values() for point in line_]
-    xs, ys = zip(*points, strict=True)
+    xs = [x for points in lines.values() for x, _ in points]
+    ys = [y for points in lines.values() for _, y in points]
     pad = 0.04 * (max(ys) - min(ys)) or 0.05 * abs(max(ys)) or 1.0
     names, top = legend(list(lines))
     at, body = frame(across, up, (min(0.0, *xs), max(xs)), (min(ys) - pad, max(ys) + pad), top)
-    for i, (name, line_) in enumerate(lines.items()):
-        marks = [at(*point) for point in line_]
+    for i, (name, points) in enumerate(lines.items()):
+        marks = [at(*point) for point in points]
         body += _path(name, marks, _colour(i), dots=len(marks) <= 20)
     return page(title, top + 314, [*names, *body], NARROW)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, score) that no other one beats in both, the cheapest first."""
+    front, best = [], -1.0
+    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if score > best:
+            front.append((cost, score))
+            best = score
+    return front
 
 
 def trade_off(title: str, across: str, up: str, points: dict[str, tuple[float, float, tuple[float, float]]]) -> str:
@@ -265,23 +277,21 @@ def trade_off(title: str, across: str, up: str, points: dict[str, tuple[float, f
     names, top = legend(list(points))
     reach = (min(scores) - pad, max(scores) + pad)
     at, body = frame(across, f"{up}, per cent", (0.0, 1.08 * max(costs)), reach, top)
-    front, best = [], -1.0
-    for cost, score, _ in sorted(points.values(), key=lambda point: (point[0], -point[1])):
-        if score > best:
-            front.append(at(cost, 100 * score))
-            best = score
+    front = [at(cost, 100 * score) for cost, score in pareto_front([(c, s) for c, s, _ in points.values()])]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in front)
     body.append(f'<polyline points="{path}" fill="none" class="axis" stroke-dasharray="5 4"/>')
     for i, (name, (cost, score, bounds)) in enumerate(points.items()):
-        (x, y), *ends = (at(cost, 100 * value) for value in (score, *bounds))
-        body.append(line(x, ends[0][1], x, ends[1][1], "axis", f'style="stroke: {_colour(i)}; stroke-width: 2"'))
+        x, y = at(cost, 100 * score)
+        _, low = at(cost, 100 * bounds[0])
+        _, high = at(cost, 100 * bounds[1])
+        body.append(line(x, low, x, high, "axis", f'style="stroke: {_colour(i)}; stroke-width: 2"'))
         hint = f"<title>{escape(printable(name))}: {cost:,.3g}, {100 * score:.2f} %</title>"
         body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{_colour(i)}">{hint}</circle>')
     return page(title, top + 314, [*names, *body], NARROW)
 
 
 def reliability(title: str, models: dict[str, list[tuple[float, float, int]]]) -> str:
-    """Share of right decisions by confidence, a line per model; on the diagonal a model is as sure as it should be.
+    """Share of right decisions by confidence, a line per model; on the diagonal a model is calibrated.
 
     models: name -> bins of (mean confidence, share right, how many); those of fewer than ten decisions are left out.
     """
@@ -289,6 +299,6 @@ def reliability(title: str, models: dict[str, list[tuple[float, float, int]]]) -
     at, body = frame("mean confidence of a bin", "share that is right", (0, 1), (0, 1), top, height=380)
     body.append(line(*at(0, 0), *at(1, 1), "axis", 'stroke-dasharray="5 4"'))
     for i, (name, bins) in enumerate(models.items()):
-        marks = [at(c, r) for c, r, n in bins if n >= 10]
+        marks = [at(confidence, right) for confidence, right, count in bins if count >= 10]
         body += _path(name, marks, _colour(i))
     return page(title, top + 434, [*names, *body], NARROW)

@@ -17,7 +17,8 @@ from kd_scratch.config import DataConfig, as_dict, flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import calibration
-from kd_scratch.pages.report import RECORD, by_name, read_record
+from kd_scratch.pages.records import RECORD, read_record
+from kd_scratch.pages.report import by_name
 from kd_scratch.study.variants import BASELINE, COMBINED, RESULT, SOFT, Variant
 from kd_scratch.tasks import Predictions, Task
 from kd_scratch.training.examples import data_hashes

@@ -36,7 +36,8 @@ from kd_scratch.config import (
 )
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import about_machine
-from kd_scratch.pages.report import RECORD, named_directory
+from kd_scratch.pages.records import RECORD
+from kd_scratch.pages.report import named_directory
 from kd_scratch.study.results import Laboratory, measured, other_studies, read_records
 from kd_scratch.study.summary import report
 from kd_scratch.study.variants import (

@@ -21,7 +21,7 @@ from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_loss
 from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.nn.model import Model
 from kd_scratch.pages import html, svg
-from kd_scratch.pages.report import RECORD, known_record
+from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.tasks import TASKS, Predictions, Task, deciding_tasks, question_answering, train_defaults
 from kd_scratch.trace.steps import (
     Grid,

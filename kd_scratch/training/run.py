@@ -16,7 +16,8 @@ from kd_scratch.common.timing import Clock, matmul_rate
 from kd_scratch.data.batches import IGNORE
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher_states
-from kd_scratch.pages.report import PAGE, RECORD, known_record, runs_page
+from kd_scratch.pages.records import RECORD, known_record
+from kd_scratch.pages.report import PAGE, runs_page
 from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.loop import train_model
 from kd_scratch.training.resume import Progress, drop_state

@@ -686,7 +686,7 @@ def test_too_little_memory_is_one_line_and_other_faults_keep_their_traceback(run
         def fail(arguments, error=error):
             raise error
 
-        monkeypatch.setattr("kd_scratch.evaluation.predict.command", fail)
+        monkeypatch.setattr("kd_scratch.commands.predict.command", fail)
         if isinstance(error, ValueError):
             with pytest.raises(ValueError):
                 main(["predict", "--model", "x"])

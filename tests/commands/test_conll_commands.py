@@ -80,7 +80,7 @@ def test_compare_shows_f1_and_loss(runs, tmp_path, capsys):
     assert all({"precision", "recall", "f1", "accuracy", "loss"} <= set(row) for row in rows)
     assert rows[0]["agreement"] == 1.0
     said = check_page((tmp_path / "c" / "comparison.html").read_text())
-    assert "What is taken for what" in said and "it is" in said and "PER" in said and "scratch against teacher" in said
+    assert "Confusions" in said and "prediction" in said and "PER" in said and "scratch against teacher" in said
 
 
 def test_predict_marks_the_entities_in_the_text_as_it_was(runs, tmp_path, capsys):

@@ -94,7 +94,7 @@ def test_compare_shows_exact_match_f1_and_agreement_of_answers(runs, tmp_path, c
     assert rows[2]["difference"] == pytest.approx(rows[2]["f1"] - rows[0]["f1"])
     assert rows[0]["agreement"] == 1.0 and all(row["latency_p50_ms"] > 0 and 0 <= row["f1"] <= 1 for row in rows)
     said = check_page((tmp_path / "c" / "comparison.html").read_text())
-    assert "What is taken for what" not in said and "Where teacher does better than distilled" in said
+    assert "Confusions" not in said and "Where teacher does better than distilled" in said
 
 
 def test_predict_prints_answers_with_probabilities_and_no_answer_among_them(runs, tmp_path, capsys):

@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_model
+from kd_scratch.commands.flags import shape_list
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.evaluation.benchmark import floor, machine_rates, parse_shapes
+from kd_scratch.evaluation.benchmark import MachineRates, floor, machine_rates
 from kd_scratch.nn.int8 import quantize, to_tensors
 from kd_scratch.nn.model import forward_operations
 from tests.conftest import tiny_model
@@ -29,12 +30,14 @@ def test_operations_are_those_that_torch_counts_but_for_the_head(head, shape):
 def test_the_floor_is_the_slower_of_computing_and_reading_and_for_int8_reading_alone():
     model = tiny_model("token", vocab_size=100)  # 16 wide
     work = forward_operations(model.config, np.full(2, 10))
-    assert floor(model, 6400 + 5000, (2, 10), (work, 1e12)) == pytest.approx(1000)
-    assert floor(model, 6400 + 5000, (2, 10), (1e18, 5000)) == pytest.approx(1000)  # the table of tokens is not read
+    assert floor(model, 6400 + 5000, (2, 10), MachineRates(work, 1e12)) == pytest.approx(1000)
+    assert floor(model, 6400 + 5000, (2, 10), MachineRates(1e18, 5000)) == pytest.approx(
+        1000
+    )  # the table of tokens is not read
     small = quantize(model)
     table = sum(t.nbytes for name, t in to_tensors(small).items() if name.startswith("embeddings.word."))
     assert table == 100 * (8 + 2 * 2)  # 16 numbers of 4 bits, a scale and a lowest number in float16
-    assert floor(small, table + 5000, (2, 10), (1, 5000)) == pytest.approx(1000)
+    assert floor(small, table + 5000, (2, 10), MachineRates(1, 5000)) == pytest.approx(1000)
 
 
 def test_this_machine_computes_and_reads():
@@ -78,4 +81,4 @@ def test_bad_input_is_one_line_and_exit_2(model_directory, tmp_path, capsys):
 
 
 def test_shapes():
-    assert parse_shapes("1x16,8x128") == [(1, 16), (8, 128)]
+    assert shape_list("1x16,8x128") == [(1, 16), (8, 128)]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation import compare
-from kd_scratch.evaluation.compare import quality
+from kd_scratch.evaluation.compare import p_text, quality
 from kd_scratch.evaluation.significance import interval, mcnemar, resampled_sums, two_sided_p
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import mean_score
@@ -94,8 +93,8 @@ def test_compare_draws_the_same_examples_for_all_models():
         all_predictions,
         {name: TASKS["csv"].score(predictions) for name, predictions in all_predictions.items()},
     )
-    assert rows["x"]["interval"] == rows["y"]["interval"] and rows["x"]["p"] is None
-    assert rows["y"]["difference_interval"] == (0.0, 0.0) and rows["y"]["p"] == 1.0 and rows["y"]["agreement"] == 1.0
+    assert rows["x"].interval == rows["y"].interval and rows["x"].p is None
+    assert rows["y"].difference_interval == (0.0, 0.0) and rows["y"].p == 1.0 and rows["y"].agreement == 1.0
 
 
 def test_compare_tests_accuracy_with_mcnemar():
@@ -111,8 +110,8 @@ def test_compare_tests_accuracy_with_mcnemar():
         all_predictions,
         {name: TASKS["csv"].score(predictions) for name, predictions in all_predictions.items()},
     )["y"]
-    assert row["p"] == pytest.approx(2 / 32) and row["difference"] == pytest.approx(5 / 12)
-    assert row["agreement"] == 7 / 12
+    assert row.p == pytest.approx(2 / 32) and row.difference == pytest.approx(5 / 12)
+    assert row.agreement == 7 / 12
 
 
 def test_agreement_is_of_the_texts_that_the_score_counts():
@@ -137,4 +136,4 @@ def test_the_tally_of_questions_counts_each_id_once_in_version_2():
 
 
 def test_a_small_p_is_shown_as_such():
-    assert (compare._shown("p", 0.0004), compare._shown("p", 0.04), compare._shown("p", None)) == ("<0.001", 0.04, None)
+    assert (p_text(0.0004), p_text(0.04), p_text(None)) == ("<0.001", 0.04, None)

@@ -1,4 +1,4 @@
-"""Pages about runs and comparisons: they say what the records say, load nothing, and take no text for markup."""
+"""Pages about runs and comparisons: they show what the records hold, load nothing, and take no text for markup."""
 
 import json
 import re
@@ -12,10 +12,21 @@ import torch
 
 import kd_scratch.pages.report
 from kd_scratch.common.errors import UserError
-from kd_scratch.evaluation.compare import attention_maps, lost_by
+from kd_scratch.evaluation.compare import attention_maps, lost_examples
 from kd_scratch.pages.html import html_table, page, paragraph
-from kd_scratch.pages.report import Comparison, comparison_page, known_record, read_record, runs_page
+from kd_scratch.pages.records import known_record, read_record
+from kd_scratch.pages.report import (
+    AttentionMap,
+    Comparison,
+    Cost,
+    LostExample,
+    Quality,
+    Table,
+    comparison_page,
+    runs_page,
+)
 from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.base import Summary
 from tests.commands.test_commands import run, runs  # noqa: F401 (a fixture)
 
 VOID = {"meta", "br", "link", "input"}
@@ -26,7 +37,7 @@ class Reader(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.open, self.tags, self.said, self.loads = [], [], [], []
+        self.open, self.tags, self.shown, self.loads = [], [], [], []
         self.feed(text)
         assert not self.open
 
@@ -48,32 +59,32 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         if self.open and self.open[-1] != "style":
-            self.said.append(data)
+            self.shown.append(data)
 
 
 def check_page(text: str) -> str:
-    """What a page says, once it was found to be whole, to load nothing and to run nothing."""
+    """The text of a page, once it was found to be whole, to load nothing and to run nothing."""
     reader = Reader(text)
     assert text.startswith("<!doctype html>") and "script" not in reader.tags
     assert all(name == "style" or (name == "href" and value[0] == "#") for _, name, value in reader.loads)
     assert not re.search(r"@import|url\(", text)
-    return " ".join(" ".join(reader.said).split())
+    return " ".join(" ".join(reader.shown).split())
 
 
-def test_whatever_is_said_stays_text():
+def test_hostile_text_stays_text():
     hostile = '<script>alert(1)</script> & "quotes"'
     text = page(hostile, hostile, [(hostile, paragraph(hostile) + html_table((hostile,), [(hostile,), (0.5,)]))])
-    said = check_page(text)
-    assert said.count('<script>alert(1)</script> & "quotes"') == 8 and "0.5000" in said
+    shown = check_page(text)
+    assert shown.count('<script>alert(1)</script> & "quotes"') == 8 and "0.5000" in shown
 
 
 def test_a_training_run_has_a_page_with_its_curves_and_its_teachers(runs):  # noqa: F811
     text = (runs / "distilled" / "report.html").read_text()
-    said = check_page(text)
+    shown = check_page(text)
     record = json.loads((runs / "distilled" / "training.json").read_text())
-    assert "this run" in said and "teacher 1" in said and "settings: temperature" in said
-    assert f"{record['best_score']:.4f}" in said and record["machine"]["processor"] in said
-    assert text.count("<svg") == 2 and "Loss on the training data" in said and "accuracy on the dev data" in said
+    assert "this run" in shown and "teacher 1" in shown and "settings: temperature" in shown
+    assert f"{record['best_score']:.4f}" in shown and record["machine"]["processor"] in shown
+    assert text.count("<svg") == 2 and "Loss on the training data" in shown and "accuracy on the dev data" in shown
     assert len(record["history"][0]["losses"]) == 6, "one for each step where there are few"
     assert record["history"][0]["loss"] == pytest.approx(sum(record["history"][0]["losses"]) / 6)
 
@@ -82,8 +93,8 @@ def test_report_puts_several_runs_on_one_page(runs, tmp_path, capsys):  # noqa: 
     argv = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     status, out, _ = run(capsys, "report", "--runs", *argv, "--output", tmp_path / "r.html")
     assert status == 0 and "3 runs of csv" in out
-    said = check_page((tmp_path / "r.html").read_text())
-    differs, same = said.split("What differs")[1].split("The same in all")
+    shown = check_page((tmp_path / "r.html").read_text())
+    differs, same = shown.split("What differs")[1].split("The same in all")
     assert "initial weights" in differs and "settings: epochs" in same and "seed" in same
 
 
@@ -147,7 +158,9 @@ def test_an_epoch_that_was_cut_short_is_drawn_as_far_as_it_went(runs, monkeypatc
     """Of ten steps and of four."""
     record, drawn = json.loads((runs / "baseline" / "training.json").read_text()), []
     history = [GOOD | {"steps": 10}, GOOD | {"epoch": 2, "steps": 4, "losses": [3.0, 2.0]}]
-    monkeypatch.setattr(kd_scratch.pages.report, "curves", lambda *told: drawn.append(told[-1]["run"]) or "")
+    monkeypatch.setattr(
+        kd_scratch.pages.report, "curves", lambda *texts_and_lines: drawn.append(texts_and_lines[-1]["run"]) or ""
+    )
     runs_page("cut", {"run": record | {"history": history}})
     losses, scores = drawn
     assert [x for x, _ in losses] == pytest.approx([1.0, 1.2, 1.4]) and [y for _, y in losses] == [1.0, 3.0, 2.0]
@@ -160,8 +173,8 @@ def test_records_of_before_that_tell_less_are_drawn_all_the_same(runs, tmp_path)
     for epoch in record["history"]:
         del epoch["losses"], epoch["steps"]
     (tmp_path / "training.json").write_text(json.dumps(record))
-    said = check_page(runs_page("before", {"old <run>": read_record(tmp_path)}))
-    assert "old <run>" in said and "Where the time went" not in said
+    shown = check_page(runs_page("before", {"old <run>": read_record(tmp_path)}))
+    assert "old <run>" in shown and "Where the time went" not in shown
     assert read_record(tmp_path / "nowhere") is None
 
 
@@ -170,15 +183,14 @@ def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noq
     argv = ["compare", "--task", "csv", "--data", runs / "test.csv", "--models", *models, "--output", tmp_path / "c"]
     assert run(capsys, *argv)[0] == 0
     text = (tmp_path / "c" / "comparison.html").read_text()
-    said = check_page(text)
+    shown = check_page(text)
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     teacher, _, distilled = found["rows"]
     points = 100 * distilled["difference"]
-    assert f"distilled against teacher: {points:+.2f} points of accuracy" in said
-    assert f"{teacher['megabytes'] / distilled['megabytes']:.1f} times as small" in said
+    assert f"distilled against teacher: {points:+.2f} points of accuracy" in shown
+    assert f"{teacher['megabytes'] / distilled['megabytes']:.1f} times as small" in shown
     for heading in ("Result", "Quality against speed and size", "Training", "Calibration", "Class by class",
-                    "What is taken for what", "Where teacher does better than distilled",
-                    "What they look at"):  # fmt: skip
+                    "Confusions", "Where teacher does better than distilled", "Attention"):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
     assert text.count("<svg") == 2 + 2 + 1 + 2 + 2 * 3, "trade-offs, training, calibration, confusions, attention"
     assert (tmp_path / "c" / "speed.svg").read_text() in text and (tmp_path / "c" / "size.svg").read_text() in text
@@ -189,21 +201,22 @@ HOSTILE = '<script>alert("x")</script>'
 
 def hand_made(student: str = HOSTILE, **changed) -> Comparison:
     """A comparison of two models in which every text that may come from a file is hostile."""
-    row = {"latency_p50_ms": 2.0, "megabytes": 4.0}
-    difference = {"interval": (0.4, 0.6), "difference": -0.1, "difference_interval": (-0.2, 0.0), "agreement": 0.9}
+    cost = Cost(1000, 4.0, None, 2.0, 3.0, 100.0)
+    difference = Quality({"accuracy": 0.5}, (0.4, 0.6), 0.9, -0.1, (-0.2, 0.0), 0.04)
     metrics = {"accuracy": 0.5, "per_class": {HOSTILE: {"f1": 0.5}, "b": {"f1": 1.0}}}
     both = ("teacher", HOSTILE)
     found = {
         "task": TASKS["csv"],
         "note": HOSTILE,
-        "rows": dict.fromkeys(both, row),
+        "costs": dict.fromkeys(both, cost),
         "quality": dict.fromkeys(both, difference),
         "metrics": {"teacher": metrics, HOSTILE: metrics | {"per_class": {HOSTILE: {"f1": 0.25}}}},
-        "calibrations": {name: (0.125, [(0.9, 0.8, 20)]) for name in both},
+        "calibration_errors": dict.fromkeys(both, 0.125),
+        "calibration_bins": dict.fromkeys(both, [(0.9, 0.8, 20)]),
         "confusions": {name: Counter({(HOSTILE, "b"): 3, ("b", "b"): 4}) for name in both},
         "student": student,
-        "mistakes": [(HOSTILE, HOSTILE, HOSTILE, HOSTILE)],
-        "maps": [([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
+        "mistakes": [LostExample(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1.0)],
+        "maps": [AttentionMap([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
         "records": {},
         "about": {"data": HOSTILE, "machine": {"processor": HOSTILE}},
     }
@@ -211,15 +224,15 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
 
 
 def test_no_text_of_a_file_is_taken_for_markup():
-    text = comparison_page(hand_made(), [(("model", HOSTILE), [(HOSTILE, 1.0)])])
-    said = check_page(text)
-    assert said.count(HOSTILE) > 20 and f"{HOSTILE} against teacher: -10.00 points of accuracy" in said
+    text = comparison_page(hand_made(), [Table(("model", HOSTILE), [(HOSTILE, 1.0)])])
+    shown = check_page(text)
+    assert shown.count(HOSTILE) > 20 and f"{HOSTILE} against teacher: -10.00 points of accuracy" in shown
 
 
-def test_a_page_says_where_the_first_model_does_better_and_which_classes_the_student_loses():
-    said = check_page(comparison_page(hand_made(), []))
-    assert f"Where teacher does better than {HOSTILE}" in said and "The 1 examples" in said
-    table = said.split("Class by class")[-1].split("What is taken")[0]
+def test_a_page_shows_where_the_first_model_does_better_and_which_classes_the_student_loses():
+    shown = check_page(comparison_page(hand_made(), []))
+    assert f"Where teacher does better than {HOSTILE}" in shown and "The 1 examples" in shown
+    table = shown.split("Class by class")[-1].split("Confusions")[0]
     assert table.split("teacher ")[-1].split() == [
         HOSTILE.split()[0],
         *"0.5000 0.2500 -0.2500 b 1.0000 - -1.0000".split(),
@@ -230,10 +243,10 @@ def test_a_page_says_where_the_first_model_does_better_and_which_classes_the_stu
 
 def test_a_model_alone_is_compared_with_nobody():
     alone = hand_made("teacher")
-    for name in ("rows", "quality", "metrics", "calibrations", "confusions"):
+    for name in ("costs", "quality", "metrics", "calibration_errors", "calibration_bins", "confusions"):
         setattr(alone, name, {"teacher": getattr(alone, name)["teacher"]})
-    said = check_page(comparison_page(alone, []))
-    assert "does better" not in said and "−" not in said
+    shown = check_page(comparison_page(alone, []))
+    assert "does better" not in shown and "−" not in shown
 
 
 def test_of_many_classes_those_are_shown_in_which_the_student_loses_most():
@@ -241,18 +254,19 @@ def test_of_many_classes_those_are_shown_in_which_the_student_loses_most():
     worse = classes | {"c7": {"f1": 0.25}, "c8": {"f1": 0.9}}
     metrics = {"teacher": {"accuracy": 0.5, "per_class": classes}, HOSTILE: {"accuracy": 0.5, "per_class": worse}}
     counts = Counter({(f"c{i}", f"c{i + 1}"): i for i in range(1, 29)}) + Counter({("c1", "c1"): 99})
-    said = check_page(comparison_page(hand_made(metrics=metrics, confusions={"teacher": counts, HOSTILE: counts}), []))
-    table = said.split("Class by class")[-1].split("What is taken")[0]
+    shown = check_page(comparison_page(hand_made(metrics=metrics, confusions={"teacher": counts, HOSTILE: counts}), []))
+    table = shown.split("Class by class")[-1].split("Confusions")[0]
     assert f"The 20 of 30 in which {HOSTILE} loses most." in table and "c7 0.5000 0.2500 -0.2500" in table
     assert "c8" not in table, "there it gains"
-    pairs = said.split("What is taken for what")[-1].split("Where teacher")[0]
+    pairs = shown.split("Confusions")[-1].split("Where teacher")[0]
     assert "c28 c29 28 28" in pairs and "c1 c1" not in pairs and "c8 c9" not in pairs, "the 20 commonest mistakes"
 
 
 def test_the_mistakes_of_a_comparison_are_those_that_the_first_does_not_make():
-    texts = [("a", "x", "x", 1.0), ("b", "x", "y", 0.0), ("c", "x", "y", 0.5), ("d", "x", "y", 0.0)]
+    first = [("a", "x", "x", 1.0), ("b", "x", "y", 0.0), ("c", "x", "y", 0.5), ("d", "x", "y", 0.0)]
     students = [("a", "x", "y", 0.0), ("b", "x", "y", 0.0), ("c", "x", "z", 0.25), ("d", "x", "x", 1.0)]
-    assert lost_by(students, texts) == [("a", "x", "x", "y"), ("c", "x", "y", "z")]
+    lost = lost_examples([Summary(*row) for row in students], [Summary(*row) for row in first])
+    assert lost == [LostExample("a", "x", "x", "y", 1.0), LostExample("c", "x", "y", "z", 0.25)]
 
 
 def test_models_that_cut_texts_into_other_pieces_have_no_attention_side_by_side():

@@ -95,7 +95,7 @@ def test_a_confusion_shades_the_share_of_a_row():
     svg = confusion("t", ["a", "b"], counts)
     shades = [float(r.get("fill-opacity")) for r in ET.fromstring(svg).iter(f"{SVG}rect") if r.get("fill-opacity")]
     assert shades == [pytest.approx(0.75 * share, abs=0.006) for share in (0.75, 0.25, 1)]
-    assert {"30", "10", "5", "it is", "the model says"} <= set(texts_of(svg))
+    assert {"30", "10", "5", "gold", "prediction"} <= set(texts_of(svg))
 
 
 def test_a_heat_map_has_a_row_for_each_piece():

@@ -41,7 +41,7 @@ from transformers import (
 )
 
 from kd_scratch.checkpoints.checkpoint import load_model, save_model, take_layers
-from kd_scratch.commands.train import layer_list
+from kd_scratch.commands.flags import layer_list
 from kd_scratch.common.console import table
 from kd_scratch.common.device import describe, seed_everything
 from kd_scratch.common.timing import matmul_rate

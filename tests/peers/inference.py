@@ -26,11 +26,12 @@ import transformers
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from kd_scratch.checkpoints.checkpoint import load_model, megabytes, save_model
+from kd_scratch.commands.flags import shape_list
 from kd_scratch.common.console import progress, table
 from kd_scratch.common.device import describe
 from kd_scratch.common.files import write_json
 from kd_scratch.config import SIZES
-from kd_scratch.evaluation.benchmark import SHAPES, machine_rates, parse_shapes
+from kd_scratch.evaluation.benchmark import SHAPES, machine_rates
 from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
@@ -127,7 +128,7 @@ def timed(calls: dict[str, Callable], shape: tuple[int, int], rounds: int) -> di
 def main() -> None:
     """Make, check, time, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--shapes", type=parse_shapes, default=SHAPES)
+    parser.add_argument("--shapes", type=shape_list, default=SHAPES)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(

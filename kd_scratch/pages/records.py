@@ -1,0 +1,75 @@
+"""What `train` has written of a run (training.json), read and checked before anything is made of it."""
+
+from pathlib import Path
+
+from kd_scratch.common.console import say
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import read_json
+from kd_scratch.tasks import TASKS
+
+RECORD = "training.json"
+NUMBER_LIMIT = 1e15  # of what can be drawn
+
+
+def read_record(directory: str | Path) -> dict | None:
+    """The record of the run in a folder; None where there is none. UserError where the file is something else."""
+    path = Path(directory) / RECORD
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    try:
+        _check(record)
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: is not what `train` writes of a run; delete it, or train again") from None
+    return record
+
+
+def known_record(directory: str | Path) -> dict | None:
+    """The same where a record is of use but not needed: None, and a note, also where the file is something else."""
+    try:
+        return read_record(directory)
+    except UserError as error:
+        say(f"note: {error}; it is left out")
+        return None
+
+
+def losses_of(epoch: dict) -> list[float]:
+    """The points of an epoch's loss curve; older runs kept its mean alone."""
+    return epoch.get("losses") or [epoch["loss"]]
+
+
+def steps_of(epoch: dict) -> int:
+    """How many optimizer steps an epoch made; older runs did not record it, so each of theirs counts alike."""
+    return epoch.get("steps", 1)
+
+
+def phases_of(record: dict) -> dict[str, float]:
+    """Seconds by phase of a run; older runs did not record them."""
+    return record.get("seconds by phase", {})
+
+
+def _check(record: dict) -> None:
+    """KeyError, TypeError or AttributeError where a record is not as `train` writes it."""
+    score_name = TASKS[record["task"]].score_name
+    _require(record["history"])
+    for epoch in record["history"]:
+        numbers = [epoch["epoch"], epoch["loss"], epoch["tokens_per_second"], epoch["dev"][score_name], steps_of(epoch)]
+        _require(all(map(_is_number, numbers + losses_of(epoch))))
+        _require(type(epoch["epoch"]) is int)
+        _require(steps_of(epoch) > 0)
+    for key in ("settings", "data settings", "machine"):
+        _require(isinstance(record[key], dict))
+    for key in ("parameters", "best_epoch"):
+        _require(type(record[key]) is int)
+    _require(type(record.get("step", 0)) is int)
+    _require(all(map(_is_number, (record["seconds"], record["best_score"], *phases_of(record).values()))))
+
+
+def _require(condition) -> None:
+    if not condition:
+        raise TypeError
+
+
+def _is_number(value) -> bool:
+    """Whether a JSON value is a number that can be drawn."""
+    return type(value) in (int, float) and abs(value) < NUMBER_LIMIT
