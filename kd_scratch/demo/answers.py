@@ -3,6 +3,7 @@
 For each kind of head `find_…` computes what predict.py does, and `show_…` makes JSON values of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.spans import span_scores, split_words
 
 LABELS = 5  # the best labels that are shown
+TEXT = 20_000  # the longest that is taken, in characters
+QUESTION = 2_000
 
 
 @dataclass
@@ -104,7 +107,8 @@ def show_spans(entry: Entry, data: DataConfig, found: Spans, *texts: str) -> tup
     best = [{name: getattr(answer, name) for name in ("text", "start", "end", "probability")} for answer in answers]
     i = best_window(windows, logits, data.answer_length)
     window = slice(windows.starts[i], windows.starts[i + 1])
-    tokens, allowed = windows.tokens[window], windows.allowed[window]
+    tokens = windows.tokens[window]
+    allowed = windows.allowed[window]
     context_at = windows.context_at[i]
     first = windows.first_piece[i]
     after = first + len(tokens) - context_at - 1
@@ -143,3 +147,22 @@ def attention_maps(entry: Entry, window: Window, layer: int) -> list[dict]:
         {"largest": [round(p, 6) for p in tops.tolist()], "weights": rows.ravel().tolist()}
         for tops, rows in zip(largest, weights, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Use:
+    """What models with one kind of head can be asked."""
+
+    name: str
+    title: str
+    fields: dict[str, int]  # the texts that it needs, and the longest that each may be
+    find: Callable  # entry, data, texts -> what the model finds
+    show: Callable  # entry, data, what it finds, texts -> JSON values, and the input that the page shows
+
+
+#: Head -> its use.
+USES = {
+    "span": Use("answer", "Ask a question", {"question": QUESTION, "context": TEXT}, find_spans, show_spans),
+    "token": Use("entities", "Mark entities", {"text": TEXT}, find_tags, show_tags),
+    "sequence": Use("classify", "Classify a text", {"text": TEXT}, find_labels, show_labels),
+}

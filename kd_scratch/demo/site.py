@@ -1,7 +1,7 @@
 """The site that `demo` serves: models in groups that answer the same, what each group takes, and examples to try."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,22 +12,13 @@ from kd_scratch.checkpoints.checkpoint import load_config, megabytes
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_text
 from kd_scratch.config import DataConfig
-from kd_scratch.demo.answers import (
-    Entry,
-    attention_maps,
-    find_labels,
-    find_spans,
-    find_tags,
-    show_labels,
-    show_spans,
-    show_tags,
-)
+from kd_scratch.demo.answers import QUESTION, TEXT, USES, Entry, attention_maps
 from kd_scratch.demo.protocol import Fields
 from kd_scratch.demo.server import Site
 from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.pages import html
 
-TEXT, QUESTION, NAME = 20_000, 2_000, 1_000  # the longest that are taken, in characters
+NAME = 1_000  # the longest that is taken, in characters
 ATTENTION = 256  # pieces of the longest input whose attention is shown
 
 
@@ -41,23 +32,6 @@ class Group:
     models: dict[str, Entry] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Use:
-    """What models with one kind of head can be asked."""
-
-    name: str
-    title: str
-    fields: dict[str, int]  # the texts that it needs, and the longest that each may be
-    find: Callable  # entry, data, texts -> what the model finds
-    show: Callable  # entry, data, what it finds, texts -> JSON values, and the input that the page shows
-
-
-#: Head -> its use.
-USES = {
-    "span": Use("answer", "Ask a question", {"question": QUESTION, "context": TEXT}, find_spans, show_spans),
-    "token": Use("entities", "Mark entities", {"text": TEXT}, find_tags, show_tags),
-    "sequence": Use("classify", "Classify a text", {"text": TEXT}, find_labels, show_labels),
-}
 #: Head -> examples to try: a name, and the texts.
 EXAMPLES = {
     "span": [

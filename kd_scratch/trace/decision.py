@@ -29,7 +29,7 @@ def decided_label(trail: Trail) -> list[str | Grid]:
     text = "The label with the highest p of the softmax (without temperature) is the answer"
     if trail.data.oos_threshold:
         text += f"; below p = {trail.data.oos_threshold:g} (--oos-threshold) it is out of scope"
-    label = trail.gold.label
+    label = trail.task.gold(trail.gold)
     text += "." if label is None else f". The label in the file is {shorten(label, 40)!r}."
     return [text, Grid(("model", "label", "p"), rows)]
 
@@ -64,7 +64,8 @@ def decided_answers(trail: Trail) -> list[str | Grid]:
 
 def decided_answer(trail: Trail, name: str, side: Side) -> list[str | Grid]:
     """One model's best answers to a question, its decision, and how right that is."""
-    example, windows, longest = trail.gold, trail.features, trail.data.answer_length
+    example, windows = trail.gold, trail.features
+    longest = trail.data.answer_length
     logits = side.predictions.logits
     ((answers, nothing),) = candidates([example], windows, logits, longest, 3)
     best = [*answers, nothing]

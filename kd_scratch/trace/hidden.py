@@ -92,7 +92,8 @@ def explain(term: Term, what: Compared, computed: float) -> list[str | Grid]:
 
 def hidden_by_hand(what: Compared) -> Explained:
     """The mean square of the difference of two states, S,D each."""
-    s, t, position = what.student, what.teacher, what.position
+    s, t = what.student, what.teacher
+    position = what.position
     each = (s - t).square().mean(dim=-1)  # S
     squares = (s[position] - t[position]).square()
     rows = [strip("s", s[position]), strip("t", t[position]), strip("(s - t)^2", squares, True)]
@@ -103,8 +104,9 @@ def hidden_by_hand(what: Compared) -> Explained:
 
 def cosine_by_hand(what: Compared) -> Explained:
     """1 − cosine of two states, S,D each."""
-    grid, text, cosine = cosine_parts(what, what.position)
-    each, position = 1 - cosine, what.position
+    position = what.position
+    grid, text, cosine = cosine_parts(what, position)
+    each = 1 - cosine
     text = f"{text} The value of position {position} is 1 - cos = {exact(each[position])}."
     return Explained([grid, mean_text(text, each, position)], each.mean())
 

@@ -1,7 +1,6 @@
 """The first stages of `trace`: an example as it is in its file, its word pieces, and what the models get."""
 
 from collections.abc import Callable
-from dataclasses import fields
 
 from kd_scratch.common.console import shorten
 from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
@@ -17,11 +16,10 @@ def file_stage(found: Found, code: list[Callable]) -> Stage:
     """The example as it was read. code: what has read it."""
     example = found.examples[found.place]
     rows = []
-    for f in fields(example):
-        value = getattr(example, f.name)
+    for name, value in vars(example).items():
         if isinstance(value, tuple):
             value = " | ".join("?" if part is None else part for part in value)
-        rows.append((f.name, "-" if value is None else shorten(str(value), 58)))
+        rows.append((name, "-" if value is None else shorten(str(value), 58)))
     parts = [found.source, Grid(("field", "value"), rows, left=True)]
     return Stage("The file, and the example in it", code, parts)
 
@@ -55,7 +53,10 @@ def origins(trail: Trail, tokenizer: Tokenizer) -> dict[int, Origin]:
     if trail.task.head == "token":
         return word_origins(trail, tokenizer)
     if trail.task.head == "sequence":
-        return text_origins("text", gold.text, tokenizer, trail.max_length)
+        text = trail.task.texts([gold])[0]
+        ids = tokenizer.encode([text], max_length=trail.max_length)[0].ids
+        plain = ids == trail.batch.input_ids[0].tolist()  # else the task makes its inputs in another way
+        return text_origins("text", text, tokenizer, trail.max_length) if plain else {}
     found = text_origins("question", gold.question, tokenizer, trail.data.question_length + 2)
     windows = trail.features
     first = windows.context_at[trail.window]
@@ -126,12 +127,14 @@ def label_of(trail: Trail, i: int) -> str:
 
 def label_text(trail: Trail) -> str:
     """How the label of the input comes about."""
-    labels, gold, head = trail.labels, trail.gold, trail.task.head
+    gold, head = trail.gold, trail.task.head
+    labels = trail.labels
     if trail.unknown:
         return trail.unknown
     if head == "sequence":
-        place = labels.index(gold.label)
-        return f"The label {shorten(gold.label, 40)!r} is number {place} of the {len(labels)} labels, from 0."
+        label = trail.task.gold(gold)
+        place = labels.index(label)
+        return f"The label {shorten(label, 40)!r} is number {place} of the {len(labels)} labels, from 0."
     if head == "token":
         return (
             f"Of {len(labels)} tags; the first piece of each word has the word's tag, and nothing else has any. "
@@ -140,7 +143,8 @@ def label_text(trail: Trail) -> str:
     start, end = trail.batch.labels[0].tolist()
     if not start:
         return "No answer is in this window, so position 0, [CLS], is its start and end."
-    text, begin = gold.answers[0], gold.start
+    text = gold.answers[0]
+    begin = gold.start
     after = begin + len(text)
     return (
         f"The answer {shorten(text, 60)!r} begins at character {begin} of the context and ends before {begin} + "

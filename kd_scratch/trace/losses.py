@@ -134,8 +134,10 @@ def soft_stage(unit: Unit, temperature: float) -> Stage:
 
 def total_stage(trail: Trail, units: Units, config: TrainConfig, hidden_loss: float | None) -> Stage:
     """The losses of all units of the input, mixed; with the sum of the hidden-state losses (None: there are none)."""
-    alpha, count = config.alpha, len(units.labels)
-    z, t, labels = units.student.double(), units.teacher.double(), units.labels
+    alpha = config.alpha
+    labels = units.labels
+    count = len(labels)
+    z, t = units.student.double(), units.teacher.double()
     hard = torch.stack([cross_entropy(z[u : u + 1], labels[u : u + 1]) for u in range(count)])
     soft = torch.stack([soft_targets(z[u : u + 1], t[u : u + 1], config.temperature) for u in range(count)])
     mixed = (1 - alpha) * hard + alpha * soft

@@ -182,7 +182,7 @@ def projection_parts(
 ) -> list[str | Grid]:
     """How the first number of a query, a key and a value comes about. seen S,D: what the three matrices get.
 
-    projected: what the block's own projection makes of them, W each; where that is more than the matrix, both are told.
+    projected: what the block's own project() makes of them, W each; where that is not the sum alone, both are shown.
     """
     places = {"query": position, "key": other, "value": other}
     rows = []
@@ -196,7 +196,7 @@ def projection_parts(
             changed.append(f"{name} {exact(projected[name][0])}")
     text = f"The sum of all products + bias: {'; '.join(sums)}. All others come from the matrices' other rows."
     if changed:
-        text += f" EncoderBlock.project changes them before they are used: {'; '.join(changed)}."
+        text += f" The block's project() changes them before they are used: {'; '.join(changed)}."
     return [Grid(columns(seen.size(1)), rows), text]
 
 
@@ -265,11 +265,11 @@ def blocks_stage(walks: dict[str, Walk], position: int, pieces: list[str]) -> St
         rows = []
         for layer, state in enumerate(walk.states):
             lengths = state.norm(dim=-1)
-            looks = ""
+            attended = ""
             if layer:
                 mean = walk.maps[layer - 1][:, position].mean(dim=0)  # H,S,S -> H,S -> S
-                looks = ", ".join(f"{j} {shorten(pieces[j], 7)} {mean[j]:.2f}" for j in most(mean, 3))
-            rows.append((str(layer), number(lengths.mean()), number(lengths[position]), looks))
+                attended = ", ".join(f"{j} {shorten(pieces[j], 7)} {mean[j]:.2f}" for j in most(mean, 3))
+            rows.append((str(layer), number(lengths.mean()), number(lengths[position]), attended))
         config = walk.model.config
         shape = ",".join(map(str, (1, *walk.states[0].shape)))
         last = "" if walk.model.encoder.final_norm is None else " (after the last one a last norm)"
@@ -286,19 +286,24 @@ def blocks_stage(walks: dict[str, Walk], position: int, pieces: list[str]) -> St
 def head_stage(walks: dict[str, Walk], position: int, outcome: int, name: str) -> Stage:
     """How the head of the first model makes one logit (number `outcome`) of the last state of a position."""
     walk = next(iter(walks.values()))
-    head, width = walk.model.head, walk.model.config.width
-    x, label = walk.states[-1][position], "state"
-    parts = [f"A matrix has a row for each outcome. That of {name}, at position {position}:"]
-    logit = walk.logits[0, outcome] if walk.model.config.head == "sequence" else walk.logits[0, position, outcome]
+    head = walk.model.head
+    width = walk.model.config.width
+    state = walk.states[-1][position]
     if walk.model.config.head == "sequence":
-        pooled = head.squash(head.pooler(x))
+        logit = walk.logits[0, outcome]
+        x = head.squash(head.pooler(state))
+        label = "pooled"
         parts = [
             "The head uses position 0, [CLS], alone. A first matrix; the first number of its result:",
-            Grid(columns(width), product("state", x, "pooler", head.pooler.weight[0])),
-            f"{linear_sum(head.pooler, x)}; {head.squash.__name__} of it = {exact(pooled[0])}. A second matrix has a "
+            Grid(columns(width), product("state", state, "pooler", head.pooler.weight[0])),
+            f"{linear_sum(head.pooler, state)}; {head.squash.__name__} of it = {exact(x[0])}. A second matrix has a "
             f"row for each label. That of {name}:",
         ]
-        x, label = pooled, "pooled"
+    else:
+        logit = walk.logits[0, position, outcome]
+        x = state
+        label = "state"
+        parts = [f"A matrix has a row for each outcome. That of {name}, at position {position}:"]
     by_hand = x @ head.classifier.weight[outcome] + head.classifier.bias[outcome]
     agree("the logit", by_hand, logit, head_stage, type(head).forward)
     shape = ",".join(map(str, walk.logits.shape))

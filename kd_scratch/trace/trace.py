@@ -79,7 +79,8 @@ def model_stages(trail: Trail, tokenizer: Tokenizer) -> list[Stage]:
     outcome = unit.label if unit.label is not None else most(unit.student, 1)[0]
     name = repr(unit.names[outcome])
     if trail.task.head == "span":  # whose outcomes are positions: each has a logit for start and one for end
-        outcome, name = 0, "'start'"
+        outcome = 0
+        name = "'start'"
     return [
         pieces_stage(trail, tokenizer),
         features_stage(trail),

@@ -21,8 +21,9 @@ from kd_scratch.commands import demo
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.demo import server
+from kd_scratch.demo.answers import USES
 from kd_scratch.demo.protocol import content_policy, parse_body
-from kd_scratch.demo.site import USES, make_site, open_groups
+from kd_scratch.demo.site import make_site, open_groups
 from kd_scratch.demo.worker import compute
 from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.evaluation.predict import classify, find_answers, find_entities

@@ -518,6 +518,23 @@ def test_a_loss_that_was_added_from_outside_is_traced_from_its_entry(make, data,
     assert float(tour.text["Loss: the total"].rsplit("+ ", 1)[1].split(" ")[0]) > 0
 
 
+def test_a_task_that_was_added_from_outside_is_traced(make, data, capsys, monkeypatch):
+    """Whose inputs are not made of the text alone: then no piece is shown with characters of it."""
+
+    def featurize(examples, *more):
+        return TASKS["csv"].featurize([replace(example, text=f"the {example.text}") for example in examples], *more)
+
+    task = replace(TASKS["csv"], name="outside", unlabelled=None, featurize=featurize)
+    monkeypatch.setitem(TASKS, "outside", task)
+    argv = [*make("csv"), *data("csv"), "--task", "outside"]
+    status, out, err = run(capsys, *argv)
+    assert status == 0, err
+    rows = Tour(out).tables["Text into word pieces"][0][1:]
+    assert rows[1][0] == rows[2][0].replace("2", "1") == "1 the" and {row[1] for row in rows} <= {"-", ""}
+    status, _, err = run(capsys, *make("csv"), "--task", "outside", "--text", "a")
+    assert status == 2 and "--text: plain text is no input for outside; give --data" in err
+
+
 def test_every_built_in_loss_has_an_explanation_by_hand():
     assert hidden.BY_HAND.keys() == HIDDEN_LOSSES.keys()
 
@@ -966,7 +983,7 @@ def test_an_edited_projection_that_the_attention_uses_is_followed(make, data, tm
     tour = Tour(out)
     text = tour.text["Block 1: attention"]
     sums = re.search(r"query \S+ \+ bias \S+ = (\S+); key \S+ \+ bias \S+ = (\S+); value", text)
-    changed = re.search(r"EncoderBlock.project changes them before they are used: query (\S+); key (\S+)\.", text)
+    changed = re.search(r"project\(\) changes them before they are used: query (\S+); key (\S+)\.", text)
     assert [float(x) for x in changed.groups()] == near_to([2 * float(x) for x in sums.groups()])
     queries = tour.rows("Block 1: attention", 1)
     assert next(row for name, row in queries.items() if name.startswith("query"))[0] == near_to(float(changed[1]))
