@@ -7,14 +7,12 @@ import os
 import sys
 from contextlib import redirect_stdout
 
-from kd_scratch.commands import benchmark, compare, evaluate, predict, quantize, report, train
+from kd_scratch.commands import benchmark, compare, demo, evaluate, predict, quantize, report, trace, train
 from kd_scratch.common import console, distributed
 from kd_scratch.common.errors import DiskError, UserError
 from kd_scratch.common.files import check_utf8
 from kd_scratch.common.signals import Stopped
-from kd_scratch.demo import demo
 from kd_scratch.study import runner
-from kd_scratch.trace import trace
 from kd_scratch.training.resume import unfinished
 
 STDOUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EFBIG, errno.EIO)  # when it is closed, or full

@@ -5,48 +5,30 @@ it may be, how long it may take to arrive, and what may wait for its turn or to 
 """
 
 import asyncio
-import base64
 import errno
-import hashlib
-import itertools
-import json
 import re
 import socket
-import time
-import traceback
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from email.utils import formatdate
-from http import HTTPStatus
+from dataclasses import dataclass
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import sha256
 from kd_scratch.common.signals import Interruption
+from kd_scratch.demo.protocol import (
+    Fields,
+    Limits,
+    Reply,
+    content_policy,
+    encode,
+    parse_body,
+    parse_head,
+    refusal,
+    reply_head,
+)
+from kd_scratch.demo.worker import Worker
 
 ADDRESS = "127.0.0.1"  # never another one: what is computed here is nobody else's business
-REQUEST = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
-HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
-SINGLE = ("host", "origin", "sec-fetch-site", "content-type", "content-length", "transfer-encoding", "expect")
 CHUNK = 65536
-#: Key -> what its value must be: a text of at most so many characters, or (`int`) a whole number.
-Fields = dict[str, int | type[int]]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask of the server."""
-
-    head: int = 16 * 1024  # bytes of the request line and the headers
-    body: int = 64 * 1024
-    seconds: float = 10.0  # for a request to arrive whole, and once more for its answer to be fetched
-    connections: int = 256
-    unfetched: int = 32 * 1024 * 1024  # bytes of answers that wait to be fetched
-    wait: float = 1.5  # seconds until its turn that a request may expect
-    answers: int = 64  # that are kept, for those who ask the same again
-    answer_bytes: int = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -59,157 +41,13 @@ class Site:
     functions: dict[str, tuple[Sequence[Fields], Callable[[dict], dict]]]
 
 
-@dataclass
-class Reply(Exception):
-    """An answer on its way out; raised where it is a refusal."""
-
-    status: int
-    body: bytes
-    kind: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-def refusal(status: int, why: str, **headers: str) -> Reply:
-    """A reply that says why there is no answer."""
-    return Reply(status, encode({"error": why}), headers={name.replace("_", "-"): v for name, v in headers.items()})
-
-
-def encode(value) -> bytes:
-    """A value as JSON. ValueError for what JSON lacks."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-
-
-# --- what a client sends ---
-
-
-def parse_head(raw: bytes) -> tuple[str, str, dict[str, str]]:
-    """Method, path and headers (names in lower case); a Reply is raised where they are malformed."""
-    first, *lines = raw.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    start = REQUEST.fullmatch(first)
-    if not start:
-        raise refusal(400, "the first line is not METHOD /PATH HTTP/1.1")
-    headers: dict[str, str] = {}
-    for line in lines:
-        found = HEADER.fullmatch(line)
-        if not found:
-            raise refusal(400, "a header is malformed")
-        name = found[1].decode().lower()
-        if name in headers and name in SINGLE:
-            raise refusal(400, f"{name}: the header is there twice")
-        headers[name] = found[2].decode("latin-1").strip(" \t")
-    return start[1].decode(), start[2].decode(), headers
-
-
-def parse_body(raw: bytes, choices: Sequence[Fields]) -> dict[str, str | int]:
-    """A JSON object that has exactly the keys of one of the choices; UserError names the key that is wrong."""
-    try:
-        value = json.loads(raw.decode(), object_pairs_hook=_once)
-    except UnicodeDecodeError:
-        raise UserError("the body is not UTF-8") from None
-    except (ValueError, RecursionError) as error:  # not JSON; a number of thousands of digits; nested too deep
-        raise UserError(f"the body is not usable JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError("the body must be a JSON object")
-    fields = max(choices, key=lambda fields: (len(fields.keys() & value.keys()), -len(fields)))
-    for name in value:
-        if name not in fields:
-            raise UserError(f"{name[:40]}: there is no such key; these are needed: {', '.join(fields)}")
-    for name, wanted in fields.items():
-        if name not in value:
-            raise UserError(f"{name}: is missing")
-        if type(value[name]) is not (int if wanted is int else str):
-            raise UserError(f"{name}: must be a {'whole number' if wanted is int else 'text'}")
-        if wanted is int:
-            continue
-        if len(value[name]) > wanted:
-            raise UserError(f"{name}: is {len(value[name]):,} characters long, at most {wanted:,} are taken")
-        try:
-            value[name].encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{name}: holds half a character (a lone surrogate), which is no text") from None
-    return value
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict:
-    value = {}
-    for name, content in pairs:
-        if name in value:
-            raise UserError(f"{name[:40]}: is there twice")
-        value[name] = content
-    return value
-
-
-# --- one answer at a time ---
-
-
-def compute(function: Callable[[dict], dict], values: dict) -> tuple[float, int, bytes]:
-    """Seconds, status and JSON of a function's answer. What goes wrong in it is an answer too."""
-    start = time.perf_counter()
-    try:
-        status, body = 200, encode(function(values))
-    except UserError as error:
-        status, body = 400, encode({"error": str(error)})
-    except Exception:
-        traceback.print_exc()
-        status, body = 500, encode({"error": "something went wrong here; the terminal of the server says what"})
-    return time.perf_counter() - start, status, body
-
-
-class Worker:
-    """Computes answers in one thread: the page's first, and else in the order in which they were asked for.
-
-    Who asks what is being computed waits for the same answer, who asks what was answered lately gets that. Where the
-    wait would be too long, as the latest answers have shown, there is a refusal at once.
-    """
-
-    def __init__(self, limits: Limits):
-        self.limits = limits
-        self.thread = ThreadPoolExecutor(max_workers=1)
-        self.line: asyncio.PriorityQueue[tuple] = asyncio.PriorityQueue()
-        self.count = itertools.count()
-        self.pending: dict[str, tuple[int, asyncio.Future]] = {}  # 0: the page's, 1: a program's
-        self.answers: OrderedDict[str, bytes] = OrderedDict()  # the latest ones last
-        self.seconds = 0.1  # moving average of one answer
-
-    async def answer(self, path: str, function: Callable[[dict], dict], values: dict, page: bool) -> Reply:
-        """The function's answer to the values, for the page or for a program."""
-        key, rank = sha256(path, encode(sorted(values.items()))), 0 if page else 1
-        if key in self.answers:
-            self.answers.move_to_end(key)
-            return Reply(200, self.answers[key])
-        if key not in self.pending:
-            if sum(other <= rank for other, _ in self.pending.values()) * self.seconds > self.limits.wait:
-                raise refusal(503, "too much is waiting to be computed; try again in a second", Retry_After="1")
-            self.pending[key] = rank, asyncio.get_running_loop().create_future()
-            self.line.put_nowait((rank, next(self.count), key, function, values))
-        return Reply(*await self.pending[key][1])
-
-    async def work(self) -> None:
-        """Compute what is asked for, for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            _, _, key, function, values = await self.line.get()
-            seconds, status, body = await loop.run_in_executor(self.thread, compute, function, values)
-            self.seconds += 0.2 * (seconds - self.seconds)
-            if status == 200 and len(body) <= self.limits.answer_bytes:
-                self.answers[key] = body
-            while len(self.answers) > self.limits.answers or self.kept() > self.limits.answer_bytes:
-                self.answers.popitem(last=False)
-            self.pending.pop(key)[1].set_result((status, body))
-
-    def kept(self) -> int:
-        """Bytes of the answers that are kept."""
-        return sum(map(len, self.answers.values()))
-
-
-# --- the server ---
-
-
 class Server:
     """One site on one socket. Connections are open, and of these some wait for their client: to send, or to fetch."""
 
     def __init__(self, site: Site, port: int, limits: Limits):
-        self.site, self.limits, self.worker = site, limits, Worker(limits)
+        self.site = site
+        self.limits = limits
+        self.worker = Worker(limits)
         names = (ADDRESS, "localhost")  # another name for this address would be another site's (DNS rebinding)
         self.hosts = {f"{name}:{port}" for name in names} | set(names if port == 80 else ())
         self.fixed = {path: Reply(200, encode(value)) for path, value in site.json.items()}
@@ -238,7 +76,7 @@ class Server:
             return
         self.open.add(writer)
         try:
-            # At the end of the server all are cancelled, which is nothing to be told of either.
+            # At the end of the server all are cancelled, which is no error either.
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 head_only, reply = await self.respond(reader, writer)
                 await self.send(reader, writer, head_only, reply)
@@ -285,7 +123,8 @@ class Server:
 
     def check(self, method: str, path: str, headers: dict[str, str]) -> int:
         """The length of the body that follows; a Reply is raised where the request is not for us, or not allowed."""
-        host, length = headers.get("host", "").lower(), headers.get("content-length", "")
+        host = headers.get("host", "").lower()
+        length = headers.get("content-length", "")
         if host not in self.hosts:
             raise refusal(403, "host: is not this server's address")
         if headers.get("origin", f"http://{host}") != f"http://{host}":
@@ -322,7 +161,7 @@ class Server:
         writer.transport.set_write_buffer_limits(0)  # drain() waits until all is gone
         body = b"" if head_only else reply.body
         async with asyncio.timeout(self.limits.seconds):
-            writer.write(self.head(reply))
+            writer.write(reply_head(reply, self.policy))
             for start in range(0, max(len(body), 1), CHUNK):
                 writer.write(body[start : start + CHUNK])
                 await writer.drain()
@@ -330,36 +169,6 @@ class Server:
             for _ in range(64):
                 if not await reader.read(CHUNK):
                     break
-
-    def head(self, reply: Reply) -> bytes:
-        """Status line and headers."""
-        lines = {
-            "Date": formatdate(usegmt=True),
-            "Content-Type": reply.kind,
-            "Content-Length": str(len(reply.body)),
-            "Connection": "close",
-            "Cache-Control": "no-store",
-            "Content-Security-Policy": self.policy,
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-        }
-        text = "".join(f"{name}: {value}\r\n" for name, value in (lines | reply.headers).items())
-        return f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n{text}\r\n".encode()
-
-
-def content_policy(page: str) -> str:
-    """What a browser may do on the page: run and apply the blocks that are in it, and ask this server; nothing else."""
-
-    def hashes(tag: str) -> str:
-        blocks = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digests = [base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks]
-        return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
-
-    return (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
 
 
 def listen(port: int) -> socket.socket:

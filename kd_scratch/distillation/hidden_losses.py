@@ -87,6 +87,11 @@ def relation_kl(student: Tensor, teacher: Tensor, real: Tensor, heads: int) -> T
     return mean_over_tokens(terms.sum(dim=-1).mean(dim=1), real)  # B,H,S,S -> B,H,S -> B,S
 
 
+def compare_cls(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """patient_mse; [CLS] is never padding, so `real` does not matter -> a scalar"""
+    return patient_mse(student, teacher)
+
+
 def compare_scores(student: Projections, teacher: Projections, real: Tensor, heads: int) -> Tensor:
     """attention_mse of the scores that two blocks' queries and keys make -> a scalar"""
     student_query, student_key, _ = student
@@ -187,7 +192,7 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
         summary="1 − cosine of the last hidden states",
     ),
     "patient": HiddenLoss(
-        compare=lambda student, teacher, real: patient_mse(student, teacher),
+        compare=compare_cls,
         layers=inner_blocks,
         weight=10.0,
         paper="patient distillation, Sun et al. 2019",

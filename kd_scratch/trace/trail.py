@@ -1,52 +1,80 @@
-"""One example's way into the models and out of them, as the stages that `trace` shows: its file, pieces and features,
-and at the end what is decided."""
+"""Which example, which input of it and which position `trace` follows, and both models' ways over that input."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from itertools import pairwise, product
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from kd_scratch.common.console import shorten
-from kd_scratch.config import DataConfig
+from kd_scratch.common.errors import UserError, printable
+from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, Batch, EncodedInputs, collate
-from kd_scratch.data.tokenizer import Tokenizer
+from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, read_evaluation_set
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks import Predictions, Task
-from kd_scratch.tasks.base import log_softmax
-from kd_scratch.tasks.conll_metric import entities
-from kd_scratch.tasks.question_answering import Answer, EncodedWindows, answer_pieces, candidates, label_windows
-from kd_scratch.tasks.spans import piece_spans
-from kd_scratch.tasks.squad_metric import question_scores
-from kd_scratch.tasks.token_classification import word_pieces
-from kd_scratch.trace.steps import Grid, Stage, Walk, exact, number, softmax_grid
+from kd_scratch.tasks import TASKS, Predictions, Task, question_answering
+from kd_scratch.trace.stages import near
+from kd_scratch.trace.steps import Walk, walk_through
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class TraceSpec:
+    """What is traced: two models, the loss between them (config), and one example.
+
+    The example is one of a file, or your own text: `text`, or for squad `question` and `context`.
+    Example: TraceSpec("csv", "runs/student", "runs/teacher", text="a new moon")
+    """
+
+    task: str
+    model: str  # the student's directory
+    teacher: str
+    file: Path | None = None
+    split: str = ""  # "" where a file is one split; of those that hold several, test
+    example: str | None = None  # its id, or its number from 1; None: the first
+    text: str | None = None
+    question: str | None = None
+    context: str | None = None
+    max_length: int = 0  # 0: what the student was trained with
+    config: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass
+class Found:
+    """The example to follow, place in the examples that are read together with it."""
+
+    examples: list
+    place: int
+    source: str  # where it comes from, as a sentence
 
 
 @dataclass
 class Side:
-    """What one of the two models makes of the input (walk), and of all windows of the example (outcome)."""
+    """One model's way over the input that is followed, and what comes out of all inputs of the example."""
 
-    model: Model
     walk: Walk
     predictions: Predictions
 
 
 @dataclass
 class Trail:
-    """One input of an example, and the position in it that is followed."""
+    """One input of an example, the position in it that is followed, and both models' ways over it."""
 
     task: Task
     data: DataConfig
-    gold: object  # the example as it was read
     max_length: int
-    example: int  # its place among those that were featurized with it
+    gold: object  # the example as it was read
+    place: int  # the example's, among those that were featurized with it
     features: EncodedInputs
     window: int  # the input of these features that is followed
     batch: Batch  # that input alone
-    at: int  # the position
+    position: int
+    why: str  # why this input and this position
+    unknown: str  # why there is no label; empty: there is one
     pieces: list[str]
-    unknown: str  # why no label is known; empty: one is
     student: Side
     teacher: Side
 
@@ -56,242 +84,164 @@ class Trail:
         return {"student": self.student, "teacher": self.teacher}
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The student's labels, in the order of the logits."""
+        return self.student.walk.model.config.labels
+
+    @property
     def unit(self) -> int:
         """Which of the input's units the position is."""
-        return self.batch.counted.tolist().index(self.at) if self.task.head == "token" else 0
+        return self.batch.counted.tolist().index(self.position) if self.task.head == "token" else 0
 
     @property
     def shown(self) -> list[int | None]:
         """The positions that tables of the pieces show, None for a gap."""
         ends = self.batch.labels[0].tolist() if self.task.head == "span" else []
-        return near(len(self.pieces), self.at, *ends)
+        return near(len(self.pieces), self.position, *ends)
 
 
-def near(length: int, *places: int, most: int = 24) -> list[int | None]:
-    """Which of so many rows are shown: all, or the first ones, those around some places, and the last; None: a gap."""
-    if length <= most:
-        return list(range(length))
-    kept = [
-        i for i in range(length) if i < most // 2 or i == length - 1 or any(abs(i - j) <= most // 8 for j in places)
-    ]
-    gaps = {b: [None, b] for a, b in pairwise(kept) if b > a + 1}
-    return [i for b in kept for i in gaps.get(b, [b])]
+# --- which example ---
 
 
-# --- file -> features ---
+def own_example(spec: TraceSpec, task: Task):
+    """The example of your own text, None where it is in a file. UserError for fields that do not go together."""
+    needed = ["question", "context"] if task.head == "span" else ["text"]
+    fields = {"data": spec.file, "text": spec.text, "question": spec.question, "context": spec.context}
+    given = [name for name, value in fields.items() if value is not None]
+    if given == ["data"]:
+        return None
+    if given != needed:
+        flags = " and ".join(f"--{name}" for name in needed)
+        raise UserError(f"--task {task.name} needs --data, or {flags}; given: {', '.join(given) or 'nothing'}")
+    if spec.example is not None:
+        raise UserError("--example: is for a file; leave it out beside your own text")
+    if task.head == "span":
+        return question_answering.Example("your own question", spec.question, spec.context, labelled=False)
+    if task.unlabelled is None:
+        raise UserError(f"--text: plain text is no input for {task.name}; give --data")
+    example = task.unlabelled("your own text", spec.text)
+    if task.head == "token" and not example.words:
+        raise UserError("--text: holds no word")
+    return example
 
 
-def file_stage(example, said: str, code: list[Callable]) -> Stage:
-    """The example as it was read, and by what."""
-    rows = []
-    for f in fields(example):
-        value = getattr(example, f.name)
-        value = " | ".join("?" if part is None else part for part in value) if isinstance(value, tuple) else value
-        rows.append((f.name, "-" if value is None else shorten(str(value), 58)))
-    return Stage("The file, and the example in it", code, [said, Grid(("field", "value"), rows, left=True)])
+def find_example(spec: TraceSpec) -> Found:
+    """The example that was asked for. Raises UserError where there is none such."""
+    task = TASKS[spec.task]
+    own = own_example(spec, task)
+    if own is not None:
+        return Found([own], 0, "This is your own text, not from a file; it has no label.")
+    source = read_evaluation_set(task, spec.file, spec.split, spec.data)
+    examples = source.examples
+    place = place_of(spec.example or "1", examples, spec.file)
+    split = f", split {source.split}" if source.split else ""
+    text = printable(f"This is example {place + 1:,} of {len(examples):,} in {spec.file}{split}.")
+    if not (task.head == "token" and spec.data.documents):
+        return Found([examples[place]], 0, text)
+    first = place  # windows go over whole documents
+    while first > 0 and examples[first - 1].document == examples[place].document:
+        first -= 1
+    after = place + 1
+    while after < len(examples) and examples[after].document == examples[place].document:
+        after += 1
+    text += f" It is read with its document of {after - first} sentences (--documents)."
+    return Found(list(examples[first:after]), place - first, text)
 
 
-def pieces_stage(trail: Trail, tokenizer: Tokenizer) -> Stage:
-    """Word pieces, and the characters that each stands for."""
-    rows = []
-    origin = origins(trail, tokenizer)
-    for i in trail.shown:
-        source, start, end, text = ("", "", "", "") if i is None else origin.get(i, ("-", "", "", ""))
-        name = "..." if i is None else f"{i} {trail.pieces[i]}"
-        rows.append((name, source, str(start), str(end), repr(shorten(text, 18)) if text else ""))
-    what = {"sequence": "the text", "token": "each word by itself", "span": "question and context"}[trail.task.head]
-    parts = [
-        f"The tokenizer ({'lower case only' if tokenizer.lowercase else 'upper and lower case'}, "
-        f"{tokenizer.vocab_size:,} pieces) cuts {what} at spaces and punctuation, and every word into the longest "
-        "pieces that it knows, from the left; ## goes on with a word. From and to count characters from 0, the end "
-        "not with it.",
-        Grid(("piece", "of", "from", "to", "characters"), rows, left=True),
-    ]
-    more = {"sequence": [], "token": [word_pieces], "span": [piece_spans]}[trail.task.head]
-    return Stage("Text into word pieces", [Tokenizer.encode, *more], parts)
+def place_of(wanted: str, examples: Sequence, file: Path) -> int:
+    """The place, from 0, of the example with this id, or else this number from 1. UserError where there is none."""
+    place = next((i for i, example in enumerate(examples) if example.id == wanted), None)
+    if place is not None:
+        return place
+    if wanted.isdecimal() and len(wanted) < 10 and 0 < int(wanted) <= len(examples):
+        return int(wanted) - 1
+    known = f"{len(examples):,} examples, by number from 1 or by id, such as {examples[0].id}"
+    raise UserError(f"--example {wanted}: {file} has {known}")
 
 
-def origins(trail: Trail, tokenizer: Tokenizer) -> dict[int, tuple[str, int, int, str]]:
-    """By position: of what text its piece is, from where to where, and these characters."""
-    found, gold, windows = {}, trail.gold, trail.features
-    if trail.task.head == "token":
-        first, after = windows.word_starts[trail.example : trail.example + 2]
-        for w, at in enumerate((windows.word_at[first:after] - windows.starts[trail.window]).tolist()):
-            if 0 <= at < len(trail.pieces):  # another window may hold it
-                spans = tokenizer.encode([gold.words[w]], offsets=True)[0].offsets[1:-1]
-                spans = spans[: len(trail.pieces) - 1 - at]  # of a word longer than a window
-                for i, (a, b) in enumerate(spans or [(0, len(gold.words[w]))], at):
-                    found[i] = f"word {w + 1}", a, b, gold.words[w][a:b]
-        return found
-    text, name, most = (
-        (gold.question, "question", trail.data.question_length + 2)
-        if trail.task.head == "span"
-        else (gold.text, "text", trail.max_length)
+# --- which input, which position ---
+
+
+def follow(spec: TraceSpec, student: LoadedModel, teacher: Model, found: Found) -> Trail:
+    """Both models' ways over one input of the example that was found."""
+    task = TASKS[spec.task]
+    examples = found.examples
+    gold = examples[found.place]
+    unknown = ""
+    predictions = evaluate(student, task, examples, spec.data, CPU)
+    labels = predictions.features.labels
+    if task.head == "token":
+        labels = labels[word_places(predictions, found.place)]
+    if (labels == IGNORE).all():
+        unknown = "The label in the file is none that the models have, so it is followed as if there were none."
+        if task.head == "span":
+            unknown = "No window holds the whole answer, so there is nothing to learn: it is followed without."
+        examples = [*examples]
+        examples[found.place] = task.unlabel(gold)
+        predictions = evaluate(student, task, examples, spec.data, CPU)
+    elif (labels == UNLABELLED).any():
+        unknown = "There is no label."
+    window, position, why = place_to_follow(task, predictions, found.place)
+    features = predictions.features
+    batch = collate(features, np.array([window]), CPU, student.model.config.pad_id)
+    pieces = [shorten(piece, 14) for piece in student.tokenizer.pieces(batch.input_ids[0].tolist())]
+    teacher_predictions = evaluate(replace(student, model=teacher), task, examples, spec.data, CPU)
+    if len(features) > 1:
+        size = f"{len(features)} inputs (windows) of at most {student.max_length} pieces"
+        why = f"What is read makes {size}. Followed: number {window + 1}, {why}"
+    else:
+        why = f"Followed: {why}"
+    return Trail(
+        task=task,
+        data=spec.data,
+        max_length=student.max_length,
+        gold=gold,
+        place=found.place,
+        features=features,
+        window=window,
+        batch=batch,
+        position=position,
+        why=f"{why}. The position followed is {position}, {pieces[position]!r}.",
+        unknown=unknown,
+        pieces=pieces,
+        student=Side(walk_through(student.model, batch), predictions),
+        teacher=Side(walk_through(teacher, batch), teacher_predictions),
     )
-    for i, (a, b) in enumerate(tokenizer.encode([text], max_length=most, offsets=True)[0].offsets):
-        if a < b:
-            found[i] = name, a, b, text[a:b]
-    if trail.task.head == "span":
-        at, place = windows.context_at[trail.window], windows.first_piece[trail.window]
-        for i in range(at, len(trail.pieces) - 1):
-            a, b = windows.piece_spans[place + i - at].tolist()
-            found[i] = "context", a, b, gold.context[a:b]
-    return found
 
 
-def features_stage(trail: Trail, why: str) -> Stage:
-    """What the models get: the numbers of one input. why: what is to be said of the choice of input and position."""
-    batch, labels, task = trail.batch, trail.student.model.config.labels, trail.task
-    rows = []
-    for i in trail.shown:
-        if i is None:
-            rows.append(("...", "", "", "", ""))
-            continue
-        kind = 0 if batch.token_type_ids is None else int(batch.token_type_ids[0, i])
-        allowed = "" if batch.allowed is None else ("yes" if batch.allowed[0, i] else "no")
-        label = ""
-        if task.head == "token":
-            k = int(batch.labels[0, i])
-            known = {IGNORE: "none", UNLABELLED: "unknown"}
-            label = known.get(k) or f"{k} {shorten(labels[k], 12)}"
-        elif task.head == "span":
-            label = " ".join(
-                name for name, at in zip(("start", "end"), batch.labels[0].tolist(), strict=True) if at == i
-            )
-        rows.append((f"{i} {trail.pieces[i]}", str(int(batch.input_ids[0, i])), str(kind), allowed, label))
-    keep = [0, 1, 2, *([3] if task.head == "span" else []), *([4] if task.head != "sequence" else [])]
-    header = ("piece", "id", "segment", "may answer", "label")
-    parts = [
-        "The id is the piece's place in the vocabulary (its line in vocab.txt, counted from 0). The input stands alone "
-        "in its batch, so nothing is padded and there is no mask: every piece may be looked at.",
-        Grid([header[k] for k in keep], [[row[k] for k in keep] for row in rows], left=True),
-        *label_texts(trail),
-        why,
-    ]
-    more = [answer_pieces, label_windows] if task.head == "span" else []
-    return Stage("Features and labels", [task.featurize, *more, collate], parts)
+def word_places(predictions: Predictions, place: int) -> np.ndarray:
+    """Where the first pieces of an example's words are among all tokens (token head)."""
+    first, after = predictions.features.word_starts[place : place + 2]
+    return predictions.features.word_at[first:after]
 
 
-def label_texts(trail: Trail) -> list[str]:
-    """What is to be said of the labels."""
-    labels, gold, head = trail.student.model.config.labels, trail.gold, trail.task.head
-    if trail.unknown:
-        return [trail.unknown]
-    if head == "sequence":
-        place = labels.index(gold.label)
-        return [f"The label {shorten(gold.label, 40)!r} is number {place} of the {len(labels)} labels, from 0."]
-    if head == "token":
-        return [
-            f"Of {len(labels)} tags; the first piece of each word has the word's tag, and nothing else has any. "
-            f"{len(trail.batch.counted)} words have one in this input."
-        ]
-    start, end = trail.batch.labels[0].tolist()
-    if not start:
-        return ["No answer is in this window, so position 0, [CLS], is its start and end."]
-    text, begin = gold.answers[0], gold.start
-    return [
-        f"The answer {shorten(text, 60)!r} begins at character {begin} of the context and ends before {begin} + "
-        f"{len(text)} = {begin + len(text)}. The first piece of the context that ends behind {begin} is at position "
-        f"{start}, the last one that begins before {begin + len(text)} at position {end}: these are the labels."
-    ]
+def place_to_follow(task: Task, predictions: Predictions, place: int) -> tuple[int, int, str]:
+    """Which input of an example, which position in it, and why: one where the decision depends on it."""
+    if task.head == "sequence":
+        return 0, 0, "[CLS], from which the label is read"
+    return word_to_follow(predictions, place) if task.head == "token" else start_to_follow(predictions)
 
 
-# --- logits -> decision ---
+def word_to_follow(predictions: Predictions, place: int) -> tuple[int, int, str]:
+    """The first word with a label that begins an entity, else the first one with a label: its first piece."""
+    features = predictions.features
+    places = word_places(predictions, place)
+    labels = features.labels[places].tolist()
+    decisions = predictions.decisions[place]
+    tags = [predictions.labels[k] if k >= 0 else tag for k, tag in zip(labels, decisions, strict=True)]
+    words = [w for w, label in enumerate(labels) if label != IGNORE]
+    word = next((w for w in words if tags[w] != "O"), words[0])
+    window = int(np.searchsorted(features.starts, places[word], side="right")) - 1
+    why = "the first word of an entity" if tags[word] != "O" else "the first word (there is no entity)"
+    return window, int(places[word] - features.starts[window]), why
 
 
-def decision_stage(trail: Trail) -> Stage:
-    """What both models decide on the example, and what is right."""
-    decide = {"sequence": decided_label, "token": decided_tags, "span": decided_answer}[trail.task.head]
-    return Stage("The decision", [trail.task.decide], decide(trail))
-
-
-def decided_label(trail: Trail) -> list[str | Grid]:
-    """The label of a text."""
-    rows = []
-    for name, side in trail.sides.items():
-        p = np.exp(log_softmax(side.predictions.logits).max())
-        rows.append((name, shorten(side.predictions.decisions[0], 40), f"{p:.4f}"))
-    said = "The label with the highest p of the softmax (without temperature) is the answer"
-    if trail.data.oos_threshold:
-        said += f"; below p = {trail.data.oos_threshold:g} (--oos-threshold) it is out of scope"
-    label = trail.gold.label
-    said += "." if label is None else f". The file says {shorten(label, 40)!r}."
-    return [said, Grid(("model", "label", "p"), rows)]
-
-
-def decided_tags(trail: Trail) -> list[str | Grid]:
-    """The tag of each word of a sentence, and the entities that they make."""
-    bounds = trail.features.word_starts[trail.example : trail.example + 2]
-    at = trail.features.word_at[slice(*bounds)]
-    said = {name: side.predictions.decisions[trail.example] for name, side in trail.sides.items()}
-    p = {name: np.exp(log_softmax(side.predictions.logits[at]).max(axis=1)) for name, side in trail.sides.items()}
-    followed = at.tolist().index(trail.features.starts[trail.window] + trail.at)
-    rows = []
-    for w in near(len(at), followed):
-        cells = ["", "", "", "", ""]
-        if w is not None:
-            cells = [cell for name in said for cell in (shorten(said[name][w], 10), f"{p[name][w]:.4f}")]
-            cells.append(shorten(trail.gold.tags[w] or "?", 10))
-        rows.append(("..." if w is None else shorten(trail.gold.words[w], 20), *cells))
-    parts = ["Each word gets the most probable tag of its first piece, with the probability p:"]
-    parts.append(Grid(("word", "student", "p", "teacher", "p", "gold"), rows))
-    known = {} if None in trail.gold.tags else {"gold": trail.gold.tags}
-    for name, tags in (said | known).items():
-        found = [f"{' '.join(trail.gold.words[a:b])} {kind}" for kind, a, b in entities(tags)]
-        parts.append(f"Entities, {name}: {shorten(', '.join(found), 300) or 'none'}.")
-    return parts
-
-
-def decided_answer(trail: Trail) -> list[str | Grid]:
-    """The best answers to a question."""
-    example, windows, parts = trail.gold, trail.features, []
-    for name, side in trail.sides.items():
-        logits, longest = side.predictions.logits, trail.data.answer_length
-        ((answers, nothing),) = candidates([example], windows, logits, longest, 3)
-        best = [*answers, nothing]
-        names = [*(shorten(answer.text, 20) for answer in answers), "(no answer)"]
-        rows = [(shown, *ends(windows, logits, answer)) for shown, answer in zip(names, best, strict=True)]
-        scores, rest = [answer.score for answer in best], 1 - sum(answer.probability for answer in best)
-        if rest > 1e-9:  # the score that all other spans together would have
-            surest = max(best, key=lambda answer: answer.probability)
-            scores.append(surest.score + float(np.log(rest / surest.probability)))
-            names.append("(all other spans)")
-        every = list(range(len(scores)))
-        grid, said = softmax_grid(names, torch.tensor(scores, dtype=torch.float64), every, "answer", "score")
-        grid.rows[-1] = ("all", *grid.rows[-1][1:])
-        parts += [
-            f"The {name}: a span of at most {longest} pieces has the score start logit + end logit; [CLS] (position 0) "
-            f"stands for no answer. From and to are positions{', behind a stroke the window' * (len(windows) > 1)}.",
-            Grid(("answer", "from", "to", "start logit", "end logit", "score"), rows),
-            f"{said} All other spans together are in it with the ln of their sum of e^score.",
-            grid,
-        ]
-        decided = side.predictions.decisions[trail.example]
-        what = f"characters {decided.start} to {decided.end} of the context: {shorten(decided.text, 300)!r}"
-        parts.append(f"The {name}'s answer: {what if decided.text else 'none'}.")
-        if example.may_be_unanswerable and answers:
-            odds = f"1 / (1 + e^({exact(answers[0].score)} - {exact(nothing.score)})) = {exact(decided.no_answer)}"
-            parts.append(
-                f"No answer against the best span alone has p = {odds}; above {trail.data.null_threshold:g} "
-                "(--null-threshold) it wins."
-            )
-        if example.labelled:
-            match, f1 = question_scores(example.answers, decided.text, example.may_be_unanswerable)
-            gold = " | ".join(example.answers) or "none"
-            parts.append(f"The file says: {shorten(gold, 300)}. Exact match {match:g}, F1 {f1:.4f}.")
-    return parts
-
-
-def ends(windows: EncodedWindows, logits: np.ndarray, answer: Answer) -> tuple[str, ...]:
-    """Where an answer's score comes from: first and last position, their logits, and the sum."""
-    for w in range(len(windows)):
-        row = logits[windows.starts[w] : windows.starts[w + 1]].astype(np.float64)  # S,2
-        spans = windows.piece_spans[windows.first_piece[w] :][: len(row) - windows.context_at[w] - 1]
-        places = [
-            np.flatnonzero(spans[:, k] == x) + windows.context_at[w] for k, x in enumerate((answer.start, answer.end))
-        ]
-        for first, last in product(*places) if answer.end else [(0, 0)]:
-            if row[first, 0] + row[last, 1] == answer.score:
-                window = f"/{w + 1}" if len(windows) > 1 else ""
-                logits_ = row[first, 0], row[last, 1], answer.score
-                return f"{first}{window}", f"{last}{window}", *map(number, logits_)
+def start_to_follow(predictions: Predictions) -> tuple[int, int, str]:
+    """The start of the answer; without a label, the most probable start in the first window."""
+    features = predictions.features
+    starts = features.labels[:, 0]
+    if (starts >= 0).any():
+        window = int(starts.argmax())  # 0 where none holds the answer
+        return window, int(starts[window]), "the start of the answer" if starts[window] else "[CLS]: no answer"
+    logits = np.where(features.allowed, predictions.logits[:, 0], -np.inf)[: features.starts[1]]
+    return 0, int(logits.argmax()), "the student's most probable start of an answer in the first window"

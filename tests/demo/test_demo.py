@@ -1,4 +1,4 @@
-"""demo.py and demo.html: what each model answers, hostile texts, what the page may do, the command, and an attack."""
+"""The demo's answers, site and page: what each model answers, hostile texts, what the page may do, an attack."""
 
 import asyncio
 import http.client
@@ -17,11 +17,14 @@ import torch
 
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, megabytes, save_model
+from kd_scratch.commands import demo
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.demo import demo, server
-from kd_scratch.demo.demo import USES, make_site, open_groups
-from kd_scratch.demo.server import compute, content_policy, parse_body
+from kd_scratch.demo import server
+from kd_scratch.demo.answers import USES
+from kd_scratch.demo.protocol import content_policy, parse_body
+from kd_scratch.demo.site import make_site, open_groups
+from kd_scratch.demo.worker import compute
 from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.evaluation.predict import classify, find_answers, find_entities
 from kd_scratch.nn.int8 import quantize
@@ -85,9 +88,9 @@ def post(site, name: str, **values) -> tuple[int, dict]:
 
 def answered(site, name: str, **values) -> dict[str, dict]:
     """The models' answers by name."""
-    status, said = post(site, name, **values)
-    assert status == 200, said
-    return {model["name"]: model for model in said["models"]}
+    status, reply = post(site, name, **values)
+    assert status == 200, reply
+    return {model["name"]: model for model in reply["models"]}
 
 
 # --- groups ---
@@ -104,21 +107,21 @@ def test_models_are_grouped_by_head_and_set_of_labels(groups, models):
     assert entry.loaded.model.config.int8 and entry.megabytes == megabytes(dict(models[:3])["int8"])
 
 
-def test_what_is_served_is_told(site):
-    told = site.json["/api/models"]["groups"]
-    assert [group["title"] for group in told] == [
+def test_the_page_gets_a_list_of_what_is_served(site):
+    served = site.json["/api/models"]["groups"]
+    assert [group["title"] for group in served] == [
         "Ask a question", "Mark entities", "Classify a text: 3 labels", "Classify a text: 2 labels",
     ]  # fmt: skip
-    assert [group["path"] for group in told] == ["/api/answer", "/api/entities", "/api/classify", "/api/classify"]
-    assert told[3]["labels"] == ("trade", "sport") and told[0]["labels"] == ()
-    teacher = told[0]["models"][0]
+    assert [group["path"] for group in served] == ["/api/answer", "/api/entities", "/api/classify", "/api/classify"]
+    assert served[3]["labels"] == ("trade", "sport") and served[0]["labels"] == ()
+    teacher = served[0]["models"][0]
     assert (teacher["name"], teacher["depth"], teacher["heads"], teacher["int8"]) == ("teacher", 3, 2, False)
-    assert teacher["parameters"] > 1000 and told[0]["models"][2]["int8"]
-    for group in told:
+    assert teacher["parameters"] > 1000 and served[0]["models"][2]["int8"]
+    for group in served:
         assert 2 <= len(group["examples"]) <= 3
         for example in group["examples"]:
             assert example.keys() == {"name", *group["fields"]} and all(example.values())
-    assert json.dumps(told)
+    assert json.dumps(served)
 
 
 def test_a_name_is_used_once_in_a_group(models):
@@ -162,7 +165,7 @@ def test_labels_are_those_of_predict(site, models, text):
         assert found[name]["milliseconds"] > 0 and found[name]["megabytes"] == megabytes(directory)
 
 
-def test_only_the_best_labels_are_told(tmp_path, tokenizer):
+def test_only_the_best_labels_are_given(tmp_path, tokenizer):
     labels = tuple(map(str, range(9)))
     site = make_site(open_groups([("a", save_tiny(tmp_path, tokenizer, "m", "sequence", labels=labels))], CPU), DATA)
     found = answered(site, "classify", group="classify", text="a")["a"]["labels"]
@@ -265,18 +268,18 @@ def test_attention_is_the_models_own(site, groups, models, group, name):
     directory = dict(models[{"answer": 0, "entities": 3, "classify": 6}[group] :][:3])[name]
     model = load_model(directory)
     for layer in (1, 3):
-        status, said = post(site, "attention", group=group, model=name, layer=layer, **ASKED[group])
-        assert status == 200, said
-        size = len(said["pieces"])
+        status, reply = post(site, "attention", group=group, model=name, layer=layer, **ASKED[group])
+        assert status == 200, reply
+        size = len(reply["pieces"])
         shown = answered(site, group, group=group, **ASKED[group])[name]["pieces"]
-        assert [piece["piece"] for piece in shown] == said["pieces"]
-        ids = [groups[group].models[name].loaded.tokenizer.backend.token_to_id(piece) for piece in said["pieces"]]
-        first_sep = said["pieces"].index("[SEP]") + 1
+        assert [piece["piece"] for piece in shown] == reply["pieces"]
+        ids = [groups[group].models[name].loaded.tokenizer.backend.token_to_id(piece) for piece in reply["pieces"]]
+        first_sep = reply["pieces"].index("[SEP]") + 1
         types = torch.tensor([[int(group == "answer" and i >= first_sep) for i in range(size)]])
         with torch.inference_mode():
             own = model(torch.tensor([ids]), token_type_ids=types, output_attentions=True).attentions[layer - 1][0]
-        assert len(said["maps"]) == 1 + model.config.heads
-        for found, expected in zip(said["maps"], [own.mean(dim=0), *own], strict=True):
+        assert len(reply["maps"]) == 1 + model.config.heads
+        for found, expected in zip(reply["maps"], [own.mean(dim=0), *own], strict=True):
             weights = np.array(found["weights"]).reshape(size, size)
             assert weights.min() >= 0 and (weights.max(axis=1) == 255).all()
             largest = np.array(found["largest"])[:, None]
@@ -288,9 +291,9 @@ def test_attention_of_a_long_input_is_refused(tmp_path, tokenizer):
     site = make_site(open_groups([("long", place)], CPU), DATA)
     asked = {"group": "classify", "model": "long", "layer": 1}
     assert post(site, "attention", text="a " * 254, **asked)[0] == 200
-    status, said = post(site, "attention", text="a " * 255, **asked)
+    status, reply = post(site, "attention", text="a " * 255, **asked)
     assert (
-        status == 400 and "text: attention is shown for inputs of up to 256 pieces, this one has 257" in said["error"]
+        status == 400 and "text: attention is shown for inputs of up to 256 pieces, this one has 257" in reply["error"]
     )
 
 
@@ -326,8 +329,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_request_is_refused_in_one_line_that_names_the_key(site, case):
     name, values, fragment = REFUSED[case]
-    status, said = post(site, name, **values)
-    assert status == 400 and fragment in said["error"] and "\n" not in said["error"], said
+    status, reply = post(site, name, **values)
+    assert status == 400 and fragment in reply["error"] and "\n" not in reply["error"], reply
 
 
 @pytest.mark.parametrize(
@@ -344,8 +347,8 @@ def test_any_text_is_answered(site, text):
 
 def test_a_question_that_leaves_no_room_names_the_model_and_the_cure(groups):
     site = make_site(groups, DataConfig(question_length=64))
-    status, said = post(site, "answer", group="answer", question="a " * 40, context="b")
-    assert status == 400 and said["error"].startswith("teacher: question 1: --max-length 32 leaves no room")
+    status, reply = post(site, "answer", group="answer", question="a " * 40, context="b")
+    assert status == 400 and reply["error"].startswith("teacher: question 1: --max-length 32 leaves no room")
 
 
 # --- the page ---
@@ -420,9 +423,13 @@ def test_the_command_serves_until_a_signal_and_ends_with_0(models, capfd, monkey
     out = capfd.readouterr().out
     assert status == 0 and out.startswith(f"open http://127.0.0.1:{ports[0]}/ in your browser; Ctrl-C ends it\n")
     assert re.search(r"^answer +distilled +[\d.]+ +3 +-$", out, re.M) and out.endswith("\nstopped\n")
-    (found, html), (_, told) = seen
+    (found, html), (_, models_json) = seen
     assert found == 200 and html.decode().startswith("<!doctype html>")
-    assert [model["name"] for model in json.loads(told)["groups"][0]["models"]] == ["teacher", "distilled", "int8"]
+    assert [model["name"] for model in json.loads(models_json)["groups"][0]["models"]] == [
+        "teacher",
+        "distilled",
+        "int8",
+    ]
 
 
 def test_mistakes_are_one_line_and_2(models, tmp_path, tokenizer, capsys):
@@ -525,7 +532,7 @@ async def attack(port: int, most: int, seconds: float) -> tuple[list[int], list[
     return statuses, waits, await large
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is told by Linux")
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux shows the memory of a process")
 def test_under_attack_an_honest_visitor_is_answered_and_memory_stays(models):
     command = [sys.executable, "-m", "kd_scratch", *flags(models), "--port", "0", "--overlap", "8"]
     command += ["--question-length", "8"]
@@ -541,8 +548,8 @@ def test_under_attack_an_honest_visitor_is_answered_and_memory_stays(models):
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    told = f"the page: {len(waits)} answers, longest {max(waits):.2f} s; others: {statuses.count(200)} answered, "
-    print(told + f"{statuses.count(503)} refused; {grown:+.1f} MB")
+    summary = f"the page: {len(waits)} answers, longest {max(waits):.2f} s; others: {statuses.count(200)} answered, "
+    print(summary + f"{statuses.count(503)} refused; {grown:+.1f} MB")
     assert large == b"HTTP/1.1 413 Request Entity Too Large\r\n"
     assert len(statuses) >= 1000 and set(statuses) == {200, 503}
     assert len(waits) > 1 and max(waits) < 2 and grown < 50

@@ -1,4 +1,4 @@
-"""server.py: the protocol by hand, over real sockets; clients that are slow, large, many, strange or gone."""
+"""The demo's server: HTTP by hand, over real sockets; clients that are slow, large, many, strange or gone."""
 
 import asyncio
 import base64
@@ -16,7 +16,9 @@ import pytest
 
 from kd_scratch.common.errors import UserError
 from kd_scratch.demo import server
-from kd_scratch.demo.server import Limits, Reply, Server, Site, Worker, content_policy, listen, parse_body, serve
+from kd_scratch.demo.protocol import Limits, Reply, content_policy, parse_body, refusal
+from kd_scratch.demo.server import Server, Site, listen, serve
+from kd_scratch.demo.worker import Worker
 
 PAGE = "<!doctype html><title>t</title><style>p { color: red }</style><p>é</p><script>'use strict'</script>"
 FIELDS = [{"text": 20, "n": int}]
@@ -24,7 +26,7 @@ FIELDS = [{"text": 20, "n": int}]
 
 def echo(values: dict) -> dict:
     """The text so many times."""
-    return {"said": values["text"] * values["n"]}
+    return {"echo": values["text"] * values["n"]}
 
 
 def refuse(values: dict) -> dict:
@@ -34,7 +36,7 @@ def refuse(values: dict) -> dict:
 
 @contextmanager
 def running(functions: dict | None = None, **limits):
-    """A server in a thread; gives its port. It must end when it is told to."""
+    """A server in a thread; gives its port. It must end when it is asked to."""
     functions = {"/api/echo": echo} | (functions or {})
     site = Site(PAGE, {"/api/facts": {"a": [1]}}, {path: (FIELDS, function) for path, function in functions.items()})
     listener, interruption = listen(0), SimpleNamespace(signal=0)
@@ -156,7 +158,7 @@ def test_the_policy_allows_the_pages_own_blocks_and_nothing_else():
 
 
 def test_a_question_is_answered(port):
-    assert post(port, "é<b>", 2)[:2] == (200, {"said": "é<b>é<b>"})
+    assert post(port, "é<b>", 2)[:2] == (200, {"echo": "é<b>é<b>"})
     body = ask("a")
     named = request(port, "POST /api/echo HTTP/1.1", body, Host=f"LocalHost:{port}", Sec_Fetch_Site="same-origin")
     assert send(port, named)[0] == 200
@@ -174,7 +176,7 @@ def test_a_client_that_asks_may_go_on_before_it_sends_its_body(port):
 
 POST = "POST /api/echo HTTP/1.1"
 GIGABYTE = str(1 << 30)
-#: what is wrong -> first line, body, headers; status, and what is said
+#: what is wrong -> first line, body, headers; status, and fragment of the message
 REFUSED = {
     "no request": (("GET", None, {}), 400, "the first line"),
     "lower case": (("get / HTTP/1.1", None, {}), 400, "the first line"),
@@ -231,9 +233,9 @@ REFUSED = {
 def test_a_request_is_refused_with_a_status_and_one_line(port, case):
     (first, body, headers), expected, fragment = REFUSED[case]
     headers = {name: value and value.replace("PORT", str(port)) for name, value in headers.items()}
-    status, found, said = send(port, request(port, first, body, **headers))
-    assert status == expected and list(json.loads(said)) == ["error"]
-    assert fragment in json.loads(said)["error"] and "\n" not in json.loads(said)["error"]
+    status, found, raw = send(port, request(port, first, body, **headers))
+    assert status == expected and list(json.loads(raw)) == ["error"]
+    assert fragment in json.loads(raw)["error"] and "\n" not in json.loads(raw)["error"]
     assert (found.get("Allow") is not None) == (status == 405) and "Content-Security-Policy" in found
 
 
@@ -309,10 +311,10 @@ BODIES = {
 
 @pytest.mark.parametrize("case", BODIES)
 def test_a_body_is_refused_with_the_key_that_is_wrong(case):
-    raw, said = BODIES[case]
+    raw, fragment = BODIES[case]
     with pytest.raises(UserError) as caught:
         parse_body(raw, FIELDS)
-    assert said in str(caught.value) and len(str(caught.value)) < 200
+    assert fragment in str(caught.value) and len(str(caught.value)) < 200
 
 
 def test_a_body_is_read():
@@ -324,12 +326,12 @@ def test_of_several_sets_of_keys_the_one_that_fits_best_is_wanted():
     choices = [{"group": 9, "text": 9}, {"group": 9, "question": 9, "context": 9}]
     assert parse_body(b'{"group":"a","text":"b"}', choices) == {"group": "a", "text": "b"}
     assert len(parse_body(b'{"group":"a","question":"b","context":"c"}', choices)) == 3
-    for raw, said in (
+    for raw, fragment in (
         (b'{"group":"a"}', "text: is missing"),
         (b'{"group":"a","context":"c"}', "question: is missing"),
         (b'{"group":"a","text":"b","context":"c"}', "context: there is no such key"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=fragment):
             parse_body(raw, choices)
 
 
@@ -359,7 +361,7 @@ def test_a_request_must_arrive_in_time_however_slowly_its_bytes_come():
 
 
 def test_an_answer_must_be_fetched_in_time():
-    with running({"/api/large": lambda values: {"said": "x" * 20_000_000}}, seconds=1.0) as port:
+    with running({"/api/large": lambda values: {"echo": "x" * 20_000_000}}, seconds=1.0) as port:
         client = connect(port, receive=4096)
         client.sendall(request(port, "POST /api/large HTTP/1.1", ask("a")))
         time.sleep(2)
@@ -371,7 +373,7 @@ def test_an_answer_must_be_fetched_in_time():
 
 def test_answers_that_nobody_fetches_do_not_pile_up():
     """The second one is more than may wait, so the first client is dropped, at once."""
-    with running({"/api/large": lambda values: {"said": "x" * 20_000_000}}, unfetched=30_000_000) as port:
+    with running({"/api/large": lambda values: {"echo": "x" * 20_000_000}}, unfetched=30_000_000) as port:
         clients = [connect(port, receive=4096) for _ in range(2)]
         for client, text in zip(clients, "ab", strict=True):
             client.sendall(request(port, "POST /api/large HTTP/1.1", ask(text)))
@@ -472,7 +474,7 @@ def test_what_is_asked_twice_is_computed_once_waiting_or_answered():
     def work(values):
         computed.append(values["text"])
         assert go.wait(20)
-        return {"said": values["text"]}
+        return {"echo": values["text"]}
 
     with running({"/api/work": work, "/api/other": work}) as port:
         clients = [connect(port) for _ in range(5)]
@@ -481,8 +483,8 @@ def test_what_is_asked_twice_is_computed_once_waiting_or_answered():
         while not computed:
             time.sleep(0.001)
         go.set()
-        assert {fetch(client)[2] for client in clients} == {b'{"said":"a"}'}
-        assert post(port, "a", path="/api/work")[1] == {"said": "a"} and computed == ["a"]
+        assert {fetch(client)[2] for client in clients} == {b'{"echo":"a"}'}
+        assert post(port, "a", path="/api/work")[1] == {"echo": "a"} and computed == ["a"]
         post(port, "a", n=2, path="/api/work"), post(port, "a", path="/api/other")
         assert computed == ["a"] * 3
 
@@ -502,8 +504,8 @@ def test_a_wait_that_would_be_too_long_is_refused_at_once_and_the_server_recover
             clients[-1].setblocking(True)
             time.sleep(0.1)
         begin = time.monotonic()
-        status, said, headers = post(port, "3", path="/api/work")
-        assert status == 503 and headers["Retry-After"] == "1" and "too much" in said["error"]
+        status, reply, headers = post(port, "3", path="/api/work")
+        assert status == 503 and headers["Retry-After"] == "1" and "too much" in reply["error"]
         assert time.monotonic() - begin < 5
         go.set()
         assert [fetch(client)[0] for client in clients] == [200] * 3
@@ -511,7 +513,7 @@ def test_a_wait_that_would_be_too_long_is_refused_at_once_and_the_server_recover
 
 
 def test_the_pages_questions_come_before_those_of_programs():
-    """However many programs wait: the page is only told to wait by its own questions."""
+    """However many programs wait: the page waits for its own questions only."""
     go, order = threading.Event(), []
 
     def work(values):
@@ -581,8 +583,8 @@ def test_what_goes_wrong_in_a_function_is_an_answer_and_the_server_goes_on(capfd
     with running(functions) as port:
         assert post(port, "a", path="/api/refuse")[:2] == (400, {"error": r"text: is not to my taste\n"})
         for path in ("/api/crash", "/api/nan"):
-            status, said, _ = post(port, "a", path=path)
-            assert status == 500 and "terminal of the server" in said["error"] and "secret" not in said["error"]
+            status, reply, _ = post(port, "a", path=path)
+            assert status == 500 and "terminal of the server" in reply["error"] and "secret" not in reply["error"]
         assert post(port, "a")[0] == 200
     errors = capfd.readouterr().err
     assert "ZeroDivisionError: secret" in errors and "Traceback" in errors and "ValueError" in errors
@@ -635,5 +637,5 @@ def test_it_ends_without_a_word_while_clients_send_and_answers_are_computed(capf
 
 
 def test_a_reply_is_raised_where_it_is_a_refusal():
-    assert isinstance(server.refusal(405, "no", Allow="GET"), Reply)
-    assert server.refusal(405, "no", Allow="GET").headers == {"Allow": "GET"}
+    assert isinstance(refusal(405, "no", Allow="GET"), Reply)
+    assert refusal(405, "no", Allow="GET").headers == {"Allow": "GET"}

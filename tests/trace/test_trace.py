@@ -1,9 +1,9 @@
 """The guided tour: every number of it against the same number worked out again, where it points, and bad input."""
 
-import argparse
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,17 +14,30 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
+from kd_scratch.data.batches import collate
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.distillation.hidden_losses import HiddenLosses, parse_losses
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLoss, HiddenLosses, blocks, parse_losses
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.int8 import quantize
-from kd_scratch.nn.model import Model
+from kd_scratch.nn.layers import (
+    EncoderBlock,
+    FeedForwardBlock,
+    InputEmbeddings,
+    LayerNormalization,
+    MultiHeadAttention,
+    PositionalEncoding,
+    ResidualConnection,
+    attention,
+    split_heads,
+)
+from kd_scratch.nn.model import Model, SequenceHead
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.question_answering import candidates
-from kd_scratch.trace import steps, trace
-from kd_scratch.trace.steps import number, where
-from kd_scratch.trace.trail import near
+from kd_scratch.trace import hidden, losses, trace
+from kd_scratch.trace.stages import agree, near, number, where
+from kd_scratch.trace.steps import walk_through
+from kd_scratch.trace.trail import CPU
 from tests.conftest import ROOT, TEXTS, tiny_model
 
 SHAPES = {
@@ -47,9 +60,12 @@ CONTEXT = "a probe sent back pictures of the frozen moon; scientists cheered"
 def make(tmp_path, tokenizer):
     """A function: task -> flags for a student of two blocks and a teacher of three, whose labels are turned round."""
 
-    def saved(task, shape=None, its_labels=None, max_length=32, **both):
+    def saved(task, shape=None, teacher_labels=None, max_length=32, **both):
         labels = LABELS[task]
-        shapes = {"student": dict(depth=2, seed=1, labels=labels), "teacher": dict(labels=its_labels or labels[::-1])}
+        shapes = {
+            "student": dict(depth=2, seed=1, labels=labels),
+            "teacher": dict(labels=teacher_labels or labels[::-1]),
+        }
         flags = ["--task", task, "--threads", "1"]
         for flag, (name, own) in zip(("--model", "--teacher"), shapes.items(), strict=True):
             own = {"vocab_size": tokenizer.vocab_size, **own, **SHAPES[shape or "bert"], **both}
@@ -271,7 +287,7 @@ def test_every_number_on_the_way_to_the_logits_is_that_of_a_long_hand_computatio
     assert embedded["squared"] == whole(hand.states[0][at] ** 2, 2)
 
     before = shape == "pre-norm"  # a norm comes first
-    looks = [tour.rows("Block 1: what a position looks at", i) for i in range(before, before + 4)]
+    looks = [tour.rows("Block 1: attention", i) for i in range(before, before + 4)]
     weights = first["maps"][0][at]
     j = max((i for i in range(len(ids)) if i != at), key=lambda i: weights[i])
     assert looks[0][f"x {at}"] == four(first["seen"][at]) and looks[0][f"x {j}"] == four(first["seen"][j])
@@ -341,8 +357,8 @@ def test_every_row_can_be_checked_by_hand_from_those_above_it(task, shape, make,
                 if name == "bias":  # above it: / spread, weight; below it: the result
                     made = [a * b + c for a, b, c in zip(numbers[i - 2], numbers[i - 1], row[:4], strict=False)]
                     assert numbers[i + 1][:4] == pytest.approx(made, abs=2e-5, rel=2e-5)
-    said = " ".join(tour.text.values()).replace("+ bias ", "+ ")
-    formulas = re.findall(r"(?<![\w.^])((?:sqrt\(|[-(\d])[-+*/(). \desqrt]*) = (-?\d[\d.]*(?:e[-+]\d+)?)", said)
+    text = " ".join(tour.text.values()).replace("+ bias ", "+ ")
+    formulas = re.findall(r"(?<![\w.^])((?:sqrt\(|[-(\d])[-+*/(). \desqrt]*) = (-?\d[\d.]*(?:e[-+]\d+)?)", text)
     for formula, result in formulas:  # every sentence with an "="
         assert eval(formula, {"sqrt": math.sqrt}) == pytest.approx(float(result.rstrip(".")), rel=1e-4, abs=1e-5), (
             formula
@@ -406,7 +422,7 @@ def test_the_loss_is_that_of_a_long_hand_computation(task, units, make, data, to
 
 def test_a_teacher_that_has_the_labels_in_another_order_is_followed_in_the_students(make, data, tmp_path, capsys):
     for order in (LABELS["csv"], ("maybe", "no", "yes")):
-        assert run(capsys, *make("csv", its_labels=order), *data("csv"))[0] == 0  # makes the directories
+        assert run(capsys, *make("csv", teacher_labels=order), *data("csv"))[0] == 0  # makes the directories
         teacher = load_model(tmp_path / "teacher")
         weight = torch.arange(3)[:, None] * torch.ones(3, 16) / 10  # a row for each label: no, yes, maybe
         with torch.no_grad():
@@ -426,11 +442,13 @@ def test_a_teacher_that_has_the_labels_in_another_order_is_followed_in_the_stude
     assert "its columns 1, 2, 0 (from 0) are the student's 0, 1, ..." in tour.text["Logits of both"]
 
 
-# --- what is compared inside ---
+# --- hidden-state losses ---
 
 
 @pytest.mark.parametrize("width", [16, 24])
-def test_each_feature_loss_is_the_projects_and_its_sum_is_added(width, make, data, tmp_path, tokenizer, capsys):
+def test_each_hidden_state_loss_is_that_of_training_and_the_sum_is_added(
+    width, make, data, tmp_path, tokenizer, capsys
+):
     names = "hidden,cosine=2,patient,relations" + (",attention" if width == 16 else "")
     argv = make("csv")
     save_model(tiny_model(vocab_size=tokenizer.vocab_size, width=width), tmp_path / "teacher")
@@ -441,24 +459,93 @@ def test_each_feature_loss_is_the_projects_and_its_sum_is_added(width, make, dat
     torch.manual_seed(5)
     hidden_losses = HiddenLosses(parse_losses(names), [], student.config, teacher)
     ids = torch.tensor([tokenizer.encode([TEXTS[0]], max_length=32)[0].ids])
-    states, its = (model(ids, output_hidden_states=True).hidden_states for model in (student, teacher))
+    states, teacher_states = (
+        dict(enumerate(model(ids, output_hidden_states=True).hidden_states)) for model in (student, teacher)
+    )
     with torch.no_grad():
-        expected = float(hidden_losses(student, states, dict(enumerate(its)), torch.ones_like(ids, dtype=torch.bool)))
-    rows = tour.tables["Loss: what happens inside"][0][1:]
+        real = torch.ones_like(ids, dtype=torch.bool)
+        expected = float(hidden_losses(student, list(states.values()), teacher_states, real))
+    rows = tour.tables["Loss: hidden-state losses"][0][1:]
     assert [(row[0], int(row[1]), int(row[2])) for row in rows[:-1]] == hidden_losses.terms()
     assert float(rows[-1][-1]) == near_to(expected, 5)
     assert float(rows[-1][-1]) == near_to(sum(float(row[-1]) for row in rows[:-1]), 20)
     for row in rows[:-1]:
         assert float(row[3]) * float(row[4]) == near_to(float(row[5]), 20)
-    said, terms = tour.text["Loss: what happens inside"], {row[0]: row[3] for row in rows[:-1]}
+    text = tour.text["Loss: hidden-state losses"]
+    terms = {row[0]: row[3] for row in rows[:-1]}
     for name, value in terms.items():  # of each, the last pair by hand
-        by_hand = said.split(f"By hand: {name},")[1].split("By hand")[0]
+        by_hand = text.split(f"By hand: {name},")[1].split("By hand")[0]
         closing = [float(x.rstrip(".")) for x in re.findall(r"(?:= |squared, )(-?[\d.]+)", by_hand)]
         assert any(x == near_to(float(value), 5) for x in closing), (name, value, closing)
-    assert ("here it is random" in said) == (width == 24)
+    assert all(loss.summary in text and loss.paper in text for name, loss in HIDDEN_LOSSES.items() if name in terms)
+    assert ("here it is random" in text) == (width == 24)
     total = float(tour.text["Loss: the total"].rsplit("= ", 1)[1].rstrip("."))
     mixed = float(tour.rows("Loss: the total")["sum of 1"][2])
     assert total == near_to(mixed + expected, 5)
+
+
+def mean_l1(student, teacher, real):
+    """Σ_inputs mean over tokens and width of |s − t|
+
+    Hidden states B,S,D and B,S,D; real B,S -> a scalar.
+    """
+    return (student - teacher).abs().mean(dim=-1)[real].mean()
+
+
+def value_l1(student, teacher, real, heads):
+    """Σ_inputs mean of |s − t| of the values that a block projects."""
+    return (student[2] - teacher[2]).abs().mean()
+
+
+def test_a_loss_that_was_added_from_outside_is_traced_from_its_entry(make, data, capsys, monkeypatch):
+    entry = HiddenLoss(compare=mean_l1, layers=blocks, weight=0.5, paper="nobody 2030", summary="mean distance")
+    monkeypatch.setitem(HIDDEN_LOSSES, "distance", entry)
+    of_values = HiddenLoss(value_l1, blocks, 2.0, "nobody 2031", "distance of values", projections=True)
+    monkeypatch.setitem(HIDDEN_LOSSES, "values", of_values)
+    assert not {"distance", "values"} & hidden.BY_HAND.keys()
+    status, out, err = run(capsys, *make("csv"), *data("csv"), "--losses", "distance,values=3,hidden")
+    assert status == 0, err
+    tour = Tour(out)
+    rows = [row for row in tour.tables["Loss: hidden-state losses"][0][1:] if row[0] == "distance"]
+    assert [(row[1], row[2], row[4]) for row in rows] == [("1", "2", "0.5"), ("2", "3", "0.5")]
+    text = tour.text["Loss: hidden-state losses"]
+    value = re.search(r"Its value for layer 2 of the student and 3 of the teacher is ([\d.]+\d)\.", text)[1]
+    assert float(value) == near_to(float(rows[-1][3]), 5) and float(value) > 0
+    assert "distance (nobody 2030): mean distance." in text and "values (nobody 2031): distance of values." in text
+    assert "Σ_inputs mean over tokens and width of |s − t|" in text and "Hidden states B,S,D" not in text
+    places = tour.code["Loss: hidden-state losses"]
+    assert any(re.fullmatch(r"tests/trace/test_trace\.py:\d+ mean_l1", place) for place in places)
+    assert float(tour.text["Loss: the total"].rsplit("+ ", 1)[1].split(" ")[0]) > 0
+
+
+def test_a_task_that_was_added_from_outside_is_traced(make, data, capsys, monkeypatch):
+    """Whose inputs are not made of the text alone: then no piece is shown with characters of it."""
+
+    def featurize(examples, *more):
+        return TASKS["csv"].featurize([replace(example, text=f"the {example.text}") for example in examples], *more)
+
+    task = replace(TASKS["csv"], name="outside", unlabelled=None, featurize=featurize)
+    monkeypatch.setitem(TASKS, "outside", task)
+    argv = [*make("csv"), *data("csv"), "--task", "outside"]
+    status, out, err = run(capsys, *argv)
+    assert status == 0, err
+    rows = Tour(out).tables["Text into word pieces"][0][1:]
+    assert rows[1][0] == rows[2][0].replace("2", "1") == "1 the" and {row[1] for row in rows} <= {"-", ""}
+    status, _, err = run(capsys, *make("csv"), "--task", "outside", "--text", "a")
+    assert status == 2 and "--text: plain text is no input for outside; give --data" in err
+
+
+def test_every_built_in_loss_has_an_explanation_by_hand():
+    assert hidden.BY_HAND.keys() == HIDDEN_LOSSES.keys()
+
+
+def test_a_function_that_no_file_holds_is_named(tmp_path, monkeypatch):
+    assert where(len) == "len"
+    (tmp_path / "elsewhere.py").write_text("x = 1\n\n\ndef outside():\n    pass\n\n\nshort = lambda: 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import elsewhere
+
+    assert where(elsewhere.outside) == "elsewhere.py:4 outside" and where(elsewhere.short) == "elsewhere.py:8 <lambda>"
 
 
 # --- where it points ---
@@ -513,13 +600,13 @@ def test_an_example_is_found_by_its_id_or_its_number(make, data, capsys):
 def test_of_several_windows_that_which_holds_the_answer_is_followed(make, data, capsys):
     argv = [*make("squad", max_length=26), *data("squad"), "--overlap", 4]
     _, out, _ = run(capsys, *argv)
-    said = Tour(out).text["Features and labels"]
+    text = Tour(out).text["Features and labels"]
     window = int(
-        re.search(r"makes \d inputs \(windows\) of at most 26 pieces. Followed: number (\d), the start", said)[1]
+        re.search(r"makes \d inputs \(windows\) of at most 26 pieces. Followed: number (\d), the start", text)[1]
     )
     assert window > 1 and f"/{window}" in out.split("14. The decision")[1]
     rows = [row for row in Tour(out).tables["Features and labels"][0] if "start" in row[-1] or "end" in row[-1]]
-    assert [row[-1] for row in rows] == ["start", "end"] and f"position {rows[0][0].split(' ')[0]}," in said
+    assert [row[-1] for row in rows] == ["start", "end"] and f"position {rows[0][0].split(' ')[0]}," in text
     answer, best = Tour(out).tables["The decision"][:2]
     assert [float(row[3]) + float(row[4]) for row in answer[1:]] == near_to([float(row[5]) for row in answer[1:]], 3)
     assert [row[1] for row in best[1:5]] == [row[5] for row in answer[1:]]
@@ -554,7 +641,7 @@ def test_the_probabilities_of_answers_are_those_that_the_decision_is_made_of(mak
         load_for_inference(tmp_path / "student"),
         TASKS["squad"].read(data("squad")[1], "", DataConfig()),
     )
-    predictions = evaluate(loaded, TASKS["squad"], [example], DataConfig(answer_length=5), trace.CPU)
+    predictions = evaluate(loaded, TASKS["squad"], [example], DataConfig(answer_length=5), CPU)
     ((best, nothing),) = candidates([example], predictions.features, predictions.logits, 5, 3)
     shown = {row[0]: float(row[-1]) for row in tables[1][1:]}
     assert [*shown.values()][:4] == near_to([answer.probability for answer in [*best, nothing]])
@@ -587,25 +674,27 @@ def test_of_ones_own_text_no_label_is_known(task, make, capsys):
     own = ["--question", "the moon", "--context", CONTEXT] if task == "squad" else ["--text", TEXTS[3]]
     status, out, _ = run(capsys, *make(task), *own, "--alpha", 0.25)
     tour = Tour(out)
-    assert status == 0 and "nobody knows what is right" in tour.text["The file, and the example in it"]
-    assert tour.code["The file, and the example in it"][0].startswith("kd_scratch/trace/trace.py:")
+    assert status == 0 and "it has no label" in tour.text["The file, and the example in it"]
+    assert tour.code["The file, and the example in it"][0].startswith("kd_scratch/trace/trail.py:")
     assert "there is no cross-entropy" in tour.text["Loss: cross-entropy with the label"]
     hard, soft, mixed = tour.tables["Loss: the total"][0][-1][1:]
     assert float(hard) == 0 and float(mixed) == near_to(float(soft) / 4, 3) and float(soft) > 0
     assert "only the soft targets are left" in tour.text["Loss: the total"]
-    assert "The file says" not in out and "gold:" not in out
+    assert "in the file" not in out and "gold:" not in out
 
 
 def test_an_answer_that_no_window_holds_and_a_label_that_the_model_lacks_are_followed_without(make, data, capsys):
     _, out, _ = run(capsys, *make("squad", max_length=20), *data("squad"), "--example", 2)
     tour = Tour(out)
     assert "No window holds the whole answer" in tour.text["Features and labels"]
-    assert f"The file says: {CONTEXT}." in tour.text["The decision"]
+    assert f"Answers in the file: {CONTEXT}." in tour.text["The decision"]
     assert "there is no cross-entropy" in tour.text["Loss: cross-entropy with the label"]
     _, out, _ = run(capsys, *make("clinc"), *data("clinc"), "--example", "oos_test:0", "--oos-threshold", 0.99)
     tour = Tour(out)
-    assert "none that the model knows" in tour.text["Features and labels"]
-    assert "below p = 0.99" in tour.text["The decision"] and "The file says 'oos'." in tour.text["The decision"]
+    assert "none that the models have" in tour.text["Features and labels"]
+    assert (
+        "below p = 0.99" in tour.text["The decision"] and "The label in the file is 'oos'." in tour.text["The decision"]
+    )
     assert [row[1] for row in tour.tables["The decision"][0][1:]] == ["oos", "oos"]
 
 
@@ -621,7 +710,7 @@ def test_questions_without_an_answer_and_contexts_without_a_word(make, tmp_path,
         assert status == 0 and "position 0, [CLS], is its start and end" in tour.text["Features and labels"]
         assert "The position followed is 0" in tour.text["Features and labels"]
         assert ("(--null-threshold) it wins" in tour.text["The decision"]) == (example == "q0")
-        assert "The file says: none." in tour.text["The decision"]
+        assert "Answers in the file: none." in tour.text["The decision"]
     odds = re.search(r"1 / \(1 \+ e\^\((-?[\d.]+) - (-?[\d.]+)\)\) = ([\d.]+);", run(
         capsys, *make("squad"), "--data", tmp_path / "v2.json")[1].replace("\n", " "))  # fmt: skip
     best, nothing, p = map(float, odds.groups())
@@ -651,7 +740,7 @@ class Balanced(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.seen, self.said = [], set(), []
+        self.open, self.seen, self.texts = [], set(), []
         self.feed(text)
         assert not self.open
 
@@ -667,14 +756,14 @@ class Balanced(HTMLParser):
         self.seen.add(tag)
 
     def handle_data(self, text):
-        self.said.append(text)
+        self.texts.append(text)
 
 
 HOSTILE = '<script>alert(1)</script> \x1b[31m & "quick" <img src=x onerror=y> \u202e\u200b ' + "x" * 300 + " 漢字"
 
 
 @pytest.mark.parametrize("task", ["csv", "conll", "squad"])
-def test_what_a_hostile_text_says_stays_text(task, tmp_path, capsys):
+def test_a_hostile_text_stays_text(task, tmp_path, capsys):
     """Its own vocabulary, so that there are pieces of it; and such labels."""
     tokenizer = train_tokenizer([HOSTILE, *TEXTS], vocab_size=200, lowercase=False)
     labels = {"csv": ("<script>", "</td>&", "\x1b[2J" + "y" * 100), "conll": ("O", "B-<b>", "I-<b>"), "squad": ()}[task]
@@ -703,7 +792,7 @@ def test_what_a_hostile_text_says_stays_text(task, tmp_path, capsys):
     html = page.read_text()
     parsed = Balanced(html)
     assert not parsed.seen & {"script", "img", "b", "link", "iframe"} and "\x1b" not in html
-    assert "<script" in "".join(parsed.said) and html.count("<svg") == 2
+    assert "<script" in "".join(parsed.texts) and html.count("<svg") == 2
     for word in ("src=", 'href="http', "url("):
         assert (
             word not in html.replace("&lt;img src=x", "").replace("<img src=x", "")
@@ -720,7 +809,7 @@ def test_the_page_holds_the_same_as_the_terminal_and_two_pictures(task, make, da
     assert status == 0 and str(page) in out.replace("\n", "")
     assert all(len(line) <= 80 for line in out.split("\n") if str(tmp_path) not in line)
     parsed = Balanced(page.read_text())
-    text = " ".join(" ".join(parsed.said).split())
+    text = " ".join(" ".join(parsed.texts).split())
     tour = Tour(out)
     for title, tables in tour.tables.items():
         assert title in text
@@ -733,21 +822,21 @@ def test_the_page_holds_the_same_as_the_terminal_and_two_pictures(task, make, da
 def test_as_json_it_is_the_same_and_quiet_leaves_out_what_is_no_result(make, data, capsys):
     argv = [*make("csv"), *data("csv")]
     tour, (_, out, _) = Tour(run(capsys, *argv)[1]), run(capsys, *argv, "--json")
-    told = json.loads(out)
-    assert told["example"] == "data-csv:2" and [stage["title"] for stage in told["stages"]] == list(tour.text)
-    for stage in told["stages"]:
+    record = json.loads(out)
+    assert record["example"] == "data-csv:2" and [stage["title"] for stage in record["stages"]] == list(tour.text)
+    for stage in record["stages"]:
         tables = [part for part in stage["parts"] if isinstance(part, dict)]
         assert [[part["header"], *part["rows"]] for part in tables] == tour.tables[stage["title"]]
         assert stage["code"] == tour.code[stage["title"]]
     assert run(capsys, *argv, "--quiet")[1].startswith("\n1. The file")
 
 
-def test_a_picture_of_many_pieces_shows_those_that_both_models_look_at():
+def test_a_picture_of_many_pieces_shows_those_with_most_attention_in_both_models():
     weights = torch.full((40, 40), 0.01)
     weights[:, 35] = 0.3
     drawn = trace.heat_maps([(name, [f"p{i}" for i in range(40)], weights) for name in ("a", "b")])
     assert "35 p35" in drawn and "39 p39" not in drawn and drawn.count("<svg") == 2
-    assert "the 32 pieces of 40 that are looked at most" in drawn
+    assert "the 32 pieces of 40 with the most attention" in drawn
 
 
 # --- what goes wrong ---
@@ -775,13 +864,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_mistakes_are_told_in_one_line_and_nothing_is_written(case, make, data, tmp_path, capsys):
-    task, flags, said = BAD[case]
+def test_mistakes_are_one_line_and_nothing_is_written(case, make, data, tmp_path, capsys):
+    task, flags, fragment = BAD[case]
     file, argv = data(task)[1], make(task)
     before = file.read_text()
     flags = [flag.replace("FILE", str(file)).replace("MODEL", str(tmp_path / "student")) for flag in flags]
     status, out, err = run(capsys, *argv, *flags)
-    assert status == 2 and out == "" and err.count("\n") == 1 and said in err
+    assert status == 2 and out == "" and err.count("\n") == 1 and fragment in err
     assert file.read_text() == before
 
 
@@ -806,7 +895,7 @@ def test_int8_models_a_teacher_of_another_kind_and_another_tokenizer_are_refused
 
 
 @pytest.mark.parametrize("name", ["student", "teacher"])
-def test_a_model_that_gives_no_numbers_is_told(name, make, data, tmp_path, capsys):
+def test_a_model_that_gives_no_numbers_is_refused(name, make, data, tmp_path, capsys):
     argv = [*make("csv"), *data("csv")]
     model = load_model(tmp_path / name)
     model.embedding_norm.weight.data[0] = float("inf")
@@ -815,20 +904,111 @@ def test_a_model_that_gives_no_numbers_is_told(name, make, data, tmp_path, capsy
     assert status == 2 and "logits that are not finite numbers" in err
 
 
-def test_a_walk_that_is_not_the_models_way_is_noticed():
+def test_a_walk_that_is_not_the_models_way_is_refused():
     """A layer that is added to the model's forward, but not to the walk."""
     model, task = tiny_model(), TASKS["csv"]
     tokenizer = train_tokenizer(TEXTS, 100)
     examples = [task.unlabelled("a", TEXTS[0])]
     features = task.featurize(examples, tokenizer, model.config.labels, 16, DataConfig())
-    batch = trace.collate(features, np.array([0]), trace.CPU)
+    batch = collate(features, np.array([0]), CPU)
+    calls = []
+
+    def second_is_larger(layer, x, y):
+        calls.append(1)
+        return y if len(calls) < 2 else y + 1
+
     with torch.inference_mode():
-        assert steps.walk(model, batch).difference < 1e-5
-        model.head.register_forward_hook(
-            lambda layer, x, y, calls=[]: calls.append(1) or (y if len(calls) < 2 else y + 1)
-        )
-        with pytest.raises(AssertionError, match="differ"):
-            steps.walk(model, batch)
+        assert walk_through(model, batch).difference < 1e-5
+        model.head.register_forward_hook(second_is_larger)
+        with pytest.raises(UserError, match=r"steps\.py:\d+ walk_through: the way to the logits by hand differs by 1 "):
+            walk_through(model, batch)
+
+
+def edited_attention(self, x, memory, mask=None, need_maps=False):
+    """Attention in which keys and queries are twice as large: an edit that the block's project() has not got."""
+    y, maps = attention(
+        split_heads(2 * self.query(x), self.heads),
+        split_heads(2 * self.key(memory), self.heads),
+        split_heads(self.value(memory), self.heads),
+        mask,
+        need_maps=need_maps,
+    )
+    return self.output(y.transpose(1, 2).flatten(2)), maps
+
+
+def edited_output(self, *inputs, plain=MultiHeadAttention.forward):
+    y, maps = plain(self, *inputs)
+    return 2 * y, maps
+
+
+def edited_residual(self, x, sublayer):
+    y = sublayer(x)
+    return self.norm(x[:, : y.size(1)] + 2 * y)
+
+
+#: What is edited -> class, its forward after the edit; what is refused
+EDITS = {
+    "the attention's queries and keys": (MultiHeadAttention, edited_attention, "attention by hand"),
+    "the attention's output": (MultiHeadAttention, edited_output, "the block by hand"),
+    "the feed-forward": (FeedForwardBlock, lambda self, x: self.outer(self.inner(x)), "the block by hand"),
+    "the residual": (ResidualConnection, edited_residual, "the block by hand"),
+    "the norm": (LayerNormalization, lambda self, x: 2 * x * self.weight, "the layer norm by hand"),
+    "the embeddings": (InputEmbeddings, lambda self, ids, types=None: self.word(ids), "the embedding by hand"),
+    "the positions": (PositionalEncoding, lambda self, x: x, "the embedding by hand"),
+    "the head": (SequenceHead, lambda self, x: self.classifier(self.pooler(x[:, 0])), "the logit by hand"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_layer_is_refused_and_never_shown_as_it_was(edit, make, data, capsys, monkeypatch):
+    argv = [*make("csv"), *data("csv")]
+    layer, forward, why = EDITS[edit]
+    monkeypatch.setattr(layer, "forward", forward)
+    status, out, err = run(capsys, *argv)
+    assert status == 2 and out == "" and err.count("\n") == 1, (out, err)
+    assert why in err and "kd_scratch/trace/" in err and "change the first as the second was changed" in err
+
+
+def test_an_edited_projection_that_the_attention_uses_is_followed(make, data, tmp_path, capsys, monkeypatch):
+    """As with rotary positions: queries and keys are turned behind their matrices."""
+
+    def project(self, x):
+        x = self.attention_residual.norm(x) if self.attention_residual.norm_first else x
+        return 2 * self.attention.query(x), 2 * self.attention.key(x), self.attention.value(x)
+
+    monkeypatch.setattr(MultiHeadAttention, "forward", edited_attention)
+    monkeypatch.setattr(EncoderBlock, "project", project)
+    status, out, err = run(capsys, *make("csv"), *data("csv"))
+    assert status == 0, err
+    tour = Tour(out)
+    text = tour.text["Block 1: attention"]
+    sums = re.search(r"query \S+ \+ bias \S+ = (\S+); key \S+ \+ bias \S+ = (\S+); value", text)
+    changed = re.search(r"project\(\) changes them before they are used: query (\S+); key (\S+)\.", text)
+    assert [float(x) for x in changed.groups()] == near_to([2 * float(x) for x in sums.groups()])
+    queries = tour.rows("Block 1: attention", 1)
+    assert next(row for name, row in queries.items() if name.startswith("query"))[0] == near_to(float(changed[1]))
+
+
+def test_an_edited_loss_is_refused(make, data, capsys, monkeypatch):
+    argv = [*make("csv"), *data("csv"), "--losses", "hidden"]
+    compare = HIDDEN_LOSSES["hidden"].compare
+    edited = replace(
+        HIDDEN_LOSSES["hidden"], compare=lambda student, teacher, real: 2 * compare(student, teacher, real)
+    )
+    monkeypatch.setitem(HIDDEN_LOSSES, "hidden", edited)
+    status, out, err = run(capsys, *argv)
+    assert status == 2 and out == "" and "hidden_by_hand: the loss 'hidden' by hand differs by" in err
+    monkeypatch.undo()
+    monkeypatch.setattr(losses, "soft_targets", lambda student, teacher, temperature: student.sum())
+    status, out, err = run(capsys, *argv)
+    assert status == 2 and out == "" and "soft_stage: the soft targets' loss by hand differs by" in err
+
+
+def test_no_number_is_no_agreement():
+    assert agree("x", torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.00001]), near, number) == pytest.approx(1e-5, 0.1)
+    for shown in (1.001, float("nan")):
+        with pytest.raises(UserError, match="x by hand differs by"):
+            agree("x", shown, 1.0, near, number)
 
 
 def test_the_command_does_not_change_the_models_and_says_the_same_twice(make, data, capsys):
@@ -838,9 +1018,9 @@ def test_the_command_does_not_change_the_models_and_says_the_same_twice(make, da
         load_model("/nowhere")
 
 
-def test_the_loss_is_what_the_flags_say_else_what_the_student_was_distilled_with(tmp_path):
-    def loss(**flags):
-        config = trace.loss_of(argparse.Namespace(model=str(tmp_path), task="csv", **flags))
+def test_the_loss_is_what_was_chosen_else_what_the_student_was_distilled_with(tmp_path):
+    def loss(**chosen):
+        config = trace.loss_settings(str(tmp_path), "csv", **chosen)
         return config.temperature, config.alpha, config.losses
 
     usual = TASKS["csv"].train_config()

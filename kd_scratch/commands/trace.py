@@ -1,0 +1,73 @@
+"""One example followed through every stage, number by number: a tour of the code. `python -m kd_scratch trace`"""
+
+import argparse
+from pathlib import Path
+
+from kd_scratch.common.console import say, show
+from kd_scratch.common.device import start
+from kd_scratch.common.errors import printable
+from kd_scratch.common.files import check_target, write_text
+from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, given
+from kd_scratch.tasks import deciding_tasks, train_defaults
+from kd_scratch.trace.trace import LOSS, as_html, as_record, as_text, fill, loss_settings, trace
+from kd_scratch.trace.trail import TraceSpec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `trace`."""
+    parser.add_argument("--task", required=True, choices=deciding_tasks())
+    parser.add_argument("--model", required=True, metavar="DIR", help="the student")
+    parser.add_argument("--teacher", required=True, metavar="DIR")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="the file that holds the example")
+    parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
+    parser.add_argument("--example", metavar="ID", help="its id, or its number from 1 (default 1)")
+    parser.add_argument("--text", metavar="TEXT", help="instead of a file: your own text")
+    parser.add_argument(
+        "--question", metavar="TEXT", help="squad, instead of a file: your own question about --context"
+    )
+    parser.add_argument("--context", metavar="TEXT", help="squad: the text that holds the answer")
+    parser.add_argument("--output", type=Path, metavar="FILE.html", help="write it there as a page, with pictures")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        default=0,
+        metavar="N",
+        help="longest input in word pieces (default: what the student was trained with)",
+    )
+    add_flags(parser, TrainConfig, only=LOSS, task_defaults=train_defaults())
+    add_flags(parser, DataConfig)
+    add_flags(parser, RunConfig, only=("seed", "threads"))
+
+
+def make_spec(arguments: argparse.Namespace) -> TraceSpec:
+    """What the flags ask to trace."""
+    chosen = {name: value for name, value in given(arguments, TrainConfig).items() if name in LOSS}
+    return TraceSpec(
+        task=arguments.task,
+        model=arguments.model,
+        teacher=arguments.teacher,
+        file=arguments.data,
+        split=arguments.split,
+        example=arguments.example,
+        text=arguments.text,
+        question=arguments.question,
+        context=arguments.context,
+        max_length=arguments.max_length,
+        config=loss_settings(arguments.model, arguments.task, **chosen),
+        data=DataConfig(**given(arguments, DataConfig)),
+    )
+
+
+def command(arguments: argparse.Namespace) -> dict:
+    """`trace`: the stages of one example, printed and as a page."""
+    start(**vars(RunConfig(device="cpu", **given(arguments, RunConfig))))
+    spec = make_spec(arguments)
+    if arguments.output:
+        check_target(arguments.output, *filter(None, (arguments.data, arguments.model, arguments.teacher)))
+    traced = trace(spec)
+    say(fill(f"{traced.title} {traced.lead}"))
+    show(as_text(traced.stages))
+    if arguments.output:
+        write_text(arguments.output, as_html(traced))
+        say(f"\nas a page, with pictures of the attention: {printable(str(arguments.output))}")
+    return as_record(traced)
