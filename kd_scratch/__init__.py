@@ -74,6 +74,42 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     return tokenizer.load_tokenizer(directory)
 
 
+def train(
+    task: str,
+    train: str | Path,
+    dev: str | Path,
+    model: str | Path,
+    output: str | Path,
+    teacher: str | Path | Sequence[str | Path] = (),
+    resume: bool = False,
+    **settings,
+) -> dict:
+    """The record of a training run, once its model directory is written: fine-tuning, or with a teacher distillation.
+
+    dev: a file, or a part of the training file to hold out, such as "10%". model: a model directory, or a size with
+    random weights ("tiny-student"). teacher: a model directory, or several. settings: fields of TrainConfig (epochs,
+    temperature, losses, …), DataConfig, RunConfig and RunSpec (init_layers, …), as `train --help` lists them.
+
+    >>> from kd_scratch import train
+    >>> settings = dict(epochs=1, max_length=32)
+    >>> record = train("csv", "train.csv", "50%", model="student", output="taught", teacher="student", **settings)
+    >>> record["best_epoch"], record["settings"]["temperature"]
+    (1, 2.0)
+    """
+    from kd_scratch.common.errors import UserError
+    from kd_scratch.tasks import TASKS
+    from kd_scratch.training.run import train as run_to_the_end
+    from kd_scratch.training.setup import set_up
+    from kd_scratch.training.spec import RunSpec
+
+    if task not in TASKS:
+        raise UserError(f"{task}: no such task; there are {', '.join(TASKS)}")
+    teachers = (teacher,) if isinstance(teacher, str | Path) else tuple(teacher)
+    paths = {"train": Path(train), "dev": str(dev), "model": str(model), "output": Path(output)}
+    spec = RunSpec.of(task, teachers=tuple(map(str, teachers)), **paths, **settings)
+    return run_to_the_end(set_up(spec, resume))
+
+
 def evaluate(
     model: str | Path,
     task: str,

@@ -9,6 +9,7 @@ import pytest
 
 import kd_scratch
 from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.common import console
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from tests.conftest import ROOT, tiny_model
@@ -24,12 +25,13 @@ def folder(tmp_path, tokenizer, monkeypatch):
     for name, head in (("student", "sequence"), ("reader", "span")):
         save_model(tiny_model(head, vocab_size=tokenizer.vocab_size), name)
         tokenizer.save(name, max_length=32)
-    (tmp_path / "test.csv").write_text(ROWS)
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text(ROWS)
     return tmp_path
 
 
 def test_the_interface_is_what_the_commands_do():
-    wanted = {"load_model", "save_model", "load_tokenizer", "evaluate", "predict", "quantize"}
+    wanted = {"load_model", "save_model", "load_tokenizer", "train", "evaluate", "predict", "quantize"}
     assert wanted <= set(FUNCTIONS)
 
 
@@ -38,7 +40,11 @@ def test_the_examples_in_the_docstrings_run(name, folder, capsys):
     function = getattr(kd_scratch, name)
     [test] = doctest.DocTestFinder(recurse=False).find(function, name, globs={})
     assert test.examples, f"{name} has no example"
-    outcome = doctest.DocTestRunner().run(test)
+    console.hush(True)  # no progress among the results
+    try:
+        outcome = doctest.DocTestRunner().run(test)
+    finally:
+        console.hush(False)
     assert outcome.failed == 0, capsys.readouterr().out
 
 
@@ -52,6 +58,11 @@ def test_settings_and_mistakes_reach_the_libraries(folder):
     found = kd_scratch.evaluate("student", "csv", "test.csv", settings=DataConfig(limit="2"), device="cpu")
     assert found.record["metrics"]["examples"] == 2 and found.record["data settings"]["limit"] == "2"
     for call, message in (
+        (lambda: kd_scratch.train("cooking", "train.csv", "50%", "student", "out"), "cooking: no such task"),
+        (
+            lambda: kd_scratch.train("csv", "train.csv", "50%", "student", "out", epoch=1),
+            "epoch: there is no such setting",
+        ),
         (lambda: kd_scratch.evaluate("student", "cooking", "test.csv"), "cooking: no such task; there are agnews,"),
         (lambda: kd_scratch.evaluate("student", "csv", "test.csv", split="val"), "have no splits"),
         (lambda: kd_scratch.predict("reader", ["a text"]), "reader: has a span head; predict needs --question"),

@@ -18,17 +18,19 @@ def add_flags(
     config: type,
     only: tuple[str, ...] = (),
     task_defaults: dict[str, dict] | None = None,
+    details: dict[str, str] | None = None,
 ) -> None:
     """One flag per field of a configuration class (or for some of them only).
 
     A flag that is not given stays out of the parsed namespace, see `given`. task_defaults: by task, the fields in which
-    it differs from the class's defaults, for the help texts.
+    it differs from the class's defaults; details: by field, what is added to its text. Both are for --help.
     """
     group = parser.add_argument_group(config.__doc__.split("\n")[0].rstrip("."))
     for f in fields(config):
         if only and f.name not in only:
             continue
-        help_text, choices = f.metadata["help"], f.metadata["choices"]
+        choices = f.metadata["choices"]
+        help_text = f.metadata["help"] + (details or {}).get(f.name, "")
         if f.type is bool:
             group.add_argument(flag_name(f.name), action="store_true", default=argparse.SUPPRESS, help=help_text)
             continue

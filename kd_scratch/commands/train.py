@@ -7,10 +7,11 @@ student (--teacher DIR).
 import argparse
 from pathlib import Path
 
-from kd_scratch.commands.flags import add_flags, data_config, given, layer_list
+from kd_scratch.commands.flags import add_flags, given, layer_list
 from kd_scratch.common.console import duration, say, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig
+from kd_scratch.distillation.hidden_losses import list_losses
 from kd_scratch.tasks import TASKS, train_defaults
 from kd_scratch.training.preflight import preflight
 from kd_scratch.training.run import train
@@ -83,30 +84,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="look at data, models and machine, print what was found, and stop there"
     )
-    add_flags(parser, TrainConfig, task_defaults=train_defaults())
+    add_flags(parser, TrainConfig, task_defaults=train_defaults(), details={"losses": list_losses()})
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
 
 
 def make_spec(arguments: argparse.Namespace) -> RunSpec:
     """The run that the flags describe."""
-    return RunSpec(
-        task=arguments.task,
-        train=arguments.train,
-        dev=arguments.dev,
-        model=arguments.model,
-        output=arguments.output,
-        teachers=tuple(arguments.teacher or ()),
-        unlabelled=arguments.unlabelled,
-        init_layers=tuple(arguments.init_layers or ()),
-        tokenizer=arguments.tokenizer,
-        vocab_size=arguments.vocab_size,
-        norm_first=arguments.norm_first,
-        cache=arguments.cache,
-        config=TASKS[arguments.task].train_config(**given(arguments, TrainConfig)),
-        data=data_config(arguments),
-        run=RunConfig(**given(arguments, RunConfig)),
-    )
+    names = ("train", "dev", "model", "output", "unlabelled", "tokenizer", "vocab_size", "norm_first", "cache")
+    settings = {name: getattr(arguments, name) for name in names}
+    for config in (TrainConfig, DataConfig, RunConfig):
+        settings |= given(arguments, config)
+    layers, teachers = arguments.init_layers or (), arguments.teacher or ()
+    return RunSpec.of(arguments.task, init_layers=tuple(layers), teachers=tuple(teachers), **settings)
 
 
 def command(arguments: argparse.Namespace) -> dict | None:

@@ -210,6 +210,12 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
 }
 
 
+def list_losses() -> str:
+    """The losses that there are, for --help: "; hidden (1: mean square of … [TinyBERT, Jiao et al. 2020]), …"."""
+    each = [f"{name} ({loss.weight:g}: {loss.summary} [{loss.paper}])" for name, loss in HIDDEN_LOSSES.items()]
+    return f"; {', '.join(each)}"
+
+
 def parse_losses(text: str) -> dict[str, float]:
     """The weight of each loss of --losses: "hidden,relations=0.5" -> {"hidden": 1.0, "relations": 0.5}
 

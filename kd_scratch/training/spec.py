@@ -1,6 +1,6 @@
 """A training run, described: one record of all that decides it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -38,6 +38,20 @@ class RunSpec:
     config: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @classmethod
+    def of(cls, task: str, **settings) -> "RunSpec":
+        """A run from settings by name, also those of TrainConfig, DataConfig and RunConfig, with the task's defaults.
+
+        Raises UserError for a name that is none of them.
+        """
+        groups = {"config": TASKS[task].train_config, "data": DataConfig, "run": RunConfig}
+        for (group, make), config in zip(groups.items(), (TrainConfig, DataConfig, RunConfig), strict=True):
+            settings[group] = make(**{f.name: settings.pop(f.name) for f in fields(config) if f.name in settings})
+        unknown = settings.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise UserError(f"{', '.join(sorted(unknown))}: there is no such setting; `train --help` lists them")
+        return cls(task=task, **settings)
 
     @property
     def holds_out_dev(self) -> bool:

@@ -66,7 +66,7 @@ def test_a_student_is_trained_with_losses_from_outside(added, argv, tmp_path, ca
     plain = [*argv[:-1], str(tmp_path / "plain")]
     assert main(plain) == 0
     other = json.loads((tmp_path / "plain" / "training.json").read_text())
-    assert record["history"][0]["loss"] > other["history"][0]["loss"], "they are in the loss"
+    assert record["history"][0]["loss"] != other["history"][0]["loss"], "they are in the loss"
 
 
 def test_the_help_lists_every_loss_with_its_weight(added, capsys):
