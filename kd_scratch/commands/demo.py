@@ -2,13 +2,12 @@
 
 import argparse
 
+from kd_scratch.commands.flags import add_flags, data_config, named_directory, start_device
 from kd_scratch.common.console import hush, table
-from kd_scratch.common.device import start
 from kd_scratch.common.signals import Interruption
-from kd_scratch.config import DataConfig, RunConfig, add_flags, given
+from kd_scratch.config import DataConfig, RunConfig
 from kd_scratch.demo.server import ADDRESS, listen, serve
 from kd_scratch.demo.site import make_site, open_groups
-from kd_scratch.pages.report import named_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> None:
     """`demo`: serve the page until Ctrl-C."""
-    device = start(**vars(RunConfig(**given(arguments, RunConfig))))
-    data = DataConfig(**given(arguments, DataConfig))
+    device = start_device(arguments)
     with listen(arguments.port) as listener:
         groups = open_groups(arguments.models, device)
-        site = make_site(groups, data)
+        site = make_site(groups, data_config(arguments))
         rows = [
             (group.id, name, entry.megabytes, entry.loaded.model.config.depth, len(group.labels) or None)
             for group in groups.values()

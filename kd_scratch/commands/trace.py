@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
+from kd_scratch.commands.flags import add_flags, data_config, given, start_device
 from kd_scratch.common.console import say, show
-from kd_scratch.common.device import start
 from kd_scratch.common.errors import printable
 from kd_scratch.common.files import check_target, write_text
-from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, given
+from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.tasks import deciding_tasks, train_defaults
 from kd_scratch.trace.trace import LOSS, as_html, as_record, as_text, fill, loss_settings, trace
 from kd_scratch.trace.trail import TraceSpec
@@ -54,13 +54,13 @@ def make_spec(arguments: argparse.Namespace) -> TraceSpec:
         context=arguments.context,
         max_length=arguments.max_length,
         config=loss_settings(arguments.model, arguments.task, **chosen),
-        data=DataConfig(**given(arguments, DataConfig)),
+        data=data_config(arguments),
     )
 
 
 def command(arguments: argparse.Namespace) -> dict:
     """`trace`: the stages of one example, printed and as a page."""
-    start(**vars(RunConfig(device="cpu", **given(arguments, RunConfig))))
+    start_device(arguments, device="cpu")
     spec = make_spec(arguments)
     if arguments.output:
         check_target(arguments.output, *filter(None, (arguments.data, arguments.model, arguments.teacher)))

@@ -21,9 +21,9 @@ from kd_scratch.nn.layers import (
     InputEmbeddings,
     LayerNormalization,
     MultiHeadAttention,
-    PositionalEncoding,
     ResidualConnection,
     attention,
+    join_heads,
     split_heads,
 )
 from kd_scratch.nn.model import Model
@@ -88,8 +88,9 @@ def embedding_stage(walk: Walk, batch: Batch, position: int, piece: str) -> Stag
     tables = [f"row {token} of the table of words"]
     if embeddings.scale != 1:
         rows.append(strip(f"* {embeddings.scale:.5f}", total))
-    if isinstance(model.positions, PositionalEncoding):
-        vector = model.positions.weight[position]
+    positions = getattr(model.positions, "weight", None)  # None: positions that are not added here, such as rotary ones
+    if positions is not None:
+        vector = positions[position]
         total = total + vector
         rows.append(strip("position", vector))
         tables.append(f"row {position} of the positions")
@@ -173,7 +174,7 @@ def attention_stage(block: EncoderBlock, x: Tensor, position: int, pieces: list[
         "The head gives the mean of the values v, weighted by p:",
         mean_grid(weights, v, shown, pieces),
     ]
-    code = [EncoderBlock.forward, EncoderBlock.project, MultiHeadAttention.forward, split_heads, attention]
+    code = [EncoderBlock.forward, MultiHeadAttention.forward, MultiHeadAttention.project, split_heads, attention]
     return Stage("Block 1: attention", code, parts)
 
 
@@ -182,7 +183,7 @@ def projection_parts(
 ) -> list[str | Grid]:
     """How the first number of a query, a key and a value comes about. seen S,D: what the three matrices get.
 
-    projected: what the block's own project() makes of them, W each; where that is not the sum alone, both are shown.
+    projected: what MultiHeadAttention.project makes of them, W each; where that is not the sum alone, it is shown too.
     """
     places = {"query": position, "key": other, "value": other}
     rows = []
@@ -196,7 +197,7 @@ def projection_parts(
             changed.append(f"{name} {exact(projected[name][0])}")
     text = f"The sum of all products + bias: {'; '.join(sums)}. All others come from the matrices' other rows."
     if changed:
-        text += f" The block's project() changes them before they are used: {'; '.join(changed)}."
+        text += f" MultiHeadAttention.project changes them before they are used: {'; '.join(changed)}."
     return [Grid(columns(seen.size(1)), rows), text]
 
 
@@ -215,7 +216,7 @@ def join_stage(block: EncoderBlock, x: Tensor, position: int) -> tuple[Stage, Te
     """What the attention at a position of a block's input S,D adds to its state; and the state D behind it."""
     layer, residual = block.attention, block.attention_residual
     heads, _ = attention(*(split_heads(projected, layer.heads) for projected in block.project(x[None])))  # 1,H,S,W
-    joined = heads.transpose(1, 2).flatten(2)[0, position]  # 1,S,H,W -> 1,S,D -> D
+    joined = join_heads(heads)[0, position]  # 1,H,S,W -> 1,S,D -> D
     y = layer.output(joined)
     width = len(y)
     parts = [

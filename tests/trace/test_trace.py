@@ -21,7 +21,6 @@ from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.int8 import quantize
 from kd_scratch.nn.layers import (
-    EncoderBlock,
     FeedForwardBlock,
     InputEmbeddings,
     LayerNormalization,
@@ -36,7 +35,7 @@ from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.question_answering import candidates
 from kd_scratch.trace import hidden, losses, trace
 from kd_scratch.trace.stages import agree, near, number, where
-from kd_scratch.trace.steps import walk_through
+from kd_scratch.trace.steps import embedding_stage, walk_through
 from kd_scratch.trace.trail import CPU
 from tests.conftest import ROOT, TEXTS, tiny_model
 
@@ -904,6 +903,17 @@ def test_a_model_that_gives_no_numbers_is_refused(name, make, data, tmp_path, ca
     assert status == 2 and "logits that are not finite numbers" in err
 
 
+def test_a_model_without_a_table_of_positions_shows_none():
+    model, task = tiny_model(), TASKS["csv"]
+    model.positions = torch.nn.Identity()
+    features = task.featurize([task.unlabelled("a", "fox")], train_tokenizer(TEXTS, 100), (), 16, DataConfig())
+    batch = collate(features, np.array([0]), CPU)
+    with torch.inference_mode():
+        stage = embedding_stage(walk_through(model, batch), batch, 0, "[CLS]")
+    intro, grid, _ = stage.parts
+    assert [row[0] for row in grid.rows[:3]] == ["word", "segment", "sum"] and "of the positions" not in intro
+
+
 def test_a_walk_that_is_not_the_models_way_is_refused():
     """A layer that is added to the model's forward, but not to the walk."""
     model, task = tiny_model(), TASKS["csv"]
@@ -969,21 +979,19 @@ def test_an_edited_layer_is_refused_and_never_shown_as_it_was(edit, make, data, 
     assert why in err and "kd_scratch/trace/" in err and "change the first as the second was changed" in err
 
 
-def test_an_edited_projection_that_the_attention_uses_is_followed(make, data, tmp_path, capsys, monkeypatch):
-    """As with rotary positions: queries and keys are turned behind their matrices."""
+def test_an_edited_projection_is_followed(make, data, capsys, monkeypatch):
+    """As with rotary positions: queries and keys are changed behind their matrices."""
 
-    def project(self, x):
-        x = self.attention_residual.norm(x) if self.attention_residual.norm_first else x
-        return 2 * self.attention.query(x), 2 * self.attention.key(x), self.attention.value(x)
+    def project(self, x, memory):
+        return 2 * self.query(x), 2 * self.key(memory), self.value(memory)
 
-    monkeypatch.setattr(MultiHeadAttention, "forward", edited_attention)
-    monkeypatch.setattr(EncoderBlock, "project", project)
+    monkeypatch.setattr(MultiHeadAttention, "project", project)
     status, out, err = run(capsys, *make("csv"), *data("csv"))
     assert status == 0, err
     tour = Tour(out)
     text = tour.text["Block 1: attention"]
     sums = re.search(r"query \S+ \+ bias \S+ = (\S+); key \S+ \+ bias \S+ = (\S+); value", text)
-    changed = re.search(r"project\(\) changes them before they are used: query (\S+); key (\S+)\.", text)
+    changed = re.search(r"MultiHeadAttention.project changes them before they are used: query (\S+); key (\S+)\.", text)
     assert [float(x) for x in changed.groups()] == near_to([2 * float(x) for x in sums.groups()])
     queries = tour.rows("Block 1: attention", 1)
     assert next(row for name, row in queries.items() if name.startswith("query"))[0] == near_to(float(changed[1]))
