@@ -26,7 +26,7 @@ WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "c
 
 
 def load_config(directory: str | Path, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
-    """The shape of the model in a directory; with `head`, what it is with that head (and labels) instead of its own."""
+    """The shape of the model in a directory; with `head`, its shape with that head (and labels) instead of its own."""
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
@@ -46,7 +46,7 @@ def load_model(
 
     With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
     set of labels (put into the order of `labels`), else a new one with random weights. `dropout` replaces the
-    checkpoint's own (see with_dropout). What is ignored or new is told through `say`.
+    checkpoint's own (see with_dropout). `say` gets notes of what is ignored or new.
     Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
     """
     directory = Path(directory)
@@ -85,9 +85,9 @@ def load_model(
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Skips the random initial weights of a model whose weights are about to be replaced.
+    """A context that skips the random initial weights of a model whose weights are about to be replaced.
 
-    Drawing them without memory would draw nothing either, but make PyTorch import a computer algebra system for it.
+    Without memory nothing would be drawn either, but PyTorch would import a computer algebra system for it.
     """
 
     RANDOM = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
@@ -103,37 +103,32 @@ def _match(
 
     The shapes must be those of `wanted`, and so must the types, but that any floating point goes for any other.
     """
-    ours = {published: name for name, published in names.items()}
-    tensors, ignored, unexpected, misshaped = {}, [], [], []
+    our_names = {published: name for name, published in names.items()}
+    tensors: dict[str, Tensor] = {}
+    ignored = []
+    unexpected = []
+    misshaped: dict[str, str] = {}  # our name -> what is wrong
     for raw_name, tensor in found.items():
-        name = canonical_name(raw_name, ours.keys())
-        if name in ours and ours[name] in tensors:
-            raise UserError(f"{directory}: parameter {name} is there twice, once as {raw_name}")
-        if name in ours and not same_head and ours[name].startswith("head.classifier."):
+        published = canonical_name(raw_name, our_names.keys())
+        name = our_names.get(published)
+        if name is None:
+            (ignored if IGNORED.match(published) else unexpected).append(raw_name)
+        elif name in tensors:
+            raise UserError(f"{directory}: parameter {published} is there twice, once as {raw_name}")
+        elif not same_head and name.startswith("head.classifier."):
             ignored.append(raw_name)
-        elif name in ours and tensor.shape != wanted[ours[name]].shape:
-            misshaped.append(f"{raw_name} {list(tensor.shape)} instead of {list(wanted[ours[name]].shape)}")
-        elif name in ours and not _same_type(tensor, wanted[ours[name]]):
-            misshaped.append(f"{raw_name} of {tensor.dtype} instead of {wanted[ours[name]].dtype}")
-        elif name in ours:
-            tensors[ours[name]] = tensor
-        elif IGNORED.match(name):
-            ignored.append(raw_name)
+        elif tensor.shape != wanted[name].shape:
+            misshaped[name] = f"{raw_name} {list(tensor.shape)} instead of {list(wanted[name].shape)}"
+        elif not _same_type(tensor, wanted[name]):
+            misshaped[name] = f"{raw_name} of {tensor.dtype} instead of {wanted[name].dtype}"
         else:
-            unexpected.append(raw_name)
-    misshaped_names = {canonical_name(m.split(" ")[0], ours.keys()) for m in misshaped}
-    missing = [
-        published
-        for name, published in names.items()
-        if name not in tensors and published not in misshaped_names and (same_head or not name.startswith("head."))
-    ]
-    problems = [
-        f"{what}: {_listed(which)}"
-        for what, which in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
-        if which
-    ]
-    if problems:
-        raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {'; '.join(problems)}")
+            tensors[name] = tensor
+    needed = [name for name in names if same_head or not name.startswith("head.")]
+    missing = [names[name] for name in needed if name not in tensors and name not in misshaped]
+    problems = {"missing": missing, "unexpected": unexpected, "mis-shaped": list(misshaped.values())}
+    if any(problems.values()):
+        text = "; ".join(f"{kind}: {_listed(which)}" for kind, which in problems.items() if which)
+        raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {text}")
     return tensors, ignored
 
 
@@ -185,7 +180,7 @@ def megabytes(directory: str | Path) -> float:
 
 
 def _shards(directory: Path) -> dict[str, set[str]]:
-    """File name of each shard -> the names of the parameters that the index says are in it."""
+    """File name of each shard -> the names of the parameters in it, from the index."""
     index = read_json(directory / INDEX)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
@@ -204,27 +199,30 @@ def _load_shards(directory: Path) -> dict[str, Tensor]:
         path = directory / shard
         part = load_file(path)
         if part.keys() != claimed:
-            raise UserError(f"{path}: holds other parameters than {INDEX} says: {_listed(part.keys() ^ claimed)}")
+            raise UserError(f"{path}: holds other parameters than {INDEX} lists: {_listed(part.keys() ^ claimed)}")
         tensors |= part
     return tensors
 
 
 def save_model(model: Model, directory: str | Path, keep: Path | None = None) -> str:
-    """Write config.json and model.safetensors, each atomically, weights first. The tokenizer saves itself.
+    """The SHA-256 of the weights' file, after config.json and model.safetensors are written, atomically, weights first.
 
-    Returns the SHA-256 of the weights' file. keep: the name that the weights before them get.
+    The tokenizer has its own `save`. keep: the name that the weights before them get.
     """
     directory = make_folder(directory)
-    ours = int8.to_tensors(model)
-    names = file_names(model.config, ours)
-    tensors = {names[name]: tensor for name, tensor in ours.items()}
+    tensors = int8.to_tensors(model)
+    names = file_names(model.config, tensors)
+    tensors = {names[name]: tensor for name, tensor in tensors.items()}
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"}, keep=keep)
     write_json(directory / CONFIG, config_to_json(model.config))
     return sha256_of_file(directory / WEIGHTS)
 
 
 def take_layers(model: Model, layers: list[int]) -> Model:
-    """A shallower model: chosen blocks of another, with its embeddings and head (Sanh et al. 2019, section 3)."""
+    """A shallower model: chosen blocks of another, with its embeddings and head (Sanh et al. 2019, section 3).
+
+    UserError where there is no such block.
+    """
     depth = model.config.depth
     for i in layers:
         if not 0 <= i < depth:
@@ -247,7 +245,7 @@ def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) ->
         raise UserError(f"{name}: has one token type only; question and context need two (or a model without any)")
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
-            f"{name}: knows {model.config.vocab_size} pieces, its tokenizer makes {tokenizer.vocab_size}; "
+            f"{name}: the model has {model.config.vocab_size} pieces, the tokenizer {tokenizer.vocab_size}; "
             "they do not belong together"
         )
 

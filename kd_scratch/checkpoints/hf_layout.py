@@ -56,7 +56,7 @@ ARCHITECTURE = {
     "mlm": "ForMaskedLM",
 }
 
-#: What the config.json of an int8 model says under quantization_config. Without the key quant_method transformers stops
+#: The value of quantization_config in the config.json of an int8 model. Without the key quant_method transformers stops
 #: there; with one that it does not know, it would go on and take the whole numbers for weights.
 INT8 = {"method": "kd_scratch_int8", "tables": "4 bits"}
 
@@ -69,10 +69,7 @@ IGNORED = re.compile(
 
 def published_names(config: ModelConfig) -> dict[str, str]:
     """Our name of every parameter of a model of this shape -> its published name."""
-    if config.model_type == "kd_scratch":
-        column = 0
-    else:
-        column = {"bert": 1, "distilbert": 2}[config.model_type]
+    column = {"kd_scratch": 0, "bert": 1, "distilbert": 2}[config.model_type]
     rows = BODY + HEAD[config.head]
     for i in range(config.depth):
         prefix = [p.format(i=i) for p in BLOCK_PREFIX]
@@ -81,7 +78,7 @@ def published_names(config: ModelConfig) -> dict[str, str]:
         rows = rows + [("encoder.final_norm",) * 3]
     names = {}
     for row in rows:
-        if row[0] == "positions.weight" and config.positions == "sinusoidal":
+        if row[0] == "positions.weight" and config.positions != "learned":
             continue
         if row[0] == "embeddings.token_type.weight" and not config.token_types:
             continue
@@ -180,9 +177,9 @@ def config_from_json(raw: dict, place: str, head: str | None = None, labels: tup
     values["int8"] = _int8(raw, place)
     try:
         return replace(default, **values, head=head, labels=labels)
-    except UserError as error:  # it speaks of our fields; the reader of the message has the file's keys before him
-        theirs = CONFIG_KEYS[model_type] | {"labels": "id2label"}
-        words = [theirs.get(word, word) for word in str(error).split(" ")]
+    except UserError as error:  # the message names our fields; its reader looks for the file's keys
+        keys = CONFIG_KEYS[model_type] | {"labels": "id2label"}
+        words = [keys.get(word, word) for word in str(error).split(" ")]
         raise UserError(f"{place}: {' '.join(words)}") from None
 
 

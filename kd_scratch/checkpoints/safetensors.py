@@ -128,7 +128,8 @@ def is_intact(path: str | Path) -> bool:
     """Whether a file that was saved with a checksum can be read, and still has the bytes that were written."""
     try:
         with open_file(path) as file:
-            digest, left = hashlib.sha256(), file.seek(0, 2) - 32
+            digest = hashlib.sha256()
+            left = file.seek(0, 2) - 32
             file.seek(0)
             while left > 0 and (part := file.read(min(left, 2**20))):
                 digest.update(part)
@@ -139,7 +140,7 @@ def is_intact(path: str | Path) -> bool:
 
 
 def is_usable(path: Path, say=say) -> bool:
-    """Whether a cache file is there and has the bytes that were written; one that has not will be made anew."""
+    """Whether a cache file is there and has the bytes that were written; otherwise a note that it is made anew."""
     usable = path.exists() and is_intact(path)
     if path.exists() and not usable:
         say(f"{path} is damaged, or of another version of this program, and made anew")
@@ -148,7 +149,7 @@ def is_usable(path: Path, say=say) -> bool:
 
 @contextmanager
 def _naming(path: str | Path, verdict: str) -> Iterator[None]:
-    """Turn what the steps inside find wrong into one line that names the file."""
+    """Turn an error of the steps inside into one line that names the file."""
     try:
         yield
     except OSError as error:

@@ -24,36 +24,41 @@ def progress(iterable: Iterable | None = None, **options) -> tqdm:
     In a log file (no terminal) it reports every half minute instead of constantly.
     """
     terminal = sys.stderr.isatty()
-    usual = {"leave": False, "delay": 1, "file": sys.stderr, "dynamic_ncols": terminal}
-    usual |= {"disable": True} if _silent else {}
-    patient = {} if terminal else {"mininterval": 30, "ncols": 80}
-    return tqdm(iterable, **(usual | patient | options))
+    settings = {"leave": False, "delay": 1, "file": sys.stderr, "dynamic_ncols": terminal}
+    if _silent:
+        settings["disable"] = True
+    if not terminal:
+        settings |= {"mininterval": 30, "ncols": COLUMNS}
+    return tqdm(iterable, **(settings | options))
 
 
 def silence() -> None:
-    """From here on this process prints nothing but errors: one of several that work on the same thing."""
+    """From here on this process prints nothing but errors: it is one of several ranks."""
     sys.stdout = open(os.devnull, "w")  # closed when the process ends
     hush()
 
 
 def hush(silent: bool = True) -> None:
-    """From here on no progress bars, and nothing that is only said on the way: --quiet."""
+    """From here on no progress bars and no notes: --quiet."""
     global _silent
     _silent = silent
 
 
 def say(text: str) -> None:
-    """Print what is about to happen, or was noticed on the way to a result."""
+    """Print a note or progress, not a result: silent with --quiet."""
     if not _silent:
         print(re.sub("^note:", coloured("note:", YELLOW, sys.stdout), text), flush=True)
 
 
 def show(text: str) -> None:
     """Print a result. On a terminal the headers of tables are bold."""
-    print(re.sub(r"^(.+)(?=\n *-[- ]*$)", lambda found: coloured(found[1], BOLD, sys.stdout), text, flags=re.M))
+    header = re.compile(r"^(.+)(?=\n *-[- ]*$)", re.M)  # the line above a rule
+    print(header.sub(lambda found: coloured(found[1], BOLD, sys.stdout), text))
 
 
-BOLD, RED, YELLOW = 1, 31, 33
+BOLD = 1
+RED = 31
+YELLOW = 33
 
 
 def coloured(text: str, code: int, stream: TextIO) -> str:
@@ -77,7 +82,7 @@ def shorten(text: str, length: int) -> str:
 
 
 def cell(value) -> str:
-    """One table cell: floats with four digits, thousands separated, a dash for what there is not."""
+    """One table cell: floats with four digits, thousands separated, a dash for None."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -91,7 +96,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence], markdown: bool = Fals
     Text fits into 80 columns: what does not is continued below, under its first column; where all columns are flush
     left, the last one is wrapped.
     """
-    lines = [list(header)] + [[cell(value) for value in row] for row in rows]
+    lines = [list(header)]
+    lines += [[cell(value) for value in row] for row in rows]
     if left and not markdown:
         lines = [part for line in lines for part in _wrapped(line, lines)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
@@ -106,14 +112,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence], markdown: bool = Fals
         rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
         return "\n".join("| " + " | ".join(line) + " |" for line in [aligned[0], rule, *aligned[1:]])
     aligned.insert(1, ["-" * width for width in widths])
-    blocks, start = [], 1
+    return "\n\n".join(_blocks(aligned, widths))
+
+
+def _blocks(aligned: list[list[str]], widths: list[int]) -> list[str]:
+    """The table's lines cut into blocks of columns that fit into COLUMNS, each with the first column."""
+    blocks = []
+    start = 1
     while start < len(widths) or not blocks:
         end = start + 1
         while end < len(widths) and sum(widths[start : end + 1]) + widths[0] + 2 * (end + 1 - start) <= COLUMNS:
             end += 1
         blocks.append("\n".join("  ".join([line[0], *line[start:end]]).rstrip() for line in aligned))
         start = end
-    return "\n\n".join(blocks)
+    return blocks
 
 
 def _wrapped(line: list[str], lines: list[list[str]]) -> list[list[str]]:

@@ -10,7 +10,9 @@ import torch
 
 from kd_scratch.common.errors import UserError
 
-MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")  # where Linux tells of memory
+#: Where Linux reports memory.
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def start(seed: int, threads: int, device: str) -> torch.device:
@@ -33,17 +35,17 @@ def seed_everything(seed: int) -> None:
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Make PyTorch's random numbers in a training step depend on (seed, step, rank) alone.
 
-    So a resumed run goes on as if nothing had happened, without any generator's state, and every process has its own.
+    So a resumed run goes on as if nothing had happened, without any generator's state, and every rank has its own.
     """
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
 
 
 def pick_device(name: str) -> torch.device:
     """The device of that name, or the best one for "auto". Raises UserError where it is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(device for device, available in there.items() if available)
-    if not there[name]:
+        name = next(device for device in available if available[device])
+    if not available[name]:
         raise UserError(f"--device {name}: PyTorch finds no such device here; use --device auto")
     return torch.device(name)
 
@@ -74,7 +76,8 @@ def free_memory(device: torch.device) -> int | None:
     except (OSError, KeyError, ValueError):
         return None
     try:  # in a container there may be less
-        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
         return min(free, limit - used + int(stat["inactive_file"]))
     except (OSError, KeyError, ValueError):  # "max": no limit

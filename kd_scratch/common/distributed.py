@@ -1,8 +1,8 @@
-"""Several processes that train one model together, started by `torchrun`: who does what, and how their parts add up.
+"""Data-parallel training: several processes (ranks), started by `torchrun`, that train one model together.
 
-Without torchrun there is one process, and nothing here does anything. With N processes each computes its share of every
-batch, the gradients are summed (DistributedDataParallel, which does so while the backward pass still runs), and all
-take the same step. The first process (rank 0) alone prints and writes the output; one on each machine fills its cache.
+Without torchrun there is one rank, and nothing here does anything. With more, each computes its slice of every batch,
+the gradients are all-reduced (DistributedDataParallel does so while the backward pass still runs), and all take the
+same step. Rank 0 alone prints and writes the output; one rank on each machine fills its cache.
 """
 
 import json
@@ -20,14 +20,17 @@ from torch.nn.parallel import DistributedDataParallel
 from kd_scratch.common import console
 from kd_scratch.common.errors import UserError
 
-#: One process may tokenize a large file while the others wait; a dead one is noticed at once all the same.
+#: One rank may tokenize a large file while the others wait; a dead one is noticed at once all the same.
 TIMEOUT = timedelta(hours=24)
 _joined = False
-SLICE = 2**24  # numbers that are added up at a time
+SLICE = 2**24  # numbers that are all-reduced at a time
 
 
 def init_process_group(device: torch.device) -> torch.device:
-    """Meet the other processes that torchrun has started, if it has; returns this process's own device."""
+    """This rank's own device; where torchrun has started several ranks, they are connected first.
+
+    Raises UserError where there are fewer CUDA devices than ranks, or where the ranks cannot reach each other.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return device
     if device.type == "cuda":
@@ -39,8 +42,8 @@ def init_process_group(device: torch.device) -> torch.device:
     try:
         dist.init_process_group(backend, timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:
-        why = str(error).split("\n")[0]
-        raise UserError(f"the processes do not find each other: {why}; start them with torchrun") from None
+        reason = str(error).split("\n")[0]
+        raise UserError(f"the processes do not find each other: {reason}; start them with torchrun") from None
     global _joined
     _joined = True
     if rank() > 0:
@@ -49,51 +52,50 @@ def init_process_group(device: torch.device) -> torch.device:
 
 
 def was_initialized() -> bool:
-    """Whether this process has ever met others."""
+    """Whether this process has ever been one of several ranks."""
     return _joined
 
 
 def destroy_process_group() -> None:
-    """The end of working together."""
+    """Disconnect from the other ranks."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def is_lost_connection(error: RuntimeError) -> bool:
-    """Whether this is what one gets when another process has died or cannot be reached."""
-    said = str(error)
-    return world_size() > 1 and (
-        isinstance(error, dist.DistError) or any(word in said for word in ("gloo", "Gloo", "NCCL"))
-    )
+    """Whether this is the error of a rank that has died or cannot be reached."""
+    if world_size() == 1:
+        return False
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "Gloo", "NCCL"))
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """This process's number, from 0 to world_size() - 1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """How many ranks there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def writes_cache() -> bool:
-    """Whether it is for this process to write what all on its machine read: one on each: disks may be apart."""
+    """Whether this rank writes the caches of its machine: one rank on each does, since disks may be apart."""
     return world_size() == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def rank_slice(items):
-    """This process's part of a sequence: every N-th item. Of items in the order of length all parts cost alike."""
+    """This rank's part of a sequence: every world_size()-th item. Of items in order of length all parts cost alike."""
     return items[rank() :: world_size()]
 
 
 def barrier() -> None:
-    """Until all processes have come to this point."""
+    """Wait until all ranks have come to this point."""
     all_reduce_max([0.0])
 
 
 def data_parallel(model: nn.Module) -> nn.Module:
-    """A model whose backward pass leaves the *mean* of all processes' gradients; without others the model itself."""
+    """The model, wrapped so that backward leaves the *mean* of all ranks' gradients; with one rank, as it is."""
     if world_size() == 1:
         return model
     with warnings.catch_warnings():
@@ -102,17 +104,17 @@ def data_parallel(model: nn.Module) -> nn.Module:
 
 
 def sync_gradients(network: nn.Module, now: bool) -> AbstractContextManager:
-    """A context for forward and backward: now, or later, the gradients so far are summed over the processes."""
+    """A context for forward and backward: the gradients so far are all-reduced now, or in a later step (no-sync)."""
     return nullcontext() if now or world_size() == 1 else network.no_sync()
 
 
 def all_ranks_agree(yes: bool) -> bool:
-    """Whether it is so in every process."""
+    """Whether `yes` holds on every rank."""
     return all_reduce_max([float(not yes)]) == [0.0]
 
 
 def all_reduce_array(array: np.ndarray) -> None:
-    """Replace an array by its sum over all processes, in place and a slice at a time."""
+    """All-reduce (sum) of an array, in place and a slice at a time."""
     if world_size() > 1:
         flat = array.reshape(-1)  # a view: the arrays that come here are contiguous
         for start in range(0, len(flat), SLICE):
@@ -120,7 +122,7 @@ def all_reduce_array(array: np.ndarray) -> None:
 
 
 def all_reduce_max(values: list[float]) -> list[float]:
-    """The largest of all processes' numbers, for each of them."""
+    """All-reduce (maximum): for each place the largest number of all ranks."""
     found = torch.tensor(values, dtype=torch.float64)
     if world_size() > 1:
         dist.all_reduce(found, dist.ReduceOp.MAX)
@@ -128,21 +130,21 @@ def all_reduce_max(values: list[float]) -> list[float]:
 
 
 def all_reduce_sum(values: Tensor) -> list[float]:
-    """The sum over all processes of some numbers, which may be on the device."""
+    """All-reduce (sum) of some numbers, which may be on the device."""
     if world_size() > 1:
         dist.all_reduce(values)
     return values.tolist()
 
 
 def broadcast_tensors(tensors: list[Tensor]) -> None:
-    """Overwrite tensors with those of rank 0."""
+    """Broadcast: overwrite tensors with those of rank 0."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
 def broadcast_object(value):
-    """What rank 0 has, as JSON: numbers, strings, lists, dicts. The others' value counts for nothing."""
+    """The value of rank 0, whatever `value` is on the others. It travels as JSON: numbers, strings, lists, dicts."""
     if world_size() == 1:
         return value
     text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)

@@ -69,7 +69,7 @@ def open_file(path: str | Path) -> BinaryIO:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turn what the system says when a file cannot be read into one line."""
+    """Turn the system's error, where a file cannot be read, into a UserError of one line."""
     try:
         yield
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 yield place, line
                 place += len(line) if line.isascii() else len(line.encode())
         except ValueError:  # which UnicodeDecodeError is
-            read_text(path)  # can say in which line
+            read_text(path)  # its message names the line
             raise
     if place == start:
         read_text(path)  # refuses an empty file

@@ -1,4 +1,4 @@
-"""A hash of what modules of this package compute, so that a cached result is made anew when its code has changed."""
+"""A hash of what modules of this package compute: a cached result is made anew when the code behind it has changed."""
 
 import ast
 import functools
@@ -17,7 +17,8 @@ def source_hash(*modules: str, versions: tuple[str, ...] = ()) -> str:
     modules: names below the package, such as "nn.model". versions: of other libraries whose results may differ.
     Raises ValueError where there is no such module.
     """
-    pending, trees = list(modules), {}
+    pending = list(modules)
+    trees: dict[str, ast.AST] = {}
     while pending:
         name = pending.pop()
         if name not in trees:

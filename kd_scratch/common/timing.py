@@ -1,4 +1,4 @@
-"""Where the time of a run goes, and what it is measured against: the rate of a large matrix product on this machine."""
+"""Where the time of a run goes, and the rate of large matrix products on this machine, to compare it with."""
 
 import time
 from collections import defaultdict
@@ -17,9 +17,10 @@ class Clock:
     """
 
     def __init__(self, device: torch.device):
-        self.cuda, self.mps = device.type == "cuda", device.type == "mps"
+        self.cuda = device.type == "cuda"
+        self.mps = device.type == "mps"
         self.seconds: dict[str, float] = defaultdict(float)
-        self.events = []  # (phase, event), CUDA only
+        self.events = []  # (phase, its start, its end), CUDA only
         self.last = self._now()
 
     def _now(self):

@@ -46,7 +46,7 @@ class EncodedInputs:
 
 
 def require_inputs(features: EncodedInputs, flag: str) -> EncodedInputs:
-    """The same features. UserError where there are none: the tokenizer has left nothing of any text."""
+    """The same inputs. UserError where there are none: the tokenizer leaves nothing of any text."""
     if not len(features):
         raise UserError(f"{flag}: holds no text of which the tokenizer leaves anything")
     return features
@@ -68,13 +68,15 @@ class Batch:
 
     @property
     def inputs(self) -> dict[str, Tensor | None]:
-        """What a model's forward takes."""
+        """The arguments of a model's forward."""
         inputs = {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
             "token_type_ids": self.token_type_ids,
         }
-        return inputs if self.at is None else inputs | {"at": self.at}
+        if self.at is not None:
+            inputs["at"] = self.at
+        return inputs
 
 
 def pad(flat: np.ndarray, starts: np.ndarray, indices: np.ndarray, fill) -> np.ndarray:
@@ -140,7 +142,7 @@ def collate(
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The batches of one epoch: every input once, in an order that depends on (seed, epoch) alone.
+    """The batches of one epoch, as numbers of inputs: each once, in an order that depends on (seed, epoch) alone.
 
     Inputs are shuffled and dealt into pools of POOL batches; each pool is sorted by length and cut into batches, and
     the batches are shuffled. So batches hold inputs of like length (little padding) and yet differ in every epoch.
@@ -156,6 +158,6 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
 
 
 def length_sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Every input once, longest first: the least padding, and an out-of-memory error comes at once or never."""
+    """Batches of every input once, longest first: the least padding, and too little memory is noticed at once."""
     order = np.argsort(-lengths, kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

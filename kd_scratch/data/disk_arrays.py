@@ -16,7 +16,8 @@ class Names(Sequence):
     """N strings in two arrays: their UTF-8 bytes, end to end, and where each begins (N+1)."""
 
     def __init__(self, text: np.ndarray, starts: np.ndarray):
-        self.text, self.starts = text, starts
+        self.text = text
+        self.starts = starts
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -30,7 +31,9 @@ class DiskArray:
     """An array that grows at its end, in a file without a name that vanishes with it."""
 
     def __init__(self, folder: Path, dtype, row: tuple[int, ...] = ()):
-        self.folder, self.dtype, self.row = folder, np.dtype(dtype), row
+        self.folder = folder
+        self.dtype = np.dtype(dtype)
+        self.row = row
         with _writing(folder):
             self.file = tempfile.TemporaryFile(dir=folder)
 
@@ -63,7 +66,7 @@ def zeros_on_disk(folder: Path, shape: tuple[int, ...], dtype) -> np.ndarray:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one line."""
+    """Turn the system's error, where the disk cannot be written, into a DiskError of one line."""
     try:
         yield
     except OSError as error:

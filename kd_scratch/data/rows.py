@@ -1,7 +1,7 @@
 """Examples that stay in their file until they are asked for, so that there may be more than fit into memory."""
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,25 @@ class Subset(Sequence):
     """Some items of a sequence, by their numbers in it, taken from there when asked for."""
 
     def __init__(self, items: Sequence, numbers: Sequence[int]):
-        self.items, self.numbers = items, numbers
+        self.items = items
+        self.numbers = numbers
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, i):
-        return Subset(self.items, self.numbers[i]) if isinstance(i, slice) else self.items[self.numbers[i]]
+        if isinstance(i, slice):
+            return Subset(self.items, self.numbers[i])
+        return self.items[self.numbers[i]]
 
 
 class WithoutLabels(Sequence):
     """The items of a sequence, some of them (which: N booleans) without their labels (unlabel: item -> item)."""
 
     def __init__(self, items: Sequence, which: np.ndarray, unlabel: Callable[[object], object]):
-        self.items, self.which, self.unlabel = items, which, unlabel
+        self.items = items
+        self.which = which
+        self.unlabel = unlabel
 
     def __len__(self) -> int:
         return len(self.items)
@@ -34,14 +39,16 @@ class WithoutLabels(Sequence):
     def __getitem__(self, i):
         if isinstance(i, slice):
             return Subset(self, range(len(self))[i])
-        return self.unlabel(self.items[i]) if self.which[i] else self.items[i]
+        item = self.items[i]
+        return self.unlabel(item) if self.which[i] else item
 
 
 class Concat(Sequence):
     """The items of one sequence, then those of another."""
 
     def __init__(self, first: Sequence, second: Sequence):
-        self.first, self.second = first, second
+        self.first = first
+        self.second = second
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
@@ -63,13 +70,15 @@ class FileRows(Sequence):
     def __init__(self, path: Path, rows: Iterable[tuple[int, int]], parse: Callable[[int, str], object]):
         self.path = path
         self.file = open_file(path)  # first, and for as long as this lives: a file put in its place is another
-        lines, starts = array("q"), array("q")
+        lines = array("q")
+        starts = array("q")
         for line, start in rows:
             lines.append(line)
             starts.append(start)
         self.parse = parse
         starts.append(self.file.seek(0, 2))
-        self.lines, self.starts = np.frombuffer(lines, np.int64), np.frombuffer(starts, np.int64)
+        self.lines = np.frombuffer(lines, np.int64)
+        self.starts = np.frombuffer(starts, np.int64)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -94,10 +103,9 @@ def text_rows(path: Path, name: str, make: Callable[[int, str], object], check: 
     make: line number, text without blanks at its ends -> example, or UserError. name: of the file, in messages.
     check: make each once now, so that a bad line is found; to be left out where `make` takes any line.
     """
-    lines = enumerate(text_lines(path), 1)
 
-    def rows():
-        for i, (place, text) in lines:
+    def rows() -> Iterator[tuple[int, int]]:
+        for i, (place, text) in enumerate(text_lines(path), 1):
             check_length(text.rstrip("\r\n"), f"{name}: line {i}")
             if text.strip():
                 if check:

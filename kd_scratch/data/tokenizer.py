@@ -1,7 +1,7 @@
 """WordPiece, as a thin layer over the `tokenizers` package: open, train, encode, save.
 
-Example: "Distillation works!" -> [CLS] distill ##ation works ! [SEP]. Padding is no business of the tokenizer's
-(see batches.py): settings for it that a tokenizer.json carries are switched off, as are those for truncation.
+Example: "Distillation works!" -> [CLS] distill ##ation works ! [SEP]. Padding happens in batches.py: settings for it
+that a tokenizer.json carries are switched off, as are those for truncation.
 """
 
 import json
@@ -47,13 +47,13 @@ class Tokenizer:
         backend.no_truncation()
         self.backend = backend
         self.lowercase = lowercase
-        self.max_length = max_length  # pieces per input that the model was made for; None: whatever its positions hold
+        self.max_length = max_length  # pieces per input that the model was made for; None: as many as it has positions
         vocab = backend.get_vocab()
         require_special(vocab, place)
         if backend.encode("").ids != [vocab["[CLS]"], vocab["[SEP]"]]:
             raise UserError(f"{place}: does not put [CLS] and [SEP] around a text, as BERT's tokenizers do")
         if backend.model.unk_token not in vocab:
-            raise UserError(f"{place}: its unknown token {backend.model.unk_token!r} is not in the vocabulary")
+            raise UserError(f"{place}: the unknown token {backend.model.unk_token!r} is not in the vocabulary")
         self.pad_id: int = vocab["[PAD]"]
         self.mask_id: int | None = vocab.get("[MASK]")
         self.special_ids: list[int] = [vocab[token] for token in SPECIAL if token in vocab]
@@ -82,7 +82,7 @@ class Tokenizer:
             if max_length <= self.backend.num_special_tokens_to_add(pairs is not None):
                 raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
             self.backend.enable_truncation(max_length, strategy="longest_first")
-        encode_batch = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
+        encode_batch = self.backend.encode_batch if offsets else self.backend.encode_batch_fast  # without offsets
         if pairs is not None:
             encodings = encode_batch(list(zip(texts, pairs, strict=True)))
         elif max_length is None or not self.is_local:
@@ -97,17 +97,19 @@ class Tokenizer:
         return encodings
 
     def pieces(self, ids: list[int]) -> list[str]:
-        """What the ids stand for: [CLS], move, ##ment, …"""
+        """The pieces of some ids: [CLS], move, ##ment, …"""
         return [self.backend.id_to_token(i) or "?" for i in ids]
 
     @cached_property
     def is_local(self) -> bool:
         """Whether the pieces of a text up to a space do not depend on what follows."""
-        bert = normalizers.BertNormalizer, pre_tokenizers.BertPreTokenizer
-        parts = self.backend.normalizer, self.backend.pre_tokenizer
+        normalizer = self.backend.normalizer
+        if not isinstance(normalizer, normalizers.BertNormalizer) or not normalizer.handle_chinese_chars:
+            return False
+        if not isinstance(self.backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer):
+            return False
         added = self.backend.get_added_tokens_decoder().values()
-        known = all(map(isinstance, parts, bert)) and parts[0].handle_chinese_chars
-        return known and not any(BOUNDARY.search(token.content) for token in added)
+        return not any(BOUNDARY.search(token.content) for token in added)
 
     def save(self, directory: str | Path, max_length: int, token_types: bool = True) -> None:
         """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too.
@@ -118,7 +120,8 @@ class Tokenizer:
         write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
         vocab = self.backend.get_vocab(with_added_tokens=True)
         write_text(directory / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.get)))
-        special = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+        keys = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+        special = dict(zip(keys, SPECIAL, strict=True))
         inputs = ["input_ids", "token_type_ids", "attention_mask"] if token_types else ["input_ids", "attention_mask"]
         settings = {
             "tokenizer_class": "BertTokenizer",
@@ -134,35 +137,44 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
-    settings = {}
-    if (directory / "tokenizer_config.json").is_file():
-        settings = read_json(directory / "tokenizer_config.json")
-        if not isinstance(settings, dict):
-            raise UserError(f"{directory / 'tokenizer_config.json'}: holds no JSON object")
+    settings = _read_settings(directory / "tokenizer_config.json")
     max_length = settings.get("model_max_length")
     if type(max_length) is not int or not 2 < max_length < 1_000_000:  # transformers writes 10^30 for "no limit"
         max_length = None
+    whole = directory / "tokenizer.json"
+    vocab = directory / "vocab.txt"
+    if whole.is_file():
+        backend, lowercase = _from_json(whole)
+        return Tokenizer(backend, lowercase, str(whole), max_length)
+    if vocab.is_file():
+        backend, lowercase = _from_vocab(vocab, settings.get("do_lower_case"))
+        return Tokenizer(backend, lowercase, str(vocab), max_length)
+    raise UserError(f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from")
+
+
+def _read_settings(path: Path) -> dict:
+    """A tokenizer_config.json; {} where there is none. UserError where it is no settings."""
+    if not path.is_file():
+        return {}
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: holds no JSON object")
     if not isinstance(settings.get("do_lower_case", True), bool):
-        raise UserError(f"{directory / 'tokenizer_config.json'}: do_lower_case must be true or false")
-    path = directory / "tokenizer.json"
-    if path.is_file():
-        content = read_json(path)
-        check_parts(content, path)
-        try:
-            backend = Backend.from_str(json.dumps(content))  # what was checked, not another reading of the file
-        except Exception as error:  # the package raises bare Exception for whatever is wrong with the file
-            raise UserError(f"{path}: is no tokenizer that the tokenizers package can read: {error}") from None
-        if not isinstance(backend.model, models.WordPiece):
-            raise UserError(f"{path}: is a {type(backend.model).__name__} tokenizer; only WordPiece is supported")
-        lowercase = bool(getattr(backend.normalizer, "lowercase", True))
-    elif (directory / "vocab.txt").is_file():
-        path = directory / "vocab.txt"
-        backend, lowercase = _from_vocab(path, settings.get("do_lower_case"))
-    else:
-        raise UserError(
-            f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from"
-        )
-    return Tokenizer(backend, lowercase, str(path), max_length)
+        raise UserError(f"{path}: do_lower_case must be true or false")
+    return settings
+
+
+def _from_json(path: Path) -> tuple[Backend, bool]:
+    """The tokenizer of a tokenizer.json, and whether it lowercases. UserError where it is not one of BERT's."""
+    content = read_json(path)
+    check_parts(content, path)
+    try:
+        backend = Backend.from_str(json.dumps(content))  # what was checked, not another reading of the file
+    except Exception as error:  # the package raises bare Exception for whatever is wrong with the file
+        raise UserError(f"{path}: is no tokenizer that the tokenizers package can read: {error}") from None
+    if not isinstance(backend.model, models.WordPiece):
+        raise UserError(f"{path}: is a {type(backend.model).__name__} tokenizer; only WordPiece is supported")
+    return backend, bool(getattr(backend.normalizer, "lowercase", True))
 
 
 def check_parts(content, path: Path) -> None:

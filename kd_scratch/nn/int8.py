@@ -7,9 +7,9 @@ A matrix W (out,in) is stored as whole numbers between -128 and 127 with one sca
 The tables of tokens and positions, a third of a DistilBERT and only ever looked up, are stored in 4 bits: see `Table`.
 
 "Dynamic": the scale of a layer's input is found anew at every call, from its smallest and largest number, so nothing
-need be calibrated. They are those of the whole batch, padding and all: so a text's logits depend, a little, on what it
-is computed together with, as a float model's do not. `linear_by_hand` spells out the arithmetic; torch.ao's kernels do
-it (Jacob et al. 2018, section 2).
+need be calibrated. These are the numbers of the whole batch, padding and all: so a text's logits depend a little on the
+other texts of its batch, which a float model's do not. `linear_by_hand` spells out the arithmetic; torch.ao's kernels
+do it (Jacob et al. 2018, section 2).
 """
 
 import copy
@@ -41,11 +41,12 @@ else:
 
 
 class FastInt8Linear(nn.Module):
-    """A dynamic int8 linear layer with nothing about it that costs time, for a short input's sake: see fast.py."""
+    """A dynamic int8 linear layer that does nothing but the product: for short inputs, see fast.py."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
-        self.weight_and_bias, self.bits = layer._packed_params._packed_params, activation_bits()
+        self.weight_and_bias = layer._packed_params._packed_params
+        self.bits = activation_bits()
 
     def forward(self, x: Tensor) -> Tensor:
         """…,in -> …,out"""
@@ -92,7 +93,9 @@ def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, bits:
     The range of x, widened to hold 0, is cut into 2^bits − 1 steps; 0 falls on one, so that it stays exactly 0. No step
     is smaller than 6.1e-5, as in the kernels.
     """
-    low, high, steps = min(0.0, float(x.min())), max(0.0, float(x.max())), 2**bits - 1
+    low = min(0.0, float(x.min()))
+    high = max(0.0, float(x.max()))
+    steps = 2**bits - 1
     step = (high - low) / steps or 1.0
     zero_point = min(steps, max(0, round(-low / step)))
     step = max(step, 6.1e-5)
@@ -102,36 +105,40 @@ def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, bits:
 
 
 class Table(nn.Module):
-    """N vectors of D numbers in 4 bits each, in G groups of 32 that have a scale and a lowest number of their own:
+    """V vectors of D numbers in 4 bits each, in G groups of 32 that have a scale and a lowest number of their own:
 
         table[v,d] ≈ low[v,g] + scale[v,g] · t[v,d]        t = 0 … 15, g = d // 32
 
-    Takes the place of an embedding. Where D is no multiple of 32, groups are as large as its largest divisor below (and
-    all of D where that is less than 8). t of a vector's first half are the low bits of its bytes, t of its second half
-    the high bits.
+    Takes the place of an embedding (or of P positions). Where D is no multiple of 32, groups are as large as its
+    largest divisor below (and all of D where that is less than 8). t of a vector's first half are the low bits of its
+    bytes, t of its second half the high bits.
     """
 
     def __init__(self, packed: Tensor, scale: Tensor, low: Tensor, width: int):
         super().__init__()
-        self.packed, self.scale, self.low, self.width = packed, scale, low, width  # N,D/2 uint8; N,G and N,G float16
+        self.packed = packed  # V,D/2 uint8
+        self.scale = scale  # V,G float16
+        self.low = low  # V,G float16
+        self.width = width
 
     @staticmethod
     def groups(width: int) -> int:
-        """G"""
+        """G, the number of groups of a vector."""
         size = max(size for size in range(1, GROUP + 1) if width % size == 0)
         return width // size if size >= 8 else 1
 
     @classmethod
     def of(cls, weight: Tensor) -> "Table":
-        """The 4-bit form of N,D floats. UserError where they are beyond float16."""
+        """The 4-bit form of V,D floats. UserError where they are beyond float16."""
         width = weight.size(1)
-        groups = weight.detach().unflatten(1, (cls.groups(width), -1))  # N,D -> N,G,32
-        low, high = groups.amin(dim=2).half(), groups.amax(dim=2)  # N,G
+        groups = weight.detach().unflatten(1, (cls.groups(width), -1))  # V,D -> V,G,32
+        low = groups.amin(dim=2).half()  # V,G
+        high = groups.amax(dim=2)  # V,G
         scale = ((high - low.float()) / 15).half()
         if not (low.isfinite().all() and scale.isfinite().all()):
             raise UserError("a table holds numbers above 65504, the largest of float16; the model cannot be quantized")
         steps = (groups - low.float().unsqueeze(2)) / scale.float().unsqueeze(2).clamp(min=1e-12)
-        t = steps.round().clamp(0, 15).to(torch.uint8).flatten(1)  # N,G,32 -> N,D
+        t = steps.round().clamp(0, 15).to(torch.uint8).flatten(1)  # V,G,32 -> V,D
         first, second = t.tensor_split([(width + 1) // 2], dim=1)
         packed = first.clone()
         packed[:, : second.size(1)] += second << 4
@@ -141,8 +148,10 @@ class Table(nn.Module):
         """… -> …,D"""
         packed = self.packed[ids]  # …,D/2
         t = torch.cat([packed & 15, packed >> 4], dim=-1)[..., : self.width]  # …,D
-        scale, low = self.scale[ids].float().unsqueeze(-1), self.low[ids].float().unsqueeze(-1)  # …,G,1
-        return torch.addcmul(low, scale, t.unflatten(-1, (scale.size(-2), -1)).float()).flatten(-2)  # …,G,32 -> …,D
+        scale = self.scale[ids].float().unsqueeze(-1)  # …,G,1
+        low = self.low[ids].float().unsqueeze(-1)  # …,G,1
+        t = t.unflatten(-1, (scale.size(-2), -1)).float()  # …,D -> …,G,32
+        return torch.addcmul(low, scale, t).flatten(-2)  # …,G,32 -> …,D
 
 
 class TablePositions(nn.Module):
@@ -153,7 +162,7 @@ class TablePositions(nn.Module):
 
     def __init__(self, table: Table):
         super().__init__()
-        self.table = table  # P positions
+        self.table = table
         self.floats = table(torch.arange(len(table.packed)))  # P,D
 
     def forward(self, x: Tensor) -> Tensor:
@@ -180,7 +189,7 @@ def choose_engine() -> str:
 
 
 def describe() -> str:
-    """What an int8 model's results depend on beside its weights, for the record."""
+    """The kernels and bits on which an int8 model's results depend beside its weights, for the record."""
     return f"{choose_engine()} kernels, activations in {activation_bits()} bits"
 
 
@@ -213,7 +222,8 @@ def quantize(model: Model) -> Model:
     model.embeddings.word = Table.of(model.embeddings.word.weight)
     if isinstance(getattr(model.positions, "weight", None), nn.Parameter):  # learned ones
         model.positions = TablePositions(Table.of(model.positions.weight))
-    spec, mapping = {nn.Linear: per_channel_dynamic_qconfig}, {nn.Linear: DynamicLinear}
+    spec = {nn.Linear: per_channel_dynamic_qconfig}
+    mapping = {nn.Linear: DynamicLinear}
     model = _quietly(quantize_dynamic, model, spec, mapping=mapping, inplace=True)
     model.config = replace(model.config, int8=True)
     model.count_as(count)
@@ -230,8 +240,11 @@ def _refuse_fast(model: Model) -> None:
 
 
 def to_tensors(model: Model) -> dict[str, Tensor]:
-    """Every number of a model under our names: float parameters; for an int8 matrix its whole numbers and NAME_scale;
-    for a table its bytes, NAME_scale and NAME_low. Of a float model, its state_dict. ValueError for a fast form."""
+    """Every number of a model under our names; of a float model, its state_dict. ValueError for a fast form.
+
+    Of an int8 model: its float parameters; for an int8 matrix its whole numbers and NAME_scale; for a table its bytes,
+    NAME_scale and NAME_low.
+    """
     _refuse_fast(model)
     if not model.config.int8:
         return model.state_dict()
@@ -267,10 +280,10 @@ def tensors_of_int8_form(model: Model) -> dict[str, Tensor]:
 
 
 def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]) -> Model:
-    """Make a float model without memory (on the meta device) into the int8 one of these tensors, which have the types
-    and shapes that `tensors_of_int8_form` tells (any float type will do).
+    """The int8 model of these tensors, made from a float model without memory (on the meta device), which is changed.
 
-    UserError for numbers that no quantization gives; `names`: ours -> what the message calls them.
+    tensors: of the types and shapes that `tensors_of_int8_form` gives (any float type will do). names: ours -> those of
+    messages. Raises UserError for numbers that no quantization gives.
     """
     require()
     choose_engine()

@@ -14,11 +14,11 @@ from kd_scratch.nn.layers import ACTIVATIONS, Encoder, InputEmbeddings, LayerNor
 
 @dataclass
 class ModelOutput:
-    """What a forward pass gives. hidden_states and attentions are empty lists unless asked for."""
+    """The result of a forward pass. hidden_states and attentions are empty lists unless asked for."""
 
     logits: Tensor | None  # sequence: B,C   token: B,S,C   span: B,S,2   mlm: U,V (see Model.forward)   no head: None
-    hidden_states: list[Tensor]  # N+1 of B,S,D; index 0 is the embedding output
-    attentions: list[Tensor]  # N of B,H,S,S
+    hidden_states: list[Tensor]  # L + 1 of B,S,D; index 0 is the embedding output
+    attentions: list[Tensor]  # L of B,H,S,S
 
 
 class SequenceHead(nn.Module):
@@ -89,7 +89,8 @@ def make_head(config: ModelConfig) -> nn.Module | None:
 class Model(nn.Module):
     """ids -> embeddings + positions -> norm -> encoder -> head.
 
-    Example: Model(replace(SIZES["bert-base"], head="sequence", labels=("no", "yes"))) maps ids (8,32) to logits (8,2).
+    Example: Model(ModelConfig(width=64, depth=2, heads=4, feed_forward=256, head="sequence", labels=("no", "yes"))) is
+    a small BERT with random weights; model(ids).logits maps ids (8,32) to logits (8,2).
     """
 
     def __init__(self, config: ModelConfig):
@@ -143,8 +144,8 @@ class Model(nn.Module):
     ) -> ModelOutput:
         """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all); token_type_ids B,S (None: all 0)
 
-        at: for a head for masked words: the U of the B·S positions that get logits, since V of them for each position
-        would be far more than anyone looks at (None: all).
+        at: for a head for masked words: the U of the B·S positions that get logits (None: all). V logits for every
+        position would take far more time and memory than the masked ones.
         """
         x = self.positions(self.embeddings(input_ids, token_type_ids))
         x = dropout(self.embedding_norm(x), self.config.dropout, self.training)
@@ -153,18 +154,21 @@ class Model(nn.Module):
         mask = None if attention_mask is None else attention_mask.bool()
         need_states = output_hidden_states or self.head is None
         x, hidden_states, attentions = self.encoder(x, mask, need_states, output_attentions, first_only)
-        if self.config.head == "mlm":
-            x = x.flatten(0, 1)  # B,S,D -> B·S,D
-            x = x if at is None else x.index_select(0, at)  # B·S,D -> U,D
-            return ModelOutput(self.head(x, self.embeddings.word.weight), hidden_states, attentions)
-        return ModelOutput(None if self.head is None else self.head(x), hidden_states, attentions)
+        if self.head is None:
+            return ModelOutput(None, hidden_states, attentions)
+        if self.config.head != "mlm":
+            return ModelOutput(self.head(x), hidden_states, attentions)
+        x = x.flatten(0, 1)  # B,S,D -> B·S,D
+        if at is not None:
+            x = x.index_select(0, at)  # B·S,D -> U,D
+        return ModelOutput(self.head(x, self.embeddings.word.weight), hidden_states, attentions)
 
     def num_parameters(self) -> int:
-        """How many numbers the model has learned, in whatever form it keeps them."""
+        """How many parameters the model has, in whatever form it keeps them."""
         return sum(p.numel() for p in self.parameters()) + self.packed_parameters
 
     def count_as(self, parameters: int) -> None:
-        """Let the model say that it has learned so many numbers, now that some have left parameters()."""
+        """Set what num_parameters returns, now that some have left parameters()."""
         self.packed_parameters = parameters - sum(p.numel() for p in self.parameters())
 
 
@@ -178,13 +182,15 @@ def forward_operations(config: ModelConfig, lengths: np.ndarray, plain: bool = F
     """Floating-point operations of a forward pass over inputs of these lengths (tokens), without padding.
 
     Per block and token: 8·D² for query, key, value and output, 4·D·F for the feed-forward, 4·S·D for scores and sums
-    over its S neighbours. Norms, softmax, activations and the head are small, but for 2·V·D per hidden word where
-    those are guessed. With a sequence head the last block
-    needs keys and values of all tokens, all else of the first one only; `plain` counts it like the others. The
-    backward pass takes twice as many.
+    over its S neighbours. Norms, softmax, activations and the head are small, but for 2·V·D per masked word. With a
+    sequence head the last block needs keys and values of all tokens, all else of the first one only; `plain` counts it
+    like the others. The backward pass takes twice as many.
     """
-    inputs, tokens, pairs = len(lengths), int(lengths.sum()), int(np.square(lengths, dtype=np.int64).sum())
-    width, inner = config.width, config.feed_forward
+    inputs = len(lengths)
+    tokens = int(lengths.sum())
+    pairs = int(np.square(lengths, dtype=np.int64).sum())
+    width = config.width
+    inner = config.feed_forward
     block = tokens * (8 * width**2 + 4 * width * inner) + pairs * 4 * width
     if config.head == "mlm":
         return config.depth * block + 0.15 * tokens * 2 * config.vocab_size * width

@@ -314,7 +314,7 @@ def test_a_shard_that_holds_other_parameters_than_the_index_says_is_refused(tmp_
     path = tmp_path / index["classifier.bias"]
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()} | change
     save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path)
-    assert f"holds other parameters than model.safetensors.index.json says: {next(iter(change))}" in refusal(tmp_path)
+    assert f"holds other parameters than model.safetensors.index.json lists: {next(iter(change))}" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("index", [[], {}, {"weight_map": []}, {"weight_map": {"a": 1}}, {"weight_map": {"a": None}}])
