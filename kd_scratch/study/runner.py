@@ -1,8 +1,8 @@
 """Does distillation help here, and which loss? A study with equal budgets.
 
 Every variant is the same `train` command with the same initial weights, seeds and number of steps; only the loss
-differs, and who learns from text without labels. What is chosen (which losses are combined) is chosen on dev data; what
-is reported is of the test file. Each run is a process of its own, and the same study again goes on where it was stopped.
+differs, and who learns from text without labels. What is chosen (which losses are combined) is chosen on dev data;
+what is reported is of the test file. Each run is a process of its own, and a study that was stopped goes on.
 """
 
 import os

@@ -45,7 +45,7 @@ class Variant:
 
         What is combined is part of the name: with more seeds, or other weights, it is something else.
         """
-        name = f"{COMBINED},{self.losses}" if self.name == COMBINED else ",".join(self.name.split())
+        name = f"{COMBINED}-{self.losses}" if self.name == COMBINED else "-".join(self.name.split())
         return output / "runs" / f"{folder_name(name)}-{seed}"
 
 
@@ -53,13 +53,13 @@ Runs = Sequence[tuple[Variant, int]]  # variants, each with a seed
 
 
 def folder_name(text: str) -> str:
-    """The name of a folder for a text, and for no other one: "combined,hidden=1,cosine=2" -> combined-hidden=1-cosine=2
+    """The name of a folder for a text, and for no other one: "combined-hidden=1,cosine=2" -> combined-hidden=1+cosine=2
 
     A hash stands in for what is too long, or not possible in names of files.
     """
-    if re.fullmatch(r"[\w=.+,-]{1,100}", text, re.ASCII):
-        return text.replace(",", "-")
-    readable = re.sub(r"[^\w=.+-]+", "-", text, flags=re.ASCII)
+    if re.fullmatch(r"[\w=.,-]{1,100}", text, re.ASCII):
+        return text.replace(",", "+")
+    readable = re.sub(r"[^\w=.-]+", "-", text, flags=re.ASCII)
     return f"{readable[:60]}-{sha256(text)[:12]}"
 
 

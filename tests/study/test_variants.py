@@ -29,6 +29,8 @@ OTHER = {
     "vocab_size": 123,
     "norm_first": True,
     "cache": Path("elsewhere"),
+    "batch_size": 40,
+    "accumulation": 4,
     "losses": "hidden,relations=0.5",
     "layer_map": "0:0,1:2",
     "labelled": "10%",
@@ -113,7 +115,7 @@ def test_losses_that_beat_soft_targets_on_dev_are_combined(tmp_path):
     assert found.flags == flags | {"--losses": ["hidden=1,patient=1"]}
     assert combination(tried, dev | {"patient": 0.4}) is None, "one alone is there already"
     other = combination(tried, dev | {"cosine": 0.6})
-    assert found.folder(tmp_path, 0).name == "combined-hidden=1-patient=1-0" != other.folder(tmp_path, 0).name
+    assert found.folder(tmp_path, 0).name == "combined-hidden=1+patient=1-0" != other.folder(tmp_path, 0).name
 
 
 def combined(losses: str) -> Variant:
@@ -123,12 +125,13 @@ def combined(losses: str) -> Variant:
 def test_each_combination_has_a_folder_of_its_own():
     """Whatever a loss is called, with whatever weight: names with "_" were cut off there once, and weights left out."""
     texts = ["hid_a=1,hid_b=1", "hid_a=1,hid_c=1", "hid_b=1,hid_a=1", "hid=1,a=1,hid=1", "hid_a=1,hid_b=0.5",
-             "hid_a=1,hid_b=1e-05", "hid a=1,hid b=1", "hid-a=1,hid-b=1", "hid/a=1,hid/b=1", "hid,a=1,hid,b=1",
+             "hid_a=1,hid_b=1e-05", "hid a=1,hid b=1", "hid-a=1,hid-b=1", "hid/a=1,hid/b=1", "hid,a=1,hid,b=1", "hid+a=1,hid+b=1",
+             "hid=1+a=1,hid_b=1",
              *(",".join(f"{name}{i}=1" for name in HIDDEN_LOSSES) for i in range(100, 120)),
              *(",".join(f"{'long' * 20}{i}=1" for i in range(n)) for n in range(2, 6))]  # fmt: skip
     names = [combined(losses).folder(Path("study"), 3).name for losses in texts]
     assert len(set(names)) == len(texts)
-    assert names[0] == "combined-hid_a=1-hid_b=1-3", "readable where that is possible"
+    assert names[0] == "combined-hid_a=1+hid_b=1-3", "readable where that is possible"
     for losses, name in zip(texts, names, strict=True):
         folder = combined(losses).folder(Path("study"), 3)
         assert folder.parent == Path("study/runs") and len(name) < 130 and name.isprintable() and " " not in name
