@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
+from kd_scratch.commands.flags import add_flags, by_name, data_config, given, layer_list, named_directory
 from kd_scratch.common.console import show
-from kd_scratch.config import DataConfig, RunConfig, TrainConfig, add_flags, given, layer_list
+from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
-from kd_scratch.pages.report import by_name, named_directory
 from kd_scratch.study.runner import run_study
 from kd_scratch.study.spec import Grid, StudySpec
 from kd_scratch.tasks import TASKS, deciding_tasks, train_defaults
@@ -86,7 +86,7 @@ def make_spec(arguments: argparse.Namespace) -> StudySpec:
         norm_first=arguments.norm_first,
         cache=arguments.cache,
         config=TASKS[arguments.task].train_config(**settings),
-        data=DataConfig(**given(arguments, DataConfig)),
+        data=data_config(arguments),
         run=RunConfig(**given(arguments, RunConfig)),
     )
     return StudySpec(

@@ -16,7 +16,7 @@ from kd_scratch.config import as_dict, flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import calibration
-from kd_scratch.pages.report import RECORD, read_record
+from kd_scratch.pages.records import RECORD, read_record
 from kd_scratch.study.spec import StudySpec, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
 from kd_scratch.tasks import TASKS, Predictions

@@ -24,7 +24,7 @@ from kd_scratch.common.files import make_folder, read_json, write_json
 from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.config import SIZES
 from kd_scratch.evaluation.evaluate import about_machine
-from kd_scratch.pages.report import RECORD
+from kd_scratch.pages.records import RECORD
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
 from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differences, parse_flags, train_flags
 from kd_scratch.study.summary import Report, write_report

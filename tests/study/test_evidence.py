@@ -1,37 +1,59 @@
-"""The study: its statistics by hand, its tables, sentences and figures, and the command from start to end."""
+"""The command `evidence` from start to end: what it runs, goes on with, refuses and reports."""
 
 import json
 import os
 import shutil
 import signal
+import subprocess
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 
 import pytest
 import torch
 
 import kd_scratch.study.results
-from kd_scratch.__main__ import main
+from kd_scratch.__main__ import main, make_parser
+from kd_scratch.commands.evidence import make_spec, parse_grid, seed_list
 from kd_scratch.common.signals import Stopped
-from kd_scratch.config import TrainConfig
 from kd_scratch.study import runner
-from kd_scratch.study.variants import BASELINE, SOFT, variants
+from kd_scratch.study.results import Evaluator
+from kd_scratch.study.runner import run_study
+from kd_scratch.study.spec import StudySpec
+from kd_scratch.study.variants import BASELINE, SOFT, first_variants
 from tests.commands.test_commands import write_csv
 
-# --- the command ---
+FAST = "--epochs 1 --batch-size 16 --learning-rate 1e-3 --max-length 24 --threads 1 --device cpu".split()
 
-FAST = [
-    "--epochs",
-    "1",
-    "--batch-size",
-    "16",
-    "--learning-rate",
-    "1e-3",
-    "--max-length",
-    "24",
-    "--threads",
-    "1",
-    "--device",
-    "cpu",
-]
+
+class RunHere:
+    """A `train` that has run to its end in this process, which saves the seconds that a process of its own needs to
+    import PyTorch. To a study it looks like subprocess.Popen."""
+
+    def __init__(self, argv, log):
+        threads = torch.get_num_threads()
+        with open(log, "w") as file, redirect_stdout(file), redirect_stderr(file):
+            self.returncode = main(["train", *argv])
+        torch.set_num_threads(threads)
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self):
+        pass
+
+    terminate = wait
+
+
+@pytest.fixture(autouse=True)
+def runs_here(monkeypatch):
+    """Runs are functions calls, but in the study `other`, whose runs are processes as they are for users."""
+    monkeypatch.setattr(runner, "start_train", RunHere)
+    monkeypatch.setattr(runner, "WAIT", 0.01)
+
+
+def spec_of(argv) -> StudySpec:
+    """The study that a command line describes."""
+    return make_spec(make_parser().parse_args(argv))
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +78,14 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
             "--keep-states", "--grid", "2,4x0.5"]  # fmt: skip
     assert main(argv) == 0
     assert torch.get_num_threads() == min(2, os.cpu_count()), "tests have what both jobs had"
-    told = capsys.readouterr().out
-    assert "4 variants with 2 seeds and a grid of 2: 10 runs of 1 epochs" in told and "Best on dev" in told
+    printed = capsys.readouterr().out
+    assert "4 variants with 2 seeds and a grid of 2: 10 runs of 1 epochs" in printed and "Best on dev" in printed
     runs = {path.name for path in (output / "runs").iterdir()}
     wanted = {f"{name}-{seed}" for name in ("baseline", "soft-targets", "hidden", "relations") for seed in (0, 5)}
     assert (
         wanted | {"T=4-alpha=0.5-0"}
         <= runs
-        <= wanted | {"T=4-alpha=0.5-0"} | {f"combined-hidden-relations-{seed}" for seed in (0, 5)}
+        <= wanted | {"T=4-alpha=0.5-0"} | {f"combined-hidden=1+relations=0.5-{seed}" for seed in (0, 5)}
     )
     records = {name: json.loads((output / "runs" / name / "training.json").read_text()) for name in runs}
     for key in ("initial weights", "train", "dev", "step", "tokenizer"):
@@ -74,8 +96,9 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     found = json.loads((output / "evidence.json").read_text())
     written = (output / "evidence.json").read_bytes()
     assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "it is what it says"
-    monkeypatch.setattr(runner, "_start", None)
-    monkeypatch.setattr(runner.Laboratory, "run", lambda self, path, real=runner.Laboratory.run: real(self, path)
+    monkeypatch.setattr(runner, "start_train", None)
+    predict = Evaluator.predict
+    monkeypatch.setattr(Evaluator, "predict", lambda self, path: predict(self, path)
                         if path.name == "teacher" else pytest.fail("tested again"))  # fmt: skip
     assert main(argv) == 0
     assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
@@ -90,10 +113,20 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def other(study):
-    """A finished study with one seed, and its command but for --output."""
+    """A finished study with one seed, and its command but for --output. Its runs are processes of their own."""
     folder, argv = study
     argv = [*argv, "--seeds", "0", "--losses", "hidden"]
-    assert main([*argv, "--output", str(folder / "other")]) == 0
+    start, processes = runner.start_train, []
+
+    def start_and_note(argv, log):
+        processes.append(start(argv, log))
+        return processes[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "start_train", start_and_note)
+        assert main([*argv, "--jobs", "2", "--output", str(folder / "other")]) == 0
+    assert all(type(process) is subprocess.Popen for process in processes)
+    assert [process.returncode for process in processes] == [0, 0, 0]
     return folder / "other", argv
 
 
@@ -117,17 +150,18 @@ def test_a_study_beside_may_have_a_baseline_of_more_epochs(other, tmp_path):
     folder, small = other
     shutil.copytree(folder, tmp_path / "older")
     path, result = tmp_path / "older" / "runs" / "baseline-0" / "training.json", tmp_path / "older" / "evidence.json"
-    record, told = json.loads(path.read_text()), json.loads(result.read_text())
+    record = json.loads(path.read_text())
+    older = json.loads(result.read_text())
     path.write_text(json.dumps(record | {"settings": record["settings"] | {"epochs": 20}}))
-    told["variants"]["baseline"] = ["--epochs", "20"]
-    result.write_text(json.dumps(told))
+    older["variants"]["baseline"] = ["--epochs", "20"]
+    result.write_text(json.dumps(older))
     assert main([*small, "--output", str(folder), "--beside", f"older={tmp_path / 'older'}"]) == 0
     assert "older: baseline" in (folder / "evidence.md").read_text()
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(other, capsys, monkeypatch):
     folder, small = other
-    monkeypatch.setattr(runner, "_start", None)
+    monkeypatch.setattr(runner, "start_train", None)
     argv = [*small, "--output", str(folder.parent / "never")]
 
     def refused(*more):
@@ -159,7 +193,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(other, ca
 
 def test_a_study_whose_files_have_changed_is_not_reported_as_one_of_the_new_ones(other, capsys, monkeypatch):
     folder, small = other
-    monkeypatch.setattr(runner, "_start", None)
+    monkeypatch.setattr(runner, "start_train", None)
     argv = [*small, "--output", str(folder)]
     for flag, file in (("train", "train.csv"), ("dev", "dev.csv")):
         path = folder.parent / file
@@ -178,7 +212,7 @@ def test_runs_that_were_made_otherwise_are_not_put_into_one_table(other, capsys,
     path = folder / "runs" / "hidden-0" / "training.json"
     record = json.loads(path.read_text())
     settings = record["settings"]
-    monkeypatch.setattr(runner, "_start", None)
+    monkeypatch.setattr(runner, "start_train", None)
     for change, what in (
         ({"device": "cuda"}, "another device;"),
         ({"processes": 2}, "another processes;"),
@@ -204,7 +238,7 @@ def test_a_study_of_older_libraries_is_shown_but_not_gone_on_with(other, capsys,
     for path in paths:
         path.write_text(path.read_text().replace('"numpy": "', '"numpy": "older '))
     assert main(argv) == 0
-    monkeypatch.setattr(runner, "_start", None)
+    monkeypatch.setattr(runner, "start_train", None)
     for more in (["--losses", "hidden,cosine"], ["--grid", "4x0.5"]):
         assert main([*argv, *more]) == 2
         assert "and this command do not belong together: they had another numpy" in capsys.readouterr().err
@@ -214,7 +248,7 @@ def test_a_study_of_older_libraries_is_shown_but_not_gone_on_with(other, capsys,
 
 def test_flags_that_no_run_could_take_are_refused_before_any(study, capsys, monkeypatch):
     folder, argv = study
-    monkeypatch.setattr(runner, "_start", None)
+    monkeypatch.setattr(runner, "start_train", None)
     for flags, why in (
         (["--teacher", ""], "--teacher is empty; give a name"),
         (["--labelled", "50%", "--alpha", "0"], "nothing is learned from the other texts"),
@@ -295,20 +329,16 @@ def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, ca
 
     monkeypatch.setattr(runner, "read_records", rewritten)
     assert main(argv) == 0
-    told = capsys.readouterr().out
-    assert "above soft targets on dev, so combined: hidden=1,cosine=2" in told and "Best on dev: combined" in told
-    record = json.loads((output / "runs" / "combined-hidden-cosine-0" / "training.json").read_text())
+    printed = capsys.readouterr().out
+    assert "above soft targets on dev, so combined: hidden=1,cosine=2" in printed and "Best on dev: combined" in printed
+    record = json.loads((output / "runs" / "combined-hidden=1+cosine=2-0" / "training.json").read_text())
     assert record["settings"]["losses"] == "hidden=1,cosine=2" and record["parameters"] > 0
 
 
 def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
     folder, argv = study
     args = [*argv, "--output", str(folder / "x"), "--layer-map", "1:1"]
-    flags = runner.argparse.ArgumentParser()
-    runner.add_arguments(flags)
-    arguments = flags.parse_args(args[1:])
-    config = TrainConfig(losses="hidden,attention,cosine,patient,relations", layer_map="1:1")
-    names = [variant.name for variant in variants(arguments, config)]
+    names = [variant.name for variant in first_variants(spec_of(args))]
     assert names == [BASELINE, SOFT, "hidden", "attention", "cosine", "relations"], "one layer: no inner one"
     assert "note: left out: --losses patient: no pair of layers" in capsys.readouterr().out
     assert main([*argv, "--output", str(folder / "x"), "--layer-map", "9:9"]) == 2
@@ -320,7 +350,7 @@ def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
     assert "--temperature must be more than 0" in capsys.readouterr().err
 
 
-def test_the_baseline_makes_as_many_steps_as_those_who_have_more_text(study, capsys):
+def test_the_baseline_makes_as_many_steps_as_variants_with_more_text(study, capsys):
     """Its labels are the same ones; the size of the model has the teacher's tokenizer in all variants."""
     folder, argv = study
     (folder / "more.txt").write_text("goal market moon\n" * 24)
@@ -350,19 +380,49 @@ def test_the_baseline_makes_as_many_steps_as_those_who_have_more_text(study, cap
         len({record["tokenizer"] for record in records}) == len({record["initial weights"] for record in records}) == 1
     )
     found = json.loads((folder / "few" / "evidence.json").read_text())
-    assert found["variants"]["baseline"] == ["--labelled", "50%", "--steps", "8"] and found["steps"] == [8]
-    flags = runner.argparse.ArgumentParser()
-    runner.add_arguments(flags)
-    arguments = flags.parse_args([*argv[1:], "--steps", "5"])
-    config = TrainConfig(steps=5, labelled="50%", augment=1)
-    assert variants(arguments, config)[0].argv() == ["--labelled", "50%"], "all have these steps"
+    assert found["variants"]["baseline"] == ["--steps", "8", "--labelled", "50%"] and found["steps"] == [8]
+    baseline, *_ = first_variants(spec_of([*argv, "--steps", "5"]))
+    assert baseline.flags == {"--labelled": ["50%"]}, "all have these steps"
     assert main([*argv, "--output", str(folder / "fewer"), "--patience", "1"]) == 2
     assert "--patience 1: the baseline's epochs are shorter" in capsys.readouterr().err
     assert main([*argv, "--output", str(folder / "fewer"), "--grid", "2x0,0.5"]) == 2
-    assert "with an alpha of 0 nobody says what texts without labels mean" in capsys.readouterr().err
+    assert "with an alpha of 0 nothing is learned from text without labels" in capsys.readouterr().err
 
 
-def test_who_is_stopped_is_told_how_to_go_on(study, capsys, monkeypatch):
+def test_flags_of_the_study(study, capsys):
+    folder, argv = study
+    assert seed_list("3,1") == [3, 1] and parse_grid("1,2x0.5") == ((1.0, 2.0), (0.5,))
+    for function, wrong in ((seed_list, ("", "a", "1,")), (parse_grid, ("", "1", "1x2x3", "ax1", "1x"))):
+        for text in wrong:
+            with pytest.raises(Exception, match="is not"):
+                function(text)
+    assert main([*argv, "--output", str(folder / "no"), "--seeds", "1,1"]) == 2
+    assert "--seeds 1,1: is not a list of different seeds" in capsys.readouterr().err
+
+
+def test_a_study_from_python_is_that_of_the_command(other, monkeypatch):
+    """It does what the command does, and its own command describes it."""
+    folder, argv = other
+    monkeypatch.setattr(runner, "start_train", None)
+    spec = spec_of([*argv, "--output", str(folder)])
+    written = (folder / "evidence.json").read_bytes()
+    report = run_study(spec)
+    assert json.loads(json.dumps(report.record)) == json.loads((folder / "evidence.json").read_bytes())
+    assert f"Best on dev: {report.record['best on dev']}" in report.text
+    again = spec_of(report.record["command"])
+    assert replace(again, run=replace(again.run, config=spec.run.config), jobs=1) == spec
+    assert again.run.config.losses == "hidden=1" and spec.run.config.losses == "hidden"
+    before, now = (json.loads(text) for text in (written, (folder / "evidence.json").read_bytes()))
+    assert before["rows"] == now["rows"]
+
+
+def test_a_name_that_is_no_text_is_one_line(capsys, tmp_path):
+    assert main(["report", "--runs", "\udcff=x", "--output", str(tmp_path / "x.html")]) == 2
+    error = capsys.readouterr().err
+    assert "--runs" in error and "no such" not in error and error.count("\n") == 1
+
+
+def test_a_stopped_study_prints_how_to_go_on(study, capsys, monkeypatch):
     folder, argv = study
 
     def stopped(*arguments):

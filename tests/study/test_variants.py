@@ -125,8 +125,8 @@ def combined(losses: str) -> Variant:
 def test_each_combination_has_a_folder_of_its_own():
     """Whatever a loss is called, with whatever weight: names with "_" were cut off there once, and weights left out."""
     texts = ["hid_a=1,hid_b=1", "hid_a=1,hid_c=1", "hid_b=1,hid_a=1", "hid=1,a=1,hid=1", "hid_a=1,hid_b=0.5",
-             "hid_a=1,hid_b=1e-05", "hid a=1,hid b=1", "hid-a=1,hid-b=1", "hid/a=1,hid/b=1", "hid,a=1,hid,b=1", "hid+a=1,hid+b=1",
-             "hid=1+a=1,hid_b=1",
+             "hid_a=1,hid_b=1e-05", "hid a=1,hid b=1", "hid-a=1,hid-b=1", "hid/a=1,hid/b=1", "hid,a=1,hid,b=1",
+             "hid+a=1,hid+b=1", "hid=1+a=1,hid_b=1",
              *(",".join(f"{name}{i}=1" for name in HIDDEN_LOSSES) for i in range(100, 120)),
              *(",".join(f"{'long' * 20}{i}=1" for i in range(n)) for n in range(2, 6))]  # fmt: skip
     names = [combined(losses).folder(Path("study"), 3).name for losses in texts]
