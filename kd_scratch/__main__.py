@@ -7,12 +7,11 @@ import os
 import sys
 from contextlib import redirect_stdout
 
-from kd_scratch.commands import benchmark, compare, demo, evaluate, predict, quantize, report, trace, train
+from kd_scratch.commands import benchmark, compare, demo, evaluate, evidence, predict, quantize, report, trace, train
 from kd_scratch.common import console, distributed
 from kd_scratch.common.errors import DiskError, UserError
 from kd_scratch.common.files import check_utf8
 from kd_scratch.common.signals import Stopped
-from kd_scratch.study import runner
 from kd_scratch.training.resume import unfinished
 
 STDOUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EFBIG, errno.EIO)  # when it is closed, or full
@@ -22,7 +21,7 @@ COMMANDS = {
     "predict": predict,
     "quantize": quantize,
     "compare": compare,
-    "evidence": runner,
+    "evidence": evidence,
     "benchmark": benchmark,
     "report": report,
     "trace": trace,

@@ -1,6 +1,5 @@
 """What trained models do on a study's test file, and which of them may be compared with each other."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,90 +12,115 @@ from kd_scratch.common.console import progress
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import DataConfig, as_dict, flag_name
+from kd_scratch.config import as_dict, flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import calibration
 from kd_scratch.pages.records import RECORD, read_record
-from kd_scratch.pages.report import by_name
-from kd_scratch.study.variants import BASELINE, COMBINED, RESULT, SOFT, Variant
-from kd_scratch.tasks import Predictions, Task
+from kd_scratch.study.spec import StudySpec, parse_flags
+from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
+from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.training.examples import data_hashes
 
+RESULT = "evidence.json"  # what a study has found, in its output folder
+MEASURED = "test.json"  # what `measure` has found of a run, beside its weights
 #: What the runs of one study have in common (but for `unlabelled` and `teacher`, which a baseline does not have).
 SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
 SHARED += ("processes", "torch", "numpy", "tokenizers")
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "keep_states", "augment", "steps")
-FOUND = ("score", "loss", "ece", "calibration", "agreement", "per_class", "tally")  # what `measured` tells
+FIGURES = ("score", "loss", "ece", "calibration", "agreement", "per_class", "tally")  # what `measure` gives
+
+Records = dict[Path, dict]  # training.json by the folder of a run
 
 
-def measured(predictions: Predictions, teacher: Predictions | None) -> dict:
+def measure(predictions: Predictions, teacher: Predictions) -> dict:
     """All that the tables are made of: scores, loss, calibration, agreement with the teacher, the tally."""
     task = predictions.task
-    metrics, tally = task.score(predictions), task.tally(predictions)
-    confidence, right = task.confidence(predictions)
-    error, bins = calibration(confidence, right)
+    metrics = task.score(predictions)
+    tally = task.tally(predictions)
+    error, bins = calibration(*task.confidence(predictions))
     return {
         "score": float(task.tally_score(tally.sum(axis=0))),
         "loss": metrics.get("loss"),
         "ece": error,
         "calibration": bins,
-        "agreement": predictions.agreement(teacher or predictions),
+        "agreement": predictions.agreement(teacher),
         "per_class": {name: row["f1"] for name, row in metrics["per_class"].items()},
         "tally": tally.tolist(),
     }
 
 
-class Laboratory:
-    """Evaluates models on the test file, and remembers what it has found in a file beside each."""
+class Evaluator:
+    """Evaluates models on a study's test file, and keeps what it finds in a file beside each."""
 
-    def __init__(self, arguments: argparse.Namespace, task: Task, data: DataConfig, device: torch.device):
-        self.task, self.data, self.device = task, data, device
-        whole = replace(data, limit="")  # which is for the training examples
-        self.test = read_evaluation_set(task, arguments.data, arguments.split, whole)
-        self.examples = self.test.examples
-        self.about = {"data": sha256_of_file(arguments.data), "split": self.test.split, "settings": as_dict(data)}
-        self.about |= {"code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__))}
-        hashes = data_hashes(arguments)
+    def __init__(self, spec: StudySpec, device: torch.device):
+        run = spec.run
+        self.task = TASKS[run.task]
+        self.data = run.data
+        self.device = device
+        self.test = read_evaluation_set(self.task, spec.test, spec.split, replace(run.data, limit=""))  # all of it
+        hashes = data_hashes(run)
+        fingerprints = [fingerprint(load_model(directory, say=lambda line: None)) for directory in run.teachers]
+        self.about = {
+            "data": sha256_of_file(spec.test),
+            "split": self.test.split,
+            "settings": as_dict(run.data),
+            "code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__)),
+            "teacher": fingerprints[0],
+        }
         if self.about["data"] in hashes.values() and self.test.split in ("", "train", "val"):
             split = f" --split {self.test.split}" if self.test.split else ""
-            raise UserError(f"--data {arguments.data}{split}: is what is trained or chosen on; give a test file")
-        teachers = [fingerprint(load_model(directory, say=lambda line: None)) for directory in arguments.teacher]
+            raise UserError(f"--data {spec.test}{split}: is what is trained or chosen on; give a test file")
         #: What every run that is shown must have, those of other studies too, if it has it at all.
-        self.known = {"task": task.name, "train": hashes["train"], "dev": hashes["dev"], "data settings": as_dict(data)}
-        self.known |= {"teacher": " ".join(teachers)}
-        self.mine = self.known | {"unlabelled": hashes["unlabelled"]}  # and this study's own runs
-        self.teacher_hash = teachers[0]
-        self.teacher = self.run(Path(arguments.teacher[0]))  # what the others are compared with
-        if not measured(self.teacher, None)["score"] > 0:
-            raise UserError(f"--teacher {arguments.teacher[0]}: has no {task.score_name} at all on {arguments.data}")
+        self.known = {
+            "task": self.task.name,
+            "train": hashes["train"],
+            "dev": hashes["dev"],
+            "data settings": as_dict(run.data),
+            "teacher": " ".join(fingerprints),
+        }
+        self.known_here = self.known | {"unlabelled": hashes["unlabelled"]}  # and this study's own runs
+        self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
+        self.teacher_figures = measure(self.teacher, self.teacher)
+        if not self.teacher_figures["score"] > 0:
+            raise UserError(f"--teacher {run.teachers[0]}: has no {self.task.score_name} at all on {spec.test}")
 
-    def run(self, directory: Path) -> Predictions:
-        """A model on the test file."""
+    @property
+    def examples(self) -> int:
+        """How many test examples the score counts."""
+        return int(self.teacher.counts.sum())
+
+    def predict(self, directory: Path) -> Predictions:
+        """A model's predictions on the test file."""
         loaded = load_for_inference(directory, self.task, 0, self.device)
-        return evaluate(loaded, self.task, self.examples, self.data, self.device)
+        return evaluate(loaded, self.task, self.test.examples, self.data, self.device)
 
-    def look(self, records: dict[Path, dict]) -> dict[Path, dict]:
-        """What `measured` says of each run, with its dev score."""
-        folders = progress(records.items(), desc="testing", unit="model")
-        return {folder: self.look_at(folder) | {"dev": record["best_score"]} for folder, record in folders}
+    def measure_all(self, records: Records) -> Records:
+        """What `measure` finds of each run, with its dev score, by folder."""
+        figures = {}
+        for folder, record in progress(records.items(), desc="testing", unit="model"):
+            figures[folder] = self.measure_run(folder) | {"dev": record["best_score"]}
+        return figures
 
-    def look_at(self, directory: Path) -> dict:
-        """What `measured` says of a run, from its file where the model and the test are the same."""
-        path = directory / "test.json"
-        about = self.about | {"model": sha256_of_file(directory / WEIGHTS), "teacher": self.teacher_hash}
-        known = read_json(path) if path.is_file() else None
-        if isinstance(known, dict) and known.get("about") == about:
-            found = known.get("found")
-            if isinstance(found, dict) and set(found) == set(FOUND):
-                return found
-        found = measured(self.run(directory), self.teacher)
-        write_json(path, {"about": about, "found": found})
-        return found
+    def measure_run(self, directory: Path) -> dict:
+        """What `measure` finds of a run, from its file where the model, the test and the code are the same."""
+        path = directory / MEASURED
+        about = self.about | {"model": sha256_of_file(directory / WEIGHTS)}
+        kept = read_json(path) if path.is_file() else None
+        if isinstance(kept, dict) and kept.get("about") == about:
+            figures = kept.get("found")
+            if isinstance(figures, dict) and set(figures) == set(FIGURES):
+                return figures
+        figures = measure(self.predict(directory), self.teacher)
+        write_json(path, {"about": about, "found": figures})
+        return figures
 
 
-def read_records(runs: Sequence[tuple[Variant, int]], output: Path, known: dict) -> dict[Path, dict]:
+# --- which runs belong together ---
+
+
+def read_records(runs: Runs, output: Path, known: dict) -> Records:
     """training.json of every run that is there, by folder.
 
     UserError where they do not belong together: files, teacher, first weights, settings, device or libraries have been
@@ -112,9 +136,9 @@ def read_records(runs: Sequence[tuple[Variant, int]], output: Path, known: dict)
         records[folder] = record
         if record.get("seed") != seed:
             raise UserError(f"{folder}: its run is of --seed {record.get('seed')}, not {seed}; delete the folder")
-        here = {key: record.get(key) for key in SHARED}
-        here |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
-        for key, value in here.items():
+        facts = {key: record.get(key) for key in SHARED}
+        facts |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
+        for key, value in facts.items():
             if (value is None and key in ("unlabelled", "teacher")) or key in variant.flags:
                 continue
             before, first = seen.setdefault((key, seed if key == "initial weights" else ""), (value, folder))
@@ -128,44 +152,51 @@ def read_records(runs: Sequence[tuple[Variant, int]], output: Path, known: dict)
 
 @dataclass(frozen=True)
 class OtherStudy:
-    """A study that is shown beside this one: its command, and its training.json by folder by variant, a seed each."""
+    """A finished study that is shown beside this one: its command, and by variant its runs, one for each seed."""
 
     command: list[str]
-    runs: dict[str, dict[Path, dict]]
+    records: dict[str, Records]
 
 
-def other_studies(pairs: Sequence[tuple[str, str]], seeds: Sequence[int], known: dict) -> dict[str, OtherStudy]:
-    """--beside: finished studies by name. UserError where one has no runs with these seeds, or such of another task,
-    teacher or data file (known: as of read_records)."""
-    studies = {}
-    for name, directory in by_name(pairs, "--beside").items():
-        here, output = f"--beside {name}={directory}", Path(directory)
-        if not (output / RESULT).is_file():
-            raise UserError(f"{here}: there is no {output / RESULT}; give the --output of a study that is finished")
-        told = read_json(output / RESULT)
-        command, variants = (told.get("command"), told.get("variants")) if isinstance(told, dict) else (None, None)
-        names = {BASELINE, SOFT, COMBINED, *HIDDEN_LOSSES}
-        known_names = isinstance(variants, dict) and {BASELINE} <= set(variants) <= names
-        if not known_names or not all(map(_is_command, [command, *variants.values()])):
-            raise UserError(f"{here}: {output / RESULT} is not what a study writes")
-        runs = {
-            variant: [(Variant(variant, tuple(argv), _losses(argv)), seed) for seed in seeds]
-            for variant, argv in variants.items()
-        }
-        records = read_records([run for each in runs.values() for run in each], output, known)
-        its = {}
-        for variant, each in runs.items():
-            folders = [which.folder(output, seed) for which, seed in each]
-            if missing := [folder for folder in folders if folder not in records]:
-                raise UserError(f"{here}: there is no {missing[0] / RECORD}; it needs the same --seeds as this study")
-            its[variant] = {folder: records[folder] for folder in folders}
-        studies[name] = OtherStudy(command, its)
-    return studies
+def read_other_studies(spec: StudySpec, known: dict) -> dict[str, OtherStudy]:
+    """--beside: finished studies by name.
+
+    UserError where one has no runs with the study's seeds, or such of another task, teacher or data file (known: as of
+    read_records).
+    """
+    return {
+        name: read_other_study(f"--beside {name}={directory}", Path(directory), spec.seeds, known)
+        for name, directory in spec.beside.items()
+    }
 
 
-def _losses(argv: list[str]) -> str:
-    """The --losses among a variant's flags."""
-    return argv[argv.index("--losses") + 1] if "--losses" in argv[:-1] else ""
+def read_other_study(flag: str, output: Path, seeds: Sequence[int], known: dict) -> OtherStudy:
+    """The finished study in a folder. UserError as of read_other_studies; flag: how the folder was given."""
+    path = output / RESULT
+    if not path.is_file():
+        raise UserError(f"{flag}: there is no {path}; give the --output of a study that is finished")
+    result = read_json(path)
+    if not is_result(result):
+        raise UserError(f"{flag}: {path} is not what a study writes")
+    variants = [Variant(name, parse_flags(argv)) for name, argv in result["variants"].items()]
+    found = read_records([(variant, seed) for variant in variants for seed in seeds], output, known)
+    records = {}
+    for variant in variants:
+        folders = [variant.folder(output, seed) for seed in seeds]
+        missing = [folder for folder in folders if folder not in found]
+        if missing:
+            raise UserError(f"{flag}: there is no {missing[0] / RECORD}; it needs the same --seeds as this study")
+        records[variant.name] = {folder: found[folder] for folder in folders}
+    return OtherStudy(result["command"], records)
+
+
+def is_result(result) -> bool:
+    """Whether a JSON value is what a study writes, as far as read_other_study needs it."""
+    if not isinstance(result, dict) or not isinstance(result.get("variants"), dict):
+        return False
+    variants, names = result["variants"], {BASELINE, SOFT, COMBINED, *HIDDEN_LOSSES}
+    has_names = BASELINE in variants and set(variants) <= names
+    return has_names and all(map(_is_command, [result.get("command"), *variants.values()]))
 
 
 def _is_command(argv) -> bool:

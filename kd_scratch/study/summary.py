@@ -1,8 +1,10 @@
-"""What a study has found: how its numbers become tables, plain sentences and figures."""
+"""What a study has found: how its figures become tables, plain sentences and pictures."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,116 +12,124 @@ from kd_scratch.common.console import table
 from kd_scratch.common.files import write_json, write_text
 from kd_scratch.evaluation.significance import interval, margin, resampled_sums, two_sided_p
 from kd_scratch.pages.svg import Bar, dots, grid, reliability
-from kd_scratch.study.variants import BASELINE, RESULT, SOFT
+from kd_scratch.study.results import RESULT
+from kd_scratch.study.variants import BASELINE, SOFT, GridPoint
 from kd_scratch.tasks import Task
 
 GAPS = 8  # classes that are shown
+ALIKE = "against its namesake here"  # the difference of another study's variant to the one of that name in this study
+HEADER = ("variant", "dev", "test", "±", "of teacher", "to baseline", "95% interval", "p", "loss", "ECE", "agreement")
+
+Figures = dict  # of one model on the test file, as results.measure gives them, with its dev score as "dev"
 
 
-def report(
+class Report(NamedTuple):
+    """What a study has found, for people and for programs."""
+
+    text: str  # tables and sentences for a terminal
+    record: dict  # what is in evidence.json
+
+
+class Gap(NamedTuple):
+    """A class (entity type, answer length), the teacher's F1 in it, the students' mean, and how far that is above."""
+
+    name: str
+    teacher: float
+    students: float
+    difference: float
+
+
+@dataclass
+class Findings:
+    """What stands in the tables."""
+
+    task: Task
+    about: dict  # data, seeds, commands and machine, as runner.report gives them
+    teacher: Figures
+    rows: dict[str, dict]  # by variant, those of other studies too: what `summarize` gives
+    cells: dict[GridPoint, dict]  # dev and test score at each point of the grid
+    best: str  # the variant of this study that is best on dev
+    sentences: list[str]
+    gaps: list[Gap]
+
+
+def write_report(
     task: Task,
     about: dict,
-    teacher: dict,
-    records: dict[str, list[dict]],
-    cells: dict[tuple[float, float], dict],
+    teacher: Figures,
+    runs: dict[str, list[Figures]],
+    cells: dict[GridPoint, dict],
     output: Path,
-    others: dict[str, dict[str, list[dict]]],
-) -> tuple[str, dict]:
-    """Write evidence.md, evidence.json and the figures; returns what a terminal shows, and what is in the JSON.
+    others: dict[str, dict[str, list[Figures]]],
+) -> Report:
+    """Write evidence.md, evidence.json and the pictures.
 
-    teacher: what laboratory.measured says of it. records: by variant the same of each seed's model, with its dev score.
-    cells: dev and test score by (temperature, alpha). others: as records, of other studies by their names; they are
-    shown, but none of theirs is chosen.
+    runs: by variant the figures of each seed's model. others: the same of other studies by their names; they are shown,
+    but none of their variants is chosen.
     """
-    rows = {name: summary(task, runs, references(name, records), teacher) for name, runs in records.items()}
+    rows = {name: summarize(task, models, references(name, runs), teacher) for name, models in runs.items()}
     best = max(rows, key=lambda name: rows[name]["dev"])  # on dev, never on test
-    sentences = said(rows, best, task, teacher)
-    for other, theirs in others.items():
-        for name, runs in theirs.items():
-            its_baseline = {} if name == BASELINE else {BASELINE: theirs[BASELINE]}
-            rows[f"{other}: {name}"] = row = summary(task, runs, its_baseline, teacher)
-            if name in records:
-                row["against its namesake here"] = change = difference(task, runs, records[name])
-                told = _verdict(change, len(runs), "above", "below")
-                sentences.append(f"{other}: {name} against {name} here: {told}")
-    gaps = class_gaps(teacher, records[best])
-    text, markdown = (
-        "\n\n".join(_parts(about, teacher, rows, sentences, gaps, best, cells, md)) for md in (False, True)
-    )
-    figures = {
-        "scores.svg": dots(
-            f"{task.name}: test {task.score_name} by variant ({len(about['seeds'])} seeds)",
-            task.score_name,
-            [
-                Bar(name, row["by seed"], row["test"], row["margin"], grey=name.rpartition(": ")[2] == BASELINE)
-                for name, row in rows.items()
-            ],
-            ("teacher", teacher["score"]),
-        ),
-        "calibration.svg": reliability(
-            f"{task.name}: how often a model is right, by how sure it is",
-            {"teacher": teacher["calibration"]}
-            | {name: _pooled(records[name]) for name in dict.fromkeys((BASELINE, SOFT, best))},
-        ),
-    }
-    if cells:
-        name = f"{task.name}: dev {task.score_name} by temperature and alpha (soft targets, one seed)"
-        figures["grid.svg"] = grid(
-            name, "alpha", "temperature", {(a, t): cell["dev"] for (t, a), cell in cells.items()}
-        )
-    for file, picture in figures.items():
+    sentences = conclusions(rows, best, task, teacher)
+    for other, other_runs in others.items():
+        for name, models in other_runs.items():
+            other_baseline = {} if name == BASELINE else {BASELINE: other_runs[BASELINE]}
+            row = summarize(task, models, other_baseline, teacher)
+            if name in runs:
+                row[ALIKE] = difference(task, models, runs[name])
+                text = verdict(row[ALIKE], len(models), "above", "below")
+                sentences.append(f"{other}: {name} against {name} here: {text}")
+            rows[f"{other}: {name}"] = row
+    found = Findings(task, about, teacher, rows, cells, best, sentences, class_gaps(teacher, runs[best]))
+    pictures = draw(found, runs)
+    for file, picture in pictures.items():
         write_text(output / file, picture)
-    pictures = "\n".join(f"![{file.removesuffix('.svg')}]({file})" for file in figures)
-    commands = [f"# {name}\n{_shell(argv)}" for name, argv in about["beside"].items()] + [_shell(about["command"])]
-    told = "```sh\n" + "\n".join(commands) + "\n```"
-    write_text(output / "evidence.md", f"# {task.name}\n\n{markdown}\n\n{pictures}\n\n{told}\n")
-    result = about | {
+    write_text(output / "evidence.md", markdown_page(found, pictures))
+    record = about | {
         "teacher": teacher["score"],
         "best on dev": best,
         "rows": rows,
         "findings": sentences,
-        "gaps": gaps,
+        "gaps": found.gaps,
+        "grid": [point._asdict() | cell for point, cell in cells.items()],
     }
-    result["grid"] = [{"temperature": t, "alpha": a} | cell for (t, a), cell in cells.items()]
-    write_json(output / RESULT, result)
-    return text, result
+    write_json(output / RESULT, record)
+    return Report("\n\n".join(parts(found, markdown=False)), record)
 
 
-def _shell(argv: Sequence[str]) -> str:
-    """A command as one types it."""
-    return "python -m kd_scratch " + shlex.join(argv)
+# --- figures ---
 
 
-def references(name: str, records: dict[str, list[dict]]) -> dict[str, list[dict]]:
+def references(name: str, runs: dict[str, list[Figures]]) -> dict[str, list[Figures]]:
     """What a variant is compared with: the baseline, and soft targets alone."""
-    return {key: records[key] for key in (BASELINE, SOFT) if key in records and name not in (BASELINE, key)}
+    return {key: runs[key] for key in (BASELINE, SOFT) if key in runs and name not in (BASELINE, key)}
 
 
-def summary(task: Task, runs: list[dict], compared: dict[str, list[dict]], teacher: dict) -> dict:
+def summarize(
+    task: Task, models: Sequence[Figures], compared: dict[str, Sequence[Figures]], teacher: Figures
+) -> dict[str, object]:
     """A variant's figures: means over its seeds, and its difference to each of those that it is compared with."""
-    scores = [run["score"] for run in runs]
+    scores = [model["score"] for model in models]
     row = {
-        "dev": float(np.mean([run["dev"] for run in runs])),
+        "dev": float(np.mean([model["dev"] for model in models])),
         "test": float(np.mean(scores)),
         "margin": margin(scores),
         "by seed": scores,
         "of teacher": float(np.mean(scores)) / teacher["score"],
-        "loss": _mean(run["loss"] for run in runs),
-        "ece": _mean(run["ece"] for run in runs),
-        "agreement": _mean(run["agreement"] for run in runs),
+        "loss": _mean(model["loss"] for model in models),
+        "ece": _mean(model["ece"] for model in models),
+        "agreement": _mean(model["agreement"] for model in models),
     }
-    for name, its_runs in compared.items():
-        row[f"against {name}"] = difference(task, runs, its_runs)
+    for name, others in compared.items():
+        row[f"against {name}"] = difference(task, models, others)
     return row
 
 
-def difference(task: Task, runs: Sequence[dict], reference: Sequence[dict]) -> dict:
+def difference(task: Task, models: Sequence[Figures], reference: Sequence[Figures]) -> dict:
     """The mean over seeds of the difference of scores, with its 95% interval and p by a paired bootstrap over the test
     examples, which are drawn alike for all seeds and both variants; and how many seeds gained."""
-    observed = [run["score"] - other["score"] for run, other in zip(runs, reference, strict=True)]
-    drawn = np.mean(
-        [_drawn(task, run) - _drawn(task, other) for run, other in zip(runs, reference, strict=True)], axis=0
-    )
+    pairs = list(zip(models, reference, strict=True))
+    observed = [model["score"] - other["score"] for model, other in pairs]
+    drawn = np.mean([_drawn(task, model) - _drawn(task, other) for model, other in pairs], axis=0)
     return {
         "mean": float(np.mean(observed)),
         "interval": interval(drawn),
@@ -129,115 +139,188 @@ def difference(task: Task, runs: Sequence[dict], reference: Sequence[dict]) -> d
     }
 
 
-def _drawn(task: Task, run: dict) -> np.ndarray:
+def _drawn(task: Task, model: Figures) -> np.ndarray:
     """A model's score on each test file that is drawn."""
-    if "drawn" not in run:
-        run["drawn"] = task.tally_score(resampled_sums(np.array(run["tally"])))
-    return run["drawn"]
+    if "drawn" not in model:
+        model["drawn"] = task.tally_score(resampled_sums(np.array(model["tally"])))
+    return model["drawn"]
 
 
-def _mean(values) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     """The mean, or None where one is missing."""
     values = list(values)
     return None if None in values else float(np.mean(values))
 
 
-def _pooled(runs: Sequence[dict]) -> list[tuple[float, float, int]]:
-    """The calibration bins of several models put together: confidence, share right, how many."""
-    bins = np.array([run["calibration"] for run in runs], np.float64)  # runs,15,3
-    counts = bins[:, :, 2].sum(axis=0)
-    means = (bins[:, :, :2] * bins[:, :, 2:]).sum(axis=0) / np.maximum(counts, 1)[:, None]
-    return [(float(c), float(r), int(n)) for (c, r), n in zip(means, counts, strict=True)]
-
-
-def class_gaps(teacher: dict, runs: Sequence[dict]) -> list[tuple[str, float, float, float]]:
-    """Class (entity type, answer length), the teacher's F1, the students' mean, their difference; widest first."""
-    rows = []
+def class_gaps(teacher: Figures, models: Sequence[Figures]) -> list[Gap]:
+    """F1 by class of the teacher and of a variant's models; the widest gap first."""
+    gaps = []
     for name, score in teacher["per_class"].items():
-        mean = float(np.mean([run["per_class"].get(name, 0.0) for run in runs]))
-        rows.append((name, score, mean, mean - score))
-    return sorted(rows, key=lambda row: row[3])
+        mean = float(np.mean([model["per_class"].get(name, 0.0) for model in models]))
+        gaps.append(Gap(name, score, mean, mean - score))
+    return sorted(gaps, key=lambda gap: gap.difference)
 
 
-def said(rows: dict[str, dict], best: str, task: Task, teacher: dict) -> list[str]:
+# --- sentences ---
+
+
+def conclusions(rows: dict[str, dict], best: str, task: Task, teacher: Figures) -> list[str]:
     """Plainly, which losses helped."""
-    found = [
+    sentences = [
         f"Best on dev: {best}. On test it has {rows[best]['of teacher']:.1%} of its teacher's {task.score_name} "
-        f"({100 * rows[best]['test']:.2f} against {100 * teacher['score']:.2f})."
+        f"({_points(rows[best]['test'])} against {_points(teacher['score'])})."
     ]
     for name, row in rows.items():
         reference = BASELINE if name == SOFT else SOFT
-        if f"against {reference}" in row:
-            found.append(f"{name} against {reference}: {_verdict(row[f'against {reference}'], len(row['by seed']))}")
-    return found
+        change = row.get(f"against {reference}")
+        if change:
+            sentences.append(f"{name} against {reference}: {verdict(change, len(row['by seed']))}")
+    return sentences
 
 
-def _verdict(found: dict, seeds: int, gain: str = "helped", loss: str = "hurt") -> str:
+def verdict(change: dict, seeds: int, gain: str = "helped", loss: str = "hurt") -> str:
     """Whether a difference is one: more than the test file's chance, and more than that of training, may have made."""
-    low, high = found["interval"]
-    told = "no difference that these runs can show"
-    if found["seeds"] is None:
-        told = "of one seed, so nobody knows what chance in training does"
-    elif abs(found["mean"]) > found["seeds"] and not low <= 0 <= high:
-        told = gain if low > 0 else loss
-    points = f"{100 * found['mean']:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f} over test examples"
-    points += ")" if found["seeds"] is None else f", ± {100 * found['seeds']:.2f} over seeds)"
-    return f"{told}: {points}, better with {found['gained']} of {seeds} seeds"
+    low, high = change["interval"]
+    text = "no difference that these runs can show"
+    spread = ""
+    if change["seeds"] is None:
+        text = "of one seed, so nobody knows what chance in training does"
+    else:
+        spread = f", ± {_points(change['seeds'])} over seeds"
+        if abs(change["mean"]) > change["seeds"] and not low <= 0 <= high:
+            text = gain if low > 0 else loss
+    points = f"{100 * change['mean']:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f} over test examples{spread})"
+    return f"{text}: {points}, better with {change['gained']} of {seeds} seeds"
 
 
-def _parts(about: dict, teacher: dict, rows: dict, sentences: list, gaps: list, best: str, cells: dict, markdown: bool):
+# --- tables ---
+
+
+def parts(found: Findings, markdown: bool) -> list[str]:
     """The tables and what stands between them."""
+    result = [
+        introduction(found.about),
+        table(HEADER, [teacher_line(found.teacher), *map(line, found.rows, found.rows.values())], markdown),
+        "\n".join(f"- {sentence}" for sentence in found.sentences),
+    ]
+    if found.cells:
+        result.append(grid_table(found, markdown))
+    result.append(gap_table(found, markdown))
+    return result
+
+
+def introduction(about: dict) -> str:
+    """What the tables are of, and how to read them."""
     seeds, steps, versions = about["seeds"], about["steps"], about["versions of the code"]
-    yield (
+    step_range = " to ".join(f"{count:,}" for count in dict.fromkeys((steps[0], steps[-1])))
+    text = (
         f"{about['score']} on {about['test examples']:,} examples of {about['data']}; mean of {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}) ± 95% interval of that mean over seeds. Differences have a 95% interval by "
         "paired bootstrap over the test examples, for these very models; below, one counts only if it also exceeds its "
         "95% interval over seeds. None is adjusted for how many there are. ECE: expected calibration "
         f"error; agreement: with the decisions of the teacher{about['which teacher']}. "
-        + f"Each run made {' to '.join(f'{n:,}' for n in dict.fromkeys((steps[0], steps[-1])))} optimizer steps."
-        + (f" They were made by {versions} versions of the code." if versions > 1 else "")
-        + "".join(f" {other}: another study, with a baseline of its own." for other in about["beside"])
+        f"Each run made {step_range} optimizer steps."
     )
-    header = (
-        "variant",
-        "dev",
-        "test",
-        "±",
-        "of teacher",
-        "to baseline",
-        "95% interval",
-        "p",
-        "loss",
-        "ECE",
-        "agreement",
+    if versions > 1:
+        text += f" They were made by {versions} versions of the code."
+    return text + "".join(f" {other}: another study, with a baseline of its own." for other in about["beside"])
+
+
+def teacher_line(teacher: Figures) -> tuple:
+    """The teacher's line of the table, with nothing to compare it with."""
+    nothing = (None, None, None)
+    return (
+        *("teacher", None, _points(teacher["score"]), None, "100.0%"),
+        *nothing,
+        *(teacher["loss"], teacher["ece"], 1.0),
     )
-    teachers = ("teacher", None, _points(teacher["score"]), None, "100.0%", *[None] * 3)
-    lines = [(*teachers, teacher["loss"], teacher["ece"], 1.0)]
-    for name, row in rows.items():
-        change = row.get(f"against {BASELINE}")
-        shown = (None, None, None)
-        if change:
-            low, high = change["interval"]
-            p = "<0.001" if change["p"] < 0.001 else f"{change['p']:.3f}"
-            shown = f"{100 * change['mean']:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", p
-        spread = None if row["margin"] is None else f"{100 * row['margin']:.2f}"
-        scores = _points(row["dev"]), _points(row["test"]), spread, f"{row['of teacher']:.1%}"
-        lines.append((name, *scores, *shown, row["loss"], row["ece"], row["agreement"]))
-    yield table(header, lines, markdown)
-    yield "\n".join(f"- {sentence}" for sentence in sentences)
-    if cells:
-        alphas = sorted({alpha for _, alpha in cells})
-        lines = [
-            (f"{t:g}", *(" / ".join(_points(cells[t, a][part]) for part in ("dev", "test")) for a in alphas))
-            for t in sorted({t for t, _ in cells})
-        ]
-        header = ("temperature", *(f"alpha {a:g}" for a in alphas))
-        yield f"Soft targets alone, seed {seeds[0]}: dev / test\n\n" + table(header, lines, markdown)
-    lines = [(name, *map(_points, (teachers, students)), f"{100 * gap:+.2f}") for name, teachers, students, gap in gaps]
-    title = "class" if len(gaps) <= GAPS else f"class, the {GAPS} widest gaps of {len(gaps)}"
-    yield f"F1 by class: teacher and {best}\n\n" + table((title, "teacher", best, "gap"), lines[:GAPS], markdown)
+
+
+def line(name: str, row: dict) -> tuple:
+    """A variant's line of the table."""
+    change = row.get(f"against {BASELINE}")
+    to_baseline = (None, None, None)
+    if change:
+        low, high = change["interval"]
+        p = "<0.001" if change["p"] < 0.001 else f"{change['p']:.3f}"
+        to_baseline = f"{100 * change['mean']:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", p
+    spread = None if row["margin"] is None else _points(row["margin"])
+    scores = _points(row["dev"]), _points(row["test"]), spread, f"{row['of teacher']:.1%}"
+    return (name, *scores, *to_baseline, row["loss"], row["ece"], row["agreement"])
+
+
+def grid_table(found: Findings, markdown: bool) -> str:
+    """Dev and test score by temperature (down) and alpha (across)."""
+    alphas = sorted({point.alpha for point in found.cells})
+    lines = []
+    for temperature in sorted({point.temperature for point in found.cells}):
+        cells = [found.cells[temperature, alpha] for alpha in alphas]
+        lines.append((f"{temperature:g}", *(f"{_points(cell['dev'])} / {_points(cell['test'])}" for cell in cells)))
+    header = ("temperature", *(f"alpha {alpha:g}" for alpha in alphas))
+    title = f"Soft targets alone, seed {found.about['seeds'][0]}: dev / test"
+    return f"{title}\n\n{table(header, lines, markdown)}"
+
+
+def gap_table(found: Findings, markdown: bool) -> str:
+    """F1 by class of the teacher and the best variant, the widest gaps first."""
+    count = len(found.gaps)
+    lines = [
+        (gap.name, _points(gap.teacher), _points(gap.students), f"{100 * gap.difference:+.2f}")
+        for gap in found.gaps[:GAPS]
+    ]
+    title = "class" if count <= GAPS else f"class, the {GAPS} widest gaps of {count}"
+    gaps = table((title, "teacher", found.best, "gap"), lines, markdown)
+    return f"F1 by class: teacher and {found.best}\n\n{gaps}"
 
 
 def _points(score: float) -> str:
     """0.9478 -> "94.78" """
     return f"{100 * score:.2f}"
+
+
+# --- the page and its pictures ---
+
+
+def markdown_page(found: Findings, pictures: Iterable[str]) -> str:
+    """evidence.md: the tables, the pictures, and the commands that make them."""
+    tables = "\n\n".join(parts(found, markdown=True))
+    links = "\n".join(f"![{file.removesuffix('.svg')}]({file})" for file in pictures)
+    commands = [f"# {name}\n{_shell(argv)}" for name, argv in found.about["beside"].items()]
+    commands.append(_shell(found.about["command"]))
+    block = "```sh\n" + "\n".join(commands) + "\n```"
+    return f"# {found.task.name}\n\n{tables}\n\n{links}\n\n{block}\n"
+
+
+def _shell(argv: Sequence[str]) -> str:
+    """A command as one types it."""
+    return "python -m kd_scratch " + shlex.join(argv)
+
+
+def draw(found: Findings, runs: dict[str, list[Figures]]) -> dict[str, str]:
+    """The pictures, by the name of their file."""
+    name, score_name = found.task.name, found.task.score_name
+    bars = []
+    for variant, row in found.rows.items():
+        is_baseline = variant.rpartition(": ")[2] == BASELINE
+        bars.append(Bar(variant, row["by seed"], row["test"], row["margin"], grey=is_baseline))
+    title = f"{name}: test {score_name} by variant ({len(found.about['seeds'])} seeds)"
+    bins = {"teacher": found.teacher["calibration"]}
+    for variant in dict.fromkeys((BASELINE, SOFT, found.best)):
+        bins[variant] = pooled_bins(runs[variant])
+    pictures = {
+        "scores.svg": dots(title, score_name, bars, ("teacher", found.teacher["score"])),
+        "calibration.svg": reliability(f"{name}: how often a model is right, by how sure it is", bins),
+    }
+    if found.cells:
+        title = f"{name}: dev {score_name} by temperature and alpha (soft targets, one seed)"
+        cells = {(alpha, temperature): cell["dev"] for (temperature, alpha), cell in found.cells.items()}
+        pictures["grid.svg"] = grid(title, "alpha", "temperature", cells)
+    return pictures
+
+
+def pooled_bins(models: Sequence[Figures]) -> list[tuple[float, float, int]]:
+    """The calibration bins of several models put together: mean confidence, share right, how many."""
+    bins = np.array([model["calibration"] for model in models], np.float64)  # models,15,3
+    counts = bins[:, :, 2].sum(axis=0)
+    means = (bins[:, :, :2] * bins[:, :, 2:]).sum(axis=0) / np.maximum(counts, 1)[:, None]  # 15,2
+    return [(float(c), float(r), int(n)) for (c, r), n in zip(means, counts, strict=True)]

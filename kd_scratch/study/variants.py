@@ -1,109 +1,151 @@
 """What a study compares: ways to train the same student, for as many steps, that differ in what is learned from."""
 
-import argparse
 import itertools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import SIZES, DataConfig, ModelConfig, TrainConfig, given
-from kd_scratch.distillation.hidden_losses import HiddenLosses, parse_layer_map, parse_losses
+from kd_scratch.common.files import sha256
+from kd_scratch.config import SIZES, ModelConfig
+from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_layer_map, parse_losses
 from kd_scratch.nn.model import Model
+from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS
-from kd_scratch.training.examples import data_hashes
+from kd_scratch.training.examples import encode_training_data, read_training_data
+from kd_scratch.training.spec import RunSpec
 
-BASELINE, SOFT, COMBINED = "baseline", "soft targets", "combined"
-RESULT = "evidence.json"  # what a study has found, in its --output
+BASELINE = "baseline"
+SOFT = "soft targets"
+COMBINED = "combined"
+OF_EACH_RUN = ("--output", "--seed", "--vocab-size")  # or without effect: the vocabulary is always the teacher's
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to train the student: its name, the flags of `train` that only it has, and the losses among them."""
+    """A way to train the student: its name, and the flags of `train` that it has beside those of all variants."""
 
     name: str
-    flags: tuple[str, ...]
-    losses: str = ""  # as --losses takes them
+    flags: Flags = field(default_factory=dict)
+
+    @property
+    def losses(self) -> str:
+        """The hidden-state losses, as --losses takes them; "" for none."""
+        return "".join(self.flags.get("--losses", []))
 
     def folder(self, output: Path, seed: int) -> Path:
-        """Where its run with a seed lies. What is combined is told: with more seeds it may be something else."""
-        told = f"{self.name} {re.sub('[^a-z]+', ' ', self.losses)}" if self.name == COMBINED else self.name
-        return output / "runs" / f"{'-'.join(told.split())}-{seed}"
+        """Where its run with a seed lies.
 
-    def argv(self) -> list[str]:
-        """Its flags, with the losses."""
-        return [*self.flags, *(("--losses", self.losses) if self.losses else ())]
+        What is combined is part of the name: with more seeds, or other weights, it is something else.
+        """
+        name = f"{COMBINED}-{self.losses}" if self.name == COMBINED else "-".join(self.name.split())
+        return output / "runs" / f"{folder_name(name)}-{seed}"
 
 
-def variants(arguments: argparse.Namespace, config: TrainConfig) -> list[Variant]:
-    """The baseline, soft targets alone, and soft targets with each hidden-state loss.
+Runs = Sequence[tuple[Variant, int]]  # variants, each with a seed
 
-    The losses are those of --losses, else all that are possible between these two models.
+
+def folder_name(text: str) -> str:
+    """The name of a folder for a text, and for no other one: "combined-hidden=1,cosine=2" -> combined-hidden=1+cosine=2
+
+    A hash stands in for what is too long, or not possible in names of files.
     """
-    soft = (*teacher_flags(arguments, config), *hidden_loss_flags(config))
-    student, teacher = shapes(arguments)
-    HiddenLosses(
-        {"hidden": 1.0}, parse_layer_map(config.layer_map), student, teacher
-    )  # an error of --layer-map is not left out
-    found = [baseline(arguments, config), Variant(SOFT, teacher_flags(arguments, config))]
-    for name, weight in parse_losses(config.losses).items():
-        try:
-            HiddenLosses({name: weight}, parse_layer_map(config.layer_map), student, teacher)
-        except UserError as error:
-            if hasattr(arguments, "losses"):
-                raise
-            say(f"note: left out: {error}")
-            continue
-        found.append(Variant(name, soft, f"{name}={weight:.12g}"))
-    return found
+    if re.fullmatch(r"[\w=.,-]{1,100}", text, re.ASCII):
+        return text.replace(",", "+")
+    readable = re.sub(r"[^\w=.-]+", "-", text, flags=re.ASCII)
+    return f"{readable[:60]}-{sha256(text)[:12]}"
 
 
-def baseline(arguments: argparse.Namespace, config: TrainConfig) -> Variant:
-    """The same student without a teacher. Where the teacher brings more text, the baseline makes as many optimizer
-    steps without it: its epochs are shorter, and more."""
-    flags = ("--labelled", config.labelled) if config.labelled else ()
-    if not (arguments.unlabelled or config.labelled or config.augment):
-        return Variant(BASELINE, ())
+# --- the variants ---
+
+
+def common_run(spec: StudySpec) -> RunSpec:
+    """What all variants have in common: the study's run without its teacher, and without what only that can use."""
+    config = replace(spec.run.config, losses="", layer_map="", keep_states=False, labelled="", augment=0)
+    return replace(spec.run, teachers=(), unlabelled=None, config=config)
+
+
+def common_flags(spec: StudySpec) -> Flags:
+    """The flags of `train` that all runs have in common."""
+    flags = train_flags(common_run(spec))
+    return {flag: values for flag, values in flags.items() if flag not in OF_EACH_RUN}
+
+
+def first_variants(spec: StudySpec) -> list[Variant]:
+    """The baseline, soft targets alone, and soft targets with each of the study's losses.
+
+    Raises UserError for losses and layer maps that are not possible between the two models.
+    """
+    common, config = common_run(spec), spec.run.config
+    losses = possible_losses(spec)
+    variants = [
+        Variant(BASELINE, changed_flags(common, baseline_run(spec))),
+        Variant(SOFT, changed_flags(common, soft_run(spec))),
+    ]
+    for name, weight in losses.items():
+        run = replace(spec.run, config=replace(config, losses=f"{name}={weight:.12g}"))
+        variants.append(Variant(name, changed_flags(common, run)))
+    return variants
+
+
+def baseline_run(spec: StudySpec) -> RunSpec:
+    """The same student without a teacher.
+
+    Where there is text that only a teacher can use, the baseline makes as many optimizer steps without it: its epochs
+    are shorter, and more.
+    """
+    run, config, common = spec.run, spec.run.config, common_run(spec)
+    if not spec.has_unlabelled_text:
+        return common
     if config.patience:
         raise UserError(
             f"--patience {config.patience}: the baseline's epochs are shorter, it would be stopped after fewer steps; "
             "leave it out"
         )
-    task, data, source = TASKS[arguments.task], DataConfig(**given(arguments, DataConfig)), data_hashes(arguments)
-    examples, _, labels, tokenizer, _ = read_all(arguments, task, config, data)
-    if config.steps:  # then all have these
-        return Variant(BASELINE, flags)
-    inputs = training_inputs(arguments, task, config, data, examples, labels, tokenizer, source)
-    return Variant(BASELINE, (*flags, "--steps", str(config.epochs * math.ceil(len(inputs) / config.batch_size))))
+    data = read_training_data(run, TASKS[run.task])
+    steps = config.steps
+    if not steps:
+        inputs = encode_training_data(run, data)
+        steps = config.epochs * math.ceil(len(inputs) / config.batch_size)
+    return replace(common, config=replace(common.config, labelled=config.labelled, steps=steps))
 
 
-def teacher_flags(arguments: argparse.Namespace, config: TrainConfig) -> tuple[str, ...]:
-    """The teacher, and the text of which only it can speak."""
-    flags = ["--teacher", *arguments.teacher]
-    flags += ["--unlabelled", str(arguments.unlabelled)] if arguments.unlabelled else []
-    flags += ["--labelled", config.labelled] if config.labelled else []
-    flags += ["--augment", str(config.augment)] if config.augment else []
-    return tuple(flags)
+def soft_run(spec: StudySpec) -> RunSpec:
+    """Soft targets alone."""
+    return replace(spec.run, config=replace(spec.run.config, losses="", layer_map="", keep_states=False))
 
 
-def hidden_loss_flags(config: TrainConfig) -> tuple[str, ...]:
-    """What goes with --losses, where it was given."""
-    flags = ("--layer-map", config.layer_map) if config.layer_map else ()
-    return (*flags, "--keep-states") if config.keep_states else flags
+def possible_losses(spec: StudySpec) -> dict[str, float]:
+    """The losses to try, each with its weight. UserError where one is not possible, unless it may be left out."""
+    config = spec.run.config
+    student, teacher = shapes(spec.run)
+    check_layer_map(parse_layer_map(config.layer_map), student.depth, teacher.config.depth)  # never left out
+    possible = {}
+    for name, weight in parse_losses(config.losses).items():
+        try:
+            make_hidden_losses(replace(config, losses=name), student, teacher)
+        except UserError as error:
+            if not spec.skip_impossible:
+                raise
+            say(f"note: left out: {error}")
+            continue
+        possible[name] = weight
+    return possible
 
 
-def shapes(arguments: argparse.Namespace) -> tuple[ModelConfig, Model]:
+def shapes(run: RunSpec) -> tuple[ModelConfig, Model]:
     """The student's shape, and the (first) teacher without its weights."""
-    student = SIZES.get(arguments.model) or load_config(arguments.model)
-    depth = len(arguments.init_layers or ()) or student.depth
+    student = SIZES.get(run.model) or load_config(run.model)
+    depth = len(run.init_layers) or student.depth
     with torch.device("meta"):
-        return replace(student, depth=depth), Model(load_config(arguments.teacher[0]))
+        return replace(student, depth=depth), Model(load_config(run.teachers[0]))
 
 
 def combination(tried: Sequence[Variant], dev: dict[str, float]) -> Variant | None:
@@ -111,20 +153,26 @@ def combination(tried: Sequence[Variant], dev: dict[str, float]) -> Variant | No
     good = [variant for variant in tried if variant.losses and dev[variant.name] > dev[SOFT]]
     if len(good) < 2:
         return None
-    return Variant(COMBINED, good[0].flags, ",".join(variant.losses for variant in good))
+    losses = ",".join(variant.losses for variant in good)
+    return Variant(COMBINED, good[0].flags | {"--losses": [losses]})
 
 
-def grid_variants(arguments: argparse.Namespace, config: TrainConfig) -> dict[tuple[float, float], Variant]:
-    """Soft targets alone at each temperature and alpha of --grid; the point of the study itself is among its runs."""
-    temperatures, alphas = arguments.grid or ((), ())
-    points = {}
-    for temperature, alpha in itertools.product(temperatures, alphas):
-        TASKS[arguments.task].train_config(temperature=temperature, alpha=alpha)  # UserError where it is not possible
-        if alpha == 0 and (arguments.unlabelled or config.labelled or config.augment):
-            raise UserError("--grid: with an alpha of 0 nobody says what texts without labels mean; leave it out")
-        name, flags = SOFT, teacher_flags(arguments, config)
-        if (temperature, alpha) != (config.temperature, config.alpha):
-            name = f"T={temperature:.12g} alpha={alpha:.12g}"
-            flags += ("--temperature", str(temperature), "--alpha", str(alpha))
-        points[temperature, alpha] = Variant(name, flags)
-    return points
+class GridPoint(NamedTuple):
+    """One of the settings of --grid."""
+
+    temperature: float
+    alpha: float
+
+
+def grid_variants(spec: StudySpec) -> dict[GridPoint, Variant]:
+    """Soft targets alone at each point of --grid; the point of the study itself is among its other runs."""
+    soft, common = soft_run(spec), common_run(spec)
+    variants = {}
+    for temperature, alpha in itertools.product(spec.grid.temperatures, spec.grid.alphas):
+        config = replace(soft.config, temperature=temperature, alpha=alpha)  # UserError where it is not possible
+        if alpha == 0 and spec.has_unlabelled_text:
+            raise UserError("--grid: with an alpha of 0 nothing is learned from text without labels; leave it out")
+        name = SOFT if config == soft.config else f"T={temperature:.12g} alpha={alpha:.12g}"
+        flags = changed_flags(common, replace(soft, config=config))
+        variants[GridPoint(temperature, alpha)] = Variant(name, flags)
+    return variants

@@ -1,0 +1,130 @@
+"""A study, described; and a run's description as the flags of `train`, with which a study starts it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from kd_scratch.common.errors import UserError
+from kd_scratch.config import flag_name
+from kd_scratch.tasks import TASKS
+from kd_scratch.training.spec import RunSpec
+
+Flags = dict[str, list[str]]  # a flag -> its values: {"--epochs": ["3"], "--keep-states": []}
+
+
+class Grid(NamedTuple):
+    """Temperatures and alphas, each of which is tried with each."""
+
+    temperatures: tuple[float, ...] = ()
+    alphas: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """What is compared, and on what.
+
+    Example: StudySpec(run=RunSpec(…, teachers=("runs/teacher",), config=TrainConfig(losses="hidden,cosine")),
+    test=Path("test.csv")) trains a baseline, soft targets, and soft targets with each of the two losses, with three
+    seeds each.
+    """
+
+    run: RunSpec  # of all runs: with a teacher, the losses to try one at a time, and the study's own output folder
+    test: Path  # the file that results are of
+    split: str = ""  # of that file; "": test, where it has splits
+    seeds: tuple[int, ...] = (0, 1, 2)
+    jobs: int = 1  # runs side by side
+    grid: Grid = Grid()  # soft targets are also tried with these, with the first seed
+    beside: dict[str, str] = field(default_factory=dict)  # finished studies to show: name -> folder
+    skip_impossible: bool = False  # leave out a loss that is not possible between the two models, with a note
+
+    @property
+    def has_unlabelled_text(self) -> bool:
+        """Whether there is text that only a teacher can use, so that an epoch of the baseline is shorter."""
+        return bool(self.run.unlabelled or self.run.config.labelled or self.run.config.augment)
+
+
+def check_study(spec: StudySpec) -> None:
+    """UserError for a study that cannot be made. (Whether the settings of a run fit: training.spec.check_spec.)"""
+    if not 1 <= spec.jobs <= 64:
+        raise UserError(f"--jobs {spec.jobs}: must lie between 1 and 64")
+    if not spec.seeds or len(set(spec.seeds)) < len(spec.seeds):
+        raise UserError(f"--seeds {','.join(map(str, spec.seeds))}: is not a list of different seeds such as 0,1,2")
+    if not spec.run.teachers:
+        raise UserError("--teacher: a study needs a teacher; give one")
+
+
+# --- flags ---
+
+
+def train_flags(run: RunSpec) -> Flags:
+    """The flags with which `train` makes an equal RunSpec: those without a default, and those that differ from it."""
+    usual = RunSpec(run.task, run.train, run.dev, run.model, run.output, config=TASKS[run.task].train_config())
+    flags = {
+        "--task": [run.task],
+        "--train": [str(run.train)],
+        "--dev": [run.dev],
+        "--model": [run.model],
+        "--output": [str(run.output)],
+    }
+    return flags | changed_flags(usual, run)
+
+
+def changed_flags(before: RunSpec, after: RunSpec) -> Flags:
+    """The flags that make one run of another one, in which nothing is given that is not given in this one."""
+    changed = {}
+    pairs = ((before, after), (before.config, after.config), (before.data, after.data), (before.run, after.run))
+    for old, new in pairs:
+        for f in fields(new):
+            value = getattr(new, f.name)
+            if not is_dataclass(value) and value != getattr(old, f.name):
+                flag = "--teacher" if f.name == "teachers" else flag_name(f.name)
+                changed[flag] = flag_values(f.name, value)
+    return changed
+
+
+def flag_values(name: str, value) -> list[str]:
+    """The value of a field as it stands behind its flag. True -> [], 0.5 -> ["0.5"], layers (0, 2) -> ["0,2"]"""
+    if value is True:
+        return []
+    if name == "teachers":
+        return list(value)
+    if name == "init_layers":
+        return [",".join(map(str, value))]
+    return [str(value)]
+
+
+def argv_of(flags: Flags) -> list[str]:
+    """{"--epochs": ["3"], "--keep-states": []} -> ["--epochs", "3", "--keep-states"]"""
+    words = []
+    for flag, values in flags.items():
+        words += [flag, *values]
+    return words
+
+
+def parse_flags(argv: Sequence[str]) -> Flags:
+    """The opposite of argv_of."""
+    flags: Flags = {}
+    flag = ""
+    for word in argv:
+        if word.startswith("--"):
+            flag = word
+            flags[flag] = []
+        else:
+            flags.setdefault(flag, []).append(word)
+    return flags
+
+
+def differences(before: Flags, now: Flags) -> list[str]:
+    """How flags differ: {"--epochs": ["2"]} and {"--epochs": ["3"]} -> ["--epochs was 2, is 3"]"""
+
+    def text(flags: Flags, flag: str) -> str:
+        if flag not in flags:
+            return "not given"
+        return " ".join(flags[flag]) or "given"
+
+    return [
+        f"{flag} was {text(before, flag)}, is {text(now, flag)}"
+        for flag in before | now
+        if text(before, flag) != text(now, flag)
+    ]

@@ -1,0 +1,232 @@
+"""What a study has found: its statistics by hand, its tables, sentences and figures."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from kd_scratch.config import DataConfig
+from kd_scratch.evaluation.significance import BINS, calibration, interval, margin, resampled_sums
+from kd_scratch.study.summary import conclusions, difference, references, summarize, write_report
+from kd_scratch.study.variants import BASELINE, SOFT, GridPoint
+from kd_scratch.tasks import TASKS, Predictions
+from kd_scratch.tasks.classification import Example
+from kd_scratch.tasks.question_answering import Answer
+from kd_scratch.tasks.question_answering import Example as Question
+from kd_scratch.tasks.token_classification import Example as Sentence
+
+# --- statistics ---
+
+
+def test_the_margin_of_a_mean_is_students():
+    """The quantiles are those of the usual tables."""
+    for n, t in ((2, 12.706), (3, 4.303), (11, 2.228), (12, 2.201), (31, 2.042), (121, 1.980)):
+        values = [0.0] * (n - 1) + [1.0]
+        deviation = np.sqrt((1 / n) * (1 - 1 / n) * n / (n - 1))
+        assert margin(values) == pytest.approx(t * deviation / np.sqrt(n), rel=4e-4), n
+    assert margin([0.5]) is None and margin([0.3, 0.3, 0.3]) == 0.0
+
+
+def test_the_margin_covers_the_mean_in_95_of_100_cases():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(4000, 3))
+    hits = np.mean([abs(x.mean()) <= margin(x) for x in samples])
+    assert 0.94 < hits < 0.96
+
+
+def test_calibration_by_hand():
+    """Bins of 1/15: three decisions around 0.7, of which one is right, one that is sure and right, one at 0."""
+    confidence = np.array([0.70, 0.71, 0.72, 1.0, 0.0])
+    right = np.array([True, False, False, True, False])
+    error, bins = calibration(confidence, right)
+    assert error == pytest.approx((3 * (0.71 - 1 / 3) + 0 + 0) / 5)
+    assert len(bins) == BINS and [n for *_, n in bins] == [1, *[0] * 9, 3, *[0] * 3, 1]
+    assert bins[10][:2] == pytest.approx((0.71, 1 / 3))
+
+
+def test_a_model_that_is_right_as_often_as_it_is_sure_has_no_calibration_error():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(size=200_000)
+    assert calibration(confidence, rng.uniform(size=200_000) < confidence)[0] < 0.006
+    assert calibration(np.sqrt(confidence), rng.uniform(size=200_000) < confidence)[0] == pytest.approx(1 / 6, abs=0.01)
+
+
+def test_the_confidence_of_a_model_by_task():
+    examples = [Example("0", "", "a"), Example("1", "", "b"), Example("2", "", "oos", in_scope=False)]
+    logits = np.array([[np.log(3), 0], [np.log(4), 0], [0, 9]], np.float32)
+    p, right = TASKS["clinc"].confidence(Predictions(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig()))
+    assert p == pytest.approx([0.75, 0.8]) and right.tolist() == [True, False], "out of scope counts not"
+    questions = [Question("q", "?", "x y", ("x",), 0), Question("r", "?", "x y", ("x y",), 0)]
+    predictions = Predictions(TASKS["squad"], questions, None, None, (), DataConfig())
+    predictions.decisions = [Answer("x", 0, 0, 0.0, 0.9, 0.0, "x"), Answer("y", 0, 0, 0.0, 0.4, 0.0, "y")]
+    p, right = TASKS["squad"].confidence(predictions)
+    assert p.tolist() == [0.9, 0.4] and right.tolist() == [True, False]
+
+
+def test_of_each_word_the_probability_of_its_tag_and_whether_it_is_right(tokenizer):
+    task, labels = TASKS["conll"], ("B-X", "O")
+    sentences = [Sentence("a", ("fox", "moon"), ("B-X", "O"), "a"), Sentence("b", ("dog",), ("O",), "b")]
+    features = task.featurize(sentences, tokenizer, labels, 40, DataConfig())
+    logits = np.zeros((len(features.tokens), 2), np.float32)
+    logits[features.word_at] = [[np.log(3), 0], [np.log(4), 0], [0, np.log(9)]]
+    p, right = task.confidence(Predictions(task, sentences, features, logits, labels, DataConfig()))
+    assert p == pytest.approx([0.75, 0.8, 0.9]) and right.tolist() == [True, False, True]
+
+
+# --- the findings ---
+
+TASK = TASKS["csv"]
+
+
+def record(rights, dev=0.5, agreement=0.9, loss=0.3, ece=0.02):
+    """What results.measure gives of a model that is right on these examples."""
+    rights = np.array(rights, float)
+    return {
+        "score": float(rights.mean()),
+        "dev": dev,
+        "loss": loss,
+        "ece": ece,
+        "calibration": calibration(np.full(len(rights), 0.7), rights > 0)[1],
+        "agreement": agreement,
+        "per_class": {"a": float(rights[::2].mean()), "b": float(rights[1::2].mean())},
+        "tally": np.stack([rights, np.ones_like(rights)], axis=1).tolist(),
+    }
+
+
+def right(share, seed, n=400):
+    return (np.random.default_rng(seed).random(n) < share).astype(int)
+
+
+def test_a_difference_is_the_mean_over_seeds_with_the_interval_of_its_own_draws():
+    better = [record(right(0.8, s)) for s in (1, 2)]
+    worse = [record(right(0.6, s)) for s in (3, 4)]
+    found = difference(TASK, better, worse)
+    scores = [[np.mean(np.array(run["tally"])[:, 0]) for run in runs] for runs in (better, worse)]
+    assert found["mean"] == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]))
+    mean_tallies = [np.mean([run["tally"] for run in runs], axis=0) for runs in (better, worse)]  # accuracy is linear
+    drawn = [TASK.tally_score(resampled_sums(tally)) for tally in mean_tallies]
+    assert found["interval"] == pytest.approx(interval(drawn[0] - drawn[1]))
+    assert found["p"] < 0.01 and found["gained"] == 2
+    same = difference(TASK, better, better)
+    assert same["mean"] == 0 and same["interval"] == (0, 0) and same["p"] == 1 and same["gained"] == 0
+
+
+def test_a_summary_has_the_means_over_seeds_and_both_references():
+    teacher = record(right(0.9, 9))
+    records = {BASELINE: [record(right(0.6, s), dev=0.6 + s / 10) for s in (1, 2)],
+               SOFT: [record(right(0.7, s)) for s in (3, 4)],
+               "hidden": [record(right(0.8, s), loss=None) for s in (5, 6)]}  # fmt: skip
+    rows = {name: summarize(TASK, runs, references(name, records), teacher) for name, runs in records.items()}
+    assert rows[BASELINE]["dev"] == pytest.approx(0.75)
+    scores = [run["score"] for run in records[SOFT]]
+    assert rows[SOFT]["test"] == pytest.approx(np.mean(scores)) and rows[SOFT]["margin"] == margin(scores)
+    assert rows[SOFT]["of teacher"] == pytest.approx(np.mean(scores) / teacher["score"])
+    assert rows["hidden"]["loss"] is None
+    keys = {name: sorted(key for key in row if key.startswith("against")) for name, row in rows.items()}
+    both = [f"against {BASELINE}", f"against {SOFT}"]
+    assert keys == {BASELINE: [], SOFT: both[:1], "hidden": both}
+
+
+def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
+    def row(low, high, seeds=0.001):
+        change = {"mean": (low + high) / 2, "interval": (low, high), "p": 0.5, "seeds": seeds, "gained": 2}
+        return {"test": 0.9, "of teacher": 0.99, "by seed": [1, 2, 3], f"against {SOFT}": change}
+
+    rows = {BASELINE: {"test": 0.8, "of teacher": 0.9}, "hidden": row(0.001, 0.004), "cosine": row(-0.02, -0.01)}
+    rows |= {"patient": row(-0.001, 0.001), "relations": row(0.001, 0.004, 0.003), "one seed": row(0.001, 0.004, None)}
+    found = conclusions(rows, "hidden", TASK, {"score": 0.91})
+    assert found == [
+        "Best on dev: hidden. On test it has 99.0% of its teacher's accuracy (90.00 against 91.00).",
+        f"hidden against {SOFT}: helped: +0.25 points (+0.10 to +0.40 over test examples, ± 0.10 over seeds), "
+        "better with 2 of 3 seeds",
+        f"cosine against {SOFT}: hurt: -1.50 points (-2.00 to -1.00 over test examples, ± 0.10 over seeds), "
+        "better with 2 of 3 seeds",
+        f"patient against {SOFT}: no difference that these runs can show: +0.00 points (-0.10 to +0.10 over test "
+        "examples, ± 0.10 over seeds), better with 2 of 3 seeds",
+        f"relations against {SOFT}: no difference that these runs can show: +0.25 points (+0.10 to +0.40 over test "
+        "examples, ± 0.30 over seeds), better with 2 of 3 seeds",
+        f"one seed against {SOFT}: of one seed, so nobody knows what chance in training does: +0.25 points (+0.10 to "
+        "+0.40 over test examples), better with 2 of 3 seeds",
+    ]
+
+
+ABOUT = {
+    "task": "csv",
+    "score": "accuracy",
+    "data": "t.csv",
+    "test examples": 400,
+    "seeds": [0, 1],
+    "which teacher": "",
+    "steps": [8],
+    "versions of the code": 1,
+    "command": [],
+    "beside": {},
+}
+
+
+def test_the_report_is_markdown_json_and_figures(tmp_path):
+    teacher = record(right(0.9, 9))
+    records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.8, s), 0.9) for s in (3, 4)]}
+    about = ABOUT | {"command": ["evidence", "--task", "csv"]}
+    cells = {GridPoint(1.0, 0.5): {"dev": 0.51, "test": 0.61}, GridPoint(2.0, 0.5): {"dev": 0.52, "test": 0.62}}
+    text, result = write_report(TASK, about, teacher, records, cells, tmp_path, {})
+    assert json.loads(json.dumps(result)) == json.loads((tmp_path / "evidence.json").read_text())
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"evidence.md", "evidence.json", "scores.svg", "calibration.svg", "grid.svg"}
+    markdown = (tmp_path / "evidence.md").read_text()
+    assert "| soft targets |" in markdown and "python -m kd_scratch evidence --task csv" in markdown
+    assert all(f"]({name})" in markdown for name in names if name.endswith("svg"))
+    for sentence in (
+        "51.00 / 61.00",
+        "Best on dev: soft targets",
+        "of 2 seeds",
+        "Each run made 8 optimizer steps.\n",
+    ):
+        assert sentence in markdown and sentence in text
+    result = json.loads((tmp_path / "evidence.json").read_text())
+    assert result["best on dev"] == SOFT and result["rows"][SOFT]["test"] > result["rows"][BASELINE]["test"]
+    assert result["grid"][0] == {"temperature": 1.0, "alpha": 0.5, "dev": 0.51, "test": 0.61}
+    assert [gap[0] for gap in result["gaps"]] == sorted(
+        "ab", key=lambda name: [g[3] for g in result["gaps"] if g[0] == name]
+    )
+    for name in ("scores.svg", "calibration.svg", "grid.svg"):
+        ET.fromstring((tmp_path / name).read_text())
+    (tmp_path / "x").mkdir()
+    again, _ = write_report(TASK, about, teacher, records, {}, tmp_path / "x", {})
+    assert "alpha" not in again and not (tmp_path / "x" / "grid.svg").exists()
+
+
+def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
+    teacher = record(right(0.9, 9))
+    records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],
+               "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
+    about = ABOUT | {"seeds": [0], "beside": {"deeper": []}, "versions of the code": 2, "steps": [1000, 1200, 1300]}
+    others = {"deeper": {BASELINE: [record(right(0.6, 6), dev=0.7)]}}
+    text, _ = write_report(TASK, about, teacher, records, {}, tmp_path, others)
+    assert "Best on dev: hidden." in text, "other studies are shown, not chosen"
+    assert "Each run made 1,000 to 1,300 optimizer steps. They were made by 2 versions of the code. deeper: " in text
+
+
+def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_their_name(tmp_path):
+    teacher = record(right(0.9, 9))
+    records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.7, s)) for s in (3, 4)]}
+    warm = {BASELINE: [record(right(0.8, s)) for s in (5, 6)], SOFT: [record(right(0.85, s)) for s in (7, 8)],
+            "cosine": [record(right(0.5, s)) for s in (9, 10)]}  # fmt: skip
+    about = ABOUT | {"beside": {"warm": ["evidence", "--epochs", "9"]}}
+    text, result = write_report(TASK, about, teacher, records, {}, tmp_path, {"warm": warm})
+    rows = result["rows"]
+    assert list(rows) == [BASELINE, SOFT, f"warm: {BASELINE}", f"warm: {SOFT}", "warm: cosine"]
+    assert f"against {BASELINE}" not in rows[f"warm: {BASELINE}"]
+    for name in (SOFT, "cosine"):
+        assert rows[f"warm: {name}"][f"against {BASELINE}"] == difference(TASK, warm[name], warm[BASELINE]), "its own"
+    for name in (BASELINE, SOFT):
+        change = rows[f"warm: {name}"]["against its namesake here"]
+        assert change == difference(TASK, warm[name], records[name]) and change["mean"] > 0.05
+        assert f"- warm: {name} against {name} here: " in text and f"{100 * change['mean']:+.2f} points" in text
+    assert "warm: cosine against" not in text, "it has no namesake here"
+    assert "warm: another study, with a baseline of its own" in text
+    assert "# warm\npython -m kd_scratch evidence --epochs 9\n" in (tmp_path / "evidence.md").read_text()
+    picture = (tmp_path / "scores.svg").read_text()
+    assert "warm: cosine" in picture
+    assert picture.count('r="5.5" fill="#777777"') == 2, "both baselines are grey"
