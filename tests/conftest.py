@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.common import timing
 from kd_scratch.config import ModelConfig
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.distillation.units import unit_labels, unit_logits
@@ -24,6 +25,7 @@ TEXTS = [
 ]
 TORTURE = bool(os.environ.get("KD_TORTURE"))  # `make torture`: the long versions of tests that have one
 tqdm.monitor_interval = 0  # tests fork: a thread that holds a lock just then would hold it in the child for ever
+timing.SQUARE["cpu"] = 64  # each training run measures the rate of matrix products: half a second otherwise
 torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
 
 

@@ -135,6 +135,7 @@ def test_evaluate_prints_tables_and_writes_json(runs, tmp_path, capsys):
     assert f"{metrics['macro_f1']:.4f}" in out and "per class" in out and "surest mistakes" in out
 
 
+@pytest.mark.usefixtures("one_memory_process")
 def test_compare_shows_every_model_against_the_first(runs, tmp_path, capsys):
     models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     argv = ["compare", "--task", "csv", "--data", runs / "test.csv", "--models", *models, "--output", tmp_path / "c"]
@@ -160,6 +161,7 @@ def test_compare_shows_every_model_against_the_first(runs, tmp_path, capsys):
     assert (tmp_path / "c" / "comparison.txt").read_text().strip() in out
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_compare_agrees_with_evaluate(runs, tmp_path, capsys):
     run(
         capsys,
@@ -710,6 +712,7 @@ def test_a_closed_output_and_names_that_cannot_be_looked_at_are_no_tracebacks(ru
         assert "Traceback" not in done.stderr and "\x1b" not in done.stderr and done.stderr.count("\n") <= 1
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_json_is_all_that_json_prints(runs, tmp_path, capsys):
     data = ["--task", "csv", "--data", runs / "test.csv"]
     models = [f"{name}={runs / name}" for name in ("teacher", "distilled")]
@@ -755,6 +758,7 @@ def test_quiet_prints_the_result_alone(runs, capsys):
     assert loud.startswith("evaluating ") and quiet == loud.split("\n", 1)[1]
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_what_commands_print_fits_80_columns(runs, tmp_path, capsys):
     models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     data = ["--task", "csv", "--data", runs / "test.csv"]

@@ -71,6 +71,7 @@ def test_a_test_file_in_another_scheme_and_with_another_type_is_understood_and_t
     assert json.loads((tmp_path / "m.json").read_text())["metrics"]["unreachable_tags"] == {"B-EVT": 1}
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_compare_shows_f1_and_loss(runs, tmp_path, capsys):
     models = [f"{name}={runs / name}" for name in ("teacher", "student", "scratch")]
     status, out, _ = run(capsys, "compare", "--task", "conll", "--data", runs / "conll2003" / "test.txt", "--limit", 20,

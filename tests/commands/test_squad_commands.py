@@ -82,6 +82,7 @@ def test_a_file_of_version_2_adds_the_figures_by_answerability_and_a_threshold(r
         assert metrics["best_f1"] >= metrics["f1"]
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_compare_shows_exact_match_f1_and_agreement_of_answers(runs, tmp_path, capsys):
     models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     status, out, _ = run(capsys, "compare", "--task", "squad", "--data", runs / "squad" / "test.json", "--overlap", 24,
