@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> dict:
     """`compare`: the tables, as text, Markdown and JSON, and the page."""
-    task, device = TASKS[arguments.task], start_device(arguments)
+    task = TASKS[arguments.task]
+    device = start_device(arguments)
     directories = by_name(arguments.models, "--models")
     test_set = read_evaluation_set(task, arguments.data, arguments.split, data_config(arguments))
     models = {

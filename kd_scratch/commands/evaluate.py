@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> dict:
     """`evaluate`: metrics, a table per class and the surest mistakes."""
-    task, device = TASKS[arguments.task], start_device(arguments)
+    task = TASKS[arguments.task]
+    device = start_device(arguments)
     loaded = load_for_inference(arguments.model, task, arguments.max_length, device)
     test_set = read_evaluation_set(task, arguments.data, arguments.split, data_config(arguments))
     check_targets(arguments)

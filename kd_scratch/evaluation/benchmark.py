@@ -75,7 +75,8 @@ def check_lengths(models: dict[str, LoadedModel], shapes: Sequence[Shape]) -> No
 
 def machine_rates() -> MachineRates:
     """What this machine's CPU can do at most, measured with the threads that are set."""
-    left, right = torch.rand(SQUARE, SQUARE), torch.rand(SQUARE, SQUARE)
+    left = torch.rand(SQUARE, SQUARE)
+    right = torch.rand(SQUARE, SQUARE)
     stream = torch.ones(STREAM)
     jobs = {"product": lambda: left @ right, "reading": lambda: stream.sum()}
     times = in_turns(jobs, range(WARM_UP + ROUNDS), lambda job, _: job(), WARM_UP, "machine")

@@ -51,7 +51,8 @@ def compare(
     metrics = {name: task.score(each) for name, each in predictions.items()}
     calibrations = {name: calibration(*task.confidence(each)) for name, each in predictions.items()}
     confusions = {name: task.confused(each) for name, each in predictions.items()} if task.confused else {}
-    first, student = next(iter(models)), choose_student(models)
+    first = next(iter(models))
+    student = choose_student(models)
     about = test_set.record(max_length)
     about["machine"] = about_machine(device, [loaded.model for loaded in models.values()])
     about["models"] = {name: loaded.directory for name, loaded in models.items()}
@@ -151,7 +152,8 @@ def attention_maps(
     if len({loaded.tokenizer.fingerprint for loaded in models.values()}) > 1:
         return []
     first = next(iter(models))
-    tokenizer, features = models[first].tokenizer, predictions[first].features
+    tokenizer = models[first].tokenizer
+    features = predictions[first].features
     short = np.flatnonzero((features.lengths >= 6) & (features.lengths <= LONGEST_MAP))
     maps = []
     for i in short[:MAPS]:
@@ -185,8 +187,8 @@ def tables(found: Comparison) -> list[Table]:
     rows = []
     for name, row in found.quality.items():
         metrics = [row.columns.get(column) for column in columns]
-        intervals = interval_text(row.interval), row.difference, interval_text(row.difference_interval)
-        rows.append((name, *metrics, *intervals, p_text(row.p), row.agreement))
+        difference = row.difference, interval_text(row.difference_interval), p_text(row.p)
+        rows.append((name, *metrics, interval_text(row.interval), *difference, row.agreement))
     return [Table(header, costs), Table(("model", *columns, *WORDING.values()), rows)]
 
 

@@ -46,9 +46,7 @@ def compute_logits(
             result = (guesses(result, batch) if sampler else result).cpu().numpy()
             finite = finite and bool(np.isfinite(result).all())
             if per_token:
-                for i, row in zip(indices, result, strict=True):
-                    start, end = features.starts[i], features.starts[i + 1]
-                    logits[start:end] = row[: end - start]
+                put_tokens(logits, features, indices, result)
             else:
                 logits[indices] = result
             bar.update(len(indices) * distributed.world_size())
@@ -92,12 +90,18 @@ def compute_states(
             with autocast(device, dtype):
                 states = model(**batch.inputs, output_hidden_states=True).hidden_states
             for layer, rows in out.items():
-                for i, row in zip(indices, states[layer].float().cpu().numpy(), strict=True):
-                    start, end = features.starts[i], features.starts[i + 1]
-                    rows[start:end] = row[: end - start]
+                put_tokens(rows, features, indices, states[layer].float().cpu().numpy())
             bar.update(len(indices) * distributed.world_size())
     for rows in out.values():
         distributed.all_reduce_array(rows)  # the rows of the other ranks are still 0
+
+
+def put_tokens(target: np.ndarray, features: EncodedInputs, indices: np.ndarray, batch: np.ndarray) -> None:
+    """Put the rows of a padded batch B,S,… to where the tokens of its inputs stand in ragged storage ΣS,…"""
+    for i, rows in zip(indices, batch, strict=True):
+        start = features.starts[i]
+        end = features.starts[i + 1]
+        target[start:end] = rows[: end - start]
 
 
 def logits_shape(model: Model, features: EncodedInputs) -> tuple[int, int]:

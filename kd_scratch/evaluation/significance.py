@@ -1,8 +1,8 @@
-"""How sure a figure is: bootstrap intervals, McNemar's test, intervals over seeds; and how sure a model rightly is.
+"""How sure a figure is: bootstrap intervals, McNemar's test, intervals over seeds; and how calibrated a model is.
 
-The first of them start from a tally, N,k: a few numbers for each example, whose sums over the examples make the score
-(right and counted make accuracy; correct, gold and predicted entities make F1). Drawing examples anew, with putting
-back, shows how much the score would vary between test files like this one (Efron & Tibshirani 1993, chapter 13).
+A bootstrap starts from a tally, N,k: k numbers for each of N examples, whose sums over the examples make the score
+(right and counted make accuracy; correct, gold and predicted entities make F1). Drawing examples anew, with
+replacement, shows how much the score would vary between test files like this one (Efron & Tibshirani 1993, ch. 13).
 """
 
 import math
@@ -14,9 +14,11 @@ ROUNDS = 2000  # test files that are drawn
 
 
 def resampled_sums(tally: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
-    """N,k -> rounds,k: the sums over N examples drawn with putting back. The same draws for every tally of length N."""
-    rng, n = np.random.default_rng(seed), len(tally)
-    return np.stack([np.bincount(rng.integers(n, size=n), minlength=n) @ tally for _ in range(rounds)])
+    """The sums over N examples drawn with replacement, N,k -> rounds,k. The same draws for every tally of length N."""
+    rng = np.random.default_rng(seed)
+    count = len(tally)
+    draws = (rng.integers(count, size=count) for _ in range(rounds))
+    return np.stack([np.bincount(draw, minlength=count) @ tally for draw in draws])
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -40,8 +42,10 @@ def mcnemar(right: np.ndarray, reference: np.ndarray) -> float:
     right, reference: N booleans, whether each model is right. Of the examples on which one is right and the other is
     wrong, each model should win half: a binomial test, two-sided.
     """
-    wins, losses = int((right & ~reference).sum()), int((~right & reference).sum())
-    n, fewer = wins + losses, min(wins, losses)
+    wins = int((right & ~reference).sum())
+    losses = int((~right & reference).sum())
+    n = wins + losses
+    fewer = min(wins, losses)
     ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(fewer + 1)]  # log(n over k)
     return min(1.0, 2 * sum(math.exp(log - n * math.log(2)) for log in ways))
 
@@ -73,7 +77,12 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[float, list[
     """
     which = np.minimum((confidence * BINS).astype(int), BINS - 1)  # N
     counts = np.bincount(which, minlength=BINS)
-    sums = [np.bincount(which, weights=x.astype(np.float64), minlength=BINS) for x in (confidence, right)]
-    means = [x / np.maximum(counts, 1) for x in sums]
-    error = float(np.abs(means[0] - means[1]) @ counts / max(1, len(confidence)))
-    return error, [(float(c), float(r), int(n)) for c, r, n in zip(*means, counts, strict=True)]
+
+    def mean_by_bin(values: np.ndarray) -> np.ndarray:
+        return np.bincount(which, weights=values.astype(np.float64), minlength=BINS) / np.maximum(counts, 1)
+
+    confidences = mean_by_bin(confidence)
+    shares = mean_by_bin(right)
+    error = float(np.abs(confidences - shares) @ counts / max(1, len(confidence)))
+    bins = zip(confidences.tolist(), shares.tolist(), counts.tolist(), strict=True)
+    return error, list(bins)

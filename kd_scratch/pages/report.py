@@ -61,8 +61,8 @@ def training(records: dict[str, dict]) -> str:
         history = record["history"]
         best = float(max(epoch["dev"][score_name] for epoch in history))
         rate = round(history[-1]["tokens_per_second"])
-        length, kept = len(history), record["best_epoch"]
-        rows.append((name, record["parameters"], length, kept, best, rate, duration(record["seconds"])))
+        row = (name, record["parameters"], len(history), record["best_epoch"], best, rate)
+        rows.append((*row, duration(record["seconds"])))
     return html_table(header, rows) + side_by_side(pictures) + paragraph(LOSSES, "soft")
 
 

@@ -207,12 +207,14 @@ def frame(
         return left + across_share * (right - left), bottom - up_share * height
 
     body = []
-    for tick in ticks(*y):
-        body += [line(left, at(0, tick)[1], right, at(0, tick)[1], "rule")]
-        body += [text(left - 8, at(0, tick)[1] + 4, f"{tick:,.12g}", "end")]
-    for tick in ticks(*x):
-        body += [line(at(tick, 0)[0], bottom, at(tick, 0)[0], bottom + 5)]
-        body += [text(at(tick, 0)[0], bottom + 20, f"{tick:,.12g}", "middle")]
+    for tick in ticks(y_low, y_high):
+        _, height_of = at(0, tick)
+        body.append(line(left, height_of, right, height_of, "rule"))
+        body.append(text(left - 8, height_of + 4, f"{tick:,.12g}", "end"))
+    for tick in ticks(x_low, x_high):
+        place, _ = at(tick, 0)
+        body.append(line(place, bottom, place, bottom + 5))
+        body.append(text(place, bottom + 20, f"{tick:,.12g}", "middle"))
     body += [line(left, bottom, right, bottom), text((left + right) / 2, bottom + 40, across, "middle")]
     body.append(text(16, top + height / 2, up, "middle", turned=True))
     return at, body
