@@ -1,13 +1,12 @@
 """Every number that can be chosen, with its default and its meaning, in one place.
 
 `ModelConfig` is the shape of a model, `TrainConfig` how it is trained, `DataConfig` how files are read, `RunConfig`
-on what it all runs. The command line makes its flags from the fields (see `add_flags`), so a default and its help text
-stand here and nowhere else.
+on what it all runs. The command line makes its flags from the fields (see commands/flags.py), so a default and its
+help text stand here and nowhere else.
 """
 
-import argparse
 import dataclasses
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from kd_scratch.common.errors import UserError
 
@@ -154,12 +153,12 @@ class TrainConfig:
     labelled: str = setting(
         "",
         "use the labels of only N examples (or N%% of them; squad: of the contexts, conll: of the documents), drawn at "
-        "random; the others are text about which the teacher speaks, and without a teacher they are left out",
+        "random; the others are text with soft targets only, and without a teacher they are left out",
     )
     augment: int = setting(
         0,
-        "distillation: beside each training text so many copies in which words are masked or exchanged; the teacher "
-        "says what they mean (not for squad)",
+        "distillation: beside each training text so many copies in which words are masked or exchanged; they have soft "
+        "targets only (not for squad)",
     )
     patience: int = setting(0, "stop after this many epochs without a better dev score; 0: never")
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
@@ -239,55 +238,6 @@ def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_flags(
-    parser: argparse.ArgumentParser,
-    config: type,
-    only: tuple[str, ...] = (),
-    task_defaults: dict[str, dict] | None = None,
-) -> None:
-    """One flag per field of a configuration class (or for some of them only).
-
-    A flag that is not given stays out of the parsed namespace. task_defaults: by task, the fields in which it differs
-    from the class's defaults, for the help texts.
-    """
-    group = parser.add_argument_group(config.__doc__.split("\n")[0].rstrip("."))
-    for f in fields(config):
-        if only and f.name not in only:
-            continue
-        help_text = f.metadata["help"]
-        if f.type is bool:
-            group.add_argument(flag_name(f.name), action="store_true", default=argparse.SUPPRESS, help=help_text)
-            continue
-        if f.default != "":
-            special = [
-                f"{task}: {values[f.name]}"
-                for task, values in (task_defaults or {}).items()
-                if values.get(f.name, f.default) != f.default
-            ]
-            help_text += f" (default {f.default}{''.join('; ' + s for s in special)})"
-        group.add_argument(
-            flag_name(f.name),
-            type=f.type,
-            default=argparse.SUPPRESS,
-            help=help_text,
-            choices=f.metadata["choices"],
-            metavar=None if f.metadata["choices"] else "X",
-        )
-
-
-def given(arguments: argparse.Namespace, config: type) -> dict:
-    """The values of a configuration class that were given on the command line."""
-    return {f.name: getattr(arguments, f.name) for f in fields(config) if hasattr(arguments, f.name)}
-
-
 def as_dict(config) -> dict:
     """A configuration as plain JSON values."""
     return dataclasses.asdict(config)
-
-
-def layer_list(text: str) -> list[int]:
-    """ "0,2,4" -> [0, 2, 4]"""
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None

@@ -1,13 +1,11 @@
 """Training runs and comparisons as HTML pages: what stands on them, from records and figures to sections."""
 
-import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kd_scratch.common.console import duration, shorten
-from kd_scratch.common.errors import UserError
 from kd_scratch.pages.html import figure, html_table, page, paragraph
 from kd_scratch.pages.records import losses_of, phases_of, steps_of
 from kd_scratch.pages.svg import confusion, curves, heat_map, reliability, trade_off
@@ -339,21 +337,3 @@ def environment_section(found: Comparison) -> str:
         if isinstance(values, dict):
             rows += [(f"{key}: {name}", one_line(value)) for name, value in values.items()]
     return html_table(("", "this comparison"), rows, left=True) + (settings(found.records) if found.records else "")
-
-
-# --- until `demo` and `evidence` are in commands/, where flags.py has the same ---
-
-
-def named_directory(text: str) -> tuple[str, str]:
-    """ "teacher=runs/teacher" -> ("teacher", "runs/teacher")"""
-    name, equals, directory = text.partition("=")
-    if not (name and equals and directory):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR, for example teacher=runs/teacher")
-    return name, directory
-
-
-def by_name(pairs: Sequence[tuple[str, str]], flag: str) -> dict[str, str]:
-    """The directories of a flag by name; UserError where a name is used twice."""
-    if len(dict(pairs)) != len(pairs):
-        raise UserError(f"{flag}: a name is used twice")
-    return dict(pairs)
