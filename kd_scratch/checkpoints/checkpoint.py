@@ -137,11 +137,11 @@ def _same_type(found: Tensor, wanted: Tensor) -> bool:
     return found.dtype == wanted.dtype or (found.is_floating_point() and wanted.is_floating_point())
 
 
-def file_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, str]:
+def file_names(config: ModelConfig, our_names: Iterable[str]) -> dict[str, str]:
     """Our name of each tensor -> its name in the file. What int8 adds to a weight follows that weight's name."""
     published = published_names(config)
     names = {}
-    for name in ours:
+    for name in our_names:
         weight = name.removesuffix(int8.SCALE).removesuffix(int8.LOW)
         names[name] = published[weight] + name.removeprefix(weight)
     return names

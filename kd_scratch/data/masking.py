@@ -22,7 +22,7 @@ class MaskedLMSampler:
     seed: int
     epoch: int
 
-    def hide(self, features: EncodedInputs, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def mask_input(self, features: EncodedInputs, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Input i with 15% of its tokens masked: its tokens S, and its labels S, IGNORE where none is masked.
 
         Of those, 80% become [MASK], 10% another token of the data, 10% stay as they are. Special tokens ([CLS], [SEP])
@@ -47,7 +47,7 @@ class MaskedLMSampler:
         """The labels B,S of some inputs, IGNORE where nothing is masked; their tokens, B,S, are masked in place."""
         labels = np.full(input_ids.shape, IGNORE, np.int64)
         for row, i in enumerate(indices):
-            tokens, wanted = self.hide(features, i)
+            tokens, wanted = self.mask_input(features, i)
             input_ids[row, : len(tokens)] = tokens
             labels[row, : len(tokens)] = wanted
         return labels

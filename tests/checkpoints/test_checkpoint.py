@@ -84,15 +84,16 @@ def same_weights(one, other):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_model_opens_with_the_same_shape_weights_and_outputs_bit_for_bit(tmp_path, kind, head):
-    model, said = tiny_model(head, **KINDS[kind]), []
-    loaded = load_model(saved(tmp_path, model), say=said.append)
+    model = tiny_model(head, **KINDS[kind])
+    notes = []
+    loaded = load_model(saved(tmp_path, model), say=notes.append)
     assert loaded.config == model.config
     assert same_weights(loaded, model)
     outputs = [m(IDS, output_hidden_states=True) for m in (model, loaded)]
     assert torch.equal(outputs[0].hidden_states[-1], outputs[1].hidden_states[-1])
     assert head is None or torch.equal(outputs[0].logits, outputs[1].logits)
     assert not loaded.training
-    assert not said
+    assert not notes
 
 
 BERT = """
@@ -174,38 +175,41 @@ def test_labels_are_in_the_order_of_their_numbers_not_of_their_text(tmp_path):
 
 
 def test_a_base_model_without_prefix_keeps_its_pooler_and_gets_a_new_classifier(tmp_path):
-    model, said = tiny_model(), []
+    model = tiny_model()
+    notes = []
     renamed(saved(tmp_path, model), r"^bert\.", "")
     edit_weights(tmp_path, lambda tensors: {"classifier.weight": None, "classifier.bias": None})
     edit_config(tmp_path, architectures=["BertModel"], id2label=None)
-    loaded = load_model(tmp_path, "sequence", ("a", "b"), said.append)
+    loaded = load_model(tmp_path, "sequence", ("a", "b"), notes.append)
     assert torch.equal(loaded.head.pooler.weight, model.head.pooler.weight)
     assert torch.equal(
         loaded.encoder.blocks[2].feed_forward.outer.bias, model.encoder.blocks[2].feed_forward.outer.bias
     )
     assert loaded.head.classifier.weight.shape == (2, 16)
     assert loaded.head.classifier.weight.std() > 0
-    assert said == [f"{tmp_path}: new random weights for head.classifier.bias, head.classifier.weight"]
+    assert notes == [f"{tmp_path}: new random weights for head.classifier.bias, head.classifier.weight"]
 
 
 def test_old_spellings_of_norms_and_a_saved_position_buffer_are_understood(tmp_path):
-    model, said = tiny_model(), []
+    model = tiny_model()
+    notes = []
     renamed(saved(tmp_path, model), r"LayerNorm\.weight$", "LayerNorm.gamma")
     renamed(tmp_path, r"LayerNorm\.bias$", "LayerNorm.beta")
     edit_weights(tmp_path, lambda tensors: {"bert.embeddings.position_ids": torch.arange(40)})
-    assert same_weights(load_model(tmp_path, say=said.append), model)
-    assert said == [f"{tmp_path}: ignored, no part of this model: bert.embeddings.position_ids"]
+    assert same_weights(load_model(tmp_path, say=notes.append), model)
+    assert notes == [f"{tmp_path}: ignored, no part of this model: bert.embeddings.position_ids"]
 
 
 def test_what_pre_training_left_behind_is_ignored_and_said(tmp_path):
-    model, said = tiny_model(None), []
+    model = tiny_model(None)
+    notes = []
     extra = {
         name: torch.zeros(3)
         for name in ("cls.predictions.bias", "cls.seq_relationship.weight", "bert.pooler.dense.bias")
     }
     edit_weights(saved(tmp_path, model), lambda tensors: extra)
-    assert same_weights(load_model(tmp_path, say=said.append), model)
-    assert said == [f"{tmp_path}: ignored, no part of this model: {', '.join(sorted(extra))}"]
+    assert same_weights(load_model(tmp_path, say=notes.append), model)
+    assert notes == [f"{tmp_path}: ignored, no part of this model: {', '.join(sorted(extra))}"]
 
 
 def test_a_parameter_under_two_spellings_is_refused(tmp_path):
@@ -328,20 +332,22 @@ def test_an_index_without_a_weight_map_is_refused(tmp_path, index):
 
 
 def test_labels_in_another_order_move_the_classes_of_the_classifier(tmp_path):
-    model, said = tiny_model(), []
-    loaded = load_model(saved(tmp_path, model), "sequence", ("maybe", "no", "yes"), said.append)
+    model = tiny_model()
+    notes = []
+    loaded = load_model(saved(tmp_path, model), "sequence", ("maybe", "no", "yes"), notes.append)
     assert loaded.config.labels == ("maybe", "no", "yes")
     torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits[:, [2, 0, 1]], atol=1e-6, rtol=0)
-    assert not said
+    assert not notes
 
 
 def test_other_labels_keep_the_pooler_and_get_a_new_classifier_that_is_announced(tmp_path):
-    model, said = tiny_model(), []
-    loaded = load_model(saved(tmp_path, model), "sequence", ("no", "yes", "never"), said.append)
+    model = tiny_model()
+    notes = []
+    loaded = load_model(saved(tmp_path, model), "sequence", ("no", "yes", "never"), notes.append)
     assert torch.equal(loaded.head.pooler.weight, model.head.pooler.weight)
     assert not torch.equal(loaded.head.classifier.weight, model.head.classifier.weight)
     assert loaded.head.classifier.weight.std() > 0
-    assert [line.removeprefix(f"{tmp_path}: ") for line in said] == [
+    assert [line.removeprefix(f"{tmp_path}: ") for line in notes] == [
         "new random weights for head.classifier.bias, head.classifier.weight",
         "ignored, no part of this model: classifier.bias, classifier.weight",
     ]
@@ -349,16 +355,17 @@ def test_other_labels_keep_the_pooler_and_get_a_new_classifier_that_is_announced
 
 @pytest.mark.parametrize("head, labels", [("token", LABELS), ("span", ())])
 def test_another_kind_of_head_is_new_and_announced_and_the_body_stays(tmp_path, head, labels):
-    model, said = tiny_model(), []
-    loaded = load_model(saved(tmp_path, model), head, labels, said.append)
+    model = tiny_model()
+    notes = []
+    loaded = load_model(saved(tmp_path, model), head, labels, notes.append)
     assert torch.equal(loaded.encoder.blocks[0].attention.key.weight, model.encoder.blocks[0].attention.key.weight)
     assert loaded(IDS).logits.shape == (1, 5, len(labels) or 2)
-    assert "new random weights for head.classifier.bias" in said[0]
-    assert "ignored, no part of this model: bert.pooler.dense.bias" in said[1]
+    assert "new random weights for head.classifier.bias" in notes[0]
+    assert "ignored, no part of this model: bert.pooler.dense.bias" in notes[1]
 
 
 def test_dropout_can_be_changed_on_loading(tmp_path):
-    changed = dict(dropout=0.4, attention_dropout=0.4)  # the head keeps its own
+    changed = dict(dropout=0.4, attention_dropout=0.4)  # the head keeps that of the file
     assert load_model(saved(tmp_path), dropout=0.4).config == replace(tiny_model().config, **changed)
     off = dict(dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
     assert load_model(tmp_path, dropout=0.0).config == replace(tiny_model().config, **off)
@@ -491,7 +498,7 @@ WRONG = [
 WRONG_OF_OURS = [
     wrong("positions", True),
     wrong("norm_first", 1),
-    wrong("positions", "rotary"),
+    wrong("positions", "spiral"),
     wrong("max_position_embeddings", 10**10),
 ]
 

@@ -33,7 +33,7 @@ def test_a_seed_fixes_all_three_generators():
     assert all(a != b for a, b in zip(draw(), first, strict=True))
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is told by Linux")
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux alone reports memory there")
 def test_bfloat16_products_of_many_shapes_do_not_fill_the_memory():
     """oneDNN and PyTorch keep what they compile for a shape; by default 500 more took 330 MB here."""
     code = """
@@ -171,7 +171,7 @@ def test_the_last_of_columns_that_are_flush_left_is_wrapped():
 
 
 class Terminal(io.StringIO):
-    """A text stream that says it is a terminal."""
+    """A text stream whose isatty() is true."""
 
     def isatty(self) -> bool:
         return True

@@ -181,8 +181,8 @@ def test_the_hash_of_a_file_is_the_plain_sha256_of_its_bytes(tmp_path):
 
 
 def test_what_an_error_quotes_cannot_break_the_line_or_command_the_terminal():
-    said = str(UserError("x.csv: line 1: \x1b[2Jlabel\r\n\u202e\u2028 été 木 👨\u200d👩 is none"))
-    assert said == r"x.csv: line 1: \x1b[2Jlabel\r\n\u202e\u2028 été 木 👨" + "\u200d👩 is none"
+    message = str(UserError("x.csv: line 1: \x1b[2Jlabel\r\n\u202e\u2028 été 木 👨\u200d👩 is none"))
+    assert message == r"x.csv: line 1: \x1b[2Jlabel\r\n\u202e\u2028 été 木 👨" + "\u200d👩 is none"
     long = str(UserError("x.csv: " + "a" * 100_000 + "; the cure"))
     assert len(long) < 2000 and long.startswith("x.csv: aaa") and long.endswith("a; the cure")
 

@@ -23,7 +23,7 @@ from kd_scratch.nn.layers import (
     sinusoidal_table,
 )
 
-B, S, D, H, F, N = 2, 5, 8, 2, 12, 3
+B, S, D, H, F, L = 2, 5, 8, 2, 12, 3
 W = D // H
 IDS, TYPES = torch.tensor([[3, 0, 10], [7, 7, 1]]), torch.tensor([[0, 1, 1], [1, 0, 0]])
 MASK = torch.tensor([[True] * 5, [True, True, True, False, False]])  # B,S: the second text has two positions of padding
@@ -51,7 +51,7 @@ def block(norm_first=False, **options):
 
 
 def encoder(norm_first=False, **options):
-    return Encoder(N, D, norm_first, **{"heads": H, "inner_width": F} | options)
+    return Encoder(L, D, norm_first, **{"heads": H, "inner_width": F} | options)
 
 
 def queries_keys_values(dtype=torch.float64):
@@ -267,8 +267,8 @@ def test_learned_positions_are_parameters_and_sinusoids_are_neither_learned_nor_
         sinusoidal = PositionalEncoding(S, D, "sinusoidal")
     assert not sinusoidal.state_dict() and not list(sinusoidal.parameters())
     assert torch.equal(sinusoidal.weight, sinusoidal_table(S, D))
-    with pytest.raises(ValueError, match="'rotary'"):
-        PositionalEncoding(S, D, "rotary")
+    with pytest.raises(ValueError, match="'spiral'"):
+        PositionalEncoding(S, D, "spiral")
 
 
 # --- normalization ---
@@ -387,18 +387,18 @@ def test_attention_dropout_zeroes_weights_and_scales_up_the_rest(need_maps):
         close(maps, whole[..., :S])  # the maps that are returned are those before dropout
 
 
-def copied(ours, theirs):
-    """Fills torch's own attention module with the parameters of ours."""
-    parts = (ours.query, ours.key, ours.value)
-    theirs.load_state_dict(
+def copied(layer, reference):
+    """Fills torch's own attention module with the parameters of a layer of this package."""
+    parts = (layer.query, layer.key, layer.value)
+    reference.load_state_dict(
         {
             "in_proj_weight": torch.cat([part.weight for part in parts]),
             "in_proj_bias": torch.cat([part.bias for part in parts]),
-            "out_proj.weight": ours.output.weight,
-            "out_proj.bias": ours.output.bias,
+            "out_proj.weight": layer.output.weight,
+            "out_proj.bias": layer.output.bias,
         }
     )
-    return theirs
+    return reference
 
 
 @BOTH_PATHS
@@ -453,18 +453,18 @@ def test_the_residual_drops_parts_of_the_sublayers_output_and_nothing_of_the_inp
     assert torch.equal(layer.eval()(X, torch.ones_like), X + 1)
 
 
-def reference_block(ours, norm_first, activation="gelu"):
+def reference_block(layer, norm_first, activation="gelu"):
     """torch's own encoder layer with our parameters; in training mode, since its inference fast path zeroes padding."""
-    theirs = nn.TransformerEncoderLayer(D, H, F, 0.0, activation, 1e-12, batch_first=True, norm_first=norm_first)
-    copied(ours.attention, theirs.double().self_attn)
+    reference = nn.TransformerEncoderLayer(D, H, F, 0.0, activation, 1e-12, batch_first=True, norm_first=norm_first)
+    copied(layer.attention, reference.double().self_attn)
     for name, part in (
-        ("linear1", ours.feed_forward.inner),
-        ("linear2", ours.feed_forward.outer),
-        ("norm1", ours.attention_residual.norm),
-        ("norm2", ours.feed_forward_residual.norm),
+        ("linear1", layer.feed_forward.inner),
+        ("linear2", layer.feed_forward.outer),
+        ("norm1", layer.attention_residual.norm),
+        ("norm2", layer.feed_forward_residual.norm),
     ):
-        getattr(theirs, name).load_state_dict(part.state_dict())
-    return theirs
+        getattr(reference, name).load_state_dict(part.state_dict())
+    return reference
 
 
 @BOTH_NORMS
@@ -508,11 +508,11 @@ def test_an_encoder_is_a_stack_of_torchs_blocks_and_pre_norm_ends_with_a_norm(no
 def test_block_i_leads_from_hidden_state_i_to_i_plus_1_and_has_attention_map_i(norm_first):
     layer = filled(encoder(norm_first))
     output, hidden_states, maps = layer(X, MASK, need_states=True, need_maps=True)
-    assert [x.shape for x in hidden_states] == [X.shape] * (N + 1) and [m.shape for m in maps] == [(B, H, S, S)] * N
+    assert [x.shape for x in hidden_states] == [X.shape] * (L + 1) and [m.shape for m in maps] == [(B, H, S, S)] * L
     assert hidden_states[0] is X
     for i, part in enumerate(layer.blocks):
         y, own_map = part(hidden_states[i], KEYS, need_maps=True)
-        last = norm_first and i == N - 1
+        last = norm_first and i == L - 1
         assert torch.equal(hidden_states[i + 1], layer.final_norm(y) if last else y)
         assert torch.equal(maps[i], own_map)
     assert hidden_states[-1] is output
@@ -526,7 +526,7 @@ def test_block_i_leads_from_hidden_state_i_to_i_plus_1_and_has_attention_map_i(n
 def test_first_only_is_the_full_computations_first_position_in_values_and_gradients(norm_first, need_maps, mask):
     layer, x = filled(encoder(norm_first)), X.clone().requires_grad_()
     full, first = (layer(x, mask, True, need_maps, first_only)[1] for first_only in (False, True))
-    assert [h.shape[1] for h in first] == [S] * N + [1]
+    assert [h.shape[1] for h in first] == [S] * L + [1]
     wanted = [x, *layer.parameters()]
     close(first[-1], full[-1][:, :1])
     close(gradients(first[-1], wanted), gradients(full[-1][:, :1], wanted))

@@ -12,7 +12,7 @@ from kd_scratch.nn.layers import Encoder, sinusoidal_table
 from kd_scratch.nn.model import Model, make_head, with_dropout
 from tests.conftest import TINY, tiny_model
 
-B, S, C, N = 2, 7, 3, TINY.depth
+B, S, C, L = 2, 7, 3, TINY.depth
 KINDS = {  # the families of shapes; their tables, norms and heads differ
     "bert": dict(),
     "distilbert": dict(model_type="distilbert", token_types=0, head_dropout=0.2),
@@ -82,8 +82,8 @@ def test_logits_have_the_heads_shape_and_asking_for_more_changes_no_logits(kind,
     maps = model(IDS, MASK, TYPES, output_attentions=True)
     close(states.logits, plain.logits)
     close(maps.logits, plain.logits)
-    assert [h.shape for h in states.hidden_states] == [(B, S, TINY.width)] * (N + 1) and states.attentions == []
-    assert [a.shape for a in maps.attentions] == [(B, TINY.heads, S, S)] * N and maps.hidden_states == []
+    assert [h.shape for h in states.hidden_states] == [(B, S, TINY.width)] * (L + 1) and states.attentions == []
+    assert [a.shape for a in maps.attentions] == [(B, TINY.heads, S, S)] * L and maps.hidden_states == []
     sums = torch.stack(maps.attentions).sum(-1)
     close(sums, torch.ones_like(sums))
 
@@ -115,7 +115,7 @@ def test_hidden_state_0_is_the_normalized_sum_of_word_segment_and_position(kind)
 def test_the_last_hidden_state_is_that_of_an_encoder_of_the_given_shape(norm_first, activation):
     shape = dict(heads=4, activation=activation, norm_first=norm_first)
     model = make(norm_epsilon=0.1, feed_forward=24, **shape)
-    encoder = Encoder(N, TINY.width, epsilon=0.1, inner_width=24, **shape).double()
+    encoder = Encoder(L, TINY.width, epsilon=0.1, inner_width=24, **shape).double()
     encoder.load_state_dict(model.encoder.state_dict())
     states = model(IDS, MASK, TYPES, output_hidden_states=True).hidden_states
     close(states[-1], encoder(states[0], MASK.bool())[0])
@@ -125,7 +125,7 @@ def test_a_model_without_a_head_gives_its_hidden_states_and_no_logits():
     assert make_head(TINY) is None
     output = make(head=None)(IDS, MASK)
     assert output.logits is None
-    assert [h.shape for h in output.hidden_states] == [(B, S, TINY.width)] * (N + 1)  # the last block in full
+    assert [h.shape for h in output.hidden_states] == [(B, S, TINY.width)] * (L + 1)  # the last block in full
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
@@ -272,7 +272,7 @@ def test_a_shape_that_cannot_be_built_is_refused_by_the_name_of_its_field(field,
     [
         ("model_type", "gpt"),
         ("activation", "swish"),
-        ("positions", "rotary"),
+        ("positions", "spiral"),
         ("token_types", -1),
         ("dropout", 1.5),
         ("attention_dropout", -0.1),

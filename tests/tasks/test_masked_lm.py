@@ -173,7 +173,7 @@ def test_masked_words_become_mask_or_another_or_stay_and_no_others_change():
     labels[[0, -1]] = IGNORE
     labels[50_000:70_000] = IGNORE  # many special tokens
     features = EncodedInputs("mlm", ["x"], tokens, np.array([0, 100_000]), labels, mask_id=4)
-    changed, kept = MaskedLMSampler(3, 1).hide(features, 0)
+    changed, kept = MaskedLMSampler(3, 1).mask_input(features, 0)
     chosen = kept != IGNORE
     assert chosen.sum() == num_masked(79_998) and not chosen[0] and not chosen[-1]
     assert np.array_equal(kept[chosen], tokens[chosen]) and np.array_equal(changed[~chosen], tokens[~chosen])
@@ -186,7 +186,7 @@ def test_masked_words_become_mask_or_another_or_stay_and_no_others_change():
 
 def test_what_is_masked_depends_on_seed_epoch_and_input_and_on_nothing_else(passages):
     def masks(sampler, i=1):
-        return sampler.hide(passages, i)[1].tolist()
+        return sampler.mask_input(passages, i)[1].tolist()
 
     assert masks(MaskedLMSampler(0, 0)) == masks(MaskedLMSampler(0, 0))
     assert len({str(masks(MaskedLMSampler(seed, epoch))) for seed in (0, 1) for epoch in (0, 1)}) == 4
