@@ -26,11 +26,10 @@ from kd_scratch.config import SIZES
 from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
-from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differences, parse_flags, train_flags
+from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differences, parse_flags
 from kd_scratch.study.summary import Report, write_report
 from kd_scratch.study.variants import (
     COMBINED,
-    OF_EACH_RUN,
     GridPoint,
     Runs,
     Variant,
@@ -38,6 +37,7 @@ from kd_scratch.study.variants import (
     common_flags,
     first_variants,
     grid_variants,
+    study_flags,
 )
 from kd_scratch.training.setup import libraries
 from kd_scratch.training.spec import check_spec
@@ -187,7 +187,7 @@ def run_all(runs: Runs, common: Flags, output: Path, jobs: int) -> None:
 
 
 def start_train(argv: list[str], log: Path) -> subprocess.Popen:
-    """A `train` in a process of its own; a Ctrl-C in the terminal is for us to hand on."""
+    """A `train` in a process of its own; a Ctrl-C in the terminal does not reach it, but run_all."""
     with open(log, "w") as file:
         command = [sys.executable, "-m", "kd_scratch", "train", *argv]
         return subprocess.Popen(
@@ -305,8 +305,7 @@ def report(
 
 def study_argv(spec: StudySpec, variants: Sequence[Variant]) -> list[str]:
     """The command `evidence` that makes this study."""
-    flags = train_flags(spec.run)
-    flags = {flag: values for flag, values in flags.items() if flag not in OF_EACH_RUN}
+    flags = study_flags(spec.run)
     flags["--data"] = [str(spec.test)]
     if spec.split:
         flags["--split"] = [spec.split]

@@ -184,7 +184,7 @@ def verdict(change: dict, seeds: int, gain: str = "helped", loss: str = "hurt") 
     text = "no difference that these runs can show"
     spread = ""
     if change["seeds"] is None:
-        text = "of one seed, so nobody knows what chance in training does"
+        text = "of one seed, which does not show what chance in training does"
     else:
         spread = f", ± {_points(change['seeds'])} over seeds"
         if abs(change["mean"]) > change["seeds"] and not low <= 0 <= high:
@@ -228,12 +228,8 @@ def introduction(about: dict) -> str:
 
 def teacher_line(teacher: Figures) -> tuple:
     """The teacher's line of the table, with nothing to compare it with."""
-    nothing = (None, None, None)
-    return (
-        *("teacher", None, _points(teacher["score"]), None, "100.0%"),
-        *nothing,
-        *(teacher["loss"], teacher["ece"], 1.0),
-    )
+    scores = ("teacher", None, _points(teacher["score"]), None, "100.0%", None, None, None)
+    return (*scores, teacher["loss"], teacher["ece"], 1.0)
 
 
 def line(name: str, row: dict) -> tuple:

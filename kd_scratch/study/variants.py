@@ -74,8 +74,12 @@ def common_run(spec: StudySpec) -> RunSpec:
 
 def common_flags(spec: StudySpec) -> Flags:
     """The flags of `train` that all runs have in common."""
-    flags = train_flags(common_run(spec))
-    return {flag: values for flag, values in flags.items() if flag not in OF_EACH_RUN}
+    return study_flags(common_run(spec))
+
+
+def study_flags(run: RunSpec) -> Flags:
+    """The flags of a run but for those that differ between the runs of a study whatever the variant."""
+    return {flag: values for flag, values in train_flags(run).items() if flag not in OF_EACH_RUN}
 
 
 def first_variants(spec: StudySpec) -> list[Variant]:

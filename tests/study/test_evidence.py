@@ -46,7 +46,7 @@ class RunHere:
 
 @pytest.fixture(autouse=True)
 def runs_here(monkeypatch):
-    """Runs are functions calls, but in the study `other`, whose runs are processes as they are for users."""
+    """Runs are function calls, but in the study `other`, whose runs are processes as they are for users."""
     monkeypatch.setattr(runner, "start_train", RunHere)
     monkeypatch.setattr(runner, "WAIT", 0.01)
 
@@ -95,7 +95,7 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert records["T=4-alpha=0.5-0"]["settings"]["temperature"] == 4
     found = json.loads((output / "evidence.json").read_text())
     written = (output / "evidence.json").read_bytes()
-    assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "it is what it says"
+    assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "the command makes it"
     monkeypatch.setattr(runner, "start_train", None)
     predict = Evaluator.predict
     monkeypatch.setattr(Evaluator, "predict", lambda self, path: predict(self, path)
@@ -142,7 +142,7 @@ def test_a_study_beside_another_one(other, study, capsys):
     assert found["rows"]["less: hidden"]["by seed"] == alone["rows"]["hidden"]["by seed"]
     assert found["beside"] == {"less": alone["command"]}
     written = (output / "evidence.json").read_bytes()
-    assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "it is what it says"
+    assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "the command makes it"
 
 
 def test_a_study_beside_may_have_a_baseline_of_more_epochs(other, tmp_path):

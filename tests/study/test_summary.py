@@ -146,8 +146,8 @@ def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
         "examples, ± 0.10 over seeds), better with 2 of 3 seeds",
         f"relations against {SOFT}: no difference that these runs can show: +0.25 points (+0.10 to +0.40 over test "
         "examples, ± 0.30 over seeds), better with 2 of 3 seeds",
-        f"one seed against {SOFT}: of one seed, so nobody knows what chance in training does: +0.25 points (+0.10 to "
-        "+0.40 over test examples), better with 2 of 3 seeds",
+        f"one seed against {SOFT}: of one seed, which does not show what chance in training does: +0.25 points (+0.10 "
+        "to +0.40 over test examples), better with 2 of 3 seeds",
     ]
 
 
