@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from kd_scratch.study import runner
 from tests.forking import Fork
 
 
@@ -25,4 +26,5 @@ def runs_are_forks():
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(subprocess, "Popen", start)
+        monkeypatch.setattr(runner, "WAIT", 0.02)
         yield

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
 import pytest
@@ -23,32 +21,6 @@ from kd_scratch.study.variants import BASELINE, SOFT, first_variants
 from tests.commands.test_commands import write_csv
 
 FAST = "--epochs 1 --batch-size 16 --learning-rate 1e-3 --max-length 24 --threads 1 --device cpu".split()
-
-
-class RunHere:
-    """A `train` that has run to its end in this process, which saves the seconds that a process of its own needs to
-    import PyTorch. To a study it looks like subprocess.Popen."""
-
-    def __init__(self, argv, log):
-        threads = torch.get_num_threads()
-        with open(log, "w") as file, redirect_stdout(file), redirect_stderr(file):
-            self.returncode = main(["train", *argv])
-        torch.set_num_threads(threads)
-
-    def poll(self):
-        return self.returncode
-
-    def wait(self):
-        pass
-
-    terminate = wait
-
-
-@pytest.fixture(autouse=True)
-def runs_here(monkeypatch):
-    """Runs are function calls, but in the study `other`, whose runs are processes as they are for users."""
-    monkeypatch.setattr(runner, "start_train", RunHere)
-    monkeypatch.setattr(runner, "WAIT", 0.01)
 
 
 def spec_of(argv) -> StudySpec:
@@ -113,20 +85,10 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def other(study):
-    """A finished study with one seed, and its command but for --output. Its runs are processes of their own."""
+    """A finished study with one seed, and its command but for --output."""
     folder, argv = study
     argv = [*argv, "--seeds", "0", "--losses", "hidden"]
-    start, processes = runner.start_train, []
-
-    def start_and_note(argv, log):
-        processes.append(start(argv, log))
-        return processes[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "start_train", start_and_note)
-        assert main([*argv, "--jobs", "2", "--output", str(folder / "other")]) == 0
-    assert all(type(process) is subprocess.Popen for process in processes)
-    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert main([*argv, "--output", str(folder / "other")]) == 0
     return folder / "other", argv
 
 
