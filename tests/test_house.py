@@ -1,15 +1,10 @@
-"""The house rules: who may import whom, what may not be called, and that the README tells the truth."""
+"""The house rules: who may import whom, what may not be called, how long things may be, and what they are called."""
 
 import ast
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from kd_scratch.__main__ import COMMANDS, make_parser
 from tests.conftest import ROOT
 
 #: The chapters in reading order. A chapter imports only from chapters before it.
@@ -20,7 +15,6 @@ CHAPTERS = [
 PACKAGE = ROOT / "kd_scratch"
 SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "data_scripts").glob("*.py"))
 DEPENDENCIES = {"torch", "numpy", "tokenizers", "tqdm"}
-README = (ROOT / "README.md").read_text()
 
 
 def imports(path: Path) -> set[str]:
@@ -91,10 +85,10 @@ def test_one_file_alone_uses_torchs_quantization():
 def test_files_and_functions_stay_short():
     for path in SOURCES:
         text = path.read_text()
-        assert text.count("\n") <= 390, path
+        assert text.count("\n") <= 380, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno <= 75, f"{path}:{node.lineno} {node.name}"
+                assert node.end_lineno - node.lineno <= 68, f"{path}:{node.lineno} {node.name}"
 
 
 def test_everything_public_has_a_docstring():
@@ -104,64 +98,30 @@ def test_everything_public_has_a_docstring():
                 assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
 
 
-# --- the README ---
+def test_lines_over_110_characters_are_rare():
+    lines = [line for path in SOURCES for line in path.read_text().split("\n")]
+    assert sum(len(line) > 110 for line in lines) < 0.065 * len(lines)
 
 
-def shell_lines() -> list[str]:
-    """The commands in the README's shell blocks, continuation lines joined."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
-    lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
-    return [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+def test_only_commands_know_of_flags():
+    for path in PACKAGE.rglob("*.py"):
+        if chapter_of(path) not in ("commands", "__main__"):
+            assert "argparse" not in {name.split(".")[0] for name in imports(path)}, path
 
 
-def test_readme_has_commands():
-    assert {"make quickstart", "make test"} <= set(shell_lines())
+def test_names_are_those_of_the_field():
+    """No `its` that is the teacher's in one place and the student's in another."""
+    odd = {"its", "mine", "theirs", "told", "said", "says"}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "id", None) or getattr(node, "arg", None) or getattr(node, "name", None)
+            if isinstance(name, str):
+                assert name not in odd and not name.startswith(("its_", "said_", "told_")), (
+                    f"{path}:{node.lineno} {name}"
+                )
 
 
-@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("make")])
-def test_make_commands_of_the_readme_exist(line):
-    done = subprocess.run(["make", "--dry-run", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("line", [line for line in shell_lines() if "-m kd_scratch" in line])
-def test_kd_scratch_commands_of_the_readme_parse(line):
-    arguments = [word.strip("'\"") for word in re.findall(r"'[^']*'|\"[^\"]*\"|\S+", line.split("-m kd_scratch")[1])]
-    assert make_parser().parse_args(arguments).command in COMMANDS
-
-
-def test_other_commands_of_the_readme_are_known_scripts():
-    for line in shell_lines():
-        if line.startswith("make") or "-m kd_scratch" in line:
-            continue
-        words = line.split()
-        script = next((word for word in words if word.endswith(".py")), None)
-        assert words[0] in ("git", "cd", "export") or (script and (ROOT / script).is_file()), line
-
-
-def test_paths_in_the_readme_exist():
-    for path in re.findall(r"`((?:kd_scratch|tests|data_scripts|\.ci)/[\w./-]*)`", README):
-        assert (ROOT / path).exists(), path
-
-
-def test_code_examples_of_the_readme_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-
-
-def test_the_pictures_of_the_readme_show_the_figures_below_them():
-    text = " ".join(README.split("Three kinds of task")[0].split())
-    for path in re.findall(r"!\[[^]]*\]\(([\w/.-]+)\)", README):
-        picture = (ROOT / path).read_text()
-        shown = re.findall(r"<title>(\w+): ([\d.]+), ([\d.]+) %</title>", picture)
-        assert [name for name, _, _ in shown] == ["teacher", "baseline", "distilled", "int8"]
-        for _, cost, score in shown:
-            assert f"{score}%" in text and f"{cost} {'ms' if 'speed' in path else 'MB'}" in text, (path, cost, score)
-
-
-def test_each_example_of_a_change_takes_less_than_20_lines():
-    blocks = re.findall(r"```python\n(.*?)```", README.split("## Changing things")[1], re.S)
-    assert len(blocks) == 3 and all(len(block.strip().split("\n")) < 20 for block in blocks)
+def test_every_chapter_has_a_readme():
+    for chapter in CHAPTERS:
+        if (PACKAGE / chapter).is_dir():
+            assert (PACKAGE / chapter / "README.md").is_file(), chapter

@@ -1,0 +1,113 @@
+"""What the READMEs say is true: their commands parse, their paths exist, their examples run, their pictures agree."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kd_scratch.__main__ import COMMANDS, make_parser
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+PAGES = sorted(path for folder in ("", "kd_scratch/*", "tests/*") for path in ROOT.glob(f"{folder}/*.md".lstrip("/")))
+NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
+def shell_lines(page: str) -> list[str]:
+    """The commands in a page's shell blocks, continuation lines joined."""
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").split("\n")
+    return [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+LINES = [(page, line) for page in NAMES for line in shell_lines(page)]
+EXAMPLES = [(page, i) for page in NAMES for i in range(len(blocks(page, "python")))]
+
+
+def test_the_readme_is_short_and_begins_with_two_commands():
+    assert README.count("\n") <= 230
+    assert {"make quickstart", "make test"} <= set(shell_lines("README.md"))
+    assert len(NAMES) > 13
+
+
+@pytest.mark.parametrize("line", sorted({line for _, line in LINES if line.startswith("make")}))
+def test_make_commands_exist(line):
+    done = subprocess.run(["make", "--dry-run", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_parse():
+    for page, line in LINES:
+        if "-m kd_scratch" in line:
+            words = re.findall(r"'[^']*'|\"[^\"]*\"|\S+", line.split("-m kd_scratch")[1])
+            arguments = make_parser().parse_args([word.strip("'\"") for word in words])
+            assert arguments.command in COMMANDS, (page, line)
+
+
+def test_other_commands_are_known_scripts():
+    for page, line in LINES:
+        if not line.startswith("make") and "-m kd_scratch" not in line:
+            words = line.split()
+            script = next((word for word in words if word.endswith(".py")), None)
+            assert words[0] in ("git", "cd", "export") or (script and (ROOT / script).is_file()), (page, line)
+
+
+def test_paths_exist():
+    for page in PAGES:
+        for path in re.findall(r"`((?:kd_scratch|tests|data_scripts|\.ci)/[\w./-]*)`", page.read_text()):
+            assert (ROOT / path).exists(), (page, path)
+        for path in re.findall(r"\]\(([\w./-]+)\)", page.read_text()):
+            assert (page.parent / path).exists(), (page, path)
+
+
+def test_files_in_the_tables_of_a_chapter_exist():
+    """A row of a chapter's table begins with its files: | `loop.py` | …"""
+    for page in PAGES:
+        for row in re.findall(r"^\| (`[^|]*`) \|", page.read_text(), re.M):
+            for name in re.findall(r"`(\w+\.(?:py|html))`", row):
+                assert (page.parent / name).exists(), (page, name)
+
+
+@pytest.mark.parametrize(("page", "i"), EXAMPLES)
+def test_examples_run(page, i, tmp_path, monkeypatch):
+    from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
+    from kd_scratch.tasks import TASKS
+
+    monkeypatch.chdir(tmp_path)
+    for table in (HIDDEN_LOSSES, TASKS):  # an example may add to them
+        for name in list(table):
+            monkeypatch.setitem(table, name, table[name])
+    before = [set(HIDDEN_LOSSES), set(TASKS)]
+    try:
+        exec(compile(blocks(page, "python")[i], page, "exec"), {"__name__": "example"})
+    finally:
+        for table, names in zip((HIDDEN_LOSSES, TASKS), before, strict=True):
+            for name in set(table) - names:
+                del table[name]
+
+
+def test_the_program_of_the_readme_is_one_screen():
+    [program, _] = blocks("README.md", "python")
+    assert program.strip().count("\n") < 60
+
+
+def test_the_picture_shows_the_figures_below_it():
+    text = README.split("## An afternoon")[0]
+    [path] = re.findall(r"!\[[^]]*\]\(([\w/.-]+)\)", README)
+    picture = (ROOT / path).read_text()
+    shown = re.findall(r"<title>(\w+): ([\d.]+)</title>", picture) + re.findall(r">(teacher) ([\d.]+)<", picture)
+    assert [name for name, _ in shown] == ["baseline", "distilled", "teacher"]
+    for name, score in shown:
+        assert score in text, (name, score)
+
+
+def test_every_chapter_is_in_the_tree():
+    tree = README.split("## The tree")[1].split("\n## ")[0]
+    for chapter in sorted(Path(path).name for path in (ROOT / "kd_scratch").glob("*/")):
+        assert chapter.startswith("__") or f"      {chapter}/ " in tree, chapter
