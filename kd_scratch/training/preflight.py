@@ -104,11 +104,6 @@ def about_vocabulary(run: Run, train: EncodedInputs) -> str:
     return f"{size} {share(unknown, 'are unknown', 'is this the vocabulary of that language?')}"
 
 
-def about_positions(run: Run) -> str:
-    """The longest input, and the longest that the model could take."""
-    return f"--max-length {run.spec.config.max_length} of the model's {run.model.config.max_positions:,} positions"
-
-
 def about_length(run: Run, sample: Sample) -> str:
     """What max_length cuts off or puts out of reach."""
     head = run.task.head
