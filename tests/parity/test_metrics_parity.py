@@ -6,7 +6,7 @@ import torch
 
 from kd_scratch.config import DataConfig
 from kd_scratch.distillation.losses import soft_targets
-from kd_scratch.tasks import TASKS, Outcome
+from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.classification import OOS, Example, score
 
 sklearn = pytest.importorskip("sklearn.metrics")
@@ -65,7 +65,7 @@ def test_metrics_of_generated_cases_are_those_of_scikit_learn(seed, shape):
     examples, logits, labels = generated(seed, **shape)
     predicted = [labels[i] for i in logits.argmax(axis=1)]
     assert_same_metrics(
-        score(Outcome(TASKS["clinc"], examples, None, logits, labels, PLAIN)),
+        score(Predictions(TASKS["clinc"], examples, None, logits, labels, PLAIN)),
         [e.label for e in examples],
         predicted,
         logits,
@@ -83,7 +83,7 @@ def test_metrics_of_clinc_are_those_of_scikit_learn_over_the_texts_in_scope(real
     for row, example in zip(logits, examples, strict=True):
         if example.label in labels:
             row[labels.index(example.label)] += rng.normal(loc=4, scale=2)
-    metrics = TASKS["clinc"].score(Outcome(TASKS["clinc"], examples, None, logits, labels, data))
+    metrics = TASKS["clinc"].score(Predictions(TASKS["clinc"], examples, None, logits, labels, data))
 
     best = torch.from_numpy(logits).double().softmax(dim=1).max(dim=1)
     said = np.array([labels[i] for i in best.indices], dtype=object)
