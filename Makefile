@@ -28,7 +28,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test torture parity browser lint mutants bench bench-peers teacher baseline distill quantize evaluate compare \
+.PHONY: help setup quickstart test test-core torture parity browser lint mutants bench bench-peers teacher baseline distill quantize evaluate compare \
         evidence pretrain report trace demo \
         data-agnews data-clinc data-conll data-squad weights clean
 
@@ -155,12 +155,16 @@ weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=
 # --- checks ------------------------------------------------------------------
 
 test: .venv/test ## unit tests: no network, no transformers, a few minutes; COVER=1 counts the lines that they run
-	$(BIN)/python -m $(if $(COVER),coverage run -m )pytest --numprocesses 2 --ignore tests/parity --ignore tests/browser $(ARGS)
+	$(BIN)/python -m $(if $(COVER),coverage run -m )pytest --numprocesses 2 --dist worksteal --ignore tests/parity --ignore tests/browser $(ARGS)
 	$(if $(COVER),$(BIN)/coverage combine --quiet && $(BIN)/coverage report && $(BIN)/python tests/uncovered.py)
+
+CORE := $(addprefix tests/,common nn data checkpoints tasks distillation)
+test-core: .venv/test ## layers, losses, tasks, files: half a minute, for whoever works on them
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow' $(CORE) $(ARGS)
 
 # every operation of a run instead of some, 100,000 mutations instead of thousands
 torture: .venv/test ## the long versions of the tests of crashes and of hostile files (half an hour)
-	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py tests/commands/test_hostile.py $(ARGS)
+	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py tests/tasks/test_hostile.py $(ARGS)
 
 parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/parity $(ARGS)

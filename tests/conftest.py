@@ -8,9 +8,10 @@ import pytest
 import torch
 from tqdm import tqdm
 
+import kd_scratch.evaluation.compare
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common import timing
-from kd_scratch.config import ModelConfig
+from kd_scratch.config import SIZES, ModelConfig
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.distillation.units import unit_labels, unit_logits
 from kd_scratch.nn.model import Model
@@ -59,6 +60,34 @@ def tiny_model(head: str | None = "sequence", labels=("no", "yes", "maybe"), see
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=float(parameter[0].detach()), std=0.1)
     return model.eval()
+
+
+@pytest.fixture
+def no_memory_processes(monkeypatch):
+    """`compare` without the processes in which it measures memory, three seconds for each model."""
+    monkeypatch.setattr(kd_scratch.evaluation.compare, "peak_memory", lambda *arguments: 123.0)
+
+
+@pytest.fixture
+def one_memory_process(monkeypatch):
+    """`compare` measures the memory of its first model only, and shows that of all."""
+    real, found = kd_scratch.evaluation.compare.peak_memory, []
+
+    def peak_memory(*arguments):
+        if not found:
+            found.append(real(*arguments))
+        return found[0]
+
+    monkeypatch.setattr(kd_scratch.evaluation.compare, "peak_memory", peak_memory)
+
+
+@pytest.fixture(scope="module")
+def small_scratch():
+    """The size scratch-small, four times as narrow as it is."""
+    narrow = replace(SIZES["scratch-small"], width=96, heads=4, feed_forward=192)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(SIZES, "scratch-small", narrow)
+        yield
 
 
 @pytest.fixture

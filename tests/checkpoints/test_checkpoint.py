@@ -400,6 +400,7 @@ def test_layers_that_are_not_there_are_a_user_error(layers):
         take_layers(tiny_model(), layers)
 
 
+@pytest.mark.slow
 def test_opening_a_checkpoint_draws_no_random_numbers_and_imports_no_algebra_system(tmp_path):
     saved(tmp_path)
     program = f"""

@@ -26,6 +26,7 @@ from kd_scratch.training import loop
 from tests.conftest import ROOT, TEXTS, tiny_model
 from tests.forking import Finished, Fork
 
+pytestmark = pytest.mark.slow
 stores: list[TCPStore] = []  # where processes meet; kept until the tests end
 
 

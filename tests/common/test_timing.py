@@ -1,4 +1,4 @@
-"""clock.py: where time goes, and the operations that speed is measured against."""
+"""common/timing.py: where time goes, and the operations that speed is measured against."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""tasks/rows.py: examples that stay in their file; and the CSV reader that finds their places."""
+"""data/rows.py: examples that stay in their file; and the CSV reader that finds their places."""
 
 import csv
 import io

@@ -149,6 +149,7 @@ def test_an_int8_model_saved_and_opened_again_gives_the_same_bits(kind, head, tm
     assert not loaded.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "use", ["load_model(sys.argv[2])", "make_fast(load_model(sys.argv[2]))", "quantize(load_model(sys.argv[1]))"]
 )
@@ -386,6 +387,7 @@ def test_a_model_with_numbers_that_are_not_finite_is_not_quantized(name, model_d
 # --- the command ---
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_the_command_says_what_it_gained_and_the_result_is_used_like_any_model(model_directory, tmp_path, capsys):
     output = tmp_path / "int8"
     assert main(["quantize", "--model", str(model_directory), "--output", str(output), "--threads", "1"]) == 0

@@ -144,6 +144,7 @@ MINIMAL = Task(
 )
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_a_task_with_nothing_but_what_must_be_given_is_trained_evaluated_and_compared(tasks, files, tmp_path, capsys):
     tasks["minimal"] = MINIMAL
     assert train(capsys, "minimal", files, tmp_path / "model")[0] == 0

@@ -1,4 +1,4 @@
-"""cache.py: training inputs as arrays on disk."""
+"""feature_cache.py: training inputs as arrays on disk."""
 
 import errno
 

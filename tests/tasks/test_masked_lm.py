@@ -254,7 +254,7 @@ def test_the_teachers_logits_are_of_the_words_that_are_masked_for_the_student(pa
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
+def pretrained(tmp_path_factory, small_scratch):
     """Text, a teacher with a head for masked words, and the flags that distil it."""
     folder = tmp_path_factory.mktemp("mlm")
     rng = np.random.default_rng(0)
@@ -268,6 +268,7 @@ def pretrained(tmp_path_factory):
     return folder, [*common, "--model", "scratch-small", "--teacher", folder / "teacher", "--losses", "cosine"]
 
 
+@pytest.mark.slow
 def test_general_distillation_makes_a_student_that_a_task_starts_from(pretrained, capsys, tmp_path):
     folder, argv = pretrained
     status, out, _ = run(capsys, *argv, "--output", tmp_path / "student")
@@ -295,6 +296,7 @@ def test_general_distillation_makes_a_student_that_a_task_starts_from(pretrained
     assert status == 0 and "perplexity" in out
 
 
+@pytest.mark.slow
 def test_a_killed_run_masks_the_same_words_when_it_goes_on(pretrained, capsys, tmp_path, monkeypatch):
     _, argv = pretrained
     assert run(capsys, *argv, "--output", tmp_path / "whole")[0] == 0
@@ -315,6 +317,7 @@ def test_a_killed_run_masks_the_same_words_when_it_goes_on(pretrained, capsys, t
     assert one["best_sha256"] == two["best_sha256"]
 
 
+@pytest.mark.slow
 def test_cutting_a_batch_changes_nothing(pretrained, capsys, tmp_path):
     _, argv = pretrained
     losses = []

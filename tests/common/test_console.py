@@ -1,101 +1,15 @@
-"""runtime.py and console.py: devices, seeds, precision; tables and progress bars."""
+"""common/console.py: tables, progress bars, colours, and what --quiet leaves out."""
 
 import io
-import os
-import random
 import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import torch
 
 from kd_scratch.common import console
 from kd_scratch.common.console import coloured, duration, progress, say, shorten, show, table
-from kd_scratch.common.device import amp_dtype, autocast, describe, pick_device, seed_everything, start
-from kd_scratch.common.errors import UserError
-from kd_scratch.config import RunConfig
 from tests.conftest import ROOT
-
-CPU = torch.device("cpu")
-
-
-def test_a_seed_fixes_all_three_generators():
-    def draw():
-        return random.random(), float(np.random.rand()), float(torch.rand(()))
-
-    seed_everything(3)
-    first = draw()
-    seed_everything(3)
-    assert draw() == first
-    seed_everything(4)
-    assert all(a != b for a, b in zip(draw(), first, strict=True))
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux alone reports memory there")
-def test_bfloat16_products_of_many_shapes_do_not_fill_the_memory():
-    """oneDNN and PyTorch keep what they compile for a shape; by default 500 more took 330 MB here."""
-    code = """
-import re
-import kd_scratch
-import torch
-def megabytes():
-    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-weight = torch.randn(384, 384, dtype=torch.bfloat16)
-def many(first, last):
-    for rows in range(first, last):
-        torch.nn.functional.linear(torch.zeros(rows, 384, dtype=torch.bfloat16), weight)
-    return megabytes()
-before = many(1, 101)
-print(many(101, 601) - before)
-"""
-    plain = {name: value for name, value in os.environ.items() if not name.endswith("CACHE_CAPACITY")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=plain, capture_output=True, text=True, timeout=120
-    )
-    assert float(done.stdout) < 50, done.stderr
-
-
-def test_auto_takes_the_best_device_there_is(monkeypatch):
-    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-        assert pick_device("auto").type == expected
-        assert pick_device("cpu").type == "cpu"
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--device cuda: PyTorch finds no such device"):
-        pick_device("cuda")
-
-
-def test_start_sets_the_thread_count():
-    before = torch.get_num_threads()
-    try:
-        assert start(**vars(RunConfig(device="cpu", threads=2))) == CPU
-        assert torch.get_num_threads() == 2 == describe(CPU)["threads"]
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("field", ["seed", "threads"])
-def test_negative_seeds_and_threads_are_refused(field):
-    with pytest.raises(UserError, match="must be 0 or more"):
-        start(**vars(RunConfig(**{field: -1})))
-
-
-def test_precision_follows_the_choice_and_the_device():
-    assert amp_dtype("auto", CPU) is None
-    assert amp_dtype("off", CPU) is None
-    assert amp_dtype("bf16", CPU) == torch.bfloat16
-    with pytest.raises(UserError, match="needs a CUDA device"):
-        amp_dtype("fp16", CPU)
-    x = torch.ones(2, 2)
-    for dtype, expected in ((None, torch.float32), (torch.bfloat16, torch.bfloat16)):
-        with autocast(CPU, dtype):
-            assert (x @ x).dtype == expected
 
 
 def test_a_table_is_aligned_and_says_what_is_missing():
@@ -131,6 +45,7 @@ def test_what_a_table_shows_cannot_command_the_terminal():
     assert "\x1b" not in table(("label",), [("a\x1b[2Jb\n",)]) and shorten("a\x1b[2J  b\n", 40) == r"a\x1b[2J b"
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_draws_a_bar_stops_no_other():
     """tqdm's own lock is shared with forked processes, so that it would stay locked for the others."""
     code = (
