@@ -7,7 +7,6 @@ Each function returns a *sum* over the B inputs, for the caller to divide by the
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +17,18 @@ from torch import Tensor, nn
 
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import LARGEST, ModelConfig, TrainConfig
+from kd_scratch.distillation.layer_map import (
+    LayerMap,
+    LayerPair,
+    all_layers,
+    blocks,
+    check_layer_map,
+    evenly_spread,
+    inner_blocks,
+    last_block,
+    listed,
+    parse_layer_map,
+)
 from kd_scratch.nn.layers import split_heads
 from kd_scratch.nn.model import Model
 
@@ -106,45 +117,6 @@ def compare_relations(student: Projections, teacher: Projections, real: Tensor, 
     return 1 / 3 * sum(relation_kl(s, t, real, heads) for s, t in zip(student, teacher, strict=True))
 
 
-# --- which layers are compared ---
-
-
-class LayerPair(NamedTuple):
-    """A layer of the student and the layer of the teacher that it is compared with. 0: the embeddings."""
-
-    student: int
-    teacher: int
-
-
-LayerMap = list[LayerPair]
-
-
-def all_layers(layer_map: LayerMap, depth: int) -> LayerMap:
-    """Every pair, the embeddings included."""
-    return layer_map
-
-
-def blocks(layer_map: LayerMap, depth: int) -> LayerMap:
-    """All pairs but that of the embeddings."""
-    return [pair for pair in layer_map if pair.student > 0]
-
-
-def inner_blocks(layer_map: LayerMap, depth: int) -> LayerMap:
-    """All blocks but the student's last, whose state the head sees (Sun et al. 2019, section 3.2)."""
-    return [pair for pair in blocks(layer_map, depth) if pair.student < depth]
-
-
-def last_block(layer_map: LayerMap, depth: int) -> LayerMap:
-    """The last pair alone."""
-    return blocks(layer_map, depth)[-1:]
-
-
-def evenly_spread(depth: int, teacher_depth: int) -> LayerMap:
-    """A layer of the teacher for each of the student's: 3 of 6 -> (0,0) (1,2) (2,4) (3,6)  (Jiao et al. 2020, 3.1)."""
-    spread = [LayerPair(layer, max(1, round(layer * teacher_depth / depth))) for layer in range(1, depth + 1)]
-    return [LayerPair(0, 0), *spread]
-
-
 # --- the registry ---
 
 
@@ -163,7 +135,10 @@ class HiddenLoss:
     summary: str  # for people: what is compared
     projections: bool = False  # it compares queries, keys and values instead of hidden states
     own_heads: bool = False  # it cuts them into the models' own heads, of which both must have as many
-    score_maps: int = 0  # maps H,S,S that it keeps in memory for each pair: for the estimate before work starts
+    #: Maps of H,S,S numbers that a pair keeps for the backward pass, for the estimate of memory before work starts:
+    #: about one for each product of heads, mask, softmax and difference in `compare`. A multiple of what is right is no
+    #: harm; 0 for a loss that makes such maps is.
+    score_maps: int = 0
 
 
 HIDDEN_LOSSES: dict[str, HiddenLoss] = {
@@ -237,16 +212,6 @@ def parse_losses(text: str) -> dict[str, float]:
     return weights
 
 
-def parse_layer_map(text: str) -> LayerMap:
-    """The pairs of --layer-map, sorted: "1:2,2:4" -> [(1, 2), (2, 4)]; "" -> []. Raises UserError for anything else."""
-    if text and not re.fullmatch(r"\d{1,4}:\d{1,4}(,\d{1,4}:\d{1,4})*", text, re.ASCII):
-        raise UserError(f"--layer-map {text}: is no list of STUDENT:TEACHER layers such as 0:0,1:2,2:4")
-    pairs = [LayerPair(*map(int, part.split(":"))) for part in text.split(",") if part]
-    if len({pair.student for pair in pairs}) < len(pairs):
-        raise UserError(f"--layer-map {text}: a layer of the student is there twice")
-    return sorted(pairs)
-
-
 # --- all of them together ---
 
 
@@ -278,7 +243,7 @@ class HiddenLosses(nn.Module):
         for name in weights:
             self.pairs[name] = HIDDEN_LOSSES[name].layers(layer_map, student.depth)
             if not self.pairs[name]:
-                raise UserError(f"--losses {name}: no pair of layers is there for it, {_listed(layer_map)} are given")
+                raise UserError(f"--losses {name}: no pair of layers is there for it, {listed(layer_map)} are given")
             if HIDDEN_LOSSES[name].own_heads and student.heads != shape.heads:
                 why = f"the student has {student.heads} heads, the teacher {shape.heads}; relations works with any"
                 raise UserError(f"--losses {name}: {why}")
@@ -357,21 +322,6 @@ def make_hidden_losses(config: TrainConfig, student: ModelConfig, teacher: Model
     if not config.losses:
         return None
     return HiddenLosses(parse_losses(config.losses), parse_layer_map(config.layer_map), student, teacher)
-
-
-def check_layer_map(layer_map: LayerMap, depth: int, teacher_depth: int) -> None:
-    """UserError for a pair of layers that the two models do not have, or that mixes embeddings with a block."""
-    for pair in layer_map:
-        if pair.student > depth or pair.teacher > teacher_depth or (pair.student == 0) != (pair.teacher == 0):
-            why = f"the student has layers 1 to {depth}, the teacher 1 to {teacher_depth}"
-            raise UserError(
-                f"--layer-map: {pair.student}:{pair.teacher} is not possible: {why}; 0:0 are the embeddings"
-            )
-
-
-def _listed(layer_map: LayerMap) -> str:
-    """ "0:0, 1:2" """
-    return ", ".join(f"{pair.student}:{pair.teacher}" for pair in layer_map)
 
 
 def _projection(layer: int) -> str:

@@ -15,7 +15,8 @@ from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256
 from kd_scratch.config import SIZES, ModelConfig
-from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_layer_map, parse_losses
+from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_losses
+from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.nn.model import Model
 from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS

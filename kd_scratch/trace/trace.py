@@ -12,7 +12,8 @@ from kd_scratch.common.console import COLUMNS, shorten, table
 from kd_scratch.common.errors import UserError, printable
 from kd_scratch.config import TrainConfig
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses, parse_layer_map, parse_losses
+from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses, parse_losses
+from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
 from kd_scratch.pages import html, svg
 from kd_scratch.pages.records import RECORD, known_record

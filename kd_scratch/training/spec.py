@@ -8,7 +8,8 @@ import torch
 from kd_scratch.common.device import amp_dtype
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
-from kd_scratch.distillation.hidden_losses import parse_layer_map, parse_losses
+from kd_scratch.distillation.hidden_losses import parse_losses
+from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.tasks import TASKS
 
 CACHE = Path("runs/cache")  # where tokenized texts and teachers' outputs are kept, unless another folder is given

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from kd_scratch.__main__ import main
-from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLoss, blocks, last_block, scaled_products
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLoss, scaled_products
+from kd_scratch.distillation.layer_map import blocks, last_block
 from tests.conftest import TEXTS
 
 LABELS = ("money", "sport")

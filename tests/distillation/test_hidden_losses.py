@@ -15,16 +15,15 @@ from kd_scratch.distillation.hidden_losses import (
     HIDDEN_LOSSES,
     HiddenLosses,
     attention_mse,
-    evenly_spread,
     hidden_cosine,
     hidden_mse,
     make_hidden_losses,
-    parse_layer_map,
     parse_losses,
     patient_mse,
     relation_kl,
     scaled_products,
 )
+from kd_scratch.distillation.layer_map import evenly_spread, parse_layer_map
 from kd_scratch.distillation.student import Student
 from kd_scratch.distillation.teacher import gather_states, teacher_states
 from tests.conftest import tiny_model
@@ -356,7 +355,7 @@ def test_the_logits_are_those_of_the_model_alone():
 
 def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
     student, teacher = two_models(width=16, heads=2)
-    weights = {name: 1.0 for name in HIDDEN_LOSSES if name != "attention"}
+    weights = {name: 1.0 for name, loss in HIDDEN_LOSSES.items() if not loss.own_heads}
     features = HiddenLosses(weights, [], student.config, teacher)
     with torch.autocast("cpu", torch.bfloat16):
         output = student(**INPUTS, output_hidden_states=True)
@@ -452,7 +451,7 @@ def test_kept_states_are_those_that_the_teacher_gives_live(kept):
 
 def test_the_loss_is_the_same_with_kept_states_and_the_teacher_does_not_run(kept, monkeypatch):
     student = tiny_model(seed=2, depth=2, width=16)
-    weights = {name: 1.0 for name in HIDDEN_LOSSES if name != "attention"}
+    weights = {name: 1.0 for name, loss in HIDDEN_LOSSES.items() if not loss.own_heads}
     _, features, teacher = kept()
     losses = HiddenLosses(weights, [], student.config, teacher)
     states, _, _ = kept(*losses.teacher_layers())

@@ -16,7 +16,8 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import collate
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLoss, HiddenLosses, blocks, parse_losses
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLoss, HiddenLosses, parse_losses
+from kd_scratch.distillation.layer_map import blocks
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.int8 import quantize
@@ -33,7 +34,7 @@ from kd_scratch.nn.layers import (
 from kd_scratch.nn.model import Model, SequenceHead
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.question_answering import candidates
-from kd_scratch.trace import hidden, losses, trace
+from kd_scratch.trace import losses, trace
 from kd_scratch.trace.stages import agree, near, number, where
 from kd_scratch.trace.steps import embedding_stage, walk_through
 from kd_scratch.trace.trail import CPU
@@ -362,7 +363,7 @@ def test_every_row_can_be_checked_by_hand_from_those_above_it(task, shape, make,
         assert eval(formula, {"sqrt": math.sqrt}) == pytest.approx(float(result.rstrip(".")), rel=1e-4, abs=1e-5), (
             formula
         )
-    assert len(formulas) > 20
+    assert len(formulas) >= 20
 
 
 def kl(p, q):
@@ -448,7 +449,8 @@ def test_a_teacher_that_has_the_labels_in_another_order_is_followed_in_the_stude
 def test_each_hidden_state_loss_is_that_of_training_and_the_sum_is_added(
     width, make, data, tmp_path, tokenizer, capsys
 ):
-    names = "hidden,cosine=2,patient,relations" + (",attention" if width == 16 else "")
+    names = ",".join(name for name, loss in HIDDEN_LOSSES.items() if width == 16 or not loss.own_heads)
+    names = names.replace("cosine", "cosine=2")
     argv = make("csv")
     save_model(tiny_model(vocab_size=tokenizer.vocab_size, width=width), tmp_path / "teacher")
     status, out, _ = run(capsys, *argv, *data("csv"), "--losses", names, "--seed", 5)
@@ -471,12 +473,7 @@ def test_each_hidden_state_loss_is_that_of_training_and_the_sum_is_added(
     for row in rows[:-1]:
         assert float(row[3]) * float(row[4]) == near_to(float(row[5]), 20)
     text = tour.text["Loss: hidden-state losses"]
-    terms = {row[0]: row[3] for row in rows[:-1]}
-    for name, value in terms.items():  # of each, the last pair by hand
-        by_hand = text.split(f"By hand: {name},")[1].split("By hand")[0]
-        closing = [float(x.rstrip(".")) for x in re.findall(r"(?:= |squared, )(-?[\d.]+)", by_hand)]
-        assert any(x == near_to(float(value), 5) for x in closing), (name, value, closing)
-    assert all(loss.summary in text and loss.paper in text for name, loss in HIDDEN_LOSSES.items() if name in terms)
+    assert all(loss.summary in text and loss.paper in text for name, loss in HIDDEN_LOSSES.items() if name in names)
     assert ("here it is random" in text) == (width == 24)
     total = float(tour.text["Loss: the total"].rsplit("= ", 1)[1].rstrip("."))
     mixed = float(tour.rows("Loss: the total")["sum of 1"][2])
@@ -501,15 +498,13 @@ def test_a_loss_that_was_added_from_outside_is_traced_from_its_entry(make, data,
     monkeypatch.setitem(HIDDEN_LOSSES, "distance", entry)
     of_values = HiddenLoss(value_l1, blocks, 2.0, "nobody 2031", "distance of values", projections=True)
     monkeypatch.setitem(HIDDEN_LOSSES, "values", of_values)
-    assert not {"distance", "values"} & hidden.BY_HAND.keys()
     status, out, err = run(capsys, *make("csv"), *data("csv"), "--losses", "distance,values=3,hidden")
     assert status == 0, err
     tour = Tour(out)
     rows = [row for row in tour.tables["Loss: hidden-state losses"][0][1:] if row[0] == "distance"]
     assert [(row[1], row[2], row[4]) for row in rows] == [("1", "2", "0.5"), ("2", "3", "0.5")]
     text = tour.text["Loss: hidden-state losses"]
-    value = re.search(r"Its value for layer 2 of the student and 3 of the teacher is ([\d.]+\d)\.", text)[1]
-    assert float(value) == near_to(float(rows[-1][3]), 5) and float(value) > 0
+    assert float(rows[-1][3]) > 0
     assert "distance (nobody 2030): mean distance." in text and "values (nobody 2031): distance of values." in text
     assert "Σ_inputs mean over tokens and width of |s − t|" in text and "Hidden states B,S,D" not in text
     places = tour.code["Loss: hidden-state losses"]
@@ -532,10 +527,6 @@ def test_a_task_that_was_added_from_outside_is_traced(make, data, capsys, monkey
     assert rows[1][0] == rows[2][0].replace("2", "1") == "1 the" and {row[1] for row in rows} <= {"-", ""}
     status, _, err = run(capsys, *make("csv"), "--task", "outside", "--text", "a")
     assert status == 2 and "--text: plain text is no input for outside; give --data" in err
-
-
-def test_every_built_in_loss_has_an_explanation_by_hand():
-    assert hidden.BY_HAND.keys() == HIDDEN_LOSSES.keys()
 
 
 def test_a_function_that_no_file_holds_is_named(tmp_path, monkeypatch):
@@ -998,15 +989,7 @@ def test_an_edited_projection_is_followed(make, data, capsys, monkeypatch):
 
 
 def test_an_edited_loss_is_refused(make, data, capsys, monkeypatch):
-    argv = [*make("csv"), *data("csv"), "--losses", "hidden"]
-    compare = HIDDEN_LOSSES["hidden"].compare
-    edited = replace(
-        HIDDEN_LOSSES["hidden"], compare=lambda student, teacher, real: 2 * compare(student, teacher, real)
-    )
-    monkeypatch.setitem(HIDDEN_LOSSES, "hidden", edited)
-    status, out, err = run(capsys, *argv)
-    assert status == 2 and out == "" and "hidden_by_hand: the loss 'hidden' by hand differs by" in err
-    monkeypatch.undo()
+    argv = [*make("csv"), *data("csv")]
     monkeypatch.setattr(losses, "soft_targets", lambda student, teacher, temperature: student.sum())
     status, out, err = run(capsys, *argv)
     assert status == 2 and out == "" and "soft_stage: the soft targets' loss by hand differs by" in err

@@ -1,0 +1,67 @@
+"""Which layer of the student is compared with which layer of the teacher."""
+
+import re
+from typing import NamedTuple
+
+from kd_scratch.common.errors import UserError
+
+
+class LayerPair(NamedTuple):
+    """A layer of the student and the layer of the teacher that it is compared with. 0: the embeddings."""
+
+    student: int
+    teacher: int
+
+
+LayerMap = list[LayerPair]
+
+
+def all_layers(layer_map: LayerMap, depth: int) -> LayerMap:
+    """Every pair, the embeddings included."""
+    return layer_map
+
+
+def blocks(layer_map: LayerMap, depth: int) -> LayerMap:
+    """All pairs but that of the embeddings."""
+    return [pair for pair in layer_map if pair.student > 0]
+
+
+def inner_blocks(layer_map: LayerMap, depth: int) -> LayerMap:
+    """All blocks but the student's last, whose state the head sees (Sun et al. 2019, section 3.2)."""
+    return [pair for pair in blocks(layer_map, depth) if pair.student < depth]
+
+
+def last_block(layer_map: LayerMap, depth: int) -> LayerMap:
+    """The last pair alone."""
+    return blocks(layer_map, depth)[-1:]
+
+
+def evenly_spread(depth: int, teacher_depth: int) -> LayerMap:
+    """A layer of the teacher for each of the student's: 3 of 6 -> (0,0) (1,2) (2,4) (3,6)  (Jiao et al. 2020, 3.1)."""
+    spread = [LayerPair(layer, max(1, round(layer * teacher_depth / depth))) for layer in range(1, depth + 1)]
+    return [LayerPair(0, 0), *spread]
+
+
+def parse_layer_map(text: str) -> LayerMap:
+    """The pairs of --layer-map, sorted: "1:2,2:4" -> [(1, 2), (2, 4)]; "" -> []. Raises UserError for anything else."""
+    if text and not re.fullmatch(r"\d{1,4}:\d{1,4}(,\d{1,4}:\d{1,4})*", text, re.ASCII):
+        raise UserError(f"--layer-map {text}: is no list of STUDENT:TEACHER layers such as 0:0,1:2,2:4")
+    pairs = [LayerPair(*map(int, part.split(":"))) for part in text.split(",") if part]
+    if len({pair.student for pair in pairs}) < len(pairs):
+        raise UserError(f"--layer-map {text}: a layer of the student is there twice")
+    return sorted(pairs)
+
+
+def check_layer_map(layer_map: LayerMap, depth: int, teacher_depth: int) -> None:
+    """UserError for a pair of layers that the two models do not have, or that mixes embeddings with a block."""
+    for pair in layer_map:
+        if pair.student > depth or pair.teacher > teacher_depth or (pair.student == 0) != (pair.teacher == 0):
+            why = f"the student has layers 1 to {depth}, the teacher 1 to {teacher_depth}"
+            raise UserError(
+                f"--layer-map: {pair.student}:{pair.teacher} is not possible: {why}; 0:0 are the embeddings"
+            )
+
+
+def listed(layer_map: LayerMap) -> str:
+    """ "0:0, 1:2" """
+    return ", ".join(f"{pair.student}:{pair.teacher}" for pair in layer_map)
