@@ -135,9 +135,8 @@ class HiddenLoss:
     summary: str  # for people: what is compared
     projections: bool = False  # it compares queries, keys and values instead of hidden states
     own_heads: bool = False  # it cuts them into the models' own heads, of which both must have as many
-    #: Maps of H,S,S numbers that a pair keeps for the backward pass, for the estimate of memory before work starts:
-    #: about one for each product of heads, mask, softmax and difference in `compare`. A multiple of what is right is no
-    #: harm; 0 for a loss that makes such maps is.
+    #: Maps of H,S,S numbers that a pair keeps for the backward pass: one for each product of heads, mask, softmax and
+    #: difference. For the estimate of memory alone; of projections at least two are counted.
     score_maps: int = 0
 
 
@@ -306,7 +305,8 @@ class HiddenLosses(nn.Module):
 
     def score_maps(self) -> int:
         """How many maps of H,S,S numbers are in memory at once for the losses that compare projections."""
-        return sum(HIDDEN_LOSSES[term.name].score_maps for term in self.terms())
+        losses = [HIDDEN_LOSSES[term.name] for term in self.terms()]
+        return sum(max(loss.score_maps, 2 if loss.projections else 0) for loss in losses)
 
     def describe(self) -> str:
         """The terms in one line: "1 · hidden (0→0, 1→2, 2→4, 3→6) + 0.5 · relations (3→6)"."""
