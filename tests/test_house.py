@@ -1,11 +1,15 @@
 """The house rules: who may import whom, what may not be called, how long things may be, and what they are called."""
 
 import ast
+import importlib
 import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
+from tests.mutants import FAULTS
 
 #: The chapters in reading order. A chapter imports only from chapters before it.
 CHAPTERS = [
@@ -125,3 +129,27 @@ def test_every_chapter_has_a_readme():
     for chapter in CHAPTERS:
         if (PACKAGE / chapter).is_dir():
             assert (PACKAGE / chapter / "README.md").is_file(), chapter
+
+
+# --- the tests ---
+
+HELPERS = [path for path in (ROOT / "tests").rglob("*.py") if not path.name.startswith(("test_", "conftest"))]
+
+
+@pytest.mark.parametrize("path", HELPERS, ids=lambda path: path.stem)
+def test_every_module_beside_the_tests_can_be_imported(path):
+    """Also those that no test imports, such as benchmarks and planted faults."""
+    importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+
+def test_each_folder_of_tests_is_a_chapter_or_is_run_apart():
+    folders = {path.name for path in (ROOT / "tests").glob("*/") if any(path.glob("*.py"))}
+    assert folders <= {*CHAPTERS, "data_scripts", "parity", "browser", "peers"}
+
+
+def test_every_planted_fault_finds_its_line_and_its_test():
+    for what, file, old, new, test in FAULTS:
+        assert old in (PACKAGE / file).read_text(), f"{what}: {file} no longer holds {old!r}"
+        assert old != new, what
+        path, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{what}: there is no test {test}"

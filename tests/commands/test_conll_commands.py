@@ -22,7 +22,7 @@ FAST = ["--epochs", "2", "--batch-size", "16", "--learning-rate", "1e-3", "--dev
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, small_scratch):
+def runs(tmp_path_factory):
     """A folder with a sample, a teacher, a student from its layer and one of our own shape, made from nothing."""
     folder = tmp_path_factory.mktemp("conll")
     make_sample.make_conll(folder, rows=200)

@@ -13,9 +13,9 @@ everything from tokenising to the last step; ours saves its state after each epo
 
 Each is a process of its own. They take turns of a few seconds, the others stopped meanwhile, so that all see the same
 machine, however its speed drifts; a second counts for the one whose turn it is. Starting Python counts for nobody. Also
-said: the share of this machine's rate of large float32 products that ours reaches, measured between the turns, counting
-the floating-point operations of the plain computation over real tokens only. With --test FILE (and a fine-tuned teacher
-as MODEL) the students of both whole runs are scored on it.
+shown: the share of this machine's rate of large float32 products that ours reaches, measured between the turns. It
+counts the floating-point operations of the plain computation over real tokens only. With --test FILE (and a fine-tuned
+teacher as MODEL) the students of both whole runs are scored on it.
 """
 
 import argparse
@@ -26,32 +26,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
 
 from kd_scratch.checkpoints.checkpoint import load_model, save_model, take_layers
 from kd_scratch.commands.flags import layer_list
 from kd_scratch.common.console import table
 from kd_scratch.common.device import describe, seed_everything
 from kd_scratch.common.timing import matmul_rate
-from kd_scratch.config import SIZES, DataConfig
+from kd_scratch.config import SIZES, DataConfig, RunConfig
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.distillation.losses import teacher_logits
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.model import Model, forward_operations
 from kd_scratch.tasks import TASKS, Predictions, limited
-from kd_scratch.training.loop import Job, train
+from kd_scratch.training.examples import TrainingData
+from kd_scratch.training.loop import train_model
+from kd_scratch.training.run import add_teacher_outputs
+from kd_scratch.training.setup import Run
+from kd_scratch.training.spec import RunSpec
 
 EPOCHS, BATCH, LENGTH = 3, 32, 128
 SETTINGS = dict(epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-4, warmup_steps=50, temperature=2.0, alpha=0.5)
@@ -67,51 +63,64 @@ def ours(
     seed_everything(seed)
     started = time.perf_counter()
     tokenizer = load_tokenizer(directory)
-    teacher = load_model(directory)
-    student = take_layers(teacher, layers)
-    features = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig())
-    dev = task.featurize(examples[:1], tokenizer, labels, LENGTH, DataConfig())
-    config = task.train_config(**SETTINGS | more, max_length=LENGTH, amp="off")
-    logits = teacher_logits(teacher, tokenizer.fingerprint, features, labels, folder / "cache", CPU)
-    del teacher
-    job = Job(
-        task, student, tokenizer, features, examples[:1], dev, config, DataConfig(), seed, CPU, folder, {}, logits
+    teachers = [load_model(directory)]
+    spec = RunSpec(
+        task=task.name,
+        train=folder,  # the examples are there already
+        dev="",
+        model=str(directory),
+        output=folder,
+        teachers=(str(directory),),
+        cache=folder / "cache",
+        config=task.train_config(**SETTINGS | more, max_length=LENGTH, amp="off"),
+        run=RunConfig(seed=seed, device="cpu"),
     )
-    train(job)
-    return time.perf_counter() - started, EPOCHS * len(features.tokens), student
+    run = Run(
+        spec=spec,
+        task=task,
+        device=CPU,
+        data=TrainingData(task, examples, examples[:1], labels, tokenizer, hashes={}, notes=[]),
+        dev_inputs=task.featurize(examples[:1], tokenizer, labels, LENGTH, DataConfig()),
+        model=take_layers(teachers[0], layers),
+        teachers=teachers,
+        hidden_losses=None,
+        identity={},
+        resume=False,
+        train_inputs=task.featurize(examples, tokenizer, labels, LENGTH, DataConfig()),
+    )
+    add_teacher_outputs(run)  # after which the teacher is gone
+    train_model(run)
+    return time.perf_counter() - started, EPOCHS * len(run.train_inputs.tokens), run.model
 
 
-class DistillationTrainer(Trainer):
-    """The usual subclass: the teacher runs inside compute_loss, in every step."""
+def distillation_trainer(mark: Callable[[], None], *, teacher, **options):
+    """The usual subclass of `Trainer`: the teacher runs inside compute_loss, in every step.
 
-    def __init__(self, *args, teacher, temperature, alpha, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.teacher, self.temperature, self.alpha = teacher.eval(), temperature, alpha
+    mark is called when the first step has been taken.
+    """
+    from transformers import Trainer, TrainerCallback
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        output = model(**inputs)
-        with torch.no_grad():
-            teacher = self.teacher(**inputs).logits
-        t = self.temperature
-        soft = torch.nn.functional.kl_div(
-            (output.logits / t).log_softmax(-1), (teacher / t).softmax(-1), reduction="batchmean"
-        )
-        loss = (1 - self.alpha) * output.loss + self.alpha * t * t * soft
-        return (loss, output) if return_outputs else loss
+    class DistillationTrainer(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            output = model(**inputs)
+            with torch.no_grad():
+                teacher_logits = teacher(**inputs).logits
+            t, alpha = SETTINGS["temperature"], SETTINGS["alpha"]
+            soft = torch.nn.functional.kl_div(
+                (output.logits / t).log_softmax(-1), (teacher_logits / t).softmax(-1), reduction="batchmean"
+            )
+            loss = (1 - alpha) * output.loss + alpha * t * t * soft
+            return (loss, output) if return_outputs else loss
 
+    class FirstStep(TrainerCallback):
+        def on_step_end(self, args, state, *_, **__):
+            if state.global_step == 1:
+                mark()
 
-class FirstStep(TrainerCallback):
-    """Calls `mark` when the first step has been taken."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def on_step_end(self, args, state, *_, **__):
-        if state.global_step == 1:
-            self.mark()
+    return DistillationTrainer(callbacks=[FirstStep()], **options)
 
 
-def theirs(
+def with_trainer(
     task,
     examples,
     labels,
@@ -128,6 +137,13 @@ def theirs(
 
     mark is called after the first step.
     """
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        TrainingArguments,
+    )
+
     seed_everything(seed)
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -160,15 +176,13 @@ def theirs(
         dataloader_pin_memory=False,
         **more,
     )
-    trainer = DistillationTrainer(
+    trainer = distillation_trainer(
+        mark,
+        teacher=teacher.eval(),
         model=student,
         args=arguments,
         train_dataset=rows,
         data_collator=DataCollatorWithPadding(tokenizer),
-        callbacks=[FirstStep(mark)],
-        teacher=teacher,
-        temperature=SETTINGS["temperature"],
-        alpha=SETTINGS["alpha"],
     )
     trainer.train()
     return time.perf_counter() - started, student
@@ -195,7 +209,7 @@ def play(name: str, arguments: argparse.Namespace) -> None:
         _, _, student = ours(*common)
     else:
         steps = arguments.steps if name == "usual" else -1
-        _, student = theirs(*common, tuned=name == "tuned", steps=steps, mark=(folder / f"{name}.first").touch)
+        _, student = with_trainer(*common, tuned=name == "tuned", steps=steps, mark=(folder / f"{name}.first").touch)
     (folder / f"{name}.done").touch()
     if arguments.test and name != "usual":
         sys.stdin.readline()
@@ -232,8 +246,9 @@ def take_turns(players: dict[str, subprocess.Popen], folder: Path) -> tuple[dict
     return events, median(rates)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Take turns, print the table."""
+    flags = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--task", choices=list(FILES), default="agnews")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("KD_DATA") or "data"), help="the data folder")
@@ -248,7 +263,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, help="score the students on this file too")
     parser.add_argument("--play", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(flags)
     if arguments.play:
         play(arguments.play, arguments)
         return
@@ -270,7 +285,7 @@ def main() -> None:
                 sys.executable,
                 "-m",
                 "tests.peers.distillation",
-                *sys.argv[1:],
+                *flags,
                 "--play",
                 name,
                 "--folder",

@@ -5,7 +5,7 @@
 Both sides start from the same questions in memory and make the same windows (the script checks that the token ids are
 equal), with labels: the other side in the way that the question-answering examples of `transformers` do. They take
 turns, and the ratio is that of the medians. Then a file of --questions generated questions is read and cut into windows
-in a process of its own, whose peak memory is told.
+in a process of its own, whose peak memory is shown.
 """
 
 import argparse
@@ -17,10 +17,6 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-
-from datasets import Dataset, disable_caching
-from datasets.utils.logging import disable_progress_bar
-from transformers import AutoTokenizer
 
 from kd_scratch.common.files import write_json
 from kd_scratch.config import DataConfig
@@ -99,7 +95,7 @@ def measure(file: Path, model: Path) -> None:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Time both sides in turns, then measure the large file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
@@ -107,9 +103,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--questions", type=int, default=88_000)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.measure:
         return measure(arguments.measure, arguments.model)
+    from datasets import Dataset, disable_caching
+    from datasets.utils.logging import disable_progress_bar
+    from transformers import AutoTokenizer
+
     disable_caching()
     disable_progress_bar()
     folder = Path(os.environ.get("KD_DATA", "data"))
@@ -120,7 +120,8 @@ def main() -> None:
         "answer": [e.answers[0] for e in examples],
         "start": [e.start for e in examples],
     }
-    dataset, theirs = Dataset.from_dict(columns), AutoTokenizer.from_pretrained(arguments.model)
+    dataset = Dataset.from_dict(columns)
+    fast_tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     tokenizer = load_tokenizer(arguments.model)
     times: dict[str, list[float]] = {"ours": [], "usual, 1 process": [], f"usual, {os.cpu_count()} processes": []}
     for _ in range(arguments.rounds):
@@ -130,7 +131,7 @@ def main() -> None:
         for name, processes in (("usual, 1 process", None), (f"usual, {os.cpu_count()} processes", os.cpu_count())):
             started = time.perf_counter()
             prepared = dataset.map(
-                usual_way(theirs), batched=True, remove_columns=dataset.column_names, num_proc=processes
+                usual_way(fast_tokenizer), batched=True, remove_columns=dataset.column_names, num_proc=processes
             )
             times[name].append(time.perf_counter() - started)
     ids = [token for row in prepared["input_ids"] for token in row]

@@ -6,7 +6,7 @@ For each number a CSV of generated texts, and one `train` command from that file
 teacher's logits (a tiny teacher with random weights), one epoch of a tiny student. Memory is looked at from outside,
 ten times a second: "anonymous" is what the process has allocated for itself, "resident" has the pages of mapped files
 with it, which the system takes back when somebody else needs them. Both less what they were after 1,000 rows would be
-zero if nothing grew; what does grow is told per row: the places of the rows in their file, and the order of an epoch.
+zero if nothing grew; what does grow, grows by row: the places of the rows in their file, and the order of an epoch.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BLOCK = 10_000  # rows that are generated together
 
 
 def generated_rows(rows: int, words: np.ndarray, seed: int):
-    """CSV lines of AG News' form. A text's class is told by which quarter of the words most of it comes from."""
+    """CSV lines of AG News' form. A text's class follows from which quarter of the words most of it comes from."""
     generator = np.random.default_rng(seed)
     for start in range(0, rows, BLOCK):
         count = min(BLOCK, rows - start)
@@ -60,18 +60,18 @@ def run(argv: list) -> tuple[float, float, float, str]:
     while process.poll() is None:
         most = np.maximum(most, memory(process.pid))
         time.sleep(0.1)
-    said = process.stdout.read()
+    output = process.stdout.read()
     if process.returncode:
-        sys.exit(said)
-    return time.perf_counter() - started, *most, said
+        sys.exit(output)
+    return time.perf_counter() - started, *most, output
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """One row of the table for each number of examples."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", default="1000,10000,100000", help="numbers of examples")
     parser.add_argument("--threads", default="0")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     generator, rows = np.random.default_rng(0), []
     syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
     words = np.array(["".join(generator.choice(syllables, generator.integers(1, 5))) for _ in range(WORDS)], object)

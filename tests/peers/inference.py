@@ -17,13 +17,11 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
-import transformers
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from kd_scratch.checkpoints.checkpoint import load_model, megabytes, save_model
 from kd_scratch.commands.flags import shape_list
@@ -41,10 +39,10 @@ PAUSE = 0.25  # seconds: ONNX Runtime's threads stay awake for 60 ms or so, and 
 TIMED = 2  # calls of each turn
 
 
-def make_models(folder: Path) -> None:
-    """teacher, student and int8: three model directories."""
+def make_models(folder: Path, teacher: str, student: str) -> None:
+    """teacher, student (of these sizes) and int8: three model directories."""
     torch.manual_seed(0)
-    for name, size in (("teacher", "bert-base"), ("student", "distilbert-base")):
+    for name, size in (("teacher", teacher), ("student", student)):
         save_model(Model(replace(SIZES[size], head="sequence", labels=LABELS)).eval(), folder / name)
     save_model(int8.quantize(load_model(folder / "student")), folder / "int8")
 
@@ -73,6 +71,8 @@ def exported(model: torch.nn.Module, path: Path) -> Path:
 
 def session(path: Path, threads: int, spinning: bool) -> Callable:
     """An ONNX file as a function of token ids, with all of the library's own graph optimizations."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -81,21 +81,28 @@ def session(path: Path, threads: int, spinning: bool) -> Callable:
     return lambda ids: loaded.run(None, {"input_ids": ids.numpy(), "attention_mask": np.ones_like(ids.numpy())})[0]
 
 
-def sides(folder: Path, threads: int, spinning: bool) -> dict[str, Callable]:
-    """What is timed: name -> a function of token ids B,S that gives the logits B,C."""
+def our_sides(folder: Path) -> dict[str, Callable]:
+    """Ours of what is timed: name -> a function of token ids B,S that gives the logits B,C."""
+    names = {"teacher": "teacher, ours", "student": "student, ours", "int8": "student int8, ours"}
+    models = {side: make_fast(load_model(folder / name)) for name, side in names.items()}
+    return {side: lambda ids, model=model: model(ids).logits.numpy() for side, model in models.items()}
+
+
+def other_sides(folder: Path, threads: int, spinning: bool) -> dict[str, Callable]:
+    """The other libraries' sides of what is timed."""
+    import transformers
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    transformers.logging.set_verbosity_error()
     calls = {}
     for name in ("teacher", "student"):
-        ours = make_fast(load_model(folder / name))
         reference = transformers.AutoModelForSequenceClassification.from_pretrained(
             folder / name, attn_implementation="sdpa"
         ).eval()
         onnx = exported(reference, folder / f"{name}.onnx")
-        calls[f"{name}, ours"] = lambda ids, model=ours: model(ids).logits.numpy()
         calls[f"{name}, transformers"] = lambda ids, model=reference: model(ids).logits.numpy()
         calls[f"{name}, ONNX Runtime"] = session(onnx, threads, spinning)
     quantize_dynamic(folder / "student.onnx", folder / "student-int8.onnx", weight_type=QuantType.QInt8)
-    small = make_fast(load_model(folder / "int8"))
-    calls["student int8, ours"] = lambda ids: small(ids).logits.numpy()
     calls["student int8, ONNX Runtime"] = session(folder / "student-int8.onnx", threads, spinning)
     return calls
 
@@ -125,9 +132,11 @@ def timed(calls: dict[str, Callable], shape: tuple[int, int], rounds: int) -> di
 
 
 @torch.no_grad()
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Make, check, time, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    sizes = ["bert-base", "distilbert-base"]
+    parser.add_argument("--sizes", nargs=2, choices=list(SIZES), default=sizes, metavar=("TEACHER", "STUDENT"))
     parser.add_argument("--shapes", type=shape_list, default=SHAPES)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
@@ -135,14 +144,13 @@ def main() -> None:
         "--no-spinning", action="store_true", help="ONNX Runtime: threads that wait for work leave the processor alone"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     logging.getLogger().setLevel(logging.ERROR)  # the quantizer's advice to preprocess, which changes nothing here
-    transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        make_models(folder)
-        calls = sides(folder, arguments.threads, not arguments.no_spinning)
+        make_models(folder, *arguments.sizes)
+        calls = our_sides(folder) | other_sides(folder, arguments.threads, not arguments.no_spinning)
         check(calls)
         onnx = {name: (folder / f"{name}.onnx").stat().st_size / 1e6 for name in ("teacher", "student", "student-int8")}
         sizes = {"ours": {name: megabytes(folder / name) for name in ("teacher", "student", "int8")}, "onnx": onnx}
@@ -163,8 +171,9 @@ def main() -> None:
     }
     lines = [(name, *(np.median(row[a] / row[b]) for row in results.values())) for name, (a, b) in ratios.items()]
     print(table(("ratio", *results), lines))
-    print(f"sgemm {rates[0] / 1e9:.0f} GFLOP/s, memory {rates[1] / 1e9:.1f} GB/s; {describe(torch.device('cpu'))}")
-    print(f"{int8.describe()}; onnxruntime {onnxruntime.__version__}, transformers {transformers.__version__}")
+    product, reading = rates.operations_per_second / 1e9, rates.bytes_per_second / 1e9
+    print(f"sgemm {product:.0f} GFLOP/s, memory {reading:.1f} GB/s; {describe(torch.device('cpu'))}")
+    print(f"{int8.describe()}; onnxruntime {version('onnxruntime')}, transformers {version('transformers')}")
     if arguments.output:
         times = {shape: {name: list(values) for name, values in row.items()} for shape, row in results.items()}
         write_json(arguments.output, {"megabytes": sizes, "milliseconds": times})

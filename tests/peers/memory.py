@@ -3,9 +3,9 @@
     make bench-peers PEER=memory MODEL=DIR
 
 Random weights of BERT-base's shape (MODEL gives the tokenizer), its layers 0, 2, 4, 6, 8, 10 as the student, batches of
-32 inputs of 128 tokens (news texts, joined and cut), three steps. Each way runs in a process of its own and tells the
-most memory it ever had resident: Python, PyTorch, the teacher while it was there, optimizer and activations. Theirs
-runs the teacher in every step, so it stays in memory; ours is gone when its logits are on disk.
+32 inputs of 128 tokens (news texts, joined and cut), three steps. Each way runs in a process of its own. Shown is the
+most memory that it ever had resident: Python, PyTorch, the teacher while it was there, optimizer and activations. The
+Trainer runs the teacher in every step, so it stays in memory; ours is gone when its logits are on disk.
 """
 
 import argparse
@@ -18,22 +18,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.commands.flags import layer_list
 from kd_scratch.common.console import table
 from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS
-from tests.peers.distillation import BATCH, EPOCHS, FILES, LENGTH, ours, theirs
+from tests.peers.distillation import BATCH, EPOCHS, FILES, LENGTH, ours, with_trainer
 
-LAYERS = [0, 2, 4, 6, 8, 10]
-#: name -> (whose, settings)
-WAYS = {
-    "ours": ("ours", {}),
-    "ours, --freeze-embeddings": ("ours", {"freeze_embeddings": True}),
-    "ours, --gradient-checkpointing": ("ours", {"gradient_checkpointing": True}),
-    "ours, --accumulation 4": ("ours", {"accumulation": 4}),
-    "Trainer, fused AdamW": ("theirs", {}),
-    "Trainer, gradient checkpointing": ("theirs", {"gradient_checkpointing": True}),
+#: name -> settings
+OURS = {
+    "ours": {},
+    "ours, --freeze-embeddings": {"freeze_embeddings": True},
+    "ours, --gradient-checkpointing": {"gradient_checkpointing": True},
+    "ours, --accumulation 4": {"accumulation": 4},
+}
+TRAINER = {
+    "Trainer, fused AdamW": {},
+    "Trainer, gradient checkpointing": {"gradient_checkpointing": True},
 }
 
 
@@ -48,41 +50,40 @@ def long_texts(path: Path) -> list:
     return joined
 
 
-def run(name: str, directory: Path, data: Path) -> None:
-    """One way, in this process: prints seconds and megabytes."""
-    task, (whose, settings) = TASKS["agnews"], WAYS[name]
-    examples, labels = long_texts(data), task.label_list([])
+def run(name: str, directory: Path, data: Path, layers: list[int]) -> tuple[float, float]:
+    """One way, in this process: its seconds, and the most megabytes that the process ever had."""
+    task = TASKS["agnews"]
     with tempfile.TemporaryDirectory() as folder:
-        common = task, examples, labels, directory, Path(folder), 0, LAYERS
-        if whose == "ours":
-            seconds = ours(*common, **settings)[0]
+        common = task, long_texts(data), task.label_list([]), directory, Path(folder), 0, layers
+        if name in OURS:
+            seconds = ours(*common, **OURS[name])[0]
         else:
-            seconds = theirs(*common, tuned=True, **settings)[0]
-    print(
-        "result", seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    )  # kB of 1024 bytes (Linux)
+            seconds = with_trainer(*common, tuned=True, **TRAINER[name])[0]
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # kB of 1024 bytes (Linux)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Each way in turn, then the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("KD_DATA") or "data"), help="the data folder")
     parser.add_argument("--model", type=Path, required=True, help="a model directory, for its tokenizer")
-    parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    data = arguments.data / FILES["agnews"]
+    parser.add_argument("--size", choices=list(SIZES), default="bert-base", help="the teacher's shape")
+    parser.add_argument("--layers", type=layer_list, default=[0, 2, 4, 6, 8, 10], metavar="0,2,4")
+    parser.add_argument("--way", choices=list(OURS | TRAINER), help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
     if arguments.way:
-        run(arguments.way, arguments.model, data)
+        print("result", *run(arguments.way, arguments.model, arguments.data / FILES["agnews"], arguments.layers))
         return
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         tokenizer = load_tokenizer(arguments.model)
         labels = TASKS["agnews"].label_list([])
-        shape = replace(SIZES["bert-base"], vocab_size=tokenizer.vocab_size, head="sequence", labels=labels)
+        shape = replace(SIZES[arguments.size], vocab_size=tokenizer.vocab_size, head="sequence", labels=labels)
         save_model(Model(shape), directory)
         tokenizer.save(directory, LENGTH)
-        for name in WAYS:
+        for name in OURS | TRAINER:
             argv = [sys.executable, "-m", "tests.peers.memory", "--model", directory, "--data", arguments.data]
+            argv += ["--layers", ",".join(map(str, arguments.layers))]
             done = subprocess.run([*argv, "--way", name], capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{name}: {done.stderr}")
