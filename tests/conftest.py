@@ -30,6 +30,16 @@ timing.SQUARE["cpu"] = 64  # each training run measures the rate of matrix produ
 torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
 
 
+#: Kinds of shapes that every part of the program takes. A layer with a choice of its own gets a line here.
+KINDS = {
+    "bert": {},
+    "distilbert": dict(model_type="distilbert", token_types=0),
+    "scratch": dict(model_type="kd_scratch", token_types=0, positions="sinusoidal"),
+    "scratch pre-norm": dict(model_type="kd_scratch", norm_first=True, activation="relu"),
+}
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+
+
 @pytest.fixture
 def real_data():
     """A function: name of a real data file -> its path. Skips where it is absent, fails if KD_REQUIRE_DATA is set."""

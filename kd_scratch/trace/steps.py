@@ -174,7 +174,8 @@ def attention_stage(block: EncoderBlock, x: Tensor, position: int, pieces: list[
         "The head gives the mean of the values v, weighted by p:",
         mean_grid(weights, v, shown, pieces),
     ]
-    code = [EncoderBlock.forward, MultiHeadAttention.forward, MultiHeadAttention.project, split_heads, attention]
+    project = type(block.attention).project
+    code = [EncoderBlock.forward, MultiHeadAttention.forward, project, split_heads, attention]
     return Stage("Block 1: attention", code, parts)
 
 
@@ -197,7 +198,7 @@ def projection_parts(
             changed.append(f"{name} {exact(projected[name][0])}")
     text = f"The sum of all products + bias: {'; '.join(sums)}. All others come from the matrices' other rows."
     if changed:
-        text += f" MultiHeadAttention.project changes them before they are used: {'; '.join(changed)}."
+        text += f" {type(block.attention).__name__}.project changes them before they are used: {'; '.join(changed)}."
     return [Grid(columns(seen.size(1)), rows), text]
 
 

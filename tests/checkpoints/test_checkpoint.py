@@ -23,14 +23,8 @@ from kd_scratch.checkpoints.safetensors import load_file, save_file
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 from kd_scratch.nn.model import Model
-from tests.conftest import ROOT, TINY, tiny_model
+from tests.conftest import KINDS, ROOT, TINY, tiny_model
 
-KINDS = {
-    "bert": {},
-    "distilbert": dict(model_type="distilbert", token_types=0),
-    "kd_scratch": dict(model_type="kd_scratch", token_types=0, positions="sinusoidal"),
-    "kd_scratch pre-norm": dict(model_type="kd_scratch", norm_first=True, activation="relu"),
-}
 HEADS = ("sequence", "token", "span", "mlm", None)
 IDS = torch.tensor([[2, 17, 45, 99, 3]])
 LABELS = ("no", "yes", "maybe")
@@ -513,7 +507,7 @@ def test_a_wrong_value_in_config_json_is_refused_by_its_key(tmp_path, bounded, k
 def test_a_wrong_value_in_the_config_json_of_a_shape_of_our_own_is_refused_by_its_key(
     tmp_path, bounded, key, value, named
 ):
-    assert named in refusal(edit_config(saved(tmp_path, tiny_model(**KINDS["kd_scratch"])), **{key: value}))
+    assert named in refusal(edit_config(saved(tmp_path, tiny_model(**KINDS["scratch"])), **{key: value}))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"model_type": "bert"} x'])

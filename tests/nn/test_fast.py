@@ -12,8 +12,8 @@ from kd_scratch.nn import fast
 from kd_scratch.nn.fast import PackedLinear, can_pack, make_fast, stacked
 from kd_scratch.nn.int8 import quantize
 from kd_scratch.nn.layers import ACTIVATIONS
-from tests.conftest import tiny_model
-from tests.nn.test_int8 import EVERY_KIND, IDS, KINDS, MASK
+from tests.conftest import EVERY_KIND, KINDS, tiny_model
+from tests.nn.test_int8 import IDS, MASK
 
 ROUNDING = dict(rtol=1e-4, atol=1e-6)
 INPUTS = ((IDS, None), (IDS, MASK), (IDS[:1], None), (IDS[:, :1], None), (IDS.repeat(40, 5), MASK.repeat(40, 5)))

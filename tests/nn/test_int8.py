@@ -23,15 +23,8 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.int8 import Table, linear_by_hand, quantize, to_tensors
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS, Predictions
-from tests.conftest import ROOT, TEXTS, TINY, tiny_model
+from tests.conftest import EVERY_KIND, KINDS, ROOT, TEXTS, TINY, tiny_model
 
-KINDS = {
-    "bert": {},
-    "distilbert": dict(model_type="distilbert", token_types=0),
-    "scratch": dict(model_type="kd_scratch", token_types=0, positions="sinusoidal"),
-    "scratch pre-norm": dict(model_type="kd_scratch", norm_first=True, activation="relu"),
-}
-EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 IDS = torch.tensor([[5, 9, 17, 3, 80, 44, 2], [7, 7, 30, 1, 0, 0, 0]])
 MASK = IDS > 0
 

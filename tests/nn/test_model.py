@@ -10,16 +10,10 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, ModelConfig
 from kd_scratch.nn.layers import Encoder, sinusoidal_table
 from kd_scratch.nn.model import Model, make_head, with_dropout
-from tests.conftest import TINY, tiny_model
+from tests.conftest import EVERY_KIND, KINDS, TINY, tiny_model
 
 B, S, C, L = 2, 7, 3, TINY.depth
-KINDS = {  # the families of shapes; their tables, norms and heads differ
-    "bert": dict(),
-    "distilbert": dict(model_type="distilbert", token_types=0, head_dropout=0.2),
-    "kd_scratch": dict(model_type="kd_scratch", token_types=0, positions="sinusoidal", norm_first=True),
-}
 SHAPES = {"sequence": (B, C), "token": (B, S, C), "span": (B, S, 2)}
-EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 EVERY_HEAD = pytest.mark.parametrize("head", SHAPES)
 
 IDS = torch.randint(1, TINY.vocab_size, (B, S), generator=torch.Generator().manual_seed(1))
@@ -102,9 +96,10 @@ def test_logits_are_the_heads_formula_on_the_last_hidden_state(kind, head):
 @EVERY_KIND
 def test_hidden_state_0_is_the_normalized_sum_of_word_segment_and_position(kind):
     model = make(kind, norm_epsilon=0.1)
-    positions = sinusoidal_table(S, TINY.width) if kind == "kd_scratch" else model.positions.weight[:S]
-    x = model.embeddings.word.weight[IDS] * (TINY.width**0.5 if kind == "kd_scratch" else 1) + positions
-    if kind == "bert":
+    sinusoidal = model.config.positions == "sinusoidal"
+    positions = sinusoidal_table(S, TINY.width) if sinusoidal else model.positions.weight[:S]
+    x = model.embeddings.word.weight[IDS] * (TINY.width**0.5 if sinusoidal else 1) + positions
+    if model.config.token_types:
         x = x + model.embeddings.token_type.weight[TYPES]
     x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 0.1).sqrt()
     expected = x * model.embedding_norm.weight + model.embedding_norm.bias
@@ -225,7 +220,7 @@ def test_initial_weights_are_normal_with_the_given_deviation_biases_zero_and_nor
         if parameter.dim() == 1:
             assert set(parameter.tolist()) == {float("norm" in name and name.endswith("weight"))}, name
             continue
-        scaled = kind == "kd_scratch" and name == "embeddings.word.weight"
+        scaled = model.config.positions == "sinusoidal" and name == "embeddings.word.weight"
         expected = 1 / 64**0.5 if scaled else std  # times sqrt(64) that is as large as the sinusoids
         standard_error = expected / parameter.numel() ** 0.5
         assert abs(parameter.mean()) < 4 * standard_error, name
