@@ -106,6 +106,7 @@ def train(
         raise UserError(f"{task}: no such task; there are {', '.join(TASKS)}")
     teachers = (teacher,) if isinstance(teacher, str | Path) else tuple(teacher)
     paths = {"train": Path(train), "dev": str(dev), "model": str(model), "output": Path(output)}
+    paths |= {name: Path(settings.pop(name)) for name in ("unlabelled", "cache") if name in settings}
     spec = RunSpec.of(task, teachers=tuple(map(str, teachers)), **paths, **settings)
     return run_to_the_end(set_up(spec, resume))
 

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         lost = f"process {distributed.rank()} has lost the others: one has died, or cannot be reached"
         complain(f"{lost}{how_to_resume(arguments)}")
         os._exit(1)  # what is left of the connection would wait for the others for ever
-    except OSError as error:  # files have told of theirs; a name means one that we could not even look at
+    except OSError as error:  # files report theirs; a name means one that we could not even look at
         if error.filename is None and error.errno not in STDOUT_FAILS:
             raise
         what = UserError(f"{error.filename or 'the output'}: {error.strerror}")  # printable
@@ -123,9 +123,8 @@ def how_to_resume(arguments: argparse.Namespace) -> str:
 
 if __name__ == "__main__":
     status = main()
-    if (
-        distributed.was_initialized()
-    ):  # threads that exchanged tensors may still hold some, and abort a Python that is torn down
+    if distributed.was_initialized():
+        # Threads that exchanged tensors may still hold some, and abort a Python that is torn down.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)

@@ -327,7 +327,7 @@ FAULTS = [
      "with torch.autocast(real.device.type, enabled=False):",
      "if True:",
      "distillation/test_hidden_losses.py::test_in_mixed_precision_the_losses_are_computed_in_full_precision"),
-    ("of several teachers only the first heard", "training/run.py",
+    ("of several teachers only the first heard", "training/trainer.py",
      "run.teacher_logits = mean_logits(each, run.spec.cache)",
      "run.teacher_logits = each[0]",
      "commands/test_commands.py::test_several_teachers_speak_with_the_mean_of_their_logits"),

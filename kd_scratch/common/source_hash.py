@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1]
 def source_hash(*modules: str, versions: tuple[str, ...] = ()) -> str:
     """SHA-256 of the syntax trees of some modules and of all modules of this package that they import, however deep.
 
-    Docstrings and comments do not count, and neither does how the code is laid out.
+    Docstrings and comments do not count, neither does how the code is laid out, nor which Python reads it.
     modules: names below the package, such as "nn.model". versions: of other libraries whose results may differ.
     Raises ValueError where there is no such module.
     """
@@ -32,7 +32,17 @@ def source_hash(*modules: str, versions: tuple[str, ...] = ()) -> str:
 def dumped_tree(path: Path, source: bytes) -> tuple[str, frozenset[str]]:
     """A module's syntax tree as text, and the modules that it imports. Kept: a command needs several hashes."""
     tree = without_docstrings(ast.parse(source))
-    return ast.dump(tree), frozenset(imported_modules(tree))
+    return as_text(tree), frozenset(imported_modules(tree))
+
+
+def as_text(node) -> str:
+    """A syntax tree as text, without empty fields: those differ between versions of Python, and so does ast.dump."""
+    if isinstance(node, ast.AST):
+        parts = [f"{name}={as_text(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return f"{type(node).__name__}({', '.join(parts)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(as_text, node))}]"
+    return repr(node)
 
 
 def source_file(module: str) -> Path:

@@ -187,7 +187,7 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
 def list_losses() -> str:
     """The losses that there are, for --help: "; hidden (1: mean square of … [TinyBERT, Jiao et al. 2020]), …"."""
     each = [f"{name} ({loss.weight:g}: {loss.summary} [{loss.paper}])" for name, loss in HIDDEN_LOSSES.items()]
-    return f"; {', '.join(each)}"
+    return f"; {', '.join(each)}".replace("%", "%%")  # as argparse wants it
 
 
 def parse_losses(text: str) -> dict[str, float]:

@@ -39,8 +39,8 @@ from kd_scratch.study.variants import (
     grid_variants,
     study_flags,
 )
+from kd_scratch.training.checks import check_spec
 from kd_scratch.training.setup import libraries
-from kd_scratch.training.spec import check_spec
 
 PLAN = "study.json"  # the flags that the runs of a folder have in common, and those of each variant
 WAIT = 0.2  # seconds between two looks at the running processes

@@ -1,7 +1,7 @@
 """Masked words, the whole way: plain text -> inputs -> how well masked words are guessed (Devlin et al. 2019, 3.1).
 
 For a student that is made before any task, from text without labels (general distillation: Sanh et al. 2019). Which
-words are masked is drawn anew in every epoch (batches.MaskedLMSampler).
+words are masked is drawn anew in every epoch (masking.MaskedLMSampler).
 """
 
 from collections.abc import Sequence

@@ -81,7 +81,7 @@ def save_state(
 ) -> None:
     """Trained weights, moments and progress in one safetensors file, written atomically; the one before it is kept.
 
-    Random numbers need no state, each step makes them anew (runtime.seed_step); weights that are not trained are those
+    Random numbers need no state, each step makes them anew (device.seed_step); weights that are not trained are those
     that the run began with, and before its first step all are. A checksum covers the whole file.
     `identity` is what a resumed run must have in common with this one (settings, data, teacher, versions).
     """
@@ -104,7 +104,7 @@ def load_state(
 ) -> Progress:
     """Put a saved state back. UserError where the run was started with other settings, data or versions.
 
-    force: go on all the same where the weights fit; what differs is told, and kept in the progress. The unfinished
+    force: go on all the same where the weights fit; what differs is printed, and kept in the progress. The unfinished
     epoch then begins anew, since its batches may be others.
     Of several processes the first reads the file, and sends what is in it to the others.
     """

@@ -12,17 +12,16 @@ from kd_scratch.common.console import say, shorten
 from kd_scratch.common.device import amp_dtype, describe
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import locked, make_folder, sha256_of_file, write_json, write_text
-from kd_scratch.common.timing import Clock, matmul_rate
+from kd_scratch.common.timing import matmul_rate
 from kd_scratch.data.batches import IGNORE
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher_states
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.pages.report import PAGE, runs_page
 from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.loop import train_model
 from kd_scratch.training.resume import Progress, drop_state
 from kd_scratch.training.setup import Run, check_output
-from kd_scratch.training.trainer import steps_per_epoch
+from kd_scratch.training.trainer import add_teacher_outputs, steps_per_epoch
 
 
 def train(run: Run, force: bool = False) -> dict | None:
@@ -48,26 +47,6 @@ def train(run: Run, force: bool = False) -> dict | None:
         if is_first:
             return write_record(run, progress, teacher_records)
     return None
-
-
-def add_teacher_outputs(run: Run) -> None:
-    """Compute the teachers' outputs or find them in the cache; or keep the first teacher, to run in every step."""
-    clock, config = Clock(run.device), run.spec.config
-    has_soft_targets = config.alpha > 0
-    dtype = amp_dtype(config.amp, run.device)
-    inputs = run.data.tokenizer.fingerprint, run.train_inputs, run.spec.cache, run.device, dtype
-    if has_soft_targets and run.task.head != "mlm":  # whose logits would fill disks: one for each word
-        each = [teacher_logits(teacher, run.model.config.labels, *inputs) for teacher in run.teachers]
-        run.teacher_logits = mean_logits(each, run.spec.cache)
-    if config.keep_states:
-        run.teacher_states = teacher_states(run.teachers[0], run.hidden_losses.teacher_layers(), *inputs)
-    needs_logits = has_soft_targets and run.teacher_logits is None
-    needs_states = run.hidden_losses is not None and not config.keep_states
-    if needs_logits or needs_states:
-        run.live_teacher = run.teachers[0].to(run.device)
-    run.teachers.clear()  # their memory is needed
-    clock.lap("teacher")
-    run.seconds.update(clock.totals())
 
 
 def announce(run: Run) -> None:

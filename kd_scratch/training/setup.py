@@ -24,9 +24,10 @@ from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_loss
 from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
+from kd_scratch.training.checks import check_spec
 from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import unfinished
-from kd_scratch.training.spec import RunSpec, check_spec
+from kd_scratch.training.spec import RunSpec
 
 
 @dataclass
@@ -67,7 +68,9 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
-    hidden_losses = make_hidden_losses(spec.config, model.config, teachers[0].to(device)) if teachers else None
+    hidden_losses = None
+    if spec.config.losses:  # then the first teacher runs in every step, or its states are computed
+        hidden_losses = make_hidden_losses(spec.config, model.config, teachers[0].to(device))
     dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
     require_inputs(dev_inputs, "--dev")
     say(

@@ -3,17 +3,11 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import torch
-
-from kd_scratch.common.device import amp_dtype
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
-from kd_scratch.distillation.hidden_losses import parse_losses
-from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.tasks import TASKS
 
 CACHE = Path("runs/cache")  # where tokenized texts and teachers' outputs are kept, unless another folder is given
-ONLY_SOFT = "only a teacher's soft targets can teach from such text; give --teacher, and an --alpha above 0"
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,8 @@ class RunSpec:
         Raises UserError for a name that is none of them.
         """
         groups = {"config": TASKS[task].train_config, "data": DataConfig, "run": RunConfig}
+        if whole := groups.keys() & settings:
+            raise UserError(f"{', '.join(sorted(whole))}: give the single settings by their names")
         for (group, make), config in zip(groups.items(), (TrainConfig, DataConfig, RunConfig), strict=True):
             settings[group] = make(**{f.name: settings.pop(f.name) for f in fields(config) if f.name in settings})
         unknown = settings.keys() - {f.name for f in fields(cls)}
@@ -58,43 +54,3 @@ class RunSpec:
     def holds_out_dev(self) -> bool:
         """Whether dev is a part of the training file instead of a file of its own."""
         return self.dev.endswith("%") and not Path(self.dev).exists()
-
-
-def check_spec(spec: RunSpec, device: torch.device) -> None:
-    """UserError where settings do not go together, or with the device."""
-    config, has_soft_targets = spec.config, bool(spec.teachers) and spec.config.alpha > 0
-    amp_dtype(config.amp, device)  # refuses what the device cannot
-    parse_losses(config.losses)
-    parse_layer_map(config.layer_map)
-    if config.gradient_checkpointing and config.dropout and device.type == "mps":
-        raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
-    empty = {"--teacher": "" in spec.teachers, "--tokenizer": spec.tokenizer == ""}
-    for flag, is_empty in empty.items():
-        if is_empty:  # a variable of the shell that was never set
-            raise UserError(f"{flag} is empty; give a name, or leave it out")
-    if spec.task == "mlm":
-        check_mlm(spec)
-    if spec.unlabelled and TASKS[spec.task].unlabelled is None:
-        raise UserError(f"--unlabelled: plain text is no input for {spec.task}; leave it out")
-    if spec.unlabelled and not has_soft_targets:
-        raise UserError(f"--unlabelled: {ONLY_SOFT}")
-    if config.augment and not has_soft_targets:
-        raise UserError(f"--augment: {ONLY_SOFT}")
-    if config.losses and not spec.teachers:
-        raise UserError("--losses compares student and teacher; give --teacher")
-    if config.labelled and spec.teachers and config.alpha == 0:
-        raise UserError("--labelled: with an --alpha of 0 nothing is learned from the other texts; leave --teacher out")
-
-
-def check_mlm(spec: RunSpec) -> None:
-    """UserError for settings that make no sense with masked words."""
-    if len(spec.teachers) > 1:
-        raise UserError("--teacher: with masked words there can be one only, since it runs in every step; give one")
-    if spec.config.keep_states:
-        raise UserError(
-            "--keep-states: other words are masked in every epoch, so there is nothing to keep; leave it out"
-        )
-    if spec.unlabelled:
-        raise UserError("--unlabelled: the lines of --train are such text already; leave it out")
-    if spec.config.labelled:
-        raise UserError("--labelled: masked words need no labels; leave it out")

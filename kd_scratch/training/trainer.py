@@ -6,7 +6,9 @@ from kd_scratch.common import distributed
 from kd_scratch.common.device import amp_dtype
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256
+from kd_scratch.common.timing import Clock
 from kd_scratch.distillation.student import Student
+from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher_states
 from kd_scratch.training.optimizer import Stepper, make_optimizer
 from kd_scratch.training.resume import Progress, load_state, restore_weights
 from kd_scratch.training.setup import Run
@@ -47,3 +49,23 @@ class Trainer:
 def steps_per_epoch(run: Run) -> int:
     """Optimizer steps in an epoch: the last batch may be smaller."""
     return -(-len(run.train_inputs) // run.spec.config.batch_size)
+
+
+def add_teacher_outputs(run: Run) -> None:
+    """Compute the teachers' outputs or find them in the cache; or keep the first teacher, to run in every step."""
+    clock, config = Clock(run.device), run.spec.config
+    has_soft_targets = config.alpha > 0
+    dtype = amp_dtype(config.amp, run.device)
+    inputs = run.data.tokenizer.fingerprint, run.train_inputs, run.spec.cache, run.device, dtype
+    if has_soft_targets and run.task.head != "mlm":  # whose logits would fill disks: one for each word
+        each = [teacher_logits(teacher, run.model.config.labels, *inputs) for teacher in run.teachers]
+        run.teacher_logits = mean_logits(each, run.spec.cache)
+    if config.keep_states:
+        run.teacher_states = teacher_states(run.teachers[0], run.hidden_losses.teacher_layers(), *inputs)
+    needs_logits = has_soft_targets and run.teacher_logits is None
+    needs_states = run.hidden_losses is not None and not config.keep_states
+    if needs_logits or needs_states:
+        run.live_teacher = run.teachers[0].to(run.device)
+    run.teachers.clear()  # their memory is needed
+    clock.lap("teacher")
+    run.seconds.update(clock.totals())

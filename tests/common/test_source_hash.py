@@ -76,6 +76,7 @@ def test_a_name_taken_from_a_chapter_is_no_module():
         (["distillation.teacher"], ["nn.layers", "data.batches"], ["tasks.classification", "pages.html"]),
         (["tasks", "tasks.feature_cache"], ["data.tokenizer", "tasks.spans"], ["nn.layers", "training.loop"]),
         (["study.results"], ["evaluation.significance", "nn.fast", "tasks.conll_metric"], ["training.loop"]),
+        (["training.examples"], ["tasks.augment", "data.masking"], ["nn.layers", "distillation.hidden_losses"]),
         (["training.loop", "training.setup"], ["training.optimizer", "nn.layers"], ["pages.html", "pages.report"]),
     ],
 )  # fmt: skip
