@@ -167,7 +167,7 @@ torture: .venv/test ## the long versions of the tests of crashes and of hostile 
 	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py tests/tasks/test_hostile.py $(ARGS)
 
 parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/parity $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 tests/parity $(ARGS)
 
 browser: .venv/browser ## the demo in a real browser (needs chromium: apt-get install chromium)
 	KD_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)

@@ -27,7 +27,13 @@ TEXTS = [
 TORTURE = bool(os.environ.get("KD_TORTURE"))  # `make torture`: the long versions of tests that have one
 tqdm.monitor_interval = 0  # tests fork: a thread that holds a lock just then would hold it in the child for ever
 timing.SQUARE["cpu"] = 64  # each training run measures the rate of matrix products: half a second otherwise
-torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start; tests run side by side
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny tensors: threads only get in each other's way, also those that a command under test has set."""
+    torch.set_num_threads(1)
 
 
 #: Kinds of shapes that every part of the program takes. A layer with a choice of its own gets a line here.

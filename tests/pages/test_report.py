@@ -178,6 +178,7 @@ def test_records_of_before_that_tell_less_are_drawn_all_the_same(runs, tmp_path)
     assert read_record(tmp_path / "nowhere") is None
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noqa: F811
     models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     argv = ["compare", "--task", "csv", "--data", runs / "test.csv", "--models", *models, "--output", tmp_path / "c"]
