@@ -60,6 +60,10 @@ def test_settings_and_mistakes_reach_the_libraries(folder):
     for call, message in (
         (lambda: kd_scratch.train("cooking", "train.csv", "50%", "student", "out"), "cooking: no such task"),
         (
+            lambda: kd_scratch.train("csv", "train.csv", "50%", "student", "out", data=DataConfig()),
+            "data: give the single settings",
+        ),
+        (
             lambda: kd_scratch.train("csv", "train.csv", "50%", "student", "out", epoch=1),
             "epoch: there is no such setting",
         ),
