@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from kd_scratch.common.console import duration, shorten
 from kd_scratch.pages.html import figure, html_table, page, paragraph
-from kd_scratch.pages.records import losses_of, phases_of, steps_of
 from kd_scratch.pages.svg import confusion, curves, heat_map, reliability, trade_off
 from kd_scratch.tasks import TASKS, Task
 
@@ -32,15 +31,16 @@ def runs_page(title: str, records: dict[str, dict]) -> str:
     """A page about training runs of one task, from their records by name."""
     first = next(iter(records.values()))
     lead = f"{first['task']}, {len(records)} run{'s' if len(records) > 1 else ''}, made with kd_scratch"
-    sections = [("Training", training(records))]
     phases = [
         (name, phase, float(seconds))
         for name, record in records.items()
-        for phase, seconds in phases_of(record).items()
+        for phase, seconds in record["seconds by phase"].items()
     ]
-    if phases:
-        sections.append(("Where the time went", html_table(("run", "phase", "seconds"), phases)))
-    sections.append(("Settings and environment", settings(records)))
+    sections = [
+        ("Training", training(records)),
+        ("Where the time went", html_table(("run", "phase", "seconds"), phases)),
+        ("Settings and environment", settings(records)),
+    ]
     return page(title, lead, sections)
 
 
@@ -66,7 +66,7 @@ def training(records: dict[str, dict]) -> str:
 
 def epoch_shares(record: dict) -> list[float]:
     """How much of a whole epoch each epoch of a run is: the last may be cut short."""
-    steps = [steps_of(epoch) for epoch in record["history"]]
+    steps = [epoch["steps"] for epoch in record["history"]]
     return [count / max(steps) for count in steps]
 
 
@@ -74,7 +74,7 @@ def loss_curve(record: dict) -> list[tuple[float, float]]:
     """The training loss of a run: (epochs since the start, loss)."""
     points = []
     for epoch, share in zip(record["history"], epoch_shares(record), strict=True):
-        losses = losses_of(epoch)
+        losses = epoch["losses"]
         for i, loss in enumerate(losses, 1):
             points.append((epoch["epoch"] - 1 + share * i / len(losses), loss))
     return points

@@ -295,7 +295,7 @@ def report(
         "variants": {variant.name: argv_of(variant.flags) for variant in variants},
         "seeds": list(seeds),
         "versions of the code": len({record.get("code") for record in records.values()}),
-        "steps": sorted({record.get("step", 0) for record in records.values()}),
+        "steps": sorted({record["step"] for record in records.values()}),
         "beside": {name: study.command for name, study in others.items()},
         "machine": about_machine(evaluator.device, []),
     }
