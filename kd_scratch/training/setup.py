@@ -15,7 +15,7 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import say
 from kd_scratch.common.device import seed_everything, start
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import is_leftover, sha256
+from kd_scratch.common.files import check_new_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES, as_dict
 from kd_scratch.data.batches import EncodedInputs, require_inputs
@@ -80,16 +80,12 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
 
 def check_output(output: Path, resume: bool) -> bool:
     """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file, a folder is needed")
     if unfinished(output):
         if not resume:
             cure = "continue it with --resume, delete it, or choose another folder"
             raise UserError(f"--output {output}: already holds a run; {cure}")
         return True
-    if output.is_dir() and not all(is_leftover(path.name) for path in output.iterdir()):
-        what = "holds no unfinished run to resume" if resume else "already holds a run"
-        raise UserError(f"--output {output}: {what}; delete it, or choose another folder")
+    check_new_folder(output, "holds no unfinished run to resume" if resume else "already holds a run")
     if resume:
         say(f"note: nothing to resume in {output}: starting from the beginning")
     return False

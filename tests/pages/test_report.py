@@ -15,16 +15,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.evaluation.compare import attention_maps, lost_examples
 from kd_scratch.pages.html import html_table, page, paragraph
 from kd_scratch.pages.records import known_record, read_record
-from kd_scratch.pages.report import (
-    AttentionMap,
-    Comparison,
-    Cost,
-    LostExample,
-    Quality,
-    Table,
-    comparison_page,
-    runs_page,
-)
+from kd_scratch.pages.report import Comparison, Cost, Quality, comparison_page, runs_page
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.base import Summary
 from tests.commands.test_commands import run, runs  # noqa: F401 (a fixture)
@@ -206,8 +197,8 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
         "calibration_bins": dict.fromkeys(both, [(0.9, 0.8, 20)]),
         "confusions": {name: Counter({(HOSTILE, "b"): 3, ("b", "b"): 4}) for name in both},
         "student": student,
-        "mistakes": [LostExample(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1.0)],
-        "maps": [AttentionMap([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
+        "mistakes": [(Summary(HOSTILE, HOSTILE, HOSTILE, 1.0), Summary(HOSTILE, HOSTILE, HOSTILE, 0.0))],
+        "maps": [([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
         "records": {},
         "about": {"data": HOSTILE, "machine": {"processor": HOSTILE}},
     }
@@ -215,7 +206,7 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
 
 
 def test_no_text_of_a_file_is_taken_for_markup():
-    text = comparison_page(hand_made(), [Table(("model", HOSTILE), [(HOSTILE, 1.0)])])
+    text = comparison_page(hand_made(), [(("model", HOSTILE), [(HOSTILE, 1.0)])])
     shown = check_page(text)
     assert shown.count(HOSTILE) > 20 and f"{HOSTILE} against teacher: -10.00 points of accuracy" in shown
 
@@ -254,10 +245,10 @@ def test_of_many_classes_those_are_shown_in_which_the_student_loses_most():
 
 
 def test_the_mistakes_of_a_comparison_are_those_that_the_first_does_not_make():
-    first = [("a", "x", "x", 1.0), ("b", "x", "y", 0.0), ("c", "x", "y", 0.5), ("d", "x", "y", 0.0)]
-    students = [("a", "x", "y", 0.0), ("b", "x", "y", 0.0), ("c", "x", "z", 0.25), ("d", "x", "x", 1.0)]
+    first = [("c", "x", "y", 0.5), ("b", "x", "y", 0.0), ("a", "x", "x", 1.0), ("d", "x", "y", 0.0)]
+    students = [("c", "x", "z", 0.25), ("b", "x", "y", 0.0), ("a", "x", "y", 0.0), ("d", "x", "x", 1.0)]
     lost = lost_examples([Summary(*row) for row in students], [Summary(*row) for row in first])
-    assert lost == [LostExample("a", "x", "x", "y", 1.0), LostExample("c", "x", "y", "z", 0.25)]
+    assert lost == [(first[2], students[2]), (first[0], students[0])]
 
 
 def test_models_that_cut_texts_into_other_pieces_have_no_attention_side_by_side():
