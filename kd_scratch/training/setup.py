@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from kd_scratch.common.device import seed_everything, start
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, sha256
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import SIZES, as_dict
+from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses
@@ -170,8 +170,8 @@ def identify(
     """All but the data that decides what comes out of a run: it can be resumed only where this is the same."""
     return {
         "task": spec.task,
-        "settings": as_dict(spec.config),
-        "data settings": as_dict(spec.data),
+        "settings": asdict(spec.config),
+        "data settings": asdict(spec.data),
         "seed": spec.run.seed,
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
