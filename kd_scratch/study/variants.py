@@ -78,10 +78,7 @@ def study_flags(run: RunSpec) -> Flags:
 
 
 def first_variants(spec: StudySpec) -> list[Variant]:
-    """The baseline, soft targets alone, and soft targets with each of the study's losses.
-
-    Raises UserError for losses and layer maps that are not possible between the two models.
-    """
+    """Baseline, soft targets alone and with each of the losses; UserError where a loss or layer map is not possible."""
     common, config = common_run(spec), spec.run.config
     losses = possible_losses(spec)
     variants = [
