@@ -5,7 +5,6 @@ on what it all runs. The command line makes its flags from the fields (see comma
 help text stand here and nowhere else.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 
 from kd_scratch.common.errors import UserError
@@ -236,8 +235,3 @@ class RunConfig:
 def flag_name(name: str) -> str:
     """max_length -> --max-length"""
     return "--" + name.replace("_", "-")
-
-
-def as_dict(config) -> dict:
-    """A configuration as plain JSON values."""
-    return dataclasses.asdict(config)

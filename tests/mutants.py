@@ -368,7 +368,7 @@ FAULTS = [
      "if score > best:", "if True:",
      "pages/test_svg.py::test_the_front_of_a_trade_off_leaves_out_what_another_beats"),
     ("mistakes that both models make", "evaluation/compare.py",
-     "if own.points < other.points\n", "if own.points < 1\n",
+     "if own.points < other.points]", "if own.points < 1]",
      "pages/test_report.py::test_the_mistakes_of_a_comparison_are_those_that_the_first_does_not_make"),
     ("a record that is drawn unchecked", "pages/records.py",
      "abs(value) < NUMBER_LIMIT", "True",

@@ -80,10 +80,7 @@ def load_file(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The strings in a file's `__metadata__` ({} where it has none); its header is checked as load_file checks it.
-
-    Raises SafetensorsError.
-    """
+    """The strings in a file's `__metadata__`, or {}; SafetensorsError where load_file would refuse its header."""
     with _naming(path, "not a valid safetensors file"):
         return _open(path)[3]
 

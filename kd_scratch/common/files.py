@@ -192,6 +192,14 @@ def check_target(path: Path, *inputs: str | Path) -> None:
             raise UserError(f"{path}: would overwrite {other}, or a part of it; choose another name")
 
 
+def check_new_folder(output: Path, what: str = "already holds something") -> None:
+    """UserError where --output is a file, or a folder that holds something. what: is wrong with it then."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file, a folder is needed")
+    if output.is_dir() and not all(is_leftover(path.name) for path in output.iterdir()):
+        raise UserError(f"--output {output}: {what}; delete it, or choose another folder")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """A context in which no other process may be in the same one for this folder; UserError where one is.

@@ -15,17 +15,7 @@ from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_mac
 from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, throughputs
 from kd_scratch.evaluation.significance import calibration, interval, mcnemar, resampled_sums, two_sided_p
 from kd_scratch.pages.records import known_record
-from kd_scratch.pages.report import (
-    ROWS,
-    AttentionMap,
-    Comparison,
-    Cost,
-    LostExample,
-    Quality,
-    Table,
-    comparison_page,
-    trade_offs,
-)
+from kd_scratch.pages.report import ROWS, Comparison, Cost, Quality, comparison_page, trade_offs
 from kd_scratch.tasks import Predictions, Task
 from kd_scratch.tasks.base import Summary
 
@@ -51,8 +41,9 @@ def compare(
     metrics = {name: task.score(each) for name, each in predictions.items()}
     calibrations = {name: calibration(*task.confidence(each)) for name, each in predictions.items()}
     confusions = {name: task.confused(each) for name, each in predictions.items()} if task.confused else {}
-    first = next(iter(models))
-    student = choose_student(models)
+    first, *others = models
+    float_models = [name for name in others if not models[name].model.config.int8]
+    student = (float_models or others or [first])[-1]  # the last float model behind the first, where there is one
     about = test_set.record(max_length)
     about["machine"] = about_machine(device, [loaded.model for loaded in models.values()])
     about["models"] = {name: loaded.directory for name, loaded in models.items()}
@@ -72,13 +63,6 @@ def compare(
         records={name: record for name, record in records.items() if record and record["task"] == task.name},
         about=about,
     )
-
-
-def choose_student(models: dict[str, LoadedModel]) -> str:
-    """The model whose mistakes are shown: the last float one behind the first; the last of all where there is none."""
-    first, *others = models
-    students = [name for name in others if not models[name].model.config.int8]
-    return (students or others or [first])[-1]
 
 
 def measure_costs(
@@ -131,23 +115,18 @@ def tests_with_mcnemar(task: Task) -> bool:
     return task.score_name == "accuracy"
 
 
-def lost_examples(student: Sequence[Summary], first: Sequence[Summary]) -> list[LostExample]:
-    """The examples for which a student gets fewer points than the first model, the most lost first."""
-    lost = [
-        LostExample(own.text, own.gold, other.predicted, own.predicted, other.points - own.points)
-        for own, other in zip(student, first, strict=True)
-        if own.points < other.points
-    ]
-    return sorted(lost, key=lambda example: -example.points_lost)
+def lost_examples(student: Sequence[Summary], first: Sequence[Summary]) -> list[tuple[Summary, Summary]]:
+    """The first model's summaries and a student's where that gets fewer points, the most lost first."""
+    pairs = [(other, own) for own, other in zip(student, first, strict=True) if own.points < other.points]
+    return sorted(pairs, key=lambda pair: pair[1].points - pair[0].points)
 
 
 @torch.inference_mode()
 def attention_maps(
     models: dict[str, LoadedModel], predictions: dict[str, Predictions], device: torch.device
-) -> list[AttentionMap]:
-    """The last layer's attention, mean over heads, of the first few inputs that are short enough to be looked at.
-
-    None where the models cut texts into different pieces.
+) -> list[tuple[list[str], dict[str, list[list[float]]]]]:
+    """The pieces of the first few inputs that are short enough to be looked at, and by model the last layer's attention
+    S,S, mean over heads. Nothing where the models cut texts into different pieces.
     """
     if len({loaded.tokenizer.fingerprint for loaded in models.values()}) > 1:
         return []
@@ -158,11 +137,11 @@ def attention_maps(
     maps = []
     for i in short[:MAPS]:
         batch = collate(features, np.array([i]), device)
-        found = AttentionMap(tokenizer.pieces(batch.input_ids[0].tolist()), {})
+        weights = {}
         for name, loaded in models.items():
             attention = loaded.model(**batch.inputs, output_attentions=True).attentions[-1]  # 1,H,S,S
-            found.weights[name] = attention[0].mean(dim=0).tolist()
-        maps.append(found)
+            weights[name] = attention[0].mean(dim=0).tolist()
+        maps.append((tokenizer.pieces(batch.input_ids[0].tolist()), weights))
     return maps
 
 
@@ -179,17 +158,18 @@ WORDING = {
 }
 
 
-def tables(found: Comparison) -> list[Table]:
-    """Two tables: size and speed, and quality."""
+def tables(found: Comparison) -> list[tuple[Sequence[str], list[tuple]]]:
+    """Header and rows of two tables: size and speed, and quality."""
     header = ("model", "parameters", "MB", "peak MB", "ms p50", "ms p95", "examples/s")
     costs = [(name, *astuple(cost)) for name, cost in found.costs.items()]
     columns = found.quality[found.first].columns
     rows = []
     for name, row in found.quality.items():
         metrics = [row.columns.get(column) for column in columns]
-        difference = row.difference, interval_text(row.difference_interval), p_text(row.p)
+        p = "<0.001" if row.p is not None and row.p < 0.001 else row.p
+        difference = row.difference, interval_text(row.difference_interval), p
         rows.append((name, *metrics, interval_text(row.interval), *difference, row.agreement))
-    return [Table(header, costs), Table(("model", *columns, *WORDING.values()), rows)]
+    return [(header, costs), (("model", *columns, *WORDING.values()), rows)]
 
 
 def interval_text(bounds: tuple[float, float] | None) -> str | None:
@@ -200,14 +180,9 @@ def interval_text(bounds: tuple[float, float] | None) -> str | None:
     return f"{low:.4f} to {high:.4f}"
 
 
-def p_text(p: float | None) -> float | str | None:
-    """A p as the table shows it: very small ones as such."""
-    return "<0.001" if p is not None and p < 0.001 else p
-
-
 def text_of(found: Comparison, markdown: bool = False) -> str:
     """Tables and note, as a terminal or a Markdown file shows them."""
-    parts = [table(each.header, each.rows, markdown) for each in tables(found)]
+    parts = [table(header, rows, markdown) for header, rows in tables(found)]
     return "\n\n".join([*parts, found.note])
 
 

@@ -1,7 +1,7 @@
 """A model directory and a data file in, predictions and metrics out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from kd_scratch.checkpoints.checkpoint import check_fit, load_model
 from kd_scratch.common.device import describe
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
-from kd_scratch.config import DataConfig, as_dict
+from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.evaluation.inference import compute_logits
@@ -78,7 +78,7 @@ class EvaluationSet:
             "data": str(self.path),
             "data sha256": sha256_of_file(self.path),
             "split": self.split or None,
-            "data settings": as_dict(self.data),
+            "data settings": asdict(self.data),
             "max length": max_length or None,
         }
 

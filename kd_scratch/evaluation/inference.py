@@ -76,7 +76,6 @@ def compute_states(
     features: EncodedInputs,
     device: torch.device,
     out: dict[int, np.ndarray],
-    batch_size: int = 64,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Fill `out` with a model's hidden states: by layer (0: the embeddings) one row per token, ΣS,D, float32 zeros.
@@ -85,7 +84,7 @@ def compute_states(
     """
     model.eval()
     with progress(total=len(features), desc="teacher's states", unit="ex") as bar:
-        for indices in distributed.rank_slice(length_sorted_batches(features.lengths, batch_size)):
+        for indices in distributed.rank_slice(length_sorted_batches(features.lengths, 64)):
             batch = collate(features, indices, device, model.config.pad_id)
             with autocast(device, dtype):
                 states = model(**batch.inputs, output_hidden_states=True).hidden_states

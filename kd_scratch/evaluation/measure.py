@@ -22,10 +22,7 @@ BATCH, BATCHES = 32, 4  # for the throughput
 
 @torch.inference_mode()
 def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title: str) -> dict[str, np.ndarray]:
-    """Milliseconds that work(model, input) takes, by model, for all inputs but the first `warm_up`.
-
-    models: anything that takes turns, by name.
-    """
+    """Milliseconds that work(model, input) takes, by model (of any kind), for all inputs but the first `warm_up`."""
     times = {name: [] for name in models}
     for item in progress(inputs, desc=title):
         for name, model in models.items():

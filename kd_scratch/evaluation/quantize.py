@@ -11,7 +11,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import megabytes, save_model
 from kd_scratch.common.device import describe
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import is_leftover, write_json
+from kd_scratch.common.files import check_new_folder, write_json
 from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.measure import in_turns
 from kd_scratch.nn import int8
@@ -61,11 +61,3 @@ def time_models(models: dict[str, Model]) -> dict[str, dict[str, float]]:
         for name, milliseconds in times.items():
             rows[name][f"ms_{tokens}_tokens"] = float(np.median(milliseconds))
     return rows
-
-
-def check_new_folder(output: Path) -> None:
-    """UserError where --output is a file, or a folder that holds something."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file, a folder is needed")
-    if output.is_dir() and not all(is_leftover(path.name) for path in output.iterdir()):
-        raise UserError(f"--output {output}: already holds something; delete it, or choose another folder")

@@ -13,11 +13,11 @@ import numpy as np
 ROUNDS = 2000  # test files that are drawn
 
 
-def resampled_sums(tally: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
-    """The sums over N examples drawn with replacement, N,k -> rounds,k. The same draws for every tally of length N."""
+def resampled_sums(tally: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The sums over N examples drawn with replacement, N,k -> ROUNDS,k. The same draws for every tally of length N."""
     rng = np.random.default_rng(seed)
     count = len(tally)
-    draws = (rng.integers(count, size=count) for _ in range(rounds))
+    draws = (rng.integers(count, size=count) for _ in range(ROUNDS))
     return np.stack([np.bincount(draw, minlength=count) @ tally for draw in draws])
 
 

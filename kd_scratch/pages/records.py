@@ -33,36 +33,22 @@ def known_record(directory: str | Path) -> dict | None:
         return None
 
 
-def losses_of(epoch: dict) -> list[float]:
-    """The points of an epoch's loss curve; older runs kept its mean alone."""
-    return epoch.get("losses") or [epoch["loss"]]
-
-
-def steps_of(epoch: dict) -> int:
-    """How many optimizer steps an epoch made; older runs did not record it, so each of theirs counts alike."""
-    return epoch.get("steps", 1)
-
-
-def phases_of(record: dict) -> dict[str, float]:
-    """Seconds by phase of a run; older runs did not record them."""
-    return record.get("seconds by phase", {})
-
-
 def _check(record: dict) -> None:
     """KeyError, TypeError or AttributeError where a record is not as `train` writes it."""
     score_name = TASKS[record["task"]].score_name
     _require(record["history"])
     for epoch in record["history"]:
-        numbers = [epoch["epoch"], epoch["loss"], epoch["tokens_per_second"], epoch["dev"][score_name], steps_of(epoch)]
-        _require(all(map(_is_number, numbers + losses_of(epoch))))
+        _require(epoch["losses"])
+        numbers = [epoch["epoch"], epoch["loss"], epoch["tokens_per_second"], epoch["dev"][score_name], epoch["steps"]]
+        _require(all(map(_is_number, numbers + epoch["losses"])))
         _require(type(epoch["epoch"]) is int)
-        _require(steps_of(epoch) > 0)
-    for key in ("settings", "data settings", "machine"):
+        _require(epoch["steps"] > 0)
+    for key in ("settings", "data settings", "machine", "seconds by phase"):
         _require(isinstance(record[key], dict))
-    for key in ("parameters", "best_epoch"):
+    for key in ("parameters", "best_epoch", "step"):
         _require(type(record[key]) is int)
-    _require(type(record.get("step", 0)) is int)
-    _require(all(map(_is_number, (record["seconds"], record["best_score"], *phases_of(record).values()))))
+    numbers = (record["seconds"], record["best_score"], *record["seconds by phase"].values())
+    _require(all(map(_is_number, numbers)))
 
 
 def _require(condition) -> None:

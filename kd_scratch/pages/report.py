@@ -3,26 +3,18 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from kd_scratch.common.console import duration, shorten
 from kd_scratch.pages.html import figure, html_table, page, paragraph
-from kd_scratch.pages.records import losses_of, phases_of, steps_of
 from kd_scratch.pages.svg import confusion, curves, heat_map, reliability, trade_off
 from kd_scratch.tasks import TASKS, Task
+from kd_scratch.tasks.base import Summary
 
 PAGE = "report.html"  # the page that `train` writes beside its record
 CLASSES = 12  # that are shown in a figure; of more, the pairs that are confused most
 FRONT = "Bars: 95% interval of the score. Dashed: through the models that no other one beats in both."
 ROWS = 20  # of a table of mistakes, or of classes
 LOSSES = "Losses are comparable only between runs of the same kind: a distilled student's has another formula."
-
-
-class Table(NamedTuple):
-    """A header and rows, for the terminal, Markdown and HTML alike."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence]
 
 
 # --- training runs ---
@@ -32,15 +24,16 @@ def runs_page(title: str, records: dict[str, dict]) -> str:
     """A page about training runs of one task, from their records by name."""
     first = next(iter(records.values()))
     lead = f"{first['task']}, {len(records)} run{'s' if len(records) > 1 else ''}, made with kd_scratch"
-    sections = [("Training", training(records))]
     phases = [
         (name, phase, float(seconds))
         for name, record in records.items()
-        for phase, seconds in phases_of(record).items()
+        for phase, seconds in record["seconds by phase"].items()
     ]
-    if phases:
-        sections.append(("Where the time went", html_table(("run", "phase", "seconds"), phases)))
-    sections.append(("Settings and environment", settings(records)))
+    sections = [
+        ("Training", training(records)),
+        ("Where the time went", html_table(("run", "phase", "seconds"), phases)),
+        ("Settings and environment", settings(records)),
+    ]
     return page(title, lead, sections)
 
 
@@ -66,7 +59,7 @@ def training(records: dict[str, dict]) -> str:
 
 def epoch_shares(record: dict) -> list[float]:
     """How much of a whole epoch each epoch of a run is: the last may be cut short."""
-    steps = [steps_of(epoch) for epoch in record["history"]]
+    steps = [epoch["steps"] for epoch in record["history"]]
     return [count / max(steps) for count in steps]
 
 
@@ -74,7 +67,7 @@ def loss_curve(record: dict) -> list[tuple[float, float]]:
     """The training loss of a run: (epochs since the start, loss)."""
     points = []
     for epoch, share in zip(record["history"], epoch_shares(record), strict=True):
-        losses = losses_of(epoch)
+        losses = epoch["losses"]
         for i, loss in enumerate(losses, 1):
             points.append((epoch["epoch"] - 1 + share * i / len(losses), loss))
     return points
@@ -156,25 +149,6 @@ class Quality:
     p: float | None = None
 
 
-@dataclass(frozen=True)
-class LostExample:
-    """An example on which the student does worse than the first model."""
-
-    text: str
-    gold: str
-    first: str  # the first model's prediction
-    student: str
-    points_lost: float  # of 1
-
-
-@dataclass
-class AttentionMap:
-    """The last layer's attention over one input, mean over heads."""
-
-    pieces: list[str]
-    weights: dict[str, list[list[float]]]  # by model, S,S
-
-
 @dataclass
 class Comparison:
     """All that the page about several models on one test file is made of; the dicts are by model's name."""
@@ -188,8 +162,8 @@ class Comparison:
     calibration_bins: dict[str, list[tuple[float, float, int]]]  # mean confidence, share right, how many
     confusions: dict[str, Counter]  # counts of (gold class, predicted class); empty where a task has no classes
     student: str  # whose mistakes are shown
-    mistakes: list[LostExample]
-    maps: list[AttentionMap]
+    mistakes: list[tuple[Summary, Summary]]  # of the first model and of the student, which does worse
+    maps: list[tuple[list[str], dict[str, list[list[float]]]]]  # pieces of an input, and by model attention S,S
     records: dict[str, dict]  # of the training runs, where there are any
     about: dict  # data, settings, machine, directories
 
@@ -199,11 +173,11 @@ class Comparison:
         return next(iter(self.costs))
 
 
-def comparison_page(found: Comparison, tables: Sequence[Table]) -> str:
-    """The whole page. tables: those of the terminal."""
+def comparison_page(found: Comparison, tables: Sequence[tuple[Sequence[str], Sequence[Sequence]]]) -> str:
+    """The whole page. tables: those of the terminal, header and rows of each."""
     first, student = found.first, found.student
     result = [paragraph(sentence) for sentence in sentences(found)]
-    result += [html_table(table.header, table.rows) for table in tables]
+    result += [html_table(header, rows) for header, rows in tables]
     result.append(paragraph(found.note, "soft"))
     sections = [
         ("Result", "".join(result)),
@@ -314,8 +288,8 @@ def mistakes_section(found: Comparison) -> str:
         return paragraph("There are none.")
     header = ("example", "gold", f"prediction of {found.first}", f"prediction of {found.student}")
     rows = []
-    for example in found.mistakes:
-        cells = (example.text, example.gold, example.first, example.student)
+    for first, student in found.mistakes:
+        cells = (first.text, first.gold, first.predicted, student.predicted)
         rows.append([shorten(cell, 300) for cell in cells])
     lead = f"The {len(rows)} examples with the largest difference."
     return paragraph(lead) + html_table(header, rows, left=True)
@@ -325,8 +299,8 @@ def maps_section(found: Comparison) -> str:
     """For a few inputs, the last layer's attention of each model, mean over heads."""
     lead = "Each row is a piece of the input: its attention to all pieces, in the last layer (mean over heads)."
     parts = [paragraph(lead)]
-    for attention in found.maps:
-        parts.append(side_by_side(heat_map(name, attention.pieces, rows) for name, rows in attention.weights.items()))
+    for pieces, weights in found.maps:
+        parts.append(side_by_side(heat_map(name, pieces, rows) for name, rows in weights.items()))
     return "\n".join(parts)
 
 

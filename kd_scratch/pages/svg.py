@@ -61,8 +61,8 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str = "axis", more: s
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}" {more}/>'
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers that divide a range: steps of 1, 2 or 5 times a power of ten."""
+def ticks(low: float, high: float) -> list[float]:
+    """At most six round numbers that divide a range: steps of 1, 2 or 5 times a power of ten."""
     if high <= low:
         return [low]
     exponent = -12
@@ -71,7 +71,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
             step = factor * 10.0**exponent
             first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)  # 1 / 0.2 is 4.999…
             count = last - first + 1
-            if count <= most:
+            if count <= 6:
                 return [round((first + i) * step, 12) for i in range(count)]
         exponent += 1
 

@@ -1,7 +1,7 @@
 """What trained models do on a study's test file, and which of them may be compared with each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tokenizers
@@ -12,7 +12,7 @@ from kd_scratch.common.console import progress
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import as_dict, flag_name
+from kd_scratch.config import flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import calibration
@@ -65,7 +65,7 @@ class Evaluator:
         self.about = {
             "data": sha256_of_file(spec.test),
             "split": self.test.split,
-            "settings": as_dict(run.data),
+            "settings": asdict(run.data),
             "code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__)),
             "teacher": fingerprints[0],
         }
@@ -77,7 +77,7 @@ class Evaluator:
             "task": self.task.name,
             "train": hashes["train"],
             "dev": hashes["dev"],
-            "data settings": as_dict(run.data),
+            "data settings": asdict(run.data),
             "teacher": " ".join(fingerprints),
         }
         self.known_here = self.known | {"unlabelled": hashes["unlabelled"]}  # and this study's own runs

@@ -30,11 +30,10 @@ from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differ
 from kd_scratch.study.summary import Report, write_report
 from kd_scratch.study.variants import (
     COMBINED,
-    GridPoint,
     Runs,
     Variant,
     combination,
-    common_flags,
+    common_run,
     first_variants,
     grid_variants,
     study_flags,
@@ -59,7 +58,7 @@ def run_study(spec: StudySpec) -> Report:
     variants = first_variants(spec)
     grid = grid_variants(spec)
     output = make_folder(spec.run.output)
-    common = common_flags(spec)
+    common = study_flags(common_run(spec))
     plan = same_study(output, make_plan(spec, common, variants))
     evaluator = Evaluator(spec, device)
     say(describe_study(spec, variants, grid, evaluator))
@@ -111,7 +110,7 @@ def mean_dev(variants: Sequence[Variant], spec: StudySpec, records: Records) -> 
 
 
 def describe_study(
-    spec: StudySpec, variants: Sequence[Variant], grid: dict[GridPoint, Variant], evaluator: Evaluator
+    spec: StudySpec, variants: Sequence[Variant], grid: dict[tuple[float, float], Variant], evaluator: Evaluator
 ) -> str:
     """What is about to happen, in a line."""
     config = spec.run.config
@@ -268,7 +267,7 @@ def report(
     spec: StudySpec,
     evaluator: Evaluator,
     variants: Sequence[Variant],
-    grid: dict[GridPoint, Variant],
+    grid: dict[tuple[float, float], Variant],
     records: Records,
     others: dict[str, OtherStudy],
 ) -> Report:
@@ -295,7 +294,7 @@ def report(
         "variants": {variant.name: argv_of(variant.flags) for variant in variants},
         "seeds": list(seeds),
         "versions of the code": len({record.get("code") for record in records.values()}),
-        "steps": sorted({record.get("step", 0) for record in records.values()}),
+        "steps": sorted({record["step"] for record in records.values()}),
         "beside": {name: study.command for name, study in others.items()},
         "machine": about_machine(evaluator.device, []),
     }

@@ -13,7 +13,7 @@ from kd_scratch.common.files import write_json, write_text
 from kd_scratch.evaluation.significance import interval, margin, resampled_sums, two_sided_p
 from kd_scratch.pages.svg import Bar, dots, grid, reliability
 from kd_scratch.study.results import RESULT
-from kd_scratch.study.variants import BASELINE, SOFT, GridPoint
+from kd_scratch.study.variants import BASELINE, SOFT
 from kd_scratch.tasks import Task
 
 GAPS = 8  # classes that are shown
@@ -30,15 +30,6 @@ class Report(NamedTuple):
     record: dict  # what is in evidence.json
 
 
-class Gap(NamedTuple):
-    """A class (entity type, answer length), the teacher's F1 in it, the students' mean, and how far that is above."""
-
-    name: str
-    teacher: float
-    students: float
-    difference: float
-
-
 @dataclass
 class Findings:
     """What stands in the tables."""
@@ -47,10 +38,10 @@ class Findings:
     about: dict  # data, seeds, commands and machine, as runner.report gives them
     teacher: Figures
     rows: dict[str, dict]  # by variant, those of other studies too: what `summarize` gives
-    cells: dict[GridPoint, dict]  # dev and test score at each point of the grid
+    cells: dict[tuple[float, float], dict]  # dev and test score by temperature and alpha
     best: str  # the variant of this study that is best on dev
     sentences: list[str]
-    gaps: list[Gap]
+    gaps: list[tuple[str, float, float, float]]  # what `class_gaps` gives
 
 
 def write_report(
@@ -58,7 +49,7 @@ def write_report(
     about: dict,
     teacher: Figures,
     runs: dict[str, list[Figures]],
-    cells: dict[GridPoint, dict],
+    cells: dict[tuple[float, float], dict],
     output: Path,
     others: dict[str, dict[str, list[Figures]]],
 ) -> Report:
@@ -90,7 +81,7 @@ def write_report(
         "rows": rows,
         "findings": sentences,
         "gaps": found.gaps,
-        "grid": [point._asdict() | cell for point, cell in cells.items()],
+        "grid": [{"temperature": temperature, "alpha": alpha} | cell for (temperature, alpha), cell in cells.items()],
     }
     write_json(output / RESULT, record)
     return Report("\n\n".join(parts(found, markdown=False)), record)
@@ -152,13 +143,14 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return None if None in values else float(np.mean(values))
 
 
-def class_gaps(teacher: Figures, models: Sequence[Figures]) -> list[Gap]:
-    """F1 by class of the teacher and of a variant's models; the widest gap first."""
+def class_gaps(teacher: Figures, models: Sequence[Figures]) -> list[tuple[str, float, float, float]]:
+    """Each class (entity type, answer length), the teacher's F1 in it, the mean of a variant's models, and how far that
+    is above; the widest gap first."""
     gaps = []
     for name, score in teacher["per_class"].items():
         mean = float(np.mean([model["per_class"].get(name, 0.0) for model in models]))
-        gaps.append(Gap(name, score, mean, mean - score))
-    return sorted(gaps, key=lambda gap: gap.difference)
+        gaps.append((name, score, mean, mean - score))
+    return sorted(gaps, key=lambda gap: gap[3])
 
 
 # --- sentences ---
@@ -247,9 +239,9 @@ def line(name: str, row: dict) -> tuple:
 
 def grid_table(found: Findings, markdown: bool) -> str:
     """Dev and test score by temperature (down) and alpha (across)."""
-    alphas = sorted({point.alpha for point in found.cells})
+    alphas = sorted({alpha for _, alpha in found.cells})
     lines = []
-    for temperature in sorted({point.temperature for point in found.cells}):
+    for temperature in sorted({temperature for temperature, _ in found.cells}):
         cells = [found.cells[temperature, alpha] for alpha in alphas]
         lines.append((f"{temperature:g}", *(f"{_points(cell['dev'])} / {_points(cell['test'])}" for cell in cells)))
     header = ("temperature", *(f"alpha {alpha:g}" for alpha in alphas))
@@ -261,8 +253,8 @@ def gap_table(found: Findings, markdown: bool) -> str:
     """F1 by class of the teacher and the best variant, the widest gaps first."""
     count = len(found.gaps)
     lines = [
-        (gap.name, _points(gap.teacher), _points(gap.students), f"{100 * gap.difference:+.2f}")
-        for gap in found.gaps[:GAPS]
+        (name, _points(teacher), _points(students), f"{100 * difference:+.2f}")
+        for name, teacher, students, difference in found.gaps[:GAPS]
     ]
     title = "class" if count <= GAPS else f"class, the {GAPS} widest gaps of {count}"
     gaps = table((title, "teacher", found.best, "gap"), lines, markdown)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -73,21 +72,13 @@ def common_run(spec: StudySpec) -> RunSpec:
     return replace(spec.run, teachers=(), unlabelled=None, config=config)
 
 
-def common_flags(spec: StudySpec) -> Flags:
-    """The flags of `train` that all runs have in common."""
-    return study_flags(common_run(spec))
-
-
 def study_flags(run: RunSpec) -> Flags:
     """The flags of a run but for those that differ between the runs of a study whatever the variant."""
     return {flag: values for flag, values in train_flags(run).items() if flag not in OF_EACH_RUN}
 
 
 def first_variants(spec: StudySpec) -> list[Variant]:
-    """The baseline, soft targets alone, and soft targets with each of the study's losses.
-
-    Raises UserError for losses and layer maps that are not possible between the two models.
-    """
+    """Baseline, soft targets alone and with each of the losses; UserError where a loss or layer map is not possible."""
     common, config = common_run(spec), spec.run.config
     losses = possible_losses(spec)
     variants = [
@@ -162,15 +153,8 @@ def combination(tried: Sequence[Variant], dev: dict[str, float]) -> Variant | No
     return Variant(COMBINED, good[0].flags | {"--losses": [losses]})
 
 
-class GridPoint(NamedTuple):
-    """One of the settings of --grid."""
-
-    temperature: float
-    alpha: float
-
-
-def grid_variants(spec: StudySpec) -> dict[GridPoint, Variant]:
-    """Soft targets alone at each point of --grid; the point of the study itself is among its other runs."""
+def grid_variants(spec: StudySpec) -> dict[tuple[float, float], Variant]:
+    """Soft targets alone at each temperature and alpha of --grid; the study's own are among its other runs."""
     soft, common = soft_run(spec), common_run(spec)
     variants = {}
     for temperature, alpha in itertools.product(spec.grid.temperatures, spec.grid.alphas):
@@ -179,5 +163,5 @@ def grid_variants(spec: StudySpec) -> dict[GridPoint, Variant]:
             raise UserError("--grid: with an alpha of 0 nothing is learned from text without labels; leave it out")
         name = SOFT if config == soft.config else f"T={temperature:.12g} alpha={alpha:.12g}"
         flags = changed_flags(common, replace(soft, config=config))
-        variants[GridPoint(temperature, alpha)] = Variant(name, flags)
+        variants[temperature, alpha] = Variant(name, flags)
     return variants

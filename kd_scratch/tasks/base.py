@@ -173,10 +173,7 @@ class Task:
             raise ValueError(f"task {self.name}: its score_name {self.score_name!r} must be among its columns")
 
     def train_config(self, **chosen) -> TrainConfig:
-        """How this task is trained: TrainConfig's defaults, those of the task, and on top the chosen values.
-
-        Raises UserError where a value is not possible.
-        """
+        """TrainConfig's defaults, those of the task, and the chosen values; UserError where one is not possible."""
         return TrainConfig(**(self.train_defaults | chosen))
 
 

@@ -41,10 +41,7 @@ class Example:
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, int, list[str]]]:
-    """(line number, place of the first byte, fields) of each row that is not blank.
-
-    Raises UserError for what the csv module finds malformed.
-    """
+    """(line number, place of its first byte, fields) of each row that is not blank; UserError for a malformed one."""
     place = start = next(text_lines(path))[0]
 
     def lines():

@@ -5,6 +5,7 @@ tokenizer, the settings, and the code that turns text into token ids. It may be 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from kd_scratch.common.console import progress, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder, sha256
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import DataConfig, as_dict
+from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.disk_arrays import DiskArray, Names
 from kd_scratch.data.tokenizer import Tokenizer
@@ -47,7 +48,7 @@ def cached_features(
     """
     key = {
         "source": sha256(*source),
-        "settings": sha256(repr(as_dict(data)), str(max_length), task.name, *labels),
+        "settings": sha256(repr(asdict(data)), str(max_length), task.name, *labels),
         "tokenizer": tokenizer.fingerprint,
         "code": source_hash("tasks", "tasks.feature_cache", versions=(tokenizers.__version__,)),
     }

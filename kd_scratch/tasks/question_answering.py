@@ -25,7 +25,7 @@ from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Mistake, Predictions, Summary, Task, surest_mistakes
 from kd_scratch.tasks.spans import best_spans, context_windows, log_sum_exp, merge, piece_spans, span_scores
 from kd_scratch.tasks.squad_file import Example, read_squad, trainable
-from kd_scratch.tasks.squad_metric import BestSpan, QuestionScore, official_scores, question_scores, squad_metrics
+from kd_scratch.tasks.squad_metric import QuestionScore, official_scores, question_scores, squad_metrics
 
 CHUNK = 1000  # examples that are tokenized together: enough for all cores, and no more of them in memory at once
 
@@ -256,7 +256,7 @@ def score(predictions: Predictions) -> dict:
     best = None
     if is_version2(examples):
         pairs = zip(examples, predictions.decisions, strict=True)
-        best = {example.id: BestSpan(answer.best_span, answer.no_answer) for example, answer in pairs}
+        best = {example.id: (answer.best_span, answer.no_answer) for example, answer in pairs}
     metrics = squad_metrics(questions, prediction_records(predictions), best)
     too_long = windows.labels[:, 1] - windows.labels[:, 0] >= predictions.data.answer_length
     return metrics | {"gold_beyond_answer_length": len(set(windows.example[too_long].tolist()))}

@@ -51,10 +51,7 @@ class ScoredSpan(NamedTuple):
 
 
 def best_spans(scores: np.ndarray, most: int) -> list[ScoredSpan]:
-    """The `most` best spans, best first; ties: the earlier, then the shorter.
-
-    scores: as span_scores gives them. All are looked at, none are pruned.
-    """
+    """The `most` best of all spans, best first; ties: the earlier, then the shorter. scores: as of span_scores."""
     flat = scores.ravel()
     if most == 1:
         best = np.array([flat.argmax()])

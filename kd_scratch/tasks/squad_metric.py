@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 Questions = Sequence[tuple[str, Sequence[str]]]  # (id, gold answers), in the order of the file
+BestSpans = dict[str, tuple[str, float]]  # id -> the best answer that is a span, and the probability that there is none
 
 #: Most words of the shortest gold answer -> what the table by length calls such questions.
 LENGTHS = {0: "no answer", 2: "1-2 words", 5: "3-5 words", 10: "6-10 words", 20: "11-20 words", 10**9: "more words"}
@@ -76,46 +77,30 @@ def official_scores(questions: Questions, predictions: dict[str, str], version2:
     return rows
 
 
-class BestSpan(NamedTuple):
-    """The best answer to a question that is a span, whether or not "no answer" is better."""
-
-    text: str
-    no_answer: float  # the probability that there is no answer
-
-
-class ThresholdRow(NamedTuple):
-    """What the search for a threshold looks at: one question."""
-
-    has_answer: bool
-    score: float  # of the best span
-    span: BestSpan
-
-
-def best_threshold(rows: Sequence[ThresholdRow]) -> tuple[float, float]:
+def best_threshold(rows: Sequence[tuple[float, str, float, bool]]) -> tuple[float, float]:
     """The best mean score that a threshold on the probability of "no answer" can give, and that threshold.
 
+    rows: of each question the probability of "no answer", the best span, its score, and whether there is an answer.
     Above the threshold the answer is none. As in the official script of version 2.0: from answering nothing at all,
     give the best span to one question after another, the least probable "no answer" first. (Equal probabilities are
     taken one at a time, as there, so a best score that lies between them is out of any threshold's reach.)
     """
-    total = sum(not row.has_answer for row in rows)
+    total = sum(not has_answer for _, _, _, has_answer in rows)
     best = total
     threshold = 0.0
-    for row in sorted(rows, key=lambda row: row.span.no_answer):
-        total += row.score if row.has_answer else -bool(row.span.text)
+    for no_answer, span, score, has_answer in sorted(rows, key=lambda row: row[0]):
+        total += score if has_answer else -bool(span)
         if total > best:
             best = total
-            threshold = row.span.no_answer
+            threshold = no_answer
     return best / len(rows), threshold
 
 
-def squad_metrics(
-    questions: Questions, predictions: dict[str, str], best_spans: dict[str, BestSpan] | None = None
-) -> dict:
+def squad_metrics(questions: Questions, predictions: dict[str, str], best_spans: BestSpans | None = None) -> dict:
     """Mean exact match and F1 over the questions, each with the half width of its 95% interval (1.96 s/√n), and both
     by the length of the gold answer.
 
-    predictions: answers by id. best_spans: by id; with them the rules are version 2.0's, and the means over the
+    predictions: answers by id. best_spans: with them the rules are version 2.0's, and the means over the
     questions with and without an answer stand beside, and the best that a threshold on the probability of "no answer"
     could reach.
     """
@@ -130,9 +115,7 @@ def squad_metrics(
     return metrics | {"per_class": by_length(questions, rows)}
 
 
-def version2_metrics(
-    name: str, questions: Questions, rows: Sequence[QuestionScore], best_spans: dict[str, BestSpan]
-) -> dict:
+def version2_metrics(name: str, questions: Questions, rows: Sequence[QuestionScore], best_spans: BestSpans) -> dict:
     """What version 2.0 adds to the metric exact_match or f1 (name). rows: the scores of the predictions."""
     has_answer = [bool(golds) for _, golds in questions]
     metrics = {}
@@ -140,9 +123,10 @@ def version2_metrics(
         values = [getattr(row, name) for row in rows if has_answer[row.number] == wanted]
         metrics[f"{part}_{name}"] = float(np.mean(values)) if values else None
     ranked = []
-    for row in official_scores(questions, {key: span.text for key, span in best_spans.items()}, True):
+    for row in official_scores(questions, {key: span for key, (span, _) in best_spans.items()}, True):
         key, _ = questions[row.number]
-        ranked.append(ThresholdRow(has_answer[row.number], getattr(row, name), best_spans[key]))
+        span, no_answer = best_spans[key]
+        ranked.append((no_answer, span, getattr(row, name), has_answer[row.number]))
     metrics[f"best_{name}"], metrics[f"best_{name}_threshold"] = best_threshold(ranked)
     return metrics
 

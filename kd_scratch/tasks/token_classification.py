@@ -69,14 +69,6 @@ class EncodedSentences(EncodedInputs):
     word_starts: np.ndarray = field(kw_only=True)
 
 
-class Word(NamedTuple):
-    """A word of a sentence."""
-
-    example_id: str
-    text: str
-    tag: str | None
-
-
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
 ) -> EncodedSentences:
@@ -93,22 +85,20 @@ def featurize(
     starts, ids = [0], []
     word_at, word_labels = [], []
     for group in sentence_groups(examples, data.documents):
-        words = [
-            Word(example.id, text, tag)
-            for example in group
-            for text, tag in zip(example.words, example.tags, strict=True)
-        ]
-        lengths = [len(pieces[word.text]) for word in words]
+        words = [word for example in group for word in example.words]
+        tags = [tag for example in group for tag in example.tags]
+        example_ids = [example.id for example in group for _ in example.words]
+        lengths = [len(pieces[word]) for word in words]
         for window in sentence_windows(lengths, room, data.overlap):
             tokens.append(cls)
             for i in range(window.start, window.end):
                 if window.first <= i < window.last:  # the word is decided in this window
                     word_at.append(len(tokens))
-                    word_labels.append(index.get(words[i].tag, IGNORE))
-                tokens.extend(pieces[words[i].text])
+                    word_labels.append(index.get(tags[i], IGNORE))
+                tokens.extend(pieces[words[i]])
             tokens.append(sep)
             starts.append(len(tokens))
-            ids.append(words[window.first].example_id if window.first < window.last else group[0].id)
+            ids.append(example_ids[window.first] if window.first < window.last else group[0].id)
     token_labels = np.full(len(tokens), IGNORE, np.int64)
     token_labels[word_at] = word_labels
     return EncodedSentences(

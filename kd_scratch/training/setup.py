@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,9 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import say
 from kd_scratch.common.device import seed_everything, start
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import is_leftover, sha256
+from kd_scratch.common.files import check_new_folder, sha256
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import SIZES, as_dict
+from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses
@@ -83,16 +83,12 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
 
 def check_output(output: Path, resume: bool) -> bool:
     """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file, a folder is needed")
     if unfinished(output):
         if not resume:
             cure = "continue it with --resume, delete it, or choose another folder"
             raise UserError(f"--output {output}: already holds a run; {cure}")
         return True
-    if output.is_dir() and not all(is_leftover(path.name) for path in output.iterdir()):
-        what = "holds no unfinished run to resume" if resume else "already holds a run"
-        raise UserError(f"--output {output}: {what}; delete it, or choose another folder")
+    check_new_folder(output, "holds no unfinished run to resume" if resume else "already holds a run")
     if resume:
         say(f"note: nothing to resume in {output}: starting from the beginning")
     return False
@@ -177,8 +173,8 @@ def identify(
     """All but the data that decides what comes out of a run: it can be resumed only where this is the same."""
     return {
         "task": spec.task,
-        "settings": as_dict(spec.config),
-        "data settings": as_dict(spec.data),
+        "settings": asdict(spec.config),
+        "data settings": asdict(spec.data),
         "seed": spec.run.seed,
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),

@@ -1,13 +1,15 @@
 """Bootstrap and McNemar, against numbers worked out by hand and against theory; and the tallies of the tasks."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.compare import p_text, quality
+from kd_scratch.evaluation.compare import quality, tables
 from kd_scratch.evaluation.significance import interval, mcnemar, resampled_sums, two_sided_p
+from kd_scratch.pages.report import Quality
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import mean_score
 from kd_scratch.tasks.classification import Example
@@ -136,4 +138,7 @@ def test_the_tally_of_questions_counts_each_id_once_in_version_2():
 
 
 def test_a_small_p_is_shown_as_such():
-    assert (p_text(0.0004), p_text(0.04), p_text(None)) == ("<0.001", 0.04, None)
+    quality = {name: Quality({}, (0.0, 1.0), 1.0, 0.5, (0.0, 1.0), p) for name, p in (("a", 0.0004), ("b", 0.04))}
+    quality["first"] = Quality({}, (0.0, 1.0), 1.0)
+    _, (header, rows) = tables(SimpleNamespace(costs={}, first="first", quality=quality))
+    assert [row[header.index("p")] for row in rows] == ["<0.001", 0.04, None]

@@ -9,7 +9,7 @@ import pytest
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.significance import BINS, calibration, interval, margin, resampled_sums
 from kd_scratch.study.summary import conclusions, difference, references, summarize, write_report
-from kd_scratch.study.variants import BASELINE, SOFT, GridPoint
+from kd_scratch.study.variants import BASELINE, SOFT
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
@@ -169,7 +169,7 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     teacher = record(right(0.9, 9))
     records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.8, s), 0.9) for s in (3, 4)]}
     about = ABOUT | {"command": ["evidence", "--task", "csv"]}
-    cells = {GridPoint(1.0, 0.5): {"dev": 0.51, "test": 0.61}, GridPoint(2.0, 0.5): {"dev": 0.52, "test": 0.62}}
+    cells = {(1.0, 0.5): {"dev": 0.51, "test": 0.61}, (2.0, 0.5): {"dev": 0.52, "test": 0.62}}
     text, result = write_report(TASK, about, teacher, records, cells, tmp_path, {})
     assert json.loads(json.dumps(result)) == json.loads((tmp_path / "evidence.json").read_text())
     names = {path.name for path in tmp_path.iterdir()}

@@ -5,8 +5,6 @@ import random
 import pytest
 
 from kd_scratch.tasks.squad_metric import (
-    BestSpan,
-    ThresholdRow,
     best_threshold,
     exact_match,
     f1,
@@ -91,27 +89,22 @@ def test_duplicate_ids_count_each_in_version_1_and_once_as_the_last_in_version_2
     assert official_scores(questions, {"q": "x"}, True) == [(1, 0.0, 0.0)]
 
 
-def ranked(*rows) -> list[ThresholdRow]:
-    """Rows of: has an answer, score of the span, the span, probability of "no answer"."""
-    return [ThresholdRow(has_answer, score, BestSpan(text, p)) for has_answer, score, text, p in rows]
-
-
 def test_the_threshold_search_by_hand():
-    rows = ranked((True, 1.0, "a", 0.1), (False, 0.0, "b", 0.2), (True, 0.5, "c", 0.3), (False, 0.0, "d", 0.9))
+    rows = [(0.1, "a", 1.0, True), (0.2, "b", 0.0, False), (0.3, "c", 0.5, True), (0.9, "d", 0.0, False)]
     # nothing answered: 2 right. + a: 3. + b: 2. + c: 2.5. + d: 1.5
     assert best_threshold(rows[::-1]) == (3 / 4, 0.1)
-    assert best_threshold(ranked((False, 0.0, "x", 0.0))) == (1.0, 0.0), "answering nothing is best"
-    assert best_threshold(ranked((True, 1.0, "x", 0.7))) == (1.0, 0.7)
-    tie = ranked((True, 1.0, "a", 0.5), (False, 0.0, "b", 0.5))
+    assert best_threshold([(0.0, "x", 0.0, False)]) == (1.0, 0.0), "answering nothing is best"
+    assert best_threshold([(0.7, "x", 1.0, True)]) == (1.0, 0.7)
+    tie = [(0.5, "a", 1.0, True), (0.5, "b", 0.0, False)]
     assert best_threshold(tie) == (1.0, 0.5), "as the script has it"
-    no_span = ranked((False, 0.0, "", 0.5), (True, 1.0, "x", 0.6))
+    no_span = [(0.5, "", 0.0, False), (0.6, "x", 1.0, True)]
     assert best_threshold(no_span) == (1.0, 0.6), "nothing to lose"
 
 
 def test_metrics_of_version_2_split_by_whether_there_is_an_answer():
     questions = [("a", ("one two",)), ("b", ("x y z",)), ("c", ())]
     predicted = {"a": "one", "b": "x y z", "c": "w"}
-    spans = {"a": BestSpan("one", 0.1), "b": BestSpan("x y z", 0.2), "c": BestSpan("w", 0.8)}
+    spans = {"a": ("one", 0.1), "b": ("x y z", 0.2), "c": ("w", 0.8)}
     metrics = squad_metrics(questions, predicted, spans)
     assert metrics["exact_match"] == pytest.approx(1 / 3)
     assert metrics["f1"] == pytest.approx((2 / 3 + 1) / 3)

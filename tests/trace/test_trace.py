@@ -1016,10 +1016,10 @@ def test_the_loss_is_what_was_chosen_else_what_the_student_was_distilled_with(tm
 
     usual = TASKS["csv"].train_config()
     assert loss() == (usual.temperature, usual.alpha, ""), "no record, so the task's own"
-    epoch = {"epoch": 1, "loss": 1.0, "tokens_per_second": 1.0, "dev": {"accuracy": 0.5}}
+    epoch = {"epoch": 1, "steps": 1, "loss": 1.0, "losses": [1.0], "tokens_per_second": 1.0, "dev": {"accuracy": 0.5}}
     record = {"task": "csv", "teacher": "abc", "history": [epoch], "settings": {"temperature": 7.0, "alpha": 0.125,
               "losses": "hidden"}, "data settings": {}, "machine": {}, "parameters": 1, "best_epoch": 1,
-              "seconds": 1.0, "best_score": 0.5}  # fmt: skip
+              "step": 1, "seconds": 1.0, "seconds by phase": {}, "best_score": 0.5}  # fmt: skip
     (tmp_path / "training.json").write_text(json.dumps(record))
     assert loss() == (7.0, 0.125, "hidden") and loss(alpha=0.5, losses="") == (7.0, 0.5, "")
     record["settings"] = {"temperature": "hot", "alpha": None, "losses": 3}
