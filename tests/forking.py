@@ -6,6 +6,7 @@ would hang. So a fork begins with one thread, and tests that fork give `--thread
 
 import os
 import random
+import resource
 import selectors
 import signal
 import subprocess
@@ -100,6 +101,8 @@ class Fork:
 
             traceback.print_exc()
         finally:
+            most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # what coverage has counted is written now
             os._exit(status)
 
     def poll(self) -> int | None:

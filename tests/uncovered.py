@@ -33,10 +33,11 @@ REASONS: dict[str, dict[str, list[str]]] = {
         ],
         "common/device.py": ["return torch.cuda.mem_get_info(device)[0]"],
         "nn/layers.py": ["return F.dropout(x, p)"],
+        "data/batches.py": ["tensor = tensor.pin_memory()"],
     },
     "needs an Apple GPU": {
         "common/timing.py": ["torch.mps.synchronize()"],
-        "commands/train.py": [
+        "training/spec.py": [
             'raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other '
             'numbers")',
         ],

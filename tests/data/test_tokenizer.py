@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from tokenizers import Tokenizer as Backend
-from tokenizers import normalizers, processors
+from tokenizers import normalizers, pre_tokenizers, processors
 
 from kd_scratch.common.errors import UserError
 from kd_scratch.data import tokenizer as tokenizer_module
@@ -305,7 +305,8 @@ def test_only_the_beginning_of_a_long_text_is_looked_at_and_nothing_is_lost(toke
 
 
 @pytest.mark.parametrize(
-    "change", ["a piece with a space in it", "another normalizer", "Chinese characters left together"]
+    "change",
+    ["a piece with a space in it", "another normalizer", "another pre-tokenizer", "Chinese characters left together"],
 )
 def test_with_a_tokenizer_that_may_look_ahead_the_whole_text_is_read(tokenizer, monkeypatch, change):
     other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()), lowercase=True)
@@ -315,6 +316,8 @@ def test_with_a_tokenizer_that_may_look_ahead_the_whole_text_is_read(tokenizer, 
         other.backend.add_tokens(["lazy dog"])
     elif change == "another normalizer":
         other.backend.normalizer = normalizers.Replace("a b", "fox")
+    elif change == "another pre-tokenizer":
+        other.backend.pre_tokenizer = pre_tokenizers.Whitespace()
     else:
         other.backend.normalizer = normalizers.BertNormalizer(handle_chinese_chars=False)
     monkeypatch.setattr(tokenizer_module, "beginning", None)

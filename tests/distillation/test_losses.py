@@ -13,7 +13,7 @@ from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs, collate, 
 from kd_scratch.distillation import teacher as teacher_module
 from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_targets
 from kd_scratch.distillation.teacher import gather, label_order, mean_logits, teacher_logits
-from kd_scratch.distillation.units import count_units
+from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
 from tests.conftest import tiny_model, units
 from tests.data.test_batches import CPU, HEADS, random_features
 
@@ -141,6 +141,18 @@ def test_alpha_0_never_looks_at_the_teacher_and_alpha_1_never_at_the_labels():
 
 
 # --- units ---
+
+
+def test_a_head_that_is_not_there_has_no_units():
+    features = random_features("sequence", LENGTHS)
+    batch = collate(features, np.array([0, 1]), CPU)
+    for call in (
+        lambda: unit_logits("pixel", torch.zeros(2, 3), batch),
+        lambda: unit_labels("pixel", batch),
+        lambda: count_units(replace(features, head="pixel"), np.array([0])),
+    ):
+        with pytest.raises(ValueError, match="there is no head 'pixel'"):
+            call()
 
 
 def test_a_unit_is_one_text_one_labelled_token_or_one_start_and_one_end():

@@ -97,3 +97,20 @@ def test_no_input_at_all_gives_no_logits():
     nothing = torch.zeros(0, 5, dtype=torch.int64)
     for model in (tiny_model("token"), make_fast(tiny_model("token"))):
         assert model(nothing).logits.shape == (0, 5, 3)
+
+
+@pytest.mark.parametrize("first_only", [False, True])
+def test_one_product_for_query_key_and_value_also_where_queries_come_from_elsewhere(first_only):
+    torch.manual_seed(0)
+    linears = [nn.Linear(6, 6) for _ in range(3)]
+    x, memory = torch.randn(2, 1, 6), torch.randn(2, 5, 6)
+    found = fast.StackedProjection(linears, first_only)(x, memory)
+    for part, linear, source in zip(found, linears, (x, memory, memory), strict=True):
+        torch.testing.assert_close(part, linear(source), **ROUNDING)
+
+
+def test_a_layer_without_its_linear_layers_has_no_fast_form():
+    block = tiny_model().encoder.blocks[0]
+    assert fast.attention_parts(block.attention, False) and fast.feed_forward_parts(block.feed_forward)
+    block.attention.key = block.feed_forward.inner = nn.Identity()
+    assert fast.attention_parts(block.attention, False) is None and fast.feed_forward_parts(block.feed_forward) is None

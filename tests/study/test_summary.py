@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from kd_scratch.evaluation.significance import BINS, calibration, interval, marg
 from kd_scratch.study.summary import conclusions, difference, references, summarize, write_report
 from kd_scratch.study.variants import BASELINE, SOFT
 from kd_scratch.tasks import TASKS, Predictions
+from kd_scratch.tasks.base import label_confidence
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.question_answering import Example as Question
@@ -62,6 +64,12 @@ def test_the_confidence_of_a_model_by_task():
     predictions.decisions = [Answer("x", 0, 0, 0.0, 0.9, 0.0, "x"), Answer("y", 0, 0, 0.0, 0.4, 0.0, "y")]
     p, right = TASKS["squad"].confidence(predictions)
     assert p.tolist() == [0.9, 0.4] and right.tolist() == [True, False]
+
+
+def test_a_task_of_another_head_has_no_confidence_unless_it_says_what_that_is():
+    task = replace(TASKS["conll"], confidence=label_confidence)
+    p, right = task.confidence(Predictions(task, [], None, np.zeros((0, 2)), ("B-X", "O"), DataConfig()))
+    assert len(p) == len(right) == 0
 
 
 def test_of_each_word_the_probability_of_its_tag_and_whether_it_is_right(tokenizer):

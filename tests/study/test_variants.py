@@ -10,6 +10,7 @@ from kd_scratch.commands.train import make_spec
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
+from kd_scratch.study.runner import study_argv
 from kd_scratch.study.spec import Grid, StudySpec, argv_of, changed_flags, check_study, parse_flags, train_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Variant, combination, common_run, soft_run
 from kd_scratch.tasks import TASKS
@@ -160,3 +161,9 @@ def test_a_study_that_cannot_be_made_is_refused():
         with pytest.raises(UserError, match=message):
             check_study(replace(SPEC, **change))
     check_study(replace(SPEC, jobs=64, seeds=(3, 1), grid=Grid((1.0,), (0.5,))))
+
+
+def test_the_command_of_a_study_names_the_split_that_it_was_tested_on():
+    assert "--split" not in study_argv(SPEC, [])
+    argv = study_argv(replace(SPEC, split="val"), [])
+    assert argv[argv.index("--split") + 1] == "val"

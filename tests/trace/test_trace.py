@@ -617,6 +617,14 @@ def test_the_characters_shown_beside_a_piece_are_those_it_was_made_of(task, make
         assert text.strip("'") == piece.split(" ")[1].removeprefix("##"), "all lower case here"
 
 
+def test_of_a_long_sentence_the_words_around_the_followed_one_are_shown(make, tmp_path, capsys):
+    words = "the fox jumps over the moon".split() * 6
+    (tmp_path / "long").write_text("".join(f"{word} O\n" for word in words))
+    _, out, _ = run(capsys, *make("conll", max_length=48, max_positions=48), "--data", tmp_path / "long")
+    shown = [row[0] for row in Tour(out).tables["The decision"][0][1:]]
+    assert shown == [*words[:12], "...", words[-1]]
+
+
 def test_a_word_longer_than_a_window_keeps_within_it(make, tmp_path, capsys):
     (tmp_path / "long").write_text("goalkeepergoalkeeper B-PER\njumps O\n")
     _, out, _ = run(capsys, *make("conll", max_length=8), "--data", tmp_path / "long")
