@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from kd_scratch.nn.fast import PackedLinear, make_fast
@@ -124,12 +125,19 @@ def scaled(self, x):
     return 2 * self.outer(self.activation(self.inner(x)))
 
 
+def pruned(self, x):
+    """A feed-forward that reads its weight, which the packed form cannot give: it raises a RuntimeError there."""
+    weight = self.inner.weight * (self.inner.weight.abs() > 0.2)
+    return self.outer(self.activation(F.linear(x, weight, self.inner.bias)))
+
+
 EDITS = {
     "attention, around project": (MultiHeadAttention, "forward", sharper, True),
     "attention, past project": (MultiHeadAttention, "forward", product_by_product, False),
     "projection, one way only": (MultiHeadAttention, "project", only_while_training, False),
     "feed-forward, around its products": (FeedForwardBlock, "forward", scaled, True),
     "feed-forward, the activation twice": (FeedForwardBlock, "forward", two_activations, False),
+    "feed-forward, its weight read": (FeedForwardBlock, "forward", pruned, False),
 }
 
 
