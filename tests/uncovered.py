@@ -37,7 +37,7 @@ REASONS: dict[str, dict[str, list[str]]] = {
     },
     "needs an Apple GPU": {
         "common/timing.py": ["torch.mps.synchronize()"],
-        "training/spec.py": [
+        "training/checks.py": [
             'raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other '
             'numbers")',
         ],
