@@ -160,6 +160,7 @@ def test_an_epoch_that_was_cut_short_is_drawn_as_far_as_it_went(runs, monkeypatc
     assert [x for x, _ in scores] == pytest.approx([1.0, 1.4])
 
 
+@pytest.mark.usefixtures("no_memory_processes")
 def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noqa: F811
     models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     argv = ["compare", "--task", "csv", "--data", runs / "test.csv", "--models", *models, "--output", tmp_path / "c"]
