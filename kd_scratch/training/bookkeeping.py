@@ -14,7 +14,6 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.common.timing import Clock
 from kd_scratch.training.resume import save_state
-from kd_scratch.training.setup import Run
 from kd_scratch.training.trainer import Trainer, steps_per_epoch
 
 SAVE_EVERY = 600  # seconds between two savings of an unfinished epoch
@@ -26,9 +25,10 @@ READ_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 class Bookkeeping:
     """A context around the loop. It counts steps in the run's progress, and raises Stopped after a signal."""
 
-    def __init__(self, run: Run, trainer: Trainer):
-        self.run, self.trainer = run, trainer
-        self.clock = Clock(run.device)
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.run = trainer.run
+        self.clock = Clock(self.run.device)
         self.interruption = Interruption()
         self.unread: list[tuple[np.ndarray, Tensor]] = []  # inputs and loss of the steps that nobody has looked at
         self.tokens = 0  # that this process has seen in this epoch
@@ -109,7 +109,7 @@ class Bookkeeping:
         self.run.seconds.update(self.clock.totals())
         seconds = sum(self.clock.totals().values())
         self.clock = Clock(self.run.device)  # the totals are counted
-        say(epoch_message(self.run, self.trainer, seconds))
+        say(epoch_message(self.trainer, seconds))
 
     def save(self) -> None:
         """Save the state of the run (rank 0)."""
@@ -127,9 +127,10 @@ class Bookkeeping:
             )
 
 
-def epoch_message(run: Run, trainer: Trainer, seconds: float) -> str:
+def epoch_message(trainer: Trainer, seconds: float) -> str:
     """An epoch that took so many seconds in all: its loss, score and speed, and the time that is left."""
-    done, name = trainer.progress, run.task.score_name
+    run, done = trainer.run, trainer.progress
+    name = run.task.score_name
     last = done.history[-1]
     share = f" ({last['matmul_share']:.0%} of the matrix-product rate)" if run.matmul_rate else ""
     epochs_left = (trainer.stepper.steps - done.step) / steps_per_epoch(run)

@@ -48,7 +48,7 @@ def train_model(run: Run, force: bool = False) -> Progress:
     """
     trainer = Trainer(run, force)
     progress = trainer.progress
-    with Bookkeeping(run, trainer) as books:
+    with Bookkeeping(trainer) as books:
         while progress.step < trainer.stepper.steps and not out_of_patience(progress, run.spec.config.patience):
             books.begin_epoch()
             lengths = train_epoch(trainer, books)
