@@ -1,6 +1,7 @@
 """hidden_losses.py: formulas by hand, masks, gradients, layers, projections."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from kd_scratch.distillation.hidden_losses import (
     relation_kl,
     scaled_products,
 )
-from kd_scratch.distillation.layer_map import evenly_spread, parse_layer_map
+from kd_scratch.distillation.layer_map import blocks, evenly_spread, parse_layer_map
 from kd_scratch.distillation.student import Student
 from kd_scratch.distillation.teacher import gather_states, teacher_states
 from tests.conftest import tiny_model
@@ -484,3 +485,12 @@ def test_kept_states_are_computed_once_per_layer_and_found_again(kept, monkeypat
         for path in tmp_path.glob("teacher-states-*"):
             save_file({"states": torch.zeros(36, 24)}, path, metadata={"teacher": "x"}, checksum=True)
         kept(0)
+
+
+def test_a_loss_of_projections_without_a_number_of_maps_is_not_counted_as_nothing(monkeypatch):
+    """For the estimate of memory before work starts."""
+    student, teacher = two_models()
+    entry = replace(HIDDEN_LOSSES["relations"], layers=blocks, score_maps=0)
+    monkeypatch.setitem(HIDDEN_LOSSES, "bare", entry)
+    losses = HiddenLosses({"bare": 1.0, "hidden": 1.0}, [], student.config, teacher)
+    assert losses.score_maps() == 2 * 2, "two blocks; hidden states make no maps"
