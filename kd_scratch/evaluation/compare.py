@@ -13,7 +13,16 @@ from kd_scratch.common.files import write_json, write_text
 from kd_scratch.data.batches import collate
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_machine, evaluate
 from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, throughputs
-from kd_scratch.evaluation.significance import calibration, interval, mcnemar, resampled_sums, two_sided_p
+from kd_scratch.evaluation.significance import (
+    calibration_bins,
+    calibration_error,
+    calibration_tally,
+    group_sums,
+    interval,
+    mcnemar,
+    resampled_sums,
+    two_sided_p,
+)
 from kd_scratch.pages.records import known_record
 from kd_scratch.pages.report import ROWS, Comparison, Cost, Quality, comparison_page, trade_offs
 from kd_scratch.tasks import Predictions, Task
@@ -39,7 +48,7 @@ def compare(
         name: evaluate(loaded, task, test_set.examples, test_set.data, device) for name, loaded in models.items()
     }
     metrics = {name: task.score(each) for name, each in predictions.items()}
-    calibrations = {name: calibration(*task.confidence(each)) for name, each in predictions.items()}
+    calibrations = {name: calibration_sums(each) for name, each in predictions.items()}
     confusions = {name: task.confused(each) for name, each in predictions.items()} if task.confused else {}
     first, *others = models
     float_models = [name for name in others if not models[name].model.config.int8]
@@ -54,8 +63,8 @@ def compare(
         costs=costs,
         quality=quality(task, predictions, metrics),
         metrics=metrics,
-        calibration_errors={name: error for name, (error, _) in calibrations.items()},
-        calibration_bins={name: bins for name, (_, bins) in calibrations.items()},
+        calibration_errors={name: float(calibration_error(sums)) for name, sums in calibrations.items()},
+        calibration_bins={name: calibration_bins(sums) for name, sums in calibrations.items()},
         confusions=confusions,
         student=student,
         mistakes=lost_examples(task.summaries(predictions[student]), task.summaries(predictions[first]))[:ROWS],
@@ -87,12 +96,15 @@ def measure_costs(
 
 def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, dict]) -> dict[str, Quality]:
     """By model: its metrics with the 95% interval of its score; the difference to the first model, with a paired test
-    on the same draws of the same examples; and the share of examples that both decide alike.
+    on the same draws of the same groups of examples; and the share of examples that both decide alike.
     """
     first = next(iter(predictions))
     tallies = {name: task.tally(each) for name, each in predictions.items()}
     scores = {name: float(task.tally_score(tally.sum(axis=0))) for name, tally in tallies.items()}
-    drawn = {name: task.tally_score(resampled_sums(tally)) for name, tally in tallies.items()}
+    groups, count = predictions[first].groups, predictions[first].num_groups
+    drawn = {
+        name: task.tally_score(resampled_sums(group_sums(tally, groups, count))) for name, tally in tallies.items()
+    }
     rows = {}
     for name, each in predictions.items():
         rows[name] = Quality(
@@ -110,9 +122,15 @@ def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, 
     return rows
 
 
+def calibration_sums(predictions: Predictions) -> np.ndarray:
+    """The sums of a calibration tally over all decisions."""
+    probability, right, *_ = predictions.task.confidence(predictions)
+    return calibration_tally(probability, right, np.zeros(len(right), int), 1)[0]
+
+
 def tests_with_mcnemar(task: Task) -> bool:
-    """Whether each example is right or wrong, so that McNemar's exact test applies."""
-    return task.score_name == "accuracy"
+    """Whether each example is right or wrong, and by itself, so that McNemar's exact test applies."""
+    return task.score_name == "accuracy" and task.group is None
 
 
 def lost_examples(student: Sequence[Summary], first: Sequence[Summary]) -> list[tuple[Summary, Summary]]:

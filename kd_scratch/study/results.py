@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 import torch
 
@@ -15,11 +16,19 @@ from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
-from kd_scratch.evaluation.significance import calibration
+from kd_scratch.evaluation.significance import (
+    calibration_bins,
+    calibration_error,
+    calibration_floor,
+    calibration_tally,
+    group_sums,
+    resampled_sums,
+)
 from kd_scratch.pages.records import RECORD, read_record
 from kd_scratch.study.spec import StudySpec, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
 from kd_scratch.tasks import TASKS, Predictions
+from kd_scratch.tasks.base import mean_score
 from kd_scratch.training.examples import data_hashes
 
 RESULT = "evidence.json"  # what a study has found, in its output folder
@@ -29,25 +38,42 @@ SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "t
 SHARED += ("processes", "torch", "numpy", "tokenizers")
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "keep_states", "augment", "steps")
-FIGURES = ("score", "loss", "ece", "calibration", "agreement", "per_class", "tally")  # what `measure` gives
+FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
+
+DIGITS = 9  # of what is drawn: two models that are right alike stay equal
 
 Records = dict[Path, dict]  # training.json by the folder of a run
 
 
 def measure(predictions: Predictions, teacher: Predictions) -> dict:
-    """All that the tables are made of: scores, loss, calibration, agreement with the teacher, the tally."""
+    """All that the tables are made of: scores, loss, calibration, agreement with the teacher; and under "drawn" score,
+    loss and calibration error on each test file that is drawn anew from this one's groups.
+    """
     task = predictions.task
+    sure = task.confidence(predictions)
     metrics = task.score(predictions)
     tally = task.tally(predictions)
-    error, bins = calibration(*task.confidence(predictions))
+    count = predictions.num_groups
+    of_decision = predictions.groups[sure.example]
+    calibration = calibration_tally(sure.probability, sure.right, of_decision, count)
+    sayable = ~np.isnan(sure.loss)
+    losses = np.stack([sure.loss[sayable], np.ones(sayable.sum())], axis=1)
+    by_group = {
+        "score": (task.tally_score, group_sums(tally, predictions.groups, count)),
+        "ece": (calibration_error, calibration),
+    }
+    if sayable.any():
+        by_group["loss"] = (mean_score, group_sums(losses, of_decision[sayable], count))
+    drawn = {name: score(resampled_sums(sums)) for name, (score, sums) in by_group.items()}
     return {
         "score": float(task.tally_score(tally.sum(axis=0))),
         "loss": metrics.get("loss"),
-        "ece": error,
-        "calibration": bins,
+        "ece": float(calibration_error(calibration.sum(axis=0))),
+        "ece_floor": calibration_floor(sure.probability),
+        "calibration": calibration_bins(calibration.sum(axis=0)),
         "agreement": predictions.agreement(teacher),
         "per_class": {name: row["f1"] for name, row in metrics["per_class"].items()},
-        "tally": tally.tolist(),
+        "drawn": {name: [round(value, DIGITS) for value in values.tolist()] for name, values in drawn.items()},
     }
 
 
@@ -90,6 +116,10 @@ class Evaluator:
     def examples(self) -> int:
         """How many test examples the score counts."""
         return int(self.teacher.counts.sum())
+
+    def describe_groups(self) -> str:
+        """What a bootstrap draws, in two words: "4,500 examples", or "231 groups" of them."""
+        return f"{self.teacher.num_groups:,} {'examples' if self.task.group is None else 'groups'}"
 
     def predict(self, directory: Path) -> Predictions:
         """A model's predictions on the test file."""

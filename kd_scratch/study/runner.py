@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model
@@ -68,9 +67,9 @@ def run_study(spec: StudySpec) -> Report:
     others = read_other_studies(spec, evaluator.known)
     write_json(output / PLAN, plan)
     run_all(runs, common, output, spec.jobs)
-    combined = combination(variants, mean_dev(variants, spec, read_records(runs, output, evaluator.known_here)))
+    combined = combination(variants, dev_scores(variants, spec, read_records(runs, output, evaluator.known_here)))
     if combined:
-        say(f"above soft targets on dev, so combined: {combined.losses}")
+        say(f"above soft targets on dev by more than chance, so combined: {combined.losses}")
         variants.append(combined)
     runs = [*with_seeds(variants, spec.seeds), *grid_runs]
     check_records(runs, output, evaluator.known_here, device)
@@ -100,12 +99,12 @@ def with_seeds(variants: Sequence[Variant], seeds: Sequence[int]) -> list[tuple[
     return [(variant, seed) for variant in variants for seed in seeds]
 
 
-def mean_dev(variants: Sequence[Variant], spec: StudySpec, records: Records) -> dict[str, float]:
-    """The mean dev score of each variant, by name."""
+def dev_scores(variants: Sequence[Variant], spec: StudySpec, records: Records) -> dict[str, list[float]]:
+    """The dev score of each variant with each seed, by name."""
     scores = {}
     for variant in variants:
         folders = [variant.folder(spec.run.output, seed) for seed in spec.seeds]
-        scores[variant.name] = float(np.mean([records[folder]["best_score"] for folder in folders]))
+        scores[variant.name] = [records[folder]["best_score"] for folder in folders]
     return scores
 
 
@@ -289,6 +288,7 @@ def report(
         "score": evaluator.task.score_name,
         "data": str(spec.test),
         "test examples": evaluator.examples,
+        "drawn": evaluator.describe_groups(),
         "which teacher": f", which is the first of {len(spec.run.teachers)}" if len(spec.run.teachers) > 1 else "",
         "command": study_argv(spec, variants),
         "variants": {variant.name: argv_of(variant.flags) for variant in variants},

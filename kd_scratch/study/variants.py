@@ -16,6 +16,7 @@ from kd_scratch.common.files import sha256
 from kd_scratch.config import SIZES, ModelConfig
 from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
+from kd_scratch.evaluation.significance import margin
 from kd_scratch.nn.model import Model
 from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS
@@ -144,13 +145,22 @@ def shapes(run: RunSpec) -> tuple[ModelConfig, Model]:
         return replace(student, depth=depth), Model(load_config(run.teachers[0]))
 
 
-def combination(tried: Sequence[Variant], dev: dict[str, float]) -> Variant | None:
-    """All hidden-state losses that alone raised the mean dev score above that of soft targets; None for less than 2."""
-    good = [variant for variant in tried if variant.losses and dev[variant.name] > dev[SOFT]]
+def combination(tried: Sequence[Variant], dev: dict[str, Sequence[float]]) -> Variant | None:
+    """All hidden-state losses that alone raised the dev score above that of soft targets, by more than chance in
+    training may have; None for less than 2.  dev: by variant, the score of each seed.
+    """
+    good = [variant for variant in tried if variant.losses and is_above(dev[variant.name], dev[SOFT])]
     if len(good) < 2:
         return None
     losses = ",".join(variant.losses for variant in good)
     return Variant(COMBINED, good[0].flags | {"--losses": [losses]})
+
+
+def is_above(scores: Sequence[float], reference: Sequence[float]) -> bool:
+    """Whether scores are higher, seed by seed, by more than the margin of their mean; never with a single seed."""
+    gains = [score - other for score, other in zip(scores, reference, strict=True)]
+    chance = margin(gains)
+    return chance is not None and sum(gains) / len(gains) > chance
 
 
 def grid_variants(spec: StudySpec) -> dict[tuple[float, float], Variant]:

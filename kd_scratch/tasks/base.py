@@ -47,6 +47,18 @@ class Predictions:
         return np.array([gold == decision for gold, decision in zip(self.gold, self.decisions, strict=True)], bool)
 
     @cached_property
+    def groups(self) -> np.ndarray:
+        """The number of each example's group (see Task.group), N; without groups each is one of its own."""
+        if self.task.group is None:
+            return np.arange(len(self.examples))
+        return np.unique([self.task.group(example) for example in self.examples], return_inverse=True)[1]
+
+    @property
+    def num_groups(self) -> int:
+        """How many groups there are."""
+        return int(self.groups.max(initial=-1)) + 1
+
+    @cached_property
     def counts(self) -> np.ndarray:
         """Which examples the score is made of, N booleans: not texts that are out of scope."""
         if self.task.tally_score is mean_score:
@@ -57,6 +69,15 @@ class Predictions:
         """The share of the examples that count on which both models decide alike."""
         alike = [a == b for a, b in zip(self.decisions, other.decisions, strict=True)]
         return float(np.mean(np.array(alike)[self.counts]))
+
+
+class Confidence(NamedTuple):
+    """How sure a model is of each of U things that it decided: texts, words, answers."""
+
+    probability: np.ndarray  # U, of what was decided
+    right: np.ndarray  # U booleans, whether that is right
+    example: np.ndarray  # U, the number of the example that it belongs to
+    loss: np.ndarray  # U, the cross-entropy of what is right; NaN where the model cannot say it
 
 
 class Summary(NamedTuple):
@@ -91,11 +112,12 @@ def mean_score(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / np.maximum(sums[..., 1], 1)
 
 
-def label_confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Of a sequence head, the probability of each text's best label, and whether that is right; of others nothing."""
+def label_confidence(predictions: Predictions) -> Confidence:
+    """Of a sequence head, that of each text's best label; of others nothing."""
     if predictions.task.head != "sequence":
-        return np.zeros(0), np.zeros(0, bool)
-    return best_probability(predictions), predictions.right
+        return Confidence(np.zeros(0), np.zeros(0, bool), np.zeros(0, int), np.zeros(0))
+    numbers = np.arange(len(predictions.examples))
+    return confidence_of(predictions.logits, predictions.right, numbers, predictions.features.labels)
 
 
 def summaries_of_labels(predictions: Predictions) -> list[Summary]:
@@ -160,8 +182,7 @@ class Task:
     reworded: Callable[[object, Callable[[Words], Words], str], object] | None = None
 
     # tables and pages
-    #: probability of each thing decided, and whether it is right
-    confidence: Callable[[Predictions], tuple[np.ndarray, np.ndarray]] = label_confidence
+    confidence: Callable[[Predictions], Confidence] = label_confidence  # of each thing that is decided
     summaries: Callable[[Predictions], list[Summary]] = summaries_of_labels  # one per example
     confused: Callable[[Predictions], Counter] | None = None  # counts of (gold class, predicted class)
     prediction_records: Callable[[Predictions], dict] = records_of_labels  # what is written, by example id
@@ -185,6 +206,13 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def confidence_of(logits: np.ndarray, right: np.ndarray, example: np.ndarray, labels: np.ndarray) -> Confidence:
+    """The confidence of U decisions with logits U,C. labels: U, the number of the right class; below 0: none has it."""
+    log_p = log_softmax(logits)
+    loss = np.where(labels >= 0, -log_p[np.arange(len(labels)), np.maximum(labels, 0)], np.nan)
+    return Confidence(np.exp(log_p.max(axis=1)), right, example, loss)
 
 
 def best_probability(predictions: Predictions) -> np.ndarray:

@@ -21,7 +21,16 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.rows import FileRows
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Mistake, Predictions, Task, best_probability, log_softmax, surest_mistakes
+from kd_scratch.tasks.base import (
+    Confidence,
+    Mistake,
+    Predictions,
+    Task,
+    best_probability,
+    confidence_of,
+    log_softmax,
+    surest_mistakes,
+)
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
 OOS = "oos"  # CLINC150: out of scope
@@ -257,10 +266,12 @@ def tally(predictions: Predictions) -> np.ndarray:
     return np.stack([counts & predictions.right, counts], axis=1).astype(np.float64)
 
 
-def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Of each text in scope, the probability of its best label, and whether that is right."""
-    counts = np.array([example.in_scope for example in predictions.examples])
-    return best_probability(predictions)[counts], predictions.right[counts]
+def confidence(predictions: Predictions) -> Confidence:
+    """That of the best label of each text that is in scope."""
+    counted = np.flatnonzero([example.in_scope for example in predictions.examples])
+    index = {label: i for i, label in enumerate(predictions.labels)}
+    labels = np.array([index.get(predictions.examples[i].label, IGNORE) for i in counted], int)
+    return confidence_of(predictions.logits[counted], predictions.right[counted], counted, labels)
 
 
 def confused(predictions: Predictions) -> Counter:

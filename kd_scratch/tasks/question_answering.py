@@ -22,7 +22,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Mistake, Predictions, Summary, Task, surest_mistakes
+from kd_scratch.tasks.base import Confidence, Mistake, Predictions, Summary, Task, surest_mistakes
 from kd_scratch.tasks.spans import best_spans, context_windows, log_sum_exp, merge, piece_spans, span_scores
 from kd_scratch.tasks.squad_file import Example, read_squad, trainable
 from kd_scratch.tasks.squad_metric import QuestionScore, official_scores, question_scores, squad_metrics
@@ -276,11 +276,12 @@ def tally(predictions: Predictions) -> np.ndarray:
     return points
 
 
-def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Of each question that counts, the probability of its answer, and whether it matches a gold one exactly."""
+def confidence(predictions: Predictions) -> Confidence:
+    """That of the answer to each question that counts; it is right where it matches a gold one exactly."""
     rows = counted_scores(predictions)
     probability = np.array([predictions.decisions[row.number].probability for row in rows])
-    return probability, np.array([row.exact_match > 0 for row in rows])
+    right = np.array([row.exact_match > 0 for row in rows], bool)
+    return Confidence(probability, right, np.array([row.number for row in rows], int), np.full(len(rows), np.nan))
 
 
 def summaries(predictions: Predictions) -> list[Summary]:

@@ -22,7 +22,16 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Mistake, Predictions, Summary, Task, log_softmax, surest_mistakes
+from kd_scratch.tasks.base import (
+    Confidence,
+    Mistake,
+    Predictions,
+    Summary,
+    Task,
+    confidence_of,
+    log_softmax,
+    surest_mistakes,
+)
 from kd_scratch.tasks.conll_file import Example, read_conll, trainable
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
 from kd_scratch.tasks.spans import split_words
@@ -230,10 +239,12 @@ def entity_f1(sums: np.ndarray) -> np.ndarray:
     return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
 
 
-def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Of each word, the probability of its best tag, and whether that is right."""
-    probability = np.exp(log_softmax(predictions.logits[predictions.features.word_at]).max(axis=1))
-    return probability, np.array([gold == tag for gold, tag in tag_pairs(predictions)])
+def confidence(predictions: Predictions) -> Confidence:
+    """That of the best tag of each word."""
+    features = predictions.features
+    right = np.array([gold == tag for gold, tag in tag_pairs(predictions)])
+    example = np.repeat(np.arange(len(predictions.examples)), np.diff(features.word_starts))
+    return confidence_of(predictions.logits[features.word_at], right, example, features.labels[features.word_at])
 
 
 def summaries(predictions: Predictions) -> list[Summary]:

@@ -8,7 +8,7 @@ import pytest
 
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.compare import quality, tables
-from kd_scratch.evaluation.significance import interval, mcnemar, resampled_sums, two_sided_p
+from kd_scratch.evaluation.significance import group_sums, interval, mcnemar, resampled_sums, two_sided_p
 from kd_scratch.pages.report import Quality
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import mean_score
@@ -142,3 +142,27 @@ def test_a_small_p_is_shown_as_such():
     quality["first"] = Quality({}, (0.0, 1.0), 1.0)
     _, (header, rows) = tables(SimpleNamespace(costs={}, first="first", quality=quality))
     assert [row[header.index("p")] for row in rows] == ["<0.001", 0.04, None]
+
+
+def test_examples_of_a_group_are_drawn_together():
+    """Ten groups of forty alike examples say as little as ten examples: the interval is that of ten."""
+    groups = np.repeat(np.arange(10), 40)
+    tally = np.stack([np.repeat(np.arange(10) < 7, 40), np.ones(400)], axis=1).astype(float)
+    sums = group_sums(tally, groups, 10)
+    assert sums.tolist() == [[40, 40]] * 7 + [[0, 40]] * 3
+    low, high = interval(mean_score(resampled_sums(sums)))
+    assert (low, high) == pytest.approx((0.4, 1.0), abs=0.1)
+    alone_low, alone_high = interval(mean_score(resampled_sums(tally)))
+    assert high - low > 5 * (alone_high - alone_low)
+
+
+def test_a_comparison_draws_questions_by_context():
+    """Both questions about one context are right, both about the other are wrong: half of all draws are all or none."""
+    questions = [Question(str(i), "?", context, ("x",), 0) for i, context in enumerate(("x y", "x y", "x z", "x z"))]
+    predictions = Predictions(TASKS["squad"], questions, None, None, (), DataConfig())
+    predictions.decisions = [Answer(text, 0, 0, 0.0, 1.0, 0.0, text) for text in ("x", "x", "z", "z")]
+    assert predictions.groups.tolist() == [0, 0, 1, 1] and predictions.num_groups == 2
+    drawn = mean_score(resampled_sums(group_sums(TASKS["squad"].tally(predictions), predictions.groups, 2)))
+    assert set(drawn) == {0.0, 0.5, 1.0} and np.mean(drawn == 0.5) == pytest.approx(0.5, abs=0.05)
+    row = quality(TASKS["squad"], {"x": predictions}, {"x": {"exact_match": 0.5, "f1": 0.5}})["x"]
+    assert row.interval == (0.0, 1.0)

@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.significance import BINS, calibration, interval, margin, resampled_sums
-from kd_scratch.study.summary import conclusions, difference, references, summarize, write_report
+from kd_scratch.evaluation.significance import (
+    BINS,
+    calibration_bins,
+    calibration_error,
+    calibration_floor,
+    calibration_tally,
+    interval,
+    margin,
+    resampled_sums,
+    smallest_effect,
+)
+from kd_scratch.study.summary import conclusions, difference, gap_closed, references, summarize, write_report
 from kd_scratch.study.variants import BASELINE, SOFT
 from kd_scratch.tasks import TASKS, Predictions
-from kd_scratch.tasks.base import label_confidence
+from kd_scratch.tasks.base import label_confidence, mean_score
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.question_answering import Example as Question
@@ -28,6 +38,18 @@ def test_the_margin_of_a_mean_is_students():
         deviation = np.sqrt((1 / n) * (1 - 1 / n) * n / (n - 1))
         assert margin(values) == pytest.approx(t * deviation / np.sqrt(n), rel=4e-4), n
     assert margin([0.5]) is None and margin([0.3, 0.3, 0.3]) == 0.0
+    five = [0.0] * 4 + [1.0]  # with power: t of 2.776 and, for four studies in five, of 0.941
+    assert margin(five, power=True) == pytest.approx((2.7764 + 0.9410) * np.sqrt(0.2) / np.sqrt(5), rel=1e-3)
+
+
+def test_the_smallest_effect_is_found_in_four_of_five_studies():
+    """Studies of five runs each whose true difference is what such a study calls the smallest."""
+    rng = np.random.default_rng(0)
+    studies = rng.normal(size=(4000, 5))
+    smallest = np.mean([margin(x, power=True) for x in studies])
+    assert 0.73 < np.mean([x.mean() + smallest > margin(x) for x in studies]) < 0.85
+    drawn = rng.normal(scale=0.01, size=20_000)  # a standard error of 1 point
+    assert smallest_effect(drawn) == pytest.approx(0.028, rel=0.02)
 
 
 def test_the_margin_covers_the_mean_in_95_of_100_cases():
@@ -41,35 +63,52 @@ def test_calibration_by_hand():
     """Bins of 1/15: three decisions around 0.7, of which one is right, one that is sure and right, one at 0."""
     confidence = np.array([0.70, 0.71, 0.72, 1.0, 0.0])
     right = np.array([True, False, False, True, False])
-    error, bins = calibration(confidence, right)
+    tally = calibration_tally(confidence, right, np.array([0, 1, 1, 0, 2]), 4)
+    assert tally.shape == (4, 3 * BINS) and not tally[3].any()
+    error, bins = calibration_error(tally.sum(axis=0)), calibration_bins(tally.sum(axis=0))
     assert error == pytest.approx((3 * (0.71 - 1 / 3) + 0 + 0) / 5)
     assert len(bins) == BINS and [n for *_, n in bins] == [1, *[0] * 9, 3, *[0] * 3, 1]
     assert bins[10][:2] == pytest.approx((0.71, 1 / 3))
+    assert calibration_error(tally) == pytest.approx([0.3 / 2, (1.43 - 0) / 2, 0, 0]), "of each group"
 
 
 def test_a_model_that_is_right_as_often_as_it_is_sure_has_no_calibration_error():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(size=200_000)
-    assert calibration(confidence, rng.uniform(size=200_000) < confidence)[0] < 0.006
-    assert calibration(np.sqrt(confidence), rng.uniform(size=200_000) < confidence)[0] == pytest.approx(1 / 6, abs=0.01)
+    right, groups = rng.uniform(size=200_000) < confidence, np.zeros(200_000, int)
+    assert calibration_error(calibration_tally(confidence, right, groups, 1)) < 0.006
+    of_root = calibration_error(calibration_tally(np.sqrt(confidence), right, groups, 1))
+    assert of_root == pytest.approx([1 / 6], abs=0.01)
+
+
+def test_the_floor_of_the_calibration_error_is_what_perfect_models_have():
+    """One bin, 100 decisions at 0.5: the mean distance of a binomial share from its mean is sqrt(1 / (2 pi n))."""
+    floor = calibration_floor(np.full(100, 0.5))
+    assert floor == pytest.approx(np.sqrt(1 / (2 * np.pi * 100)), rel=0.2)
+    assert calibration_floor(np.ones(50)) == 0 and calibration_floor(np.full(10_000, 0.5)) < floor / 5
 
 
 def test_the_confidence_of_a_model_by_task():
     examples = [Example("0", "", "a"), Example("1", "", "b"), Example("2", "", "oos", in_scope=False)]
     logits = np.array([[np.log(3), 0], [np.log(4), 0], [0, 9]], np.float32)
-    p, right = TASKS["clinc"].confidence(Predictions(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig()))
-    assert p == pytest.approx([0.75, 0.8]) and right.tolist() == [True, False], "out of scope counts not"
+    examples, logits = [examples[2], *examples[:2]], logits[[2, 0, 1]]
+    sure = TASKS["clinc"].confidence(Predictions(TASKS["clinc"], examples, None, logits, ("a", "b"), DataConfig()))
+    assert sure.probability == pytest.approx([0.75, 0.8]), "out of scope counts not"
+    assert sure.right.tolist() == [True, False] and sure.example.tolist() == [1, 2]
+    assert sure.loss == pytest.approx(-np.log([0.75, 0.2]))
     questions = [Question("q", "?", "x y", ("x",), 0), Question("r", "?", "x y", ("x y",), 0)]
     predictions = Predictions(TASKS["squad"], questions, None, None, (), DataConfig())
     predictions.decisions = [Answer("x", 0, 0, 0.0, 0.9, 0.0, "x"), Answer("y", 0, 0, 0.0, 0.4, 0.0, "y")]
-    p, right = TASKS["squad"].confidence(predictions)
+    p, right, example, loss = TASKS["squad"].confidence(predictions)
     assert p.tolist() == [0.9, 0.4] and right.tolist() == [True, False]
+    assert example.tolist() == [0, 1] and np.isnan(loss).all(), "of an answer only the probability is known"
+    assert predictions.groups.tolist() == [0, 0] and predictions.num_groups == 1, "both are about one context"
 
 
 def test_a_task_of_another_head_has_no_confidence_unless_it_says_what_that_is():
     task = replace(TASKS["conll"], confidence=label_confidence)
-    p, right = task.confidence(Predictions(task, [], None, np.zeros((0, 2)), ("B-X", "O"), DataConfig()))
-    assert len(p) == len(right) == 0
+    sure = task.confidence(Predictions(task, [], None, np.zeros((0, 2)), ("B-X", "O"), DataConfig()))
+    assert [len(part) for part in sure] == [0, 0, 0, 0]
 
 
 def test_of_each_word_the_probability_of_its_tag_and_whether_it_is_right(tokenizer):
@@ -78,8 +117,9 @@ def test_of_each_word_the_probability_of_its_tag_and_whether_it_is_right(tokeniz
     features = task.featurize(sentences, tokenizer, labels, 40, DataConfig())
     logits = np.zeros((len(features.tokens), 2), np.float32)
     logits[features.word_at] = [[np.log(3), 0], [np.log(4), 0], [0, np.log(9)]]
-    p, right = task.confidence(Predictions(task, sentences, features, logits, labels, DataConfig()))
-    assert p == pytest.approx([0.75, 0.8, 0.9]) and right.tolist() == [True, False, True]
+    sure = task.confidence(Predictions(task, sentences, features, logits, labels, DataConfig()))
+    assert sure.probability == pytest.approx([0.75, 0.8, 0.9]) and sure.right.tolist() == [True, False, True]
+    assert sure.example.tolist() == [0, 0, 1] and sure.loss == pytest.approx(-np.log([0.75, 0.2, 0.9]))
 
 
 # --- the findings ---
@@ -90,15 +130,19 @@ TASK = TASKS["csv"]
 def record(rights, dev=0.5, agreement=0.9, loss=0.3, ece=0.02):
     """What results.measure gives of a model that is right on these examples."""
     rights = np.array(rights, float)
+    tally = np.stack([rights, np.ones_like(rights)], axis=1)
+    calibration = calibration_tally(np.full(len(rights), 0.7), rights > 0, np.arange(len(rights)), len(rights))
+    drawn = {"score": mean_score(resampled_sums(tally)), "ece": calibration_error(resampled_sums(calibration))}
     return {
         "score": float(rights.mean()),
         "dev": dev,
         "loss": loss,
         "ece": ece,
-        "calibration": calibration(np.full(len(rights), 0.7), rights > 0)[1],
+        "ece_floor": 0.01,
+        "calibration": calibration_bins(calibration.sum(axis=0)),
         "agreement": agreement,
         "per_class": {"a": float(rights[::2].mean()), "b": float(rights[1::2].mean())},
-        "tally": np.stack([rights, np.ones_like(rights)], axis=1).tolist(),
+        "drawn": drawn | ({} if loss is None else {"loss": 1 - drawn["score"]}),
     }
 
 
@@ -109,14 +153,16 @@ def right(share, seed, n=400):
 def test_a_difference_is_the_mean_over_seeds_with_the_interval_of_its_own_draws():
     better = [record(right(0.8, s)) for s in (1, 2)]
     worse = [record(right(0.6, s)) for s in (3, 4)]
-    found = difference(TASK, better, worse)
-    scores = [[np.mean(np.array(run["tally"])[:, 0]) for run in runs] for runs in (better, worse)]
+    found = difference(better, worse)
+    scores = [[run["score"] for run in runs] for runs in (better, worse)]
     assert found["mean"] == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]))
-    mean_tallies = [np.mean([run["tally"] for run in runs], axis=0) for runs in (better, worse)]  # accuracy is linear
-    drawn = [TASK.tally_score(resampled_sums(tally)) for tally in mean_tallies]
-    assert found["interval"] == pytest.approx(interval(drawn[0] - drawn[1]))
+    mean_rights = [np.mean([right(share, s) for s in seeds], axis=0) for share, seeds in ((0.8, (1, 2)), (0.6, (3, 4)))]
+    drawn = resampled_sums((mean_rights[0] - mean_rights[1])[:, None])[:, 0] / 400  # accuracy is linear
+    assert found["interval"] == pytest.approx(interval(drawn))
+    by_seed = np.subtract(*scores)
+    assert found["smallest"] == pytest.approx(max(smallest_effect(drawn), margin(by_seed, power=True)))
     assert found["p"] < 0.01 and found["gained"] == 2
-    same = difference(TASK, better, better)
+    same = difference(better, better)
     assert same["mean"] == 0 and same["interval"] == (0, 0) and same["p"] == 1 and same["gained"] == 0
 
 
@@ -125,20 +171,38 @@ def test_a_summary_has_the_means_over_seeds_and_both_references():
     records = {BASELINE: [record(right(0.6, s), dev=0.6 + s / 10) for s in (1, 2)],
                SOFT: [record(right(0.7, s)) for s in (3, 4)],
                "hidden": [record(right(0.8, s), loss=None) for s in (5, 6)]}  # fmt: skip
-    rows = {name: summarize(TASK, runs, references(name, records), teacher) for name, runs in records.items()}
+    rows = {name: summarize(runs, references(name, records), teacher) for name, runs in records.items()}
     assert rows[BASELINE]["dev"] == pytest.approx(0.75)
     scores = [run["score"] for run in records[SOFT]]
     assert rows[SOFT]["test"] == pytest.approx(np.mean(scores)) and rows[SOFT]["margin"] == margin(scores)
     assert rows[SOFT]["of teacher"] == pytest.approx(np.mean(scores) / teacher["score"])
-    assert rows["hidden"]["loss"] is None
+    assert rows["hidden"]["loss"] is rows["hidden"]["loss interval"] is None
+    low, high = rows[SOFT]["loss interval"]
+    assert low < 1 - rows[SOFT]["test"] < high and "gap" not in rows[BASELINE]
     keys = {name: sorted(key for key in row if key.startswith("against")) for name, row in rows.items()}
     both = [f"against {BASELINE}", f"against {SOFT}"]
     assert keys == {BASELINE: [], SOFT: both[:1], "hidden": both}
 
 
+def test_the_share_of_the_gap_goes_from_baseline_to_teacher():
+    """Each model is right on the first so many of 400 texts: 320 baseline, 360 teacher."""
+
+    def first(count):
+        return record(np.arange(400) < count)
+
+    teacher, baseline = first(360), [first(320), first(320)]
+    for counts, share in (((340, 340), 0.5), ((320, 320), 0.0), ((360, 380), 1.25), ((310, 310), -0.25)):
+        found = gap_closed([first(count) for count in counts], baseline, teacher)
+        low, high = found["interval"]
+        assert found["share"] == pytest.approx(share) and low <= share <= high
+    assert low < high < 0
+    assert gap_closed(baseline, baseline, first(321)) is None, "a teacher of one text more has nothing to teach"
+
+
 def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
     def row(low, high, seeds=0.001):
         change = {"mean": (low + high) / 2, "interval": (low, high), "p": 0.5, "seeds": seeds, "gained": 2}
+        change["smallest"] = 0.0042
         return {"test": 0.9, "of teacher": 0.99, "by seed": [1, 2, 3], f"against {SOFT}": change}
 
     rows = {BASELINE: {"test": 0.8, "of teacher": 0.9}, "hidden": row(0.001, 0.004), "cosine": row(-0.02, -0.01)}
@@ -150,10 +214,10 @@ def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
         "better with 2 of 3 seeds",
         f"cosine against {SOFT}: hurt: -1.50 points (-2.00 to -1.00 over test examples, ± 0.10 over seeds), "
         "better with 2 of 3 seeds",
-        f"patient against {SOFT}: no difference that these runs can show: +0.00 points (-0.10 to +0.10 over test "
-        "examples, ± 0.10 over seeds), better with 2 of 3 seeds",
-        f"relations against {SOFT}: no difference that these runs can show: +0.25 points (+0.10 to +0.40 over test "
-        "examples, ± 0.30 over seeds), better with 2 of 3 seeds",
+        f"patient against {SOFT}: no difference that these runs can show (from 0.42 points on, four in five would): "
+        "+0.00 points (-0.10 to +0.10 over test examples, ± 0.10 over seeds), better with 2 of 3 seeds",
+        f"relations against {SOFT}: no difference that these runs can show (from 0.42 points on, four in five would): "
+        "+0.25 points (+0.10 to +0.40 over test examples, ± 0.30 over seeds), better with 2 of 3 seeds",
         f"one seed against {SOFT}: of one seed, which does not show what chance in training does: +0.25 points (+0.10 "
         "to +0.40 over test examples), better with 2 of 3 seeds",
     ]
@@ -164,6 +228,7 @@ ABOUT = {
     "score": "accuracy",
     "data": "t.csv",
     "test examples": 400,
+    "drawn": "400 examples",
     "seeds": [0, 1],
     "which teacher": "",
     "steps": [8],
@@ -227,10 +292,10 @@ def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_thei
     assert list(rows) == [BASELINE, SOFT, f"warm: {BASELINE}", f"warm: {SOFT}", "warm: cosine"]
     assert f"against {BASELINE}" not in rows[f"warm: {BASELINE}"]
     for name in (SOFT, "cosine"):
-        assert rows[f"warm: {name}"][f"against {BASELINE}"] == difference(TASK, warm[name], warm[BASELINE]), "its own"
+        assert rows[f"warm: {name}"][f"against {BASELINE}"] == difference(warm[name], warm[BASELINE]), "its own"
     for name in (BASELINE, SOFT):
         change = rows[f"warm: {name}"]["against its namesake here"]
-        assert change == difference(TASK, warm[name], records[name]) and change["mean"] > 0.05
+        assert change == difference(warm[name], records[name]) and change["mean"] > 0.05
         assert f"- warm: {name} against {name} here: " in text and f"{100 * change['mean']:+.2f} points" in text
     assert "warm: cosine against" not in text, "it has no namesake here"
     assert "warm: another study, with a baseline of its own" in text

@@ -111,11 +111,13 @@ def test_losses_that_beat_soft_targets_on_dev_are_combined(tmp_path):
     flags = {"--teacher": ["t"], "--layer-map": ["1:2"], "--keep-states": []}
     tried = [Variant(BASELINE), Variant(SOFT, {"--teacher": ["t"]})]
     tried += [Variant(name, flags | {"--losses": [f"{name}=1"]}) for name in ("hidden", "cosine", "patient")]
-    dev = {BASELINE: 0.99, SOFT: 0.5, "hidden": 0.51, "cosine": 0.5, "patient": 0.52}
+    dev = {BASELINE: [0.99, 0.98], SOFT: [0.5, 0.4], "hidden": [0.51, 0.41], "cosine": [0.5, 0.6],
+           "patient": [0.52, 0.421]}  # fmt: skip
     found = combination(tried, dev)
     assert found.flags == flags | {"--losses": ["hidden=1,patient=1"]}
-    assert combination(tried, dev | {"patient": 0.4}) is None, "one alone is there already"
-    other = combination(tried, dev | {"cosine": 0.6})
+    assert combination(tried, dev | {"patient": [0.4, 0.3]}) is None, "one alone is there already"
+    other = combination(tried, dev | {"cosine": [0.6, 0.51]})
+    assert combination(tried, {name: scores[:1] for name, scores in dev.items()}) is None, "one seed shows no chance"
     assert found.folder(tmp_path, 0).name == "combined-hidden=1+patient=1-0" != other.folder(tmp_path, 0).name
 
 
