@@ -152,14 +152,15 @@ class TrainConfig:
     labelled: str = setting(
         "",
         "use the labels of only N examples (or N%% of them; squad: of the contexts, conll: of the documents), drawn at "
-        "random; the others are text with soft targets only, and without a teacher they are left out",
+        "random by --seed; the others are text with soft targets only, and without a teacher they are left out",
     )
     augment: int = setting(
         0,
         "distillation: beside each training text so many copies in which words are masked or exchanged; they have soft "
         "targets only (not for squad)",
     )
-    patience: int = setting(0, "stop after this many epochs without a better dev score; 0: never")
+    looks: int = setting(0, "score dev so many times, at equal distances in steps, instead of after each epoch; 0: no")
+    patience: int = setting(0, "stop after this many epochs (or --looks) without a better dev score; 0: never")
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
     amp: str = setting(
         "auto", "mixed precision; auto: bf16 on a CUDA device that has it, else off", ("auto", "off", "bf16", "fp16")
@@ -174,7 +175,7 @@ class TrainConfig:
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
-        for name in ("steps", "warmup_steps", "weight_decay", "max_grad_norm", "patience", "augment"):
+        for name in ("steps", "warmup_steps", "weight_decay", "max_grad_norm", "looks", "patience", "augment"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:

@@ -119,9 +119,10 @@ def show_record(record: dict, output: Path) -> None:
     history = record["history"]
     names = list(history[0]["dev"])
     rows = [(str(h["epoch"]), h["loss"], *h["dev"].values(), round(h["tokens_per_second"])) for h in history]
-    show(table(("epoch", "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
+    unit = "look" if record["settings"]["looks"] else "epoch"
+    show(table((unit, "train loss", *(f"dev {name}" for name in names), "tokens/s"), rows))
     seconds = record["seconds"]
     phases = record["seconds by phase"].items()
     rows = [(phase, f"{taken:,.1f}", f"{taken / seconds:.0%}") for phase, taken in phases]
     show("\n" + table(("where the time went", "seconds", "share"), rows))
-    show(f"kept epoch {record['best_epoch']} in {output} ({duration(seconds)})")
+    show(f"kept {unit} {record['best_epoch']} in {output} ({duration(seconds)})")

@@ -79,11 +79,14 @@ def run_study(spec: StudySpec) -> Report:
 
 
 def complete(spec: StudySpec) -> StudySpec:
-    """The study with what follows from the rest: the threads of a run, and the tokenizer of a size."""
+    """The study with what follows from the rest: the threads of a run, the tokenizer of a size, and looks at dev at the
+    same steps for all variants, where a baseline with shorter epochs would have more of them."""
     run = spec.run
     threads = run.run.threads or max(1, (os.cpu_count() or 1) // spec.jobs)
     if run.model in SIZES and not run.tokenizer:
         run = replace(run, tokenizer=run.teachers[0])  # also for the baseline
+    if spec.has_unlabelled_text and not run.config.looks:
+        run = replace(run, config=replace(run.config, looks=run.config.epochs))
     return replace(spec, run=replace(run, run=replace(run.run, threads=threads)))
 
 

@@ -96,16 +96,11 @@ def baseline_run(spec: StudySpec) -> RunSpec:
     """The same student without a teacher.
 
     Where there is text that only a teacher can use, the baseline makes as many optimizer steps without it: its epochs
-    are shorter, and more.
+    are shorter, and more. (All variants look at dev at the same steps: see `complete` in runner.py.)
     """
     run, config, common = spec.run, spec.run.config, common_run(spec)
     if not spec.has_unlabelled_text:
         return common
-    if config.patience:
-        raise UserError(
-            f"--patience {config.patience}: the baseline's epochs are shorter, it would be stopped after fewer steps; "
-            "leave it out"
-        )
     data = read_training_data(run, TASKS[run.task])
     steps = config.steps
     if not steps:

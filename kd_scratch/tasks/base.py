@@ -240,8 +240,8 @@ def surest_mistakes(wrong: list[Mistake], most: int) -> str:
     return "\n".join([header, rule, *(f"{line}\n    {shorten(mistake.below, 76)}" for line, mistake in pairs)])
 
 
-def limited(examples: Sequence, limit: str, flag: str = "--limit") -> Sequence:
-    """A random part of the examples, in their order: limit is "" (all), "500" or "10%". The same part in every run.
+def limited(examples: Sequence, limit: str, flag: str = "--limit", seed: int = 0) -> Sequence:
+    """A random part of the examples, in their order: limit is "" (all), "500" or "10%". The same part for a seed.
 
     Raises UserError for another limit, and where nothing would be left. flag: its name in the message.
     """
@@ -256,5 +256,5 @@ def limited(examples: Sequence, limit: str, flag: str = "--limit") -> Sequence:
         raise UserError(f"{flag} {limit}: must be a number of examples, or a percentage such as 10%") from None
     if count < 1:
         raise UserError(f"{flag} {limit}: leaves none of {len(examples)} examples (or of groups that stay together)")
-    keep = np.random.default_rng(0).permutation(len(examples))[:count]
+    keep = np.random.default_rng(seed).permutation(len(examples))[:count]
     return Subset(examples, np.sort(keep))

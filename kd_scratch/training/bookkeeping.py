@@ -133,9 +133,12 @@ def epoch_message(trainer: Trainer, seconds: float) -> str:
     name = run.task.score_name
     last = done.history[-1]
     share = f" ({last['matmul_share']:.0%} of the matrix-product rate)" if run.matmul_rate else ""
-    epochs_left = (trainer.stepper.steps - done.step) / steps_per_epoch(run)
+    looks = run.spec.config.looks
+    steps_left = trainer.stepper.steps - done.step
+    epochs_left = steps_left / last["steps"] if looks else steps_left / steps_per_epoch(run)
     left = f", about {duration(epochs_left * seconds)} left" if epochs_left else ""
+    number = f"look {done.epoch}/{looks}" if looks else f"epoch {done.epoch}/{done.epoch + math.ceil(epochs_left)}"
     return (
-        f"epoch {done.epoch}/{done.epoch + math.ceil(epochs_left)}: loss {last['loss']:.4f}, "
+        f"{number}: loss {last['loss']:.4f}, "
         f"dev {name} {last['dev'][name]:.4f}, {last['tokens_per_second']:,.0f} tokens/s{share}{left}"
     )

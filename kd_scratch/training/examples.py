@@ -75,7 +75,7 @@ def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, notes: list[
 
     Examples of one group stay side by side: windows may span them.
     """
-    mask = draw(task, examples, spec.config.labelled, "--labelled")
+    mask = draw(task, examples, spec.config.labelled, "--labelled", spec.run.seed)
     labelled, others = int(mask.sum()), int((~mask).sum())
     notes.append(f"--labelled {spec.config.labelled}: {labelled:,} examples have a label, {others:,} have none")
     if spec.teachers:
@@ -83,17 +83,17 @@ def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, notes: list[
     return Subset(examples, mask.nonzero()[0])
 
 
-def draw(task: Task, examples: Sequence, amount: str, flag: str) -> np.ndarray:
+def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) -> np.ndarray:
     """Which of the examples are among so many drawn at random, N booleans.
 
     Those of one group (a context, a document) are drawn together.
     """
     mask = np.zeros(len(examples), bool)
     if task.group is None:
-        mask[list(limited(range(len(examples)), amount, flag))] = True
+        mask[list(limited(range(len(examples)), amount, flag, seed))] = True
         return mask
     groups = list(map(task.group, examples))
-    drawn = set(limited(list(dict.fromkeys(groups)), amount, flag))
+    drawn = set(limited(list(dict.fromkeys(groups)), amount, flag, seed))
     mask[:] = [group in drawn for group in groups]
     return mask
 
@@ -134,7 +134,7 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
         str(data.hashes["train"]),
         str(data.hashes["unlabelled"]),
         spec.dev if spec.holds_out_dev else "",
-        spec.config.labelled,
+        f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
         str(spec.config.augment),
         str(bool(spec.teachers)),  # without one, text that has no label is left out
         source_hash("training.examples"),

@@ -28,7 +28,7 @@ from kd_scratch.tasks import Predictions
 from kd_scratch.training.bookkeeping import Bookkeeping
 from kd_scratch.training.resume import PREVIOUS_WEIGHTS, Progress
 from kd_scratch.training.setup import Run
-from kd_scratch.training.trainer import Trainer
+from kd_scratch.training.trainer import Trainer, steps_per_epoch
 
 CURVE_POINTS = 50  # of an epoch's loss curve, each the mean of so many steps
 
@@ -63,11 +63,11 @@ def train_model(run: Run, force: bool = False) -> Progress:
 def train_epoch(trainer: Trainer, books: Bookkeeping) -> np.ndarray:
     """The lengths of all inputs of an epoch, after every one of them was trained on once.
 
-    An interrupted epoch goes on where it was; --steps may end one early.
+    An interrupted epoch goes on where it was; --steps may end one early. With --looks, what is called an epoch here
+    goes from one look at dev to the next.
     """
     run, progress = trainer.run, trainer.progress
-    batches = epoch_batches(run.train_inputs.lengths, run.spec.config.batch_size, run.spec.run.seed, progress.epoch)
-    batches = batches[: progress.batch + trainer.stepper.steps - progress.step]
+    batches = batches_to_next_look(trainer)
     trainer.network.train()
     for indices in batches[progress.batch :]:
         seed_step(run.spec.run.seed, progress.step, distributed.rank())
@@ -75,6 +75,24 @@ def train_epoch(trainer: Trainer, books: Bookkeeping) -> np.ndarray:
         loss = trainer.stepper.step(progress.step, loss)
         books.after_step(indices, loss, is_last=progress.batch + 1 == len(batches))
     return run.train_inputs.lengths[np.concatenate(batches)]
+
+
+def batches_to_next_look(trainer: Trainer) -> list[np.ndarray]:
+    """The batches between two looks at dev, each the numbers of its inputs: those of an epoch, or with --looks so many
+    that all looks have as many, from the end of one epoch into the next."""
+    run, progress, total = trainer.run, trainer.progress, trainer.stepper.steps
+    config, seed, lengths = run.spec.config, run.spec.run.seed, run.train_inputs.lengths
+    if not config.looks:
+        batches = epoch_batches(lengths, config.batch_size, seed, progress.epoch)
+        return batches[: progress.batch + total - progress.step]
+    first, per_epoch = progress.step - progress.batch, steps_per_epoch(run)
+    looks_left = max(1, config.looks - progress.epoch)  # more --steps by force may leave steps behind the last
+    end = first + max(1, (total - first) // looks_left)
+    batches = []
+    for epoch in range(first // per_epoch, -(-end // per_epoch)):
+        start = epoch * per_epoch
+        batches += epoch_batches(lengths, config.batch_size, seed, epoch)[max(0, first - start) : end - start]
+    return batches
 
 
 def add_gradients(trainer: Trainer, indices: np.ndarray, clock: Clock) -> Tensor:

@@ -38,12 +38,23 @@ class Trainer:
         if self.progress.best_epoch and distributed.rank() == 0:
             restore_weights(spec.output, self.progress.best_sha256)
         run.seconds.update(self.progress.spent)
-        left = (spec.config.epochs - self.progress.epoch) * steps_per_epoch(run) - self.progress.batch
-        self.stepper = Stepper(optimizer, scaler, spec.config, spec.config.steps or self.progress.step + left)
+        self.stepper = Stepper(optimizer, scaler, spec.config, total_steps(run, self.progress))
         if force and self.stepper.steps <= self.progress.step:
             raise UserError(
                 f"{spec.output}: its run has made {self.progress.step} steps already; give more --epochs or --steps"
             )
+
+
+def total_steps(run: Run, progress: Progress) -> int:
+    """Optimizer steps of the whole run, those that are done among them. UserError for more --looks than that."""
+    config = run.spec.config
+    left = (config.epochs - progress.epoch) * steps_per_epoch(run) - progress.batch
+    if config.looks:
+        left = config.epochs * steps_per_epoch(run) - progress.step
+    steps = config.steps or progress.step + left
+    if config.looks > steps:
+        raise UserError(f"--looks {config.looks}: there are only {steps} steps; give at most so many")
+    return steps
 
 
 def steps_per_epoch(run: Run) -> int:

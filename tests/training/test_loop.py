@@ -268,6 +268,24 @@ def test_the_teachers_logits_follow_the_examples_through_the_shuffling(tmp_path,
         np.testing.assert_array_equal(teacher.numpy(), run.teacher_logits[indices])
 
 
+@pytest.mark.parametrize(("looks", "steps"), [(4, [3, 3, 4, 4]), (1, [14]), (14, [1] * 14)])
+def test_looks_are_at_equal_distances_and_change_nothing_else(tmp_path, tokenizer, looks, steps):
+    """24 texts in batches of 5: five steps make an epoch, --steps 14 makes nearly three of them."""
+    usual = make_run(tmp_path, tokenizer, batch_size=5, steps=14, learning_rate=1e-2)
+    whole = train_model(usual)
+    run = make_run(tmp_path, tokenizer, batch_size=5, steps=14, learning_rate=1e-2, looks=looks)
+    done = train_model(run)
+    assert [h["steps"] for h in done.history] == steps and done.step == 14
+    assert fingerprint(run.model) == fingerprint(usual.model), "the same batches in the same order"
+    tokens = [round(h["tokens_per_second"] * h["seconds"]) for h in done.history]
+    assert sum(tokens) == sum(round(h["tokens_per_second"] * h["seconds"]) for h in whole.history)
+
+
+def test_more_looks_than_steps_are_refused(tmp_path, tokenizer):
+    with pytest.raises(UserError, match="--looks 10: there are only 9 steps; give at most so many"):
+        train_model(make_run(tmp_path, tokenizer, looks=10))
+
+
 def test_the_optimizer_sees_the_scheduled_learning_rate(tmp_path, tokenizer, monkeypatch):
     run = make_run(tmp_path, tokenizer, warmup_steps=4, epochs=2)
     rates = []
@@ -373,13 +391,15 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenize
     assert_same_state(whole, again)
 
 
-@pytest.mark.parametrize("saves, steps", [*((n, 0) for n in range(1, 11)), (6, 5), (8, 8)])
-def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, monkeypatch, saves, steps):
+@pytest.mark.parametrize(
+    "saves, steps, looks", [*((n, 0, 0) for n in range(1, 11)), (6, 5, 0), (8, 8, 0), (3, 0, 2), (5, 0, 2), (6, 8, 4)]
+)
+def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, monkeypatch, saves, steps, looks):
     """State is saved before the first step and after each; with dropout, accumulation, a teacher, early stopping."""
 
     def new_run():
         torch.manual_seed(3)
-        settings = dict(epochs=3, steps=steps, accumulation=2, warmup_steps=3, patience=2)
+        settings = dict(epochs=3, steps=steps, looks=looks, accumulation=2, warmup_steps=3, patience=2)
         return make_run(tmp_path, tokenizer, dropout=0.1, teacher=True, **settings)
 
     monkeypatch.setattr(bookkeeping, "SAVE_EVERY", -1)
