@@ -1,6 +1,7 @@
 """Which layer of the student is compared with which layer of the teacher."""
 
 import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kd_scratch.common.errors import UserError
@@ -36,16 +37,59 @@ def last_block(layer_map: LayerMap, depth: int) -> LayerMap:
     return blocks(layer_map, depth)[-1:]
 
 
-def evenly_spread(depth: int, teacher_depth: int) -> LayerMap:
+# --- maps by name ---
+
+
+def evenly_spread(depth: int, teacher_depth: int, kept: Sequence[int] = ()) -> LayerMap:
     """A layer of the teacher for each of the student's: 3 of 6 -> (0,0) (1,2) (2,4) (3,6)  (Jiao et al. 2020, 3.1)."""
     spread = [LayerPair(layer, max(1, round(layer * teacher_depth / depth))) for layer in range(1, depth + 1)]
     return [LayerPair(0, 0), *spread]
 
 
+def own_layers(depth: int, teacher_depth: int, kept: Sequence[int]) -> LayerMap:
+    """The layers that the student was made of: layers 0, 2 and 4 kept of 6 -> (0,0) (1,1) (2,3) (3,5).
+
+    kept: --init-layers, counted from 0; empty: all. UserError where the student is not made of so many.
+    """
+    kept = kept or range(teacher_depth)
+    if len(kept) != depth or max(kept) >= teacher_depth:
+        raise UserError("--layer-map own: the student is not made of a model of the teacher's depth; choose spread")
+    return [LayerPair(0, 0), *(LayerPair(layer, of + 1) for layer, of in enumerate(kept, 1))]
+
+
+def last_layers(depth: int, teacher_depth: int, kept: Sequence[int] = ()) -> LayerMap:
+    """The last layer of each alone: 3 of 6 -> (3,6)  (Wang et al. 2020, section 3.1)."""
+    return [LayerPair(depth, teacher_depth)]
+
+
+#: Names that --layer-map takes: student's depth, teacher's depth, --init-layers -> pairs.
+LAYER_MAPS: dict[str, Callable[[int, int, Sequence[int]], LayerMap]] = {
+    "spread": evenly_spread,
+    "own": own_layers,
+    "last": last_layers,
+}
+
+
+def explicit(text: str, depth: int, teacher_depth: int, kept: Sequence[int]) -> str:
+    """A --layer-map with its pairs instead of a name: "own" -> "0:0,1:1,2:3,3:5"; anything else stays as it is."""
+    if text not in LAYER_MAPS:
+        return text
+    return listed(LAYER_MAPS[text](depth, teacher_depth, kept)).replace(" ", "")
+
+
+# --- maps by numbers ---
+
+
 def parse_layer_map(text: str) -> LayerMap:
-    """The pairs of --layer-map, sorted: "1:2,2:4" -> [(1, 2), (2, 4)]; "" -> []. Raises UserError for anything else."""
+    """The pairs of --layer-map, sorted: "1:2,2:4" -> [(1, 2), (2, 4)]; [] for a name and for "".
+
+    Raises UserError for anything else.
+    """
+    if text in LAYER_MAPS:
+        return []
     if text and not re.fullmatch(r"\d{1,4}:\d{1,4}(,\d{1,4}:\d{1,4})*", text, re.ASCII):
-        raise UserError(f"--layer-map {text}: is no list of STUDENT:TEACHER layers such as 0:0,1:2,2:4")
+        names = ", ".join(LAYER_MAPS)
+        raise UserError(f"--layer-map {text}: is none of {names}, and no list of STUDENT:TEACHER such as 0:0,1:2,2:4")
     pairs = [LayerPair(*map(int, part.split(":"))) for part in text.split(",") if part]
     if len({pair.student for pair in pairs}) < len(pairs):
         raise UserError(f"--layer-map {text}: a layer of the student is there twice")

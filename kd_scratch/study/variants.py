@@ -21,6 +21,7 @@ from kd_scratch.nn.model import Model
 from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import encode_training_data, read_training_data
+from kd_scratch.training.setup import with_layer_map
 from kd_scratch.training.spec import RunSpec
 
 BASELINE = "baseline"
@@ -116,8 +117,8 @@ def soft_run(spec: StudySpec) -> RunSpec:
 
 def possible_losses(spec: StudySpec) -> dict[str, float]:
     """The losses to try, each with its weight. UserError where one is not possible, unless it may be left out."""
-    config = spec.run.config
     student, teacher = shapes(spec.run)
+    config = with_layer_map(spec.run, student.depth, teacher.config.depth).config
     check_layer_map(parse_layer_map(config.layer_map), student.depth, teacher.config.depth)  # never left out
     possible = {}
     for name, weight in parse_losses(config.losses).items():

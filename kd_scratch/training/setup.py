@@ -21,6 +21,7 @@ from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses
+from kd_scratch.distillation.layer_map import explicit
 from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
@@ -69,6 +70,8 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
     hidden_losses = None
+    if teachers:
+        spec = with_layer_map(spec, model.config.depth, teachers[0].config.depth)
     if spec.config.losses:  # then the first teacher runs in every step, or its states are computed
         hidden_losses = make_hidden_losses(spec.config, model.config, teachers[0].to(device))
     dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
@@ -79,6 +82,12 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     identity = data.hashes | identify(spec, device, data.tokenizer, model, teachers)
     require_same_everywhere(identity)
     return Run(spec, task, device, data, dev_inputs, model, teachers, hidden_losses, identity, resume)
+
+
+def with_layer_map(spec: RunSpec, depth: int, teacher_depth: int) -> RunSpec:
+    """The description with the pairs of layers instead of a map's name. UserError where there are none."""
+    layer_map = explicit(spec.config.layer_map, depth, teacher_depth, spec.init_layers)
+    return replace(spec, config=replace(spec.config, layer_map=layer_map))
 
 
 def check_output(output: Path, resume: bool) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kd_scratch.checkpoints.checkpoint import take_layers
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import TrainConfig
@@ -24,7 +25,7 @@ from kd_scratch.distillation.hidden_losses import (
     relation_kl,
     scaled_products,
 )
-from kd_scratch.distillation.layer_map import blocks, evenly_spread, parse_layer_map
+from kd_scratch.distillation.layer_map import LAYER_MAPS, blocks, evenly_spread, explicit, parse_layer_map
 from kd_scratch.distillation.student import Student
 from kd_scratch.distillation.teacher import gather_states, teacher_states
 from tests.conftest import tiny_model
@@ -220,6 +221,44 @@ def test_layers_are_spread_evenly_and_the_embeddings_go_with_the_embeddings():
             assert len({its for _, its in pairs}) == depth + 1, "no layer of the teacher twice"
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "pairs"),
+    [
+        ("spread", (0, 2, 4), "0:0,1:2,2:4,3:6"),
+        ("own", (0, 2, 4), "0:0,1:1,2:3,3:5"),
+        ("own", (5, 1, 3), "0:0,1:6,2:2,3:4"),
+        ("last", (0, 2, 4), "3:6"),
+        ("1:2", (0, 2, 4), "1:2"),
+        ("", (0, 2, 4), ""),
+    ],
+)
+def test_a_map_has_a_name_or_pairs(name, kept, pairs):
+    assert explicit(name, 3, 6, kept) == pairs
+    assert parse_layer_map(name) == ([] if name in LAYER_MAPS else parse_layer_map(pairs))
+
+
+def test_a_student_that_was_not_made_of_the_teachers_layers_has_no_own_ones():
+    assert explicit("own", 3, 3, ()) == "0:0,1:1,2:2,3:3", "all of a model of the same depth"
+    for depth, teacher_depth, kept in ((3, 6, ()), (2, 3, (0, 3)), (3, 6, (0, 1))):
+        with pytest.raises(UserError, match="--layer-map own: the student is not made of a model of the teacher's"):
+            explicit("own", depth, teacher_depth, kept)
+
+
+def test_own_layers_are_alike_at_the_start():
+    """The first block of a student of layers 0, 2 and 4 is the first of its teacher, and not the second."""
+    teacher = tiny_model(depth=6)
+    student = take_layers(teacher, [0, 2, 4])
+    inputs = torch.arange(12).reshape(2, 6)
+    states = [model(inputs, output_hidden_states=True).hidden_states for model in (student, teacher)]
+    real = torch.ones_like(inputs, dtype=torch.bool)
+    distance = {}
+    for name in ("own", "spread"):
+        layer_map = parse_layer_map(explicit(name, 3, 6, (0, 2, 4)))[:2]
+        losses = HiddenLosses({"hidden": 1.0, "attention": 1.0}, layer_map, student.config, teacher)
+        distance[name] = losses(student, states[0], dict(enumerate(states[1])), real).item()
+    assert distance["own"] == 0 < distance["spread"]
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("name", HIDDEN_LOSSES)
 def test_each_loss_compares_the_layers_of_its_map(name, norm_first):
@@ -385,15 +424,18 @@ def test_the_flags_become_weights_and_pairs():
         (dict(losses="hidden,hidden=2"), "'hidden' is named twice"),
         (dict(losses=","), "'' is not one of"),
         (dict(losses="hidden,,cosine"), "'' is not one of"),
-        (dict(losses="hidden", keep_states=True, layer_map="x"), "is no list"),
+        (dict(losses="hidden", keep_states=True, layer_map="x"), "no list"),
         (dict(keep_states=True), "--keep-states goes with --losses"),
         (dict(losses="hidden=0"), "the weight of hidden is '0', a number above 0 is needed"),
         (dict(losses="hidden="), "the weight of hidden is ''"),
         (dict(losses="hidden=nan"), "the weight of hidden is 'nan'"),
         (dict(losses="hidden=inf"), "the weight of hidden is 'inf'"),
         (dict(losses="hidden=-1"), "the weight of hidden is '-1'"),
-        (dict(losses="hidden", layer_map="1-2"), "--layer-map 1-2: is no list of STUDENT:TEACHER layers"),
-        (dict(losses="hidden", layer_map="1:2,"), "is no list"),
+        (
+            dict(losses="hidden", layer_map="1-2"),
+            "--layer-map 1-2: is none of spread, own, last, and no list of STUDENT:TEACHER",
+        ),
+        (dict(losses="hidden", layer_map="1:2,"), "no list"),
         (dict(losses="hidden", layer_map="1:2,1:3"), "a layer of the student is there twice"),
         (dict(layer_map="1:2"), "--layer-map goes with --losses"),
     ],
