@@ -38,20 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what to train: a model directory, or a size with random weights: {', '.join(SIZES)}",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
-    parser.add_argument(
-        "--teacher",
-        nargs="+",
-        metavar="DIR",
-        help="distil from this model; without it the model is fine-tuned. Of several, the soft targets are made of the "
-        "mean of their logits, and --losses compares with the first",
-    )
-    parser.add_argument(
-        "--unlabelled",
-        type=Path,
-        metavar="FILE",
-        help="distillation: text to learn from beside --train, one a line; it has no labels, only soft targets "
-        "(not for squad)",
-    )
+    add_teacher_arguments(parser)
     parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
     parser.add_argument(
@@ -89,9 +76,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, RunConfig)
 
 
+def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say who teaches, and what."""
+    parser.add_argument(
+        "--teacher",
+        nargs="+",
+        metavar="DIR",
+        help="distil from this model; without it the model is fine-tuned. Of several, the soft targets are made of the "
+        "mean of their logits (trained with --fold, each speaks only of texts that it has not seen), and --losses "
+        "compares with the first",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        type=Path,
+        metavar="FILE",
+        help="distillation: text to learn from beside --train, one a line; it has no labels, only soft targets "
+        "(not for squad)",
+    )
+    parser.add_argument(
+        "--fold",
+        default="",
+        metavar="1/5",
+        help="learn without the first of five parts of --train; such a teacher teaches that part (see --teacher)",
+    )
+
+
 def make_spec(arguments: argparse.Namespace) -> RunSpec:
     """The run that the flags describe."""
-    names = ("train", "dev", "model", "output", "unlabelled", "tokenizer", "vocab_size", "norm_first", "cache")
+    names = ("train", "dev", "model", "output", "unlabelled", "fold", "tokenizer", "vocab_size", "norm_first", "cache")
     settings = {name: getattr(arguments, name) for name in names}
     for config in (TrainConfig, DataConfig, RunConfig):
         settings |= given(arguments, config)

@@ -127,18 +127,26 @@ def read_cached(path: Path, key: dict[str, str], shape: tuple[int, int], name: s
     return found.numpy()
 
 
-def mean_logits(each: list[np.ndarray], folder: Path) -> np.ndarray:
-    """The mean of several teachers' logits, memory-mapped; of one teacher its own.
+def mean_logits(each: list[np.ndarray], folder: Path, counted: np.ndarray | None = None) -> np.ndarray:
+    """The mean of K teachers' logits, memory-mapped; of one teacher its own.
 
     Its softmax is the geometric mean of theirs (at every temperature, but for a factor): the ensemble of Hinton et al.
     2015, section 1.
+    counted: K booleans for each row of logits, whose mean it is; None: that of all.
     """
     if len(each) == 1:
         return each[0]
     mean = zeros_on_disk(folder, each[0].shape, np.float32)
     for start in range(0, len(mean), SLICE):
-        mean[start : start + SLICE] = np.mean([logits[start : start + SLICE] for logits in each], axis=0)
+        rows = slice(start, start + SLICE)
+        where = True if counted is None else counted[:, rows, None]
+        mean[rows] = np.mean([logits[rows] for logits in each], axis=0, where=where)
     return mean
+
+
+def by_row(of_input: np.ndarray, features: EncodedInputs) -> np.ndarray:
+    """K values for each input as K values for each row of its logits.  K,N -> K,N (sequence head) or K,ΣS"""
+    return of_input if features.head == "sequence" else np.repeat(of_input, features.lengths, axis=1)
 
 
 def gather(logits: np.ndarray, features: EncodedInputs, batch: Batch) -> Tensor:

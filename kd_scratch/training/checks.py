@@ -7,6 +7,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.distillation.hidden_losses import parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.folds import parse_fold
 from kd_scratch.training.spec import RunSpec
 
 ONLY_SOFT = "only a teacher's soft targets can teach from such text; give --teacher, and an --alpha above 0"
@@ -18,6 +19,7 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
     amp_dtype(config.amp, device)  # refuses what the device cannot
     parse_losses(config.losses)
     parse_layer_map(config.layer_map)
+    parse_fold(spec.fold)
     if config.gradient_checkpointing and config.dropout and device.type == "mps":
         raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
     empty = {"--teacher": "" in spec.teachers, "--tokenizer": spec.tokenizer == ""}

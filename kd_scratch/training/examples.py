@@ -17,6 +17,7 @@ from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.augment import Altered
 from kd_scratch.tasks.feature_cache import cached_features
+from kd_scratch.tasks.folds import outside_fold, parse_fold
 from kd_scratch.training.spec import RunSpec
 
 VOCABULARY_SAMPLE = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
@@ -33,6 +34,8 @@ class TrainingData:
     tokenizer: Tokenizer
     hashes: dict[str, str | None]  # of the data files, before they were read
     notes: list[str]
+    own: Sequence = ()  # the examples of --train alone
+    has_label: np.ndarray | None = None  # whether each of those has its label; None: all have
 
 
 def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
@@ -44,8 +47,16 @@ def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
     examples, notes = task.trainable(limited(examples, spec.data.limit))
     if not examples or not dev_examples:
         raise UserError(f"{spec.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
+    has_label = None
     if spec.config.labelled:
-        examples = keep_some_labels(spec, task, examples, notes)
+        has_label = draw(task, examples, spec.config.labelled, "--labelled", spec.run.seed)
+        examples = keep_some_labels(spec, task, examples, has_label, notes)
+    if fold := parse_fold(spec.fold):
+        kept = outside_fold(task, examples, fold)
+        examples = Subset(examples, kept)
+        has_label = has_label[kept] if spec.config.labelled and spec.teachers else None
+        notes.append(f"--fold {spec.fold}: {len(examples):,} examples are left")
+    own = examples
     if unlabelled:
         examples = Concat(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: soft targets only")
@@ -53,7 +64,7 @@ def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
     if spec.config.augment:
         examples = Concat(examples, Altered(examples, spec.config.augment, task, tokenizer))
     # dev is scored again and again: from memory, whatever becomes of its file
-    return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes)
+    return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes, own, has_label)
 
 
 def read_labelled(spec: RunSpec, task: Task) -> tuple[Sequence, tuple[str, ...]]:
@@ -70,12 +81,9 @@ def split_dev(spec: RunSpec, task: Task, examples: Sequence) -> tuple[Sequence, 
     return Subset(examples, mask.nonzero()[0]), Subset(examples, (~mask).nonzero()[0])
 
 
-def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, notes: list[str]) -> Sequence:
-    """The examples with the labels of --labelled only. The others are left out where no teacher is there for them.
-
-    Examples of one group stay side by side: windows may span them.
-    """
-    mask = draw(task, examples, spec.config.labelled, "--labelled", spec.run.seed)
+def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, mask: np.ndarray, notes: list[str]) -> Sequence:
+    """The examples, with labels only where the mask says so. The others are left out where no teacher is there for
+    them. Examples of one group stay side by side: windows may span them."""
     labelled, others = int(mask.sum()), int((~mask).sum())
     notes.append(f"--labelled {spec.config.labelled}: {labelled:,} examples have a label, {others:,} have none")
     if spec.teachers:
@@ -136,6 +144,7 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
         spec.dev if spec.holds_out_dev else "",
         f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
         str(spec.config.augment),
+        spec.fold,
         str(bool(spec.teachers)),  # without one, text that has no label is left out
         source_hash("training.examples"),
     ]

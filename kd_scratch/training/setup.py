@@ -185,6 +185,7 @@ def identify(
         "settings": asdict(spec.config),
         "data settings": asdict(spec.data),
         "seed": spec.run.seed,
+        "fold": spec.fold or None,
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
         **libraries(device),

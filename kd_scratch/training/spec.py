@@ -25,6 +25,7 @@ class RunSpec:
     output: Path
     teachers: tuple[str, ...] = ()
     unlabelled: Path | None = None
+    fold: str = ""  # "2/5": learn without the second of five parts of --train
     init_layers: tuple[int, ...] = ()
     tokenizer: str | None = None
     vocab_size: int = 4000

@@ -3,12 +3,14 @@
 import torch
 
 from kd_scratch.common import distributed
+from kd_scratch.common.console import say
 from kd_scratch.common.device import amp_dtype
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256
 from kd_scratch.common.timing import Clock
 from kd_scratch.distillation.student import Student
-from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher_states
+from kd_scratch.distillation.teacher import by_row, mean_logits, teacher_logits, teacher_states
+from kd_scratch.training.cross_fitting import unseen_by
 from kd_scratch.training.optimizer import Stepper, make_optimizer
 from kd_scratch.training.resume import Progress, load_state, restore_weights
 from kd_scratch.training.setup import Run
@@ -69,8 +71,13 @@ def add_teacher_outputs(run: Run) -> None:
     dtype = amp_dtype(config.amp, run.device)
     inputs = run.data.tokenizer.fingerprint, run.train_inputs, run.spec.cache, run.device, dtype
     if has_soft_targets and run.task.head != "mlm":  # whose logits would fill disks: one for each word
+        counted = unseen_by(run.spec, run.data, run.train_inputs)
+        if counted is not None:
+            unseen = int(counted.all(axis=0).sum())
+            say(f"cross-fitted teachers: each speaks of what it has not seen; {unseen:,} inputs were seen by none")
+            counted = by_row(counted, run.train_inputs)
         each = [teacher_logits(teacher, run.model.config.labels, *inputs) for teacher in run.teachers]
-        run.teacher_logits = mean_logits(each, run.spec.cache)
+        run.teacher_logits = mean_logits(each, run.spec.cache, counted)
     if config.keep_states:
         run.teacher_states = teacher_states(run.teachers[0], run.hidden_losses.teacher_layers(), *inputs)
     needs_logits = has_soft_targets and run.teacher_logits is None

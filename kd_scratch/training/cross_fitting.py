@@ -1,0 +1,64 @@
+"""Cross-fitted teachers: each is trained without one part of the training file, and teaches that part.
+
+A teacher knows the texts that it was trained on by heart: what it says of them is hardly more than their labels. Of k
+teachers, each trained with another `--fold`, one has not seen a given example; its soft targets are those that count
+(Dao et al. 2021, section 3). Text that none has seen gets the mean of all.
+
+    examples        a b c d e f        --fold 1/3 leaves out a and d, 2/3 b and e, 3/3 c and f
+    taught by       1 2 3 1 2 3        text of --unlabelled: by 1, 2 and 3
+"""
+
+import re
+
+import numpy as np
+
+from kd_scratch.common.errors import UserError
+from kd_scratch.data.batches import EncodedInputs
+from kd_scratch.pages.records import known_record
+from kd_scratch.tasks.folds import Fold, fold_numbers, parse_fold
+from kd_scratch.training.examples import TrainingData
+from kd_scratch.training.spec import RunSpec
+
+
+def teacher_folds(spec: RunSpec) -> tuple[list[Fold], list[dict]] | None:
+    """The folds of cross-fitted teachers, and the records of their training; None where they were not trained on folds.
+
+    UserError where some were and others not, and where there is a fold without a teacher.
+    """
+    records = [known_record(path) or {} for path in spec.teachers]
+    folds = [parse_fold(record.get("fold") or "") for record in records]
+    if not any(folds):
+        return None
+    counts = {fold and fold.count for fold in folds}
+    lacking = [] if None in counts else sorted(set(range(max(counts))) - {fold.number for fold in folds})
+    if len(counts) > 1:
+        raise UserError("--teacher: they were not trained with the same number of folds; give all of one kind")
+    if lacking:
+        names = ", ".join(f"{number + 1}/{max(counts)}" for number in lacking)
+        raise UserError(f"--teacher: no teacher was trained with --fold {names}; train it, and give it too")
+    return folds, records
+
+
+def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.ndarray | None:
+    """Whose soft targets count for which input: K,N booleans for K cross-fitted teachers; None: everybody's.
+
+    UserError where the teachers' folds are of another training file.
+    """
+    found = teacher_folds(spec)
+    if found is None:
+        return None
+    folds, records = found
+    for path, record in zip(spec.teachers, records, strict=True):
+        if record.get("train") != data.hashes["train"]:
+            raise UserError(f"--teacher {path}: was trained on a fold of another file than {spec.train}; give that")
+    numbers = fold_numbers(data.task, data.own, folds[0].count)
+    if spec.config.labelled and all(same_labels(spec, record) for record in records):
+        numbers[~data.has_label] = -1  # no teacher has seen them
+    by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))
+    of_input = np.array([by_id.get(re.sub(r"~\d+$", "", name), -1) for name in inputs.ids])
+    return np.stack([(of_input == fold.number) | (of_input < 0) for fold in folds])
+
+
+def same_labels(spec: RunSpec, record: dict) -> bool:
+    """Whether a teacher was trained on the labels that this run has, of --labelled, and on no others."""
+    return record["settings"].get("labelled") == spec.config.labelled and record.get("seed") == spec.run.seed

@@ -1,0 +1,124 @@
+"""Cross-fitted teachers: who is trained on what, and whose soft targets count for which text."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kd_scratch.common.errors import UserError
+from kd_scratch.config import RunConfig, TrainConfig
+from kd_scratch.distillation.teacher import teacher_logits
+from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.folds import Fold, fold_numbers, outside_fold, parse_fold
+from kd_scratch.tasks.token_classification import Example as Sentence
+from kd_scratch.training.cross_fitting import teacher_folds, unseen_by
+from kd_scratch.training.examples import encode_training_data
+from kd_scratch.training.run import train
+from kd_scratch.training.setup import set_up
+from kd_scratch.training.spec import RunSpec
+from kd_scratch.training.trainer import add_teacher_outputs
+from tests.commands.test_commands import write_csv
+
+FAST = dict(epochs=1, batch_size=16, learning_rate=1e-3, max_length=24)
+
+
+def test_folds_are_parts_from_1_on():
+    assert parse_fold("") is None and parse_fold("2/5") == Fold(1, 5)
+    for wrong in ("0/5", "6/5", "1/1", "2", "a/b", "1/5/2", "٢/5"):
+        with pytest.raises(UserError, match="must be a part such as 1/5"):
+            parse_fold(wrong)
+
+
+def test_sentences_of_a_document_are_in_one_fold_and_each_in_exactly_one():
+    sentences = [Sentence(str(i), ("x",), ("O",), document=f"d{i // 4}") for i in range(200)]
+    numbers = fold_numbers(TASKS["conll"], sentences, 4)
+    assert all(len(set(numbers[i : i + 4])) == 1 for i in range(0, 200, 4)) and set(numbers) == {0, 1, 2, 3}
+    kept = [set(outside_fold(TASKS["conll"], sentences, Fold(i, 4)).tolist()) for i in range(4)]
+    assert all(sum(i not in part for part in kept) == 1 for i in range(200))
+    with pytest.raises(UserError, match="leaves no examples"):
+        outside_fold(TASKS["conll"], sentences[:4], Fold(int(numbers[0]), 4))
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """Three teachers, each trained without a third of the texts, and the flags of a student of theirs."""
+    folder = tmp_path_factory.mktemp("cross")
+    files = dict(train=Path(write_csv(folder / "train.csv", 48)), dev=write_csv(folder / "dev.csv", 20, seed=1))
+    common = dict(files, model="tiny-student", cache=folder / "cache", config=TrainConfig(**FAST))
+    paths = []
+    for number in (1, 2, 3):
+        tokenizer = paths[0] if paths else None
+        output = folder / f"teacher-{number}"
+        spec = RunSpec("csv", output=output, fold=f"{number}/3", tokenizer=tokenizer, vocab_size=80, **common)
+        assert train(set_up(spec))["fold"] == f"{number}/3"
+        paths.append(str(output))
+    return folder, common | dict(teachers=tuple(paths))
+
+
+def prepared(spec):
+    """A run with its teachers' outputs, and the folds of its texts."""
+    run = set_up(spec)
+    run.train_inputs = encode_training_data(spec, run.data)
+    each = list(run.teachers)
+    counted = unseen_by(run.spec, run.data, run.train_inputs)
+    add_teacher_outputs(run)
+    return run, each, counted
+
+
+def test_each_text_has_the_logits_of_the_teacher_that_has_not_seen_it(teachers, capsys):
+    folder, common = teachers
+    (folder / "more.txt").write_text("a ship of the moon\nanother probe\n")
+    spec = RunSpec("csv", output=folder / "student", unlabelled=folder / "more.txt", **common)
+    run, each, counted = prepared(spec)
+    assert "2 inputs were seen by none" in capsys.readouterr().out
+    assert counted.shape == (3, 50) and (counted[:, :48].sum(axis=0) == 1).all() and counted[:, 48:].all()
+    labels, hashes = run.model.config.labels, (run.data.tokenizer.fingerprint, run.train_inputs)
+    alone = [teacher_logits(teacher, labels, *hashes, folder / "cache", run.device) for teacher in each]
+    for i in range(48):
+        (unseen,) = np.flatnonzero(counted[:, i])
+        assert np.array_equal(run.teacher_logits[i], alone[unseen][i])
+    np.testing.assert_allclose(run.teacher_logits[48:], np.mean(alone, axis=0)[48:], rtol=1e-5)
+
+
+def test_altered_copies_belong_to_their_texts(teachers):
+    folder, common = teachers
+    config = TrainConfig(**FAST, augment=2)
+    run, _, counted = prepared(RunSpec("csv", output=folder / "student", **(common | dict(config=config))))
+    assert counted.shape == (3, 3 * 48) and np.array_equal(counted, np.tile(counted[:, :48], 3))
+
+
+def test_texts_whose_labels_no_teacher_had_are_unseen_by_all(teachers, tmp_path):
+    """Teachers and student with the same tenth of the labels; with other labels only the fold counts."""
+    folder, common = teachers
+    config = TrainConfig(**FAST, labelled="25%")
+    paths = []
+    for number in (1, 2):
+        more = dict(config=config, teachers=(), tokenizer=common["teachers"][0], fold=f"{number}/2")
+        paths.append(str(tmp_path / f"teacher-{number}"))
+        train(set_up(RunSpec("csv", output=Path(paths[-1]), **(common | more))))
+    student = common | dict(config=config, teachers=tuple(paths))
+    run, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **student))
+    assert counted.shape == (2, 48) and counted.all(axis=0).tolist() == (~run.data.has_label).tolist()
+    assert run.data.has_label.sum() == 12
+    _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **student, run=RunConfig(seed=1)))
+    assert (counted.sum(axis=0) == 1).all(), "another seed has other labels"
+
+
+def test_teachers_that_do_not_belong_together_are_refused(teachers, tmp_path):
+    folder, common = teachers
+    one, two, three = common["teachers"]
+    whole = train(set_up(RunSpec("csv", output=tmp_path / "whole", **(common | dict(teachers=(), tokenizer=one)))))
+    assert whole["fold"] is None
+    alone = str(tmp_path / "whole")
+    spec = {
+        paths: RunSpec("csv", output=tmp_path / "x", **(common | dict(teachers=paths)))
+        for paths in ((one, two), (one, two, three, alone), (alone,))
+    }
+    with pytest.raises(UserError, match="no teacher was trained with --fold 3/3; train it, and give it too"):
+        teacher_folds(spec[one, two])
+    with pytest.raises(UserError, match="not trained with the same number of folds"):
+        teacher_folds(spec[one, two, three, alone])
+    assert teacher_folds(spec[(alone,)]) is None
+    other = common | dict(train=Path(write_csv(tmp_path / "other.csv", 30, seed=5)))
+    with pytest.raises(UserError, match="was trained on a fold of another file"):
+        prepared(RunSpec("csv", output=tmp_path / "y", **other))
