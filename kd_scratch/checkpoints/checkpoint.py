@@ -62,7 +62,7 @@ def load_model(
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
     names = file_names(config, wanted)
-    tensors, ignored = _match(load_weights(directory), names, wanted, same_head, directory)
+    tensors, ignored = _match(load_weights(directory, say), names, wanted, same_head, directory)
     if same_head and config.labels != found.labels:
         order = torch.tensor([found.labels.index(label) for label in config.labels])
         for part in ("weight", "bias"):
