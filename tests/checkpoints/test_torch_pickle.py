@@ -1,0 +1,500 @@
+"""PyTorch's file format, newer and older: what is read, what is refused, and what a hostile file can never do."""
+
+import builtins
+import collections
+import copyreg
+import io
+import os
+import pickle
+import pickletools
+import random
+import re
+import struct
+import subprocess
+import sys
+import time
+import tracemalloc
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from kd_scratch.checkpoints import pickle_machine, torch_pickle
+from kd_scratch.checkpoints.torch_pickle import TorchPickleError, load_file
+from kd_scratch.common.errors import UserError
+from tests.conftest import ROOT, TORTURE
+
+DTYPES = [
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.uint16, torch.uint32, torch.uint64,
+    torch.float8_e4m3fn, torch.float8_e5m2,
+]  # fmt: skip
+ZIPPED = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
+HOST = pickle.dumps({"protocol_version": 1001, "little_endian": True}, 2)
+
+
+def bits(tensor):
+    """A tensor's bytes, so that NaN equals NaN."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def random_values(dtype, shape):
+    """A tensor of any dtype with arbitrary bits (0 and 1 only for bool)."""
+    count = torch.Size(shape).numel() * dtype.itemsize
+    high = 2 if dtype == torch.bool else 256
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, high, (count,), dtype=torch.uint8, generator=generator).view(dtype).reshape(shape)
+
+
+def saved(tmp_path, value, zipped=True, protocol=2, name="pytorch_model.bin"):
+    path = tmp_path / name
+    path.unlink(missing_ok=True)  # not overwritten: tensors may still map it
+    torch.save(value, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+    return path
+
+
+def written(tmp_path, raw, name="made.bin"):
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    path.write_bytes(raw)
+    return path
+
+
+def archive(program, storages=None, top="archive", **more):
+    """The bytes of a ZIP archive of this data.pkl and these storages (bytes by key), as torch.save lays them out."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in {"data.pkl": program, "byteorder": b"little", **more}.items():
+            file.writestr(f"{top}/{name}", content)
+        for key, content in (storages or {}).items():
+            file.writestr(f"{top}/data/{key}", content)
+    return buffer.getvalue()
+
+
+def legacy(program, storages=None, keys=None):
+    """The bytes of a file of the older format; storages: key -> (number of elements, bytes)."""
+    storages = storages or {}
+    raw = MAGIC + HOST + program + pickle.dumps(list(storages) if keys is None else keys, 2)
+    return raw + b"".join(struct.pack("<q", count) + content for count, content in storages.values())
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def short(value):
+    return b"\x8c" + bytes([len(value)]) + value.encode()
+
+
+def number(value):
+    return b"J" + struct.pack("<i", value) if -(2**31) <= value < 2**31 else b"\x8a\x0a" + value.to_bytes(10, "little", signed=True)
+
+
+def symbol(name):
+    return b"c" + name.replace(" ", "\n").encode() + b"\n"
+
+
+def numbers(values):
+    return b"(" + b"".join(map(number, values)) + b"t"
+
+
+def storage(count=6, kind="torch FloatStorage", key="0", view=b"", location="cpu"):
+    return b"(" + text("storage") + symbol(kind) + text(key) + text(location) + number(count) + view + b"tQ"
+
+
+def tensor(shape=(2, 3), strides=(3, 1), offset=0, source=None, call="_rebuild_tensor_v2", more=b"\x89)"):
+    """The program that makes a tensor; more: requires_grad and hooks."""
+    source = storage() if source is None else source
+    arguments = source + number(offset) + numbers(shape) + numbers(strides) + more
+    return symbol(f"torch._utils {call}") + b"(" + arguments + b"tR"
+
+
+def program(value, name="w"):
+    """A pickle of {name: value}, by the program that makes the value."""
+    return b"\x80\x02}(" + text(name) + value + b"u."
+
+
+SIX = struct.pack("<6f", *range(6))
+
+
+def read(tmp_path, raw):
+    return load_file(written(tmp_path, raw))
+
+
+def refusal(tmp_path, raw) -> str:
+    """The one line with which a file is refused, without its path."""
+    path = written(tmp_path, raw)
+    with pytest.raises(TorchPickleError) as caught:
+        load_file(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message and len(message) < len(str(path)) + 600
+    return message.removeprefix(f"{path}: ")
+
+
+def assert_same(found, wanted):
+    """Names in order, types, shapes, strides and bits of what the reference reads."""
+    assert list(found) == list(wanted)
+    for name, tensor in wanted.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
+        assert found[name].stride() == tensor.stride() or not tensor.numel(), name
+        assert bits(found[name]) == bits(tensor.detach()), name
+        assert type(found[name]) is torch.Tensor and not found[name].requires_grad, name
+        assert found[name].data_ptr() % tensor.dtype.itemsize == 0, name
+
+
+# --- what is read ---
+
+
+@ZIPPED
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_type_and_shape_is_read_as_torch_reads_it(tmp_path, dtype, zipped):
+    shapes = ([], [1], [0], [5], [2, 0, 3], [2, 3, 4], [1] * 64)
+    wanted = {str(shape): random_values(dtype, shape) for shape in shapes}
+    path = saved(tmp_path, wanted, zipped)
+    assert_same(load_file(path), wanted)
+    if zipped or dtype not in pickle_machine.NEWER:  # which it writes in the older format, but cannot read
+        assert_same(load_file(path), torch.load(path, weights_only=True))
+
+
+@ZIPPED
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_protocol_is_read(tmp_path, zipped, protocol):
+    content = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.LayerNorm(4)).state_dict()
+    content["a parameter"] = nn.Parameter(torch.ones(2))
+    content["a name that is no ASCII: é, 木"] = torch.arange(3)
+    path = saved(tmp_path, content, zipped, protocol)
+    assert_same(load_file(path), {name: value.detach() for name, value in content.items()})
+
+
+def odd_tensors():
+    """Views, tied weights, parameters and other tensors that state dicts hold."""
+    base = torch.arange(24.0).reshape(4, 6)
+    parameter = nn.Parameter(torch.ones(3), requires_grad=False)
+    parameter.note = "with state"
+    return collections.OrderedDict(
+        {
+            "base": base, "tied": base, "transposed": base.T, "offset": base[1:, 2:], "steps": base[::2, ::3],
+            "expanded": torch.tensor([7.0]).expand(5), "positions": torch.arange(8).expand(1, -1),
+            "scalar": torch.tensor(2.5), "empty": torch.empty(0, 4), "gradient": torch.ones(2, requires_grad=True),
+            "parameter": nn.Parameter(torch.ones(3)), "with state": parameter, "bool": torch.tensor([True, False]),
+        }
+    )  # fmt: skip
+
+
+@ZIPPED
+def test_views_tied_weights_and_parameters_are_read_and_what_shares_memory_still_does(tmp_path, zipped):
+    wanted = odd_tensors()
+    path = saved(tmp_path, wanted, zipped)
+    assert_same(load_file(path), {name: value.detach() for name, value in torch.load(path, weights_only=True).items()})
+    found = load_file(path)
+    assert found["tied"] is found["base"]
+    found["transposed"][0, 0] = 99
+    assert found["base"][0, 0] == found["tied"][0, 0] == 99 and found["scalar"] == 2.5
+
+
+def test_loaded_tensors_are_views_of_the_file_and_writing_to_them_stays_private(tmp_path):
+    path = saved(tmp_path, {"a": torch.zeros(1000), "b": torch.ones(1000)})
+    before = path.read_bytes()
+    found = load_file(path)
+    apart = found["b"].data_ptr() - found["a"].data_ptr()
+    assert before[before.index(bits(torch.ones(1000))) - apart :].startswith(bytes(4000))  # as far as in the file
+    found["a"].fill_(7)
+    assert path.read_bytes() == before and load_file(path)["a"].sum() == 0
+    survivor = found.pop("b")
+    del found
+    assert survivor.sum() == 1000
+
+
+@pytest.mark.parametrize("location", ["cuda:0", "mps", "xla:1", ""])
+def test_tensors_of_another_device_come_to_the_cpu(tmp_path, location):
+    made = program(tensor(source=storage(location=location)))
+    for raw in (archive(made, {"0": SIX}), legacy(made.replace(number(6) + b"tQ", number(6) + b"NtQ"), {"0": (6, SIX)})):
+        [found] = read(tmp_path, raw).values()
+        assert found.device.type == "cpu" and found.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_what_old_versions_wrote_is_read(tmp_path):
+    view = lambda *part: b"(" + text("view") + numbers(part)[1:]  # noqa: E731
+    part = lambda *numbers: tensor((2,), (1,), source=storage(view=view(*numbers)), more=b"", call="_rebuild_tensor")  # noqa: E731
+    python_2 = b"\x80\x02" + symbol("collections OrderedDict") + b"(](](U\x01w" + tensor() + b"eetR."
+    for made, wanted in {
+        program(tensor(more=b"", call="_rebuild_tensor")): [[0, 1, 2], [3, 4, 5]],
+        program(part(0, 2)): [0, 1],
+        program(part(4, 2)): [4, 5],
+        program(tensor().replace(text("storage"), b"U\x07storage")): [[0, 1, 2], [3, 4, 5]],
+        python_2: [[0, 1, 2], [3, 4, 5]],
+        program(symbol("torch._utils _rebuild_parameter") + tensor() + b"\x88)\x87R"): [[0, 1, 2], [3, 4, 5]],
+        program(tensor().replace(numbers((2, 3)), symbol("torch Size") + numbers((2, 3)) + b"\x85R")): [
+            [0, 1, 2],
+            [3, 4, 5],
+        ],
+    }.items():
+        for raw in (archive(made, {"0": SIX}), legacy(made, {"0": (6, SIX)})):
+            assert read(tmp_path, raw)["w"].tolist() == wanted
+    assert "larger than that" in refusal(tmp_path, archive(program(part(5, 2)), {"0": SIX}))
+    assert "has no size" in refusal(tmp_path, archive(program(part(-1, 2)), {"0": SIX}))
+    assert "has no size" in refusal(tmp_path, archive(program(part(1)), {"0": SIX}))
+
+
+WRAPPED = {
+    "Lightning": ({"state_dict": 1, "epoch": 3, "optimizer_states": [{"state": {0: {"step": 1.5}}}]}, "epoch, opt"),
+    "a training loop": ({"epoch": 3, "model_state_dict": 1, "loss": torch.tensor(0.5), "best": None}, "best, epoch, l"),
+    "under model": ({"model": 1, "args": {"lr": 1e-5, "layers": (1, 2)}, "model_ema": {}}, "args, model_ema"),
+    "alone": ({"state_dict": 1}, None),
+    "bare, with numbers beside": ({"w": torch.ones(2, 3), "epoch": 3, "_extra_state": None}, "_extra_state, epoch"),
+    "empty": ({}, None),
+}
+
+
+@ZIPPED
+@pytest.mark.parametrize("case", WRAPPED)
+def test_a_state_dict_is_found_where_trainers_put_it_and_the_rest_is_told(tmp_path, case, zipped):
+    content, note = WRAPPED[case]
+    inner = nn.Linear(3, 2).state_dict()
+    path = saved(tmp_path, {name: inner if value == 1 and name != "step" else value for name, value in content.items()}
+                 if case != "bare, with numbers beside" else content, zipped)  # fmt: skip
+    notes = []
+    found = load_file(path, notes.append)
+    expected = {"w": torch.ones(2, 3)} if case.startswith("bare") else {} if case == "empty" else inner
+    assert_same(found, expected)
+    assert [note in line and str(path) in line for line in notes] == [True] * (note is not None)
+
+
+NO_STATE_DICTS = {
+    "a tensor": (torch.ones(2), "holds no state dict but one value"),
+    "a list": ([torch.ones(2)], "holds no state dict but one value"),
+    "two of them": ({"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}}, "several state dicts (state_d"),
+    "none": ({"epoch": 3, "args": {"a": 1}}, "holds no tensors, but args, epoch"),
+    "numbers for names": ({1: torch.ones(2)}, "keys that are not text"),
+    "half a character": ({"\ud800": torch.ones(2)}, "surrogates not allowed"),
+    "conjugate": ({"a": torch.tensor([1j]).conj()}, "lazily conjugated"),
+    "sparse": ({"a": torch.eye(2).to_sparse()}, "torch._utils._rebuild_sparse_tensor"),
+    "meta": ({"a": torch.ones(2, device="meta")}, "torch._utils._rebuild_meta_tensor_no_storage"),
+    "a whole model": (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+    "a set": ({"a": {1, 2}}, "'builtins.set'"),
+    "a huge whole number": ({"a": 1 << 5000}, "LONG4"),
+}
+
+
+@ZIPPED
+@pytest.mark.parametrize("case", NO_STATE_DICTS)
+def test_what_is_no_plain_state_dict_is_refused_by_name(tmp_path, case, zipped):
+    value, fragment = NO_STATE_DICTS[case]
+    raw = saved(tmp_path, value, zipped).read_bytes()
+    if case == "a set":
+        fragment = "__builtin__.set"  # protocol 2 has Python 2's name
+    assert fragment in refusal(tmp_path, raw)
+
+
+# --- tensors that lie ---
+
+LIES = {
+    "beyond the storage": (dict(shape=(2, 4), strides=(3, 1)), "reaches to element 6 of storage '0', which has 6"),
+    "offset beyond": (dict(offset=1), "reaches to element 6"),
+    "offset far beyond": (dict(offset=2**62), "reaches to element"),
+    "stride far beyond": (dict(strides=(2**62, 1)), "reaches to element"),
+    "negative offset": (dict(offset=-1), "no whole number"),
+    "negative stride": (dict(strides=(-3, 1), offset=3), "no whole number"),
+    "negative size": (dict(shape=(-2, -3)), "no whole number"),
+    "2**64": (dict(offset=2**64), "no whole number"),
+    "overflow to zero": (dict(shape=(2**32, 2**32), strides=(0, 0)), "too large for torch"),
+    "empty, but too wide": (dict(shape=(0, 2**62, 4), strides=(1, 1, 1)), "too large for torch"),
+    "expanded": (dict(shape=(10**9,), strides=(0,)), "more than 32 times"),
+    "65 dimensions": (dict(shape=(1,) * 65, strides=(1,) * 65), "65 dimensions"),
+    "fewer strides": (dict(strides=(1,)), "2 dimensions and 1 strides"),
+    "storage too small": (dict(source=storage(7)), "storage '0' has 24 bytes instead of 28"),
+    "storage too large": (dict(source=storage(5)), "reaches to element 5"),
+    "storage of another type": (dict(source=storage(6, "torch LongStorage")), "has 24 bytes instead of 48"),
+    "storage without an entry": (dict(source=storage(key="1")), "storage '1' has 0 bytes instead of 24"),
+    "storage of 2**70": (dict(source=storage(2**70)), "has no size"),
+    "storage of -6": (dict(source=storage(-6)), "has no size"),
+    "no storage": (dict(source=b"N"), "something else than a storage"),
+    "module as persistent id": (dict(source=b"(" + text("module") + b"NNNNtQ"), "no storage"),
+    "text as persistent id": (dict(source=text("storage") + b"Q"), "no storage"),
+    "a type that is none": (dict(source=storage(6, "torch float32")), "no type or key"),
+    "six more arguments": (dict(more=b"NNNNNNNN"), "with other arguments than PyTorch does"),
+    "no arguments": (dict(call="_rebuild_tensor"), "with other arguments"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_a_tensor_that_does_not_lie_within_its_storage_is_refused(tmp_path, case):
+    changes, fragment = LIES[case]
+    message = refusal(tmp_path, archive(program(tensor(**changes)), {"0": SIX}))
+    assert fragment in message
+
+
+def test_a_storage_is_one_thing_and_booleans_are_two(tmp_path):
+    two = b"\x80\x02}(" + text("a") + tensor() + text("b") + tensor((5,), (1,), source=storage(5)) + b"u."
+    assert "in two sizes or types" in refusal(tmp_path, archive(two, {"0": SIX}))
+    boolean = program(tensor((3,), (1,), source=storage(3, "torch BoolStorage")))
+    assert read(tmp_path, archive(boolean, {"0": b"\0\1\1"}))["w"].tolist() == [False, True, True]
+    assert "BOOL byte is neither" in refusal(tmp_path, archive(boolean, {"0": b"\0\1\2"}))
+    byte = storage(24, "torch.storage UntypedStorage")
+    newer = tensor((5,), (1,), 0, byte, "_rebuild_tensor_v3", b"\x89)" + symbol("torch uint32"))
+    assert read(tmp_path, archive(program(newer), {"0": SIX}))["w"].dtype == torch.uint32
+    for wrong in (b"N", symbol("torch Size"), text("uint32")):
+        newer = tensor((5,), (1,), 0, byte, "_rebuild_tensor_v3", b"\x89)" + wrong)
+        assert "type is none" in refusal(tmp_path, archive(program(newer), {"0": SIX}))
+    repeated = b"\x80\x02}(" + text("a") + tensor() + text("a") + tensor() + b"u."
+    assert "key 'a' is repeated" in refusal(tmp_path, archive(repeated, {"0": SIX}))
+    big = archive(program(tensor()), {"0": SIX}).replace(b"little", b"big   ")
+    assert "big-endian" in refusal(tmp_path, big)
+
+
+# --- programs that want more ---
+
+
+class Reduces:
+    """An object whose pickle calls a function."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+class Once:
+    """An iterator of one item, once for every pickle."""
+
+    def __init__(self):
+        self.left = 1
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.left = 1 - self.left
+        if self.left:
+            raise StopIteration
+        return "a", Reduces(os.getcwd, ())
+
+
+class Plain:
+    """An object that a pickle makes with NEWOBJ and sets the state of."""
+
+    def __init__(self):
+        self.x = 1
+
+
+def exploits() -> dict[str, tuple[bytes, str]]:
+    """Pickles of files that others would run, and the name that the refusal has."""
+    made = {}
+    calls = {
+        "system": (os.system, ("touch owned",)),
+        "eval": (builtins.eval, ("__import__('os').system('touch owned')",)),
+        "exec": (builtins.exec, ("open('owned', 'w')",)),
+        "open": (open, ("owned", "w")),
+        "getattr": (getattr, (Reduces(builtins.__import__, ("os",)), "system")),
+        "import": (builtins.__import__, ("this",)),
+        "popen": (subprocess.Popen, (["touch", "owned"],)),
+        "torch.load": (torch.load, ("owned.bin",)),
+        "loads": (pickle.loads, (pickle.dumps(1),)),
+        "apply": (map, (print, [1])),
+        "bytearray": (bytearray, (10**12,)),
+        "reconstructor": (copyreg._reconstructor, (Plain, object, None)),
+        "list iterator": (list, (), None, Once()),
+        "state": (collections.OrderedDict, (), {"__class__": Reduces(os.getcwd, ())}),
+        "items": (collections.OrderedDict, (), None, None, Once()),
+        "counter": (collections.Counter, ()),
+        "defaultdict": (collections.defaultdict, (list,)),
+        "numpy": (torch.ones(2).numpy().dtype.type, (1.5,)),
+    }
+    named = {"import": "__import__", "popen": "Popen", "torch.load": "load", "apply": "map", "state": "getcwd",
+             "items": "getcwd", "reconstructor": "_reconstructor", "list iterator": "list", "counter": "Counter",
+             "numpy": "float32"}  # fmt: skip
+    for name, reduced in calls.items():
+        for protocol in (2, 3, 4, 5):
+            made[f"{name}, protocol {protocol}"] = pickle.dumps(Reduces(*reduced), protocol), f"{named.get(name, name)}'"
+    for protocol in (2, 3, 4, 5):
+        made[f"object, protocol {protocol}"] = pickle.dumps(Plain(), protocol), "Plain'"
+        made[f"numbers, protocol {protocol}"] = pickle.dumps(torch.ones(2).numpy(), protocol), "numpy"
+    ordered, call = symbol("collections OrderedDict"), b"(U\x0btouch owned"
+    by_hand = {
+        "INST": (b"(U\x0btouch ownedios\nsystem\n.", "os.system"),
+        "OBJ": (b"(" + symbol("os system") + b"U\x0btouch ownedo.", "os.system"),
+        "OBJ of a known symbol": (b"(" + ordered + b"o.", "OBJ"),
+        "NEWOBJ": (ordered + b")\x81.", "NEWOBJ"),
+        "NEWOBJ_EX": (ordered + b")}\x92.", "NEWOBJ_EX"),
+        "EXT1": (b"\x82\x01.", "EXT1"),
+        "EXT2": (b"\x83\x01\x00.", "EXT2"),
+        "EXT4": (b"\x84\x01\x00\x00\x00.", "EXT4"),
+        "STACK_GLOBAL": (short("os") + short("system") + b"\x93" + call + b"tR.", "os.system"),
+        "STACK_GLOBAL of parts": (short("torch._util") + short("s _rebuild_tensor_v2.x") + b"\x93.", "torch._util"),
+        "STACK_GLOBAL of numbers": (b"K\x01K\x02\x93.", "without a name"),
+        "a dotted name": (short("torch") + short("serialization.load") + b"\x93.", "torch.serialization.load"),
+        "a name with a tail": (b"ctorch\nSize.__class__\n.", "torch.Size.__class__"),
+        "a name with a new line": (short("os") + short("\nsystem") + b"\x93.", "os."),
+        "BUILD of a symbol": (ordered + b"}b.", "set the state"),
+        "BUILD with __setstate__": (tensor() + b"}" + text("__setstate__") + ordered + b"sb.", "set the state"),
+        "PERSID": (b"Pstorage\n.", "PERSID"),
+        "calling a type": (symbol("torch FloatStorage") + b")R.", "no function"),
+        "calling a dtype": (symbol("torch float32") + b")R.", "no function"),
+        "calling a text": (text("os.system") + b")R.", "no function"),
+        "calling a tensor": (tensor() + b")R.", "no function"),
+        "calling with a list": (ordered + b"]R.", "with other arguments"),
+        "OrderedDict of a text": (ordered + text("ab") + b"\x85R.", "something else than a list"),
+        "BYTEARRAY8": (b"\x96\x01\0\0\0\0\0\0\0a.", "BYTEARRAY8"),
+        "NEXT_BUFFER": (b"\x97.", "NEXT_BUFFER"),
+        "bytes": (b"C\x01a.", "SHORT_BINBYTES"),
+        "FROZENSET": (b"(\x91.", "FROZENSET"),
+        "items of a list": (b"](K\x01K\x02u.", "sets items of something else"),
+        "items of a tensor": (tensor() + b"(K\x01K\x02u.", "sets items of something else"),
+        "an odd number of items": (b"}(K\x01u.", "sets items of something else"),
+        "appended to a dict": (b"}K\x01a.", "appends to something else"),
+    }
+    return made | by_hand
+
+
+EXPLOITS = exploits()
+
+
+@pytest.mark.parametrize("case", EXPLOITS)
+def test_a_program_that_wants_to_call_anything_is_refused_by_name(tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    raw, name = EXPLOITS[case]
+    for file in (
+        archive(raw),
+        legacy(raw),
+        raw,  # no file of torch.save at all
+        MAGIC + raw,  # in place of what describes the host
+        archive(program(raw.removeprefix(b"\x80\x02")[:-1])) if raw[1] < 4 else archive(raw),  # deeper
+    ):
+        message = refusal(tmp_path, file)
+        known = ("magic", "PyTorch", "neither a ZIP", "that torch.save did not make")
+        assert name in message or any(word in message for word in known), message
+    assert name in refusal(tmp_path, archive(raw)) and name in refusal(tmp_path, legacy(raw))
+    assert os.listdir(tmp_path) == ["made.bin"]
+
+
+def test_nothing_runs_is_imported_or_opened_but_the_file(tmp_path):
+    """In a process that notes everything of which Python tells its auditors: no exploit causes any of it."""
+    paths = []
+    for i, (raw, _) in enumerate(EXPLOITS.values()):
+        paths += [written(tmp_path, archive(raw), f"{i}.zip"), written(tmp_path, legacy(raw), f"{i}.legacy")]
+    program = """if True:
+        import sys
+        from kd_scratch.checkpoints.torch_pickle import load_file
+        from kd_scratch.common.errors import UserError
+        def read(path):
+            try:
+                load_file(path)
+            except UserError:
+                return 1
+            return 0
+        paths = sys.argv[1:]
+        read(paths[0])  # once, for whatever is imported when first used
+        seen = set()
+        sys.addaudithook(lambda event, args: seen.add((event, str(args[0]) if args else "")))
+        refused = sum(map(read, paths))
+        foreign = {event for event in seen if not (event[0] in ("open", "mmap.__new__") and event[1] in {*paths, "3", "4"})}
+        assert refused == len(paths), refused
+        print(sorted(foreign))
+    """
+    done = subprocess.run([sys.executable, "-c", program, *map(str, paths)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\[(\('(object\.__getattr__|mmap\.__new__|sys\._getframe)', '[^']*'\)(, )?)*\]\n", done.stdout), done.stdout
+    assert not (ROOT / "owned").exists()
