@@ -5,7 +5,6 @@ import json
 import os
 import random
 import struct
-from pathlib import Path
 
 import pytest
 import torch

@@ -8,7 +8,6 @@ import os
 import pickle
 import pickletools
 import random
-import re
 import struct
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_scratch.checkpoints import pickle_machine, torch_pickle
+from kd_scratch.checkpoints import pickle_machine
 from kd_scratch.checkpoints.torch_pickle import TorchPickleError, load_file
 from kd_scratch.common.errors import UserError
 from tests.conftest import ROOT, TORTURE
@@ -89,7 +88,11 @@ def short(value):
 
 
 def number(value):
-    return b"J" + struct.pack("<i", value) if -(2**31) <= value < 2**31 else b"\x8a\x0a" + value.to_bytes(10, "little", signed=True)
+    return (
+        b"J" + struct.pack("<i", value)
+        if -(2**31) <= value < 2**31
+        else b"\x8a\x0a" + value.to_bytes(10, "little", signed=True)
+    )
 
 
 def symbol(name):
@@ -210,7 +213,10 @@ def test_loaded_tensors_are_views_of_the_file_and_writing_to_them_stays_private(
 @pytest.mark.parametrize("location", ["cuda:0", "mps", "xla:1", ""])
 def test_tensors_of_another_device_come_to_the_cpu(tmp_path, location):
     made = program(tensor(source=storage(location=location)))
-    for raw in (archive(made, {"0": SIX}), legacy(made.replace(number(6) + b"tQ", number(6) + b"NtQ"), {"0": (6, SIX)})):
+    for raw in (
+        archive(made, {"0": SIX}),
+        legacy(made.replace(number(6) + b"tQ", number(6) + b"NtQ"), {"0": (6, SIX)}),
+    ):
         [found] = read(tmp_path, raw).values()
         assert found.device.type == "cpu" and found.tolist() == [[0, 1, 2], [3, 4, 5]]
 
@@ -265,7 +271,10 @@ def test_a_state_dict_is_found_where_trainers_put_it_and_the_rest_is_told(tmp_pa
 NO_STATE_DICTS = {
     "a tensor": (torch.ones(2), "holds no state dict but one value"),
     "a list": ([torch.ones(2)], "holds no state dict but one value"),
-    "two of them": ({"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}}, "several state dicts (state_d"),
+    "two of them": (
+        {"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}},
+        "several state dicts (state_d",
+    ),
     "none": ({"epoch": 3, "args": {"a": 1}}, "holds no tensors, but args, epoch"),
     "numbers for names": ({1: torch.ones(2)}, "keys that are not text"),
     "half a character": ({"\ud800": torch.ones(2)}, "surrogates not allowed"),
@@ -408,7 +417,10 @@ def exploits() -> dict[str, tuple[bytes, str]]:
              "numpy": "float32"}  # fmt: skip
     for name, reduced in calls.items():
         for protocol in (2, 3, 4, 5):
-            made[f"{name}, protocol {protocol}"] = pickle.dumps(Reduces(*reduced), protocol), f"{named.get(name, name)}'"
+            made[f"{name}, protocol {protocol}"] = (
+                pickle.dumps(Reduces(*reduced), protocol),
+                f"{named.get(name, name)}'",
+            )
     for protocol in (2, 3, 4, 5):
         made[f"object, protocol {protocol}"] = pickle.dumps(Plain(), protocol), "Plain'"
         made[f"numbers, protocol {protocol}"] = pickle.dumps(torch.ones(2).numpy(), protocol), "numpy"
@@ -490,11 +502,369 @@ def test_nothing_runs_is_imported_or_opened_but_the_file(tmp_path):
         seen = set()
         sys.addaudithook(lambda event, args: seen.add((event, str(args[0]) if args else "")))
         refused = sum(map(read, paths))
-        foreign = {event for event in seen if not (event[0] in ("open", "mmap.__new__") and event[1] in {*paths, "3", "4"})}
+        own = {("open", path) for path in paths}
         assert refused == len(paths), refused
-        print(sorted(foreign))
+        print(sorted({event for event, _ in seen - own}))
     """
     done = subprocess.run([sys.executable, "-c", program, *map(str, paths)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"\[(\('(object\.__getattr__|mmap\.__new__|sys\._getframe)', '[^']*'\)(, )?)*\]\n", done.stdout), done.stdout
+    assert done.stdout == "['mmap.__new__']\n"
     assert not (ROOT / "owned").exists()
+
+
+# --- stack, memo and size ---
+
+
+LEVELS = 100_000 if TORTURE else 10_000
+
+
+def deep(levels=LEVELS):
+    return b"\x80\x02" + b"]" * levels + b"a" * (levels - 1) + b"."
+
+
+def laughs(levels=LEVELS):
+    """A pair of the pair before it, again and again: 2 to the power of `levels` values for whoever walks through it."""
+    return b"\x80\x02)" + b"q\x00h\x00\x86" * levels + b"."
+
+
+ABUSES = {
+    "empty": (b"", "pickle exhausted"),
+    "no STOP": (b"\x80\x02}", "pickle exhausted"),
+    "nothing": (b".", "ends with 0 values"),
+    "two values": (b"}}.", "ends with 2 values"),
+    "a mark left": (b"(}.", "ends with 1 values"),
+    "underflow": (b"\x86.", "takes more than there is"),
+    "underflow below a mark": (b"}((\x85.", "takes more than there is"),
+    "underflow into another tuple": (b"K\x01K\x02(R.", "takes more than there is"),
+    "no mark": (b"}K\x01K\x02u.", "needs a mark"),
+    "put of nothing": (b"q\x00.", "takes more than there is"),
+    "memo far away": (b"}r\xff\xff\xff\xff.", "its memo has a place 4294967295"),
+    "memo of nothing": (b"h\x07.", "its memo has nothing at 7"),
+    "memo of another pickle": (b"h\x00.", "its memo has nothing at 0"),
+    "POP": (b"}}0.", "POP"),
+    "DUP": (b"}2.", "DUP"),
+    "an opcode that is none": (b"\xff.", "unknown"),
+    "a text beyond the end": (b"X\xff\xff\xff\xffa.", "expected 4294967295 bytes"),
+    "a longer text": (b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fa.", "expected 9223372036854775807 bytes"),
+    "a text too long for any": (b"\x8d" + b"\xff" * 8 + b"a.", "byte count > sys.maxsize"),
+    "a text that is no UTF-8": (b"X\x01\0\0\0\xff.", "can't decode byte 0xff"),
+    "a long number": (b"\x8b\xff\xff\xff\x7f.", "not enough data"),
+    "a long number of negative length": (b"\x8b\xff\xff\xff\xff.", "byte count < 0"),
+    "a number of a million digits": (b"I" + b"9" * 1_000_000 + b"\n.", "Exceeds the limit"),
+    "no number": (b"Ix\n.", "invalid literal"),
+    "a name without end": (b"cos" + b"y" * 100_000, "no newline"),
+    "a frame beyond the end": (b"\x95\xff\xff\xff\xff\xff\xff\xff\xff}K\x01.", "ends with 2 values"),
+    "deep": (deep(), "holds no state dict"),
+    "laughs": (laughs(), "holds no state dict"),
+    "laughs as a key": (b"\x80\x02}" + laughs()[2:-1] + b"K\x01s.", "keys that are not text"),
+    "laughs as a shape": (program(tensor().replace(numbers((2, 3)), laughs()[2:-1])), "no whole number"),
+    "a list in itself": (b"]q\x00h\x00a.", "holds no state dict"),
+    "a dict in itself": (b"}q\x00" + text("model") + b"h\x00s.", "holds no tensors, but model"),
+    "a dict as its key": (b"}q\x00h\x00h\x00s.", "keys that are not text"),
+    "an OrderedDict of itself": (symbol("collections OrderedDict") + b"]q\x00h\x00a\x85R.", "keys that are not text"),
+    "too many opcodes": (b"N" * 600_000 + b".", "more than 500000 opcodes"),
+    "too many bytes": (b"B" + bytes(17 << 20) + b".", "at most 16777216"),
+}
+
+
+@pytest.mark.parametrize("case", ABUSES)
+def test_abuse_of_stack_memo_and_numbers_ends_in_one_line_soon_and_in_little_memory(tmp_path, monkeypatch, case):
+    made, fragment = ABUSES[case]
+    if not TORTURE:
+        monkeypatch.setattr(pickle_machine, "MAX_OPCODES", 50_000)
+        fragment = fragment.replace("500000", "50000")
+    path = written(tmp_path, archive(made))
+    start = time.process_time()
+    assert fragment in refusal(tmp_path, path.read_bytes())
+    assert time.process_time() - start < 5
+    with pytest.raises(TorchPickleError):  # there a text may run on into the next pickle
+        load_file(written(tmp_path, legacy(made)))
+    if TORTURE:  # counting every object takes its time
+        tracemalloc.start()
+        refusal(tmp_path, archive(made))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10 * len(made) + 2**27, peak
+
+
+# --- archives ---
+
+
+def edited(raw, place, content):
+    return raw[:place] + content + raw[place + len(content) :]
+
+
+def central(raw, name):
+    """Where the directory's header of an entry begins."""
+    return raw.rindex(b"PK\1\2", 0, raw.rindex(name))
+
+
+def archives() -> dict[str, tuple[bytes, str]]:
+    """Broken and hostile archives, and what is said of them."""
+    made, data = program(tensor()), {"0": SIX}
+    good = archive(made, data)
+    entry, end, local = central(good, b"data/0"), len(good) - 22, good.index(b"archive/data/0") - 30
+    directory = struct.unpack("<I", good[end + 16 : end + 20])[0]
+
+    def zipped(*entries, mode=zipfile.ZIP_STORED, attributes=0):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", mode) as file:
+            for name, content in entries:
+                info = zipfile.ZipInfo(name)
+                info.compress_type, info.external_attr = mode, attributes
+                file.writestr(info, content)
+        return buffer.getvalue()
+
+    pkl = ("archive/data.pkl", made)
+    bomb = zipped(pkl, ("archive/data/0", bytes(10_000_000)), mode=zipfile.ZIP_DEFLATED)
+    # Two entries of the directory that share one place in the file, as bombs without compression have it.
+    twin = (
+        good[:end]
+        + good[entry:end]
+        + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 4, 4, end - directory + end - entry, directory, 0)
+    )
+    other = edited(twin, twin.rindex(b"data/0"), b"data/1")
+    return {
+        "compressed": (bomb, "is compressed; unpack the archive"),
+        "a bomb of nothing": (zipped(pkl, ("archive/data/0", bytes(10**7)), mode=zipfile.ZIP_BZIP2), "is compressed"),
+        "encrypted": (edited(good, entry + 8, b"\1\0"), "is encrypted"),
+        "patched": (edited(good, entry + 8, b"\x20\0"), "is encrypted, or of a later version"),
+        "a size beyond the file": (edited(good, entry + 20, b"\xfe\xff\xff\xff" * 2), "two headers that contradict"),
+        "two sizes": (edited(good, entry + 20, b"\1\0\0\0"), "has two sizes, 24 and 1"),
+        "64 bits without any": (edited(good, entry + 20, b"\xff" * 8), "lacks its 64-bit numbers"),
+        "another local size": (edited(good, local + 18, b"\1"), "two headers that contradict"),
+        "another local name": (edited(good, local + 30, b"b"), "two headers that contradict"),
+        "another local method": (edited(good, local + 8, b"\x08"), "two headers that contradict"),
+        "another local checksum": (edited(good, local + 14, b"\1\1\1\1"), "two headers that contradict"),
+        "local extra beyond the data": (edited(good, local + 28, b"\xff\xff"), "beyond the data"),
+        "local header beyond the data": (edited(good, entry + 42, b"\xf0\xff\xff\0"), "beyond the data"),
+        "no local header": (edited(good, entry + 42, struct.pack("<I", local + 1)), "two headers that contradict"),
+        "there twice": (twin, "is there twice"),
+        "there twice, as others": (zipped(pkl, pkl), "is there twice"),
+        "overlapping": (other, "two headers that contradict"),
+        "overlapping, headers agree": (overlapping(), "lies in another"),
+        "something before it": (b"#!/bin/sh\n" + good, "is neither a ZIP archive nor a pickle"),
+        "an archive before it": (good + good, "is not the one before its end"),
+        "something behind it": (good + b"\0", "no end of a ZIP archive"),
+        "a comment": (edited(good, end + 20, b"\1\0") + b"c", "no end of a ZIP archive"),
+        "a comment that is not there": (edited(good, end + 20, b"\1\0"), "has a comment"),
+        "two disks": (edited(good, end + 4, b"\1\0"), "is one of several disks"),
+        "more entries than there are": (edited(good, end + 8, b"\4\0\4\0"), "directory"),
+        "fewer entries than there are": (edited(good, end + 8, b"\2\0\2\0"), "other entries than it counts"),
+        "65535 entries": (edited(good, end + 8, b"\xff\xff\xff\xff"), "is not the one before its end"),
+        "directory beyond the end": (edited(good, end + 16, b"\xff\xff\xff\x7f"), "is not the one before its end"),
+        "directory damaged": (edited(good, directory, b"PX"), "its directory is damaged"),
+        "a name beyond the directory": (edited(good, entry + 28, b"\xff\xff"), "its directory is damaged"),
+        "an absolute name": (zipped(pkl, ("/etc/passwd", b"x")), "'/etc/passwd' is not a plain name"),
+        "a name that climbs": (zipped(pkl, ("archive/../../x", b"x")), "is not a plain name"),
+        "a name of Windows": (zipped(pkl, ("archive/..\\x", b"x")), "is not a plain name"),
+        "a folder": (zipped(("archive/", b""), pkl), "is not a plain name"),
+        "no folder": (zipped(("data.pkl", made)), "is not a plain name"),
+        "two folders": (zipped(pkl, ("other/data/0", SIX)), "in several folders: archive, other"),
+        "a name that is no UTF-8": (good.replace(b"data/0", b"data/\xff"), "can't decode byte 0xff"),
+        "a symbolic link": (
+            zipped(pkl, ("archive/data/0", b"/etc/passwd"), attributes=0o120777 << 16),
+            "symbolic link",
+        ),
+        "no data.pkl": (zipped(("archive/data/0", SIX)), "without data.pkl"),
+        "a TorchScript program": (archive(made, data, **{"constants.pkl": b"."}), "is a TorchScript program"),
+        "no entries": (zipped(), "is neither a ZIP"),
+        "only its beginning": (good[:100], "was it cut off?"),
+        "four bytes": (b"PK\3\4", "was it cut off?"),
+        "an empty file": (b"", "empty file"),
+        "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        "safetensors": (b"\x08\0\0\0\0\0\0\0{}      ", "neither a ZIP archive nor a pickle"),
+        "a page of errors": (b"<!DOCTYPE html>", "neither a ZIP archive nor a pickle; fetch it again"),
+    }
+
+
+def overlapping() -> bytes:
+    """An archive in which an entry lies whole, header and all, in the data of another."""
+    inner = struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 0, 0, 24, 24, 14, 0) + b"archive/data/1" + SIX
+    raw = archive(program(tensor()), {"0": inner})
+    end = len(raw) - 22
+    directory = struct.unpack("<I", raw[end + 16 : end + 20])[0]
+    header = struct.pack(
+        "<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 24, 24, 14, 0, 0, 0, 0, 0, raw.index(inner)
+    ) + b"archive/data/1"  # fmt: skip
+    return (
+        raw[:end] + header + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 4, 4, end - directory + len(header), directory, 0)
+    )
+
+
+ARCHIVES = archives()
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_a_broken_or_hostile_archive_is_refused(tmp_path, case, hardly_any_memory):
+    raw, fragment = ARCHIVES[case]
+    assert fragment in refusal(tmp_path, raw)
+
+
+def test_the_64_bit_end_must_agree_with_the_other(tmp_path):
+    raw = saved(tmp_path, {"a": torch.ones(2)}).read_bytes()
+    locator, end = raw.rindex(b"PK\6\7"), raw.rindex(b"PK\6\6")
+    assert end + 56 == locator == len(raw) - 42
+    for place, content, fragment in (
+        (end, b"PX", "64-bit end is not where"),
+        (end + 4, b"\x2d", "64-bit end is not where"),
+        (locator + 8, b"\0", "64-bit end is not where"),
+        (end + 24, b"\1\0\0\0\0\0\0\0", "contradict each other"),
+        (end + 32, b"\1\0\0\0\0\0\0\0", "contradict each other"),
+        (end + 48, b"\1\0\0\0\0\0\0\0", "contradict each other"),
+        (len(raw) - 14, b"\xff\xff\xff\xff" * 2, None),  # numbers that stand in the 64-bit end alone
+        (len(raw) - 10, b"\1\0\0\0", "contradict each other"),
+    ):
+        changed = edited(raw, place, content)
+        if fragment:
+            assert fragment in refusal(tmp_path, changed)
+        else:
+            assert read(tmp_path, changed)["a"].tolist() == [1, 1]
+
+
+def test_files_that_zipfile_made_with_64_bits_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
+    raw = archive(program(tensor()), {"0": SIX})
+    assert b"PK\6\6" in raw and b"\1\0\x10\0" in raw
+    assert read(tmp_path, raw)["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_large_archive_has_64_bit_entries(tmp_path):
+    """As PyTorch writes it beyond 4 GB; nobody touches the numbers, and in the file they are a hole."""
+    path = tmp_path / "large.bin"
+    with torch.serialization.skip_data():
+        torch.save({"a": torch.empty(2**30 + 16), "b": torch.empty(3)}, path)
+    found = load_file(path)
+    assert found["a"].shape == (2**30 + 16,) and found["b"].tolist() == [0, 0, 0]
+
+
+@ZIPPED
+def test_a_file_that_is_cut_off_anywhere_or_has_more_is_refused(tmp_path, zipped):
+    raw = saved(tmp_path, {"a": torch.arange(6.0), "b": torch.ones(3)}, zipped).read_bytes()
+    for length in range(0, len(raw), 1 if TORTURE else 5):
+        refusal(tmp_path, raw[:length])
+    refusal(tmp_path, raw + b"\0")
+
+
+@pytest.mark.parametrize("keys", [[], ["1"], ["0", "0"], [0], ["0", "1"], "0", {}])
+def test_the_older_format_lists_the_storages_of_its_tensors(tmp_path, keys):
+    wanted = legacy(program(tensor()), {"0": (6, SIX)})
+    assert list(read(tmp_path, wanted)) == ["w"]
+    message = refusal(tmp_path, legacy(program(tensor()), {"0": (6, SIX)}, keys))
+    assert "its list of storages" in message or "bytes too many" in message
+    for count in (5, 7, -6, 2**62):
+        assert "cut off, or has another size" in refusal(tmp_path, legacy(program(tensor()), {"0": (count, SIX)}))
+    other = wanted.replace(b"little_endian" + b"q\x02\x88", b"little_endian" + b"q\x02\x89")
+    assert other != wanted and "big-endian" in refusal(tmp_path, other)
+
+
+def test_paths_that_are_no_readable_file_are_refused_and_a_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, fragment in {"missing": "No such file", ".": "not a regular file", "pipe": "not a regular file"}.items():
+        with pytest.raises(TorchPickleError, match=fragment):
+            load_file(tmp_path / name)
+    assert issubclass(TorchPickleError, UserError)
+
+
+# --- mutations ---
+
+POOL = [
+    b"(", b".", b"0", b"1", b"2", b")", b"]", b"}", b"N", b"R", b"b", b"Q", b"t", b"u", b"e", b"a", b"s",
+    b"\x81", b"\x85", b"\x86", b"\x87", b"\x93", b"\x94", b"h\x00", b"h\x05", b"q\x00", b"q\x05", b"j\x01\0\0\0",
+    b"K\xff", b"\x88", b"\x89",
+    b"J\xff\xff\xff\xff", b"J\xff\xff\xff\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"\x8a\x09" + b"\0" * 8 + b"\1",
+    b"G\x7f\xf0\0\0\0\0\0\0", b"cos\nsystem\n", b"cbuiltins\neval\n", b"ctorch\nLongStorage\n", b"ctorch\nfloat64\n",
+    b"ctorch\nSize\n", b"ctorch._utils\n_rebuild_tensor\n", b"ctorch._utils\n_rebuild_parameter\n",
+    b"ccollections\nOrderedDict\n", b"ios\nsystem\n", b"o", b"\x82\x01", b"\x8f", b"\x97", b"X\x01\0\0\0a", b"U\x01a",
+]  # fmt: skip
+
+
+def changed_program(rng, made):
+    """A pickle with a few of its opcodes changed: left out, doubled, exchanged, replaced."""
+    places = [place for _, _, place in pickletools.genops(made)] + [len(made)]
+    parts = [made[a:b] for a, b in zip(places, places[1:], strict=False)]
+    for _ in range(rng.randint(1, 3)):
+        i, j = rng.randrange(len(parts)), rng.randrange(len(parts))
+        match rng.randrange(5):
+            case 0:
+                parts[i : i + 1] = []
+            case 1:
+                parts.insert(i, parts[j])
+            case 2:
+                parts[i], parts[j] = parts[j], parts[i]
+            case 3:
+                parts.insert(i, rng.choice(POOL))
+            case 4:
+                parts[i] = rng.choice(POOL)
+        parts = parts or [b"."]
+    return b"".join(parts)
+
+
+def changed_bytes(rng, raw):
+    """Bytes with a few of them changed, cut out, or there once more."""
+    raw = bytearray(raw)
+    for _ in range(rng.randint(1, 3)):
+        place = rng.randrange(len(raw) + 1)
+        match rng.randrange(5):
+            case 0 | 1:
+                raw[place : place + 1] = bytes([rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])])
+            case 2:
+                del raw[place : place + rng.choice([1, 2, 8, 50])]
+            case 3:
+                raw[place:place] = raw[place : place + rng.randint(1, 80)]
+            case 4:
+                raw[place:place] = rng.choice(POOL)
+    return bytes(raw)
+
+
+def mutants(tmp_path, seed):
+    """Endless mutations of real files in both formats: of their bytes, and of the programs in files that are whole."""
+    rng = random.Random(seed)
+    content = {"w": torch.arange(12.0).reshape(3, 4), "n": torch.arange(3), "p": nn.Parameter(torch.ones(2))}
+    content |= {"flag": torch.tensor([True]), "none": torch.zeros(0, 2), "h": torch.ones((), dtype=torch.half)}
+    content |= {"tied": content["w"], "t": content["w"].T, "u": torch.arange(4).to(torch.uint16), "epoch": 3}
+    content = collections.OrderedDict(content)
+    content._metadata = {"": {"version": 1}}
+    path = saved(tmp_path, content)
+    zipped, older = path.read_bytes(), saved(tmp_path, content, zipped=False).read_bytes()
+    with zipfile.ZipFile(path if path.read_bytes()[:2] == b"PK" else io.BytesIO(zipped)) as file:
+        made = file.read("pytorch_model/data.pkl")
+        storages = {name.split("/")[-1]: file.read(name) for name in file.namelist() if "/data/" in name}
+    stream = io.BytesIO(older)
+    places = []
+    for _ in range(5):
+        collections.deque(pickletools.genops(stream), maxlen=0)
+        places.append(stream.tell())
+    while True:
+        kind = rng.randrange(4)
+        if kind == 0:
+            yield "zip bytes", changed_bytes(rng, zipped)
+        elif kind == 1:
+            yield "zip program", archive(changed_program(rng, made), storages)
+        elif kind == 2:
+            yield "legacy bytes", changed_bytes(rng, older)
+        else:
+            yield (
+                "legacy program",
+                older[: places[2]] + changed_program(rng, older[places[2] : places[3]]) + older[places[3] :],
+            )
+
+
+def test_thousands_of_mutations_are_refused_cleanly_or_read_within_the_file(tmp_path, hardly_any_memory):
+    """Nothing but TorchPickleError is raised, and every number that is read stands in the file."""
+    verdicts = collections.Counter()
+    for number, (kind, mutant) in enumerate(mutants(tmp_path, seed=0)):
+        if number == (100_000 if TORTURE else 2000):
+            break
+        path = written(tmp_path, mutant, "mutant")
+        try:
+            found = load_file(path, say=lambda note: None)
+        except TorchPickleError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error), number
+            verdicts[kind, "refused"] += 1
+            continue
+        for tensor in found.values():
+            whole = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+            assert not tensor.numel() or whole.numpy().tobytes() in mutant, number
+        verdicts[kind, "read"] += 1
+    assert len(verdicts) == 8 and min(verdicts.values()) > 20, verdicts  # both outcomes are really exercised
