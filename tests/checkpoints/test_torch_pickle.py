@@ -867,4 +867,4 @@ def test_thousands_of_mutations_are_refused_cleanly_or_read_within_the_file(tmp_
             whole = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
             assert not tensor.numel() or whole.numpy().tobytes() in mutant, number
         verdicts[kind, "read"] += 1
-    assert len(verdicts) == 8 and min(verdicts.values()) > 20, verdicts  # both outcomes are really exercised
+    assert len(verdicts) == 8 and min(verdicts.values()) > 5, verdicts  # both outcomes are really exercised
