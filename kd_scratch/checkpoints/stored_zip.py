@@ -27,7 +27,8 @@ CENTRAL = Struct("<4s6H3I5H2I")
 END, END_64, LOCATOR = Struct("<4s4H2IH"), Struct("<4sQ2H2I4Q"), Struct("<4sIQI")
 IN_64_BITS, IN_64_BITS_SHORT = 0xFFFFFFFF, 0xFFFF  # in place of a number that stands elsewhere
 MAX_ENTRIES = 100_000  # one for each tensor, and seven
-SUM_FOLLOWS, UTF_8, STORED, LINK = 0x8, 0x800, 0, 0xA
+SUM_FOLLOWS, UTF_8, STORED = 0x8, 0x800, 0
+LINK, FOLDER = 0xA, 0x10  # as Unix has it in the highest bits, and as DOS has it in the lowest
 
 
 class _Header(NamedTuple):
@@ -113,8 +114,8 @@ def _header(mapped: mmap.mmap, place: int, stop: int) -> tuple[_Header, int]:
         raise ValueError(f"entry {raw_name!r:.200} is encrypted, or of a later version of ZIP")
     if method != STORED:
         raise ValueError(f"entry {raw_name!r:.200} is compressed; unpack the archive, and pack it without compression")
-    if mode >> 28 == LINK:
-        raise ValueError(f"entry {raw_name!r:.200} is a symbolic link")
+    if mode >> 28 == LINK or mode & FOLDER:
+        raise ValueError(f"entry {raw_name!r:.200} is a symbolic link or a folder")
     size, packed, local = _whole([size, packed, local], mapped[name_end:end])
     if size != packed:
         raise ValueError(f"entry {raw_name!r:.200} has two sizes, {size} and {packed}")
