@@ -22,7 +22,8 @@ from kd_scratch.common.errors import UserError
 HUB = "https://huggingface.co"
 MAX_LISTING = 16 << 20  # bytes of JSON
 SMALL_FILES = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json",
+    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json",
+    "special_tokens_map.json",
 )  # fmt: skip
 #: The one file of weights -> its shards, which come with an index; the first form that is complete is taken.
 WEIGHTS = {

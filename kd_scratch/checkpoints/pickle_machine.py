@@ -25,7 +25,8 @@ import torch
 
 MAX_OPCODES = 500_000  # a tensor needs 30 to 50; each can make an object of a hundred bytes
 MAX_DIMENSIONS = 64  # torch's own limit for arithmetic
-REFUSED = "refused, a plain state dict needs no such thing"
+CURE = "take a model.safetensors, or have the program that made it save only model.state_dict()"
+REFUSED = f"refused, a plain state dict needs no such thing; {CURE}"
 
 STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
@@ -212,7 +213,7 @@ def _set_items(machine, _, target, *items) -> PickledDict:
 
 
 def _storage(machine, _, key) -> StoragePart:
-    """A storage by its persistent id, ("storage", type, key, location, elements[, part of it]); noted in the machine."""
+    """A storage by its persistent id, ("storage", type, key, location, elements[, part]); noted in the machine."""
     if type(key) is not tuple or not 5 <= len(key) <= 6 or type(key[0]) is not str or key[0] != "storage":
         raise ValueError(f"it wants something from outside that is no storage: {REFUSED}")
     (_, kind, name, _, count), part = key[:5], key[5] if len(key) == 6 else None

@@ -76,7 +76,7 @@ def _directory(mapped: mmap.mmap) -> tuple[int, int, int]:
     """Where the directory begins and ends, and how many entries it has."""
     end = len(mapped) - END.size
     if end < 0 or mapped[end : end + 4] != b"PK\5\6":
-        raise ValueError("has no end of a ZIP archive (was it cut off?); fetch it again")
+        raise ValueError("has no end of a ZIP archive (was it cut off?)")
     _, disk, first_disk, here, count, size, start, comment = END.unpack_from(mapped, end)
     if disk or first_disk or here != count or comment:
         raise ValueError("is one of several disks, or has a comment")

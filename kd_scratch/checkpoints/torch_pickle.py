@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from kd_scratch.checkpoints.mapping import bytes_as_tensor, map_file, naming, require_booleans
-from kd_scratch.checkpoints.pickle_machine import Machine, PickledDict, PickledTensor
+from kd_scratch.checkpoints.pickle_machine import CURE, Machine, PickledDict, PickledTensor
 from kd_scratch.checkpoints.stored_zip import stored_entries
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
@@ -39,7 +39,6 @@ MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_PICKLE_BYTES = 16 << 20  # a tensor needs 100 to 300
 MAX_EXPANSION = 32  # bytes of all tensors to bytes of the file: storages can be shared, and dimensions expanded
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where trainers put a state dict that has company
-CURE = "take a model.safetensors, or have the program that made it save only model.state_dict()"
 
 
 class TorchPickleError(UserError):
@@ -54,7 +53,7 @@ def load_file(path: str | Path, say=say) -> dict[str, Tensor]:
     trainer put under one of WRAPPERS is found there; `say` gets a note of what else the file holds, which is ignored.
     Raises TorchPickleError.
     """
-    with naming(path, TorchPickleError, "cannot be read as a PyTorch state dict"):
+    with naming(path, TorchPickleError, "cannot be read as a PyTorch state dict, if it should be one fetch it again"):
         mapped = map_file(path)
         machine = Machine()
         read = _read_zip if mapped[:4] == b"PK\3\4" else _read_legacy
@@ -63,9 +62,7 @@ def load_file(path: str | Path, say=say) -> dict[str, Tensor]:
         for key, (size, _) in machine.storages.items():
             start, stop = places.get(key, (0, -1))
             if stop - start != size:
-                raise ValueError(
-                    f"storage {key!r:.40} has {max(stop - start, 0)} bytes instead of {size}; fetch it again"
-                )
+                raise ValueError(f"storage {key!r:.40} has {max(stop - start, 0)} bytes instead of {size}")
         if sum(tensor.size() for tensor in tensors.values()) > MAX_EXPANSION * len(mapped):
             raise ValueError(f"its tensors would take more than {MAX_EXPANSION} times the bytes of the file")
         made = _make(tensors, mapped, places)
@@ -96,7 +93,7 @@ def _read_legacy(mapped: mmap.mmap, machine: Machine) -> tuple[object, dict[str,
     if mapped[:8] == b"version ":
         raise ValueError("is a Git LFS pointer, not the file itself; fetch that with: git lfs pull")
     if mapped[:1] != b"\x80":
-        raise ValueError("is neither a ZIP archive nor a pickle; fetch it again")
+        raise ValueError("is neither a ZIP archive nor a pickle")
     stream = io.BytesIO(mapped[:MAX_PICKLE_BYTES])
     magic, version = machine.run(stream), machine.run(stream)
     if type(magic) is not int or magic != MAGIC or type(version) is not int or version != VERSION:
@@ -114,9 +111,9 @@ def _read_legacy(mapped: mmap.mmap, machine: Machine) -> tuple[object, dict[str,
         places[key] = place + 8, place + 8 + size
         place += 8 + size
         if place > len(mapped) or count * itemsize != size:
-            raise ValueError(f"storage {key!r:.40} is cut off, or has another size; fetch it again")
+            raise ValueError(f"storage {key!r:.40} is cut off, or has another size")
     if place != len(mapped):
-        raise ValueError(f"has {len(mapped) - place} bytes too many; fetch it again")
+        raise ValueError(f"has {len(mapped) - place} bytes too many")
     return value, places
 
 

@@ -11,7 +11,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json
 
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-#: Name of the one file -> its reader, in the order in which a directory is searched. Shards have an index NAME.index.json.
+#: Name of the one file -> its reader, in the order of the search. Where there are shards, NAME.index.json lists them.
 READERS: dict[str, Callable] = {
     WEIGHTS: lambda path, say: safetensors.load_file(path),
     PICKLED: torch_pickle.load_file,
@@ -60,8 +60,9 @@ def _other_weights(directory: Path) -> str:
     for name, how in OTHERS.items():
         if (directory / name).is_file():
             return (
-                f"; {name} is not read, but transformers 4 makes weights of PyTorch from it, in place: CLASS.from_pretrained"
-                f"(DIR, {how}).save_pretrained(DIR), with the CLASS that config.json names under architectures"
+                f"; {name} is not read, but transformers 4 makes weights of PyTorch from it, in place: "
+                f"CLASS.from_pretrained(DIR, {how}).save_pretrained(DIR), with the CLASS that config.json names under "
+                "architectures"
             )
     return ""
 

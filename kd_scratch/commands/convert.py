@@ -1,4 +1,4 @@
-"""A model directory with pytorch_model.bin, or in shards, saved again as model.safetensors. `python -m kd_scratch convert`"""
+"""Pickled or sharded weights of a model directory, saved again as model.safetensors. `python -m kd_scratch convert`"""
 
 import argparse
 from pathlib import Path

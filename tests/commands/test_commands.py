@@ -305,7 +305,7 @@ DAMAGES = {
     "no tokenizer": "has no tokenizer.json and no vocab.txt",
     "truncated": "model.safetensors:",
     "lying header": "model.safetensors:",
-    "pickle": "pytorch_model.bin: cannot be read as a PyTorch state dict: is neither a ZIP archive nor a pickle",
+    "pickle": "fetch it again: is neither a ZIP archive nor a pickle",
     "no config": "it has no config.json",
     "other width": "mis-shaped: ",
     "config is a list": "holds no JSON object",
