@@ -113,7 +113,12 @@ def _tensor(
     """A tensor that lies within its storage; ValueError for any other."""
     if metadata is not None and not (type(metadata) is PickledDict and not metadata.pairs):
         raise ValueError("a tensor is lazily conjugated or negated; save a clone of it")
-    if type(storage) is not StoragePart or type(shape) is not tuple or type(strides) is not tuple:
+    if (
+        type(requires_grad) is not bool
+        or type(storage) is not StoragePart
+        or type(shape) is not tuple
+        or type(strides) is not tuple
+    ):
         raise ValueError("a tensor is made of something else than a storage and its shape")
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
         raise ValueError(
@@ -216,8 +221,8 @@ def _storage(machine, _, key) -> StoragePart:
     """A storage by its persistent id, ("storage", type, key, location, elements[, part]); noted in the machine."""
     if type(key) is not tuple or not 5 <= len(key) <= 6 or type(key[0]) is not str or key[0] != "storage":
         raise ValueError(f"it wants something from outside that is no storage: {REFUSED}")
-    (_, kind, name, _, count), part = key[:5], key[5] if len(key) == 6 else None
-    if type(kind) is not Symbol or kind.name not in STORAGE_TYPES or type(name) is not str:
+    (_, kind, name, device, count), part = key[:5], key[5] if len(key) == 6 else None
+    if type(kind) is not Symbol or kind.name not in STORAGE_TYPES or not type(name) is type(device) is str:
         raise ValueError("a storage has no type or key")
     dtype = STORAGE_TYPES[kind.name]
     if type(part) is tuple and len(part) == 3:  # as PyTorch wrote them before 0.4

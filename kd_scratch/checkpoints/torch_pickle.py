@@ -33,7 +33,7 @@ from kd_scratch.checkpoints.mapping import bytes_as_tensor, map_file, naming, re
 from kd_scratch.checkpoints.pickle_machine import CURE, Machine, PickledDict, PickledTensor
 from kd_scratch.checkpoints.stored_zip import stored_entries
 from kd_scratch.common.console import say
-from kd_scratch.common.errors import UserError
+from kd_scratch.common.errors import UserError, printable
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_PICKLE_BYTES = 16 << 20  # a tensor needs 100 to 300
@@ -67,7 +67,8 @@ def load_file(path: str | Path, say=say) -> dict[str, Tensor]:
             raise ValueError(f"its tensors would take more than {MAX_EXPANSION} times the bytes of the file")
         made = _make(tensors, mapped, places)
     if ignored:
-        say(f"{path}: ignored, no tensors of the state dict: {', '.join(ignored[:12])}" + " …" * (len(ignored) > 12))
+        names = ", ".join(ignored[:12]) + " …" * (len(ignored) > 12)
+        say(printable(f"{path}: ignored, no tensors of the state dict: {names:.400}"))
     return made
 
 

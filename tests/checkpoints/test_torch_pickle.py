@@ -251,6 +251,7 @@ WRAPPED = {
     "under model": ({"model": 1, "args": {"lr": 1e-5, "layers": (1, 2)}, "model_ema": {}}, "args, model_ema"),
     "alone": ({"state_dict": 1}, None),
     "bare, with numbers beside": ({"w": torch.ones(2, 3), "epoch": 3, "_extra_state": None}, "_extra_state, epoch"),
+    "a name that a terminal would obey": ({"state_dict": 1, "\x1b[2J\n": 1.5}, r"\x1b[2J\n"),
     "empty": ({}, None),
 }
 
