@@ -309,7 +309,7 @@ def test_only_the_beginning_of_a_long_text_is_looked_at_and_nothing_is_lost(toke
     ["a piece with a space in it", "another normalizer", "another pre-tokenizer", "Chinese characters left together"],
 )
 def test_with_a_tokenizer_that_may_look_ahead_the_whole_text_is_read(tokenizer, monkeypatch, change):
-    other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()), lowercase=True)
+    other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()))
     assert other.is_local
     del other.is_local  # it is remembered
     if change == "a piece with a space in it":
