@@ -295,8 +295,8 @@ def _add_tokens(
 
     UserError where one does not get the number that it is listed with, or a special one is in no file.
     """
-    roles = {token.content for token in named}
-    for _, token, _ in listed:
+    roles = {token.content for token in named + extra}  # special, wherever and however they are listed
+    for token in [token for _, token, _ in listed] + named + extra:
         token.special = token.special or token.content in roles
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     known |= {token.content for _, token, _ in listed}
