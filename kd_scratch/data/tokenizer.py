@@ -1,4 +1,4 @@
-"""WordPiece, as a thin layer over the `tokenizers` package: encode, save, train. tokenizer_files.py reads a folder's.
+"""WordPiece, as a thin layer over the `tokenizers` package: open, encode, save, train.
 
 Example: "Distillation works!" -> [CLS] distill ##ation works ! [SEP]. Padding happens in batches.py: settings for it
 that a tokenizer.json carries are switched off, as are those for truncation.
@@ -32,8 +32,8 @@ def beginning(text: str, reach: int) -> str:
 class Tokenizer:
     """Text (or pairs of texts) to token ids, with [CLS] and [SEP] in place.
 
-    special: what those and their like are called here, by the key of tokenizer_config.json. whole: whether it must be
-    read from tokenizer.json alone, not as one of BERT's.
+    special: what those and their like are called here, by the key of tokenizer_config.json. whole: whether it
+    must be read from tokenizer.json alone, not as one of BERT's.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id that a text can get (a blank line at the end of a vocab.txt is none)."""
+        """One more than the largest id that a text can get (no text gets that of a blank line)."""
         return max(id for piece, id in self.backend.get_vocab().items() if piece) + 1
 
     def added_tokens(self) -> list[dict]:
-        """The tokens that are found in a text before it is cut into pieces: id, content and flags of each, by id."""
+        """The tokens that are found in a text before it is cut into pieces: id, content and flags, by id."""
         return sorted(json.loads(self.backend.to_str())["added_tokens"], key=lambda token: token["id"])
 
     @cached_property
     def parts(self) -> dict:
-        """All that decides which ids a text gets, in one spelling: the same for tokenizers that give the same ids."""
+        """All that decides which ids a text gets, in one spelling: equal where the ids are."""
         parts = json.loads(self.backend.to_str())
         normalizer, model, added = parts["normalizer"], parts["model"], self.added_tokens()
         if isinstance(self.backend.normalizer, normalizers.BertNormalizer):
@@ -107,8 +107,9 @@ class Tokenizer:
             return ""
         casing = zip(SETTINGS, canonical_casing(self.backend), canonical_casing(other.backend), strict=True)
         found = [f"{key} ({json.dumps(a)} and {json.dumps(b)})" for key, a, b in casing if a != b]
-        added = [{token["content"]: token for token in parts["added tokens"]} for parts in (self.parts, other.parts)]
-        vocab = [parts["model"]["vocab"] for parts in (self.parts, other.parts)]
+        both = self.parts, other.parts
+        added = [{token["content"]: token for token in parts["added tokens"]} for parts in both]
+        vocab = [parts["model"]["vocab"] for parts in both]
         special = [{name: key for key, name in tokenizer.special.items()} for tokenizer in (self, other)]
         for what, (a, b) in {"the vocabulary": vocab, "added tokens": added, "special tokens": special}.items():
             if a != b:
@@ -172,7 +173,7 @@ class Tokenizer:
         write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
         pieces = {id: piece for piece, id in self.backend.get_vocab().items()}
         lines = [pieces.get(i, "") for i in range(max(pieces) + 1)]
-        lines = ["" if "\n" in line else line for line in lines]  # such a piece can stand in tokenizer.json alone
+        lines = ["" if "\n" in line else line for line in lines]  # such a piece stands in tokenizer.json alone
         write_text(directory / "vocab.txt", "".join(f"{line}\n" for line in lines))
         inputs = ["input_ids", "token_type_ids", "attention_mask"] if token_types else ["input_ids", "attention_mask"]
         normalizer = self.backend.normalizer
@@ -184,11 +185,12 @@ class Tokenizer:
             "model_input_names": inputs,
         }
         added = {str(token.pop("id")): token for token in self.added_tokens()}
-        write_json(directory / "tokenizer_config.json", settings | self.special | {"added_tokens_decoder": added})
+        settings |= self.special | {"added_tokens_decoder": added}
+        write_json(directory / "tokenizer_config.json", settings)
 
 
 def _check_surrounded(backend: Backend, special: dict, ids: dict, place: str) -> None:
-    """UserError where a text does not become [CLS] text [SEP], or two [CLS] text [SEP] text [SEP], types 0 and 1."""
+    """UserError where texts do not become [CLS] text [SEP] and [CLS] text [SEP] text [SEP], types 0 and 1."""
     cls, sep = ids["cls_token"], ids["sep_token"]
     names = f"{special['cls_token']} and {special['sep_token']}"
     first, second = "a", "b c"
@@ -197,12 +199,12 @@ def _check_surrounded(backend: Backend, special: dict, ids: dict, place: str) ->
     if single.ids != [cls, *one, sep] or any(single.type_ids):
         raise UserError(f"{place}: does not put {names} around a text, as BERT's tokenizers do")
     if pair.ids != [cls, *one, sep, *two, sep] or pair.type_ids != [0] * (len(one) + 2) + [1] * (len(two) + 1):
-        cure = 'if the model was made with BERT\'s, write "tokenizer_class": "BertTokenizer" into tokenizer_config.json'
-        raise UserError(f"{place}: does not put {names} around and between two texts, as BERT's tokenizers do; {cure}")
+        cure = 'write "tokenizer_class": "BertTokenizer" into tokenizer_config.json if the model is BERT\'s'
+        raise UserError(f"{place}: does not put {names} around and between two texts, as BERT's do; {cure}")
 
 
 def load_tokenizer(directory: str | Path, say=say) -> Tokenizer:
-    """The tokenizer of a model directory: the same ids as with `transformers` 5 (see tokenizer_files.py), or UserError.
+    """The tokenizer of a model directory (see tokenizer_files.py): the ids of `transformers` 5, or UserError.
 
     `say` gets notes of what looks wrong though it is read as `transformers` reads it.
     """

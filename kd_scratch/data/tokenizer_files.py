@@ -8,9 +8,9 @@
 | special_tokens_map.json, added_tokens.json | the same, where tokenizer_config.json lists no added tokens |
 | config.json | model_type and tokenizer_class, where tokenizer_config.json names no class |
 
-A tokenizer of one of BERT's classes is made anew of these: what tokenizer.json holds beside its vocabulary and added
-tokens counts for nothing. One without a class of its own (PreTrainedTokenizerFast; or none named, and no known
-model_type) is its tokenizer.json as a whole.
+A tokenizer of one of BERT's classes is made anew of these: what tokenizer.json holds beside its vocabulary and
+added tokens counts for nothing. One without a class of its own (PreTrainedTokenizerFast; or none named, and no
+known model_type) is its tokenizer.json as a whole.
 """
 
 import json
@@ -26,12 +26,12 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json, read_text
 
 NAMES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-ORDER = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")  # of their numbers
+ORDER = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # The names of classes, without Tokenizer or TokenizerFast behind; then those that stand for no class.
 BERT_CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert", "SqueezeBert", "LayoutLM", "Lxmert")
 WHOLE_CLASSES = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
 BERT_TYPES = ("bert", "distilbert", "electra")
-SETTINGS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}  # and what silence means
+SETTINGS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}  # where silent
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 PARTS = {
     "normalizer": ("BertNormalizer",),
@@ -54,7 +54,7 @@ class FolderTokenizer:
 
 
 def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
-    """The tokenizer that the files of a folder make together. UserError where there is none, or none that fits here."""
+    """The tokenizer that the files of a folder make together. UserError where there is none that fits here."""
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
     place = next((directory / name for name in ("tokenizer.json", "vocab.txt") if (directory / name).is_file()), None)
@@ -94,7 +94,7 @@ def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
 def wordpiece(vocab: dict[str, int], lowercase: bool, accents: bool | None, chinese: bool, unknown="[UNK]") -> Backend:
     """BERT's tokenizer around a vocabulary: clean, split at spaces and punctuation, longest piece first.
 
-    accents: whether they are stripped; None: where it lowercases. chinese: whether their characters stand alone.
+    accents: whether they are stripped; None: where it lowercases. chinese: whether such characters stand alone.
     """
     backend = Backend(models.WordPiece(vocab, unk_token=unknown, max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer(True, chinese, accents, lowercase)
@@ -104,8 +104,9 @@ def wordpiece(vocab: dict[str, int], lowercase: bool, accents: bool | None, chin
 
 
 def surround(backend: Backend, cls: str, sep: str) -> None:
-    """From here on the backend makes [CLS] text [SEP], or [CLS] text [SEP] pair [SEP], with these two tokens."""
-    backend.post_processor = processors.BertProcessing(*((name, backend.token_to_id(name)) for name in (sep, cls)))
+    """From here on the backend makes [CLS] text [SEP], or [CLS] text [SEP] text [SEP], with these tokens."""
+    ends = [(name, backend.token_to_id(name)) for name in (sep, cls)]
+    backend.post_processor = processors.BertProcessing(*ends)
 
 
 # --- the files ---
@@ -163,7 +164,7 @@ def _read_vocab(path: Path) -> dict[str, int]:
 
 
 def _names_no_class(directory: Path, settings: dict) -> bool:
-    """Whether the tokenizer is what its tokenizer.json holds, not one of BERT's classes. UserError where neither."""
+    """Whether the tokenizer is its tokenizer.json as it stands, not of BERT's classes. UserError where neither."""
     config = _read_object(directory / "config.json")
     for file, values in (("tokenizer_config.json", settings), ("config.json", config)):
         name = values.get("tokenizer_class")
@@ -249,9 +250,7 @@ def _casing(settings: dict, file: Path) -> dict[str, bool | None]:
         if not isinstance(value, bool) and (default is not None or value is not None):
             raise UserError(f"{file}: {key} must be true or false, it is {str(value)[:40]!r}")
     if settings.get("split_special_tokens"):
-        raise UserError(
-            f"{file}: split_special_tokens must be false: a special token in a text always counts as itself here"
-        )
+        raise UserError(f"{file}: split_special_tokens must be false: a special token in a text counts as itself here")
     others = settings.get("fast_tokenizer_files") or []
     if others not in ([], ["tokenizer.json"]):
         cure = "rename the newest to tokenizer.json and delete the key"
@@ -291,7 +290,7 @@ def _add_tokens(
     special: dict[str, str | None],
     place: Path,
 ) -> None:
-    """Add the listed tokens, then the special ones that are not among them, in the order that the reference does it.
+    """Add the listed tokens, then the special ones that are not among them, in the order of the reference.
 
     UserError where one does not get the number that it is listed with, or a special one is in no file.
     """
@@ -318,8 +317,9 @@ def _add_tokens(
     pieces: dict[int, str] = {}
     for piece, number in backend.get_vocab().items():
         if piece and pieces.setdefault(number, piece) != piece:
-            both = f"{pieces[number]!r:.40} and {piece!r:.40}"
-            raise UserError(f"{place}: {both} are both piece {number}, as numbers before it are left out; fill them up")
+            both = " and ".join(sorted((f"{pieces[number]!r:.40}", f"{piece!r:.40}")))
+            cure = "of pieces that are alike, call the earlier one [unused1], and fill gaps in the numbers so"
+            raise UserError(f"{place}: {both} are both piece {number}; {cure}")
 
 
 def _check_added(backend: Backend, place: Path) -> None:
@@ -328,20 +328,18 @@ def _check_added(backend: Backend, place: Path) -> None:
     for token in backend.get_added_tokens_decoder().values():
         form = backend.normalizer.normalize_str(token.content) if token.normalized else token.content
         if not form.strip():
-            raise UserError(
-                f"{place.parent}: the added token {token.content!r:.60} is blank; delete it where it is listed"
-            )
+            raise UserError(f"{place.parent}: the added token {token.content!r:.60} is blank; delete it from the files")
         other = forms.setdefault(form, token.content) if token.normalized else token.content
         if other != token.content:
             both = f"{other!r:.60} and {token.content!r:.60}"
             cure = 'list one with "normalized": false, or not at all'
-            raise UserError(f"{place.parent}: the normalizer makes the same of the added tokens {both}; {cure}")
+            raise UserError(f"{place.parent}: the added tokens {both} are the same once normalized; {cure}")
 
 
 def _note_what_looks_wrong(
     found: Backend | None, backend: Backend, settings: dict, place: Path, say: Callable[[str], None]
 ) -> None:
-    """Say where a tokenizer.json, or a vocabulary with capitals, looks made for something else than what counts."""
+    """Say where a tokenizer.json, or a vocabulary with capitals, looks made for other settings."""
     cure = "in tokenizer_config.json if the model was trained so"
     pieces = backend.get_vocab()
     if found:
@@ -351,17 +349,18 @@ def _note_what_looks_wrong(
                 own, used = json.dumps(own), json.dumps(used)
                 cured = f'write "{key}": {own} {cure}'
                 say(f"note: {place}: {key} {own} in it is overruled by {used} (as in transformers 5); {cured}")
-        lost = [token.content for token in found.get_added_tokens_decoder().values() if token.content not in pieces]
+        lost = [token.content for token in found.get_added_tokens_decoder().values()]
+        lost = [content for content in lost if content not in pieces]
         if lost:
-            what = f"its added token {lost[0]!r:.60} is not used" + (f", nor {len(lost) - 1} more" if lost[1:] else "")
-            say(f"note: {place}: {what}: tokenizer_config.json lists the added tokens, and not this one")
+            what = f"its added token {lost[0]!r:.60} (of {len(lost)}) is not used"
+            say(f"note: {place}: {what}: tokenizer_config.json lists added tokens without it")
     elif "do_lower_case" not in settings and any(p != p.lower() for p in pieces if not p.startswith("[")):
         cured = f'write "do_lower_case": false {cure}'
         say(f"note: {place}: has capitals, but texts are lowercased by default (as in transformers 5); {cured}")
 
 
 def canonical_casing(backend: Backend) -> tuple[bool, bool | None, bool]:
-    """The values of SETTINGS, those that give the same ids in one spelling (of accents None: where it lowercases)."""
+    """The values of SETTINGS in one spelling (accents None: stripped where it lowercases)."""
     normalizer = backend.normalizer
     accents = None if normalizer.strip_accents == normalizer.lowercase else normalizer.strip_accents
     return normalizer.lowercase, accents, normalizer.handle_chinese_chars
