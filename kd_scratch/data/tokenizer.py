@@ -185,7 +185,11 @@ class Tokenizer:
             "model_input_names": inputs,
         }
         added = {str(token.pop("id")): token for token in self.added_tokens()}
-        settings |= self.special | {"added_tokens_decoder": added}
+        contents = {token["content"] for token in added.values()}  # a token that is named is an added one on reading
+        for key, name in self.special.items():
+            if name is None or name in contents or not self.whole:
+                settings[key] = name if name in contents else None
+        settings |= {"added_tokens_decoder": added}
         write_json(directory / "tokenizer_config.json", settings)
 
 

@@ -75,8 +75,8 @@ def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
     else:
         vocab = found.get_vocab(with_added_tokens=False) if found else _read_vocab(place)
         for key in ("unk_token", "cls_token", "sep_token"):
-            if special[key] is None:
-                raise UserError(f"{file}: {key} is null; name the token, {NAMES[key]} as a rule")
+            if not special[key]:
+                raise UserError(f"{file}: {key} is empty; name the token, {NAMES[key]} as a rule")
         backend = wordpiece(vocab, *chosen.values(), unknown=special["unk_token"])
         named = {key: _token(name, file, key) for key, name in NAMES.items()} | named
     special = {key: name or (NAMES[key] if key != "mask_token" else None) for key, name in special.items()}

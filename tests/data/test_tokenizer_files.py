@@ -70,6 +70,8 @@ READ = {  # files -> a text and its ids, without those around it
     "added_tokens_decoder alone": (
         dict(vocab=PIECES, tokenizer_config={"added_tokens_decoder": {}}, added_tokens={"covid": SIZE}), "covid", [1]
     ),
+    "no padding token named": (dict(vocab=PIECES, tokenizer_config={"pad_token": None}), "[PAD]", [1, 1, 1]),
+    "as a whole, no added tokens": (dict(tokenizer_json=0, added=[]), "[PAD]", [1, 1, 1]),
     "a blank last line": (dict(vocab=[*PIECES, ""]), "fox", [fox]),
     "the later of two lines": (dict(vocab=[*PIECES, "fox"]), "fox", [SIZE]),
     "blanks behind a piece": (dict(vocab=[p + " \u3000" for p in PIECES]), "fox", [fox]),
@@ -80,9 +82,9 @@ READ = {  # files -> a text and its ids, without those around it
 def test_each_file_decides_what_it_decides_for_transformers(tmp_path, name):
     files, text, ids = READ[name]
     if "tokenizer_json" in files:
-        files = {"tokenizer": tokenizer_json(lowercase=False)} | {
-            k: v for k, v in files.items() if k != "tokenizer_json"
-        }
+        content = tokenizer_json(lowercase=False)
+        content["added_tokens"] = files.get("added", content["added_tokens"])
+        files = {"tokenizer": content} | {k: v for k, v in files.items() if k not in ("tokenizer_json", "added")}
     tokenizer, _ = read(tmp_path, **files)
     assert ids_of(tokenizer, [text]) == [[2, *ids, 3]]
     tokenizer.save(tmp_path, max_length=32)  # over the files, of which the older ones stay
@@ -151,7 +153,7 @@ REFUSED = {  # message -> files, and files that follow its cure
     "config.json: holds no JSON object": (dict(vocab=PIECES, config=[1]), dict(vocab=PIECES, config=BERT)),
     "split_special_tokens must be false": (config(split_special_tokens=True), config(split_special_tokens=False)),
     "rename the newest to tokenizer.json": (config(fast_tokenizer_files=["a.json"]), config()),
-    "tokenizer_config.json: cls_token is null; name the token": (config(cls_token=None), config(cls_token="[CLS]")),
+    "tokenizer_config.json: cls_token is empty; name the token": (config(cls_token=None), config(cls_token="[CLS]")),
     "cls_token, where it is no text, must be an object": (config(cls_token=3), config(cls_token="<s>")),
     "cls_token needs content, a text": (config(cls_token={"content": 3}), config(cls_token={"content": "<s>"})),
     "flags that are true or false": (config(cls_token={"content": "<s>", "lstrip": "x"}), config()),
