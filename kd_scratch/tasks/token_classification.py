@@ -26,6 +26,7 @@ from kd_scratch.tasks.base import Mistake, Predictions, Summary, Task, log_softm
 from kd_scratch.tasks.conll_file import Example, read_conll, trainable
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
 from kd_scratch.tasks.spans import split_words
+from kd_scratch.tasks.tag_schemes import TagScheme
 
 
 def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -72,11 +73,11 @@ class EncodedSentences(EncodedInputs):
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
 ) -> EncodedSentences:
-    """[CLS] pieces of some words [SEP] for each window. Tags that are not among `labels` get no label (IGNORE).
+    """[CLS] pieces of some words [SEP] for each window. Tags that the labels cannot say get no label (IGNORE).
 
-    Raises UserError where the labels are no tags in IOB2.
+    Raises UserError where the labels are no tags of entities.
     """
-    check_labels(labels)
+    scheme = TagScheme.of(labels)
     cls, sep = tokenizer.encode([""], max_length=max_length)[0].ids
     room = max_length - 2
     pieces = word_pieces(examples, tokenizer, room)
@@ -86,7 +87,7 @@ def featurize(
     word_at, word_labels = [], []
     for group in sentence_groups(examples, data.documents):
         words = [word for example in group for word in example.words]
-        tags = [tag for example in group for tag in example.tags]
+        tags = [tag for example in group for tag in scheme.encode(example.tags)]
         example_ids = [example.id for example in group for _ in example.words]
         lengths = [len(pieces[word]) for word in words]
         for window in sentence_windows(lengths, room, data.overlap):
@@ -110,16 +111,6 @@ def featurize(
         word_at=np.array(word_at, np.int64),
         word_starts=np.cumsum([0, *(len(example.words) for example in examples)]),
     )
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """UserError where a model's labels are not O, and B- and I- of each type: gold tags are IOB2."""
-    for label in labels:
-        if label != "O" and not (label[:2] in ("B-", "I-") and f"B-{label[2:]}" in labels):
-            raise UserError(
-                f"the model's labels are not tags in IOB2 (O, and B- and I- of each type): {label[:40]!r}; "
-                "fine-tune it for this task first"
-            )
 
 
 def word_pieces(examples: Sequence[Example], tokenizer: Tokenizer, most: int) -> dict[str, list[int]]:
@@ -175,12 +166,24 @@ def sentence_windows(lengths: Sequence[int], room: int, overlap: int) -> list[Se
 # --- logits -> tags and metrics ---
 
 
+def word_logits(predictions: Predictions) -> np.ndarray:
+    """The logits of each word's first piece, W,C; of labels that are no tags (see TagScheme) minus infinity."""
+    logits = predictions.logits[predictions.features.word_at]
+    logits[:, [tag is None for tag in TagScheme.of(predictions.labels).tags]] = -np.inf
+    return logits
+
+
 def decide(predictions: Predictions) -> list[tuple[str, ...]]:
-    """The most probable tag of each word, for each example."""
-    best = predictions.logits[predictions.features.word_at].argmax(axis=1)
-    tags = [predictions.labels[i] for i in best]
+    """The most probable tag of each word, for each example, in IOB2 whatever the model's own scheme."""
+    scheme = TagScheme.of(predictions.labels)
+    best = word_logits(predictions).argmax(axis=1).tolist()
     bounds = predictions.features.word_starts
-    return [tuple(tags[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [scheme.decode(best[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def probabilities(predictions: Predictions) -> np.ndarray:
+    """How probable the tag is that each word is given, W."""
+    return np.exp(log_softmax(word_logits(predictions)).max(axis=1))
 
 
 def tag_pairs(predictions: Predictions) -> list[tuple[str, str]]:
@@ -201,7 +204,7 @@ def score(predictions: Predictions) -> dict:
     per_class = found.pop("per_class")
     labels = predictions.features.labels[predictions.features.word_at]
     known = labels != IGNORE
-    log_p = log_softmax(predictions.logits[predictions.features.word_at][known])
+    log_p = log_softmax(word_logits(predictions)[known])
     unreachable = Counter(tag for (tag, _), ok in zip(pairs, known, strict=True) if not ok)
     return {
         "examples": len(gold),
@@ -232,8 +235,7 @@ def entity_f1(sums: np.ndarray) -> np.ndarray:
 
 def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Of each word, the probability of its best tag, and whether that is right."""
-    probability = np.exp(log_softmax(predictions.logits[predictions.features.word_at]).max(axis=1))
-    return probability, np.array([gold == tag for gold, tag in tag_pairs(predictions)])
+    return probabilities(predictions), np.array([gold == tag for gold, tag in tag_pairs(predictions)])
 
 
 def summaries(predictions: Predictions) -> list[Summary]:
@@ -280,7 +282,7 @@ def details(metrics: dict) -> str:
 
 def mistakes(predictions: Predictions, most: int = 5) -> str:
     """The most probable of the wrong tags, each with the words around it."""
-    log_p = log_softmax(predictions.logits[predictions.features.word_at]).max(axis=1)
+    probability = probabilities(predictions)
     starts = predictions.features.word_starts[:-1]
     wrong = []
     for example, tags, start in zip(predictions.examples, predictions.decisions, starts, strict=True):
@@ -288,7 +290,7 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
             if tag != gold:
                 what = f"{example.id}  {shorten(word, 30)}  {gold} -> {tag}"
                 around = " ".join(example.words[max(0, i - 8) : i + 9])
-                wrong.append(Mistake(float(np.exp(log_p[start + i])), what, around))
+                wrong.append(Mistake(float(probability[start + i]), what, around))
     return surest_mistakes(wrong, most)
 
 
