@@ -14,6 +14,7 @@ from kd_scratch.distillation.losses import distillation_loss
 from kd_scratch.distillation.units import count_units
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.tasks import TASKS, Predictions
+from kd_scratch.tasks.conll_metric import to_iob2
 from kd_scratch.tasks.spans import split_words
 from kd_scratch.tasks.token_classification import (
     EncodedSentences,
