@@ -16,10 +16,10 @@ from kd_scratch.checkpoints.checkpoint import (
     load_model,
     save_model,
     take_layers,
-    weight_files,
 )
 from kd_scratch.checkpoints.hf_layout import config_from_json, config_to_json
 from kd_scratch.checkpoints.safetensors import load_file, save_file
+from kd_scratch.checkpoints.weight_files import weight_files
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 from kd_scratch.nn.model import Model
