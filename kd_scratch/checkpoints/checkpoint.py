@@ -34,7 +34,7 @@ def load_config(directory: str | Path, head: str | None = None, labels: tuple[st
 
 
 def read_config(directory: Path) -> tuple[dict, list[str]]:
-    """The content of config.json, completed by what the parameters tell, and notes of that. UserError without any."""
+    """The content of config.json, completed by what the parameters tell, and notes of that."""
     require_model_directory(directory)
     raw, place = read_json(directory / CONFIG), str(directory / CONFIG)
     if not isinstance(raw, dict):
@@ -161,10 +161,10 @@ def _match(
     problems = {"missing": missing, "unexpected": unexpected, "mis-shaped": list(misshaped.values())}
     if any(problems.values()):
         text = "; ".join(f"{kind}: {listed(which)}" for kind, which in problems.items() if which)
-        classes = next((len(t) for name, t in found.items() if name == names.get("head.classifier.weight")), 0)
-        cure = f"; id2label (or num_labels) in it must name the classifier's {classes} labels"
-        cure = cure if misshaped.keys() & {"head.classifier.weight", "head.classifier.bias"} and classes else ""
-        raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {text}{cure}")
+        if "head.classifier.weight" in misshaped and not missing + unexpected:
+            classes = len(found[names["head.classifier.weight"]])
+            text += f"; id2label (or num_labels) in it must name the {classes} labels of the classifier"
+        raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {text}")
     return tensors, ignored
 
 

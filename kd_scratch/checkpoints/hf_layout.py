@@ -165,7 +165,8 @@ def config_from_json(raw: dict, place: str, head: str | None = None, labels: tup
         key, value = next(((k, raw[k]) for k in spellings if raw.get(k) is not None), (key, None))
         if value is not None:
             values[name] = _checked(value, types[name], place, key)
-    values["activation"] = OTHER_ACTIVATIONS.get(values.get("activation"), values.get("activation", default.activation))
+    activation = values.get("activation", default.activation)
+    values["activation"] = OTHER_ACTIVATIONS.get(activation, activation)
     if model_type == "distilbert" and head:
         key, default_dropout = DISTILBERT_HEAD_DROPOUT[head]
         values["head_dropout"] = _checked(raw.get(key, default_dropout), float, place, key)

@@ -1,8 +1,8 @@
-"""Which head the model in a folder has and what its classes mean: from config.json, and where that is silent, from the
-names of the parameters.
+"""Which head the model in a folder has and what its classes mean.
 
-Folders of all ages lack keys, or have them in contradiction. What decides nothing is never guessed: it is a problem,
-told in one line with its cure where the head is used, and harmless where another head takes its place.
+config.json tells it, and where that is silent, the names of the parameters. Old folders lack
+keys, others contradict themselves. What is not decided is never guessed: it is a problem, told in
+one line with its cure where the head is used, and harmless where another head takes its place.
 """
 
 import re
@@ -18,11 +18,14 @@ ARCHITECTURES = {
     "span": ("ForQuestionAnswering",),
     "mlm": ("ForMaskedLM", "ForPreTraining", "LMHeadModel"),
 }
-#: What a parameter's name proves about a config.json without model_type. RoBERTa's own names are BERT's, but for "bert."
-MODEL_TYPES = {"bert": r"(.*\.)?bert\..*attention\.self\.query\.weight", "distilbert": r".*attention\.q_lin\.weight"}
-#: What wrappers put before the names of all parameters: PyTorch's, Lightning's, Sentence-Transformers', one's own class.
-WRAPPER = r"module|_orig_mod|_forward_module|model|base_model|auto_model|encoder|backbone|net|bert|distilbert|\d+"
-WORDS = re.compile(rf"(?P<wrapper>(?:(?:{WRAPPER})\.)*?)(?:(?:bert|distilbert)\.)?embeddings\.word_embeddings\.weight")
+#: Names of parameters that prove a model_type. Without "bert." RoBERTa has the same names as BERT.
+MODEL_TYPES = {
+    "bert": r"(.*\.)?bert\..*attention\.self\.query\.weight",
+    "distilbert": r".*attention\.q_lin\.weight",
+}
+#: What wrappers put before the names of all parameters: PyTorch's, those of trainers, and one's own classes.
+WRAPPER = r"(module|_orig_mod|_forward_module|model|base_model|auto_model|encoder|backbone|net|bert|distilbert|\d+)\."
+WORDS = re.compile(rf"(?P<wrapper>({WRAPPER})*?)((bert|distilbert)\.)?embeddings\.word_embeddings\.weight")
 #: The kinds of problems that a sequence head of the hub may be for; of the others the softmax means nothing.
 SEVERAL, NUMBERS = "multi_label_classification", "regression"
 KNOWN_PROBLEMS = {
@@ -34,7 +37,7 @@ AS_A_BODY = "its body can be trained for a task with labels (train --model)"
 
 @dataclass(frozen=True)
 class OwnHead:
-    """A model's own head: its kind, its labels in the order of the logits, and why it cannot be used ("": it can)."""
+    """A model's own head: its kind, its labels by number, and why it cannot be used, if so."""
 
     kind: str | None
     labels: tuple[str, ...] = ()
@@ -42,20 +45,23 @@ class OwnHead:
 
 
 def wrapper_prefix(names: Collection[str]) -> str:
-    """What wrappers put before the name of each parameter ("module.", "model.", …); "" where they don't share it."""
+    """What wrappers put before the names of all parameters, such as "module."; "" where not all have it."""
     found = {match["wrapper"] for name in names if (match := WORDS.fullmatch(name))}
     prefix = found.pop() if len(found) == 1 else ""
     return prefix if all(name.startswith(prefix) for name in names) else ""
 
 
 def completed(raw: dict, names: Collection[str], place: str) -> tuple[dict, list[str]]:
-    """A config.json with what the names of the parameters tell of model_type and architectures; and notes of that."""
+    """A config.json with the model_type and architectures that the parameters' names tell; notes of that.
+
+    UserError where they do not tell the model_type.
+    """
     prefix = wrapper_prefix(names)
     names = {name.removeprefix(prefix) for name in names}
     raw, notes, architecture = dict(raw), [], _architecture(raw, place)
     if raw.get("model_type") is None:
         named = [kind for kind in MODEL_TYPES if re.match(f"{kind}(for|model|lm)", architecture.lower())]
-        shown = [kind for kind, sign in MODEL_TYPES.items() if any(re.fullmatch(sign, name) for name in names)]
+        shown = [kind for kind, sign in MODEL_TYPES.items() if any(re.fullmatch(sign, n) for n in names)]
         if not named + shown:
             cure = 'write "model_type": "bert" (or "distilbert") into it, if the model is one'
             raise UserError(f"{place}: has no model_type, and its parameters do not tell it; {cure}")
@@ -69,7 +75,7 @@ def completed(raw: dict, names: Collection[str], place: str) -> tuple[dict, list
     return raw, notes
 
 
-UNDECIDED = "ForSequenceOrTokenClassification"  # BERT's token classifiers were saved with a pooler, too, until 2020
+UNDECIDED = "ForSequenceOrTokenClassification"  # until 2020 BERT's token classifiers had a pooler, too
 
 
 def _head_of(names: Collection[str], raw: dict) -> str | None:
@@ -91,12 +97,12 @@ def _head_of(names: Collection[str], raw: dict) -> str | None:
 
 
 def own_head(raw: dict, place: str) -> OwnHead:
-    """The head of the model that a complete config.json describes. UserError where `architectures` is no list."""
+    """The head that a completed config.json describes. UserError where architectures is no list."""
     architecture = _architecture(raw, place)
     kind = next((head for head, ends in ARCHITECTURES.items() if architecture.endswith(ends)), None)
     if architecture.endswith(UNDECIDED):
-        cure = 'write "architectures": ["BertForSequenceClassification"] or ["BertForTokenClassification"] into it'
-        return OwnHead("sequence", (), f"{place}: has no architectures, and its parameters fit texts and words; {cure}")
+        cure = '["BertForSequenceClassification"] (of texts) or ["BertForTokenClassification"] (of words)'
+        return OwnHead("sequence", (), f'{place}: has no architectures; write "architectures": {cure} into it')
     if kind == "mlm" and raw.get("tie_word_embeddings") is False:
         return OwnHead(None)  # ours shares the table of tokens; what is left is an encoder as any other
     if kind not in ("sequence", "token"):
@@ -120,19 +126,19 @@ def _check_problem(raw: dict, place: str) -> None:
     """UserError where a sequence head is for something else than one of several labels."""
     problem = raw.get("problem_type")
     if problem in KNOWN_PROBLEMS:
-        raise UserError(f"{place}: problem_type is {problem!r}: the model {KNOWN_PROBLEMS[problem]}; {AS_A_BODY}")
+        raise UserError(f"{place}: problem_type is {problem!r}: it {KNOWN_PROBLEMS[problem]}; {AS_A_BODY}")
     if problem not in (None, "single_label_classification"):
         raise UserError(f"{place}: problem_type is {str(problem)[:40]!r}, which is none; remove it")
     id2label = raw.get("id2label")
     only = len(id2label) == 1 if isinstance(id2label, dict) else raw.get("num_labels") == 1
     if only and problem is None:
         raise UserError(
-            f"{place}: id2label or num_labels: one label only, so the model {KNOWN_PROBLEMS[NUMBERS]}; {AS_A_BODY}"
+            f"{place}: id2label or num_labels: one label only, so it {KNOWN_PROBLEMS[NUMBERS]}; {AS_A_BODY}"
         )
 
 
 def _labels(raw: dict, place: str) -> tuple[str, ...]:
-    """The names of the labels in the order of the ids, each once. UserError, with a cure, where nothing tells them.
+    """The names of the labels in the order of the ids. UserError, with a cure, where they are not decided.
 
     They are in id2label, else in label2id; without both there are num_labels nameless ones, by default two.
     """
@@ -146,16 +152,14 @@ def _labels(raw: dict, place: str) -> tuple[str, ...]:
     if names is None:
         return tuple(f"LABEL_{i}" for i in range(2 if count is None else count))
     if not isinstance(names, dict) or not names or set(names) != {str(i) for i in range(len(names))}:
-        raise UserError(f"{place}: {key} must name the labels 0 to N-1, each with its number; write the missing names in")
+        raise UserError(f"{place}: {key} must name the labels 0 to N-1, without a gap; write them in")
     if count is not None and count != len(names):
-        raise UserError(
-            f"{place}: {key} names {len(names)} labels and num_labels is {count}; correct the wrong one of them"
-        )
+        raise UserError(f"{place}: {key} names {len(names)} labels and num_labels is {count}; correct the wrong one")
     labels = [names[str(i)] for i in range(len(names))]
     if not all(isinstance(label, str) or type(label) is int for label in labels):
         raise UserError(f"{place}: {key} must hold names, each a string; write them in")
     labels = tuple(map(str, labels))
     if len(set(labels)) != len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
-        raise UserError(f"{place}: {key} holds the same label twice: {twice[:40]!r}; give each number a name of its own")
+        raise UserError(f"{place}: {key} holds {twice[:40]!r} twice; give each number a name of its own")
     return labels
