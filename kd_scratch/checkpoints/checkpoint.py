@@ -83,7 +83,7 @@ def load_model(
         raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
     if dropout is not None:
         config = with_dropout(config, dropout)
-    same_head = not found.problem and config.head == found.kind and set(config.labels) == set(found.labels)
+    same_head = config.head == found.kind and set(config.labels) == set(found.labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()

@@ -37,7 +37,10 @@ AS_A_BODY = "its body can be trained for a task with labels (train --model)"
 
 @dataclass(frozen=True)
 class OwnHead:
-    """A model's own head: its kind, its labels by number, and why it cannot be used, if so."""
+    """A model's own head: its kind, its labels by number, and why it cannot be used, if so.
+
+    Then it has no labels: a new head takes its place whatever that one's are called.
+    """
 
     kind: str | None
     labels: tuple[str, ...] = ()

@@ -240,6 +240,13 @@ def begun_with_i(predictions: Predictions) -> int:
     return sum(written[first][0] == "I" for written in sentences for _, first, _ in entities(written))
 
 
+def teaches_iob1(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> bool:
+    """Whether a teacher (its logits: ΣS,C) has an I at most of the tokens whose label (ΣS) is a B."""
+    letters = np.array([(tag or "O")[0] for tag in TagScheme.of(names).tags])
+    begins = np.flatnonzero(np.isin(labels, np.flatnonzero(letters == "B")))[:10_000]
+    return 2 * np.sum(letters[logits[begins].argmax(axis=1)] == "I") > len(begins)
+
+
 def tally(predictions: Predictions) -> np.ndarray:
     """Correct entities of each sentence, those in gold and those predicted: N,3"""
     rows = []

@@ -214,3 +214,19 @@ def test_a_tagger_whose_labels_have_no_names_is_refused_until_they_are_written_i
     for command in commands:
         status, _, err = run(capsys, *command)
         assert (status, err) == (0, ""), command
+
+
+def test_a_teacher_of_nine_labels_that_learned_iob1_is_noticed(tmp_path, tokenizer, capsys):
+    labels = ("O", "B-PER", "I-PER")
+    teacher = tiny_model("token", labels=labels, vocab_size=tokenizer.vocab_size)
+    data = tmp_path / "data.txt"
+    data.write_text("fox B-PER\nruns O\n\ndog B-PER\n")
+    for label, noticed in (("I-PER", True), ("B-PER", False)):
+        torch.nn.init.zeros_(teacher.head.classifier.bias)
+        teacher.head.classifier.bias.data[labels.index(label)] = 100
+        save_model(teacher, tmp_path / label)
+        tokenizer.save(tmp_path / label, max_length=32)
+        status, out, _ = run(capsys, "train", "--task", "conll", "--train", data, "--dev", data, "--max-length", 16,
+                             "--model", "tiny-student", "--teacher", tmp_path / label, "--epochs", 1, "--device", "cpu",
+                             "--output", tmp_path / f"{label} student", "--cache", tmp_path / "cache")  # fmt: skip
+        assert status == 0 and ("learned tags in IOB1" in out) is noticed
