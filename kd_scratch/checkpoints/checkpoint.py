@@ -41,7 +41,7 @@ def read_config(directory: Path) -> tuple[dict, list[str]]:
         raise UserError(f"{place}: holds no JSON object")
     if raw.get("model_type") is not None and raw.get("architectures"):
         return raw, []
-    return completed(raw, load_weights(directory).keys(), place)
+    return completed(raw, load_weights(directory, lambda note: None).keys(), place)
 
 
 def require_model_directory(directory: str | Path) -> None:
@@ -88,7 +88,7 @@ def load_model(
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
     names = file_names(config, wanted)
-    weights = load_weights(directory)
+    weights = load_weights(directory, say)
     prefix = wrapper_prefix(weights)
     if prefix:
         notes.append(f"{directory}: the names of all parameters begin with {prefix!r}, which is left out")
