@@ -1,6 +1,7 @@
 """JSON lines: one object a line."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,10 @@ def json_rows(file: Path | TextFile, make: Make) -> FileRows:
             if text.strip() and make(i, parse_line(text, i, name)) is not None:
                 yield i, place
 
-    return FileRows(file, rows(), lambda i, text: make(i, parse_line(text, i, name)))
+    def parse(i: int, text: str) -> object:  # behind the line there may be others, that are no examples
+        return make(i, parse_line(re.split("[\r\n]", text, maxsplit=1)[0], i, name))
+
+    return FileRows(file, rows(), parse)
 
 
 def parse_line(text: str, line: int, name: str) -> dict:
