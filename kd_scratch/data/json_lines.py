@@ -50,7 +50,7 @@ def parse_line(text: str, line: int, name: str) -> dict:
     if isinstance(value, list):
         raise UserError(array_message(name))
     if not isinstance(value, dict):
-        raise UserError(f"{place}: is not an object; each line must be one, such as {{\"text\": …, \"label\": …}}")
+        raise UserError(f'{place}: is not an object; each line must be one, such as {{"text": …, "label": …}}')
     return value
 
 

@@ -35,8 +35,8 @@ def test_a_mark_of_utf_16_decides_whatever_follows_and_both_orders_have_one(tmp_
 
 @pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "gbk", "shift_jis", "iso8859-7", "cp1250", "big5"])
 def test_other_encodings_are_no_cp1252_but_read_when_they_are_named(tmp_path, encoding):
-    text = {"gbk": "a,你好世界\n", "big5": "a,你好世界\n", "shift_jis": "a,こんにちは\n", "iso8859-7": "a,καλημέρα κόσμε\n",
-            "cp1250": "a,będą łączyć, wżdy\n"}.get(encoding, RUSSIAN)  # fmt: skip
+    text = {"gbk": "a,你好世界\n", "big5": "a,你好世界\n", "shift_jis": "a,こんにちは\n",
+            "iso8859-7": "a,καλημέρα κόσμε\n", "cp1250": "a,będą łączyć, wżdy\n"}.get(encoding, RUSSIAN)  # fmt: skip
     with pytest.raises(UserError, match=r"x\.txt: line \d: byte 0x\w\w is not UTF-8, .*--encoding cp1251"):
         opened(tmp_path, text.encode(encoding))
     file, notes = opened(tmp_path, text.encode(encoding), encoding)

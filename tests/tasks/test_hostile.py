@@ -102,8 +102,10 @@ def refusal(call: Callable, path: Path) -> str:
 ANY_FILE = {
     "empty": (lambda raw: b"", "the file is empty"),
     "Latin-1 after UTF-8": (lambda raw: raw + b"caf\xe9", "is not UTF-8, though others are"),
-    "Chinese of another encoding": (lambda raw: raw.decode().replace("😀", "").replace("é", "木林森")
-                                    .replace("É", "木").encode("gbk"), "is not UTF-8"),
+    "Chinese of another encoding": (
+        lambda raw: raw.decode().replace("😀", "").replace("é", "木林森").replace("É", "木").encode("gbk"),
+        "is not UTF-8",
+    ),
     "UTF-16, cut": (lambda raw: raw.decode().encode("utf-16")[:-1], "is not utf-16-"),
     "NUL": (lambda raw: raw.replace("É".encode(), b"\0").replace("é".encode(), b"\0"), "NUL character"),
     "zeros": (lambda raw: bytes(1000), "line 1: NUL character"),
@@ -159,7 +161,7 @@ MALFORMED = {
         "a text of a million characters": (f'"1","a","{"b" * 1_000_000}"', "line 1: a text of 1,000,002 characters"),
     },
     "csv": {
-        "cut inside a quote": (CSV[:60], "line 1: malformed CSV"),
+        "cut inside a quote": (CSV[:60], "line 3: malformed CSV"),
         "ragged": (CSV + "4,short\n", "line 5: 2 columns instead of the header's 3"),
         "no header": (CSV.split("\n", 1)[1], "line 1: 0 columns are called 'text'"),
         "two text columns": (CSV.replace("id,", "text,"), "line 1: 2 columns are called 'text'"),

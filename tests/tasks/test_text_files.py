@@ -13,7 +13,12 @@ from kd_scratch.data.rows import FileRows
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.text_files import read_texts
 
-ROWS = [("the moon is frozen", "space"), ('shares, "more" shares', "money"), ("été à Paris", "space"), ("it's", "money")]
+ROWS = [
+    ("the moon is frozen", "space"),
+    ('shares, "more" shares', "money"),
+    ("été à Paris", "space"),
+    ("it's", "money"),
+]
 PLAIN = [('"foo bar', "a"), ('baz" qux', "b"), ('he said "x"', "a"), ('"whole"', "b"), ('5" pipe', "a")]
 SHORT = [("a", "x"), ("b", "y")]
 NEWS = [("Title one Text", "Business"), ("No x", "World")]
@@ -122,7 +127,9 @@ def test_every_variant_is_read_right_and_told_or_refused_in_one_line(tmp_path, v
         return
     found, in_file, notes = read(tmp_path, task, name, content, **settings)
     assert found == expected and in_file == (name != "x.json")
-    assert note in notes if note else not re.sub(".*line 1 is taken.*|.*is read as the label.*", "", notes).strip(), notes
+    assert note in notes if note else not re.sub(".*line 1 is taken.*|.*is read as the label.*", "", notes).strip(), (
+        notes
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
