@@ -61,7 +61,7 @@ def test_whether_quotes_of_a_tsv_enclose_fields(tmp_path, lines, enclose):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_table_that_was_written_with_or_without_quoting_is_read_as_it_was_written(tmp_path, seed):
-    """Written by csv.writer (minimal and full quoting), or plainly; the texts hold quotes, and begin or end with one."""
+    """Written by csv.writer (minimal and full quoting), or plainly; the texts hold quotes anywhere."""
     rng = random.Random(seed)
     way = ("plain", csv.QUOTE_MINIMAL, csv.QUOTE_ALL)[seed % 3]
     letters = 'ab" ,' if way == "plain" else 'ab" ,\t\n'
