@@ -47,7 +47,10 @@ REFUSED = {
     "empty": (b"", "the file is empty"),
     "NUL": (b"ok\nna\0me\n", "line 2: NUL character"),
     "zeros": (bytes(1000), "line 1: NUL character"),
-    "mostly UTF-8": ("un café\n".encode() * 2 + b"un caf\xe9\n", "line 3: byte 0xe9 is not UTF-8, though others are: mend that"),
+    "mostly UTF-8": (
+        "un café\n".encode() * 2 + b"un caf\xe9\n",
+        "line 3: byte 0xe9 is not UTF-8, though others are: mend that",
+    ),
     "UTF-8, cut": ("aé\n木".encode()[:-1], "line 2: byte 0xe6 is not UTF-8, though others are"),
     "bytes without meaning in cp1252": (b"caf\xe9\n\x81\n", "line 1: byte 0xe9 is not UTF-8, nor is the file"),
     "control characters": (b"caf\xe9\n\x01\n", "line 1: byte 0xe9 is not UTF-8"),
