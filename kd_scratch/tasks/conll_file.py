@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length, read_text
+from kd_scratch.common.files import check_length
+from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.tasks.conll_metric import TAG, scheme, to_iob2
 
@@ -33,7 +34,7 @@ def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> list
     document = ""
     columns = 0
     inside = False  # of a sentence
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(open_text(path, data.encoding, say).text().split("\n"), 1):
         line = line.removesuffix("\r").strip(" ")
         if not line.strip("\t"):
             inside = False

@@ -37,7 +37,9 @@ def single_class(labels: Sequence[str | None], names: Sequence[str]) -> str:
     """Which label all examples have, or is the only one there is; "" where there are several."""
     found = set(labels) - {None}
     if len(names) == 1:
-        return f"ONE CLASS ONLY, {shorten(names[0], 30)!r}: there is nothing to learn; is that the column of the labels?"
+        return (
+            f"ONE CLASS ONLY, {shorten(names[0], 30)!r}: there is nothing to learn; is that the column of the labels?"
+        )
     if len(found) == 1 and len(labels) >= 20:
         return f"ONE CLASS ONLY among {len(labels):,} examples, {shorten(found.pop(), 30)!r}: is the file sorted?"
     return ""
