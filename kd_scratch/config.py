@@ -205,6 +205,9 @@ class DataConfig:
     documents: bool = setting(
         False, "conll: show each sentence among its neighbours, as windows over whole documents (-DOCSTART- begins one)"
     )
+    question_column: str = setting("question", "squad: name of what holds the question (JSON lines, lists of objects)")
+    context_column: str = setting("context", "squad: name of what holds the context")
+    answers_column: str = setting("answers", "squad: name of what holds the answers")
     question_length: int = setting(64, "squad: a question is cut to this many word pieces")
     answer_length: int = setting(30, "squad: the longest answer, in word pieces")
     null_threshold: float = setting(
