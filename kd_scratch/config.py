@@ -205,6 +205,9 @@ class DataConfig:
     documents: bool = setting(
         False, "conll: show each sentence among its neighbours, as windows over whole documents (-DOCSTART- begins one)"
     )
+    tag_names: str = setting(
+        "", "conll: names of the tags in the order of their numbers, where JSON lines have numbers: O,B-PER,I-PER,…"
+    )
     question_column: str = setting("question", "squad: name of what holds the question (JSON lines, lists of objects)")
     context_column: str = setting("context", "squad: name of what holds the context")
     answers_column: str = setting("answers", "squad: name of what holds the answers")
