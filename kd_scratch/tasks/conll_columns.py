@@ -1,4 +1,4 @@
-"""How a file of columns is written: what parts its columns, which one is the word, which the tag, which lines are none.
+"""How a file of columns is written: what parts them, which one is the word, which the tag, which lines are none.
 
 Decided once for a file, from its first line with a word, or its header:
 
@@ -13,22 +13,50 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from kd_scratch.common.console import Say
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 
 #: Blanks of any kind, control characters, and characters without width, such as a byte-order mark.
-INVISIBLE = "".join(
-    map(chr, (*range(0x21), *range(0x7F, 0xA1), 0xAD, 0x1680, *range(0x2000, 0x2010), *range(0x2028, 0x2030)))
-) + "\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
-DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\b", re.IGNORECASE)
+INVISIBLE = "".join(map(chr, (*range(0x21), *range(0x7F, 0xA1), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
+INVISIBLE += "\u00ad\u1680\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
+DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECASE)
 TAG_CELL = re.compile(r"O|[BIESLUMW][-_]\S+", re.IGNORECASE)
 DELIMITERS = {",": "commas", ";": "semicolons"}
 #: Names in a header.
 WORD_NAMES = {"word", "words", "token", "tokens", "form", "text"}
-TAG_NAMES = {"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "ner-tag", "entity", "bio", "iob", "iob2"}
+TAG_NAMES = {"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "ner-tag", "entity", "bio", "iob"}
 SENTENCE_NAMES = {"sentence", "sentence #", "sentence_id", "sentence_idx", "sentence id", "sent_id", "sent"}
+
+
+class Choice(NamedTuple):
+    """A column, as a flag chooses it: by its name in a header, or by its number."""
+
+    flag: str
+    value: str
+    default: str
+    usual: set[str]  # names that are understood where none is chosen
+
+    @property
+    def number(self) -> int:
+        """Counted from 1; 0: the flag has none."""
+        return int(self.value[:9]) if self.value.isascii() and self.value.isdecimal() else 0
+
+    def named(self, names: Sequence[str]) -> list[int]:
+        """The columns of the chosen name, or of a usual one where none is chosen."""
+        exact = [i for i, name in enumerate(names) if name == self.value.casefold()]
+        usual = [i for i, name in enumerate(names) if name in self.usual]
+        return exact or (usual if self.number or self.value == self.default else [])
+
+    def column(self, found: int, count: int, place: str) -> int:
+        """The column of the chosen number, else the one that was found otherwise. UserError where there is none."""
+        if self.number > count:
+            raise UserError(
+                f"{place}: has {count} columns; {self.flag} {self.value[:20]}: choose one from 1 to {count}"
+            )
+        return self.number - 1 if self.number else found
 
 
 @dataclass(frozen=True)
@@ -36,10 +64,10 @@ class Columns:
     """How the columns of a file are parted, and which is which (counted from 0)."""
 
     delimiter: str  # "": tabs or spaces
-    tabs: bool
+    tabs: bool  # in the first line
     count: int
+    tag: int
     word: int = 0
-    tag: int = -1
     sentence: int | None = None  # holds the sentence's number, or nothing where that goes on
     header: int = 0  # the header's line; 0: none
 
@@ -48,16 +76,11 @@ class Columns:
         return split(line, self.delimiter)
 
     def is_comment(self, line: str, cells: list[str]) -> bool:
-        """Whether a line in front of a sentence is none of its words: it begins with #, and does not look like one."""
+        """Whether a line in front of a sentence is no word: it begins with #, and does not look like one."""
         if line[:1] != "#" or not any(character in line for character in " \t"):
             return False
         alike = len(cells) == self.count and ("\t" in line) == self.tabs
         return not (alike and TAG_CELL.fullmatch(cells[self.tag]))
-
-
-def split(self, line: str) -> list[str]:
-        """The cells of a line."""
-        return split(line, self.delimiter)
 
 
 def split(line: str, delimiter: str) -> list[str]:
@@ -80,11 +103,11 @@ def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:
     for i, line in enumerate(lines):
         line = line.rstrip("\r").strip(" ")
         if "\r" in line:
-            raise UserError(f"{path}: line {i + 1}: holds a carriage return; lines must end with LF, CRLF or CR alike")
+            raise UserError(f"{path}: line {i + 1}: holds a carriage return; lines must end with LF, CRLF or CR")
         kept = line.rstrip(INVISIBLE)
         if kept != line.rstrip(" \t"):
-            what = "behind a word's columns, left out" if kept.strip(INVISIBLE) else "alone on a line, read as a blank one"
-            counts[f"invisible characters {what}"] += 1
+            where = "behind a tag, left out" if kept else "alone on a line, taken for a blank one"
+            counts[f"invisible characters {where}"] += 1
         if kept.startswith("\ufeff") and kept.lstrip("\ufeff")[0] not in " \t":
             counts["byte-order marks in front of a word, left out"] += 1
             kept = kept.lstrip("\ufeff")
@@ -99,62 +122,53 @@ def word_lines(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -> Columns:
     """How this file is written. UserError where it has no column that was chosen."""
+    word = Choice("--text-column", data.text_column, DataConfig.text_column, WORD_NAMES)
+    tag = Choice("--label-column", data.label_column, DataConfig.label_column, TAG_NAMES)
     number, first = next(((i, line) for i, line in word_lines(lines) if line[0] != "#"), (0, ""))
-    if not number:
+    if not number:  # a file of sentences that all begin with a #
         number, first = next(word_lines(lines), (0, ""))
     delimiter = find_delimiter(first)
     cells = split(first, delimiter)
     names = [cell.casefold() for cell in cells]
-    word = named(names, data.text_column, WORD_NAMES)
-    tag = named(names[::-1], data.label_column, TAG_NAMES)
-    columns = Columns(delimiter, "\t" in first, len(cells))
-    if word is not None and tag is not None and len(cells) > 1:
-        columns = replace(columns, word=word, tag=len(cells) - 1 - tag, header=number)
-        columns = replace(columns, sentence=named(names, None, SENTENCE_NAMES))
-    elif len(cells) > 2 and data.text_column == DataConfig.text_column and counts_words(lines, columns):
-        columns = replace(columns, word=1)
+    columns = Columns(delimiter, "\t" in first, len(cells), len(cells) - 1)
+    words, tags = word.named(names), tag.named(names)
+    if words and tags and words[0] != tags[-1]:
+        sentence = next((i for i, name in enumerate(names) if name in SENTENCE_NAMES), None)
+        columns = replace(columns, word=words[0], tag=tags[-1], sentence=sentence, header=number)
+    else:
+        for choice in (word, tag):
+            if not choice.number and choice.value != choice.default:
+                problem = f"{choice.flag} {choice.value[:40]!r}: there is no such name in a header"
+                raise UserError(
+                    f"{path}: line {number}: {problem}; choose the column by its number, as in {choice.flag} 2"
+                )
+        if len(cells) > 2 and not word.number and counts_words(lines, columns):
+            columns = replace(columns, word=1)
+    place = f"{path}: line {number}"
     columns = replace(
         columns,
-        word=chosen(columns.word, columns, "--text-column", data.text_column, DataConfig.text_column, f"{path}: line {number}"),
-        tag=chosen(columns.tag, columns, "--label-column", data.label_column, DataConfig.label_column, f"{path}: line {number}"),
+        word=word.column(columns.word, len(cells), place),
+        tag=tag.column(columns.tag, len(cells), place),
     )
-    tell(path, columns, cells, say)
+    note = describe(columns, cells, chosen=bool(word.number or tag.number))
+    if note:
+        say(f"{path}: {note}")
     return columns
 
 
-def named(names: Sequence[str], wanted: str | None, usual: set[str]) -> int | None:
-    """The first column with the wanted name, else with one of the usual ones; None: there is none."""
-    lower = (wanted or "").casefold()
-    if lower in names:
-        return names.index(lower)
-    return next((i for i, name in enumerate(names) if name in usual), None)
-
-
-def chosen(found: int, columns: Columns, flag: str, value: str, default: str, place: str) -> int:
-    """The column that a flag names by its number; the one that was found where the flag names none."""
-    if value.isdecimal() and value.isascii() and not columns.header:
-        if not 1 <= int(value[:9]) <= columns.count:
-            raise UserError(f"{place}: has {columns.count} columns; {flag} {value[:20]}: choose one of them by its number")
-        return int(value) - 1
-    if value != default and not columns.header:
-        raise UserError(f"{place}: no column is called {value[:40]!r}; choose one by its number, as in {flag} 2")
-    return found
-
-
-def tell(path: Path, columns: Columns, cells: Sequence[str], say: Say) -> None:
-    """Say what is not as usual about the columns."""
-    told = []
+def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:
+    """What is not as usual about the columns. cells: of the first line."""
+    notes = []
     if columns.delimiter:
-        told.append(f"columns are parted by {DELIMITERS[columns.delimiter]}")
+        notes.append(f"columns are parted by {DELIMITERS[columns.delimiter]}")
     if columns.header:
-        told.append(f"line {columns.header} is a header; words are in column {cells[columns.word]!r}")
-        told.append(f"tags in {cells[columns.tag]!r}")
-    elif columns.word == 1:
-        told.append(f"column 1 counts the words, column 2 holds them, column {columns.tag % columns.count + 1} the tags")
+        notes.append(f"line {columns.header} is a header")
+        notes.append(f"words are in {cells[columns.word]!r}, tags in {cells[columns.tag]!r}")
+    elif columns.word == 1 and not chosen:
+        notes.append(f"column 1 counts the words, which are in column 2; tags are in column {columns.tag + 1}")
     if columns.sentence is not None:
-        told.append(f"a new {cells[columns.sentence]!r} begins a sentence")
-    if told:
-        say(f"{path}: {', '.join(told)}")
+        notes.append(f"a new {cells[columns.sentence]!r} begins a sentence")
+    return "; ".join(notes)
 
 
 def find_delimiter(first: str) -> str:
@@ -164,7 +178,8 @@ def find_delimiter(first: str) -> str:
     for delimiter in DELIMITERS:
         cells = split(first, delimiter)
         names = [cell.casefold() for cell in cells]
-        if any(map(TAG_CELL.fullmatch, cells[1:])) or (WORD_NAMES.intersection(names) and TAG_NAMES.intersection(names)):
+        header = WORD_NAMES.intersection(names) and TAG_NAMES.intersection(names)
+        if header or any(map(TAG_CELL.fullmatch, cells[1:])):
             return delimiter
     return ""
 

@@ -1,13 +1,12 @@
 """Files of CoNLL's kind: columns of words and tags -> sentences (Tjong Kim Sang & De Meulder 2003).
 
-One word a line, its columns apart by tabs or spaces; the word comes first, its tag last; a blank line ends a sentence:
+One word a line, columns apart by tabs or spaces; the word comes first, its tag last; a blank line ends a sentence:
 
     EU NNP B-ORG
     rejects VBZ O
 
-Also what else people have: a header, an index column, comments, commas, a column of sentence numbers instead of blank
-lines (conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}. Which column is which, and what had to be
-repaired, is told.
+Also what else people have: a header, an index column, comments, commas, numbers of sentences instead of blank lines
+(conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}. What was decided or repaired is said.
 """
 
 import json
@@ -49,7 +48,7 @@ class Tags:
 
     first: dict[str, int] = field(default_factory=dict)  # tag -> the line where it is first
     counts: Counter[str] = field(default_factory=Counter)
-    meaning: dict[str, str] = field(default_factory=dict)  # tag -> O, or a letter with a type; empty until all are read
+    meaning: dict[str, str] = field(default_factory=dict)  # tag -> O, or as in B-PER; empty until all are read
     scheme: str = ""
 
     def add(self, tag: str, line: int) -> None:
@@ -60,8 +59,8 @@ class Tags:
     def understand(self, path: Path, say: Say) -> None:
         """Find out what they mean. UserError with the line of one that means nothing.
 
-        Written loosely they are as b-per or B_PER. Where none has a letter, and most are O, each run of words of one
-        type is an entity.
+        They may be written loosely, as in b-per or B_PER. Where none has a letter, and most are O, each run of words
+        of one type is an entity.
         """
         loose = {tag: LOOSE_TAG.fullmatch(tag) for tag in self.counts}
         bare = [tag for tag in self.counts if tag.upper() != "O" and not loose[tag]]
@@ -69,13 +68,15 @@ class Tags:
         if bare and not plain:
             odd = min(bare, key=self.first.__getitem__)
             raise UserError(
-                f"{path}: line {self.first[odd]}: tag {odd[:40]!r} is not O, nor a letter of B, I, E, S, L, U, M, W "
-                "with a type, as in B-PER; is it in another column? Then choose that with --label-column NUMBER"
+                f"{path}: line {self.first[odd]}: tag {odd[:40]!r} is not O, nor B-, I-, E-, S-, L-, U-, M- or W- "
+                "with a type; is it in another column? Then choose that one, as in --label-column 3"
             )
         for tag, match in loose.items():
-            self.meaning[tag] = f"{match[1].upper()}-{match[2]}" if match else f"I-{tag}" if tag in bare else tag.upper()
+            self.meaning[tag] = (
+                f"{match[1].upper()}-{match[2]}" if match else f"I-{tag}" if tag in bare else tag.upper()
+            )
         if plain:
-            say(f"{path}: tags are types without B- or I-: words of one type that follow each other are one entity")
+            say(f"{path}: tags are types without B- and I-; neighbours of one type are one entity")
         changed = [tag for tag, meaning in self.meaning.items() if tag != meaning and tag not in bare]
         if changed:
             count = sum(self.counts[tag] for tag in changed)
@@ -125,7 +126,7 @@ class _Sentence:
 def read_sentences(
     path: Path, lines: Sequence[str], columns: Columns, tags: Tags, counts: Counter[str]
 ) -> Iterator[_Sentence]:
-    """The sentences of a file of columns. lines: tidied. tags: are counted there; counts: of lines that are left out."""
+    """The sentences of a file of columns. tags: are counted there; counts: of lines that are left out."""
     sentence: _Sentence | None = None
     document = number_of = ""
     for number, line in enumerate(lines, 1):
@@ -165,9 +166,12 @@ def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> No
     if len(cells) < 2:
         raise UserError(f"{place}: has no tag; each line needs a word and, in its last column, a tag")
     if len(cells) != columns.count:
-        raise UserError(f"{place}: has {len(cells)} columns, the lines before it {columns.count}; was it cut, or joined?")
+        raise UserError(
+            f"{place}: has {len(cells)} columns, the lines before it {columns.count}; was it cut, or joined?"
+        )
     if not cells[columns.word]:
-        raise UserError(f"{place}: has no word in column {columns.word + 1}; for an empty line leave out the tabs too")
+        where = "its first column" if columns.word == 0 else f"column {columns.word + 1}"
+        raise UserError(f"{place}: has no word in {where}; for an empty line leave out the tabs too")
     check_length(cells[columns.word], place)
 
 
@@ -175,7 +179,7 @@ def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> No
 
 
 def is_json_lines(text: str) -> bool:
-    """Whether the first line that is not blank is a JSON object, or a list of such begins (which is refused later)."""
+    """Whether the first line that is not blank is a JSON object, or begins a list of such (which is refused later)."""
     start = text.lstrip()[:1000]
     if start.startswith("["):
         return start[1:].lstrip().startswith("{")
@@ -217,8 +221,8 @@ def listed(value: dict, keys: Sequence[str], what: str, flag: str) -> list:
     """The list under the first of the keys that is there. UserError where none is."""
     key = next((key for key in keys if key in value), None)
     if key is None or not isinstance(value[key], list):
-        raise UserError(f"{what} must be a list under {', '.join(keys[1:])}, or choose its key with {flag}; there is "
-                        f"{', '.join(value)[:200] or 'an empty object'}")  # fmt: skip
+        there = ", ".join(value)[:200] or "nothing"
+        raise UserError(f"{what} must be a list under {' or '.join(keys[1:])}, or {flag}'s key; there is {there}")
     return value[key]
 
 

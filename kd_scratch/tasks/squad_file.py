@@ -1,10 +1,15 @@
-"""Files of SQuAD, versions 1.1 and 2.0, and what people make of them: JSON -> questions with contexts and answers.
+"""Files of SQuAD, versions 1.1 and 2.0, and their relatives: JSON -> questions with their contexts and answers.
 
 An answer is a span of the context (Rajpurkar et al. 2016); in version 2.0 some questions have none (Rajpurkar et al.
-2018). The official form is an object, {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers":
-[{"text", "answer_start"}]}]}]}]}. Any of the outer levels may be missing, down to JSON lines of {"question", "context",
-"answers": {"text": […], "answer_start": […]}}, as the hub's datasets are written. What had to be repaired or decided is
-counted, and told in one line for each kind.
+2018). The official form has three levels of lists:
+
+    {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}
+
+Any of them may be missing, down to JSON lines as the hub's data sets are written:
+
+    {"id", "question", "context", "answers": {"text": […], "answer_start": […]}}
+
+What had to be repaired or decided is counted, and said in one line for each kind.
 """
 
 import html
@@ -25,7 +30,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import json_rows
 from kd_scratch.data.rows import Subset
 
-LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; any may be missing. "": a list is the whole file
+LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
 #: How a file may write an answer that its context writes otherwise.
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "": str,
@@ -48,7 +53,7 @@ class Example:
     context: str
     answers: tuple[str, ...] = ()
     start: int | None = None  # code point at which the first answer begins; None: no answer, or not to be found
-    moved: bool = False  # the file's answer_start was wrong or missing; `start` is where the text occurs, exactly once
+    moved: bool = False  # the file has no or a wrong answer_start; `start` is where the text occurs, exactly once
     may_be_unanswerable: bool = False  # the file is of version 2.0
     labelled: bool = True  # False: the answer is unknown, for soft targets
 
@@ -137,9 +142,11 @@ class Reader:
         self.unanswered = 0
         self.version2 = False  # some question has is_impossible, or no answer
 
-    def questions(self, node: Node, levels: Sequence[str], context: Node | None) -> Iterator[tuple[Node, Node | None]]:
+    def questions(self, node: Node, levels: Sequence[str], context: Node | None) -> Iterator[tuple[Node, ...]]:
         """The questions below a node, each with the node that has its context."""
-        context = node if self.data.context_column in node.value else context
+        if self.data.context_column in node.value:
+            node.text(self.data.context_column)
+            context = node
         for depth, key in enumerate(levels, 1):
             if key in node.value:
                 for item in node.items(key):
@@ -210,12 +217,14 @@ class Reader:
         for what, count in self.counts.items():
             say(f"{self.path}: {what}: {count:,}")
         if self.unanswered:
-            say(f"{self.path}: {self.unanswered:,} of {total:,} questions have no answer; so version 2.0's rules hold")
+            say(f"{self.path}: {self.unanswered:,} of {total:,} questions have no answer; version 2.0's rules hold")
 
 
 def answer_list(node: Node, key: str) -> list[dict]:
-    """The answers under a key as objects with text and answer_start. They may be there as one object, as strings, or
-    as an object of two lists; UserError for anything else."""
+    """The answers under a key as objects with text and answer_start.
+
+    They may be there as one object, as strings, or as an object of two lists. UserError for anything else.
+    """
     value = node.value[key]
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         texts = value["text"]
@@ -284,7 +293,9 @@ def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]
             moved += example.moved
     notes = []
     if moved:
-        notes.append(f"answer_start wrong or missing, repaired: {moved:,} (the answer occurs exactly once in its context)")
+        notes.append(
+            f"answer_start wrong or missing, repaired: {moved:,} (the answer occurs exactly once in its context)"
+        )
     if lost:
         notes.append(
             f"questions left out of training: {len(lost):,} of {len(examples):,}, their answer is not at answer_start "

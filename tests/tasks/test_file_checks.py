@@ -22,7 +22,9 @@ def test_one_class_is_remarked_but_not_in_a_handful():
     assert odd_labels(["x"] * 19 + [None], ["x", "y"]) != [] and odd_labels(["x"] * 5, ["x", "y"]) == []
 
 
-@pytest.mark.parametrize("pair", [("Sport", "sports"), ("a b", "a_b"), ("1", "01"), ("1", "1.0"), ("x ", "x"), ("É", "é")])
+@pytest.mark.parametrize(
+    "pair", [("Sport", "sports"), ("a b", "a_b"), ("1", "01"), ("1", "1.0"), ("x ", "x"), ("É", "é")]
+)
 def test_labels_that_are_nearly_another_are_named(pair):
     assert bare(pair[0]) == bare(pair[1])
     assert near_labels(["other", *pair]) == [

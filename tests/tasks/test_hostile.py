@@ -5,6 +5,7 @@ Each task's own tests hold its table of malformed files. Here are the tables of 
 """
 
 import csv
+import html
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import resource
 import signal
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -185,20 +187,27 @@ MALFORMED = {
         "half a million columns": (CONLL + "x " * 499_999 + "O\n", "line 13: has 500000 columns, the lines"),
         "no such tag": (CONLL + "Ada NNP B-NP X-PER\n", "line 13: tag 'X-PER' is not O"),
         "a tag without type": (CONLL + "Ada NNP B-NP B-\n", "line 13: tag 'B-' is not O"),
-        "CSV": (CSV, "line 1: has no tag"),
+        "CSV": (CSV, "line 2: tag 'space' is not O"),
+        "two line ends": (CONLL + "Ada O\rBerg O\n", "line 13: holds a carriage return"),
         "an endless word": ("a" * 1_000_001 + " O\n", "line 1: a text of 1,000,001 characters"),
-        "old Mac line ends": ("Ada O\rBerg O\r", "line 1: holds a carriage return"),
     },
     "squad": {
         "cut": (json.dumps(SQUAD)[:90], "line 1: not JSON"),
-        "a list": (json.dumps([SQUAD]), "data must be a list"),
+        "a list of a number": (json.dumps([SQUAD, 7]), "[1] must be an object"),
+        "a number": ("7", "it must be an object or a list"),
         "data an object": (json.dumps({"data": SQUAD}), "data must be a list"),
         "article a string": (json.dumps({"data": ["x"]}), "data[0] must be an object"),
-        "no context": (json.dumps({"data": [{"paragraphs": [{"qas": []}]}]}), "data[0].paragraphs[0].context must"),
-        "duplicate id": (json.dumps(SQUAD).replace("b1", "a1"),
-                         "data[0].paragraphs[1].qas[0].id: 'a1' is the id of data[0].paragraphs[0].qas[0] too"),
-        "a number for an id": (json.dumps(SQUAD).replace('"b1"', "7"), "qas[0].id must be a string"),
-        "true for a place": (json.dumps(SQUAD).replace(": 18}", ": true}"), "answers[0].answer_start: must be a"),
+        "no context": (json.dumps({"data": [{"paragraphs": [{"qas": [{"question": "?"}]}]}]}),
+                       "data[0].paragraphs[0].qas[0].context must be a string; there is only question"),
+        "a list for an id": (json.dumps(SQUAD).replace('"b1"', "[7]"), "qas[0].id must be a string or a number"),
+        "true for an id": (json.dumps(SQUAD).replace('"b1"', "true"), "qas[0].id must be a string or a number"),
+        "true for a place": (json.dumps(SQUAD).replace(": 18}", ": true}"), "answers[0].answer_start must be a"),
+        "infinity for a place": (json.dumps(SQUAD).replace(": 18}", ": 1e999}"), "answers[0].answer_start must be a"),
+        "a place of 5,000 digits": (json.dumps(SQUAD).replace(": 18}", f': "{"9" * 5000}"}}'), "answer_start must"),
+        "levels the wrong way round": (json.dumps({"qas": [{"data": SQUAD["data"]}]}), "qas[0].question must be a"),
+        "levels within themselves": ('{"data": [' * 400 + '{"question": "?"}' + "]}" * 400, "data[0].question must be"),
+        "a bad JSON line": ('{"question": "?", "context": "c", "answers": []}\n{"question": "?"}\n',
+                            "line 2: context must be a string; there is only question"),
         "an endless context": (json.dumps(SQUAD).replace("A second", "A " * 500_000 + "second"),
                                "data[0].paragraphs[1].context: a text of 1,00"),
     },
@@ -357,16 +366,12 @@ def plainly(name: str, raw: bytes) -> list:
     if name == "clinc":
         return [(label, text) for text, label in json.loads(text)["train"]]
     if name == "squad":
-        return [
-            (qa["id"], qa["question"], paragraph["context"], tuple(a["text"] for a in qa.get("answers", ())))
-            for article in json.loads(text)["data"]
-            for paragraph in article["paragraphs"]
-            for qa in paragraph["qas"]
-        ]
+        return list(plain_questions(json.loads(text), ["", "data", "paragraphs", "qas"], None))
     sentences, words = [], []
-    for line in [*text.split("\n"), ""]:
-        cells = line.removesuffix("\r").strip(" ").split("\t" if "\t" in line else " ")
-        if not "".join(cells) or cells[0].strip(" ") == "-DOCSTART-":
+    for line in [*text.split("\n" if "\n" in text else "\r"), ""]:
+        line = re.sub(rf"^ *\ufeff*(?=[^ \t])|[{UNSEEN}]*$", "", line).strip(" ")
+        cells = line.split("\t" if "\t" in line else " ")
+        if not "".join(cells) or re.match(r"\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", line, re.I):
             sentences += [tuple(words)] if words else []
             words = []
         else:
@@ -374,15 +379,40 @@ def plainly(name: str, raw: bytes) -> list:
     return sentences
 
 
+UNSEEN = r"\s\x00-\x1f\x7f-\xa0\u2028\ufeff"  # of BITS, and what the flip of a bit may make
+
+
+def plain_questions(value, levels: list[str], context: str | None):
+    """Question, context and answers of each, from whatever levels there are."""
+    if isinstance(value, list):
+        for item in value:
+            yield from plain_questions(item, levels, context)
+        return
+    context = value.get("context", context)
+    for depth, key in enumerate(levels, 1):
+        if key in value:
+            yield from plain_questions(value[key], levels[depth:], context)
+            return
+    answers = value.get("answers") or []
+    answers = [a if isinstance(a, str) else a["text"] or "" for a in ([answers], answers)[isinstance(answers, list)]]
+    yield value["question"], context, tuple(plain_answer(a) for a in answers if a.strip())
+
+
+def plain_answer(text: str) -> str:
+    """An answer without what the reader may have repaired."""
+    return html.unescape(unicodedata.normalize("NFC", text)).strip()
+
+
 def found(name: str, examples: list) -> list:
     """The same of what our reader has made."""
     if name == "squad":
-        return [(e.id, e.question, e.context, e.answers) for e in examples]
+        assert len({e.id for e in examples}) == len(examples)
+        return [(e.question, e.context, tuple(map(plain_answer, e.answers))) for e in examples]
     return [e.words for e in examples] if name == "conll" else [(e.label, e.text) for e in examples]
 
 
 PLACE = re.compile(
-    r"line \d+: |\w+\[\d+\]|is not (SQuAD|CLINC)|the file is empty|not usable JSON|holds no |data must be"
+    r"line \d+: |\w*\[\d+\]|is not (SQuAD|CLINC)|the file is empty|not usable JSON|holds no |data must be"
 )
 
 
