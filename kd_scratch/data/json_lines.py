@@ -5,28 +5,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import text_lines
+from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.data.rows import FileRows
 
 Make = Callable[[int, dict], object]  # line number, object -> example, UserError, or None: no example
 
 
-def json_rows(path: Path, make: Make) -> FileRows:
+def json_rows(file: Path | TextFile, make: Make) -> FileRows:
     """The example of each line, made when asked for; and once now, so that a bad line is found.
 
-    Blank lines are none. Raises UserError with the line where it is no JSON object.
+    file: open, or its path. Blank lines are none. Raises UserError with the line where it is no JSON object.
     """
+    file = file if isinstance(file, TextFile) else open_text(file)
+    name = str(file.path)
 
     def rows() -> Iterator[tuple[int, int]]:
-        for i, (place, text) in enumerate(text_lines(path), 1):
-            if text.strip() and make(i, parse_line(text, f"{path}: line {i}", str(path))) is not None:
+        for i, (place, text) in enumerate(file.lines(), 1):
+            if text.strip() and make(i, parse_line(text, i, name)) is not None:
                 yield i, place
 
-    return FileRows(path, rows(), lambda i, text: make(i, parse_line(text, f"{path}: line {i}", str(path))))
+    return FileRows(file, rows(), lambda i, text: make(i, parse_line(text, i, name)))
 
 
-def parse_line(text: str, place: str, name: str) -> dict:
-    """The object in a line. UserError where there is none, a key is there twice, or text is half a character."""
+def parse_line(text: str, line: int, name: str) -> dict:
+    """The object in a line of the file of that name.
+
+    Raises UserError where there is none, where it has a key twice, and where a text holds half a character.
+    """
+    place = f"{name}: line {line}"
     try:
         value = json.loads(text, object_pairs_hook=without_duplicates)
         if "\\u" in text:
@@ -34,7 +40,7 @@ def parse_line(text: str, place: str, name: str) -> dict:
     except json.JSONDecodeError as error:
         if text.lstrip().startswith("["):
             raise UserError(array_message(name)) from None
-        raise UserError(f"{place}: not JSON: {error.msg}") from None
+        raise UserError(f"{place}: not JSON: {error.msg}; each line must hold one whole object") from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
         raise UserError(f"{place}: not usable JSON: {error}") from None
     if isinstance(value, list):

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length, read_text
+from kd_scratch.common.files import check_length
+from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import json_rows
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
@@ -95,10 +96,11 @@ def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     A -DOCSTART- line begins a document; without any, each sentence is a document of its own. Tags may be in any of the
     schemes of conll_metric.py. Raises UserError with the odd line.
     """
+    file = open_text(path, data.encoding, say)
+    text = file.text()
     tags = Tags()
-    text = read_text(path)
     if is_json_lines(text):
-        return read_json_sentences(path, data, tags, say)
+        return read_json_sentences(file, data, tags, say)
     counts: Counter[str] = Counter()
     lines = tidy_lines(path, text, counts)
     columns = find_columns(path, lines, data, say)
@@ -188,8 +190,9 @@ def is_json_lines(text: str) -> bool:
     return False
 
 
-def read_json_sentences(path: Path, data: DataConfig, tags: Tags, say: Say) -> Sequence[Example]:
+def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) -> Sequence[Example]:
     """The sentence of each JSON line, made when asked for."""
+    path = file.path
     names = data.tag_names.split(",") if data.tag_names else []
 
     def make(line: int, value: dict) -> Example | None:
@@ -211,7 +214,7 @@ def read_json_sentences(path: Path, data: DataConfig, tags: Tags, say: Say) -> S
         name = f"{path.name}:{line}"
         return Example(name, tuple(words), tags.iob2(raw), name, tags.scheme)
 
-    examples = json_rows(path, make)
+    examples = json_rows(file, make)
     tags.understand(path, say)
     tags.scheme = scheme(example.tags for example in examples)
     return examples

@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length, read_json, text_lines
+from kd_scratch.common.files import check_length
+from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import json_rows
 from kd_scratch.data.rows import Subset
@@ -106,11 +107,12 @@ def read_squad(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     Raises UserError with the place of what is odd.
     """
     reader = Reader(path, data)
-    if is_json_lines(path):
-        examples = json_rows(path, lambda i, value: reader.example(Node(value, path, f"line {i}"), None))
+    file = open_text(path, data.encoding, say)
+    if is_json_lines(file):
+        examples = json_rows(file, lambda i, value: reader.example(Node(value, path, f"line {i}"), None))
         reader.finish(len(examples), say)
         return examples
-    value = read_json(path)
+    value = file.json()
     root = Node({"": value} if isinstance(value, list) else value, path, "")
     if not isinstance(root.value, dict):
         raise UserError(f"{path}: is not SQuAD's JSON: it must be an object or a list")
@@ -119,9 +121,9 @@ def read_squad(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     return [replace(example, may_be_unanswerable=True) for example in examples] if reader.version2 else examples
 
 
-def is_json_lines(path: Path) -> bool:
+def is_json_lines(file: TextFile) -> bool:
     """Whether the first line is a whole object, and another line follows it."""
-    lines = (text for _, text in text_lines(path) if text.strip())
+    lines = (text for _, text in file.lines() if text.strip())
     first = next(lines, "")
     if next(lines, None) is None:
         return False

@@ -12,11 +12,12 @@ from kd_scratch.common.files import sha256_of_file
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
-from kd_scratch.data.rows import Concat, Subset, WithoutLabels, text_rows
+from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.augment import Altered
 from kd_scratch.tasks.feature_cache import cached_features
+from kd_scratch.tasks.text_files import read_texts
 from kd_scratch.training.spec import RunSpec
 
 VOCABULARY_SAMPLE = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
@@ -39,7 +40,7 @@ def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
     """All that a run reads. Raises UserError for files that cannot be used."""
     hashes = data_hashes(spec)
     notes: list[str] = []
-    unlabelled = read_unlabelled(spec, task) if spec.unlabelled else ()
+    unlabelled = read_unlabelled(spec, task, notes.append) if spec.unlabelled else ()
     examples, labels = read_labelled(spec, task, notes.append)
     dev_examples, examples = split_dev(spec, task, examples, notes.append)
     examples, more = task.trainable(limited(examples, spec.data.limit))
@@ -100,11 +101,10 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str) -> np.ndarray:
     return mask
 
 
-def read_unlabelled(spec: RunSpec, task: Task) -> Sequence:
-    """The lines of --unlabelled that hold more than blanks, as training examples without label."""
+def read_unlabelled(spec: RunSpec, task: Task, say: Say = say) -> Sequence:
+    """The texts of --unlabelled that hold more than blanks, as training examples without label."""
     flag = f"--unlabelled {spec.unlabelled}"
-    name = spec.unlabelled.name
-    examples = text_rows(spec.unlabelled, flag, lambda i, text: task.unlabelled(f"{name}:{i}", text), check=False)
+    examples = read_texts(spec.unlabelled, spec.data, say, task.unlabelled, flag)
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples
