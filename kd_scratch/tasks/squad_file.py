@@ -284,7 +284,10 @@ def locate(context: str, answer: str, start: int | None) -> tuple[str, int | Non
 
 
 def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]]:
-    """The examples whose answer is where the file has it, or was found elsewhere; and notes about the others."""
+    """The examples whose answer is where the file has it, or was found elsewhere; and notes about the others.
+
+    UserError where no answer was found.
+    """
     keep, lost = [], []
     moved = 0
     for i, example in enumerate(examples):
@@ -293,6 +296,8 @@ def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]
         else:
             keep.append(i)
             moved += example.moved
+    if lost and not keep:
+        raise UserError(f"{lost[0]}: none of the {len(lost):,} answers stands in its context; do they belong together?")
     notes = []
     if moved:
         notes.append(

@@ -62,7 +62,8 @@ def texts(count: int = 40, label=lambda i: "ab"[i % 2]) -> list[Text]:
 
 
 def test_the_table_tells_labels_vocabulary_length_layers_disk_and_memory(tmp_path, tokenizer):
-    rows = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
+    dev = [replace(example, text=f"{example.text} too") for example in texts()]
+    rows = found(tmp_path, tokenizer, "csv", texts(), dev, labels=("a", "b"))
     assert list(rows) == ["labels", "vocabulary", "length", "  train", "  dev", "layers", "disk", "memory"]
     assert rows["labels"] == "2: a, b"
     size = tokenizer.vocab_size
