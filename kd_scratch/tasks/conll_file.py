@@ -29,6 +29,7 @@ from kd_scratch.tasks.conll_metric import scheme, to_iob2
 WORD_KEYS = ("tokens", "words")  # of a JSON line, unless --text-column and --label-column name others
 TAG_KEYS = ("ner_tags", "tags", "labels", "ner")
 NEW_DOCUMENT = re.compile(r"# *(newdoc|begin document)\b")  # a comment of CoNLL-U, of CoNLL-2012
+BARE_TAG = re.compile(r"[^\W\d_]{2}\S*")  # PER, person-actor
 LOOSE_TAG = re.compile(r"([BIESLUMW])[-_](.+)", re.IGNORECASE)  # b-per, B_PER
 
 
@@ -65,7 +66,8 @@ class Tags:
         """
         loose = {tag: LOOSE_TAG.fullmatch(tag) for tag in self.counts}
         bare = [tag for tag in self.counts if tag.upper() != "O" and not loose[tag]]
-        plain = bare and not any(loose.values()) and self.counts.most_common(1)[0][0].upper() == "O"
+        mostly_o = self.counts.most_common(1)[0][0].upper() == "O" if bare else False
+        plain = mostly_o and not any(loose.values()) and all(map(BARE_TAG.fullmatch, bare))
         if bare and not plain:
             odd = min(bare, key=self.first.__getitem__)
             raise UserError(
