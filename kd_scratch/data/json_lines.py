@@ -1,6 +1,7 @@
 """JSON lines: one object a line."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,11 @@ def json_rows(file: Path | TextFile, make: Make) -> FileRows:
             if text.strip() and make(i, parse_line(text, i, name)) is not None:
                 yield i, place
 
-    return FileRows(file, rows(), lambda i, text: make(i, parse_line(text, i, name)))
+    def parse(line: int, text: str) -> object:
+        first = re.match(r"[^\r\n]*", text)[0]  # behind it may be lines that hold no example
+        return make(line, parse_line(first, line, name))
+
+    return FileRows(file, rows(), parse)
 
 
 def parse_line(text: str, line: int, name: str) -> dict:
@@ -46,7 +51,7 @@ def parse_line(text: str, line: int, name: str) -> dict:
     if isinstance(value, list):
         raise UserError(array_message(name))
     if not isinstance(value, dict):
-        raise UserError(f"{place}: is not an object; each line must be one, such as {{\"text\": …, \"label\": …}}")
+        raise UserError(f'{place}: is not an object; each line must be one, such as {{"text": …, "label": …}}')
     return value
 
 

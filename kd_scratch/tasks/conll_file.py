@@ -65,20 +65,19 @@ class Tags:
         of one type is an entity.
         """
         loose = {tag: LOOSE_TAG.fullmatch(tag) for tag in self.counts}
-        bare = [tag for tag in self.counts if tag.upper() != "O" and not loose[tag]]
-        mostly_o = self.counts.most_common(1)[0][0].upper() == "O" if bare else False
-        plain = mostly_o and not any(loose.values()) and all(map(BARE_TAG.fullmatch, bare))
-        if bare and not plain:
-            odd = min(bare, key=self.first.__getitem__)
+        bare = {tag for tag in self.counts if tag.upper() != "O" and not loose[tag]}
+        refused = bare
+        if bare and not any(loose.values()) and self.counts.most_common(1)[0][0].upper() == "O":
+            refused = {tag for tag in bare if not BARE_TAG.fullmatch(tag)}
+        if refused:
+            odd = min(refused, key=self.first.__getitem__)
             raise UserError(
                 f"{path}: line {self.first[odd]}: tag {odd[:40]!r} is not O, nor B-, I-, E-, S-, L-, U-, M- or W- "
                 "with a type; is it in another column? Then choose that one, as in --label-column 3"
             )
         for tag, match in loose.items():
-            self.meaning[tag] = (
-                f"{match[1].upper()}-{match[2]}" if match else f"I-{tag}" if tag in bare else tag.upper()
-            )
-        if plain:
+            self.meaning[tag] = f"I-{tag}" if tag in bare else f"{match[1].upper()}-{match[2]}" if match else "O"
+        if bare:
             say(f"{path}: tags are types without B- and I-; neighbours of one type are one entity")
         changed = [tag for tag, meaning in self.meaning.items() if tag != meaning and tag not in bare]
         if changed:

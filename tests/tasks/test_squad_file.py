@@ -118,7 +118,10 @@ def test_an_id_that_another_question_has_is_made_unique_by_its_place(tmp_path):
     "unit, start", [("UTF-16 units", len(EMOJI[:AT].encode("utf-16-le")) // 2), ("bytes", len(EMOJI[:AT].encode()))]
 )
 def test_starts_that_count_something_else_are_found_out(tmp_path, unit, start):
-    entries = [question(answers=answers("9", answer_start=start)), question(id="r", answers=answers("9", answer_start=AT))]
+    entries = [
+        question(answers=answers("9", answer_start=start)),
+        question(id="r", answers=answers("9", answer_start=AT)),
+    ]
     examples, said = read(tmp_path, file(*entries, context=EMOJI))  # "9" stands at two places
     assert [e.start for e in examples] == [AT, AT]
     assert said == [f"answer_starts that count {unit}, turned into characters: 1"]
