@@ -149,7 +149,7 @@ FAULTS = [
      "    if version2:\n        last_with_id", "    if True:\n        last_with_id",
      "tasks/test_squad_metric.py::test_a_missing_prediction_is_wrong_in_version_1_and_left_out_in_version_2"),
     ("an entity that goes on across a change of type", "tasks/conll_metric.py",
-     'previous[0] in "BI" and previous[1:] == tag[1:]', 'previous[0] in "BI"',
+     'previous[0] in "BIM" and previous[1:] == tag[1:]', 'previous[0] in "BIM"',
      "tasks/test_conll_metric.py::test_entities_of_a_sequence"),
     ("every piece of a word labelled", "tasks/token_classification.py",
      "    token_labels[word_at] = word_labels",

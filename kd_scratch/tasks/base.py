@@ -146,6 +146,8 @@ class Task:
     trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = lambda examples: (examples, [])
     #: examples -> what looks wrong though it could be read; None: what does so of their texts
     odd: Callable[[Sequence], list[str]] | None = None
+    #: labels of the data, a teacher's -> the student's: the teacher's where they say the same in another way
+    student_labels: Callable[[Labels, Labels], Labels] = lambda labels, teacher_labels: labels
     train_defaults: dict = field(default_factory=dict)  # fields of TrainConfig: where this task differs from it
 
     # its score

@@ -1,4 +1,4 @@
-"""How a file of columns is written: what parts them, which one is the word, which the tag, which lines are none.
+"""How a file of columns is written: what parts them, which is the word, which the tag, which lines are none.
 
 Decided once for a file, from its first line with a word, or its header:
 
@@ -20,14 +20,14 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 
 #: Blanks of any kind, control characters, and characters without width, such as a byte-order mark.
-INVISIBLE = "".join(map(chr, (*range(0x21), *range(0x7F, 0xA1), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
+INVISIBLE = "".join(map(chr, (*range(33), *range(127, 161), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
 INVISIBLE += "\u00ad\u1680\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
 DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECASE)
 TAG_CELL = re.compile(r"O|[BIESLUMW][-_]\S+", re.IGNORECASE)
 DELIMITERS = {",": "commas", ";": "semicolons"}
 #: Names in a header.
 WORD_NAMES = {"word", "words", "token", "tokens", "form", "text"}
-TAG_NAMES = {"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "ner-tag", "entity", "bio", "iob"}
+TAG_NAMES = {"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "entity", "bio", "iob"}
 SENTENCE_NAMES = {"sentence", "sentence #", "sentence_id", "sentence_idx", "sentence id", "sent_id", "sent"}
 
 
@@ -51,7 +51,7 @@ class Choice(NamedTuple):
         return exact or (usual if self.number or self.value == self.default else [])
 
     def column(self, found: int, count: int, place: str) -> int:
-        """The column of the chosen number, else the one that was found otherwise. UserError where there is none."""
+        """The column of the chosen number, else the one that was found. UserError where there is none."""
         if self.number > count:
             raise UserError(
                 f"{place}: has {count} columns; {self.flag} {self.value[:20]}: choose one from 1 to {count}"
@@ -95,7 +95,7 @@ def split(line: str, delimiter: str) -> list[str]:
 
 
 def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:
-    """The lines of a file, without blanks and invisible characters at their ends. counts: of what was removed.
+    """The lines of a file, without blanks and invisible characters at their ends; `counts` has what was removed.
 
     UserError where a carriage return stands inside a line.
     """
@@ -103,7 +103,7 @@ def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:
     for i, line in enumerate(lines):
         line = line.rstrip("\r").strip(" ")
         if "\r" in line:
-            raise UserError(f"{path}: line {i + 1}: holds a carriage return; lines must end with LF, CRLF or CR")
+            raise UserError(f"{path}: line {i + 1}: holds a carriage return; use LF, CRLF or CR alone")
         kept = line.rstrip(INVISIBLE)
         if kept != line.rstrip(" \t"):
             where = "behind a tag, left out" if kept else "alone on a line, taken for a blank one"
@@ -138,9 +138,9 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
     else:
         for choice in (word, tag):
             if not choice.number and choice.value != choice.default:
-                problem = f"{choice.flag} {choice.value[:40]!r}: there is no such name in a header"
+                problem = f"{choice.flag} {choice.value[:40]!r}: no header has that name"
                 raise UserError(
-                    f"{path}: line {number}: {problem}; choose the column by its number, as in {choice.flag} 2"
+                    f"{path}: line {number}: {problem}; choose a column by its number, as in {choice.flag} 2"
                 )
         if len(cells) > 2 and not word.number and counts_words(lines, columns):
             columns = replace(columns, word=1)
@@ -165,7 +165,7 @@ def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:
         notes.append(f"line {columns.header} is a header")
         notes.append(f"words are in {cells[columns.word]!r}, tags in {cells[columns.tag]!r}")
     elif columns.word == 1 and not chosen:
-        notes.append(f"column 1 counts the words, which are in column 2; tags are in column {columns.tag + 1}")
+        notes.append(f"column 1 counts the words, column 2 has them, column {columns.tag + 1} the tags")
     if columns.sentence is not None:
         notes.append(f"a new {cells[columns.sentence]!r} begins a sentence")
     return "; ".join(notes)
@@ -185,7 +185,7 @@ def find_delimiter(first: str) -> str:
 
 
 def counts_words(lines: Sequence[str], columns: Columns) -> bool:
-    """Whether the first column counts the words, of each sentence or of the file: 1, 2, 3, … without a gap."""
+    """Whether the first column counts the words of each sentence, or of the file: 1, 2, 3, … without a gap."""
     words, last, inside = 0, None, False
     for line in lines:
         cells = columns.split(line)

@@ -1,12 +1,12 @@
 """Files of CoNLL's kind: columns of words and tags -> sentences (Tjong Kim Sang & De Meulder 2003).
 
-One word a line, columns apart by tabs or spaces; the word comes first, its tag last; a blank line ends a sentence:
+One word a line, columns apart by tabs or spaces, the word first, its tag last; a blank line ends a sentence:
 
     EU NNP B-ORG
     rejects VBZ O
 
-Also what else people have: a header, an index column, comments, commas, numbers of sentences instead of blank lines
-(conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}. What was decided or repaired is said.
+Also what else people have: a header, an index column, comments, commas, numbers of sentences instead of blank
+lines (conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}. What was decided or repaired is said.
 """
 
 import json
@@ -50,7 +50,7 @@ class Tags:
 
     first: dict[str, int] = field(default_factory=dict)  # tag -> the line where it is first
     counts: Counter[str] = field(default_factory=Counter)
-    meaning: dict[str, str] = field(default_factory=dict)  # tag -> O, or as in B-PER; empty until all are read
+    meaning: dict[str, str] = field(default_factory=dict)  # tag -> O, or as in B-PER; {} until all are read
     scheme: str = ""
 
     def add(self, tag: str, line: int) -> None:
@@ -61,8 +61,8 @@ class Tags:
     def understand(self, path: Path, say: Say) -> None:
         """Find out what they mean. UserError with the line of one that means nothing.
 
-        They may be written loosely, as in b-per or B_PER. Where none has a letter, and most are O, each run of words
-        of one type is an entity.
+        They may be written loosely, as in b-per or B_PER. Where none has a letter, and most are O, each run of
+        words of one type is an entity.
         """
         loose = {tag: LOOSE_TAG.fullmatch(tag) for tag in self.counts}
         bare = {tag for tag in self.counts if tag.upper() != "O" and not loose[tag]}
@@ -94,8 +94,8 @@ class Tags:
 def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """The sentences of a file; those of JSON lines stay in it until asked for.
 
-    A -DOCSTART- line begins a document; without any, each sentence is a document of its own. Tags may be in any of the
-    schemes of conll_metric.py. Raises UserError with the odd line.
+    A -DOCSTART- line begins a document; without any, each sentence is a document of its own. Tags may be in any of
+    the schemes of conll_metric.py. Raises UserError with the odd line.
     """
     file = open_text(path, data.encoding, say)
     text = file.text()
@@ -182,7 +182,7 @@ def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> No
 
 
 def is_json_lines(text: str) -> bool:
-    """Whether the first line that is not blank is a JSON object, or begins a list of such (which is refused later)."""
+    """Whether the first line that is not blank is a JSON object, or begins a list of such, which is refused later."""
     start = text.lstrip()[:1000]
     if start.startswith("["):
         return start[1:].lstrip().startswith("{")
@@ -239,7 +239,7 @@ def name_of(tag: object, names: Sequence[str], place: str) -> str:
     if not 0 <= tag < len(names):
         have = f"--tag-names has {len(names)}" if names else "tags are numbers"
         raise UserError(
-            f"{place}: tag {tag}: {have}; name all tags in the order of their numbers, as in --tag-names O,B-PER,I-PER"
+            f"{place}: tag {tag}: {have}; name them in the order of their numbers, as in --tag-names O,B-PER,I-PER"
         )
     return names[tag]
 

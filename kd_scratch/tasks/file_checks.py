@@ -76,7 +76,7 @@ def odd_questions(examples: Sequence) -> list[str]:
     lost = sum(example.start is None for example in answered)
     if lost > MOST * len(answered):
         remarks.append(
-            f"HARDLY ANY ANSWER IS FOUND: {lost:,} of {len(answered):,} are not in their contexts: do those belong to them?"
+            f"HARDLY ANY ANSWER IS FOUND, {lost:,} of {len(answered):,} are not: do answers and contexts fit?"
         )
     if examples and not answered and all(example.labelled for example in examples):
         remarks.append("NO QUESTION HAS AN ANSWER: is that the place of the answers, --answers-column?")
@@ -91,19 +91,19 @@ def odd_sentences(examples: Sequence) -> list[str]:
     numbers = sum(word.isdecimal() for word in words)
     outside = tags.count("O")
     remarks = {
-        f"MOST SENTENCES ARE ONE WORD, {single:,} of {len(examples):,}: is there a blank line behind each word?": (
+        f"MOST SENTENCES ARE ONE WORD, {single:,} of {len(examples):,}: is a blank line behind each?": (
             single > MOST * len(examples)
         ),
         f"SENTENCES OF {len(words) // max(1, len(examples)):,} WORDS: is there no blank line between them?": (
             len(words) > 200 * len(examples)
         ),
-        f"MOST WORDS ARE NUMBERS, {numbers:,} of {len(words):,}: choose the column of the words, --text-column 2": (
+        f"MOST WORDS ARE NUMBERS, {numbers:,} of {len(words):,}: choose another column, --text-column 2": (
             numbers > MOST * len(words)
         ),
         f"NO ENTITY among {len(tags):,} words: is that the column of the tags? --label-column chooses it": (
             len(tags) >= 20 and outside == len(tags)
         ),
-        f"HARDLY ANY WORD IS O, {outside:,} of {len(tags):,}: is that the column of the entities, --label-column?": (
+        f"HARDLY ANY WORD IS O, {outside:,} of {len(tags):,}: choose another column, --label-column 3": (
             len(tags) >= 20 and outside < 0.2 * len(tags)
         ),
     }

@@ -1,7 +1,7 @@
-"""Files of SQuAD, versions 1.1 and 2.0, and their relatives: JSON -> questions with their contexts and answers.
+"""Files of SQuAD, versions 1.1 and 2.0, and their relatives: JSON -> questions with contexts and answers.
 
-An answer is a span of the context (Rajpurkar et al. 2016); in version 2.0 some questions have none (Rajpurkar et al.
-2018). The official form has three levels of lists:
+An answer is a span of the context (Rajpurkar et al. 2016); in version 2.0 some questions have none (Rajpurkar et
+al. 2018). The official form has three levels of lists:
 
     {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}
 
@@ -54,7 +54,7 @@ class Example:
     context: str
     answers: tuple[str, ...] = ()
     start: int | None = None  # code point at which the first answer begins; None: no answer, or not to be found
-    moved: bool = False  # the file has no or a wrong answer_start; `start` is where the text occurs, exactly once
+    moved: bool = False  # the file has no start, or a wrong one; `start` is where the text occurs, exactly once
     may_be_unanswerable: bool = False  # the file is of version 2.0
     labelled: bool = True  # False: the answer is unknown, for soft targets
 
@@ -175,7 +175,7 @@ class Reader:
         return Example(self.id(node), question, text, tuple(answers), start, moved, self.version2)
 
     def id(self, node: Node) -> str:
-        """The question's id, as text; made of its place where there is none, or another question has the same."""
+        """The question's id, as text; made of its place where it has none, or another question has the same."""
         value = node.value.get("id")
         if value in (None, ""):
             self.counts["questions without an id, so named by their place"] += 1
@@ -219,7 +219,7 @@ class Reader:
         for what, count in self.counts.items():
             say(f"{self.path}: {what}: {count:,}")
         if self.unanswered:
-            say(f"{self.path}: {self.unanswered:,} of {total:,} questions have no answer; version 2.0's rules hold")
+            say(f"{self.path}: {self.unanswered:,} of {total:,} questions have no answer: rules of version 2.0")
 
 
 def answer_list(node: Node, key: str) -> list[dict]:
@@ -300,9 +300,7 @@ def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]
         raise UserError(f"{lost[0]}: none of the {len(lost):,} answers stands in its context; do they belong together?")
     notes = []
     if moved:
-        notes.append(
-            f"answer_start wrong or missing, repaired: {moved:,} (the answer occurs exactly once in its context)"
-        )
+        notes.append(f"answer_start wrong or missing, repaired: {moved:,} (the answer occurs once in its context)")
     if lost:
         notes.append(
             f"questions left out of training: {len(lost):,} of {len(examples):,}, their answer is not at answer_start "

@@ -1,27 +1,36 @@
-"""What the labels of a model for named entities mean: tags in any of the usual ways of writing them, and back.
+"""What the labels of a model for named entities mean: tags in any of the usual ways of writing them.
 
-Data and decisions are IOB2 everywhere in this program (conll_metric.py shows the schemes). Only a model's own labels may
-be written otherwise, and only here they are translated.
+Data and decisions are IOB2 everywhere in this program (conll_metric.py shows the schemes). Only a model's own
+labels may be written otherwise, and only here they are translated, in both directions.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from kd_scratch.common.errors import UserError
 from kd_scratch.tasks.conll_metric import SCHEMES, scheme_of_letters, to_iob2
 
-#: How a label holds letter and type: B-PER or B_PER, PER-B, or PER alone, which is an I. All labels must do it alike.
-FORMS = (r"(?P<letter>[BIESLUMW])[-_](?P<type>.+)", r"(?P<type>.+)[-_](?P<letter>[BIESLUMW])", r"(?P<type>.+)")
-#: Labels that some training scripts give to what is no word, or to later pieces of one. No word is ever decided so.
-HELPERS = {"X", "[CLS]", "[SEP]", "[PAD]", "PAD", "<PAD>", "<S>", "</S>", "<START>", "<STOP>", "<UNK>", "[UNK]"}
+#: How labels hold letter and type: B-PER or B_PER, PER-B, or PER alone, which is an I. All do it alike.
+FORMS = tuple(
+    re.compile(form)
+    for form in (
+        r"(?P<letter>[BIESLUMW])[-_](?P<type>.+)",
+        r"(?P<type>.+)[-_](?P<letter>[BIESLUMW])",
+        r"(?P<type>.+)",
+    )
+)
+#: Labels that training scripts give to what is no word, or to a word's later pieces. No word gets one.
+HELPERS = set("X [CLS] [SEP] [PAD] PAD <PAD> <S> </S> <START> <STOP> <UNK> [UNK]".split())
 NAMELESS = re.compile(r"LABEL_\d+")
 
 
 @dataclass(frozen=True)
 class TagScheme:
-    """A model's labels as tags. TagScheme.of(("O", "I-PER", "I-LOC", "B-LOC", "X")) is IOB1: of PER there is no B."""
+    """A model's labels as tags.
+
+    TagScheme.of(("O", "I-PER", "I-LOC", "B-LOC", "X")) is IOB1, for there is no B of PER; X is a helper.
+    """
 
     style: str  # one of SCHEMES, or IOB1, or IO (which has no B)
     tags: tuple[str | None, ...]  # of each label, as letter-type or O; None: a helper
@@ -29,21 +38,16 @@ class TagScheme:
 
     @classmethod
     def of(cls, labels: Sequence[str]) -> "TagScheme":
-        """The scheme of these labels. UserError where they are no tags of entities."""
+        """The scheme of these labels. UserError, with a cure, where they are no tags of entities."""
         named = [label for label in labels if label != "O" and label.upper() not in HELPERS]
         if any(map(NAMELESS.fullmatch, named)):
-            raise UserError(
-                "id2label in config.json holds no names (LABEL_0, …); write there what each number means, "
-                "in the order of its training"
-            )
-        form = next((re.compile(form) for form in FORMS if all(re.fullmatch(form, label) for label in named)), None)
-        plain = form is not None and form.pattern == FORMS[-1]
-        if plain and ("O" not in labels or any(re.fullmatch(FORMS[0], label) for label in named)):
-            odd = next(label for label in named if not re.fullmatch(FORMS[0], label))
-            raise UserError(
-                f"the model's labels are not tags of entities (O, and B- and I- with each type): {odd[:40]!r}; "
-                "fine-tune it for this task first"
-            )
+            cure = "write there what each number means, in the order of its training"
+            raise UserError(f"id2label in config.json holds no names (LABEL_0, …); {cure}")
+        form = next(form for form in FORMS if all(map(form.fullmatch, named)))
+        if form is FORMS[-1] and ("O" not in labels or any(map(FORMS[0].fullmatch, named))):
+            odd = next(label for label in named if not FORMS[0].fullmatch(label))
+            wanted = "tags of entities (O, and B- and I- with each type)"
+            raise UserError(f"the model's labels are not {wanted}: {odd[:40]!r}; fine-tune it for this task first")
         by_label = {label: _tag(form.fullmatch(label)) for label in named} | {"O": "O"}
         return cls(
             _style({tag for tag in by_label.values() if tag != "O"}),
@@ -57,7 +61,7 @@ class TagScheme:
         return {tag[2:] for tag in self.tags if tag not in (None, "O")}
 
     def encode(self, tags: Sequence[str | None]) -> list[str | None]:
-        """The label of each tag in IOB2. What the model has no label for stays as it is: a tag of the scheme, or None.
+        """The label of each tag in IOB2. A tag without one stays, as the scheme writes it; so does None.
 
         In IOB1: ("B-LOC", "I-LOC", "B-LOC", "O") -> ["I-LOC", "I-LOC", "B-LOC", "O"]
         """
@@ -76,8 +80,8 @@ class TagScheme:
     def decode(self, places: Sequence[int]) -> tuple[str, ...]:
         """The tags in IOB2 of these labels, each given by its place in the list; none may be a helper's.
 
-        They are read as the scorer reads them, so entities are the same in any scheme, also where labels do not tell
-        which one a model was trained with.
+        They are read as the scorer reads them: the entities are the same in any scheme, also where the labels
+        do not tell which one a model was trained with.
         """
         return to_iob2([self.tags[i] for i in places])
 
@@ -95,6 +99,6 @@ def _style(tags: set[str]) -> str:
         return "IO"
     found = scheme_of_letters(letters)
     if found == "mixed":
-        raise UserError(f"the model's labels mix schemes of tags: {', '.join(sorted(letters))} before the types")
+        raise UserError(f"the model's labels mix schemes of tags: {', '.join(sorted(letters))} with the types")
     needs_b = {f"B{tag[1:]}" for tag in tags if tag[0] == "I"}
     return "IOB1" if found == "IOB2" and not needs_b <= tags else found

@@ -39,6 +39,17 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def student_labels(labels: tuple[str, ...], teacher_labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The teacher's labels, where they write the same types in a way of their own (IOB1, IOBES, …), else the data's."""
+    if set(labels) == set(teacher_labels):
+        return labels
+    try:
+        known = TagScheme.of(teacher_labels).types
+    except UserError:  # then the teacher is refused when it is opened
+        return labels
+    return teacher_labels if known == TagScheme.of(labels).types else labels
+
+
 # --- examples without labels ---
 
 
@@ -202,6 +213,7 @@ def score(predictions: Predictions) -> dict:
     gold = [example.tags for example in predictions.examples]
     pairs = tag_pairs(predictions)
     found = entity_metrics(gold, predictions.decisions)
+    found["begun_with_i"] = begun_with_i(predictions)
     per_class = found.pop("per_class")
     labels = predictions.features.labels[predictions.features.word_at]
     known = labels != IGNORE
@@ -218,6 +230,15 @@ def score(predictions: Predictions) -> dict:
         "unreachable_tags": dict(sorted(unreachable.items())),
         "per_class": per_class,
     }
+
+
+def begun_with_i(predictions: Predictions) -> int:
+    """How many predicted entities begin with I in the model's own scheme: most do where it learned IOB1."""
+    scheme = TagScheme.of(predictions.labels)
+    tags = [scheme.tags[i] for i in word_logits(predictions).argmax(axis=1)]
+    starts = predictions.features.word_starts
+    sentences = (tags[start:end] for start, end in zip(starts[:-1], starts[1:], strict=True))
+    return sum(written[first][0] == "I" for written in sentences for _, first, _ in entities(written))
 
 
 def tally(predictions: Predictions) -> np.ndarray:
@@ -278,6 +299,9 @@ def details(metrics: dict) -> str:
     if metrics["unreachable_tags"]:
         tags = ", ".join(f"{tag} ({count:,})" for tag, count in metrics["unreachable_tags"].items())
         text += f"\ntags that the model does not have, so counted as wrong: {tags}"
+    if 2 * metrics["begun_with_i"] > metrics["predicted_entities"]:
+        count = f"{metrics['begun_with_i']:,} of {metrics['predicted_entities']:,}"
+        text += f"\n{count} predicted entities begin with I-: the model learned tags in IOB1; read as IOB2"
     return text
 
 
@@ -306,6 +330,7 @@ TASK = Task(
     group=lambda example: example.document,
     trainable=trainable,
     odd=odd_sentences,
+    student_labels=student_labels,
     gold=lambda example: example.tags,
     score=score,
     score_name="f1",

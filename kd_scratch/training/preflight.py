@@ -95,7 +95,8 @@ def about_labels(task: Task, labels: tuple[str, ...], train: EncodedInputs, dev:
     if task.head == "token":
         unknown = float(np.mean(dev.labels[dev.word_at] == IGNORE))
         text += f"; {share(unknown, 'of the words of dev have a tag that train lacks', 'are both of one kind?')}"
-        return "; ".join([text, *near_labels([label[2:] for label in labels if label.startswith("B-")])])
+        types = dict.fromkeys(label[2:] for label in labels if label[1:2] == "-")
+        return "; ".join([text, *near_labels(list(types))])
     labelled = train.labels[train.labels >= 0]
     if len(labelled) >= 20 and len(np.unique(labelled)) > 0.9 * len(labelled):
         text += f"; HARDLY ANY IS THERE TWICE among {len(labelled):,} examples: is that the column of the labels?"
@@ -110,17 +111,16 @@ def about_examples(task: Task, train: Sample, dev: Sample) -> str:
 
 
 def about_overlap(run: Run, dev: Sample) -> str:
-    """Which share of dev's texts stands among those of train; "" where it is small. Of a large file some are looked at."""
+    """Which share of dev's texts stands among those of train, of which some are looked at; "" where it is small."""
     hashes, examples, texts = run.data.hashes, run.data.examples, run.task.texts
     if "dev" in hashes and hashes["dev"] == hashes["train"] and not run.task.splits:
-        return "--dev IS THE SAME FILE as --train: scores will be too good; give another, or a share such as --dev 10%"
+        return "--dev IS THE SAME FILE as --train: scores will be too good; give another, or a share as in --dev 10%"
     drawn = range(0, len(examples), -(-len(examples) // COMPARED))
     known = {tuple(texts([examples[i]])) for i in drawn}
     part = float(np.mean([tuple(texts([example])) in known for example in dev.examples]))
     part = min(1.0, part * len(examples) / len(drawn))
-    return (
-        f"{part:.0%} OF DEV STANDS IN TRAIN TOO: scores will be too good; take other examples" if part > TWICE else ""
-    )
+    text = f"{part:.0%} OF DEV STANDS IN TRAIN TOO: scores will be too good; take other examples"
+    return text if part > TWICE else ""
 
 
 def about_vocabulary(run: Run, train: EncodedInputs) -> str:

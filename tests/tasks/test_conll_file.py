@@ -48,7 +48,7 @@ def read(tmp_path, content: str | bytes, **data) -> tuple[list[Example], list[st
 
 
 COMMENTS = ["comments left out: 2"]
-INDEX = ["column 1 counts the words, which are in column 2; tags are in column 4"]
+INDEX = ["column 1 counts the words, column 2 has them, column 4 the tags"]
 UNSEEN = ["invisible characters alone on a line, taken for a blank one: 1"]
 MARK = ["byte-order marks in front of a word, left out: 1"]
 #: Files of the same two sentences, and what is said.
@@ -159,7 +159,7 @@ def test_columns_are_chosen_by_number_or_by_name(tmp_path):
     assert read(tmp_path, numbered(SMALL), text_column="1")[0][0].words == ("1", "2", "3")
     with pytest.raises(UserError, match="line 1: has 3 columns; --label-column 4: choose one from 1 to 3"):
         read(tmp_path, SMALL, label_column="4")
-    with pytest.raises(UserError, match="line 1: --label-column 'ner': there is no such name in a header; choose"):
+    with pytest.raises(UserError, match="line 1: --label-column 'ner': no header has that name; choose"):
         read(tmp_path, SMALL, label_column="ner")
 
 
@@ -177,7 +177,7 @@ def test_json_lines_stay_in_their_file_whatever_the_scheme(tmp_path):
 def test_tags_that_are_numbers_are_named_by_a_flag(tmp_path):
     content = '{"w": ["Ada", "slept"], "t": [1, 0]}\n'
     chosen = dict(text_column="w", label_column="t")
-    with pytest.raises(UserError, match="line 1: tag 1: tags are numbers; name all tags in the order of their numbers"):
+    with pytest.raises(UserError, match="line 1: tag 1: tags are numbers; name them in the order of their numbers"):
         read(tmp_path, content, **chosen)
     with pytest.raises(UserError, match="line 1: tag 1: --tag-names has 1"):
         read(tmp_path, content, tag_names="O", **chosen)

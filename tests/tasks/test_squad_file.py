@@ -97,7 +97,7 @@ def test_no_answer_makes_a_file_one_of_version_2_and_that_is_said(tmp_path, name
     entry, said = NONE[name]
     examples, notes = read(tmp_path, file(ONE, entry))
     assert [e.answers for e in examples] == [("90 metres",), ()] and all(e.may_be_unanswerable for e in examples)
-    assert notes == [*said, "1 of 2 questions have no answer; version 2.0's rules hold"]
+    assert notes == [*said, "1 of 2 questions have no answer: rules of version 2.0"]
     assert len(trainable(examples)[0]) == 2
 
 
@@ -145,7 +145,7 @@ def test_json_lines_stay_in_their_file_and_know_what_the_whole_file_is(tmp_path)
     assert [e.id for e in examples] == ["q", "q (line 2)", "3"], "asked for again, an id is the same"
     assert all(e.may_be_unanswerable for e in examples) and examples[1].answers == ()
     assert said == ["ids that an earlier question has, so their place is added: 1",
-                    "1 of 3 questions have no answer; version 2.0's rules hold"]  # fmt: skip
+                    "1 of 3 questions have no answer: rules of version 2.0"]  # fmt: skip
     kept, notes = trainable(examples)
     assert kept is examples and not notes
 
