@@ -69,6 +69,10 @@ class TextFile:
             self.file.seek(begin)
             return self.file.read(end - begin).decode()
 
+    def holds(self, character: str) -> bool:
+        """Whether a character of ASCII occurs in it."""
+        return any(character.encode() in chunk for chunk in chunks(self.file))
+
     def end(self) -> int:
         """The place behind the last byte."""
         return self.file.seek(0, os.SEEK_END)

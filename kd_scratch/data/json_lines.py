@@ -39,7 +39,7 @@ def parse_line(text: str, line: int, name: str) -> dict:
     """
     place = f"{name}: line {line}"
     try:
-        value = json.loads(text, object_pairs_hook=without_duplicates)
+        value = DECODER.decode(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
     except json.JSONDecodeError as error:
@@ -63,6 +63,9 @@ def without_duplicates(pairs: list[tuple[str, object]]) -> dict:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice[:40]!r} is there twice")
     return value
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=without_duplicates)
 
 
 def array_message(name: str) -> str:

@@ -159,6 +159,8 @@ def tabs_with_quotes(file: TextFile, skip: int, say: Say) -> bool:
     whole fields, each of which needs them, for a quote within. Where lines differ, they do if only then all rows are of
     one length.
     """
+    if not file.holds('"'):
+        return False
     width = rows = with_quotes = needed = 0
     whole, even = True, True
     quoted: Counter = Counter()  # by column
@@ -177,8 +179,6 @@ def tabs_with_quotes(file: TextFile, skip: int, say: Say) -> bool:
                     needed += '""' in cell[1:-1]
                 elif '"' in cell:
                     whole = False
-    if not with_quotes:
-        return False
     if even:
         always = max(quoted.values(), default=0)  # but for a header
         enclose = always >= max(1, rows - 1) or (whole and needed == quoted.total())

@@ -93,6 +93,7 @@ class EvaluationSet:
 def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, say: Say = say) -> EvaluationSet:
     """The examples of a split of a file: "test" where a file has splits and none is named.
 
+    say: what takes notes of what was decided about the file, or repaired in it.
     Raises UserError for a split that the task's files do not have, and where there are no examples.
     """
     if split and split not in task.splits:
@@ -100,7 +101,7 @@ def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, sa
         raise UserError(f"--split {split}: the files of {task.name} have {known}")
     if not split and task.splits:
         split = "test"
-    examples = limited(task.read(path, split, data, say=say), data.limit)
+    examples = limited(task.read(path, split, data, say=lambda note: say(f"note: {note}")), data.limit)
     if not examples:
         raise UserError(f"{path}: holds no examples to evaluate on")
     return EvaluationSet(task, path, split, data, examples)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kd_scratch.common.console import Say, say, shorten
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length
+from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import json_rows
@@ -43,7 +43,8 @@ def example_of_row(path: Path, line: int, text: str, label: str) -> Example:
     """The example that begins in a line of a file. UserError where it has no label, or its text is too long."""
     if not label:
         raise UserError(f"{path}: line {line}: the label is empty; give it one, or delete the row")
-    check_length(text, f"{path}: line {line}")
+    if len(text) > LONGEST:
+        check_length(text, f"{path}: line {line}")
     return Example(f"{path.name}:{line}", text, label)
 
 
@@ -58,7 +59,8 @@ def read_rows(
 
     def cleaned(line: int, text: str, label: str) -> object:
         label_alone = label.strip()
-        counts["blanks around labels do not count"] += label_alone != label
+        if label_alone != label:
+            counts["blanks around labels do not count"] += 1
         return make(line, text, label_alone)
 
     if is_json_lines(file):
@@ -84,23 +86,31 @@ def read_rows(
 
 def table_maker(path: Path, columns: Columns, counts: Counter, swallowed: "SwallowedRows", make: Make):
     """A function: line number and fields of a row -> example."""
+    text_at, label_at, width = columns.text[0], columns.label, columns.width
+    others = columns.text if len(columns.text) > 1 else ()
 
     def make_row(line: int, row: list[str]) -> object:
-        if len(row) != columns.width or not row[0].strip():
+        if len(row) != width or not row[0]:
             if not any(cell.strip() for cell in row):
                 counts["rows of empty cells left out"] += 1
                 return None
-            if len(row) < columns.width or any(cell.strip() for cell in row[columns.width :]):
+            if len(row) < width or any(cell.strip() for cell in row[width:]):
                 of_what = "header's" if columns.header else "first row's"
-                raise UserError(f"{path}: line {line}: {len(row)} columns instead of the {of_what} {columns.width}")
-            if len(row) > columns.width:
+                raise UserError(f"{path}: line {line}: {len(row)} columns instead of the {of_what} {width}")
+            if len(row) > width:
                 counts["rows with empty cells behind the last column"] += 1
-        text = " ".join(row[i] for i in columns.text)
-        label = row[columns.label] if columns.label is not None else ""
-        swallowed.look_at(line, text, label)
+        text = " ".join(row[i] for i in others) if others else row[text_at]
+        label = row[label_at] if label_at is not None else ""
+        if len(swallowed.labels) < MOST_LABELS:
+            swallowed.labels.add(label)
+        if "\n" in text:
+            swallowed.look_at(line, text)
         return make(line, text, label)
 
     return make_row
+
+
+MOST_LABELS = 100_000  # that are kept; where there are more, they are no labels
 
 
 class SwallowedRows:
@@ -113,15 +123,12 @@ class SwallowedRows:
         self.path = path
         self.layout = layout
         self.columns = columns
-        self.labels: set[str] = set()
+        self.labels: set[str] = set()  # of all rows
         self.suspects: list[tuple[int, list[str]]] = []  # line, what would be the labels of the rows within
 
-    def look_at(self, line: int, text: str, label: str) -> None:
-        """Keep what is needed of a row."""
-        if self.columns.label is None or len(self.labels) > SAMPLE:
-            return
-        self.labels.add(label.strip())
-        if "\n" in text and self.layout.quotes and len(self.suspects) < SAMPLE:
+    def look_at(self, line: int, text: str) -> None:
+        """Keep what is needed of a text of several lines."""
+        if self.columns.label is not None and self.layout.quotes and len(self.suspects) < SAMPLE:
             if inner := self.inner_labels(text):
                 self.suspects.append((line, inner))
 
@@ -141,8 +148,9 @@ class SwallowedRows:
 
     def check(self, say: Say) -> None:
         """UserError where a text holds two rows or more; a line where one holds what may be a row."""
+        labels = {label.strip() for label in self.labels}
         for line, inner in self.suspects:
-            if self.labels.issuperset(inner):
+            if labels.issuperset(inner):
                 message = f"{self.path}: line {line}: the text that begins there holds {len(inner)} lines that look like rows"
                 if len(inner) > 1:
                     raise UserError(f"{message}; a quote is left open: close it, or write it twice to mean a character")
