@@ -52,6 +52,7 @@ def require_model_directory(directory: str | Path) -> None:
     if (directory / CONFIG).is_file():
         return
     inner = [*directory.glob(f"snapshots/*/{CONFIG}"), *directory.glob(f"*/{CONFIG}")]
+    inner = [path for path in inner if any(path.parent.glob("*.safetensors")) or any(path.parent.glob("*.bin"))]
     main = directory / "refs" / "main"
     current = read_text(main).strip() if main.is_file() else ""
     inner.sort(key=lambda path: (path.parent.name != current, path))  # the branch's own snapshot first

@@ -195,6 +195,8 @@ def config_to_json(config: ModelConfig) -> dict:
         raw[DISTILBERT_HEAD_DROPOUT[config.head][0]] = config.head_dropout
     if config.int8:
         raw["quantization_config"] = INT8
+    if config.head == "sequence" and len(config.labels) == 1:  # else that would be a model of regression
+        raw["problem_type"] = "single_label_classification"
     if config.labels:
         raw["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
         raw["label2id"] = {label: i for i, label in enumerate(config.labels)}

@@ -33,6 +33,7 @@ class Folder:
     labels: tuple[str, ...] = LABELS  # as they are found
     saved_labels: tuple[str, ...] = LABELS
     refused: str = ""  # where its head is used: what the line must hold
+    cure: dict = field(default_factory=dict)  # what the line says to write into config.json; then it is usable
     body: bool = True  # usable as a body
     reference: bool = True  # transformers opens the folder itself, with the same numbers
     shape: dict = field(default_factory=dict)
@@ -71,6 +72,7 @@ def names(ids: str, values: list) -> dict:
     return dict(id2label=dict(zip(ids.split(), values, strict=True)), label2id=GONE)
 
 
+NAMED = dict(id2label={"0": "no", "1": "yes", "2": "maybe"})
 WRAPPED = (
     "module",
     "model",
@@ -85,47 +87,61 @@ OLD_NAMES = ((r"LayerNorm\.weight", "LayerNorm.gamma"), (r"LayerNorm\.bias", "La
 OLD_KEYS = dict(
     finetuning_task=GONE, torchscript=False, output_past=True, use_bfloat16=False, pruned_heads={}, is_decoder=False,
     output_attentions=False, output_hidden_states=False, num_choices=2,
-    gradient_checkpointing=False, directionality="bidi", pooler_fc_size=768, classifier_dropout=None, tie_weights_=True, layer_norm_eps=GONE,
+    gradient_checkpointing=False, directionality="bidi", pooler_fc_size=768, classifier_dropout=None, tie_weights_=True,
+    layer_norm_eps=GONE,
 )  # fmt: skip
 DISTILBERT_2019 = dict(
     NO_KEYS, dtype=GONE, finetuning_task=None, num_labels=3, output_attentions=False, pruned_heads={},
-    tie_weights_=True, sinusoidal_pos_embds=True, torchscript=False, use_bfloat16=False, is_decoder=False, pad_token_id=GONE,
+    tie_weights_=True, sinusoidal_pos_embds=True, torchscript=False, use_bfloat16=False, is_decoder=False,
+    pad_token_id=GONE,
 )  # fmt: skip
 
 FOLDERS = [
     # what labels mean
     Folder("num_labels alone", config=dict(id2label=GONE, label2id=GONE, num_labels=3), labels=NAMELESS),
     Folder("id2label of numbers", config=names("0 1 2", [10, 20, 30]), labels=("10", "20", "30")),
-    Folder("id2label with gaps", config=names("0 2 5", ["no", "yes", "maybe"]), refused="id2label must name.*0 to N-1"),
-    Folder("id2label from 1", config=names("1 2 3", ["no", "yes", "maybe"]), refused="id2label must name.*0 to N-1"),
-    Folder("a label twice", config=names("0 1 2", ["no", "yes", "no"]), refused="id2label.*'no' twice; give each"),
-    Folder("id2label of nulls", config=names("0 1 2", ["no", None, "yes"]), refused="id2label must hold names"),
+    Folder("id2label with gaps", config=names("0 2 5", ["no", "yes", "maybe"]), cure=NAMED,
+           refused="id2label must name.*0 to N-1"),
+    Folder("id2label from 1", config=names("1 2 3", ["no", "yes", "maybe"]), cure=NAMED,
+           refused="id2label must name.*0 to N-1"),
+    Folder("a label twice", config=names("0 1 2", ["no", "yes", "no"]), cure=NAMED,
+           refused="id2label.*'no' twice; give each"),
+    Folder("id2label of nulls", config=names("0 1 2", ["no", None, "yes"]), cure=NAMED,
+           refused="id2label must hold names"),
     Folder("label2id alone", config=dict(id2label=GONE), reference=False),
     Folder("label2id with gaps", config=dict(id2label=GONE, label2id={"no": 0, "yes": 2}),
-           refused="label2id must name"),
+           refused="label2id must name", cure=dict(label2id={"no": 0, "yes": 1, "maybe": 2})),
     Folder("label2id contradicts", config=dict(label2id={"yes": 0, "no": 1, "maybe": 2})),
-    Folder("num_labels contradicts", config=dict(num_labels=5), refused="names 3 labels and num_labels is 5; correct"),
+    Folder("num_labels contradicts", config=dict(num_labels=5), cure=dict(num_labels=3),
+           refused="names 3 labels and num_labels is 5; correct"),
     Folder("num_labels agrees", config=dict(num_labels=3)),
-    Folder("fewer names than classes", config=names("0 1", ["no", "yes"]), refused=r"classifier.*\[3, 16\].*id2label"),
-    Folder("more names than classes", config=names("0 1 2 3", list("abcd")),
+    Folder("fewer names than classes", config=names("0 1", ["no", "yes"]), cure=NAMED,
            refused=r"classifier.*\[3, 16\].*id2label"),
-    Folder("no names at all", config=dict(id2label=GONE, label2id=GONE), refused=r"classifier.*\[3, 16\].*num_labels"),
-    Folder("empty id2label", config=dict(id2label={}, label2id={}), refused="id2label must name"),
+    Folder("more names than classes", config=names("0 1 2 3", list("abcd")), cure=NAMED,
+           refused=r"classifier.*\[3, 16\].*id2label"),
+    Folder("no names at all", config=dict(id2label=GONE, label2id=GONE), cure=NAMED,
+           refused=r"classifier.*\[3, 16\].*num_labels"),
+    Folder("empty id2label", config=dict(id2label={}, label2id={}), cure=NAMED,
+           refused="id2label must name"),
     # what a head is for
     Folder("several labels at once", config=dict(problem_type="multi_label_classification"),
            refused="problem_type.*several labels at"),
     Folder("regression", config=dict(problem_type="regression"), refused="problem_type.*regression.*train --model"),
-    Folder("one label", saved_labels=("LABEL_0",), refused="one label only.*regression.*train --model"),
-    Folder("num_labels 1", saved_labels=("LABEL_0",), config=dict(id2label=GONE, label2id=GONE, num_labels=1),
+    Folder("one label", saved_labels=("LABEL_0",), config=dict(problem_type=GONE),
+           refused="one label only.*regression.*train --model"),
+    Folder("num_labels 1", saved_labels=("LABEL_0",),
+           config=dict(id2label=GONE, label2id=GONE, num_labels=1, problem_type=GONE),
            refused="num_labels: one label only"),
-    Folder("a problem_type of its own", config=dict(problem_type="ranking"), refused="problem_type is 'ranking'"),
+    Folder("a problem_type of its own", config=dict(problem_type="ranking"), cure=dict(problem_type=GONE),
+           refused="problem_type is 'ranking'"),
     Folder("single_label_classification", config=dict(problem_type="single_label_classification")),
     Folder("token head, several labels", head="token", config=dict(problem_type="multi_label_classification")),
     # which architecture
     Folder("no model_type", config=dict(model_type=GONE), reference=False),
     Folder("no model_type, distilbert", "distilbert", config=dict(model_type=GONE), reference=False),
     Folder("no model_type, base names", config=NO_KEYS, renamed=(("^bert[.]", ""),), reference=False,
-           refused='no model_type.*write "model_type": "bert"', body=False),
+           refused='no model_type.*write "model_type": "bert"', body=False,
+           cure=dict(model_type="bert", architectures=["BertForSequenceClassification"])),
     Folder("no architectures, span", head="span", config=dict(architectures=GONE), labels=()),
     Folder("no architectures, token", head="token", config=dict(architectures=GONE)),
     Folder("no architectures, token with a pooler", head="token", saved_labels=BIO, labels=BIO,
@@ -135,7 +151,8 @@ FOLDERS = [
     Folder("no architectures, token, distilbert", "distilbert", "token", config=dict(architectures=GONE)),
     Folder("no architectures, nameless labels",
            config=dict(architectures=GONE, id2label=GONE, num_labels=3, label2id=GONE),
-           refused='no architectures.*"BertForSequenceClassification"'),
+           refused='no architectures.*"BertForSequenceClassification"', labels=NAMELESS,
+           cure=dict(architectures=["BertForSequenceClassification"])),
     Folder("no architectures, masked words", head="mlm", config=NO_KEYS, labels=(), reference=False),
     Folder("no architectures, no head", head=None, config=dict(architectures=GONE), labels=()),
     Folder("BertForPreTraining", head="mlm", config=dict(architectures=["BertForPreTraining"]), labels=(),

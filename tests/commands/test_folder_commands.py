@@ -191,3 +191,26 @@ def test_the_folder_of_the_hubs_cache_is_answered_with_the_path_that_works(tmp_p
         status, _, err = run(capsys, "train", "--task", "csv", "--train", data, "--dev", data, *flags,
                              "--output", tmp_path / "out")  # fmt: skip
         assert status == 2 and f"a model is in {cache / 'snapshots' / 'bbb'}" in err
+
+
+@pytest.mark.usefixtures("no_memory_processes")
+def test_a_tagger_whose_labels_have_no_names_is_refused_until_they_are_written_in(tmp_path, tokenizer, capsys):
+    model = tmp_path / "model"
+    save_model(tiny_model("token", labels=("LABEL_0", "LABEL_1", "LABEL_2"), vocab_size=tokenizer.vocab_size), model)
+    tokenizer.save(model, max_length=32)
+    data = tmp_path / "data.txt"
+    data.write_text("fox B-PER\nruns O\n\ndog B-PER\n")
+    commands = (
+        ["predict", "--model", model, "--text", "fox"],
+        ["evaluate", "--task", "conll", "--data", data, "--model", model],
+        ["compare", "--task", "conll", "--data", data, "--models", f"m={model}", "--output", tmp_path / "c"],
+        ["train", "--task", "conll", "--train", data, "--dev", data, "--model", "tiny-student", "--teacher", model,
+         "--epochs", 1, "--device", "cpu", "--max-length", 16, "--output", tmp_path / "out"],
+    )  # fmt: skip
+    for command in commands:
+        status, _, err = run(capsys, *command)
+        assert status == 2 and "LABEL_0" in err and "id2label" in err and str(model) in err, command
+    edit_config(model, id2label={"0": "O", "1": "B-PER", "2": "I-PER"})
+    for command in commands:
+        status, _, err = run(capsys, *command)
+        assert (status, err) == (0, ""), command

@@ -2,11 +2,16 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from kd_scratch.common.errors import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.tasks import Predictions
+from kd_scratch.tasks.conll_file import Example
 from kd_scratch.tasks.conll_metric import entities, to_iob2
-from kd_scratch.tasks.tag_schemes import TagScheme
+from kd_scratch.tasks.tag_schemes import HELPERS, TagScheme
+from kd_scratch.tasks.token_classification import TASK, featurize, probabilities
 
 CONLL_IOB1 = "B-LOC B-MISC B-ORG I-LOC I-MISC I-ORG I-PER O"  # of an often downloaded model: no B-PER
 LETTERS = {"IOB2": "BI", "IOB1": "BI", "IO": "I", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEW": "BMEW"}
@@ -96,3 +101,56 @@ def test_gold_tags_are_written_in_the_scheme_of_the_labels(labels, written):
 
 def test_words_without_tags_stay_without():
     assert TagScheme.of(CONLL_IOB1.split()).encode([None, None]) == [None, None]
+
+
+# --- a model whose labels are of such a scheme ---
+
+TAGS = "O B-PER I-PER O B-LOC B-ORG I-ORG".split()
+LABEL_SETS = {
+    "IOB1": CONLL_IOB1,
+    "IOB2 with helpers": "[PAD] O B-PER I-PER B-LOC I-LOC B-ORG I-ORG X [CLS] [SEP]",
+    "names": "PER LOC ORG O",
+    "IOBES": " ".join(label_set("BIES", ("PER", "LOC", "ORG"))),
+    "BILOU with underscores": " ".join(label_set("BILU", ("PER", "LOC", "ORG"), "{letter}_{type}")),
+}
+
+
+def predictions_of(labels, tokenizer, right):
+    """Logits of 2 for the label of each word of one sentence and 3 for helpers, on which none is."""
+    words = tuple("the quick brown fox jumps over dog".split())
+    example = Example("x:1", words, tuple(TAGS), "x")
+    features = featurize([example], tokenizer, labels, 40, DataConfig())
+    logits = np.zeros((len(features.tokens), len(labels)), np.float32)
+    logits[features.word_at, [labels.index(label) for label in right]] = 2
+    logits[:, [label.upper() in HELPERS for label in labels]] = 3
+    return Predictions(TASK, [example], features, logits, labels, DataConfig())
+
+
+@pytest.mark.parametrize("labels", LABEL_SETS.values(), ids=LABEL_SETS)
+def test_gold_tags_become_labels_and_decisions_iob2_whatever_the_scheme(tokenizer, labels):
+    labels = tuple(labels.split())
+    predictions = predictions_of(labels, tokenizer, TagScheme.of(labels).encode(TAGS))
+    assert predictions.decisions == [tuple(TAGS)]
+    metrics = TASK.score(predictions)
+    assert (metrics["f1"], metrics["accuracy"], metrics["unreachable_words"]) == (1, 1, 0)
+    real = sum(label.upper() not in HELPERS for label in labels)
+    probability = np.exp(2) / (np.exp(2) + real - 1)  # among the labels that a word can have
+    assert probabilities(predictions) == pytest.approx([probability] * len(TAGS))
+    assert metrics["loss"] == pytest.approx(-np.log(probability))
+
+
+def test_nine_labels_that_were_learned_as_iob1_are_noticed_and_score_the_same(tokenizer):
+    labels = tuple(label_set("BI", ("PER", "LOC", "ORG")))
+    for right, begun in (("O I-PER I-PER O I-LOC I-ORG I-ORG", 3), (" ".join(TAGS), 0)):
+        metrics = TASK.score(predictions_of(labels, tokenizer, right.split()))
+        assert (metrics["f1"], metrics["accuracy"], metrics["begun_with_i"]) == (1, 1, begun)
+        assert ("3 of 3 predicted entities begin with I-" in TASK.details(metrics)) is bool(begun)
+
+
+def test_a_student_writes_tags_as_its_teacher_does_where_that_says_the_same():
+    data = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    same = ("B-PER", "I-PER", "O", "I-LOC", "B-LOC")
+    assert TASK.student_labels(data, same) == data  # re-indexed by name
+    assert TASK.student_labels(data, ("O", "PER", "LOC")) == ("O", "PER", "LOC")
+    for other in (("O", "PER"), ("LABEL_0", "LABEL_1"), ("O", "PER", "LOC", "ORG")):  # refused when it is opened
+        assert TASK.student_labels(data, other) == data
