@@ -74,6 +74,25 @@ SQUAD = {
         }
     ],
 }  # fmt: skip
+SQUAD_LINES = [
+    {"id": "a1", "question": "How long?", "context": "The bridge is 90 metres long. Été 木 😀 ends here.",
+     "answers": {"text": ["90 metres", "90"], "answer_start": [14, 14]}},
+    {"id": 7, "question": "Which?", "context": "A second one.", "answers": {"text": [], "answer_start": []}},
+    {"id": "a3", "question": "Which?", "context": "A second one.", "answers": [{"text": "second", "answer_start": 2}]},
+]  # fmt: skip
+CONLL_LINES = [
+    {"id": 0, "tokens": ["Ada", "Berg", "flew", "to", "Torvia", "."],
+     "ner_tags": ["B-PER", "I-PER", "O", "O", "B-LOC", "O"]},
+    {"id": 1, "tokens": ["Été", "木", "😀"], "ner_tags": ["O", "S-ORG", "O"]},
+    {"id": 2, "tokens": ["Torvia"], "ner_tags": ["B-LOC"]},
+]  # fmt: skip
+
+
+def json_lines(rows: list) -> str:
+    """A file of JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 #: name -> task, split, a file of its format
 FORMATS = {
     "agnews": ("agnews", "", AGNEWS),
@@ -82,6 +101,8 @@ FORMATS = {
     "clinc": ("clinc", "train", json.dumps(CLINC, ensure_ascii=False)),
     "conll": ("conll", "", CONLL),
     "squad": ("squad", "", json.dumps(SQUAD, ensure_ascii=False)),
+    "squad lines": ("squad", "", json_lines(SQUAD_LINES)),
+    "conll lines": ("conll", "", json_lines(CONLL_LINES)),
 }
 
 
@@ -354,6 +375,10 @@ def mutation(rng: random.Random, name: str) -> bytes:
         for _ in range(rng.choice([1, 1, 2])):
             value = changed_value(rng, value)
         return json.dumps(value, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    if name.endswith(" lines") and rng.random() < 0.5:
+        rows = list(map(json.loads, text.splitlines()))
+        rows[rng.randrange(len(rows))] = changed_value(rng, rng.choice(rows))
+        return json_lines(rows).encode("utf-8", "surrogatepass")
     return changed_bytes(rng, text.encode())
 
 
@@ -364,6 +389,12 @@ def plainly(name: str, raw: bytes) -> list:
         return [(label, text) for text, label in json.loads(text)["train"]]
     if name == "squad":
         return list(plain_questions(json.loads(text), ["", "data", "paragraphs", "qas"], None))
+    if name.endswith(" lines"):
+        values = [json.loads(line) for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+        if name == "squad lines":
+            return [question for value in values for question in plain_questions(value, [], None)]
+        sentences = [next(value[key] for key in ("text", "tokens", "words") if key in value) for value in values]
+        return [tuple(words) for words in sentences if words]
     sentences, words = [], []
     for line in [*text.split("\n" if "\n" in text else "\r"), ""]:
         line = re.sub(rf"^ *\ufeff*(?=[^ \t])|[{UNSEEN}]*$", "", line).strip(" ")
@@ -391,6 +422,8 @@ def plain_questions(value, levels: list[str], context: str | None):
             yield from plain_questions(value[key], levels[depth:], context)
             return
     answers = value.get("answers") or []
+    if isinstance(answers, dict) and isinstance(answers["text"], list):
+        answers = [text or "" for text in answers["text"]]
     answers = [a if isinstance(a, str) else a["text"] or "" for a in ([answers], answers)[isinstance(answers, list)]]
     yield value["question"], context, tuple(plain_answer(a) for a in answers if a.strip())
 
@@ -439,14 +472,14 @@ def csv_reading(rows: list[list[str]]) -> list:
 
 def found(name: str, examples: list) -> list:
     """The same of what our reader has made."""
-    if name == "squad":
+    if name.startswith("squad"):
         assert len({e.id for e in examples}) == len(examples)
         return [(e.question, e.context, tuple(map(plain_answer, e.answers))) for e in examples]
-    return [e.words for e in examples] if name == "conll" else [(e.label, e.text) for e in examples]
+    return [e.words for e in examples] if name.startswith("conll") else [(e.label, e.text) for e in examples]
 
 
 PLACE = re.compile(
-    r"line \d+: |\w*\[\d+\]|is not (SQuAD|CLINC)|the file is empty|not usable JSON|holds no |data must be"
+    r"line \d+: |\w*\[\d+\]|is not (SQuAD|CLINC)|is one JSON array|the file is empty|not usable JSON|holds no |data must be"
 )
 
 
