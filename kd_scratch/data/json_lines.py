@@ -25,9 +25,8 @@ def json_rows(file: Path | TextFile, make: Make) -> FileRows:
             if text.strip() and make(i, parse_line(text, i, name)) is not None:
                 yield i, place
 
-    def parse(line: int, text: str) -> object:
-        first = re.match(r"[^\r\n]*", text)[0]  # behind it may be lines that hold no example
-        return make(line, parse_line(first, line, name))
+    def parse(i: int, text: str) -> object:  # behind the line there may be others, that are no examples
+        return make(i, parse_line(re.split("[\r\n]", text, maxsplit=1)[0], i, name))
 
     return FileRows(file, rows(), parse)
 

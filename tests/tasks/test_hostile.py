@@ -184,7 +184,7 @@ MALFORMED = {
         "a text of a million characters": (f'"1","a","{"b" * 1_000_000}"', "line 1: a text of 1,000,002 characters"),
     },
     "csv": {
-        "cut inside a quote": (CSV[:60], "line 1: malformed CSV"),
+        "cut inside a quote": (CSV[:60], "line 3: malformed CSV"),
         "ragged": (CSV + "4,short\n", "line 5: 2 columns instead of the header's 3"),
         "no header": (CSV.split("\n", 1)[1], "line 1: 0 columns are called 'text'"),
         "two text columns": (CSV.replace("id,", "text,"), "line 1: 2 columns are called 'text'"),
