@@ -69,7 +69,7 @@ SAME = {
     "CR CR LF": (SMALL.replace("\n", "\r\r\n"), []),
     "UTF-16": (SMALL.encode("utf-16"), ["read as UTF-16"]),
     "comments": ("# text = EU B-ORG\n" + SMALL.replace("\n\n", "\n\n# sent_id = 2\n"), COMMENTS),
-    "comments that look like words": ("# EU rejects O\n" + TABS.replace("\n\n", "\n\n# id\tdomain=en\n"), COMMENTS),
+    "comments that look like words": ("# EU O\n" + TABS.replace("\n\n", "\n\n# id\tdomain=en\n"), COMMENTS),
     "an index": (numbered(SMALL), INDEX),
     "an index in tabs": (numbered(TABS, separator="\t"), INDEX),
     "an index over the file": (numbered(SMALL, 0, restart=False), INDEX),
