@@ -355,6 +355,14 @@ def bert_base_cased(folder: Path) -> None:
     write_safetensors(folder, body | bert_cls(draw, body, old=True, tied=False))
 
 
+def bert_base_cased_2018(folder: Path) -> None:
+    """The first upload: nothing but the file's pieces says that capitals matter."""
+    vocab, draw = vocabulary("english", cased=True), Draw(16)
+    write_common(folder, {"architectures": ["BertForMaskedLM"]} | BERT_2020, vocab)
+    body = bert(draw, len(vocab), old=True)
+    write_bin(folder, body | bert_cls(draw, body, old=True, tied=False), old=True)
+
+
 def bert_base_german_cased(folder: Path) -> None:
     """deepset's: special pieces at the beginning, keys of its own, both formats."""
     first = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]")
@@ -597,9 +605,24 @@ def relation_markers_2023(folder: Path) -> None:
                 "strip_accents": None, "tokenize_chinese_chars": True, "tokenizer_class": "BertTokenizer"}  # fmt: skip
     write_common(folder, config, vocab, settings, rows=len(vocab) + 2)
     write(folder, "added_tokens.json", {piece: len(vocab) + i for i, piece in enumerate(added)})
-    write(folder, "special_tokens_map.json", SPECIAL | {"additional_special_tokens": list(added)})
+    special = {key: {"content": piece, **flags} for key, piece in SPECIAL.items()}
+    for token in special.values():
+        del token["special"]
+    write(folder, "special_tokens_map.json", special | {"additional_special_tokens": list(added)})
     write_tokenizer_json(folder, vocab, lowercase=True, added=added)
     write_safetensors(folder, bert(draw, len(vocab) + 2) | draw.linear("classifier", 3, WIDTH))
+
+
+def added_words_2020(folder: Path) -> None:
+    """tokenizer.add_tokens of ordinary words, which are no special tokens; the table was resized to a round number."""
+    vocab, draw = vocabulary("english", cased=False), Draw(39)
+    config = SEQUENCE | BERT_2020 | labelled("no", "maybe", "yes")
+    write_common(folder, config, vocab, {"do_lower_case": True, "model_max_length": 512}, rows=len(vocab) + 8)
+    write(
+        folder, "added_tokens.json", {"new york": len(vocab), "Zoë": len(vocab) + 1, "savings-account": len(vocab) + 2}
+    )
+    write(folder, "special_tokens_map.json", SPECIAL)
+    write_bin(folder, bert(draw, len(vocab) + 8, position_ids=True) | draw.linear("classifier", 3, WIDTH))
 
 
 def sharded_bin(folder: Path) -> None:
@@ -625,11 +648,9 @@ def data_parallel(folder: Path) -> None:
         folder, {f"module.{name}": tensor for name, tensor in tensors.items()}))  # fmt: skip
 
 
-def hub_cache(folder: Path) -> None:
+def move_to_cache(folder: Path) -> None:
     """The hub's own cache: the folder is a snapshot, its files are links to blobs that are named by their hashes."""
     repository = folder.parent / f"models--somebody--{folder.name}"
-    write_classifier(folder, 32, SEQUENCE | BERT_2021 | labelled("no", "maybe", "yes"), SETTINGS_2021, 3,
-                     lambda folder, tensors: write_shards(folder, tensors, "model", "safetensors", write_safetensors))
     snapshot = repository / "snapshots" / ("0123456789" * 4)
     for made in (snapshot, repository / "blobs", repository / "refs", repository / ".no_exist" / snapshot.name):
         made.mkdir(parents=True)
@@ -640,6 +661,61 @@ def hub_cache(folder: Path) -> None:
         (snapshot / path.name).symlink_to(f"../../blobs/{digest}")
     folder.rmdir()
     folder.symlink_to(snapshot, target_is_directory=True)
+
+
+def hub_cache(folder: Path) -> None:
+    """A .bin in the hub's cache."""
+    config = SEQUENCE | BERT_2021 | labelled("no", "maybe", "yes")
+    write_classifier(folder, 32, config, SETTINGS_2021, 3, write_bin)
+    move_to_cache(folder)
+
+
+def hub_cache_sharded(folder: Path) -> None:
+    """Shards of safetensors in the hub's cache."""
+    config = SEQUENCE | BERT_2021 | labelled("no", "maybe", "yes")
+    write_classifier(folder, 33, config, SETTINGS_2021, 3, lambda folder, tensors: write_shards(
+        folder, tensors, "model", "safetensors", write_safetensors))  # fmt: skip
+    move_to_cache(folder)
+
+
+def half_precision(folder: Path) -> None:
+    """Saved in 16 bits, to be small: its numbers are those of the file, computed in 32."""
+    config = SEQUENCE | BERT_2021 | labelled("no", "maybe", "yes") | {"torch_dtype": "float16"}
+    write_classifier(folder, 34, config, SETTINGS_2021, 3, lambda folder, tensors: write_bin(
+        folder, {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}))  # fmt: skip
+
+
+def labels_are_numbers(folder: Path) -> None:
+    """id2label made by a script from whole numbers."""
+    config = SEQUENCE | BERT_2021 | {"id2label": {"0": 0, "1": 1, "2": 2}, "label2id": {"0": 0, "1": 1, "2": 2}}
+    write_classifier(folder, 35, config, SETTINGS_2021, 3, write_safetensors)
+
+
+def trainer_checkpoint(folder: Path) -> None:
+    """checkpoint-500 of a Trainer of 2024."""
+    config = {"_name_or_path": "bert-base-uncased"} | SEQUENCE | BERT_2021 | labelled("ham", "spam")
+    config |= {"problem_type": "single_label_classification", "torch_dtype": "float32"}
+    vocab = write_classifier(folder, 36, config, {"clean_up_tokenization_spaces": True} | SETTINGS_2021, 2,
+                             write_safetensors)  # fmt: skip
+    write_tokenizer_json(folder, vocab, lowercase=True)
+    write(folder, "special_tokens_map.json", SPECIAL)
+    write_training_leftovers(folder)
+
+
+def tensorflow_alone(folder: Path) -> None:
+    """A repository of which nobody made a PyTorch file."""
+    write_classifier(folder, 37, SEQUENCE | BERT_2020 | labelled("no", "yes"), SETTINGS_2021, 2,
+                     lambda folder, tensors: write_other_frameworks(folder))  # fmt: skip
+
+
+def roberta_base(folder: Path) -> None:
+    """Another architecture, with byte pairs."""
+    config = {"architectures": ["RobertaForMaskedLM"]} | BERT_2020 | {"model_type": "roberta", "layer_norm_eps": 1e-5}
+    write_common(folder, config, ["unused"], rows=7)
+    (folder / "vocab.txt").unlink()
+    write(folder, "vocab.json", {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6})
+    write(folder, "merges.txt", "#version: 0.2\na b\n")
+    write_bin(folder, bert(Draw(38), 7, prefix="roberta."), old=True)
 
 
 # --- named entities ---
@@ -737,7 +813,7 @@ class Shape:
 
     write: Callable[[Path], None]
     head: str | None  # "sequence", "token", "span", "mlm"; None: an encoder alone
-    refused: str = ""  # a regular expression of predict's one line
+    refused: str = ""  # a regular expression for predict's one line; the model itself may be usable
 
 
 PRETRAINED = "has a pre-training head; predict needs a model trained for a task"
@@ -745,6 +821,7 @@ SHAPES = {
     "bert-base-uncased-2018": Shape(bert_base_uncased_2018, "mlm", PRETRAINED),
     "bert-base-uncased": Shape(bert_base_uncased, "mlm", PRETRAINED),
     "bert-base-cased": Shape(bert_base_cased, "mlm", PRETRAINED),
+    "bert-base-cased-2018": Shape(bert_base_cased_2018, "mlm", PRETRAINED),
     "bert-base-german-cased": Shape(bert_base_german_cased, "mlm", PRETRAINED),
     "bert-base-german-dbmdz-cased": Shape(bert_base_german_dbmdz_cased, "mlm", PRETRAINED),
     "bert-base-german-uncased-umlauts": Shape(bert_base_german_uncased_umlauts, "mlm", PRETRAINED),
@@ -766,16 +843,23 @@ SHAPES = {
     "num-labels-alone": Shape(num_labels_alone, "sequence"),
     "relation-markers-2020": Shape(relation_markers_2020, "sequence"),
     "relation-markers-2023": Shape(relation_markers_2023, "sequence"),
+    "added-words-2020": Shape(added_words_2020, "sequence"),
     "sharded-bin": Shape(sharded_bin, "sequence"),
     "sharded-safetensors": Shape(sharded_safetensors, "sequence"),
     "data-parallel": Shape(data_parallel, "sequence"),
     "hub-cache": Shape(hub_cache, "sequence"),
+    "hub-cache-sharded": Shape(hub_cache_sharded, "sequence"),
+    "half-precision": Shape(half_precision, "sequence"),
+    "labels-are-numbers": Shape(labels_are_numbers, "sequence"),
+    "trainer-checkpoint": Shape(trainer_checkpoint, "sequence"),
+    "tensorflow-alone": Shape(tensorflow_alone, "sequence", "tensorflow-alone: has no model.safetensors"),
+    "roberta-base": Shape(roberta_base, "mlm", "config.json: model_type is 'roberta'"),
     "bert-large-cased-finetuned-conll03-english": Shape(bert_large_cased_finetuned_conll03_english, "token"),
     "bert-base-NER": Shape(bert_base_NER, "token"),
     "bert-base-chinese-ner": Shape(bert_base_chinese_ner, "token"),
     "cluener2020-chinese": Shape(roberta_base_finetuned_cluener2020_chinese, "token"),
     "ner-with-helper-labels": Shape(ner_with_helper_labels, "token"),
-    "ner-of-bare-types": Shape(ner_of_bare_types, "token", "config.json"),
+    "ner-of-bare-types": Shape(ner_of_bare_types, "token"),
     "bert-large-uncased-wwm-finetuned-squad": Shape(bert_large_uncased_whole_word_masking_finetuned_squad, "span"),
     "bert-base-cased-squad2": Shape(bert_base_cased_squad2, "span"),
     "distilbert-base-cased-distilled-squad": Shape(distilbert_base_cased_distilled_squad, "span"),
