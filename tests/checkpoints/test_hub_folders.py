@@ -89,6 +89,7 @@ DISTILLATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTILLATIONS)
 def test_a_published_teacher_is_evaluated_distilled_from_and_its_student_quantized(name, tmp_path, capsys):
     task, write_data, flags = DISTILLATIONS[name]
@@ -113,6 +114,7 @@ def test_a_published_teacher_is_evaluated_distilled_from_and_its_student_quantiz
         assert not metrics["teacher"]["unreachable_tags"]
 
 
+@pytest.mark.slow
 def test_another_student_takes_the_teachers_tokenizer(tmp_path, capsys):
     folder, data = write_shape("bert-base-uncased-finetuned-clinc", tmp_path), tmp_path / "data"
     write_clinc(data)
