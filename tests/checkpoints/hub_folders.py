@@ -474,6 +474,30 @@ def MiniLM_L12_H384_uncased(folder: Path) -> None:
     write_other_frameworks(folder)
 
 
+def legal_bert_small_uncased(folder: Path) -> None:
+    """nlpaueb's: early 2020, when config.json held all settings for generating text too."""
+    vocab, draw = vocabulary("english", cased=False), Draw(17)
+    generation = {"do_sample": False, "length_penalty": 1.0, "max_length": 20, "num_beams": 1, "temperature": 1.0,
+                  "num_return_sequences": 1, "repetition_penalty": 1.0, "top_k": 50, "top_p": 1.0}  # fmt: skip
+    config = {"architectures": ["BertForPreTraining"]} | BERT_2020 | PYTORCH_TRANSFORMERS | generation
+    write_common(folder, config | {"bos_token_id": 0, "eos_token_ids": 0}, vocab, {"do_lower_case": True})
+    write(folder, "special_tokens_map.json", SPECIAL)
+    body = bert(draw, len(vocab))
+    write_bin(folder, body | bert_cls(draw, body), old=True)
+
+
+def rubert_tiny(folder: Path) -> None:
+    """cointegrated's: a small model of today, cased, of two languages, with both heads of pre-training."""
+    vocab, draw = vocabulary("multilingual", cased=True), Draw(18)
+    config = {"architectures": ["BertForPreTraining"], "emb_size": 312} | BERT_2021
+    settings = SETTINGS_2021 | {"do_lower_case": False, "name_or_path": "cointegrated/rubert-tiny"}
+    write_common(folder, config | {"torch_dtype": "float32"}, vocab, settings)
+    write_tokenizer_json(folder, vocab, lowercase=False)
+    write(folder, "special_tokens_map.json", SPECIAL)
+    body = bert(draw, len(vocab), position_ids=True)
+    write_safetensors(folder, body | bert_cls(draw, body))
+
+
 def all_MiniLM_L6_v2(folder: Path) -> None:
     """sentence-transformers': names without prefix, padding and truncation in tokenizer.json, modules beside it."""
     vocab, draw = vocabulary("english", cased=False), Draw(15)
@@ -807,6 +831,9 @@ def distilbert_base_cased_distilled_squad(folder: Path) -> None:
     write_bin(folder, distilbert(draw, len(vocab)) | draw.linear("qa_outputs", 2, WIDTH), old=True)
 
 
+PRETRAINED = "has a pre-training head; predict needs a model trained for a task"
+
+
 @dataclass(frozen=True)
 class Shape:
     """A folder: what writes it, the head whose predictions it gives, and what `predict` answers where it gives none."""
@@ -815,8 +842,12 @@ class Shape:
     head: str | None  # "sequence", "token", "span", "mlm"; None: an encoder alone
     refused: str = ""  # a regular expression for predict's one line; the model itself may be usable
 
+    @property
+    def is_body(self) -> bool:
+        """Whether another head can be put on it, and its own cannot be used."""
+        return self.refused == PRETRAINED or "id2label" in self.refused or "problem_type" in self.refused
 
-PRETRAINED = "has a pre-training head; predict needs a model trained for a task"
+
 SHAPES = {
     "bert-base-uncased-2018": Shape(bert_base_uncased_2018, "mlm", PRETRAINED),
     "bert-base-uncased": Shape(bert_base_uncased, "mlm", PRETRAINED),
@@ -833,12 +864,16 @@ SHAPES = {
     "bert_uncased_L-2_H-128_A-2": Shape(bert_uncased_L_2_H_128_A_2, None, PRETRAINED),
     "TinyBERT_General_4L_312D": Shape(TinyBERT_General_4L_312D, None, PRETRAINED),
     "MiniLM-L12-H384-uncased-bert": Shape(MiniLM_L12_H384_uncased, None, PRETRAINED),
+    "legal-bert-small-uncased": Shape(legal_bert_small_uncased, "mlm", PRETRAINED),
+    "rubert-tiny": Shape(rubert_tiny, "mlm", PRETRAINED),
     "all-MiniLM-L6-v2": Shape(all_MiniLM_L6_v2, None, PRETRAINED),
     "bert-base-uncased-finetuned-clinc": Shape(bert_base_uncased_finetuned_clinc, "sequence"),
     "bert-base-uncased-ag-news": Shape(bert_base_uncased_ag_news, "sequence"),
     "distilbert-sst-2-english": Shape(distilbert_base_uncased_finetuned_sst_2_english, "sequence"),
     "bert-multilingual-uncased-sentiment": Shape(bert_base_multilingual_uncased_sentiment, "sequence"),
-    "ms-marco-MiniLM-L-6-v2-bert": Shape(ms_marco_MiniLM_L_6_v2, "sequence", "config.json"),
+    "ms-marco-MiniLM-L-6-v2-bert": Shape(
+        ms_marco_MiniLM_L_6_v2, "sequence", "config.json: id2label or num_labels: one label only"
+    ),
     "toxic-bert": Shape(toxic_bert, "sequence", "config.json: problem_type"),
     "num-labels-alone": Shape(num_labels_alone, "sequence"),
     "relation-markers-2020": Shape(relation_markers_2020, "sequence"),

@@ -24,8 +24,8 @@ AUTO = {
 }
 BERT = {"mlm": transformers.BertForMaskedLM, None: transformers.BertModel}  # where config.json has no model_type
 EQUAL = 1e-5  # largest difference of a logit or a probability
-#: The reference finds none of the weights under such names, and says so in a warning only.
-REFERENCE_DRAWS_NEW_WEIGHTS = ("data-parallel",)
+#: The reference finds none of the weights under such names, and draws new ones with a warning: it gets them without.
+PREFIX = {"data-parallel": "module."}
 QUESTIONS = ["Where did Ada Berg fly to?", "Möchten Sie über die Straße?"]
 CONTEXT = "In May Ada Berg flew from Zürich to New York; 王小明 stayed in 東京 with Zoë."
 every_shape = pytest.mark.parametrize("name", SHAPES)
@@ -55,8 +55,18 @@ def reference(folder, head):
     tokenizer = reference_tokenizer(folder)
     named = "model_type" in json.loads((folder / "config.json").read_text())
     auto = AUTO[head] if named else BERT[head]
-    model, info = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    assert not info["missing_keys"] - {"pooler.dense.weight", "pooler.dense.bias"}, info["missing_keys"]
+    if folder.name in PREFIX:
+        weights = torch.load(folder / "pytorch_model.bin").items()
+        model = auto.from_config(transformers.AutoConfig.from_pretrained(folder))
+        missing = set(
+            model.load_state_dict(
+                {name.removeprefix(PREFIX[folder.name]): tensor for name, tensor in weights}, strict=False
+            ).missing_keys
+        )
+    else:
+        model, info = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        missing = info["missing_keys"]
+    assert not missing - {"pooler.dense.weight", "pooler.dense.bias"}, missing
     return tokenizer, model.eval()
 
 
@@ -175,13 +185,9 @@ def check_numbers(folder, head):
 
 
 def needs(name, model=False):
-    """The shape of this name. Skips what is refused, and what the reference does not read: the last test has them."""
+    """The shape of this name. Skips what is refused: the last test has them."""
     shape = SHAPES[name]
-    if (
-        "model_type" in shape.refused
-        or model
-        and (name in REFERENCE_DRAWS_NEW_WEIGHTS or shape.refused not in ("", PRETRAINED))
-    ):
+    if "model_type" in shape.refused or (model and shape.refused not in ("", PRETRAINED)):
         pytest.skip("no such model here")
     return shape
 
@@ -219,5 +225,4 @@ def test_predictions_are_the_references_or_refused(name, folder_of, capsys):
         assert status == 2 and re.search(shape.refused, err) and err.count("\n") == 1, err
         return
     assert status == 0, err
-    if name not in REFERENCE_DRAWS_NEW_WEIGHTS:
-        check_prediction(shape.head, json.loads(out), *reference(folder_of(name), shape.head), inputs)
+    check_prediction(shape.head, json.loads(out), *reference(folder_of(name), shape.head), inputs)
