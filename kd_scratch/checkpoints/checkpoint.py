@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kd_scratch.checkpoints.hf_layout import IGNORED, canonical_name, config_from_json, config_to_json, published_names
+from kd_scratch.checkpoints.own_head import completed, own_head, wrapper_prefix
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, weight_files
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import make_folder, read_json, sha256, sha256_of_file, write_json
+from kd_scratch.common.files import make_folder, read_json, read_text, sha256, sha256_of_file, write_json
 from kd_scratch.config import ModelConfig
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.nn import int8
@@ -28,12 +29,35 @@ CONFIG = "config.json"
 
 def load_config(directory: str | Path, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
     """The shape of the model in a directory; with `head`, its shape with that head (and labels) instead of its own."""
+    raw, _ = read_config(Path(directory))
+    return config_from_json(raw, str(Path(directory) / CONFIG), head, labels)
+
+
+def read_config(directory: Path) -> tuple[dict, list[str]]:
+    """The content of config.json, completed by what the parameters tell, and notes of that."""
+    require_model_directory(directory)
+    raw, place = read_json(directory / CONFIG), str(directory / CONFIG)
+    if not isinstance(raw, dict):
+        raise UserError(f"{place}: holds no JSON object")
+    if raw.get("model_type") is not None and raw.get("architectures"):
+        return raw, []
+    return completed(raw, load_weights(directory).keys(), place)
+
+
+def require_model_directory(directory: str | Path) -> None:
+    """UserError where a folder holds no model, with the folder in it that does, as the hub's cache has it."""
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
-    if not (directory / CONFIG).is_file():
-        raise UserError(f"{directory}: is not a model directory, it has no {CONFIG}")
-    return config_from_json(read_json(directory / CONFIG), str(directory / CONFIG), head, labels)
+    if (directory / CONFIG).is_file():
+        return
+    inner = [*directory.glob(f"snapshots/*/{CONFIG}"), *directory.glob(f"*/{CONFIG}")]
+    inner = [path for path in inner if any(path.parent.glob("*.safetensors")) or any(path.parent.glob("*.bin"))]
+    main = directory / "refs" / "main"
+    current = read_text(main).strip() if main.is_file() else ""
+    inner.sort(key=lambda path: (path.parent.name != current, path))  # the branch's own snapshot first
+    cure = f"; a model is in {inner[0].parent}" if inner else ""
+    raise UserError(f"{directory}: is not a model directory, it has no {CONFIG}{cure}")
 
 
 def load_model(
@@ -51,18 +75,27 @@ def load_model(
     Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
     """
     directory = Path(directory)
-    found = load_config(directory)
-    config = load_config(directory, head, tuple(labels)) if head else found
+    raw, notes = read_config(directory)
+    place = str(directory / CONFIG)
+    config = config_from_json(raw, place, head, tuple(labels))
+    found = own_head(raw, place)
     if config.int8 and (head or dropout is not None):
         raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
     if dropout is not None:
         config = with_dropout(config, dropout)
-    same_head = config.head == found.head and set(config.labels) == set(found.labels)
+    same_head = config.head == found.kind and set(config.labels) == set(found.labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
     names = file_names(config, wanted)
-    tensors, ignored = _match(load_weights(directory, say), names, wanted, same_head, directory)
+    weights = load_weights(directory, say)
+    prefix = wrapper_prefix(weights)
+    if prefix:
+        notes.append(f"{directory}: the names of all parameters begin with {prefix!r}, which is left out")
+    weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    tensors, ignored = _match(weights, names, wanted, same_head, directory)
+    for note in notes:
+        say(note)
     if same_head and config.labels != found.labels:
         order = torch.tensor([found.labels.index(label) for label in config.labels])
         for part in ("weight", "bias"):
@@ -129,6 +162,9 @@ def _match(
     problems = {"missing": missing, "unexpected": unexpected, "mis-shaped": list(misshaped.values())}
     if any(problems.values()):
         text = "; ".join(f"{kind}: {listed(which)}" for kind, which in problems.items() if which)
+        if "head.classifier.weight" in misshaped and not missing + unexpected:
+            classes = len(found[names["head.classifier.weight"]])
+            text += f"; id2label (or num_labels) in it must name the {classes} labels of the classifier"
         raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {text}")
     return tensors, ignored
 

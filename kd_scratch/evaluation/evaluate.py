@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from kd_scratch.checkpoints.checkpoint import check_fit, load_model
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import describe
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
@@ -18,6 +19,7 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import Predictions, Task, limited
+from kd_scratch.tasks.tag_schemes import TagScheme
 
 
 @dataclass
@@ -50,6 +52,11 @@ def load_for_inference(
             f"{directory}: has a {model.config.head or 'pre-training'} head, {task.name} needs a {task.head} "
             "head; train it first"
         )
+    if model.config.head == "token":
+        try:
+            TagScheme.of(model.config.labels)
+        except UserError as error:
+            raise UserError(f"{directory}: {error}") from None
     tokenizer = load_tokenizer(directory)
     max_length = max_length or min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
     check_fit(model, tokenizer, max_length, str(directory))
@@ -83,7 +90,7 @@ class EvaluationSet:
         }
 
 
-def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig) -> EvaluationSet:
+def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, say: Say = say) -> EvaluationSet:
     """The examples of a split of a file: "test" where a file has splits and none is named.
 
     Raises UserError for a split that the task's files do not have, and where there are no examples.
@@ -93,7 +100,7 @@ def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig) ->
         raise UserError(f"--split {split}: the files of {task.name} have {known}")
     if not split and task.splits:
         split = "test"
-    examples = limited(task.read(path, split, data), data.limit)
+    examples = limited(task.read(path, split, data, say=say), data.limit)
     if not examples:
         raise UserError(f"{path}: holds no examples to evaluate on")
     return EvaluationSet(task, path, split, data, examples)

@@ -131,7 +131,8 @@ class Task:
 
     name: str  # as --task takes it
     head: str  # which of the model's heads it needs: sequence, token, span or mlm
-    read: Callable[[Path, str, DataConfig], Sequence]  # file, split -> examples
+    #: file, split, how it is read, say -> examples; say: what takes a line about each kind of thing decided or repaired
+    read: Callable[..., Sequence]
     texts: Callable[[Sequence], list[str]]  # examples -> raw texts, to learn a vocabulary from
     label_list: Callable[[Sequence], Labels]  # training examples -> labels, in the order of the logits
     #: examples, tokenizer, labels, longest input in pieces, settings -> token ids and labels
@@ -143,6 +144,8 @@ class Task:
     group: Callable[[object], str] | None = None  # examples of one group stay together; None: no groups
     #: examples -> those to train on, and notes about the others
     trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = lambda examples: (examples, [])
+    #: labels of the data, a teacher's -> the student's: the teacher's where they say the same in another way
+    student_labels: Callable[[Labels, Labels], Labels] = lambda labels, teacher_labels: labels
     train_defaults: dict = field(default_factory=dict)  # fields of TrainConfig: where this task differs from it
 
     # its score

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.common.console import shorten, table
+from kd_scratch.common.console import Say, say, shorten, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import LONGEST, check_length, read_json, text_lines
 from kd_scratch.config import DataConfig
@@ -86,7 +86,7 @@ def csv_examples(
 # --- file -> examples ---
 
 
-def read_agnews(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
+def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """AG News: no header; class 1-4, title, description. A bare backslash stands for a line break in the source.
 
     It becomes a space. (Replacing the two characters backslash and n instead would eat the first letter of the words
@@ -105,7 +105,7 @@ def read_agnews(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
     return csv_examples(path, make)
 
 
-def read_csv(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
+def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """Anybody's texts and labels; the first line decides the format: a tab in it makes the file a TSV, else it is CSV.
 
     Another format is one more function such as read_table, and one more case here.
@@ -142,7 +142,7 @@ def example_of_row(path: Path, line: int, text: str, label: str) -> Example:
     return Example(f"{path.name}:{line}", text, label)
 
 
-def read_clinc(path: Path, split: str, data: DataConfig) -> list[Example]:
+def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> list[Example]:
     """CLINC150: {"train": [[text, intent], …], "val": …, "test": …, "oos_train": …, "oos_val": …, "oos_test": …}.
 
     The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with --oos.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length, read_text
 from kd_scratch.config import DataConfig
@@ -22,7 +23,7 @@ class Example:
     scheme: str = "IOB2"  # how the file writes its tags
 
 
-def read_conll(path: Path, split: str, data: DataConfig) -> list[Example]:
+def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> list[Example]:
     """The sentences of a file with one word a line, its columns apart by spaces or tabs: the word first, its tag last.
 
     A blank line ends a sentence. -DOCSTART- lines begin a document; without any, each sentence is a document of its

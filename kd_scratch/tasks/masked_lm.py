@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.common.console import shorten, table
+from kd_scratch.common.console import Say, say, shorten, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs
@@ -27,7 +27,7 @@ class Example:
     text: str
 
 
-def read_lines(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
+def read_lines(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """One text a line; lines that hold nothing but blanks are none."""
     return text_rows(path, str(path), lambda i, text: Example(f"{path.name}:{i}", text), check=False)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length, read_json
 from kd_scratch.config import DataConfig
@@ -53,7 +54,7 @@ class Node(NamedTuple):
         return self.value[key]
 
 
-def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
+def read_squad(path: Path, split: str, data: DataConfig, say: Say = say) -> list[Example]:
     """All questions of {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
     "answer_start"}]}]}]}]}.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.common.console import say
+from kd_scratch.checkpoints.checkpoint import load_config, require_model_directory
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
 from kd_scratch.common.source_hash import source_hash
@@ -38,10 +39,13 @@ class TrainingData:
 def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
     """All that a run reads. Raises UserError for files that cannot be used."""
     hashes = data_hashes(spec)
+    notes: list[str] = []
     unlabelled = read_unlabelled(spec, task) if spec.unlabelled else ()
-    examples, labels = read_labelled(spec, task)
-    dev_examples, examples = split_dev(spec, task, examples)
-    examples, notes = task.trainable(limited(examples, spec.data.limit))
+    examples, labels = read_labelled(spec, task, notes.append)
+    labels = labels_like_the_teacher(spec, task, labels, notes.append)
+    dev_examples, examples = split_dev(spec, task, examples, notes.append)
+    examples, more = task.trainable(limited(examples, spec.data.limit))
+    notes += more
     if not examples or not dev_examples:
         raise UserError(f"{spec.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
     if spec.config.labelled:
@@ -56,16 +60,26 @@ def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
     return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes)
 
 
-def read_labelled(spec: RunSpec, task: Task) -> tuple[Sequence, tuple[str, ...]]:
+def read_labelled(spec: RunSpec, task: Task, say: Say = say) -> tuple[Sequence, tuple[str, ...]]:
     """The examples of --train, and the labels in the order of the logits."""
-    examples = task.read(spec.train, "train" if task.splits else "", spec.data)
+    examples = task.read(spec.train, "train" if task.splits else "", spec.data, say=say)
     return examples, task.label_list(examples)
 
 
-def split_dev(spec: RunSpec, task: Task, examples: Sequence) -> tuple[Sequence, Sequence]:
+def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], say: Say) -> tuple[str, ...]:
+    """The student's labels: those of the data, or the (first) teacher's where they say the same in another way."""
+    if not spec.teachers:
+        return labels
+    chosen = task.student_labels(labels, load_config(spec.teachers[0]).labels)
+    if chosen != labels:
+        say(f"the student gets its teacher's {len(chosen)} labels, which write the tags of the data in another way")
+    return chosen
+
+
+def split_dev(spec: RunSpec, task: Task, examples: Sequence, say: Say = say) -> tuple[Sequence, Sequence]:
     """Dev examples and training examples: those of --dev, or a part of the training examples held out."""
     if not spec.holds_out_dev:
-        return task.read(Path(spec.dev), "val" if task.splits else "", spec.data), examples
+        return task.read(Path(spec.dev), "val" if task.splits else "", spec.data, say=say), examples
     mask = draw(task, examples, spec.dev, "--dev")
     return Subset(examples, mask.nonzero()[0]), Subset(examples, (~mask).nonzero()[0])
 
@@ -115,6 +129,7 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
             raise UserError(f"--model {spec.model}: no such model directory, and no size: {', '.join(SIZES)}")
         if spec.tokenizer:
             raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
+        require_model_directory(spec.model)
         return load_tokenizer(spec.model)
     if spec.tokenizer or spec.teachers:
         return load_tokenizer(spec.tokenizer or spec.teachers[0])

@@ -459,7 +459,7 @@ WRONG = [
     *[wrong("hidden_size", value) for value in ("16", True, 16.0, [16], {})],
     *[wrong("layer_norm_eps", value) for value in ("1e-12", False, [])],
     *[wrong("hidden_act", value) for value in (1, ["gelu"])],
-    *[wrong("model_type", value) for value in ("roberta", None, 7)],
+    *[wrong("model_type", value) for value in ("roberta", 7)],
     *[wrong("id2label", value) for value in ({"0": "a", "2": "b"}, {"00": "a"}, {"1": "a"}, 5, "ab", ["a", "b"])],
     wrong("position_embedding_type", "relative_key"),
     wrong("is_decoder", True),
