@@ -155,10 +155,12 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
     except UserError as error:
         raise UserError(f"--teacher {path}: {error}") from None
     teacher_tokenizer = load_tokenizer(path)
-    if teacher_tokenizer.fingerprint != tokenizer.fingerprint:
+    difference = teacher_tokenizer.difference(tokenizer)
+    if difference:
         raise UserError(
-            f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't "
-            "correspond; give the student the teacher's tokenizer"
+            f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't correspond: "
+            f"{difference}; make the student of the teacher's layers (--model {path} --init-layers 0,2), or of a size "
+            f"with --tokenizer {path}"
         )
     check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}")
     return teacher
