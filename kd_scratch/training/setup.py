@@ -157,10 +157,11 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
     teacher_tokenizer = load_tokenizer(path)
     difference = teacher_tokenizer.difference(tokenizer)
     if difference:
+        layers = ",".join(map(str, range(0, teacher.config.depth, 2)))
         raise UserError(
             f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't correspond: "
-            f"{difference}; make the student of the teacher's layers (--model {path} --init-layers 0,2), or of a size "
-            f"with --tokenizer {path}"
+            f"{difference}; make the student of the teacher's layers (--model {path} --init-layers {layers}), or of a "
+            f"size with --tokenizer {path}"
         )
     check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}")
     return teacher

@@ -4,9 +4,13 @@ import json
 
 import pytest
 
+from kd_scratch.checkpoints.checkpoint import check_fit, save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.data.tokenizer_files import BERT_CLASSES, NAMES, surround, wordpiece
+from kd_scratch.tasks import TASKS
+from kd_scratch.training.setup import open_teacher
+from tests.conftest import tiny_model
 from tests.data.test_tokenizer import VOCAB, ids_of
 
 PIECES = [*VOCAB, "The", "café", "我们", "<s>", "</s>", "<mask>"]  # the tests' vocabulary of 13 pieces, and more
@@ -110,7 +114,7 @@ NOTED = {
         tokenizer=tokenizer_json(False, True), tokenizer_config=CASED | SILENT
     ),
     "has capitals, but texts are lowercased by default": dict(vocab=PIECES),
-    "its added token 'covid' is not used": dict(
+    "its added token 'covid' (of 1) is not used": dict(
         tokenizer=tokenizer_json(added=["covid"]), tokenizer_config=SILENT | {"added_tokens_decoder": {}}
     ),
 }  # fmt: skip
@@ -247,3 +251,41 @@ def test_a_word_that_must_stand_alone_looks_ahead(tmp_path):
     assert not read(tmp_path / "a", **alone)[0].is_local
     assert not read(tmp_path / "b", vocab=PIECES, added_tokens={"new\tyork": 19})[0].is_local
     assert read(tmp_path / "c", vocab=PIECES, added_tokens={"covid": 19})[0].is_local
+
+
+# --- with a model ---
+
+UNFIT = {  # message -> files of a tokenizer for a model of PIECES, and files that follow the cure
+    "none for the added token 'covid'; delete it": (dict(vocab=PIECES, added_tokens={"covid": SIZE}), config()),
+    'none for [MASK]; write "mask_token": null': (
+        dict(vocab=[*PIECES[:4], "[unused1]", *PIECES[5:]]),
+        dict(vocab=[*PIECES[:4], "[unused1]", *PIECES[5:]], tokenizer_config={"mask_token": None})),
+    "they do not belong together; take the tokenizer's files": (dict(vocab=[*PIECES, "x", "y"]), config()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", UNFIT)
+def test_a_tokenizer_with_more_pieces_than_the_model_is_refused_for_its_true_cause(tmp_path, message):
+    model = tiny_model(vocab_size=SIZE)
+    files, cured = UNFIT[message]
+    with pytest.raises(UserError) as error:
+        check_fit(model, read(tmp_path / "refused", **files)[0], 16, "x")
+    assert f"x: the model has {SIZE} pieces, the tokenizer 2" in str(error.value) and message in str(error.value)
+    check_fit(model, read(tmp_path / "cured", **cured)[0], 16, "x")
+
+
+def test_blank_lines_at_the_end_of_vocab_txt_need_no_place_in_the_model(tmp_path):
+    check_fit(tiny_model(vocab_size=SIZE), read(tmp_path, vocab=[*PIECES, "", ""])[0], 16, "x")
+
+
+def test_a_teacher_whose_tokenizer_differs_is_refused_with_what_differs_and_one_spelled_otherwise_is_not(tmp_path):
+    labels = ("a", "b")
+    save_model(tiny_model("sequence", labels, vocab_size=SIZE), tmp_path / "teacher")
+    teacher, _ = read(tmp_path / "teacher", vocab=PIECES, special_tokens_map={"mask_token": {"content": "[MASK]"}})
+    student, _ = read(tmp_path / "cased", **config(do_lower_case=False))
+    with pytest.raises(UserError) as error:
+        open_teacher(str(tmp_path / "teacher"), TASKS["csv"], labels, student, 16)
+    assert "correspond: do_lower_case (true and false); make the student of the teacher's layers" in str(error.value)
+    assert f"--init-layers 0,2), or of a size with --tokenizer {tmp_path / 'teacher'}" in str(error.value)
+    for tokenizer in (teacher, read(tmp_path / "json", tokenizer=tokenizer_json(), tokenizer_config=SILENT)[0]):
+        assert open_teacher(str(tmp_path / "teacher"), TASKS["csv"], labels, tokenizer, 16)
