@@ -75,7 +75,8 @@ def open_groups(named: Sequence[tuple[str, str]], device: torch.device) -> dict[
     for name, directory in named:
         config = load_config(directory)
         if config.head not in USES:
-            raise UserError(f"{directory}: has a pre-training head; demo needs a model trained for a task")
+            cure = "demo needs a model trained for a task (train --model)"
+            raise UserError(f"{directory}: has a pre-training head; {cure}")
         key = (config.head, frozenset(config.labels))
         if key not in groups:
             use = USES[config.head].name

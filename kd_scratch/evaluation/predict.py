@@ -50,7 +50,8 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
     """UserError where the given inputs (those that are not None) are not those that the model's head needs."""
     head = loaded.model.config.head
     if head not in INPUTS:
-        raise UserError(f"{loaded.directory}: has a pre-training head; predict needs a model trained for a task")
+        cure = "predict needs a model trained for a task (train --model)"
+        raise UserError(f"{loaded.directory}: has a pre-training head; {cure}")
     if {name for name, value in inputs.items() if value is not None} != set(INPUTS[head]):
         flags = " and ".join(f"--{name}" for name in INPUTS[head])
         raise UserError(f"{loaded.directory}: has a {head} head; predict needs {flags} for it, and no more")
