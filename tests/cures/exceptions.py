@@ -1,0 +1,2 @@
+EXCEPTIONS = {}
+NO_ADVICE = ()

@@ -1,0 +1,69 @@
+"""Every cure that an error prints, followed to its end: after doing what the line says, the command succeeds."""
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.cures import rows_data, rows_models, rows_runs, rows_study
+from tests.cures.advice import advice
+from tests.cures.exceptions import EXCEPTIONS, NO_ADVICE
+from tests.cures.world import Base, World, call
+
+ROWS = [row for table in (rows_data, rows_models, rows_runs, rows_study) for row in table.ROWS]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """What no row changes."""
+    return Base(tmp_path_factory.mktemp("base"))
+
+
+def as_printed(template: str) -> str:
+    """A pattern for what a text of the sources becomes when it is printed."""
+    return ".*".join(map(re.escape, template.split("{}")))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: re.sub(r"\W+", "-", row.message)[:70].strip("-"))
+def test_the_cure_works(row, base, tmp_path, monkeypatch, capsys):
+    world = World(base, tmp_path, monkeypatch)
+    command = row.start(world)
+    capsys.readouterr()
+    status, message = call(command)
+    printed = capsys.readouterr()
+    lines = printed.out if row.note else message + printed.err.replace("\r", "\n")
+    found = re.search(f".*{as_printed(row.message)}.*", " ".join(lines.split()) if row.note else lines)
+    assert (status == 0) == row.note and found, lines
+    assert row.note or (status == 2 and found[0] == lines.split("\n")[-2]), "one line, the last"
+    command = row.follow(world, command, found[0]) or command
+    status, message = call(command)
+    printed = capsys.readouterr()
+    assert status == 0, f"{found[0]}\nwas followed: {command}\n{message}{printed.err}"
+    assert not (row.note and re.search(as_printed(row.message), " ".join(printed.out.split())))
+
+
+# --- nothing is forgotten ---
+
+
+def test_every_advice_in_the_sources_has_a_row_or_a_reason():
+    """A new one gets a row in a table of this folder (or stands in EXCEPTIONS with the test that follows it)."""
+    known = [*EXCEPTIONS, *NO_ADVICE]
+    forgotten = [
+        f"{place}: {text!r}"
+        for text, place in advice().items()
+        if text not in known and not any(row.message in text or text in row.message for row in ROWS)
+    ]
+    assert not forgotten, "nobody has tried this advice:\n" + "\n".join(forgotten)
+
+
+def test_every_row_and_every_exception_is_about_a_text_in_the_sources():
+    found = advice()
+    gone = [row.message for row in ROWS if not any(row.message in text or text in row.message for text in found)]
+    gone += [text for text in (*EXCEPTIONS, *NO_ADVICE) if text not in found]
+    assert not gone
+
+
+@pytest.mark.parametrize("name", sorted({name for names in EXCEPTIONS.values() for name in re.findall(r"\S+::\w+", names)}))
+def test_a_test_that_an_exception_names_is_there(name):
+    path, _, function = name.partition("::")
+    assert f"def {function}(" in (ROOT / "tests" / path).read_text()
