@@ -8,13 +8,15 @@ from tests.conftest import ROOT
 
 #: Words with which advice begins, at the start of a clause. A new one belongs here, or nobody notices that it works.
 VERBS = (
-    "add ask check choose consider continue convert copy cut delete distil download evaluate fine-tune give go install "
-    "keep leave lower look make mend pick put quantize raise remove rename run save see set shorten start take train "
-    "try use wait write"
+    "add allow ask check choose close combine consider continue convert copy correct create cut decrease delete distil "
+    "do download edit enlarge evaluate extract fetch fill fine-tune fix give go increase insert install keep leave load "
+    "look lower make mend merge move open pass pick prepare put quantize raise re-encode read-on rebuild reduce remove "
+    "rename repair replace run save say see select send set shorten shrink split start stop switch take train trim try "
+    "turn unpack unset update upgrade use wait write"
 ).split()
-CLAUSE = re.compile(rf"(?:^|[;:?(] ?|, |\bor )(?:{'|'.join(VERBS)})\b")
+CLAUSE = re.compile(rf"(?:^|[;:?(] ?|\bor )(?:{'|'.join(VERBS)})\b", re.I)
 #: Advice that is no order: what would help, said otherwise.
-HINTS = re.compile(r"same command|\bgoes on\b|goes with|may help|works with any|would reach|are needed|needs? (?:a|--)\b")
+HINTS = re.compile(r"same command|goes on (?:anyway|from|where)|may help|works with any|would re|are needed:|needs? (?:a|--|{})")
 #: Calls whose texts are no messages.
 QUIET = ("add_argument", "add_argument_group", "add_parser", "setting", "ArgumentParser", "check_page")
 

@@ -1,16 +1,17 @@
 """Every cure that an error prints, followed to its end: after doing what the line says, the command succeeds."""
 
 import re
+from contextlib import ExitStack
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.cures import rows_data, rows_models, rows_runs, rows_study
+from tests.cures import rows_data, rows_download, rows_models, rows_runs, rows_study
 from tests.cures.advice import advice
 from tests.cures.exceptions import EXCEPTIONS, NO_ADVICE
 from tests.cures.world import Base, World, call
 
-ROWS = [row for table in (rows_data, rows_models, rows_runs, rows_study) for row in table.ROWS]
+ROWS = [row for table in (rows_data, rows_download, rows_models, rows_runs, rows_study) for row in table.ROWS]
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +20,21 @@ def base(tmp_path_factory):
     return Base(tmp_path_factory.mktemp("base"))
 
 
+@pytest.fixture
+def until_the_end():
+    """What a row has opened is closed after it."""
+    with ExitStack() as stack:
+        yield stack
+
+
 def as_printed(template: str) -> str:
     """A pattern for what a text of the sources becomes when it is printed."""
     return ".*".join(map(re.escape, template.split("{}")))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: re.sub(r"\W+", "-", row.message)[:70].strip("-"))
-def test_the_cure_works(row, base, tmp_path, monkeypatch, capsys):
-    world = World(base, tmp_path, monkeypatch)
+def test_the_cure_works(row, base, tmp_path, monkeypatch, until_the_end, capsys):
+    world = World(base, tmp_path, monkeypatch, until_the_end)
     command = row.start(world)
     capsys.readouterr()
     status, message = call(command)

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.study import runner
+from kd_scratch.training.bookkeeping import Bookkeeping
 from tests.conftest import tiny_model
 
 KINDS = {"sport": "goal match team coach", "trade": "shares profit market bank"}
@@ -99,6 +100,7 @@ class World:
     base: Base
     folder: Path
     patch: pytest.MonkeyPatch
+    until_the_end: ExitStack  # what is closed then
 
     def copy(self, source: Path, name: str = "") -> Path:
         """A file or folder of its own."""
@@ -153,10 +155,11 @@ class World:
         return ["evidence", *self.train(*more, **usual | flags)[1:]]
 
     def interrupted(self, *more, **flags) -> list[str]:
-        """The command of a run that was stopped before its end."""
-        argv = self.train(*more, **flags)
+        """The command of a run of three steps that was stopped after two, the first epoch."""
+        argv = put(self.train(*more, **flags), "--steps", 3)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("kd_scratch.training.run.write_record", stop)
+            end_epoch = Bookkeeping.end_epoch
+            patch.setattr(Bookkeeping, "end_epoch", lambda books: (end_epoch(books), stop()))
             assert main(argv) == 130
         return argv
 
@@ -183,7 +186,7 @@ class Here:
     wait = terminate = poll
 
 
-def stop(*arguments):
+def stop():
     """A Ctrl-C."""
     raise KeyboardInterrupt
 
