@@ -159,7 +159,7 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
     if teacher_tokenizer.fingerprint != tokenizer.fingerprint:
         raise UserError(
             f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't "
-            "correspond; give the student the teacher's tokenizer"
+            f"correspond; choose a --model that has the teacher's, or a size with --tokenizer {path}"
         )
     check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}")
     return teacher

@@ -12,6 +12,7 @@ from kd_scratch.checkpoints.checkpoint import load_model
 from kd_scratch.checkpoints.safetensors import load_file, save_file
 from kd_scratch.commands.flags import start_device
 from kd_scratch.config import DataConfig
+from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.demo.protocol import parse_body
 from kd_scratch.demo.server import listen
 from kd_scratch.demo.site import ATTENTION, attention, open_groups
@@ -223,6 +224,11 @@ ROWS = [
             *(word for flag in find("predict needs (.*) for it", line).split(" and ") for word in (flag, "the goal")),
         ],
     ),
+    Cure(
+        "the model's labels are not tags in IOB2 (O, and B- and I- of each type): {}; fine-tune it for this task first",
+        lambda w: w.conll("evaluate", model=no_tags(w)),
+        lambda w, argv, line: main(w.conll("train", model=no_tags(w))) or put(argv, "--model", w.folder / "trained"),
+    ),
     # --- teachers ---
     Cure(
         "head; fine-tune it first (train without --teacher)",
@@ -237,6 +243,22 @@ ROWS = [
         lambda w, argv, line: put(
             argv, "--teacher", fine_tuned(w, find(r"--teacher (.*?): .*fine-tune it for these labels first", line))
         ),
+    ),
+    Cure(
+        "choose a --model that has the teacher's, or a size with --tokenizer {}",
+        lambda w: w.train(teacher=other_tokenizer(w)),
+        lambda w, argv, line: put(argv, find("choose a (--model)", line), w.copy(other_tokenizer(w), "alike")),
+    ),
+    *(
+        Cure(
+            "choose a --model that has the teacher's, or a size with --tokenizer {}",
+            start,
+            lambda w, argv, line: put(put(argv, "--model", "tiny-student"), *find("a size with (--tokenizer .*)", line).split(" ")),
+        )
+        for start in (
+            lambda w: w.train(teacher=other_tokenizer(w)),
+            lambda w: w.train("--tokenizer", w.base.model(), model="tiny-student", teacher=other_tokenizer(w)),
+        )
     ),
     # --- trace, demo, benchmark ---
     Cure(
@@ -308,6 +330,25 @@ def fine_tuned(world, model):
     """A model directory's model after a fine-tuning."""
     assert main(world.train(model=model, output=world.folder / "fine-tuned")) == 0
     return world.folder / "fine-tuned"
+
+
+def no_tags(world):
+    """A tagger of something else than entities."""
+    model = world.folder / "no-tags"
+    if not model.exists():
+        config = (world.copy(world.base.model("token"), model.name) / "config.json").read_text()
+        (model / "config.json").write_text(config.replace("B-PER", "noun").replace("I-PER", "verb"))
+    return model
+
+
+def other_tokenizer(world):
+    """A teacher that reads texts with another vocabulary."""
+    model = world.folder / "other-tokenizer"
+    if not model.exists():
+        world.copy(world.base.model(), model.name)
+        tokenizer = train_tokenizer(["the other words of the other texts"], vocab_size=world.base.tokenizer.vocab_size)
+        tokenizer.save(model, max_length=20)
+    return model
 
 
 def other_labels(world):

@@ -1,11 +1,13 @@
 """Cures for training runs: settings that do not go together, folders of other runs, and what is seen before work."""
 
+import json
 from pathlib import Path
 
 import torch
 
 import kd_scratch.training.preflight
 import kd_scratch.training.run
+from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.config import SIZES, TrainConfig
 from kd_scratch.tasks.base import refuse_unlabelled
 from kd_scratch.training.checks import check_spec
@@ -13,6 +15,7 @@ from kd_scratch.training.spec import RunSpec
 from tests.cures.rows_models import new_task
 from tests.cures.world import ENOSPC, Cure, another, delete, drop, find, give, leave_out, main, put, undo, use, value
 
+ELSEWHERE = "choose another --output"
 ONLY_SOFT = "only a teacher's soft targets can teach from such text; give --teacher, and an --alpha above 0"
 
 
@@ -31,6 +34,19 @@ def damaged(*names, **flags):
         return [*argv, "--resume"]
 
     return start
+
+
+def other_state(world):
+    """A run whose state is a file of tensors of something else."""
+    argv = world.interrupted()
+    for path in (world.folder / "trained").glob("training_state*"):
+        save_file({"a": torch.ones(1)}, path, {"a": "b"}, checksum=True)
+    return [*argv, "--resume"]
+
+
+def moved(world, argv, line):
+    """Follows "choose another --output", with what was there for a run that begins."""
+    return put(drop(argv, "--force"), find("choose another (--output)", line), world.folder / "another")
 
 
 def from_anew(pattern):
@@ -91,6 +107,16 @@ def too_little(world):
     """A machine with less memory than a run of large batches takes."""
     world.patch.setattr(kd_scratch.training.preflight, "free_memory", lambda device: 600_000_000)
     return put(world.train("--check"), "--batch-size", 8192)
+
+
+def across_windows(world):
+    """Questions whose answers lie where a window ends."""
+    words = "the goal of the team and the bank".split() * 4
+    context, text = " ".join(words), " ".join(words[20:28])
+    answer = {"text": text, "answer_start": len(" ".join(words[:20])) + 1}
+    qas = [{"id": str(i), "question": "goal", "answers": [answer]} for i in range(4)]
+    articles = [{"title": "t", "paragraphs": [{"context": context, "qas": qas}]}]
+    return world.write("across.json", json.dumps({"data": articles}))
 
 
 def on_mps(world, dropout):
@@ -216,6 +242,20 @@ ROWS = [
         )
     ),
     Cure("--force goes on anyway", lambda w: [*put(w.interrupted(), "--seed", 5), "--resume"], lambda w, argv, line: [*argv, find("(--force) goes on", line)]),
+    *(
+        Cure(
+            f"not even --force can go on with other {{}}; {ELSEWHERE}",
+            lambda w, force=force: [*put(w.interrupted("--dev", "50%"), "--train", w.csv_of_other_labels()), "--resume", *force],
+            follow,
+        )
+        for force, follow in (([], moved), (["--force"], moved))
+    ),
+    Cure(
+        f"its weights do not fit this model, or the words of this data; {ELSEWHERE}",
+        lambda w: [*put(w.interrupted(), "--init-layers", 0), "--resume", "--force"],
+        moved,
+    ),
+    Cure("{}: {}; delete the folder and start again", other_state, from_anew("error: (.*?): .*delete the folder")),
     Cure(
         "is not what was kept, something has changed it; delete the folder and start again",
         damaged("model*.safetensors"),
@@ -284,11 +324,11 @@ ROWS = [
     *(
         Cure(
             "try a larger --max-length or --overlap",
-            lambda w: put(w.squad("train", "--check", "--overlap", 0, model=w.base.model("span", "long-reader", max_positions=512)), "--max-length", 70),
+            lambda w: put(w.squad("train", "--check", "--overlap", 0, train=across_windows(w), dev=across_windows(w)), "--max-length", 30),
             lambda w, argv, line, flag=flag, n=n: put(argv, find(f"a larger .*({flag})", line), n),
             note=True,
         )
-        for flag, n in {"--max-length": 500, "--overlap": 30}.items()
+        for flag, n in {"--max-length": 40, "--overlap": 12}.items()
     ),
     Cure(
         "a larger one would reach them",
