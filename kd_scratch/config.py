@@ -182,7 +182,8 @@ class TrainConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
         if self.batch_size % self.accumulation:
-            raise UserError(f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts")
+            what = f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts"
+            raise UserError(f"{what}; choose an --accumulation that divides it")
         without_losses = "is about --losses; add --losses hidden (say), or leave it out"
         if self.keep_states and not self.losses:
             raise UserError(f"--keep-states {without_losses}")

@@ -52,7 +52,8 @@ def featurize(
         )
     room = max_length - 2
     if room < 1:
-        raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
+        what = "leaves no room for text beside [CLS] and [SEP]"
+        raise UserError(f"--max-length {max_length}: {what}; choose a larger one")
     rows, ids, numbers = [], [], []
     encodings = tokenizer.encode([example.text for example in examples])
     for i, (example, encoding) in enumerate(zip(examples, encodings, strict=True)):

@@ -155,7 +155,8 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
     tensors = load_file(path)
     del tensors[CHECKSUM]
     if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in places.items()}:
-        raise UserError(f"{path}: cannot resume: its weights do not fit this model, or the words of this data; choose another --output")
+        what = "its weights do not fit this model, or the words of this data"
+        raise UserError(f"{path}: cannot resume: {what}; choose another --output")
     for name, place in places.items():
         place.copy_(tensors[name])
     return metadata

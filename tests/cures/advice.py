@@ -8,15 +8,17 @@ from tests.conftest import ROOT
 
 #: Words with which advice begins, at the start of a clause. A new one belongs here, or nobody notices that it works.
 VERBS = (
-    "add allow ask check choose close combine consider continue convert copy correct create cut decrease delete distil "
-    "do download edit enlarge evaluate extract fetch fill fine-tune fix give go increase insert install keep leave load "
-    "look lower make mend merge move open pass pick prepare put quantize raise re-encode read-on rebuild reduce remove "
+    "add allow ask change check choose close combine continue consider convert copy correct create cut decrease delete "
+    "distil do download edit enlarge evaluate extract fetch fill fine-tune fix give go increase insert install keep "
+    "leave load look lower make mend merge move open pass pick prepare put quantize raise rebuild reduce remove "
     "rename repair replace run save say see select send set shorten shrink split start stop switch take train trim try "
     "turn unpack unset update upgrade use wait write"
 ).split()
 CLAUSE = re.compile(rf"(?:^|[;:?(] ?|\bor )(?:{'|'.join(VERBS)})\b", re.I)
 #: Advice that is no order: what would help, said otherwise.
-HINTS = re.compile(r"same command|goes on (?:anyway|from|where)|may help|works with any|would re|are needed:|needs? (?:a|--|{})")
+HINTS = re.compile(
+    r"same command|goes on (?:anyway|from|where)|may help|works with any|would re|are needed:|needs? (?:a|--|{})"
+)
 #: Calls whose texts are no messages.
 QUIET = ("add_argument", "add_argument_group", "add_parser", "setting", "ArgumentParser", "check_page")
 
@@ -45,12 +47,17 @@ def strings(node: ast.AST) -> Iterator[ast.expr]:
             yield from strings(child)
 
 
+def is_advice(text: str) -> bool:
+    """Whether a text tells what to do."""
+    return bool(CLAUSE.search(text) or HINTS.search(text))
+
+
 def advice() -> dict[str, str]:
     """Every text in the sources that holds advice, and where it stands."""
     found = {}
     for path in sorted([*(ROOT / "kd_scratch").rglob("*.py"), *(ROOT / "data_scripts").glob("*.py")]):
         for node in strings(ast.parse(path.read_text())):
             text = template(node)
-            if " " in text.strip() and "\n" not in text and (CLAUSE.search(text) or HINTS.search(text)):
+            if " " in text.strip() and "\n" not in text and is_advice(text):
                 found[text] = f"{path.relative_to(ROOT)}:{node.lineno}"
     return found

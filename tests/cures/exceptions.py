@@ -12,7 +12,9 @@ EXCEPTIONS = {
     "transfer-encoding: is not supported; send content-length": "demo/test_server.py::test_a_question_is_answered",
     "too much is waiting to be computed; try again in a second": "demo/test_server.py::"
     "test_a_wait_that_would_be_too_long_is_refused_at_once_and_the_server_recovers",
-    # --- cannot be made here ---
+    # --- needs other code than this ---
+    "{}: {} by hand differs by {} from what {} computes; change the first as the second was changed": "a reader who "
+    "edits a layer; unedited they agree in trace/test_trace.py::test_no_number_is_no_agreement",
     "--rows: the grammar has no more new sentences to give; ask for fewer rows": "takes a million rows; fewer are made "
     "in every test of data_scripts/test_make_sample.py",
     "torch {} has no torch.ao.quantization any more; int8 needs an older one": "needs a PyTorch that is not there yet",

@@ -5,8 +5,8 @@ import os
 import re
 import shlex
 import subprocess
-from types import SimpleNamespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,7 +27,6 @@ from tests.cures.world import (
     leave_out,
     put,
     undo,
-    value,
 )
 
 FULL = "full/metrics.json"
@@ -135,7 +134,6 @@ def without_mask(world) -> Path:
     return model
 
 
-
 ROWS = [
     # --- files that are read ---
     Cure("is not UTF-8; convert the file first, for example: iconv -f latin1 -t utf-8", vocabulary_in_latin1, convert),
@@ -146,7 +144,11 @@ ROWS = [
         lambda w, argv, line: put(argv, "--data", w.copy(w.base.csv("test", 4), "written.csv")),
     ),
     Cure("a data file has been changed while it was read; start again", changed_while_read, lambda *_: None),
-    Cure("these are not the features of this data; delete the file", swapped("features", lambda w: "--max-length", lambda w: 10), delete("error: (.*?): ")),
+    Cure(
+        "these are not the features of this data; delete the file",
+        swapped("features", lambda w: "--max-length", lambda w: 10),
+        delete("error: (.*?): "),
+    ),
     Cure(
         "{}: these are not this teacher's {} for this data; delete the file",
         swapped("teacher-logits", lambda w: "--teacher", lambda w: w.base.model(name="other-model", seed=5)),
@@ -182,7 +184,9 @@ ROWS = [
         locked_folder,
         lambda w, argv, line: w.lock.__exit__(None, None, None) or find("(wait for it)", line) and None,
     ),
-    Cure("another process writes there; wait for it, or choose another folder", locked_folder, another("error: (.*?): ")),
+    Cure(
+        "another process writes there; wait for it, or choose another folder", locked_folder, another("error: (.*?): ")
+    ),
     Cure("; make room on the disk", refused(ENOSPC), undo("make room")),
     Cure("; your quota on this disk is used up: make room", refused(EDQUOT), undo("make room")),
     Cure("; no file may grow so large here: see ulimit -f", refused(EFBIG), undo("see ulimit -f")),
@@ -235,7 +239,9 @@ ROWS = [
     Cure(
         "choose a larger one, or a smaller --question-length",
         lambda w: w.squad("evaluate", "--max-length", 8),
-        lambda w, argv, line: put(argv, "--max-length", int(find(r"question of (\d+) pieces; choose a larger", line)) + 12),
+        lambda w, argv, line: put(
+            argv, "--max-length", int(find(r"question of (\d+) pieces; choose a larger", line)) + 12
+        ),
     ),
     Cure(
         "choose a larger one, or a smaller --question-length",
@@ -254,7 +260,9 @@ ROWS = [
     ),
     Cure(
         "--augment {}: the tokenizer has no {}; leave it out",
-        lambda w: w.train("--augment", 1, "--tokenizer", without_mask(w), model="tiny-student", teacher=without_mask(w)),
+        lambda w: w.train(
+            "--augment", 1, "--tokenizer", without_mask(w), model="tiny-student", teacher=without_mask(w)
+        ),
         leave_out(),
     ),
     Cure(

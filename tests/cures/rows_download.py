@@ -94,7 +94,9 @@ def without_weights(world):
 ROWS = [
     Cure("check the name and the revision", lambda w: get(w, "owner/brt"), lambda w, *_: again(w, w.server)),
     Cure("check the name and the revision", lambda w: get(w, revision="v2"), lambda w, *_: again(w, w.server)),
-    Cure("check the name; private and gated ones are not supported", lambda w: failing_once(w, 401), lambda w, *_: None),
+    Cure(
+        "check the name; private and gated ones are not supported", lambda w: failing_once(w, 401), lambda w, *_: None
+    ),
     Cure("try later", lambda w: failing_once(w, 503), lambda w, *_: None),
     Cure("{}: no answer: {}; check the network, try again", silent, mended),
     Cure("; run the same command again to go on", first_cut, lambda w, *_: None),
@@ -114,4 +116,4 @@ ROWS = [
         lambda w: get(w, config_json={"size": None}),
         lambda w, argv, line: hub(w.server, CHECKPOINT),
     ),
-]  # fmt: skip
+]

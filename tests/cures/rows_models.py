@@ -3,28 +3,18 @@
 import json
 import re
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from kd_scratch.checkpoints.checkpoint import load_model
 from kd_scratch.checkpoints.safetensors import load_file, save_file
-from kd_scratch.commands.flags import start_device
-from kd_scratch.config import DataConfig
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.demo.protocol import parse_body
-from kd_scratch.demo.server import listen
-from kd_scratch.demo.site import ATTENTION, attention, open_groups
 from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
-from kd_scratch.tasks import TASKS
-from tests.cures.world import EACCES, Cure, drop, find, give, leave_out, main, put, undo, use
+from tests.cures.world import EACCES, Cure, drop, find, main, put, undo, use
 
 OPEN = "error: (?:--model |--teacher )?(.*?): "
-
-
-# --- situations ---
 
 
 def other_version(world):
@@ -88,9 +78,6 @@ def copy_them(world, argv, line):
         world.copy(world.base.model() / name, f"{directory}/{name}")
 
 
-# --- what is done with models ---
-
-
 def trained(world, argv, line):
     """The same command with the model in the line after a fine-tuning."""
     model = find(OPEN, line)
@@ -117,219 +104,29 @@ def predict(world, model, *more):
     return ["predict", "--model", str(model), "--device", "cpu", *map(str, more)]
 
 
-def trace(world, *more, task="csv", head="sequence", **flags):
-    model = str(flags.get("model") or world.base.model(head))
-    return ["trace", "--task", task, "--model", model, "--teacher", str(world.base.model(head)), *map(str, more)]
-
-
-def demo(world, *named):
-    """What `demo` does before it serves: --models NAME=DIR."""
-    return lambda: open_groups([(name, str(directory)) for name, directory in named], torch.device("cpu"))
-
-
-def ask(world, text):
-    """A question of the demo's page about the attention in a model."""
-    groups = open_groups([("a", str(world.base.model(name="long-model", max_positions=512)))], torch.device("cpu"))
-    for group in groups.values():
-        group.models["a"].loaded.max_length = 512
-    return lambda: attention(groups, DataConfig(), {"group": "classify", "model": "a", "layer": 1, "text": text})
-
-
 def on_mps(world):
     """A machine that has an MPS device."""
     world.patch.setattr("torch.backends.mps.is_available", lambda: True)
     return put(world.evaluate(model=world.base.int8), "--device", "mps")
 
 
-def port_in_use(world):
-    """A port that another program has."""
-    world.listener = listen(0)
-    return lambda: listen(world.listener.getsockname()[1])
-
-
 def saving(world, tensors):
     return lambda: save_file(tensors, world.folder / "x.safetensors")
-
-
-ROWS = [
-    # --- files of a model ---
-    Cure("{}: cannot be read: {}; check the path and its rights", unreadable, undo("check the path and its rights")),
-    Cure("{}: dtype {} is not supported; convert it to one of {}", weights_of_8_bits, convert),
-    Cure(
-        "{} cannot name a tensor; use another string",
-        lambda w: saving(w, {"__metadata__": torch.ones(1)}),
-        lambda w, argv, line: saving(w, {find("use (another) string", line): torch.ones(1)}),
-    ),
-    Cure(
-        "{} is not a dense tensor with values; convert it to one",
-        lambda w: saving(w, {"a": torch.ones(1).to_sparse()}),
-        lambda w, argv, line: saving(w, {find("'(a)' .*dense", line): torch.ones(1).to_sparse().to_dense()}),
-    ),
-    Cure(
-        "tensor {}: {} is not supported; convert it to another dtype",
-        lambda w: saving(w, {"a": torch.ones(1, dtype=torch.complex32)}),
-        lambda w, argv, line: saving(w, {find("tensor '(a)'", line): torch.ones(1, dtype=torch.complex32).abs()}),
-    ),
-    *(
-        Cure("; fetch it again", lambda w, size=size: shortened(w, size), fetched_again) for size in (100, 20_000)
-    ),
-    Cure("has no tokenizer.json and no vocab.txt; copy them from where the model came from", cut_off, copy_them),
-    # --- int8 ---
-    Cure(
-        "is an int8 model, which cannot be trained; take the float model it was made of",
-        lambda w: w.train(model=w.base.int8),
-        float_model,
-    ),
-    Cure(
-        "is an int8 model; distil from the float model that it was made of",
-        lambda w: w.train(teacher=w.base.int8),
-        float_model,
-    ),
-    Cure("was quantized by another version of this program; quantize the float model again", other_version, quantized_again),
-    Cure("is an int8 model, which runs on the CPU only; add --device cpu", on_mps, use("add (--device cpu)")),
-    Cure(
-        "a head for masked words needs the table of tokens in float; train the model for a task first",
-        lambda w: ["quantize", "--model", str(w.base.model("mlm")), "--output", str(w.folder / "small")],
-        trained,
-    ),
-    Cure(
-        "a model in its fast form has no weights to save, compare or quantize any more; load it anew",
-        lambda w: lambda: int8.quantize(make_fast(load_model(w.base.model()))),
-        lambda w, argv, line: lambda: int8.quantize(load_model(w.base.model())),
-    ),
-    Cure(
-        "kept in {} ({}, {} threads); evaluate it next",
-        lambda w: ["quantize", "--model", str(w.base.model()), "--output", str(w.folder / "small")],
-        lambda w, argv, line: w.evaluate(model=find(r"kept in (.*?) \(.*evaluate it next", line)),
-        note=True,
-    ),
-    # --- what a model is for ---
-    Cure("{}: has a {} head, {} needs a {} head; train it first", lambda w: w.evaluate(model=w.base.model("token")), trained),
-    Cure("{}: has a {} head, {} needs a {} head; train it first", lambda w: w.evaluate(model=w.base.model(None)), trained),
-    Cure(
-        "has a pre-training head; predict needs a model trained for a task",
-        lambda w: predict(w, w.base.model("mlm"), "--text", "the goal"),
-        trained,
-    ),
-    Cure(
-        "predict needs {} for it, and no more",
-        lambda w: predict(w, w.base.model(), "--question", "who?", "--context", "the goal"),
-        lambda w, argv, line: put(drop(drop(argv, "--question"), "--context"), find("predict needs (--text) for", line), "x"),
-    ),
-    Cure(
-        "predict needs {} for it, and no more",
-        lambda w: predict(w, w.base.model("span"), "--text", "the goal"),
-        lambda w, argv, line: [
-            *drop(argv, "--text"),
-            *(word for flag in find("predict needs (.*) for it", line).split(" and ") for word in (flag, "the goal")),
-        ],
-    ),
-    Cure(
-        "the model's labels are not tags in IOB2 (O, and B- and I- of each type): {}; fine-tune it for this task first",
-        lambda w: w.conll("evaluate", model=no_tags(w)),
-        lambda w, argv, line: main(w.conll("train", model=no_tags(w))) or put(argv, "--model", w.folder / "trained"),
-    ),
-    # --- teachers ---
-    Cure(
-        "head; fine-tune it first (train without --teacher)",
-        lambda w: w.train(teacher=w.base.model(None)),
-        lambda w, argv, line: put(
-            argv, "--teacher", fine_tuned(w, find(r"--teacher (.*?): .*\(train without --teacher\)", line))
-        ),
-    ),
-    Cure(
-        "; fine-tune it for these labels first (train without --teacher)",
-        lambda w: w.train(teacher=other_labels(w)),
-        lambda w, argv, line: put(
-            argv, "--teacher", fine_tuned(w, find(r"--teacher (.*?): .*fine-tune it for these labels first", line))
-        ),
-    ),
-    Cure(
-        "choose a --model that has the teacher's, or a size with --tokenizer {}",
-        lambda w: w.train(teacher=other_tokenizer(w)),
-        lambda w, argv, line: put(argv, find("choose a (--model)", line), w.copy(other_tokenizer(w), "alike")),
-    ),
-    *(
-        Cure(
-            "choose a --model that has the teacher's, or a size with --tokenizer {}",
-            start,
-            lambda w, argv, line: put(put(argv, "--model", "tiny-student"), *find("a size with (--tokenizer .*)", line).split(" ")),
-        )
-        for start in (
-            lambda w: w.train(teacher=other_tokenizer(w)),
-            lambda w: w.train("--tokenizer", w.base.model(), model="tiny-student", teacher=other_tokenizer(w)),
-        )
-    ),
-    # --- trace, demo, benchmark ---
-    Cure(
-        "is an int8 model, which has no float layers to walk through; give the float model that it was made of",
-        lambda w: trace(w, "--text", "the goal", model=w.base.int8),
-        float_model,
-    ),
-    *(
-        Cure(
-            "--task {} needs --data, or {}; given: {}",
-            lambda w: trace(w, "--question", "who?"),
-            lambda w, argv, line, flag=flag, given=given: put(
-                drop(argv, "--question"), find(f"needs .*({flag}).*; given: question", line), given(w)
-            ),
-        )
-        for flag, given in {"--data": lambda w: w.base.csv("test", 4), "--text": lambda w: "the goal"}.items()
-    ),
-    Cure(
-        "--text: plain text is no input for {}; give --data",
-        lambda w: new_task(w, unlabelled=None) or trace(w, "--text", "the goal"),
-        lambda w, argv, line: put(drop(argv, "--text"), find("give (--data)", line), w.base.csv("test", 4)),
-    ),
-    Cure(
-        "--example: is for a file; leave it out beside your own text",
-        lambda w: trace(w, "--text", "the goal", "--example", 2),
-        leave_out(),
-    ),
-    Cure(
-        "has a pre-training head; demo needs a model trained for a task",
-        lambda w: demo(w, ("a", w.base.model("mlm"))),
-        lambda w, argv, line: demo(w, ("a", fine_tuned(w, find(OPEN, line)))),
-    ),
-    Cure(
-        ": {}; choose another name",
-        lambda w: demo(w, ("a", w.base.model()), ("a", w.base.int8)),
-        lambda w, argv, line: demo(w, ("a", w.base.model()), ("another", find("--models a=(.*?): ", line))),
-    ),
-    Cure(
-        "attention is shown for inputs of up to {} pieces, this one has {}; shorten it",
-        lambda w: ask(w, "goal " * (ATTENTION + 1)),
-        lambda w, argv, line: ask(w, "goal " * (int(find(r"up to (\d+) pieces", line)) // 5)),
-    ),
-    Cure(
-        "{}: there is no such key; these are needed: {}",
-        lambda w: lambda: parse_body(b'{"txt": "a"}', [{"text": 10}]),
-        lambda w, argv, line: lambda: parse_body(b'{"%s": "a"}' % find("needed: (.*)", line).encode(), [{"text": 10}]),
-    ),
-    Cure(
-        "choose another one, or 0 for any that is free",
-        port_in_use,
-        lambda w, argv, line: lambda: listen(int(find(r"or (0) for any", line))),
-    ),
-    Cure(
-        "{}: has {} positions; leave longer inputs out of --shapes",
-        lambda w: ["benchmark", "--models", f"a={w.base.model()}", "--shapes", "1x8,1x50,2x60"],
-        lambda w, argv, line: put(argv, "--shapes", ",".join(
-            shape for shape in ["1x8", "1x50", "2x60"]
-            if int(shape.split("x")[1]) <= int(find(r"has (\d+) positions; leave longer", line)))),
-    ),
-]  # fmt: skip
-
-
-def new_task(world, **changes):
-    """As if csv were a task without something."""
-    world.patch.setitem(TASKS, "csv", replace(TASKS["csv"], **changes))
 
 
 def fine_tuned(world, model):
     """A model directory's model after a fine-tuning."""
     assert main(world.train(model=model, output=world.folder / "fine-tuned")) == 0
     return world.folder / "fine-tuned"
+
+
+def broken(world):
+    """A model whose training has gone wrong."""
+    model = world.copy(world.base.model(), "broken")
+    tensors = load_file(model / "model.safetensors")
+    tensors["classifier.bias"] = tensors["classifier.bias"] * float("nan")
+    save_file(dict(tensors), model / "model.safetensors")
+    return model
 
 
 def no_tags(world):
@@ -357,3 +154,145 @@ def other_labels(world):
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("sport", "sports"))
     return model
+
+
+ROWS = [
+    # --- files of a model ---
+    Cure("{}: cannot be read: {}; check the path and its rights", unreadable, undo("check the path and its rights")),
+    Cure("{}: dtype {} is not supported; convert it to one of {}", weights_of_8_bits, convert),
+    Cure(
+        "{} cannot name a tensor; use another string",
+        lambda w: saving(w, {"__metadata__": torch.ones(1)}),
+        lambda w, argv, line: saving(w, {find("use (another) string", line): torch.ones(1)}),
+    ),
+    Cure(
+        "{} is not a dense tensor with values; convert it to one",
+        lambda w: saving(w, {"a": torch.ones(1).to_sparse()}),
+        lambda w, argv, line: saving(w, {find("'(a)' .*dense", line): torch.ones(1).to_sparse().to_dense()}),
+    ),
+    Cure(
+        "tensor {}: {} is not supported; convert it to another dtype",
+        lambda w: saving(w, {"a": torch.ones(1).to(torch.float8_e4m3fnuz)}),
+        lambda w, argv, line: saving(w, {find("tensor '(a)'", line): torch.ones(1)}),
+    ),
+    *(Cure("; fetch it again", lambda w, size=size: shortened(w, size), fetched_again) for size in (100, 20_000)),
+    Cure("has no tokenizer.json and no vocab.txt; copy them from where the model came from", cut_off, copy_them),
+    # --- int8 ---
+    Cure(
+        "is an int8 model, which cannot be trained; take the float model it was made of",
+        lambda w: w.train(model=w.base.int8),
+        float_model,
+    ),
+    Cure(
+        "is an int8 model; distil from the float model that it was made of",
+        lambda w: w.train(teacher=w.base.int8),
+        float_model,
+    ),
+    Cure(
+        "was quantized by another version of this program; quantize the float model again",
+        other_version,
+        quantized_again,
+    ),
+    Cure("is an int8 model, which runs on the CPU only; add --device cpu", on_mps, use("add (--device cpu)")),
+    Cure(
+        "a head for masked words needs the table of tokens in float; train the model for a task first",
+        lambda w: ["quantize", "--model", str(w.base.model("mlm")), "--output", str(w.folder / "small")],
+        trained,
+    ),
+    Cure(
+        "a model in its fast form has no weights to save, compare or quantize any more; load it anew",
+        lambda w: lambda: int8.quantize(make_fast(load_model(w.base.model()))),
+        lambda w, argv, line: lambda: int8.quantize(load_model(w.base.model())),
+    ),
+    Cure(
+        "kept in {} ({}, {} threads); evaluate it next",
+        lambda w: ["quantize", "--model", str(w.base.model()), "--output", str(w.folder / "small")],
+        lambda w, argv, line: w.evaluate(model=find(r"kept in (.*?) \(.*evaluate it next", line)),
+        note=True,
+    ),
+    # --- what a model is for ---
+    Cure(
+        "{}: has a {} head, {} needs a {} head; train it first",
+        lambda w: w.evaluate(model=w.base.model("token")),
+        trained,
+    ),
+    Cure(
+        "{}: has a {} head, {} needs a {} head; train it first", lambda w: w.evaluate(model=w.base.model(None)), trained
+    ),
+    Cure(
+        "has a pre-training head; predict needs a model trained for a task",
+        lambda w: predict(w, w.base.model("mlm"), "--text", "the goal"),
+        trained,
+    ),
+    Cure(
+        "predict needs {} for it, and no more",
+        lambda w: predict(w, w.base.model(), "--question", "who?", "--context", "the goal"),
+        lambda w, argv, line: put(
+            drop(drop(argv, "--question"), "--context"), find("predict needs (--text) for", line), "x"
+        ),
+    ),
+    Cure(
+        "predict needs {} for it, and no more",
+        lambda w: predict(w, w.base.model("span"), "--text", "the goal"),
+        lambda w, argv, line: [
+            *drop(argv, "--text"),
+            *(word for flag in find("predict needs (.*) for it", line).split(" and ") for word in (flag, "the goal")),
+        ],
+    ),
+    Cure(
+        "the model's labels are not tags in IOB2 (O, and B- and I- of each type): {}; fine-tune it for this task first",
+        lambda w: w.conll("evaluate", model=no_tags(w)),
+        lambda w, argv, line: main(w.conll("train", model=no_tags(w))) or put(argv, "--model", w.folder / "trained"),
+    ),
+    *(
+        Cure(
+            "train it again with a lower --learning-rate, or fetch it ",
+            lambda w, start=start: start(w, broken(w)),
+            follow,
+        )
+        for start in (
+            lambda w, model: w.evaluate(model=model),
+            lambda w, model: predict(w, model, "--text", "the goal"),
+        )
+        for follow in (
+            lambda w, argv, line: (
+                main(w.train(find("with a lower (--learning-rate)", line), "1e-5"))
+                or put(argv, "--model", w.folder / "trained")
+            ),
+            lambda w, argv, line: find("or (fetch it again)", line) and put(argv, "--model", w.base.model()),
+        )
+    ),
+    # --- teachers ---
+    Cure(
+        "head; fine-tune it first (train without --teacher)",
+        lambda w: w.train(teacher=w.base.model(None)),
+        lambda w, argv, line: put(
+            argv, "--teacher", fine_tuned(w, find(r"--teacher (.*?): .*\(train without --teacher\)", line))
+        ),
+    ),
+    Cure(
+        "fine-tune it for these labels first (train without --teacher)",
+        lambda w: w.train(teacher=other_labels(w)),
+        lambda w, argv, line: put(
+            argv, "--teacher", fine_tuned(w, find(r"--teacher (.*?): .*fine-tune it for these labels first", line))
+        ),
+    ),
+    Cure(
+        "choose a --model that has the teacher's, or a size with --tokenizer {}",
+        lambda w: w.train(teacher=other_tokenizer(w)),
+        lambda w, argv, line: put(argv, find("choose a (--model)", line), w.copy(other_tokenizer(w), "alike")),
+    ),
+    *(
+        Cure(
+            "choose a --model that has the teacher's, or a size with --tokenizer {}",
+            start,
+            lambda w, argv, line: put(
+                put(argv, "--model", "tiny-student"), *find("a size with (--tokenizer .*)", line).split(" ")
+            ),
+        )
+        for start in (
+            lambda w: w.train(teacher=other_tokenizer(w)),
+            lambda w: w.train("--tokenizer", w.base.model(), model="tiny-student", teacher=other_tokenizer(w)),
+        )
+    ),
+]

@@ -92,8 +92,16 @@ ROWS = [
         edited("runs/baseline-0/training.json", seed=7),
         delete("error: (.*?): .*; delete the folder"),
     ),
-    Cure("{} and {} do not belong together: they had another {}; delete", edited("runs/hidden-0/training.json", torch="1"), delete("error: (.*?) and .*delete")),
-    Cure("{} and {} do not belong together: they had another {}; delete", edited("runs/hidden-0/training.json", torch="1"), moved()),
+    Cure(
+        "{} and {} do not belong together: they had another {}; delete",
+        edited("runs/hidden-0/training.json", torch="1"),
+        delete("error: (.*?) and .*delete"),
+    ),
+    Cure(
+        "{} and {} do not belong together: they had another {}; delete",
+        edited("runs/hidden-0/training.json", torch="1"),
+        moved(),
+    ),
     Cure("{}: is not what a study writes; choose another --output", edited("study.json", variants=1), moved()),
     Cure(
         "{}: this folder holds another study: {}; choose another --output",
@@ -127,7 +135,7 @@ ROWS = [
         lambda w: w.study("--augment", 1, "--grid", "1x0,0.5"),
         lambda w, argv, line: put(argv, find("(--grid): with an alpha of 0 .*; leave it out", line), "1x0.5"),
     ),
-]  # fmt: skip
+]
 
 
 def unlike(world):

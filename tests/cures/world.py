@@ -8,7 +8,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.study import runner
+from kd_scratch.tasks import TASKS
 from kd_scratch.training.bookkeeping import Bookkeeping
 from tests.conftest import tiny_model
 
@@ -60,8 +61,11 @@ class Base:
     def csv(self, name: str, rows: int = 8) -> Path:
         """Texts of two kinds."""
         words = [(kind, *text.split()) for kind, text in KINDS.items()]
-        lines = [f"{kind},the {a if i % 4 < 2 else b} of {c} and {d} {name}" for i in range(rows)
-                 for kind, a, b, c, d in [words[i % 2]]]  # fmt: skip
+        lines = [
+            f"{kind},the {a if i % 4 < 2 else b} of {c} and {d} {name}"
+            for i in range(rows)
+            for kind, a, b, c, d in [words[i % 2]]
+        ]
         return self.file(f"{name}.csv", "label,text\n" + "\n".join(lines) + "\n")
 
     @cached_property
@@ -149,7 +153,9 @@ class World:
     def mlm(self, *more, **flags) -> list[str]:
         """A `train` with masked words."""
         texts = self.base.file("texts.txt", "the goal of the team\nshares of the bank\n" * 4)
-        return self.train(*more, **{"task": "mlm", "train": texts, "dev": texts, "model": self.base.model("mlm")} | flags)
+        return self.train(
+            *more, **{"task": "mlm", "train": texts, "dev": texts, "model": self.base.model("mlm")} | flags
+        )
 
     def study(self, *more, **flags) -> list[str]:
         """An `evidence` that succeeds. Its runs are in this process."""
@@ -166,6 +172,10 @@ class World:
             patch.setattr(Bookkeeping, "end_epoch", lambda books: (end_epoch(books), stop()))
             assert main(argv) == 130
         return argv
+
+    def new_task(self, **changes) -> None:
+        """As if csv were a task without something."""
+        self.patch.setitem(TASKS, "csv", replace(TASKS["csv"], **changes))
 
     def full(self, number: int, name: str, *functions: str) -> None:
         """From here on these functions fail with an error of the system for what has a path of this name, or below."""
