@@ -195,11 +195,22 @@ class TrainConfig:
 class DataConfig:
     """How data is read, and answers are found."""
 
+    encoding: str = setting(
+        "auto",
+        "of the data files, such as cp1251 or shift_jis; auto: UTF-8 or UTF-16, and cp1252 where that is plausible",
+    )
     limit: str = setting("", "use only N examples, or N%% of them, drawn at random (the same ones in every run)")
     oos: bool = setting(False, "clinc: out-of-scope is a class of its own, learned from the oos split")
     oos_threshold: float = setting(0.0, "clinc: texts whose best label is less probable than this are out of scope")
-    text_column: str = setting("text", "csv: name of the column that holds the text")
-    label_column: str = setting("label", "csv: name of the column that holds the label")
+    text_column: str = setting(
+        "text", "of tables and JSON lines: name of the column that holds the text, or in a table its number from 1"
+    )
+    label_column: str = setting("label", "the same for the label")
+    header: str = setting(
+        "auto",
+        "whether the first row of a table holds names; auto: where columns are chosen by name, else if it looks so",
+        ("auto", "yes", "no"),
+    )
     overlap: int = setting(
         128,
         "squad, conll: word pieces that neighbouring windows share (the overlap, not the step), at most half a window",
@@ -215,6 +226,13 @@ class DataConfig:
 
     def __post_init__(self):
         check_size(self)
+        if self.encoding != "auto":
+            try:
+                "a".encode(self.encoding)
+            except (LookupError, ValueError):  # no such codec, or one that is not of text
+                raise UserError(f"--encoding {self.encoding}: Python knows no encoding of text by that name") from None
+        if self.header not in ("auto", "yes", "no"):
+            raise UserError(f"--header must be auto, yes or no, not {self.header}")
         if not 0 <= self.oos_threshold < 1:
             raise UserError(f"--oos-threshold must be at least 0 and below 1, not {self.oos_threshold}")
         if self.overlap < 0 or self.question_length < 1 or self.answer_length < 1:

@@ -107,6 +107,8 @@ def command(arguments: argparse.Namespace) -> dict | None:
     found = preflight(run)
     (show if arguments.check else say)(table(("before work starts", "found"), found, left=True))
     if arguments.check:
+        for note in run.data.notes:
+            say(f"note: {note}")
         return dict(found)
     record = train(run, arguments.force)
     if record:

@@ -5,7 +5,7 @@ import re
 import sys
 import textwrap
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 from tqdm import tqdm
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from kd_scratch.common.errors import printable
 
 COLUMNS = 80  # that tables fit into
+Say = Callable[[str], None]  # what takes a note: `say`, or the append of a list
 _silent = False
 # tqdm's own lock is one for all processes that come of this one: killed while it holds that, one would stop them all.
 tqdm.set_lock(threading.RLock())

@@ -1,9 +1,7 @@
 """Files, handled with care: strict reading, atomic writing, hashes."""
 
-import codecs
 import glob
 import hashlib
-import io
 import json
 import os
 import platform
@@ -86,40 +84,22 @@ def check_utf8(text: str, flag: str) -> None:
         raise UserError(f"{flag}: {ascii(text)[:100]} is not UTF-8") from None
 
 
-def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """(place of its first byte, text with its line end) of each line of a UTF-8 file, one in memory at a time.
-
-    The same files are refused as by read_text. Lines end with LF, CRLF or CR.
-    """
-    with open_file(path) as raw, reading(path):
-        place = start = len(codecs.BOM_UTF8) if raw.read(3) == codecs.BOM_UTF8 else 0
-        raw.seek(start)
-        try:
-            for line in io.TextIOWrapper(raw, encoding="utf-8", newline=""):
-                if "\0" in line:
-                    raise ValueError("NUL character")
-                yield place, line
-                place += len(line) if line.isascii() else len(line.encode())
-        except ValueError:  # which UnicodeDecodeError is
-            read_text(path)  # its message names the line
-            raise
-    if place == start:
-        read_text(path)  # refuses an empty file
-        yield place, ""  # a byte-order mark and nothing else
-
-
 def read_json(path: str | Path):
     """The value in a JSON file; UserError with the place where it is not JSON."""
-    text = read_text(path)
+    return json_value(read_text(path), str(path))
+
+
+def json_value(text: str, name: str):
+    """The value of a text; UserError with the line where it is not JSON. name: of its file, in messages."""
     try:
         value = json.loads(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
         return value
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
+        raise UserError(f"{name}: line {error.lineno}: not JSON: {error.msg}") from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
-        raise UserError(f"{path}: not usable JSON: {error}") from None
+        raise UserError(f"{name}: not usable JSON: {error}") from None
 
 
 def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | None = None) -> None:

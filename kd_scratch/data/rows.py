@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.common.files import check_length, open_file, reading, text_lines
+from kd_scratch.common.files import check_length
+from kd_scratch.common.text_file import TextFile, open_text
 
 
 class Subset(Sequence):
@@ -67,16 +68,15 @@ class FileRows(Sequence):
     row and of blank lines behind it -> example.
     """
 
-    def __init__(self, path: Path, rows: Iterable[tuple[int, int]], parse: Callable[[int, str], object]):
-        self.path = path
-        self.file = open_file(path)  # first, and for as long as this lives: a file put in its place is another
+    def __init__(self, text: TextFile, rows: Iterable[tuple[int, int]], parse: Callable[[int, str], object]):
+        self.text = text
         lines = array("q")
         starts = array("q")
         for line, start in rows:
             lines.append(line)
             starts.append(start)
         self.parse = parse
-        starts.append(self.file.seek(0, 2))
+        starts.append(text.end())
         self.lines = np.frombuffer(lines, np.int64)
         self.starts = np.frombuffer(starts, np.int64)
 
@@ -87,29 +87,27 @@ class FileRows(Sequence):
         if isinstance(i, slice):
             return Subset(self, range(len(self))[i])
         i = range(len(self))[i]
-        with reading(self.path):
-            self.file.seek(self.starts[i])
-            raw = self.file.read(self.starts[i + 1] - self.starts[i])
-        return self.parse(int(self.lines[i]), raw.decode())
-
-    def __del__(self):
-        if hasattr(self, "file"):
-            self.file.close()
+        return self.parse(int(self.lines[i]), self.text.part(self.starts[i], self.starts[i + 1]))
 
 
-def text_rows(path: Path, name: str, make: Callable[[int, str], object], check: bool = True) -> FileRows:
+def text_rows(
+    file: Path | TextFile, name: str, make: Callable[[int, str], object], check: bool = True
+) -> FileRows:
     """The example of each line that holds more than blanks, made when asked for.
 
-    make: line number, text without blanks at its ends -> example, or UserError. name: of the file, in messages.
+    file: open, or its path. name: of the file, in messages. make: line number, text without blanks at its ends ->
+    example, or UserError.
     check: make each once now, so that a bad line is found; to be left out where `make` takes any line.
     """
 
+    file = file if isinstance(file, TextFile) else open_text(file)
+
     def rows() -> Iterator[tuple[int, int]]:
-        for i, (place, text) in enumerate(text_lines(path), 1):
+        for i, (place, text) in enumerate(file.lines(), 1):
             check_length(text.rstrip("\r\n"), f"{name}: line {i}")
             if text.strip():
                 if check:
                     make(i, text.strip())
                 yield i, place
 
-    return FileRows(path, rows(), lambda i, text: make(i, text.strip()))
+    return FileRows(file, rows(), lambda i, text: make(i, text.strip()))

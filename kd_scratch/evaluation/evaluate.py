@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from kd_scratch.checkpoints.checkpoint import check_fit, load_model
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import describe
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
@@ -83,9 +84,10 @@ class EvaluationSet:
         }
 
 
-def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig) -> EvaluationSet:
+def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, say: Say = say) -> EvaluationSet:
     """The examples of a split of a file: "test" where a file has splits and none is named.
 
+    say: what takes notes of what was decided about the file, or repaired in it.
     Raises UserError for a split that the task's files do not have, and where there are no examples.
     """
     if split and split not in task.splits:
@@ -93,7 +95,7 @@ def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig) ->
         raise UserError(f"--split {split}: the files of {task.name} have {known}")
     if not split and task.splits:
         split = "test"
-    examples = limited(task.read(path, split, data), data.limit)
+    examples = limited(task.read(path, split, data, say=lambda note: say(f"note: {note}")), data.limit)
     if not examples:
         raise UserError(f"{path}: holds no examples to evaluate on")
     return EvaluationSet(task, path, split, data, examples)

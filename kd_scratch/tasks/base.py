@@ -131,7 +131,8 @@ class Task:
 
     name: str  # as --task takes it
     head: str  # which of the model's heads it needs: sequence, token, span or mlm
-    read: Callable[[Path, str, DataConfig], Sequence]  # file, split -> examples
+    #: file, split, how it is read, say -> examples; say: what takes a line about each kind of thing decided or repaired
+    read: Callable[..., Sequence]
     texts: Callable[[Sequence], list[str]]  # examples -> raw texts, to learn a vocabulary from
     label_list: Callable[[Sequence], Labels]  # training examples -> labels, in the order of the logits
     #: examples, tokenizer, labels, longest input in pieces, settings -> token ids and labels

@@ -1,170 +1,23 @@
 """Text classification, the whole way: file -> examples -> features -> logits -> metrics.
 
-Three tasks, which differ in their reader only: AG News CSV (Zhang et al. 2015), CLINC150 JSON (Larson et al. 2019), and
-anybody's CSV or TSV with a header.
+Three tasks, which differ in their reader only (text_files.py): AG News (Zhang et al. 2015), CLINC150 (Larson et al.
+2019), and anybody's table or JSON lines.
 """
 
-import csv
-import io
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import LONGEST, check_length, read_json, text_lines
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
-from kd_scratch.data.rows import FileRows
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Mistake, Predictions, Task, best_probability, log_softmax, surest_mistakes
-
-AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
-OOS = "oos"  # CLINC150: out of scope
-
-
-@dataclass(frozen=True)
-class Example:
-    """One text with its label. The id is its place: file name and line, or split and number."""
-
-    id: str
-    text: str
-    label: str | None  # None: unlabelled, for soft targets
-    in_scope: bool = True  # False: CLINC150's texts that belong to no intent
-
-
-# --- rows of a CSV file -> examples ---
-
-
-def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, int, list[str]]]:
-    """(line number, place of its first byte, fields) of each row that is not blank; UserError for a malformed one."""
-    place = start = next(text_lines(path))[0]
-
-    def lines():
-        nonlocal place
-        for begin, text in text_lines(path):
-            place = begin + len(text.encode())
-            yield text
-
-    # The default refuses fields of 131,072 characters. The limit is one for the whole process.
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for row in reader:
-            if row:
-                yield line, start, row
-            line, start = reader.line_num + 1, place
-    except csv.Error as error:
-        why = f"a field of more than {LONGEST:,} characters; is a quote left open?" if "limit" in str(error) else error
-        raise UserError(f"{path}: line {line}: malformed CSV: {why}") from None
-
-
-def csv_examples(
-    path: Path, make: Callable[[int, list[str]], Example], delimiter: str = ",", skip: int = 0
-) -> FileRows:
-    """The example of each row but the first `skip`, made when asked for; and once now, so that a bad row is found.
-
-    make: line number, fields -> example, or UserError. (For a format of lines without quotes: rows.text_rows.)
-    """
-
-    def checked():
-        for line, start, row in islice(csv_rows(path, delimiter), skip, None):
-            make(line, row)
-            yield line, start
-
-    def parse(line: int, text: str) -> Example:
-        return make(line, next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)))
-
-    return FileRows(path, checked(), parse)
-
-
-# --- file -> examples ---
-
-
-def read_agnews(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
-    """AG News: no header; class 1-4, title, description. A bare backslash stands for a line break in the source.
-
-    It becomes a space. (Replacing the two characters backslash and n instead would eat the first letter of the words
-    that happen to follow one: "\\network", "\\not".)
-    """
-
-    def make(line: int, row: list[str]) -> Example:
-        if len(row) != 3:
-            raise UserError(f"{path}: line {line}: {len(row)} columns instead of 3 (class, title, description)")
-        label, title, description = row
-        if label not in ("1", "2", "3", "4"):
-            raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4")
-        text = f"{title} {description}".replace("\\", " ").strip()
-        return example_of_row(path, line, text, AGNEWS_LABELS[int(label) - 1])
-
-    return csv_examples(path, make)
-
-
-def read_csv(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
-    """Anybody's texts and labels; the first line decides the format: a tab in it makes the file a TSV, else it is CSV.
-
-    Another format is one more function such as read_table, and one more case here.
-    """
-    first_line = next(text_lines(path))[1]
-    return read_table(path, "\t" if "\t" in first_line else ",", data)
-
-
-def read_table(path: Path, delimiter: str, data: DataConfig) -> Sequence[Example]:
-    """A table with a header that names the text and label columns, --text-column and --label-column."""
-    _, _, header = next(csv_rows(path, delimiter), (0, 0, []))
-    for flag, name in (("--text-column", data.text_column), ("--label-column", data.label_column)):
-        if header.count(name) != 1:
-            raise UserError(
-                f"{path}: line 1: {header.count(name)} columns are called {name!r} among "
-                f"{', '.join(shorten(name, 30) for name in header[:12])}; choose one with {flag}"
-            )
-    text_at = header.index(data.text_column)
-    label_at = header.index(data.label_column)
-
-    def make(line: int, row: list[str]) -> Example:
-        if len(row) != len(header):
-            raise UserError(f"{path}: line {line}: {len(row)} columns instead of the header's {len(header)}")
-        return example_of_row(path, line, row[text_at], row[label_at])
-
-    return csv_examples(path, make, delimiter, skip=1)
-
-
-def example_of_row(path: Path, line: int, text: str, label: str) -> Example:
-    """The example that begins in a line of a file. UserError where it has no label, or its text is too long."""
-    if not label:
-        raise UserError(f"{path}: line {line}: the label is empty")
-    check_length(text, f"{path}: line {line}")
-    return Example(f"{path.name}:{line}", text, label)
-
-
-def read_clinc(path: Path, split: str, data: DataConfig) -> list[Example]:
-    """CLINC150: {"train": [[text, intent], …], "val": …, "test": …, "oos_train": …, "oos_val": …, "oos_test": …}.
-
-    The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with --oos.
-    """
-    raw = read_json(path)
-    if not isinstance(raw, dict) or split not in raw:
-        raise UserError(f"{path}: is not CLINC150's JSON: it has no key {split!r}")
-    keys = [split] if split == "train" and not data.oos else [split, f"oos_{split}"]
-    if data.oos and keys[-1] not in raw:
-        raise UserError(f"{path}: --oos needs out-of-scope texts, there is no key {keys[-1]!r}")
-    examples = []
-    for key in keys:
-        rows = raw.get(key, [])
-        if not isinstance(rows, list):
-            raise UserError(f"{path}: is not CLINC150's JSON: {key!r} is not a list")
-        for i, row in enumerate(rows):
-            if not (isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
-                raise UserError(f"{path}: {key}[{i}]: is not a pair [text, intent]")
-            check_length(row[0], f"{path}: {key}[{i}]")
-            examples.append(Example(f"{key}:{i}", row[0], row[1], in_scope=key == split))
-    return examples
-
+from kd_scratch.tasks.text_files import AGNEWS_LABELS, OOS, Example, read_agnews, read_clinc, read_csv
 
 # --- examples -> features ---
 
@@ -191,8 +44,14 @@ def featurize(
 
 
 def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The labels of the training examples, sorted: the order of the logits does not depend on the order of the file."""
-    return tuple(sorted({example.label for example in examples}))
+    """The labels of the training examples, sorted: the order of the logits does not depend on the order of the file.
+
+    Where all are whole numbers, by their value: 2 before 10.
+    """
+    names = {example.label for example in examples}
+    if all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
 
 
 # --- logits -> decisions and metrics ---

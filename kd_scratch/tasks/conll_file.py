@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length, read_text
+from kd_scratch.common.files import check_length
+from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.tasks.conll_metric import TAG, scheme, to_iob2
 
@@ -22,7 +24,7 @@ class Example:
     scheme: str = "IOB2"  # how the file writes its tags
 
 
-def read_conll(path: Path, split: str, data: DataConfig) -> list[Example]:
+def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> list[Example]:
     """The sentences of a file with one word a line, its columns apart by spaces or tabs: the word first, its tag last.
 
     A blank line ends a sentence. -DOCSTART- lines begin a document; without any, each sentence is a document of its
@@ -32,7 +34,7 @@ def read_conll(path: Path, split: str, data: DataConfig) -> list[Example]:
     document = ""
     columns = 0
     inside = False  # of a sentence
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(open_text(path, data.encoding, say).text().split("\n"), 1):
         line = line.removesuffix("\r").strip(" ")
         if not line.strip("\t"):
             inside = False

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.common.console import shorten, table
+from kd_scratch.common.console import Say, say, shorten, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs
-from kd_scratch.data.rows import text_rows
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Predictions, Task
+from kd_scratch.tasks.text_files import read_texts
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Example:
     text: str
 
 
-def read_lines(path: Path, split: str, data: DataConfig) -> Sequence[Example]:
-    """One text a line; lines that hold nothing but blanks are none."""
-    return text_rows(path, str(path), lambda i, text: Example(f"{path.name}:{i}", text), check=False)
+def read_lines(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+    """One text a line, or a row of a table, or of JSON lines; those that hold nothing but blanks are none."""
+    return read_texts(path, data, say, Example)
 
 
 @dataclass

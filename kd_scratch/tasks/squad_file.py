@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length, read_json
+from kd_scratch.common.files import check_length
+from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
 
 
@@ -53,7 +55,7 @@ class Node(NamedTuple):
         return self.value[key]
 
 
-def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
+def read_squad(path: Path, split: str, data: DataConfig, say: Say = say) -> list[Example]:
     """All questions of {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
     "answer_start"}]}]}]}]}.
 
@@ -64,7 +66,7 @@ def read_squad(path: Path, split: str, data: DataConfig) -> list[Example]:
     examples = []
     version2 = False
     places: dict[str, str] = {}  # id -> where it stands
-    for article in Node(read_json(path), path, "").items("data"):
+    for article in Node(open_text(path, data.encoding, say).json(), path, "").items("data"):
         for paragraph in article.items("paragraphs"):
             context = paragraph.text("context")
             check_length(context, f"{path}: {paragraph.place}.context")

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.common.console import say
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
-from kd_scratch.data.rows import Concat, Subset, WithoutLabels, text_rows
+from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.augment import Altered
 from kd_scratch.tasks.feature_cache import cached_features
+from kd_scratch.tasks.text_files import read_texts
 from kd_scratch.training.spec import RunSpec
 
 VOCABULARY_SAMPLE = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
@@ -38,10 +39,12 @@ class TrainingData:
 def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
     """All that a run reads. Raises UserError for files that cannot be used."""
     hashes = data_hashes(spec)
-    unlabelled = read_unlabelled(spec, task) if spec.unlabelled else ()
-    examples, labels = read_labelled(spec, task)
-    dev_examples, examples = split_dev(spec, task, examples)
-    examples, notes = task.trainable(limited(examples, spec.data.limit))
+    notes: list[str] = []
+    unlabelled = read_unlabelled(spec, task, notes.append) if spec.unlabelled else ()
+    examples, labels = read_labelled(spec, task, notes.append)
+    dev_examples, examples = split_dev(spec, task, examples, notes.append)
+    examples, more = task.trainable(limited(examples, spec.data.limit))
+    notes += more
     if not examples or not dev_examples:
         raise UserError(f"{spec.train}: leaves {len(examples)} training and {len(dev_examples)} dev examples")
     if spec.config.labelled:
@@ -56,16 +59,16 @@ def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
     return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes)
 
 
-def read_labelled(spec: RunSpec, task: Task) -> tuple[Sequence, tuple[str, ...]]:
+def read_labelled(spec: RunSpec, task: Task, say: Say = say) -> tuple[Sequence, tuple[str, ...]]:
     """The examples of --train, and the labels in the order of the logits."""
-    examples = task.read(spec.train, "train" if task.splits else "", spec.data)
+    examples = task.read(spec.train, "train" if task.splits else "", spec.data, say=say)
     return examples, task.label_list(examples)
 
 
-def split_dev(spec: RunSpec, task: Task, examples: Sequence) -> tuple[Sequence, Sequence]:
+def split_dev(spec: RunSpec, task: Task, examples: Sequence, say: Say = say) -> tuple[Sequence, Sequence]:
     """Dev examples and training examples: those of --dev, or a part of the training examples held out."""
     if not spec.holds_out_dev:
-        return task.read(Path(spec.dev), "val" if task.splits else "", spec.data), examples
+        return task.read(Path(spec.dev), "val" if task.splits else "", spec.data, say=say), examples
     mask = draw(task, examples, spec.dev, "--dev")
     return Subset(examples, mask.nonzero()[0]), Subset(examples, (~mask).nonzero()[0])
 
@@ -98,11 +101,10 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str) -> np.ndarray:
     return mask
 
 
-def read_unlabelled(spec: RunSpec, task: Task) -> Sequence:
-    """The lines of --unlabelled that hold more than blanks, as training examples without label."""
+def read_unlabelled(spec: RunSpec, task: Task, say: Say = say) -> Sequence:
+    """The texts of --unlabelled that hold more than blanks, as training examples without label."""
     flag = f"--unlabelled {spec.unlabelled}"
-    name = spec.unlabelled.name
-    examples = text_rows(spec.unlabelled, flag, lambda i, text: task.unlabelled(f"{name}:{i}", text), check=False)
+    examples = read_texts(spec.unlabelled, spec.data, say, task.unlabelled, flag)
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples

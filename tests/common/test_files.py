@@ -11,6 +11,7 @@ import pytest
 
 from kd_scratch.common import files
 from kd_scratch.common.errors import DiskError, UserError
+from kd_scratch.common.text_file import open_text
 
 UNREADABLE = {
     "Latin-1 byte on the third line": (b"one\ntwo\ncaf\xe9\n", "line 3: byte 0xe9 is not UTF-8"),
@@ -231,7 +232,7 @@ def test_a_pipe_or_device_is_refused_and_does_not_wait(tmp_path):
 
 def test_what_fails_while_it_is_read_is_one_line(tmp_path):
     """The memory of a process is a regular file, and its first byte cannot be read."""
-    for read in (files.read_text, files.sha256_of_file, lambda path: list(files.text_lines(path))):
+    for read in (files.read_text, files.sha256_of_file, open_text):
         with pytest.raises(UserError, match="/proc/self/mem: cannot be read: Input/output error"):
             read("/proc/self/mem")
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import text_lines
+from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.rows import Concat, FileRows, Subset
 from kd_scratch.tasks import TASKS
-from kd_scratch.tasks.classification import csv_rows
+from kd_scratch.data.tables import Layout, table_rows
 
 LETTERS = 'ab"",;\né🙂 \t'
 
@@ -36,9 +36,10 @@ def test_rows_taken_from_the_file_one_by_one_are_those_of_a_whole_reading(tmp_pa
     rows, text = random_table(seed)
     path = tmp_path / "x.csv"
     path.write_bytes(text.encode())
-    found = list(csv_rows(path))
+    file = open_text(path)
+    found = list(table_rows(file, Layout()))
     assert [row for _, _, row in found] == rows
-    examples = FileRows(path, [(line, start) for line, start, _ in found], lambda line, text: (line, text))
+    examples = FileRows(file, [(line, start) for line, start, _ in found], lambda line, text: (line, text))
     assert len(examples) == len(rows)
     for i in random.Random(seed).sample(range(len(rows)), len(rows)):  # in any order
         line, taken = examples[i]
@@ -72,25 +73,11 @@ def test_chosen_and_joined_are_sequences_of_what_they_name():
             sequence[behind]
 
 
-@pytest.mark.parametrize("raw", [b"", b"ok\nna\0me\n", b"ok\n\xff\n", "ok\nÄ".encode("latin1")], ids=repr)
-def test_what_read_text_refuses_text_lines_refuses_with_the_same_line(tmp_path, raw):
-    from kd_scratch.common.files import read_text
-
-    path = tmp_path / "x.txt"
-    path.write_bytes(raw)
-    messages = []
-    for read in (read_text, lambda path: list(text_lines(path))):
-        with pytest.raises(UserError) as error:
-            read(path)
-        messages.append(str(error.value))
-    assert messages[0] == messages[1]
-
-
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nb\r\n", "é\rb\n\n", "\ufeffa\nb\n", "\ufeff", "a"])
 def test_text_lines_are_the_lines_with_the_places_of_their_first_bytes(tmp_path, text):
     path = tmp_path / "x.txt"
     path.write_bytes(text.encode())
-    lines = list(text_lines(path))
+    lines = list(open_text(path).lines())
     assert "".join(line for _, line in lines) == text.removeprefix("\ufeff")
     for place, line in lines:
         assert text.encode()[place:].startswith(line.encode())

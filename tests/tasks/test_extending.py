@@ -65,11 +65,11 @@ def lines(tasks, tmp_path, monkeypatch) -> Task:
 
 
 def test_the_readers_rows_stay_in_their_file_and_a_bad_one_is_found_on_opening(lines, files):
-    examples = lines.read(files["train"], "", DataConfig())
+    examples = lines.read(files["train"], "", DataConfig(), print)
     assert isinstance(examples, FileRows) and len(examples) == 36 and examples[1].id == "train.txt:2"
     files["train"].write_text("sport\tgoal\nno tab at all\n")
     with pytest.raises(UserError, match=r"train\.txt: line 2: "):
-        lines.read(files["train"], "", DataConfig())
+        lines.read(files["train"], "", DataConfig(), print)
 
 
 def test_the_readers_task_trains_and_evaluates_on_the_command_line(lines, files, tmp_path, capsys):
@@ -117,7 +117,7 @@ class Line:
     label: str
 
 
-def read(path: Path, split: str, data: DataConfig) -> list[Line]:
+def read(path: Path, split: str, data: DataConfig, say) -> list[Line]:
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     return [Line(f"{path.name}:{i}", text, label) for i, (label, text) in enumerate(rows, 1)]
 

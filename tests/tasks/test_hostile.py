@@ -6,6 +6,7 @@ Each task's own tests hold its table of malformed files. Here are the tables of 
 
 import csv
 import io
+import itertools
 import json
 import os
 import random
@@ -100,8 +101,10 @@ def refusal(call: Callable, path: Path) -> str:
 #: What may happen to a file of any format -> how it is changed, and what is said.
 ANY_FILE = {
     "empty": (lambda raw: b"", "the file is empty"),
-    "Latin-1": (lambda raw: raw.decode().replace("木", "").replace("😀", "").encode("latin-1"), "is not UTF-8"),
-    "UTF-16": (lambda raw: raw.decode().encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+    "Latin-1 after UTF-8": (lambda raw: raw + b"caf\xe9", "is not UTF-8, though others are"),
+    "Chinese of another encoding": (lambda raw: raw.decode().replace("😀", "").replace("é", "木林森")
+                                    .replace("É", "木").encode("gbk"), "is not UTF-8"),
+    "UTF-16, cut": (lambda raw: raw.decode().encode("utf-16")[:-1], "is not utf-16-"),
     "NUL": (lambda raw: raw.replace("É".encode(), b"\0").replace("é".encode(), b"\0"), "NUL character"),
     "zeros": (lambda raw: bytes(1000), "line 1: NUL character"),
     "cut inside a character": (lambda raw: raw[: raw.index("木".encode()) + 1], "is not UTF-8"),
@@ -147,16 +150,16 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path, name):
 MALFORMED = {
     "agnews": {
         "cut inside a quote": (AGNEWS[:60], "line 1: malformed CSV: unexpected end of data"),
-        "cut inside a row": (AGNEWS + '"1","a"', "line 6: 2 columns instead of 3"),
-        "another delimiter": (AGNEWS.replace('","', '";"'), "line 1: malformed CSV"),
-        "JSON": (json.dumps(CLINC), "line 1: 12 columns instead of 3"),
+        "cut inside a row": (AGNEWS + '"1","a"', "line 6: 2 columns instead of the first row's 3"),
+        "two delimiters": (AGNEWS.replace('","', '";"', 3), "line 1: malformed CSV"),
+        "JSON": (json.dumps(CLINC), "line 1: 0 columns are called 'text' among train, oos_train"),
         "half a million columns": ('"1"' + ',"x"' * 499_999, "line 1: 500000 columns instead of 3"),
         "the class alone": ("1\n2\n", "line 1: 1 columns instead of 3"),
         "a quote left open before a long file": ('"1","a","b\n' + '"1","a","b"\n' * 20, "line 1: malformed CSV"),
         "a text of a million characters": (f'"1","a","{"b" * 1_000_000}"', "line 1: a text of 1,000,002 characters"),
     },
     "csv": {
-        "cut inside a quote": (CSV[:60], "line 3: malformed CSV"),
+        "cut inside a quote": (CSV[:60], "line 1: malformed CSV"),
         "ragged": (CSV + "4,short\n", "line 5: 2 columns instead of the header's 3"),
         "no header": (CSV.split("\n", 1)[1], "line 1: 0 columns are called 'text'"),
         "two text columns": (CSV.replace("id,", "text,"), "line 1: 2 columns are called 'text'"),
@@ -254,7 +257,7 @@ LARGE = {
         "squad", lambda: [b'{"data": [{"paragraphs": [{"qas": [], "context": "', b"x " * (HUNDRED // 2), b'"}]}]}'],
         "a text of", 6),
     "clinc, one text": ("clinc", lambda: [b'{"train": [["', b"x " * (HUNDRED // 2), b'", "a"]]}'], "a text of", 6),
-    "clinc, one string": ("clinc", lambda: [b'"', b"x" * HUNDRED, b'"'], "is not CLINC150's JSON", 6),
+    "clinc, one string": ("clinc", lambda: [b'"', b"x" * HUNDRED, b'"'], "a field of more than 1,000,000 characters", 6),
 }  # fmt: skip
 
 
@@ -345,15 +348,7 @@ def mutation(rng: random.Random, name: str) -> bytes:
 
 def plainly(name: str, raw: bytes) -> list:
     """What a second, plain reading finds in a file that was not refused: labels and texts, or words."""
-    text = raw.decode("utf-8-sig")
-    if name in ("agnews", "csv", "tsv"):
-        tab = name != "agnews" and "\t" in re.split(r"\r\n|\r|\n", text)[0]
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tab else ",") if row]
-        if name == "agnews":
-            labels = dict(zip("1234", ("World", "Sports", "Business", "Sci/Tech"), strict=True))
-            return [(labels[row[0]], " ".join(row[1:]).replace("\\", " ").strip()) for row in rows]
-        at, label_at = rows[0].index("text"), rows[0].index("label")
-        return [(row[label_at], row[at]) for row in rows[1:]]
+    text = decoded(raw)
     if name == "clinc":
         return [(label, text) for text, label in json.loads(text)["train"]]
     if name == "squad":
@@ -372,6 +367,43 @@ def plainly(name: str, raw: bytes) -> list:
         else:
             words.append(cells[0].strip(" "))
     return sentences
+
+
+def decoded(raw: bytes) -> str:
+    """The text of a file that was not refused."""
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252")
+
+
+def table_readings(name: str, raw: bytes) -> list[list]:
+    """Labels and texts of a table, read with each delimiter, with and without quotes and blanks behind delimiters.
+
+    Which of these readings is the right one is the matter of tests/data/test_tables.py; a mixture of them never is.
+    """
+    readings = []
+    for delimiter, quoting, blanks in itertools.product("\t,;|", (csv.QUOTE_MINIMAL, csv.QUOTE_NONE), (False, True)):
+        options = {"delimiter": delimiter, "quoting": quoting, "skipinitialspace": blanks}
+        rows = [row for row in csv.reader(io.StringIO(decoded(raw), newline=""), **options) if "".join(row).strip()]
+        try:
+            readings.append(agnews_reading(rows) if name == "agnews" else csv_reading(rows))
+        except (LookupError, ValueError):
+            continue
+    return readings
+
+
+def agnews_reading(rows: list[list[str]]) -> list:
+    rows = rows[re.search("[a-z]", rows[0][0]) is not None :]
+    lowest = 0 if any(row[0].strip() == "0" for row in rows) else 1
+    labels = ("World", "Sports", "Business", "Sci/Tech")
+    return [(labels[int(row[0]) - lowest], " ".join(row[1:3]).replace("\\", " ").strip()) for row in rows]
+
+
+def csv_reading(rows: list[list[str]]) -> list:
+    names = [name.strip().casefold() for name in rows[0]]
+    at, label_at = names.index("text"), names.index("label")
+    return [(row[label_at].strip(), row[at]) for row in rows[1:]]
 
 
 def found(name: str, examples: list) -> list:
@@ -409,7 +441,10 @@ def test_mutated_files_are_read_correctly_or_refused_with_their_place(tmp_path, 
             continue
         finally:
             signal.alarm(0)
-        assert found(name, examples) == plainly(name, raw), (number, raw)
+        if name in ("agnews", "csv", "tsv"):
+            assert found(name, examples) in table_readings(name, raw), (number, raw)
+        else:
+            assert found(name, examples) == plainly(name, raw), (number, raw)
         verdicts["read"] += 1
         examples, _ = task.trainable(examples)
         if examples and number % 5 == 0:  # and what was read can be worked with

@@ -1,0 +1,72 @@
+"""JSON lines: one object a line."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.data.rows import FileRows
+
+Make = Callable[[int, dict], object]  # line number, object -> example, UserError, or None: no example
+
+
+def json_rows(file: Path | TextFile, make: Make) -> FileRows:
+    """The example of each line, made when asked for; and once now, so that a bad line is found.
+
+    file: open, or its path. Blank lines are none. Raises UserError with the line where it is no JSON object.
+    """
+    file = file if isinstance(file, TextFile) else open_text(file)
+    name = str(file.path)
+
+    def rows() -> Iterator[tuple[int, int]]:
+        for i, (place, text) in enumerate(file.lines(), 1):
+            if text.strip() and make(i, parse_line(text, i, name)) is not None:
+                yield i, place
+
+    return FileRows(file, rows(), lambda i, text: make(i, parse_line(text, i, name)))
+
+
+def parse_line(text: str, line: int, name: str) -> dict:
+    """The object in a line of the file of that name.
+
+    Raises UserError where there is none, where it has a key twice, and where a text holds half a character.
+    """
+    place = f"{name}: line {line}"
+    try:
+        value = DECODER.decode(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith("["):
+            raise UserError(array_message(name)) from None
+        raise UserError(f"{place}: not JSON: {error.msg}; each line must hold one whole object") from None
+    except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
+        raise UserError(f"{place}: not usable JSON: {error}") from None
+    if isinstance(value, list):
+        raise UserError(array_message(name))
+    if not isinstance(value, dict):
+        raise UserError(f"{place}: is not an object; each line must be one, such as {{\"text\": …, \"label\": …}}")
+    return value
+
+
+def without_duplicates(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object. ValueError where a key is there twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:40]!r} is there twice")
+    return value
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=without_duplicates)
+
+
+def array_message(name: str) -> str:
+    """What is wrong with a file that is one JSON array, and a command that mends it."""
+    program = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
+    return (
+        f"{name}: is one JSON array; JSON lines are needed, one object a line, for example by: "
+        f'python -c "{program}" {name} > lines.jsonl'
+    )

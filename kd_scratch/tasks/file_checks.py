@@ -1,0 +1,61 @@
+"""What looks wrong in a file that can be read: pure functions, for the table before work starts."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from kd_scratch.common.console import shorten
+
+MOST = 0.5  # a share of the texts that calls for a remark
+
+
+def odd_texts(texts: Sequence[str]) -> list[str]:
+    """What is odd about the texts of N examples, each in a few words; nothing where all is well."""
+    return [remark for remark in (empty_texts(texts), repeated_text(texts)) if remark]
+
+
+def odd_labels(labels: Sequence[str | None], names: Sequence[str]) -> list[str]:
+    """What is odd about the labels of N examples (None: has none) and the names of the classes."""
+    return [remark for remark in (single_class(labels, names), *near_labels(names)) if remark]
+
+
+def empty_texts(texts: Sequence[str]) -> str:
+    """How many texts hold nothing but blanks; "" where none does."""
+    count = sum(not text.strip() for text in texts)
+    return f"{count:,} of {len(texts):,} texts are EMPTY: is that the column of the texts?" if count else ""
+
+
+def repeated_text(texts: Sequence[str]) -> str:
+    """Which text is that of most examples; "" where there is none."""
+    [(text, count)] = Counter(texts).most_common(1) or [("", 0)]
+    if count < 3 or count <= MOST * len(texts):
+        return ""
+    return f"{count:,} of {len(texts):,} texts are THE SAME, {shorten(text, 30)!r}: is that the column of the texts?"
+
+
+def single_class(labels: Sequence[str | None], names: Sequence[str]) -> str:
+    """Which label all examples have, or is the only one there is; "" where there are several."""
+    found = set(labels) - {None}
+    if len(names) == 1:
+        return f"ONE CLASS ONLY, {shorten(names[0], 30)!r}: there is nothing to learn; is that the column of the labels?"
+    if len(found) == 1 and len(labels) >= 20:
+        return f"ONE CLASS ONLY among {len(labels):,} examples, {shorten(found.pop(), 30)!r}: is the file sorted?"
+    return ""
+
+
+def near_labels(names: Sequence[str]) -> list[str]:
+    """Labels that differ in case, blanks, punctuation, a final s or zeros only, such as "Sport" and "sports "."""
+    groups = defaultdict(list)
+    for name in names:
+        groups[bare(name)].append(repr(shorten(name, 30)))
+    alike = [" and ".join(group) for key, group in groups.items() if key and len(group) > 1]
+    return [f"NEARLY THE SAME LABEL: {pair}; are they one?" for pair in alike[:5]]
+
+
+def bare(label: str) -> str:
+    """ "Credit-Cards " -> "creditcard", "01" -> "1", "2.0" -> "2": what is left when two labels are nearly the same."""
+    label = label.strip()
+    if re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", label, re.ASCII):
+        return str(int(float(label)))
+    letters = re.sub(r"[\s_./,&-]+", "", label.casefold())
+    return letters.removesuffix("s") if len(letters) > 3 else letters

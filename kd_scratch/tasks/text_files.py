@@ -1,0 +1,341 @@
+"""Files of texts, with a label each or without: AG News, CLINC150's JSON, anybody's table or JSON lines -> examples.
+
+What was decided about a file, or repaired in it, is given to `say`, one line for each kind of thing with its count.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kd_scratch.common.console import Say, say, shorten
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import LONGEST, check_length
+from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.config import DataConfig
+from kd_scratch.data.json_lines import json_rows
+from kd_scratch.data.rows import FileRows, text_rows
+from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
+from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, named, wanted_columns
+from kd_scratch.tasks.file_checks import bare
+
+AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
+OOS = "oos"  # CLINC150: out of scope
+SPLITS = {"train": ("train",), "val": ("val", "validation", "valid", "dev"), "test": ("test",)}  # CLINC150's keys
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text with its label. The id is its place: file name and line, or split and number."""
+
+    id: str
+    text: str
+    label: str | None  # None: unlabelled, for soft targets
+    in_scope: bool = True  # False: CLINC150's texts that belong to no intent
+
+
+Make = Callable[[int, str, str], object]  # line, text, label ("": none) -> example, UserError, or None: no example
+
+
+def example_of_row(path: Path, line: int, text: str, label: str) -> Example:
+    """The example that begins in a line of a file. UserError where it has no label, or its text is too long."""
+    if not label:
+        raise UserError(f"{path}: line {line}: the label is empty; give it one, or delete the row")
+    if len(text) > LONGEST:
+        check_length(text, f"{path}: line {line}")
+    return Example(f"{path.name}:{line}", text, label)
+
+
+# --- rows of a table, or lines of JSON ---
+
+
+def read_rows(
+    file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool = True, columns=find_columns
+) -> FileRows:
+    """The examples of a table or of JSON lines, whichever the file is. columns: finds those of a table."""
+    counts: Counter = Counter()
+
+    def cleaned(line: int, text: str, label: str) -> object:
+        label_alone = label.strip()
+        if label_alone != label:
+            counts["blanks around labels do not count"] += 1
+        return make(line, text, label_alone)
+
+    if is_json_lines(file):
+        rows = json_rows(file, json_maker(file, data, say, cleaned, labelled))
+    else:
+        wanted = [name for name in wanted_columns(data, labelled).values() if not is_number(name)]
+        numbers = [int(name) for name in wanted_columns(data, labelled).values() if is_number(name)]
+        layout = find_layout(
+            file,
+            lambda row: bool(wanted) and all(named(row, name) for name in wanted),
+            max(numbers, default=1),
+            say,
+        )
+        found = columns(file, layout, data, say, labelled)
+        swallowed = SwallowedRows(file.path, layout, found)
+        rows = table_examples(file, layout, table_maker(file.path, found, counts, swallowed, cleaned), found.header)
+        swallowed.check(say)
+    for what, count in counts.items():
+        if count:
+            say(f"{file.path}: {what}: {count:,}")
+    return rows
+
+
+def table_maker(path: Path, columns: Columns, counts: Counter, swallowed: "SwallowedRows", make: Make):
+    """A function: line number and fields of a row -> example."""
+    text_at, label_at, width = columns.text[0], columns.label, columns.width
+    others = columns.text if len(columns.text) > 1 else ()
+
+    def make_row(line: int, row: list[str]) -> object:
+        if len(row) != width or not row[0]:
+            if not any(cell.strip() for cell in row):
+                counts["rows of empty cells left out"] += 1
+                return None
+            if len(row) < width or any(cell.strip() for cell in row[width:]):
+                of_what = "header's" if columns.header else "first row's"
+                raise UserError(f"{path}: line {line}: {len(row)} columns instead of the {of_what} {width}")
+            if len(row) > width:
+                counts["rows with empty cells behind the last column"] += 1
+        text = " ".join(row[i] for i in others) if others else row[text_at]
+        label = row[label_at] if label_at is not None else ""
+        if len(swallowed.labels) < MOST_LABELS:
+            swallowed.labels.add(label)
+        if "\n" in text:
+            swallowed.look_at(line, text)
+        return make(line, text, label)
+
+    return make_row
+
+
+MOST_LABELS = 100_000  # that are kept; where there are more, they are no labels
+
+
+class SwallowedRows:
+    """Finds texts that hold rows of the table: a quote was left open in one row and closed by that of a later one.
+
+    A line within a text is one where it has as many columns as a row, and the label of another row.
+    """
+
+    def __init__(self, path: Path, layout: Layout, columns: Columns):
+        self.path = path
+        self.layout = layout
+        self.columns = columns
+        self.labels: set[str] = set()  # of all rows
+        self.suspects: list[tuple[int, list[str]]] = []  # line, what would be the labels of the rows within
+
+    def look_at(self, line: int, text: str) -> None:
+        """Keep what is needed of a text of several lines."""
+        if self.columns.label is not None and self.layout.quotes and len(self.suspects) < SAMPLE:
+            if inner := self.inner_labels(text):
+                self.suspects.append((line, inner))
+
+    def inner_labels(self, text: str) -> list[str]:
+        """The cells in the label's place of a text's lines, but of the last, which is a part; [] where one has none."""
+        found = []
+        for i, line in enumerate(text.splitlines()[:-1]):
+            cells = line.split(self.layout.delimiter)
+            before = self.columns.text[0] if i == 0 else 0  # columns that stand before the text
+            at = self.columns.label - before
+            if i == 0 and at < 0:
+                continue  # the label of this row stands before the quote
+            if len(cells) != self.columns.width - before:
+                return []
+            found.append(cells[at].strip(' "'))
+        return found
+
+    def check(self, say: Say) -> None:
+        """UserError where a text holds two rows or more; a line where one holds what may be a row."""
+        labels = {label.strip() for label in self.labels}
+        for line, inner in self.suspects:
+            if labels.issuperset(inner):
+                message = f"{self.path}: line {line}: the text that begins there holds {len(inner)} lines that look like rows"
+                if len(inner) > 1:
+                    raise UserError(f"{message}; a quote is left open: close it, or write it twice to mean a character")
+                say(f"{message}: was a quote left open?")
+
+
+def is_json_lines(file: TextFile) -> bool:
+    """Whether a file holds JSON, which should then be one object a line: its name or its first line shows it."""
+    first = next((text.strip() for _, text in file.lines() if text.strip()), "")
+    if file.path.suffix.lower() in (".json", ".jsonl", ".ndjson") or re.match(r'\[\s*(\{"|$)', first):
+        return True
+    return isinstance(first_object(first), dict)
+
+
+def first_object(line: str) -> dict | None:
+    """The JSON object in a line, or None where there is none."""
+    try:
+        value = json.loads(line) if line.startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def json_maker(file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool):
+    """A function: line number and object of a line of JSON -> example."""
+    keys: dict[str, str] = {}  # by flag: the field that it means, as the first object has it
+
+    def value_of(row: dict, flag: str, place: str) -> object:
+        key = keys[flag]
+        if key not in row:
+            raise UserError(f"{place}: has no field {key!r} among {', '.join(shorten(k, 30) for k in list(row)[:12])}")
+        return row[key]
+
+    def make_object(line: int, row: dict) -> object:
+        place = f"{file.path}: line {line}"
+        if not keys:
+            names = list(row)
+            for flag, name in wanted_columns(data, labelled).items():
+                keys[flag] = names[choose(names, flag, name, place, say)]
+        text = value_of(row, "--text-column", place)
+        if not isinstance(text, str):
+            raise UserError(f"{place}: {keys['--text-column']!r} must be a text in quotes, not {json_kind(text)}")
+        label = value_of(row, "--label-column", place) if labelled else ""
+        if not isinstance(label, str | int):
+            raise UserError(
+                f"{place}: {keys['--label-column']!r} must be a text or a whole number, not {json_kind(label)}"
+            )
+        return make(line, text, str(label).lower() if isinstance(label, bool) else str(label))
+
+    return make_object
+
+
+def json_kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    kinds = {list: "a list", dict: "an object", float: "a fraction", bool: "true or false", int: "a number"}
+    return kinds.get(type(value), "null")
+
+
+# --- formats ---
+
+
+def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+    """Anybody's texts and labels: a table, or JSON lines; --text-column and --label-column choose among its columns."""
+
+    def make(line: int, text: str, label: str) -> Example:
+        return example_of_row(path, line, text, label)
+
+    return read_rows(open_text(path, data.encoding, say), data, say, make)
+
+
+def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+    """AG News: class 1-4, title, description, without a header or with one; or a table or JSON lines of text and label.
+
+    Classes may be numbers from 1, numbers from 0 (where one is 0), or names. A bare backslash stands for a line break
+    in the source; it becomes a space. (Replacing the two characters backslash and n instead would eat the first letter
+    of the words that happen to follow one: "\\network", "\\not".)
+    """
+    first_line: dict[str, int] = {}  # by class
+    lowest = 1
+
+    def make(line: int, text: str, label: str) -> Example:
+        first_line.setdefault(label, line)
+        name = NAMES.get(bare(label))
+        if label in ("0", "1", "2", "3", "4"):
+            name = AGNEWS_LABELS[(int(label) - lowest) % 4]
+        if name is None:
+            raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4, nor a name")
+        return example_of_row(path, line, text.replace("\\", " ").strip(), name)
+
+    rows = read_rows(open_text(path, data.encoding, say), data, say, make, columns=agnews_columns)
+    if "0" in first_line:
+        if "4" in first_line:
+            raise UserError(
+                f"{path}: line {first_line['4']}: class 4, though line {first_line['0']} has class 0; they are 1 to 4, "
+                "or 0 to 3"
+            )
+        lowest = 0
+        say(f"{path}: classes are 0 to 3, read as {', '.join(AGNEWS_LABELS)}")
+    return rows
+
+
+NAMES = {bare(name): name for name in AGNEWS_LABELS}
+
+
+def agnews_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, labelled: bool = True) -> Columns:
+    """The three of the official file; or those that are chosen, or named in the header."""
+    line, _, first = next(table_rows(file, layout), (1, 0, []))
+    wanted = wanted_columns(data, labelled)
+    if all(named(first, name) or is_number(name) for name in wanted.values()):
+        return find_columns(file, layout, data, say, labelled)
+    if len(first) != 3:
+        raise UserError(
+            f"{file.path}: line {line}: {len(first)} columns instead of 3 (class, title, description), and none called "
+            f"{' and '.join(wanted.values())}; choose them with --text-column and --label-column"
+        )
+    header = data.header == "yes" or (
+        data.header == "auto" and bare(first[0]) not in NAMES and re.search("[A-Za-z]", first[0]) is not None
+    )
+    if header:
+        say(f"{file.path}: line {line} is the header: {', '.join(shorten(cell, 20) for cell in first)}")
+    return Columns((1, 2), 0, 3, header)
+
+
+def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+    """CLINC150: {"train": [[text, intent], …], "val": …, "test": …, "oos_train": …, "oos_val": …, "oos_test": …}; or
+    one split as JSON lines or a table of text and intent, in which "oos" is the intent of what is out of scope.
+
+    The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with --oos.
+    """
+    file = open_text(path, data.encoding, say)
+    first = next((text.strip() for _, text in file.lines() if text.strip()), "")
+    row = first_object(first)
+    known = {key for keys in SPLITS.values() for key in keys}
+    if (row is None and first[:1] in ("{", "[")) or (row is not None and known & row.keys()):
+        return clinc_examples(file, split, data, say)
+
+    def make(line: int, text: str, label: str) -> Example | None:
+        if label == OOS and split == "train" and not data.oos:
+            return None
+        example = example_of_row(path, line, text, label)
+        return replace(example, in_scope=label != OOS or split == "train")
+
+    return read_rows(file, data, say, make)
+
+
+def clinc_examples(file: TextFile, split: str, data: DataConfig, say: Say) -> list[Example]:
+    """The examples of a split of the JSON that holds them all."""
+    path, raw = file.path, file.json()
+    names = [key for key in SPLITS[split] if isinstance(raw, dict) and key in raw]
+    if not names:
+        raise UserError(f"{path}: is not CLINC150's JSON: it has no key {split!r}")
+    name = names[0]
+    if name != split:
+        say(f"{path}: its key {name!r} is the split {split}")
+    keys = [name] if split == "train" and not data.oos else [name, f"oos_{name}"]
+    if data.oos and keys[-1] not in raw:
+        raise UserError(f"{path}: --oos needs out-of-scope texts, there is no key {keys[-1]!r}")
+    examples = []
+    for key in keys:
+        rows = raw.get(key, [])
+        if not isinstance(rows, list):
+            raise UserError(f"{path}: is not CLINC150's JSON: {key!r} is not a list")
+        for i, row in enumerate(rows):
+            if not (isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
+                raise UserError(f"{path}: {key}[{i}]: is not a pair [text, intent]")
+            check_length(row[0], f"{path}: {key}[{i}]")
+            examples.append(Example(f"{key}:{i}", row[0], row[1], in_scope=key == name))
+    return examples
+
+
+def read_texts(path: Path, data: DataConfig, say: Say, make: Callable[[str, str], object], name: str = "") -> FileRows:
+    """Texts without labels: the text column of a table (a file called .csv or .tsv, or one with a header and tabs), the
+    text field of JSON lines, or each line that holds more than blanks.
+
+    make: id, text -> example. name: of the file, in messages.
+    """
+    file = open_text(path, data.encoding, say)
+
+    def make_row(line: int, text: str, label: str) -> object:
+        check_length(text, f"{name or path}: line {line}")
+        return make(f"{path.name}:{line}", text) if text.strip() else None
+
+    header = next(file.lines())[1].rstrip("\r\n").split("\t")
+    is_table = path.suffix.lower() in (".csv", *TSV) or (len(header) > 1 and data.text_column in header)
+    if is_table or is_json_lines(file):
+        say(f"{path}: texts are those of the {'column' if is_table else 'field'} {data.text_column!r}")
+        return read_rows(file, data, say, make_row, labelled=False)
+    return text_rows(file, name or str(path), lambda line, text: make(f"{path.name}:{line}", text), check=False)
