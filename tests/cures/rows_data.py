@@ -214,11 +214,6 @@ ROWS = [
     ),
     # --- what tasks read ---
     Cure(
-        "{}: line 1: {} columns are called {} among {}; choose one with {}",
-        lambda w: w.evaluate(data=w.write("named.csv", "label,sentence\nsport,the goal\n")),
-        lambda w, argv, line: put(argv, find("choose one with (--[a-z-]+)", line), find("among label, (.*);", line)),
-    ),
-    Cure(
         "has no tag; each line needs a word and, in its last column, a tag",
         lambda w: w.conll("evaluate", data=w.write("words.txt", "the\nAda\n")),
         lambda w, argv, line: w.write("words.txt", "the O\nAda B-PER\n") and None,
