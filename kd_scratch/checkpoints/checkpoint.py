@@ -13,26 +13,51 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kd_scratch.checkpoints.hf_layout import IGNORED, canonical_name, config_from_json, config_to_json, published_names
-from kd_scratch.checkpoints.safetensors import load_file, save_file
+from kd_scratch.checkpoints.own_head import completed, own_head, wrapper_prefix
+from kd_scratch.checkpoints.safetensors import save_file
+from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, weight_files
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import make_folder, read_json, sha256, sha256_of_file, write_json
+from kd_scratch.common.files import make_folder, read_json, read_text, sha256, sha256_of_file, write_json
 from kd_scratch.config import ModelConfig
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model, with_dropout
 
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+CONFIG = "config.json"
 
 
 def load_config(directory: str | Path, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
     """The shape of the model in a directory; with `head`, its shape with that head (and labels) instead of its own."""
+    raw, _ = read_config(Path(directory))
+    return config_from_json(raw, str(Path(directory) / CONFIG), head, labels)
+
+
+def read_config(directory: Path) -> tuple[dict, list[str]]:
+    """The content of config.json, completed by what the parameters tell, and notes of that."""
+    require_model_directory(directory)
+    raw, place = read_json(directory / CONFIG), str(directory / CONFIG)
+    if not isinstance(raw, dict):
+        raise UserError(f"{place}: holds no JSON object")
+    if raw.get("model_type") is not None and raw.get("architectures"):
+        return raw, []
+    return completed(raw, load_weights(directory).keys(), place)
+
+
+def require_model_directory(directory: str | Path) -> None:
+    """UserError where a folder holds no model, with the folder in it that does, as the hub's cache has it."""
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
-    if not (directory / CONFIG).is_file():
-        raise UserError(f"{directory}: is not a model directory, it has no {CONFIG}")
-    return config_from_json(read_json(directory / CONFIG), str(directory / CONFIG), head, labels)
+    if (directory / CONFIG).is_file():
+        return
+    inner = [*directory.glob(f"snapshots/*/{CONFIG}"), *directory.glob(f"*/{CONFIG}")]
+    inner = [path for path in inner if any(path.parent.glob("*.safetensors")) or any(path.parent.glob("*.bin"))]
+    main = directory / "refs" / "main"
+    current = read_text(main).strip() if main.is_file() else ""
+    inner.sort(key=lambda path: (path.parent.name != current, path))  # the branch's own snapshot first
+    cure = f"; a model is in {inner[0].parent}" if inner else ""
+    raise UserError(f"{directory}: is not a model directory, it has no {CONFIG}{cure}")
 
 
 def load_model(
@@ -50,18 +75,27 @@ def load_model(
     Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
     """
     directory = Path(directory)
-    found = load_config(directory)
-    config = load_config(directory, head, tuple(labels)) if head else found
+    raw, notes = read_config(directory)
+    place = str(directory / CONFIG)
+    config = config_from_json(raw, place, head, tuple(labels))
+    found = own_head(raw, place)
     if config.int8 and (head or dropout is not None):
         raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
     if dropout is not None:
         config = with_dropout(config, dropout)
-    same_head = config.head == found.head and set(config.labels) == set(found.labels)
+    same_head = config.head == found.kind and set(config.labels) == set(found.labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
     names = file_names(config, wanted)
-    tensors, ignored = _match(load_weights(directory), names, wanted, same_head, directory)
+    weights = load_weights(directory)
+    prefix = wrapper_prefix(weights)
+    if prefix:
+        notes.append(f"{directory}: the names of all parameters begin with {prefix!r}, which is left out")
+    weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    tensors, ignored = _match(weights, names, wanted, same_head, directory)
+    for note in notes:
+        say(note)
     if same_head and config.labels != found.labels:
         order = torch.tensor([found.labels.index(label) for label in config.labels])
         for part in ("weight", "bias"):
@@ -71,9 +105,9 @@ def load_model(
         words = config.vocab_size if config.head == "mlm" else 1
         fresh = Model(replace(config, depth=1, vocab_size=words, max_positions=1, pad_id=0)).state_dict()
         tensors |= {name: fresh[name] for name in missing}
-        say(f"{directory}: new random weights for {_listed(missing)}")
+        say(f"{directory}: new random weights for {listed(missing)}")
     if ignored:
-        say(f"{directory}: ignored, no part of this model: {_listed(ignored)}")
+        say(f"{directory}: ignored, no part of this model: {listed(ignored)}")
     if config.int8:
         try:
             return int8.from_tensors(model, tensors, names)
@@ -127,7 +161,10 @@ def _match(
     missing = [names[name] for name in needed if name not in tensors and name not in misshaped]
     problems = {"missing": missing, "unexpected": unexpected, "mis-shaped": list(misshaped.values())}
     if any(problems.values()):
-        text = "; ".join(f"{kind}: {_listed(which)}" for kind, which in problems.items() if which)
+        text = "; ".join(f"{kind}: {listed(which)}" for kind, which in problems.items() if which)
+        if "head.classifier.weight" in misshaped and not missing + unexpected:
+            classes = len(found[names["head.classifier.weight"]])
+            text += f"; id2label (or num_labels) in it must name the {classes} labels of the classifier"
         raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {text}")
     return tensors, ignored
 
@@ -147,61 +184,9 @@ def file_names(config: ModelConfig, our_names: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _listed(names, most: int = 12) -> str:
-    """Names in one line, the rest counted."""
-    names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def load_weights(directory: Path) -> dict[str, Tensor]:
-    """All tensors of a model directory under the names they have in the file; from one file or from shards."""
-    if (directory / WEIGHTS).is_file():
-        return load_file(directory / WEIGHTS)
-    if (directory / INDEX).is_file():
-        return _load_shards(directory)
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern))
-    if pickles:
-        raise UserError(
-            f"{directory / pickles[0]}: a pickle can run code when opened and is never read here; convert it once with "
-            "transformers, where you trust it: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
-        )
-    raise UserError(f"{directory}: has no {WEIGHTS}")
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The files that hold a model's weights."""
-    single = directory / WEIGHTS
-    return [single] if single.is_file() else [directory / shard for shard in _shards(directory)]
-
-
 def megabytes(directory: str | Path) -> float:
     """What a model's weights take on disk, in millions of bytes."""
     return sum(path.stat().st_size for path in weight_files(Path(directory))) / 1e6
-
-
-def _shards(directory: Path) -> dict[str, set[str]]:
-    """File name of each shard -> the names of the parameters in it, from the index."""
-    index = read_json(directory / INDEX)
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise UserError(f"{directory / INDEX}: has no weight_map of parameter names to file names")
-    shards: dict[str, set[str]] = {}
-    for name, shard in sorted(weight_map.items()):
-        if Path(shard).name != shard or "\\" in shard or shard.startswith(".") or (directory / shard).is_symlink():
-            raise UserError(f"{directory / INDEX}: {shard!r:.200} is not a plain file name in this directory")
-        shards.setdefault(shard, set()).add(name)
-    return shards
-
-
-def _load_shards(directory: Path) -> dict[str, Tensor]:
-    tensors = {}
-    for shard, claimed in _shards(directory).items():
-        path = directory / shard
-        part = load_file(path)
-        if part.keys() != claimed:
-            raise UserError(f"{path}: holds other parameters than {INDEX} lists: {_listed(part.keys() ^ claimed)}")
-        tensors |= part
-    return tensors
 
 
 def save_model(model: Model, directory: str | Path, keep: Path | None = None) -> str:

@@ -6,6 +6,7 @@ Everything the hub's files call by another name than we do stands here, once, fo
 import re
 from dataclasses import fields, replace
 
+from kd_scratch.checkpoints.own_head import ARCHITECTURES, own_head
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 
@@ -48,12 +49,6 @@ HEAD = {
         ("head.bias", "cls.predictions.bias", "vocab_projector.bias"),
     ],
     None: [],
-}
-ARCHITECTURE = {
-    "sequence": "ForSequenceClassification",
-    "token": "ForTokenClassification",
-    "span": "ForQuestionAnswering",
-    "mlm": "ForMaskedLM",
 }
 
 #: The value of quantization_config in the config.json of an int8 model. Without the key quant_method transformers stops
@@ -133,6 +128,9 @@ CONFIG_KEYS = {
     ),
     "kd_scratch": _BERT_KEYS | dict(positions="positions", norm_first="norm_first"),
 }
+#: Other spellings of a key, which win where both are there, and of an activation.
+OTHER_KEYS = {"distilbert": dict(dim="hidden_size", n_layers="num_hidden_layers", n_heads="num_attention_heads")}
+OTHER_ACTIVATIONS = {"gelu_python": "gelu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}
 DISTILBERT_DEFAULTS = ModelConfig(model_type="distilbert", depth=6, token_types=0)
 #: DistilBERT has a dropout of its own for each head: key and default.
 DISTILBERT_HEAD_DROPOUT = {
@@ -144,31 +142,31 @@ DISTILBERT_HEAD_DROPOUT = {
 
 
 def config_from_json(raw: dict, place: str, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
-    """A parsed config.json as ModelConfig, with another head (and its labels) where one is asked for.
+    """A parsed config.json (see own_head.completed) as ModelConfig, with another head and its labels where asked for.
 
     UserError, naming `place` and the key, for what we cannot represent.
     """
-    if not isinstance(raw, dict):
-        raise UserError(f"{place}: holds no JSON object")
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_KEYS:
         raise UserError(f"{place}: model_type is {model_type!r}; supported are {', '.join(CONFIG_KEYS)}")
     for key, allowed in (("position_embedding_type", "absolute"), ("is_decoder", False), ("pruned_heads", {})):
         if raw.get(key, allowed) not in (allowed, None):
             raise UserError(f"{place}: {key} is {raw[key]!r}; only {allowed!r} is supported")
-    architecture = _architecture(raw, place)
     if head is None:
-        head = next((head for head, suffix in ARCHITECTURE.items() if architecture.endswith(suffix)), None)
-        labels = _labels(raw, place) if head in ("sequence", "token") else ()
-        if head == "mlm" and raw.get("tie_word_embeddings") is False:
-            head = None  # ours shares the table of tokens; what is left is an encoder as any other
+        own = own_head(raw, place)
+        if own.problem:
+            raise UserError(own.problem)
+        head, labels = own.kind, own.labels
     default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
     types = {f.name: f.type for f in fields(ModelConfig)}
     values = {}
     for name, key in CONFIG_KEYS[model_type].items():
-        value = raw.get(key)
+        spellings = (OTHER_KEYS.get(model_type, {}).get(key), key)
+        key, value = next(((k, raw[k]) for k in spellings if raw.get(k) is not None), (key, None))
         if value is not None:
             values[name] = _checked(value, types[name], place, key)
+    activation = values.get("activation", default.activation)
+    values["activation"] = OTHER_ACTIVATIONS.get(activation, activation)
     if model_type == "distilbert" and head:
         key, default_dropout = DISTILBERT_HEAD_DROPOUT[head]
         values["head_dropout"] = _checked(raw.get(key, default_dropout), float, place, key)
@@ -189,7 +187,7 @@ def config_to_json(config: ModelConfig) -> dict:
         raise UserError(
             f"a {config.model_type} has learned positions and post-norm; other shapes are kd_scratch models"
         )
-    suffix = ARCHITECTURE.get(config.head, "Model")
+    suffix = ARCHITECTURES.get(config.head, ("Model",))[0]
     name = {"bert": "Bert", "distilbert": "DistilBert", "kd_scratch": "KdScratch"}[config.model_type]
     raw = {"architectures": [name + suffix], "model_type": config.model_type, "dtype": "float32"}
     raw |= {key: getattr(config, field) for field, key in CONFIG_KEYS[config.model_type].items()}
@@ -197,6 +195,8 @@ def config_to_json(config: ModelConfig) -> dict:
         raw[DISTILBERT_HEAD_DROPOUT[config.head][0]] = config.head_dropout
     if config.int8:
         raw["quantization_config"] = INT8
+    if config.head == "sequence" and len(config.labels) == 1:  # else that would be a model of regression
+        raw["problem_type"] = "single_label_classification"
     if config.labels:
         raw["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
         raw["label2id"] = {label: i for i, label in enumerate(config.labels)}
@@ -213,13 +213,6 @@ def _int8(raw: dict, place: str) -> bool:
     return found == INT8
 
 
-def _architecture(raw: dict, place: str) -> str:
-    architectures = raw.get("architectures") or [""]
-    if not isinstance(architectures, list) or not isinstance(architectures[0], str):
-        raise UserError(f"{place}: architectures is {str(architectures)[:40]!r}, it must be a list of names")
-    return architectures[0]
-
-
 def _checked(value, wanted: type, place: str, key: str):
     """`value` if it has the type of the field it is for; whole numbers pass as floats, booleans never as numbers."""
     if wanted is float and type(value) is int and abs(value) < 2**53:
@@ -227,15 +220,3 @@ def _checked(value, wanted: type, place: str, key: str):
     if type(value) is not wanted:
         raise UserError(f"{place}: {key} is {str(value)[:40]!r}, it must be of type {wanted.__name__}")
     return value
-
-
-def _labels(raw: dict, place: str) -> tuple[str, ...]:
-    """id2label in the order of the ids. Where it is absent the published default is two nameless labels."""
-    id2label = raw.get("id2label")
-    if id2label is None:
-        id2label = {"0": "LABEL_0", "1": "LABEL_1"}
-    if not isinstance(id2label, dict) or set(id2label) != {str(i) for i in range(len(id2label))}:
-        raise UserError(f"{place}: id2label must name the labels 0 to N-1")
-    if not all(isinstance(label, str) for label in id2label.values()):
-        raise UserError(f"{place}: id2label must hold names, each a string")
-    return tuple(id2label[str(i)] for i in range(len(id2label)))

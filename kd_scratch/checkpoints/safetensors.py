@@ -24,9 +24,7 @@ import hashlib
 import json
 import math
 import mmap
-import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kd_scratch.checkpoints.mapping import bytes_as_tensor, map_file, naming, require_booleans
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import open_file, write_atomically
@@ -74,14 +73,14 @@ def load_file(path: str | Path) -> dict[str, Tensor]:
     unaligned offset is copied. Replace the file if you like, as save_file does; overwriting or shortening it in place
     pulls the bytes from under the tensors. Raises SafetensorsError.
     """
-    with _naming(path, "not a valid safetensors file"):
+    with naming(path, SafetensorsError, "not a valid safetensors file"):
         mapped, data_start, entries, _ = _open(path)
         return {entry.name: _tensor(mapped, data_start, entry) for entry in entries}
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The strings in a file's `__metadata__`, or {}; SafetensorsError where load_file would refuse its header."""
-    with _naming(path, "not a valid safetensors file"):
+    with naming(path, SafetensorsError, "not a valid safetensors file"):
         return _open(path)[3]
 
 
@@ -103,7 +102,7 @@ def save_file(
     """
     if checksum:
         tensors = {**tensors, CHECKSUM: torch.empty(32, dtype=torch.uint8)}
-    with _naming(path, "cannot be saved as safetensors"):
+    with naming(path, SafetensorsError, "cannot be saved as safetensors"):
         header, names = _layout(tensors, metadata, last=CHECKSUM if checksum else None)
     if checksum:
         names.remove(CHECKSUM)
@@ -144,23 +143,9 @@ def is_usable(path: Path, say=say) -> bool:
     return usable
 
 
-@contextmanager
-def _naming(path: str | Path, verdict: str) -> Iterator[None]:
-    """Turn an error of the steps inside into one line that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise SafetensorsError(f"{path}: cannot be read: {error.strerror}; check the path and its rights") from None
-    except (ValueError, RecursionError) as error:
-        raise SafetensorsError(f"{path}: {verdict}: {error}") from None
-
-
 def _open(path: str | Path) -> tuple[mmap.mmap, int, list[_Entry], dict[str, str]]:
     """A file's mapping, where its data starts, its checked entries in file order, and its metadata."""
-    if not stat.S_ISREG(Path(path).stat().st_mode):  # before opening: a pipe would wait for its writer
-        raise ValueError("a folder or device, not a regular file")
-    with open(path, "rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    mapped = map_file(path)
     if len(mapped) < 8:
         raise ValueError(f"{len(mapped)} bytes long, shorter than its length field")
     data_start = 8 + int.from_bytes(mapped[:8], "little")
@@ -172,14 +157,9 @@ def _open(path: str | Path) -> tuple[mmap.mmap, int, list[_Entry], dict[str, str
 
 def _tensor(mapped: mmap.mmap, data_start: int, entry: _Entry) -> Tensor:
     """One entry's tensor; it keeps the mapping alive."""
-    if entry.start == entry.stop:  # frombuffer knows no empty tensors
-        return torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
-    start = data_start + entry.start
-    flat = torch.frombuffer(mapped, dtype=torch.uint8, count=entry.stop - entry.start, offset=start)
-    if start % entry.dtype.itemsize:
-        flat = flat.clone()
-    if entry.dtype == torch.bool and flat.max() > 1:
-        raise ValueError(f"tensor {entry.name!r:.200}: a BOOL byte is neither 0 nor 1")
+    flat = bytes_as_tensor(mapped, data_start + entry.start, data_start + entry.stop, entry.dtype.itemsize)
+    if entry.dtype == torch.bool:
+        require_booleans(flat, entry.name)
     return flat.view(entry.dtype).reshape(entry.shape)
 
 

@@ -29,10 +29,12 @@ def label_order(teacher: tuple[str, ...], student: tuple[str, ...]) -> np.ndarra
     """The teacher's column for each of the student's labels. UserError where they know different labels."""
     if set(teacher) != set(student):
         extra, lacking = sorted(set(teacher) - set(student)), sorted(set(student) - set(teacher))
+        nameless = any(label.startswith("LABEL_") for label in extra)
         raise UserError(
             f"the teacher was trained on other labels: {len(teacher)} against {len(student)}"
             + (f"; only the teacher knows {', '.join(extra[:5])}" if extra else "")
             + (f"; it does not know {', '.join(lacking[:5])}" if lacking else "")
+            + ("; if they are the same, write their names into id2label of its config.json" if nameless else "")
         )
     return np.array([teacher.index(label) for label in student], dtype=np.int64)
 

@@ -19,6 +19,7 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import Predictions, Task, limited
+from kd_scratch.tasks.tag_schemes import TagScheme
 
 
 @dataclass
@@ -51,6 +52,11 @@ def load_for_inference(
             f"{directory}: has a {model.config.head or 'pre-training'} head, {task.name} needs a {task.head} "
             "head; train it first"
         )
+    if model.config.head == "token":
+        try:
+            TagScheme.of(model.config.labels)
+        except UserError as error:
+            raise UserError(f"{directory}: {error}") from None
     tokenizer = load_tokenizer(directory)
     max_length = max_length or min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
     check_fit(model, tokenizer, max_length, str(directory))

@@ -10,7 +10,6 @@ from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.inference import NOT_FINITE, compute_logits
 from kd_scratch.tasks import Predictions, question_answering, token_classification
-from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.spans import split_words
@@ -108,8 +107,8 @@ def tag_words(
     labels = loaded.model.config.labels
     features = token_classification.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data)
     logits = compute_logits(loaded.model, features, device)
-    tags = Predictions(token_classification.TASK, examples, features, logits, labels, data).decisions[0]
-    return features, tags, np.exp(log_softmax(logits[features.word_at]).max(axis=1))
+    predictions = Predictions(token_classification.TASK, examples, features, logits, labels, data)
+    return features, predictions.decisions[0], token_classification.probabilities(predictions)
 
 
 def find_entities(loaded: LoadedModel, text: str, data: DataConfig, device: torch.device) -> list[dict]:

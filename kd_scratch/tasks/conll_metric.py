@@ -1,11 +1,12 @@
-"""Entities in sequences of tags: the three ways of writing them, and F1 by the rules of the CoNLL scorer, conlleval.
+"""Entities in sequences of tags: the ways of writing them, and F1 by the rules of the CoNLL scorer, conlleval.
 
-A tag is O (outside), or B, I, E, S (begin, inside, end, single) with a type, as in B-LOC:
+A tag is O (outside), or a letter with a type, as in B-LOC:
 
              New    York   Paris  is
     IOB2     B-LOC  I-LOC  B-LOC  O     every entity begins with B
     IOB1     I-LOC  I-LOC  B-LOC  O     B only where an entity follows another of its type
-    IOBES    B-LOC  E-LOC  S-LOC  O
+    IOBES    B-LOC  E-LOC  S-LOC  O     the last word, and an entity of a single one, have letters of their own
+    BILOU    B-LOC  L-LOC  U-LOC  O     the same in other letters; so are BMES and BMEW, with M in the middle
 """
 
 import re
@@ -13,16 +14,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-TAG = re.compile(r"O|[BIES]-.+")
+#: The letters of an entity's first word, of one in the middle, of the last, and of an entity of a single word.
+SCHEMES = {"IOB2": "BIIB", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEW": "BMEW"}
+TAG = re.compile(r"O|[BIESLUMW]-.+")
 
 
 def continues(previous: str, tag: str) -> bool:
     """Whether a word goes on with the entity of the word before it; every other tag but O begins a new one.
 
-    conlleval's rule, which gives any sequence of tags a meaning: an I or E that follows no B or I of its own type
-    begins an entity.
+    conlleval's rule, which gives any sequence of tags a meaning: a tag for the inside or the end of an entity that
+    follows no first or inner word of its own type begins one.
     """
-    return tag[0] in "IE" and previous[0] in "BI" and previous[1:] == tag[1:]
+    return tag[0] in "IEML" and previous[0] in "BIM" and previous[1:] == tag[1:]
 
 
 def to_iob2(tags: Sequence[str]) -> tuple[str, ...]:
@@ -37,18 +40,24 @@ def to_iob2(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 def scheme(sentences: Iterable[Sequence[str]]) -> str:
-    """Which way of writing entities these tags follow: IOBES (it has E or S), IOB2, IOB1, or "mixed" (neither)."""
+    """Which way of writing entities these tags follow: one of SCHEMES by its letters, IOB1, or "mixed" (none)."""
+    letters = set()
     not_iob2 = 0  # I that begins an entity
     not_iob1 = 0  # B that need not be one
     for tags in sentences:
         for previous, tag in pairwise(["O", *tags]):
-            if tag[0] in "ES":
-                return "IOBES"
+            letters.add(tag[0])
             not_iob2 += tag[0] == "I" and not continues(previous, tag)
             not_iob1 += tag[0] == "B" and previous[1:] != tag[1:]
-    if not not_iob2:
-        return "IOB2"
+    found = scheme_of_letters(letters - {"O"})
+    if found != "IOB2" or not not_iob2:
+        return found
     return "mixed" if not_iob1 else "IOB1"
+
+
+def scheme_of_letters(letters: set[str]) -> str:
+    """The first of SCHEMES that writes tags with these letters; "mixed" where none does."""
+    return next((name for name, known in SCHEMES.items() if letters <= set(known)), "mixed")
 
 
 def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:

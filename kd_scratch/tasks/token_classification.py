@@ -26,6 +26,7 @@ from kd_scratch.tasks.base import Mistake, Predictions, Summary, Task, log_softm
 from kd_scratch.tasks.conll_file import Example, read_conll, trainable
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
 from kd_scratch.tasks.spans import split_words
+from kd_scratch.tasks.tag_schemes import TagScheme
 
 
 def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -35,6 +36,17 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
     for kind in sorted(types):
         labels += [f"B-{kind}", f"I-{kind}"]
     return tuple(labels)
+
+
+def student_labels(labels: tuple[str, ...], teacher_labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The teacher's labels, where they write the same types in a way of their own (IOB1, IOBES, …), else the data's."""
+    if set(labels) == set(teacher_labels):
+        return labels
+    try:
+        known = TagScheme.of(teacher_labels).types
+    except UserError:  # then the teacher is refused when it is opened
+        return labels
+    return teacher_labels if known == TagScheme.of(labels).types else labels
 
 
 # --- examples without labels ---
@@ -72,11 +84,11 @@ class EncodedSentences(EncodedInputs):
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
 ) -> EncodedSentences:
-    """[CLS] pieces of some words [SEP] for each window. Tags that are not among `labels` get no label (IGNORE).
+    """[CLS] pieces of some words [SEP] for each window. Tags that the labels cannot say get no label (IGNORE).
 
-    Raises UserError where the labels are no tags in IOB2.
+    Raises UserError where the labels are no tags of entities.
     """
-    check_labels(labels)
+    scheme = TagScheme.of(labels)
     cls, sep = tokenizer.encode([""], max_length=max_length)[0].ids
     room = max_length - 2
     pieces = word_pieces(examples, tokenizer, room)
@@ -86,7 +98,7 @@ def featurize(
     word_at, word_labels = [], []
     for group in sentence_groups(examples, data.documents):
         words = [word for example in group for word in example.words]
-        tags = [tag for example in group for tag in example.tags]
+        tags = [tag for example in group for tag in scheme.encode(example.tags)]
         example_ids = [example.id for example in group for _ in example.words]
         lengths = [len(pieces[word]) for word in words]
         for window in sentence_windows(lengths, room, data.overlap):
@@ -110,16 +122,6 @@ def featurize(
         word_at=np.array(word_at, np.int64),
         word_starts=np.cumsum([0, *(len(example.words) for example in examples)]),
     )
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """UserError where a model's labels are not O, and B- and I- of each type: gold tags are IOB2."""
-    for label in labels:
-        if label != "O" and not (label[:2] in ("B-", "I-") and f"B-{label[2:]}" in labels):
-            raise UserError(
-                f"the model's labels are not tags in IOB2 (O, and B- and I- of each type): {label[:40]!r}; "
-                "fine-tune it for this task first"
-            )
 
 
 def word_pieces(examples: Sequence[Example], tokenizer: Tokenizer, most: int) -> dict[str, list[int]]:
@@ -175,12 +177,24 @@ def sentence_windows(lengths: Sequence[int], room: int, overlap: int) -> list[Se
 # --- logits -> tags and metrics ---
 
 
+def word_logits(predictions: Predictions) -> np.ndarray:
+    """The logits of each word's first piece, W,C; of labels that are no tags (see TagScheme) minus infinity."""
+    logits = predictions.logits[predictions.features.word_at]
+    logits[:, [tag is None for tag in TagScheme.of(predictions.labels).tags]] = -np.inf
+    return logits
+
+
 def decide(predictions: Predictions) -> list[tuple[str, ...]]:
-    """The most probable tag of each word, for each example."""
-    best = predictions.logits[predictions.features.word_at].argmax(axis=1)
-    tags = [predictions.labels[i] for i in best]
+    """The most probable tag of each word, for each example, in IOB2 whatever the model's own scheme."""
+    scheme = TagScheme.of(predictions.labels)
+    best = word_logits(predictions).argmax(axis=1).tolist()
     bounds = predictions.features.word_starts
-    return [tuple(tags[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [scheme.decode(best[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def probabilities(predictions: Predictions) -> np.ndarray:
+    """How probable the tag is that each word is given, W."""
+    return np.exp(log_softmax(word_logits(predictions)).max(axis=1))
 
 
 def tag_pairs(predictions: Predictions) -> list[tuple[str, str]]:
@@ -198,10 +212,11 @@ def score(predictions: Predictions) -> dict:
     gold = [example.tags for example in predictions.examples]
     pairs = tag_pairs(predictions)
     found = entity_metrics(gold, predictions.decisions)
+    found["begun_with_i"] = begun_with_i(predictions)
     per_class = found.pop("per_class")
     labels = predictions.features.labels[predictions.features.word_at]
     known = labels != IGNORE
-    log_p = log_softmax(predictions.logits[predictions.features.word_at][known])
+    log_p = log_softmax(word_logits(predictions)[known])
     unreachable = Counter(tag for (tag, _), ok in zip(pairs, known, strict=True) if not ok)
     return {
         "examples": len(gold),
@@ -214,6 +229,22 @@ def score(predictions: Predictions) -> dict:
         "unreachable_tags": dict(sorted(unreachable.items())),
         "per_class": per_class,
     }
+
+
+def begun_with_i(predictions: Predictions) -> int:
+    """How many predicted entities begin with I in the model's own scheme: most do where it learned IOB1."""
+    scheme = TagScheme.of(predictions.labels)
+    tags = [scheme.tags[i] for i in word_logits(predictions).argmax(axis=1)]
+    starts = predictions.features.word_starts
+    sentences = (tags[start:end] for start, end in zip(starts[:-1], starts[1:], strict=True))
+    return sum(written[first][0] == "I" for written in sentences for _, first, _ in entities(written))
+
+
+def teaches_iob1(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> bool:
+    """Whether a teacher (its logits: ΣS,C) has an I at most of the tokens whose label (ΣS) is a B."""
+    letters = np.array([(tag or "O")[0] for tag in TagScheme.of(names).tags])
+    begins = np.flatnonzero(np.isin(labels, np.flatnonzero(letters == "B")))[:10_000]
+    return 2 * np.sum(letters[logits[begins].argmax(axis=1)] == "I") > len(begins)
 
 
 def tally(predictions: Predictions) -> np.ndarray:
@@ -232,8 +263,7 @@ def entity_f1(sums: np.ndarray) -> np.ndarray:
 
 def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Of each word, the probability of its best tag, and whether that is right."""
-    probability = np.exp(log_softmax(predictions.logits[predictions.features.word_at]).max(axis=1))
-    return probability, np.array([gold == tag for gold, tag in tag_pairs(predictions)])
+    return probabilities(predictions), np.array([gold == tag for gold, tag in tag_pairs(predictions)])
 
 
 def summaries(predictions: Predictions) -> list[Summary]:
@@ -275,12 +305,15 @@ def details(metrics: dict) -> str:
     if metrics["unreachable_tags"]:
         tags = ", ".join(f"{tag} ({count:,})" for tag, count in metrics["unreachable_tags"].items())
         text += f"\ntags that the model does not have, so counted as wrong: {tags}"
+    if 2 * metrics["begun_with_i"] > metrics["predicted_entities"]:
+        count = f"{metrics['begun_with_i']:,} of {metrics['predicted_entities']:,}"
+        text += f"\n{count} predicted entities begin with I-: the model learned tags in IOB1; read as IOB2"
     return text
 
 
 def mistakes(predictions: Predictions, most: int = 5) -> str:
     """The most probable of the wrong tags, each with the words around it."""
-    log_p = log_softmax(predictions.logits[predictions.features.word_at]).max(axis=1)
+    probability = probabilities(predictions)
     starts = predictions.features.word_starts[:-1]
     wrong = []
     for example, tags, start in zip(predictions.examples, predictions.decisions, starts, strict=True):
@@ -288,7 +321,7 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
             if tag != gold:
                 what = f"{example.id}  {shorten(word, 30)}  {gold} -> {tag}"
                 around = " ".join(example.words[max(0, i - 8) : i + 9])
-                wrong.append(Mistake(float(np.exp(log_p[start + i])), what, around))
+                wrong.append(Mistake(float(probability[start + i]), what, around))
     return surest_mistakes(wrong, most)
 
 
@@ -302,6 +335,7 @@ TASK = Task(
     decide=decide,
     group=lambda example: example.document,
     trainable=trainable,
+    student_labels=student_labels,
     gold=lambda example: example.tags,
     score=score,
     score_name="f1",

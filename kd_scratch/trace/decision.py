@@ -10,6 +10,7 @@ from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer, EncodedWindows, candidates
 from kd_scratch.tasks.squad_metric import question_scores
+from kd_scratch.tasks.token_classification import probabilities
 from kd_scratch.trace.stages import Grid, Stage, exact, near, number, softmax_grid
 from kd_scratch.trace.trail import Side, Trail, word_places
 
@@ -39,7 +40,8 @@ def decided_tags(trail: Trail) -> list[str | Grid]:
     gold = trail.gold
     tags = {name: side.predictions.decisions[trail.place] for name, side in trail.sides.items()}
     places = word_places(trail.student.predictions, trail.place)
-    p = {name: np.exp(log_softmax(side.predictions.logits[places]).max(axis=1)) for name, side in trail.sides.items()}
+    first, after = trail.features.word_starts[trail.place : trail.place + 2]
+    p = {name: probabilities(side.predictions)[first:after] for name, side in trail.sides.items()}
     followed = places.tolist().index(trail.features.starts[trail.window] + trail.position)
     rows = []
     for w in near(len(places), followed):

@@ -3,12 +3,14 @@
 import torch
 
 from kd_scratch.common import distributed
+from kd_scratch.common.console import say
 from kd_scratch.common.device import amp_dtype
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256
 from kd_scratch.common.timing import Clock
 from kd_scratch.distillation.student import Student
 from kd_scratch.distillation.teacher import mean_logits, teacher_logits, teacher_states
+from kd_scratch.tasks.token_classification import teaches_iob1
 from kd_scratch.training.optimizer import Stepper, make_optimizer
 from kd_scratch.training.resume import Progress, load_state, restore_weights
 from kd_scratch.training.setup import Run
@@ -51,6 +53,15 @@ def steps_per_epoch(run: Run) -> int:
     return -(-len(run.train_inputs) // run.spec.config.batch_size)
 
 
+def note_iob1(run: Run) -> None:
+    """Print a note where the teacher's soft targets and the labels begin entities in different schemes."""
+    if teaches_iob1(run.teacher_logits, run.train_inputs.labels, run.model.config.labels):
+        say(
+            "note: the teacher begins most entities with I- where the labels have B-: it learned tags in IOB1; "
+            "with --alpha 1 the student learns from its soft targets alone"
+        )
+
+
 def add_teacher_outputs(run: Run) -> None:
     """Compute the teachers' outputs or find them in the cache; or keep the first teacher, to run in every step."""
     clock, config = Clock(run.device), run.spec.config
@@ -60,6 +71,8 @@ def add_teacher_outputs(run: Run) -> None:
     if has_soft_targets and run.task.head != "mlm":  # whose logits would fill disks: one for each word
         each = [teacher_logits(teacher, run.model.config.labels, *inputs) for teacher in run.teachers]
         run.teacher_logits = mean_logits(each, run.spec.cache)
+        if run.task.head == "token" and config.alpha < 1:
+            note_iob1(run)
     if config.keep_states:
         run.teacher_states = teacher_states(run.teachers[0], run.hidden_losses.teacher_layers(), *inputs)
     needs_logits = has_soft_targets and run.teacher_logits is None

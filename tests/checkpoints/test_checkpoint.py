@@ -16,10 +16,10 @@ from kd_scratch.checkpoints.checkpoint import (
     load_model,
     save_model,
     take_layers,
-    weight_files,
 )
 from kd_scratch.checkpoints.hf_layout import config_from_json, config_to_json
 from kd_scratch.checkpoints.safetensors import load_file, save_file
+from kd_scratch.checkpoints.weight_files import weight_files
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 from kd_scratch.nn.model import Model
@@ -465,7 +465,7 @@ WRONG = [
     *[wrong("hidden_size", value) for value in ("16", True, 16.0, [16], {})],
     *[wrong("layer_norm_eps", value) for value in ("1e-12", False, [])],
     *[wrong("hidden_act", value) for value in (1, ["gelu"])],
-    *[wrong("model_type", value) for value in ("roberta", None, 7)],
+    *[wrong("model_type", value) for value in ("roberta", 7)],
     *[wrong("id2label", value) for value in ({"0": "a", "2": "b"}, {"00": "a"}, {"1": "a"}, 5, "ab", ["a", "b"])],
     wrong("position_embedding_type", "relative_key"),
     wrong("is_decoder", True),

@@ -267,6 +267,11 @@ def test_a_teacher_with_other_labels_is_refused_with_those_that_differ():
         assert words in str(error.value)
 
 
+def test_a_teacher_whose_labels_have_no_names_is_refused_with_where_to_write_them():
+    with pytest.raises(UserError, match="write their names into id2label of its config.json$"):
+        label_order(("LABEL_0", "LABEL_1", "LABEL_2"), LABELS)
+
+
 def with_labels(model, labels):
     """The same model with its classes in another order."""
     moved = tiny_model(model.config.head, labels=labels)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from kd_scratch.__main__ import main
-from kd_scratch.checkpoints.checkpoint import INDEX, WEIGHTS, load_model, save_model
+from kd_scratch.checkpoints.checkpoint import WEIGHTS, load_model, save_model
 from kd_scratch.checkpoints.hf_layout import published_names
+from kd_scratch.checkpoints.weight_files import INDEX
 from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.nn.model import Model, ModelOutput

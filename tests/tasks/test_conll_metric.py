@@ -23,6 +23,9 @@ def tags(text: str) -> list[str]:
         ("B-PER I-LOC I-PER", [("PER", 0, 1), ("LOC", 1, 2), ("PER", 2, 3)]),
         ("B-PER I-PER E-PER S-LOC", [("PER", 0, 3), ("LOC", 3, 4)]),  # IOBES
         ("S-PER S-PER", [("PER", 0, 1), ("PER", 1, 2)]),
+        ("B-PER I-PER L-PER U-LOC U-LOC", [("PER", 0, 3), ("LOC", 3, 4), ("LOC", 4, 5)]),  # BILOU
+        ("B-PER M-PER E-PER S-LOC", [("PER", 0, 3), ("LOC", 3, 4)]),  # BMES
+        ("B-PER E-PER W-LOC M-LOC", [("PER", 0, 2), ("LOC", 2, 3), ("LOC", 3, 4)]),  # a stray M begins one too
         ("E-PER I-PER", [("PER", 0, 1), ("PER", 1, 2)]),  # nothing goes on after an end
         ("S-PER E-PER", [("PER", 0, 1), ("PER", 1, 2)]),
         ("B-org-club I-org-club", [("org-club", 0, 2)]),  # the type is all that follows the first hyphen
@@ -38,6 +41,8 @@ def test_entities_of_a_sequence(written, found):
     [
         ("I-LOC I-LOC B-LOC O I-PER", "B-LOC I-LOC B-LOC O B-PER"),
         ("B-LOC E-LOC S-LOC O", "B-LOC I-LOC B-LOC O"),
+        ("B-LOC L-LOC U-LOC O", "B-LOC I-LOC B-LOC O"),
+        ("B-LOC M-LOC E-LOC W-LOC O", "B-LOC I-LOC I-LOC B-LOC O"),
         ("B-PER I-LOC", "B-PER B-LOC"),
         ("B-PER I-PER O B-PER", "B-PER I-PER O B-PER"),
     ],
@@ -55,6 +60,10 @@ def test_conversion_to_iob2(written, iob2):
         (["I-PER B-PER", "O I-LOC B-LOC I-LOC"], "IOB1"),
         (["B-PER E-PER"], "IOBES"),
         (["O O", "S-PER"], "IOBES"),
+        (["B-PER L-PER", "U-PER"], "BILOU"),
+        (["B-PER M-PER E-PER"], "BMES"),
+        (["B-PER M-PER E-PER W-LOC"], "BMEW"),
+        (["B-PER E-PER U-PER"], "mixed"),
         (["B-PER", "I-PER"], "mixed"),  # each sentence begins anew
         (["I-PER O B-PER"], "mixed"),
         (["I-PER B-LOC"], "mixed"),  # IOB1 needs no B there

@@ -1,0 +1,101 @@
+"""Model folders of any age: usable with the same outputs, or refused in a line with a cure; always usable as a body."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kd_scratch.checkpoints.checkpoint import load_config, load_model, save_model
+from kd_scratch.checkpoints.safetensors import save_file
+from kd_scratch.common.errors import UserError
+from tests.checkpoints.folders import FOLDERS, Folder
+from tests.conftest import tiny_model
+
+IDS = torch.tensor([[2, 17, 45, 99, 3]])
+
+
+@torch.no_grad()
+def outputs(model):
+    output = model(IDS, output_hidden_states=True)
+    return output.hidden_states[-1] if output.logits is None else output.logits
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_folder_is_usable_with_the_same_outputs_or_refused_with_a_cure(tmp_path, folder):
+    directory = folder.write(tmp_path / "model")
+    if folder.refused:
+        with pytest.raises(UserError) as error:
+            load_model(directory)
+        assert re.search(folder.refused, str(error.value)) and str(error.value).startswith(str(directory))
+        assert "\n" not in str(error.value)
+        return
+    model = load_model(directory)
+    assert (model.config.head, model.config.labels) == (folder.head, folder.labels)
+    assert load_config(directory) == model.config
+    torch.testing.assert_close(outputs(model), outputs(folder.model()), rtol=0, atol=folder.tolerance)
+    save_model(model, tmp_path / "again")
+    assert "problem_type" not in json.loads((tmp_path / "again/config.json").read_text())
+    notes = []
+    assert load_model(tmp_path / "again", say=notes.append).config == model.config and not notes
+
+
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if f.cure], ids=lambda folder: folder.name)
+def test_the_printed_cure_works(tmp_path, folder):
+    model = load_model(replace(folder, config=folder.config | folder.cure).write(tmp_path))
+    assert (model.config.head, model.config.labels) == (folder.head, folder.labels)
+    torch.testing.assert_close(outputs(model), outputs(folder.model()), rtol=0, atol=folder.tolerance)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_labels_of_a_head_that_is_replaced_do_no_harm(tmp_path, folder):
+    directory = folder.write(tmp_path / "model")
+    if not folder.body:
+        with pytest.raises(UserError, match=folder.refused):
+            load_model(directory, "sequence", ("a", "b"))
+        return
+    model = load_model(directory, "sequence", ("a", "b"))
+    assert model.config.labels == ("a", "b")
+    with torch.no_grad():
+        bodies = [m(IDS, output_hidden_states=True).hidden_states[-1] for m in (model, folder.model())]
+    torch.testing.assert_close(*bodies, rtol=0, atol=folder.tolerance)
+
+
+def test_a_new_head_takes_the_place_of_one_that_cannot_be_used(tmp_path):
+    """Also where its labels have the same names: in a model of several labels at once they mean something else."""
+    several = Folder("several", config=dict(problem_type="multi_label_classification")).write(tmp_path / "a")
+    usual = Folder("usual").write(tmp_path / "b")
+    old = tiny_model().head.classifier.weight
+    assert torch.equal(load_model(usual, "sequence", ("no", "yes", "maybe")).head.classifier.weight, old)
+    assert not torch.equal(load_model(several, "sequence", ("no", "yes", "maybe")).head.classifier.weight, old)
+
+
+def test_the_body_of_a_sentence_embedder_is_usable(tmp_path):
+    """modules.json, a pooling and a dense layer stand beside it; of older ones it has a folder of its own."""
+    body = Folder("body", head=None, renamed=(("^bert[.]", ""),))
+    body.write(tmp_path / "new")
+    body.write(tmp_path / "old" / "0_Transformer")
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16}')
+        (folder / "2_Dense").mkdir()
+        save_file({"linear.weight": torch.zeros(4, 16)}, folder / "2_Dense" / "model.safetensors")
+        (folder / "modules.json").write_text("[]")
+    assert load_model(tmp_path / "new", "sequence", ("a", "b")).config.labels == ("a", "b")
+    with pytest.raises(UserError, match=f"it has no config.json; a model is in {tmp_path}/old/0_Transformer$"):
+        load_model(tmp_path / "old", "sequence", ("a", "b"))
+
+
+def test_a_trained_classifier_of_one_label_is_no_regression(tmp_path):
+    save_model(tiny_model(labels=("only",)), tmp_path)
+    assert load_model(tmp_path).config.labels == ("only",)
+
+
+def test_notes_tell_what_was_found_in_the_parameters(tmp_path):
+    notes = []
+    keys = dict(model_type=None, architectures=None)
+    load_model(Folder("x", config=keys, renamed=(("^", "module."),)).write(tmp_path), say=notes.append)
+    expected = "no model_type; it is a bert", "no architectures; it has a sequence", "'module.'"
+    for note, words in zip(notes, expected, strict=True):
+        assert note.startswith(str(tmp_path)) and words in note
