@@ -164,7 +164,8 @@ test-core: .venv/test ## layers, losses, tasks, files: half a minute, for whoeve
 
 # every operation of a run instead of some, 100,000 mutations instead of thousands
 torture: .venv/test ## the long versions of the tests of crashes and of hostile files (half an hour)
-	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py tests/tasks/test_hostile.py $(ARGS)
+	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py \
+	    tests/checkpoints/test_torch_pickle.py tests/tasks/test_hostile.py $(ARGS)
 
 parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 tests/parity $(ARGS)

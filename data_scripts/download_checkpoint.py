@@ -2,8 +2,9 @@
 
 One request turns the revision into a commit and lists that commit's files with their sizes and hashes (SHA-256 for
 large files, git blob ids for small ones); every file then comes from that commit and must match. Only what a
-checkpoint needs is fetched, and of weights only safetensors: pickles can run code, so they are never touched.
-Files that are there already are verified against the hub; the rest is as in download.py.
+checkpoint needs is fetched, and of weights one form: safetensors, or where there are none pytorch_model.bin, which
+kd_scratch reads without running it. Files that are there already are verified against the hub; the rest is as in
+download.py.
 """
 
 import argparse
@@ -20,9 +21,15 @@ from kd_scratch.common.errors import UserError
 
 HUB = "https://huggingface.co"
 MAX_LISTING = 16 << 20  # bytes of JSON
-SMALL_FILES = "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"
-INDEX = "model.safetensors.index.json"
-SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
+SMALL_FILES = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json",
+    "special_tokens_map.json",
+)  # fmt: skip
+#: The one file of weights -> its shards, which come with an index; the first form that is complete is taken.
+WEIGHTS = {
+    "model.safetensors": re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII),
+    "pytorch_model.bin": re.compile(r"pytorch_model-\d{5}-of-\d{5}\.bin", re.ASCII),
+}
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
@@ -51,26 +58,22 @@ def choose_files(name: str, files: dict[str, tuple[int, str]]) -> list[str]:
     """The names of a checkpoint's files among all in its repository, weights last.
 
     Only names from a fixed list or pattern are ever chosen, so no name in the listing can lead out of the folder.
-    Raises UserError when there are no weights in safetensors format, or no config.json.
+    Raises UserError when there are no weights in a form that kd_scratch reads, or no config.json.
     """
-    weights = ["model.safetensors"]
-    if weights[0] not in files:
-        shards = sorted(filter(SHARD.fullmatch, files))
-        weights = [INDEX, *shards] if INDEX in files and shards else []
-    if not weights and any(file.endswith(".bin") for file in files):
-        raise UserError(
-            f"{name}: its only weights are a pickle (.bin), and pickles are never loaded; convert them with "
-            f"transformers: AutoModelFor….from_pretrained('{name}').save_pretrained(DIR, safe_serialization=True)"
-        )
-    if not weights or "config.json" not in files:
-        raise UserError(f"{name}: lacks {'config.json' if weights else 'model.safetensors'}; choose another checkpoint")
-    return [file for file in SMALL_FILES if file in files] + weights
+    forms = []
+    for single, pattern in WEIGHTS.items():
+        shards, index = sorted(filter(pattern.fullmatch, files)), f"{single}.index.json"
+        forms += [[single]] * (single in files) + [[index, *shards]] * (index in files and bool(shards))
+    if not forms or "config.json" not in files:
+        lacks = "config.json" if forms else " or ".join(WEIGHTS)
+        raise UserError(f"{name}: lacks {lacks}; choose another checkpoint")
+    return [file for file in SMALL_FILES if file in files] + forms[0]
 
 
 def download_checkpoint(name: str, output: str | Path, revision: str = "main", base_url: str = HUB) -> list[Path]:
     """Download the model `name` ("model" or "owner/model") into the folder `output`; returns the files' paths.
 
-    Raises UserError: no such name or revision, no safetensors, network, disk, wrong content.
+    Raises UserError: no such name or revision, no weights, network, disk, wrong content.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"{name!r}: not a hub name; write it like bert-base-uncased or owner/model")

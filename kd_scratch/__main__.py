@@ -7,7 +7,19 @@ import os
 import sys
 from contextlib import redirect_stdout
 
-from kd_scratch.commands import benchmark, compare, demo, evaluate, evidence, predict, quantize, report, trace, train
+from kd_scratch.commands import (
+    benchmark,
+    compare,
+    convert,
+    demo,
+    evaluate,
+    evidence,
+    predict,
+    quantize,
+    report,
+    trace,
+    train,
+)
 from kd_scratch.common import console, distributed
 from kd_scratch.common.errors import DiskError, UserError
 from kd_scratch.common.files import check_utf8
@@ -20,6 +32,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "quantize": quantize,
+    "convert": convert,
     "compare": compare,
     "evidence": evidence,
     "benchmark": benchmark,

@@ -1,6 +1,7 @@
 """Shared by all tests: a tiny model and tokenizer made on the spot, and where the real data files are."""
 
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,3 +119,15 @@ def model_directory(tmp_path, tokenizer):
 def units(head: str, logits: torch.Tensor, batch) -> tuple[torch.Tensor, torch.Tensor]:
     """The logits and the labels of a batch's units: U,K and U."""
     return unit_logits(head, logits, batch), unit_labels(head, batch)
+
+
+@pytest.fixture
+def hardly_any_memory():
+    """64 MB more than is in use now: whoever believes a lying header gets a MemoryError."""
+    statm = Path("/proc/self/statm")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if statm.exists():
+        used = int(statm.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)

@@ -88,7 +88,7 @@ def load_model(
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
     names = file_names(config, wanted)
-    weights = load_weights(directory)
+    weights = load_weights(directory, say)
     prefix = wrapper_prefix(weights)
     if prefix:
         notes.append(f"{directory}: the names of all parameters begin with {prefix!r}, which is left out")

@@ -1,60 +1,84 @@
 """The files that hold a model directory's weights: which there are, and their tensors."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
-from kd_scratch.checkpoints.safetensors import load_file
+from kd_scratch.checkpoints import safetensors, torch_pickle
+from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+#: Name of the one file -> its reader, in the order of the search. Where there are shards, NAME.index.json lists them.
+READERS: dict[str, Callable] = {
+    WEIGHTS: lambda path, say: safetensors.load_file(path),
+    PICKLED: torch_pickle.load_file,
+}
+OTHERS = {"tf_model.h5": "from_tf=True", "flax_model.msgpack": "from_flax=True"}  # and how transformers 4 opens them
+NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt")
 
 
-def load_weights(directory: Path) -> dict[str, Tensor]:
-    """All tensors of a model directory under the names they have in the file; from one file or from shards."""
-    if (directory / WEIGHTS).is_file():
-        return load_file(directory / WEIGHTS)
-    if (directory / INDEX).is_file():
-        return _load_shards(directory)
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern))
-    if pickles:
-        raise UserError(
-            f"{directory / pickles[0]}: a pickle can run code when opened and is never read here; convert it once with "
-            "transformers, where you trust it: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
-        )
-    raise UserError(f"{directory}: has no {WEIGHTS}")
+def load_weights(directory: Path, say=say) -> dict[str, Tensor]:
+    """All tensors of a model directory under the names they have in the file; from one file or from shards.
+
+    `say` gets a note of what a file holds beside them. Raises UserError.
+    """
+    load, parts = _parts(directory)
+    tensors = {}
+    for path, claimed in parts.items():
+        part = load(path, say)
+        if claimed is not None and part.keys() != claimed:
+            raise UserError(f"{path}: holds other parameters than the index lists: {listed(part.keys() ^ claimed)}")
+        tensors |= part
+    return tensors
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files that hold a model's weights."""
-    single = directory / WEIGHTS
-    return [single] if single.is_file() else [directory / shard for shard in _shards(directory)]
+    """The files that hold a model's weights; UserError where there are none."""
+    return list(_parts(directory)[1])
 
 
-def _shards(directory: Path) -> dict[str, set[str]]:
-    """File name of each shard -> the names of the parameters in it, from the index."""
-    index = read_json(directory / INDEX)
+def _parts(directory: Path) -> tuple[Callable, dict[Path, set[str] | None]]:
+    """How a directory's weights are read, and its files with the parameters that the index claims (None: no index)."""
+    for name, load in READERS.items():
+        if (directory / name).is_file():
+            return load, {directory / name: None}
+        if (directory / f"{name}.index.json").is_file():
+            return load, _shards(directory / f"{name}.index.json")
+    raise UserError(f"{directory}: has no {' and no '.join(READERS)}{_other_weights(directory)}")
+
+
+def _other_weights(directory: Path) -> str:
+    """What to do with the weights that are there instead, where there are any."""
+    for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt"):
+        for path in sorted(directory.glob(pattern)):
+            if path.name not in NO_WEIGHTS:
+                name = WEIGHTS if path.suffix == ".safetensors" else PICKLED
+                return f"; if {path.name} holds the weights of this model, rename it to {name}"
+    for name, how in OTHERS.items():
+        if (directory / name).is_file():
+            return (
+                f"; {name} is not read, but transformers 4 makes weights of PyTorch from it, in place: "
+                f"CLASS.from_pretrained(DIR, {how}).save_pretrained(DIR), with the CLASS that config.json names under "
+                "architectures"
+            )
+    return ""
+
+
+def _shards(index_file: Path) -> dict[Path, set[str]]:
+    """Each shard -> the names of the parameters in it, from the index."""
+    index = read_json(index_file)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise UserError(f"{directory / INDEX}: has no weight_map of parameter names to file names")
-    shards: dict[str, set[str]] = {}
+        raise UserError(f"{index_file}: has no weight_map of parameter names to file names")
+    shards: dict[Path, set[str]] = {}
     for name, shard in sorted(weight_map.items()):
-        if Path(shard).name != shard or "\\" in shard or shard.startswith(".") or (directory / shard).is_symlink():
-            raise UserError(f"{directory / INDEX}: {shard!r:.200} is not a plain file name in this directory")
-        shards.setdefault(shard, set()).add(name)
+        if Path(shard).name != shard or "\\" in shard or shard.startswith("."):
+            raise UserError(f"{index_file}: {shard!r:.200} is not a plain file name in this directory")
+        shards.setdefault(index_file.with_name(shard), set()).add(name)
     return shards
-
-
-def _load_shards(directory: Path) -> dict[str, Tensor]:
-    tensors = {}
-    for shard, claimed in _shards(directory).items():
-        path = directory / shard
-        part = load_file(path)
-        if part.keys() != claimed:
-            raise UserError(f"{path}: holds other parameters than {INDEX} lists: {listed(part.keys() ^ claimed)}")
-        tensors |= part
-    return tensors
 
 
 def listed(names, most: int = 12) -> str:

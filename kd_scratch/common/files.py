@@ -16,7 +16,8 @@ from kd_scratch.common.errors import DiskError, UserError, remedy
 
 LONGEST = 1_000_000  # characters of one text
 LOCK = ".run.lock.0.tmp"  # named as something that is left over
-OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors.index.json")
+OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+              "vocab.txt", "model.safetensors.index.json", "pytorch_model.bin.index.json")  # fmt: skip
 
 
 def read_text(path: str | Path) -> str:
@@ -167,7 +168,7 @@ def check_target(path: Path, *inputs: str | Path) -> None:
     _require_place(path)
     whole = path.resolve()
     for other in map(Path, inputs):
-        own = path.name in OF_A_MODEL or path.suffix == ".safetensors"
+        own = path.name in OF_A_MODEL or path.suffix in (".safetensors", ".bin")
         if whole == other.resolve() or (own and whole.parent == other.resolve()):
             raise UserError(f"{path}: would overwrite {other}, or a part of it; choose another name")
 

@@ -4,9 +4,7 @@ import hashlib
 import json
 import os
 import random
-import resource
 import struct
-from pathlib import Path
 
 import pytest
 import torch
@@ -363,18 +361,6 @@ def mutation(rng, raw):
     length = len(header) if rng.random() < 0.9 else rng.choice([0, 1, len(header) + 1, 2**63, rng.getrandbits(64)])
     whole = struct.pack("<Q", length) + header + data
     return whole if rng.random() < 0.95 else whole[: rng.randrange(len(whole))]
-
-
-@pytest.fixture
-def hardly_any_memory():
-    """64 MB more than is in use now: whoever believes a lying header gets a MemoryError."""
-    statm = Path("/proc/self/statm")
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    if statm.exists():
-        used = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_thousands_of_mutations_are_refused_cleanly_or_read_within_the_file(tmp_path, hardly_any_memory):

@@ -305,7 +305,7 @@ DAMAGES = {
     "no tokenizer": "has no tokenizer.json and no vocab.txt",
     "truncated": "model.safetensors:",
     "lying header": "model.safetensors:",
-    "pickle": "never read here; convert it once",
+    "pickle": "fetch it again: is neither a ZIP archive nor a pickle",
     "no config": "it has no config.json",
     "other width": "mis-shaped: ",
     "config is a list": "holds no JSON object",
@@ -537,7 +537,7 @@ def test_every_command_has_help(capsys):
             main([command, "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0
-        fewer = {"quantize": ("--threads",), "benchmark": ("--threads",), "report": ()}
+        fewer = {"quantize": ("--threads",), "benchmark": ("--threads",), "report": (), "convert": ()}
         fewer["trace"] = ("--seed", "--threads")  # one example, on the CPU
         assert all(flag in out for flag in fewer.get(command, ("--seed", "--device", "--threads")))
 

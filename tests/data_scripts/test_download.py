@@ -335,17 +335,38 @@ def test_checkpoint_file_that_differs_from_the_listing_is_refused(server, tmp_pa
     assert not (tmp_path / file).exists()
 
 
-def test_pickled_weights_are_refused_with_the_cure(server, tmp_path):
-    hub(server, {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
-    with pytest.raises(UserError, match="pickles are never loaded.*save_pretrained.*safe_serialization=True"):
-        download_model("owner/bert", tmp_path, base_url=server.url)
-    assert len(server.log) == 1 and os.listdir(tmp_path) == []
+FORMS = {
+    "safetensors before a pickle": (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+    "shards before a pickle": (
+        ["model.safetensors.index.json", "model-00001-of-00001.safetensors", "pytorch_model.bin"],
+        ["model.safetensors.index.json", "model-00001-of-00001.safetensors"],
+    ),
+    "a pickle": (["pytorch_model.bin", "tf_model.h5", "training_args.bin"], ["pytorch_model.bin"]),
+    "a pickle in shards": (
+        [
+            "pytorch_model.bin.index.json",
+            *(f"pytorch_model-0000{n}-of-00002.bin" for n in (2, 1)),
+            "x-00001-of-00002.bin",
+        ],
+        ["pytorch_model.bin.index.json", *(f"pytorch_model-0000{n}-of-00002.bin" for n in (1, 2))],
+    ),
+    "an index without shards": (["model.safetensors.index.json", "pytorch_model.bin"], ["pytorch_model.bin"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_form_of_the_weights_is_fetched_with_what_stands_beside_them(server, tmp_path, form):
+    published, wanted = FORMS[form]
+    beside = ["config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json"]
+    hub(server, dict.fromkeys([*published, *beside], b"content"))
+    paths = download_model("owner/bert", tmp_path, base_url=server.url)
+    assert [path.name for path in paths] == beside + wanted
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_repository_that_is_no_checkpoint_is_refused(server, tmp_path, missing):
     hub(server, {file: content for file, content in CHECKPOINT.items() if file != missing})
-    with pytest.raises(UserError, match=f"lacks {missing}"):
+    with pytest.raises(UserError, match=f"lacks {missing}.*choose another checkpoint"):
         download_model("owner/bert", tmp_path, base_url=server.url)
 
 

@@ -1,0 +1,65 @@
+"""A directory saved again as safetensors: nothing is lost, nothing is changed."""
+
+import json
+
+import pytest
+import torch
+
+from kd_scratch.__main__ import main
+from kd_scratch.checkpoints.checkpoint import load_config, load_model
+from kd_scratch.checkpoints.convert import convert
+from kd_scratch.checkpoints.safetensors import load_file, read_metadata
+from kd_scratch.common.errors import UserError
+from tests.checkpoints.test_weight_files import SHARDS, pickled, same_weights
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_a_converted_directory_holds_the_same_model_and_every_file_beside_it(tmp_path, name, capsys):
+    model = pickled(tmp_path / "old", name)
+    beside = {"vocab.txt": b"[PAD]\na\n", "tokenizer_config.json": b'{"do_lower_case": true}\n', "README.md": b"",
+              "added_tokens.json": b"{}", "spiece.model": bytes(range(256))}  # fmt: skip
+    for file, content in beside.items():
+        (tmp_path / "old" / file).write_bytes(content)
+    (tmp_path / "old" / "tf_model.h5").write_bytes(b"other weights")
+    assert main(["convert", "--model", str(tmp_path / "old"), "--output", str(tmp_path / "new"), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["from"] == ([name] if name.endswith(".bin") else SHARDS)
+    assert same_weights(load_model(tmp_path / "new"), model)
+    assert load_config(tmp_path / "new") == load_config(tmp_path / "old")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
+    assert found.keys() == {*beside, "config.json", "model.safetensors"} and found.items() >= beside.items()
+    assert found["config.json"] == (tmp_path / "old" / "config.json").read_bytes()
+
+
+def test_every_tensor_keeps_its_name_type_and_values_also_one_that_has_two_names(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    table = torch.randn(5, 3)
+    tensors = {
+        "embeddings": table,
+        "decoder": table,
+        "turned": table.T,
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "position_ids": torch.arange(4).expand(1, -1),
+        "none": torch.zeros(0),
+        "parameter": torch.nn.Parameter(torch.ones(())),
+    }
+    torch.save(tensors | {"epoch": 3}, tmp_path / "pytorch_model.bin")
+    notes = []
+    record = convert(tmp_path, tmp_path / "new", notes.append)
+    assert len(notes) == 1 and record["tensors"] == 7 and record["copied"] == ["config.json"]
+    found = load_file(tmp_path / "new" / "model.safetensors")
+    assert found.keys() == tensors.keys() and read_metadata(tmp_path / "new" / "model.safetensors") == {"format": "pt"}
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+
+def test_nothing_is_converted_onto_something_or_from_nothing(tmp_path, capsys):
+    pickled(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match="already holds something"):
+        convert(tmp_path, tmp_path)
+    assert main(["convert", "--model", str(tmp_path / "none"), "--output", str(tmp_path / "new")]) == 2
+    assert "is not a model directory" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\3\4")
+    assert main(["convert", "--model", str(tmp_path), "--output", str(tmp_path / "new")]) == 2
+    assert "was it cut off" in capsys.readouterr().err and not (tmp_path / "new").exists()
