@@ -228,11 +228,16 @@ def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) ->
         raise UserError(f"{name}: has {model.config.max_positions} positions, --max-length {max_length} is more")
     if model.config.head == "span" and model.config.token_types == 1:
         raise UserError(f"{name}: has one token type only; question and context need two (or a model without any)")
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UserError(
-            f"{name}: the model has {model.config.vocab_size} pieces, the tokenizer {tokenizer.vocab_size}; "
-            "they do not belong together"
-        )
+    rows = model.config.vocab_size
+    if tokenizer.vocab_size > rows:
+        cure = "they do not belong together; take the tokenizer's files from where the model came from"
+        added = tokenizer.backend.get_added_tokens_decoder()
+        beyond = tokenizer.pieces(range(rows, tokenizer.vocab_size))
+        if all(id in added for id in range(rows, tokenizer.vocab_size)):
+            cure = f"the model has none for the added token {beyond[0]!r:.60}; delete it where its files list it"
+            if beyond[0] == tokenizer.special["mask_token"]:  # which is added by default
+                cure = f'the model has none for {beyond[0]}; write "mask_token": null into tokenizer_config.json'
+        raise UserError(f"{name}: the model has {rows} pieces, the tokenizer {tokenizer.vocab_size}; {cure}")
 
 
 def fingerprint(model: Model) -> str:

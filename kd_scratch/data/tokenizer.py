@@ -1,4 +1,4 @@
-"""WordPiece, as a thin layer over the `tokenizers` package: open, train, encode, save.
+"""WordPiece, as a thin layer over the `tokenizers` package: open, encode, save, train.
 
 Example: "Distillation works!" -> [CLS] distill ##ation works ! [SEP]. Padding happens in batches.py: settings for it
 that a tokenizer.json carries are switched off, as are those for truncation.
@@ -10,27 +10,17 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from tokenizers import Encoding, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Encoding, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import read_json, read_text, sha256, write_json, write_text
+from kd_scratch.common.files import sha256, write_json, write_text
+from kd_scratch.data.tokenizer_files import NAMES, SETTINGS, canonical_casing, read_folder, surround, wordpiece
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PARTS = {
-    "normalizer": ("BertNormalizer",),
-    "pre_tokenizer": ("BertPreTokenizer",),
-    "post_processor": ("TemplateProcessing", "BertProcessing"),
-}
+SPECIAL = tuple(NAMES.values())
 REACH = 32  # characters for each piece that a text is cut to: far more than any piece has on average
 BOUNDARY = re.compile("[ \u4e00-\u9fff]")  # what BERT's tokenizer always cuts at (and at more)
-
-
-def require_special(vocab: dict[str, int], place: str) -> None:
-    """UserError where a vocabulary lacks the tokens without which BERT's inputs cannot be made."""
-    for token in SPECIAL[:4]:
-        if token not in vocab:
-            raise UserError(f"{place}: the vocabulary has no {token}; only BERT's WordPiece tokenizers are supported")
 
 
 def beginning(text: str, reach: int) -> str:
@@ -40,35 +30,97 @@ def beginning(text: str, reach: int) -> str:
 
 
 class Tokenizer:
-    """Text (or pairs of texts) to token ids, with [CLS] and [SEP] in place."""
+    """Text (or pairs of texts) to token ids, with [CLS] and [SEP] in place.
 
-    def __init__(self, backend: Backend, lowercase: bool, place: str = "tokenizer", max_length: int | None = None):
+    special: what those and their like are called here, by the key of tokenizer_config.json. whole: whether it
+    must be read from tokenizer.json alone, not as one of BERT's.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        place: str = "tokenizer",
+        max_length: int | None = None,
+        special: dict[str, str | None] = NAMES,
+        whole: bool = False,
+    ):
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
-        self.lowercase = lowercase
         self.max_length = max_length  # pieces per input that the model was made for; None: as many as it has positions
-        vocab = backend.get_vocab()
-        require_special(vocab, place)
-        if backend.encode("").ids != [vocab["[CLS]"], vocab["[SEP]"]]:
-            raise UserError(f"{place}: does not put [CLS] and [SEP] around a text, as BERT's tokenizers do")
-        if backend.model.unk_token not in vocab:
+        self.special = special
+        self.whole = whole
+        self.lowercase = bool(getattr(backend.normalizer, "lowercase", True))
+        if backend.model.unk_token not in backend.get_vocab(with_added_tokens=False):
             raise UserError(f"{place}: the unknown token {backend.model.unk_token!r} is not in the vocabulary")
-        self.pad_id: int = vocab["[PAD]"]
-        self.mask_id: int | None = vocab.get("[MASK]")
-        self.special_ids: list[int] = [vocab[token] for token in SPECIAL if token in vocab]
-        self.unknown_id: int = vocab[backend.model.unk_token]
+        self.unknown_id: int = backend.token_to_id(backend.model.unk_token)
+        ids = {key: backend.token_to_id(name) for key, name in special.items() if name is not None}
+        self.pad_id: int = ids["pad_token"]
+        self.mask_id: int | None = ids.get("mask_token")
+        added = backend.get_added_tokens_decoder()
+        self.special_ids = sorted(
+            {id for id in ids.values() if id is not None} | {i for i in added if added[i].special}
+        )
+        _check_surrounded(backend, special, ids, place)
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+        """One more than the largest id that a text can get (no text gets that of a blank line)."""
+        return max(id for piece, id in self.backend.get_vocab().items() if piece) + 1
+
+    def added_tokens(self) -> list[dict]:
+        """The tokens that are found in a text before it is cut into pieces: id, content and flags, by id."""
+        return sorted(json.loads(self.backend.to_str())["added_tokens"], key=lambda token: token["id"])
+
+    @cached_property
+    def parts(self) -> dict:
+        """All that decides which ids a text gets, in one spelling: equal where the ids are."""
+        parts = json.loads(self.backend.to_str())
+        normalizer, model, added = parts["normalizer"], parts["model"], self.added_tokens()
+        if isinstance(self.backend.normalizer, normalizers.BertNormalizer):
+            normalizer["strip_accents"] = canonical_casing(self.backend)[1]
+        has_blanks = any(map(str.isspace, "".join(map(self.found_as, [token["content"] for token in added]))))
+        for token in added:
+            token["special"] = True  # which ids a text gets does not depend on it
+            if not has_blanks:  # nor on blanks that are dropped with a token, or else without it
+                token["lstrip"] = token["rstrip"] = False
+        pieces = sorted((id, piece) for piece, id in model["vocab"].items() if piece)
+        return {
+            "normalizer": normalizer,
+            "pre_tokenizer": parts["pre_tokenizer"],
+            "model": model | {"vocab": {piece: id for id, piece in pieces}},
+            "added tokens": added,
+            "special tokens": self.special,
+        }
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides which ids a text gets (that [CLS] and [SEP] surround it, all have)."""
-        parts = json.loads(self.backend.to_str())
-        return sha256(json.dumps([parts[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")]))
+        """SHA-256 of all that decides which ids a text gets (see `parts`), and which of them are special."""
+        parts = [value for value in self.parts.values() if value != NAMES]
+        roles = {self.backend.token_to_id(name) for name in self.special.values() if name}
+        others = [id for id in self.special_ids if id not in roles]
+        return sha256(json.dumps(parts + others))
+
+    def difference(self, other: "Tokenizer") -> str:
+        """What makes another tokenizer give other ids, for a message; "" where nothing does."""
+        if self.parts == other.parts:
+            return ""
+        casing = zip(SETTINGS, canonical_casing(self.backend), canonical_casing(other.backend), strict=True)
+        found = [f"{key} ({json.dumps(a)} and {json.dumps(b)})" for key, a, b in casing if a != b]
+        both = self.parts, other.parts
+        added = [{token["content"]: token for token in parts["added tokens"]} for parts in both]
+        vocab = [parts["model"]["vocab"] for parts in both]
+        special = [{name: key for key, name in tokenizer.special.items()} for tokenizer in (self, other)]
+        for what, (a, b) in {"the vocabulary": vocab, "added tokens": added, "special tokens": special}.items():
+            if a != b:
+                first = next(piece for piece in a | b if a.get(piece) != b.get(piece))
+                found.append(f"{what} ({len(a):,} and {len(b):,}; {first!r:.60} differs)")
+        return ", ".join(found) or "other settings"
+
+    def found_as(self, content: str) -> str:
+        """An added token as it may stand in a text, followed by what the normalizer makes of it."""
+        normalizer = self.backend.normalizer
+        return content + (normalizer.normalize_str(content) if normalizer else "")
 
     def encode(
         self, texts: list[str], pairs: list[str] | None = None, max_length: int | None = None, offsets: bool = False
@@ -110,117 +162,60 @@ class Tokenizer:
         if not isinstance(self.backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer):
             return False
         added = self.backend.get_added_tokens_decoder().values()
-        return not any(BOUNDARY.search(token.content) for token in added)
+        contents = map(self.found_as, (token.content for token in added))
+        return not any(token.single_word for token in added) and not any(map(BOUNDARY.search, contents))
 
     def save(self, directory: str | Path, max_length: int, token_types: bool = True) -> None:
-        """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too.
+        """Write tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers` opens too, to the same ids.
 
         token_types: whether the model takes token_type_ids (BERT) or must not be given any (DistilBERT).
         """
         directory = Path(directory)
         write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
-        vocab = self.backend.get_vocab(with_added_tokens=True)
-        write_text(directory / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.get)))
-        keys = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-        special = dict(zip(keys, SPECIAL, strict=True))
+        pieces = {id: piece for piece, id in self.backend.get_vocab().items()}
+        lines = [pieces.get(i, "") for i in range(max(pieces) + 1)]
+        lines = ["" if "\n" in line else line for line in lines]  # such a piece stands in tokenizer.json alone
+        write_text(directory / "vocab.txt", "".join(f"{line}\n" for line in lines))
         inputs = ["input_ids", "token_type_ids", "attention_mask"] if token_types else ["input_ids", "attention_mask"]
+        normalizer = self.backend.normalizer
+        casing = normalizer.lowercase, normalizer.strip_accents, normalizer.handle_chinese_chars
         settings = {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": self.lowercase,
+            "tokenizer_class": "PreTrainedTokenizerFast" if self.whole else "BertTokenizer",
+            **dict(zip(SETTINGS, casing, strict=True)),
             "model_max_length": max_length,
             "model_input_names": inputs,
         }
-        write_json(directory / "tokenizer_config.json", settings | special)
+        added = {str(token.pop("id")): token for token in self.added_tokens()}
+        settings |= self.special | {"added_tokens_decoder": added}
+        write_json(directory / "tokenizer_config.json", settings)
 
 
-def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """The tokenizer of a model directory: from tokenizer.json, else vocab.txt. UserError where there is neither."""
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such model directory")
-    settings = _read_settings(directory / "tokenizer_config.json")
-    max_length = settings.get("model_max_length")
-    if type(max_length) is not int or not 2 < max_length < 1_000_000:  # transformers writes 10^30 for "no limit"
-        max_length = None
-    whole = directory / "tokenizer.json"
-    vocab = directory / "vocab.txt"
-    if whole.is_file():
-        backend, lowercase = _from_json(whole)
-        return Tokenizer(backend, lowercase, str(whole), max_length)
-    if vocab.is_file():
-        backend, lowercase = _from_vocab(vocab, settings.get("do_lower_case"))
-        return Tokenizer(backend, lowercase, str(vocab), max_length)
-    raise UserError(f"{directory}: has no tokenizer.json and no vocab.txt; copy them from where the model came from")
+def _check_surrounded(backend: Backend, special: dict, ids: dict, place: str) -> None:
+    """UserError where texts do not become [CLS] text [SEP] and [CLS] text [SEP] text [SEP], types 0 and 1."""
+    cls, sep = ids["cls_token"], ids["sep_token"]
+    names = f"{special['cls_token']} and {special['sep_token']}"
+    first, second = "a", "b c"
+    one, two = (backend.encode(text, add_special_tokens=False).ids for text in (first, second))
+    single, pair = backend.encode(first), backend.encode(first, second)
+    if single.ids != [cls, *one, sep] or any(single.type_ids):
+        raise UserError(f"{place}: does not put {names} around a text, as BERT's tokenizers do")
+    if pair.ids != [cls, *one, sep, *two, sep] or pair.type_ids != [0] * (len(one) + 2) + [1] * (len(two) + 1):
+        cure = 'write "tokenizer_class": "BertTokenizer" into tokenizer_config.json if the model is BERT\'s'
+        raise UserError(f"{place}: does not put {names} around and between two texts, as BERT's do; {cure}")
 
 
-def _read_settings(path: Path) -> dict:
-    """A tokenizer_config.json; {} where there is none. UserError where it is no settings."""
-    if not path.is_file():
-        return {}
-    settings = read_json(path)
-    if not isinstance(settings, dict):
-        raise UserError(f"{path}: holds no JSON object")
-    if not isinstance(settings.get("do_lower_case", True), bool):
-        raise UserError(f"{path}: do_lower_case must be true or false")
-    return settings
+def load_tokenizer(directory: str | Path, say=say) -> Tokenizer:
+    """The tokenizer of a model directory (see tokenizer_files.py): the ids of `transformers` 5, or UserError.
 
-
-def _from_json(path: Path) -> tuple[Backend, bool]:
-    """The tokenizer of a tokenizer.json, and whether it lowercases. UserError where it is not one of BERT's."""
-    content = read_json(path)
-    check_parts(content, path)
-    try:
-        backend = Backend.from_str(json.dumps(content))  # what was checked, not another reading of the file
-    except Exception as error:  # the package raises bare Exception for whatever is wrong with the file
-        raise UserError(f"{path}: is no tokenizer that the tokenizers package can read: {error}") from None
-    if not isinstance(backend.model, models.WordPiece):
-        raise UserError(f"{path}: is a {type(backend.model).__name__} tokenizer; only WordPiece is supported")
-    return backend, bool(getattr(backend.normalizer, "lowercase", True))
-
-
-def check_parts(content, path: Path) -> None:
-    """UserError where a tokenizer.json has other parts than BERT's: some hang, some abort, on a text made for it."""
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no JSON object")
-    for key, known in PARTS.items():
-        part = content.get(key)
-        if not isinstance(part, dict) or part.get("type") not in known:
-            found = part.get("type") if isinstance(part, dict) else part
-            raise UserError(f"{path}: {key} is {str(found)[:40]!r}; only {' and '.join(known)} can be used here")
-    template = content["post_processor"].get("single", [{"Sequence": {}}])
-    if not isinstance(template, list) or sum("Sequence" in part for part in template if isinstance(part, dict)) != 1:
-        raise UserError(f"{path}: post_processor.single is {str(template)[:40]!r}; it must hold the text once")
-
-
-def _from_vocab(path: Path, lowercase: bool | None) -> tuple[Backend, bool]:
-    """BERT's tokenizer around a file of one piece per line, and whether it lowercases (None: see the vocabulary)."""
-    tokens = [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    if len(vocab) != len(tokens):
-        line = next(i for i, token in enumerate(tokens) if vocab[token] != i) + 1
-        raise UserError(f"{path}: line {line}: {tokens[line - 1]!r} stands in the vocabulary twice")
-    if lowercase is None:  # an uncased vocabulary has no capitals outside its special tokens
-        lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
-    return _backend(vocab, bool(lowercase), str(path)), bool(lowercase)
-
-
-def _backend(vocab: dict[str, int], lowercase: bool, place: str) -> Backend:
-    """BERT's tokenizer around a vocabulary: clean, split at spaces and punctuation, longest piece first."""
-    require_special(vocab, place)
-    backend = Backend(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
-    backend.add_special_tokens([token for token in SPECIAL if token in vocab])
-    return backend
+    `say` gets notes of what looks wrong though it is read as `transformers` reads it.
+    """
+    found = read_folder(Path(directory), say)
+    return Tokenizer(found.backend, found.place, found.max_length, found.special, found.whole)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:
     """A WordPiece vocabulary of at most vocab_size pieces, learned from texts."""
-    backend = Backend(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend = wordpiece({}, lowercase, accents=None, chinese=True)
     texts = list(texts)
     characters = sorted({c for text in texts for c in backend.normalizer.normalize_str(text) if not c.isspace()})
     # The package numbers "##x" pieces in the order of a randomised hash table and breaks ties by number, so each run
@@ -228,4 +223,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Tru
     first = [*SPECIAL, *(f"##{c}" for c in characters)]
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
     backend.train_from_iterator(texts, trainer)
-    return Tokenizer(_backend(backend.get_vocab(), lowercase, "training"), lowercase)
+    backend = wordpiece(backend.get_vocab(), lowercase, accents=None, chinese=True)
+    backend.add_special_tokens(list(SPECIAL))
+    surround(backend, "[CLS]", "[SEP]")
+    return Tokenizer(backend)

@@ -128,10 +128,10 @@ def attention_maps(
     """The pieces of the first few inputs that are short enough to be looked at, and by model the last layer's attention
     S,S, mean over heads. Nothing where the models cut texts into different pieces.
     """
-    if len({loaded.tokenizer.fingerprint for loaded in models.values()}) > 1:
-        return []
     first = next(iter(models))
     tokenizer = models[first].tokenizer
+    if any(tokenizer.difference(loaded.tokenizer) for loaded in models.values()):
+        return []
     features = predictions[first].features
     short = np.flatnonzero((features.lengths >= 6) & (features.lengths <= LONGEST_MAP))
     maps = []

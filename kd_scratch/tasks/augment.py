@@ -9,7 +9,6 @@ from kd_scratch.data.rows import Subset
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Task
 
-MASK = "[MASK]"
 MASKED = 0.1  # share of the words
 EXCHANGED = 0.1  # share of the words
 SEED = 8  # copies are the same in every run, so they are tokenized, and the teacher's logits computed, once
@@ -28,10 +27,11 @@ class Altered(Sequence):
         if task.reworded is None:
             raise UserError(f"--augment {copies}: altered texts are no input for {task.name}; leave it out")
         if tokenizer.mask_id is None:
-            raise UserError(f"--augment {copies}: the tokenizer has no {MASK}; leave it out")
+            raise UserError(f"--augment {copies}: the tokenizer has no [MASK]; leave it out")
         self.examples = examples
         self.copies = copies
         self.task = task
+        self.mask = tokenizer.special["mask_token"]
 
     def __len__(self) -> int:
         return self.copies * len(self.examples)
@@ -50,7 +50,7 @@ class Altered(Sequence):
         altered = []
         for word, chance in zip(words, rng.random(len(words)), strict=True):
             if chance < MASKED:
-                altered.append(MASK)
+                altered.append(self.mask)
             elif chance < MASKED + EXCHANGED:
                 altered.append(self.another(rng) or word)
             else:

@@ -156,10 +156,13 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
         cure = "fine-tune it for these labels first (train without --teacher)"
         raise UserError(f"--teacher {path}: {error}; {cure}") from None
     teacher_tokenizer = load_tokenizer(path)
-    if teacher_tokenizer.fingerprint != tokenizer.fingerprint:
+    difference = teacher_tokenizer.difference(tokenizer)
+    if difference:
+        layers = ",".join(map(str, range(0, teacher.config.depth, 2)))
         raise UserError(
-            f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't "
-            f"correspond; choose a --model that has the teacher's, or a size with --tokenizer {path}"
+            f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't correspond: "
+            f"{difference}; make the student of the teacher's layers (--model {path} --init-layers {layers}), or of a "
+            f"size with --tokenizer {path}"
         )
     check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}")
     return teacher

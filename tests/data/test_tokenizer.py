@@ -135,19 +135,23 @@ def test_a_tokenizer_remembers_on_disk_whether_it_lowercases(tmp_path, lowercase
 
 
 @pytest.mark.parametrize(
-    "piece, settings, lowercase",
+    "piece, settings, lowercase, noted",
     [
-        ("fox2", {}, True),
-        ("Fox", {}, False),
-        ("##S", {}, False),
-        ("Fox", {"do_lower_case": True}, True),
-        ("fox2", {"do_lower_case": False}, False),
+        ("fox2", {}, True, False),
+        ("Fox", {}, True, True),
+        ("##S", {}, True, True),
+        ("Fox", {"do_lower_case": True}, True, False),
+        ("Fox", {"do_lower_case": False}, False, False),
+        ("fox2", {"do_lower_case": False}, False, False),
     ],
 )
-def test_a_vocabulary_with_capitals_is_cased_unless_the_settings_say_otherwise(tmp_path, piece, settings, lowercase):
+def test_texts_are_lowercased_unless_the_settings_say_otherwise_and_it_is_noted_where_the_vocabulary_has_capitals(
+    tmp_path, piece, settings, lowercase, noted, capsys
+):
     tokenizer = from_vocab(tmp_path, [*VOCAB, piece], **settings)
     assert tokenizer.lowercase == lowercase
     assert ids_of(tokenizer, ["THE"]) == ([[2, 5, 3]] if lowercase else [[2, 1, 3]])
+    assert ("has capitals, but texts are lowercased by default" in capsys.readouterr().out) == noted
 
 
 def test_a_do_lower_case_that_is_no_boolean_is_refused(tmp_path):
@@ -206,14 +210,17 @@ def test_a_vocabulary_without_a_special_token_is_refused_by_its_name(tmp_path, t
 
 
 def test_a_vocabulary_may_lack_mask_and_have_pad_anywhere(tmp_path):
-    tokenizer = from_vocab(tmp_path, ["fox", "[UNK]", "[CLS]", "[SEP]", "[PAD]"])
+    lines = ["fox", "[UNK]", "[CLS]", "[SEP]", "[PAD]"]
+    tokenizer = from_vocab(tmp_path, lines)
     assert tokenizer.pad_id == 4
-    assert ids_of(tokenizer, ["fox"]) == [[2, 0, 3]]
+    assert ids_of(tokenizer, ["fox [MASK]"]) == [[2, 0, 5, 3]] and tokenizer.mask_id == 5, "as with transformers"
+    tokenizer = from_vocab(tmp_path, lines, mask_token=None)
+    assert ids_of(tokenizer, ["fox [MASK]"]) == [[2, 0, 1, 1, 1, 3]] and tokenizer.mask_id is None
+    assert tokenizer.vocab_size == 5
 
 
-def test_a_piece_that_stands_twice_in_vocab_txt_is_refused_with_its_line(tmp_path):
-    with pytest.raises(UserError, match=r"vocab\.txt: line 7: 'fox' stands in the vocabulary twice"):
-        from_vocab(tmp_path, [*VOCAB[:5], "the", "fox", "jump", "fox"])
+def test_of_a_piece_that_stands_twice_in_vocab_txt_the_last_line_counts(tmp_path):
+    assert ids_of(from_vocab(tmp_path, [*VOCAB[:5], "the", "fox", "jump", "fox"]), ["fox"]) == [[2, 8, 3]]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "[" * 100_000, '{"version": "1.0", "model": null}'])
@@ -309,7 +316,7 @@ def test_only_the_beginning_of_a_long_text_is_looked_at_and_nothing_is_lost(toke
     ["a piece with a space in it", "another normalizer", "another pre-tokenizer", "Chinese characters left together"],
 )
 def test_with_a_tokenizer_that_may_look_ahead_the_whole_text_is_read(tokenizer, monkeypatch, change):
-    other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()), lowercase=True)
+    other = Tokenizer(Backend.from_str(tokenizer.backend.to_str()))
     assert other.is_local
     del other.is_local  # it is remembered
     if change == "a piece with a space in it":

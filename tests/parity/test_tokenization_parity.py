@@ -44,16 +44,16 @@ def cased_tokenizer(path):
 
 @pytest.fixture(params=["tokenizer.json", "uncased vocab.txt", "cased vocab.txt"])
 def tokenizers(request, minilm, real_data, tmp_path):
-    """Ours and transformers', made from the same file; a vocab.txt lies alone in its folder."""
+    """Ours and transformers', made from the same file; beside a vocab.txt lies its casing only."""
     if request.param == "tokenizer.json":
         return load_tokenizer(minilm), transformers.AutoTokenizer.from_pretrained(minilm)
     if request.param == "uncased vocab.txt":
         shutil.copy(minilm / "vocab.txt", tmp_path)
     else:
         cased_tokenizer(real_data("conll2003/train.txt")).save(tmp_path, max_length=128)
-        for other in ("tokenizer.json", "tokenizer_config.json"):
-            (tmp_path / other).unlink()
+        (tmp_path / "tokenizer.json").unlink()
     lowercase = request.param == "uncased vocab.txt"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lowercase}))
     return load_tokenizer(tmp_path), transformers.BertTokenizer.from_pretrained(tmp_path, do_lower_case=lowercase)
 
 

@@ -14,7 +14,7 @@ from kd_scratch.data.rows import WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.losses import cross_entropy
 from kd_scratch.tasks import TASKS
-from kd_scratch.tasks.augment import EXCHANGED, MASK, MASKED, Altered
+from kd_scratch.tasks.augment import EXCHANGED, MASKED, Altered
 from kd_scratch.tasks.classification import Example as Text
 from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import Example as Sentence
@@ -22,6 +22,7 @@ from kd_scratch.training.examples import draw
 from tests.commands.test_commands import FAST, write_csv
 from tests.conftest import TEXTS, units
 
+MASK = "[MASK]"
 CSV, CONLL, SQUAD = TASKS["csv"], TASKS["conll"], TASKS["squad"]
 LONG = [Text(f"x:{i}", " ".join(f"w{i}-{j}" for j in range(200)), "a") for i in range(50)]
 
@@ -94,7 +95,7 @@ def test_what_cannot_be_altered_is_refused(tokenizer):
     single = content["post_processor"]
     for pair in ("sep", "cls"):
         single[pair][1] = content["model"]["vocab"][single[pair][0]]
-    without = Tokenizer(type(tokenizer.backend).from_str(json.dumps(content)), True)
+    without = Tokenizer(type(tokenizer.backend).from_str(json.dumps(content)))
     with pytest.raises(UserError, match=r"the tokenizer has no \[MASK\]"):
         Altered(LONG, 1, CSV, without)
 
