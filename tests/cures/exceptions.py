@@ -1,6 +1,30 @@
 """Advice that no row of the tables follows: by its text in the sources, the test that does, or why none can."""
 
+CONFIG = "checkpoints/test_model_folders.py::test_the_printed_cure_works"
+TOKENIZER = "data/test_tokenizer_files.py::"
+TOKENIZER += "test_what_has_no_meaning_here_is_refused_in_one_line_and_the_cure_works"
+UNFIT = "data/test_tokenizer_files.py::test_a_tokenizer_with_more_pieces_than_the_model_is_refused_for_its_true_cause"
+
 EXCEPTIONS = {
+    # --- has a table of its own ---
+    'write "model_type": "bert" (or "distilbert") into it, if the model is one': CONFIG,
+    '{}: has no architectures; write "architectures": {} into it': CONFIG,
+    "{}: problem_type is {}, which is none; remove it": CONFIG,
+    "{}: {} must name the labels 0 to N-1, without a gap; write them in": CONFIG,
+    "{}: {} names {} labels and num_labels is {}; correct the wrong one": CONFIG,
+    "{}: {} must hold names, each a string; write them in": CONFIG,
+    "{}: {} holds {} twice; give each number a name of its own": CONFIG,
+    "they do not belong together; take the tokenizer's files from where the model came from": UNFIT,
+    "the model has none for the added token {}; delete it where its files list it": UNFIT,
+    'the model has none for {}; write "mask_token": null into tokenizer_config.json': UNFIT,
+    'write "tokenizer_class": "BertTokenizer" into tokenizer_config.json if the model is BERT\'s': TOKENIZER,
+    "{}: holds no JSON object; copy it again from where the model came from": TOKENIZER,
+    "{}: begins with a byte-order mark, which would be part of the first piece; save it without": TOKENIZER,
+    "rename the newest to tokenizer.json and delete the key": TOKENIZER,
+    "put it where piece {} of the vocabulary is, or correct the number": TOKENIZER,
+    "{}: the added token {} is blank; delete it from the files": TOKENIZER,
+    'write "{}": {} {}': TOKENIZER,
+    'write "do_lower_case": false {}': TOKENIZER,
     # --- needs more than one process ---
     "the processes do not find each other: {}; start them with torchrun": "torchrun sets the variables with which "
     "common/test_distributed.py::test_two_processes_have_the_losses_of_one_in_fine_tuning_and_in_distillation starts",
@@ -15,6 +39,7 @@ EXCEPTIONS = {
     # --- needs other code than this ---
     "{}: {} by hand differs by {} from what {} computes; change the first as the second was changed": "a reader who "
     "edits a layer; unedited they agree in trace/test_trace.py::test_no_number_is_no_agreement",
+    "its numbers are big-endian; save it on a little-endian machine": "needs another machine",
     "--rows: the grammar has no more new sentences to give; ask for fewer rows": "takes a million rows; fewer are made "
     "in every test of data_scripts/test_make_sample.py",
     "torch {} has no torch.ao.quantization any more; int8 needs an older one": "needs a PyTorch that is not there yet",
@@ -22,6 +47,7 @@ EXCEPTIONS = {
 #: Texts that only look like advice.
 NO_ADVICE = (
     "train loss",
+    "byte {} of its pickle needs a mark",
     "start logit",
     "start and end of the answer",
     "Ask a question",

@@ -131,6 +131,7 @@ def without_mask(world) -> Path:
     for path in model.glob("tokenizer*.json"):
         path.unlink()
     (model / "vocab.txt").write_text(pieces)
+    (model / "tokenizer_config.json").write_text('{"mask_token": null}')
     return model
 
 
@@ -254,7 +255,7 @@ ROWS = [
         lambda w, argv, line: put(argv, find(r"or (--tokenizer)\)", line), w.base.model("mlm")),
     ),
     Cure(
-        "--augment {}: the tokenizer has no {}; leave it out",
+        "--augment {}: the tokenizer has no [MASK]; leave it out",
         lambda w: w.train(
             "--augment", 1, "--tokenizer", without_mask(w), model="tiny-student", teacher=without_mask(w)
         ),

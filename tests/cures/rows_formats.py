@@ -11,7 +11,8 @@ from tests.cures.world import Cure, find, put
 
 TEXT = "label,text\nsport,the goal of the team\ntrade,the bank\n"
 PROGRAM = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
-OPEN_QUOTE = 'label,text\nsport,"the goal\ntrade,the bank\nsport,the team\ntrade,the market"\nsport,the coach\ntrade,the shares\n'
+OPEN_QUOTE = 'label,text\nsport,"the goal\ntrade,the bank\nsport,the team\ntrade,the market"\nsport,the coach\n'
+OPEN_QUOTE += "trade,the shares\n"
 
 
 def holding(raw, name="data.csv"):

@@ -134,7 +134,9 @@ def no_tags(world):
     model = world.folder / "no-tags"
     if not model.exists():
         config = (world.copy(world.base.model("token"), model.name) / "config.json").read_text()
-        (model / "config.json").write_text(config.replace("B-PER", "noun").replace("I-PER", "verb"))
+        (model / "config.json").write_text(
+            config.replace('"O"', '"other"').replace("B-PER", "noun").replace("I-PER", "verb")
+        )
     return model
 
 
@@ -240,7 +242,7 @@ ROWS = [
         ],
     ),
     Cure(
-        "the model's labels are not tags in IOB2 (O, and B- and I- of each type): {}; fine-tune it for this task first",
+        "the model's labels are not {}: {}; fine-tune it for this task first",
         lambda w: w.conll("evaluate", model=no_tags(w)),
         lambda w, argv, line: main(w.conll("train", model=no_tags(w))) or put(argv, "--model", w.folder / "trained"),
     ),
@@ -278,16 +280,16 @@ ROWS = [
         ),
     ),
     Cure(
-        "choose a --model that has the teacher's, or a size with --tokenizer {}",
+        "make the student of the teacher's layers (--model {} --init-layers {}), or of a size with --tokenizer {}",
         lambda w: w.train(teacher=other_tokenizer(w)),
-        lambda w, argv, line: put(argv, find("choose a (--model)", line), w.copy(other_tokenizer(w), "alike")),
+        lambda w, argv, line: [*argv, *find(r"teacher's layers \((--model \S+ --init-layers \S+)\)", line).split(" ")],
     ),
     *(
         Cure(
-            "choose a --model that has the teacher's, or a size with --tokenizer {}",
+            "make the student of the teacher's layers (--model {} --init-layers {}), or of a size with --tokenizer {}",
             start,
             lambda w, argv, line: put(
-                put(argv, "--model", "tiny-student"), *find("a size with (--tokenizer .*)", line).split(" ")
+                put(argv, "--model", "tiny-student"), *find("of a size with (--tokenizer .*)", line).split(" ")
             ),
         )
         for start in (

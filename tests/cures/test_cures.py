@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 from tests.cures import (
     rows_data,
     rows_download,
+    rows_folders,
     rows_formats,
     rows_models,
     rows_pages,
@@ -22,7 +23,17 @@ from tests.cures.advice import advice, is_advice
 from tests.cures.exceptions import EXCEPTIONS, NO_ADVICE
 from tests.cures.world import Base, World, call
 
-TABLES = (rows_data, rows_formats, rows_settings, rows_runs, rows_models, rows_pages, rows_study, rows_download)
+TABLES = (
+    rows_data,
+    rows_formats,
+    rows_settings,
+    rows_runs,
+    rows_models,
+    rows_folders,
+    rows_pages,
+    rows_study,
+    rows_download,
+)
 ROWS = [row for table in TABLES for row in table.ROWS]
 
 
