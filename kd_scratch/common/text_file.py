@@ -1,7 +1,8 @@
 """Data files as they come: text of any encoding, read as UTF-8. (The files of a model are read with files.read_text.)
 
-Which encoding a file has is found in its bytes, in this order: a mark at the beginning; zeros in every other byte
-(UTF-16); all of it UTF-8; all of it plausible as cp1252, what older programs write in Western Europe and America.
+Which encoding a file has is found in its bytes, in this order: a mark at the beginning; zeros in every other
+byte (UTF-16); all of it UTF-8; all of it plausible as cp1252, what older programs write in Western Europe
+and America.
 """
 
 import codecs
@@ -109,8 +110,8 @@ class _View(io.RawIOBase):
 def open_text(path: str | Path, encoding: str = AUTO, say: Say = say) -> TextFile:
     """A file as UTF-8, whatever its encoding; it is read once for that, and never whole in memory.
 
-    encoding: the name of one that Python knows, or "auto". say: what takes the line about a file that is no UTF-8.
-    Raises UserError with the line where it is no text, or not in that encoding.
+    encoding: the name of one that Python knows, or "auto". say: what takes the line about a file that is no
+    UTF-8. Raises UserError with the line where it is no text, or not in that encoding.
     """
     path = Path(path)
     file = open_file(path)
@@ -180,8 +181,8 @@ def western(file: BinaryIO) -> tuple[int, str]:
     """How many bytes of a file, that is no UTF-8, are beyond ASCII, and the first of them in cp1252 among its
     neighbours; 0 and "" where that is not plausible.
 
-    It is where nothing in it is UTF-8, where such bytes are few beside letters, and where they stand alone: in Cyrillic,
-    Greek or Chinese they follow one another.
+    It is where nothing in it is UTF-8, where such bytes are few beside letters, and where they stand alone:
+    in Cyrillic, Greek or Chinese they follow one another.
     """
     high = letters = together = 0
     sample = ""
@@ -240,5 +241,7 @@ def as_utf8(file: BinaryIO, path: Path, encoding: str) -> BinaryIO:
             "encoding with --encoding"
         ) from None
     except OSError as error:
-        raise DiskError(f"{tempfile.gettempdir()}: no copy of {path} in UTF-8: {error.strerror}{remedy(error)}") from None
+        raise DiskError(
+            f"{tempfile.gettempdir()}: no copy of {path} in UTF-8: {error.strerror}{remedy(error)}"
+        ) from None
     return copy

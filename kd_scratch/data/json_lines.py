@@ -1,6 +1,7 @@
 """JSON lines: one object a line."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,10 @@ def json_rows(file: Path | TextFile, make: Make) -> FileRows:
             if text.strip() and make(i, parse_line(text, i, name)) is not None:
                 yield i, place
 
-    return FileRows(file, rows(), lambda i, text: make(i, parse_line(text, i, name)))
+    def parse(i: int, text: str) -> object:  # behind the line there may be others, that are no examples
+        return make(i, parse_line(re.split("[\r\n]", text, maxsplit=1)[0], i, name))
+
+    return FileRows(file, rows(), parse)
 
 
 def parse_line(text: str, line: int, name: str) -> dict:
@@ -38,15 +42,15 @@ def parse_line(text: str, line: int, name: str) -> dict:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
     except json.JSONDecodeError as error:
-        if text.lstrip().startswith("["):
+        if line == 1 and text.lstrip().startswith("["):
             raise UserError(array_message(name)) from None
         raise UserError(f"{place}: not JSON: {error.msg}; each line must hold one whole object") from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
         raise UserError(f"{place}: not usable JSON: {error}") from None
-    if isinstance(value, list):
+    if line == 1 and isinstance(value, list):
         raise UserError(array_message(name))
     if not isinstance(value, dict):
-        raise UserError(f"{place}: is not an object; each line must be one, such as {{\"text\": …, \"label\": …}}")
+        raise UserError(f'{place}: is not an object; each line must be one, such as {{"text": …, "label": …}}')
     return value
 
 

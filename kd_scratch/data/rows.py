@@ -64,8 +64,8 @@ class Concat(Sequence):
 class FileRows(Sequence):
     """The examples of a text file, parsed when asked for. Memory holds where each row begins, 16 bytes a row.
 
-    rows: (number of its first line, place of its first byte) of each, in their order. parse: line number, text of a
-    row and of blank lines behind it -> example.
+    rows: (number of its first line, place of its first byte) of each, in their order. parse: line number,
+    text of a row and of blank lines behind it -> example.
     """
 
     def __init__(self, text: TextFile, rows: Iterable[tuple[int, int]], parse: Callable[[int, str], object]):
@@ -90,14 +90,12 @@ class FileRows(Sequence):
         return self.parse(int(self.lines[i]), self.text.part(self.starts[i], self.starts[i + 1]))
 
 
-def text_rows(
-    file: Path | TextFile, name: str, make: Callable[[int, str], object], check: bool = True
-) -> FileRows:
+def text_rows(file: Path | TextFile, name: str, make: Callable[[int, str], object], check: bool = True) -> FileRows:
     """The example of each line that holds more than blanks, made when asked for.
 
-    file: open, or its path. name: of the file, in messages. make: line number, text without blanks at its ends ->
-    example, or UserError.
-    check: make each once now, so that a bad line is found; to be left out where `make` takes any line.
+    file: open, or its path. name: of the file, in messages. make: line number, text without blanks at its
+    ends -> example, or UserError. check: make each once now, so that a bad line is found; to be left out
+    where `make` takes any line.
     """
 
     file = file if isinstance(file, TextFile) else open_text(file)

@@ -1,7 +1,8 @@
 """Tables of text: what separates their columns, what their quotes mean, and their rows, which stay in the file.
 
-CSV and TSV are two formats: in CSV a quote begins a field that may hold commas and line ends, in most TSV files it is a
-character as any other. Read the wrong way, either gives rows without complaint. So the whole file is looked at.
+CSV and TSV are two formats: in CSV a quote begins a field that may hold commas and line ends, in most TSV
+files it is a character as any other. Read the wrong way, either gives rows without complaint. So the whole
+file is looked at.
 """
 
 import csv
@@ -41,9 +42,7 @@ class Layout:
         # The default refuses fields of 131,072 characters. The limit is one for the whole process.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
         quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
-        return csv.reader(
-            lines, delimiter=self.delimiter, quoting=quoting, skipinitialspace=self.blanks, strict=strict
-        )
+        return csv.reader(lines, delimiter=self.delimiter, quoting=quoting, skipinitialspace=self.blanks, strict=strict)
 
 
 # --- rows ---
@@ -155,9 +154,9 @@ def quotes_behind_blanks(lines: Sequence[str], delimiter: str) -> bool:
 def tabs_with_quotes(file: TextFile, skip: int, say: Say) -> bool:
     """Whether the quotes of a file with tabs enclose fields, as in CSV. Else they are characters.
 
-    Where each line has the same number of tabs, they do if a column has them in every row, or if all of them belong to
-    whole fields, each of which needs them, for a quote within. Where lines differ, they do if only then all rows are of
-    one length.
+    Where each line has the same number of tabs, they do if a column has them in every row, or if all of them
+    belong to whole fields, each of which needs them, for a quote within. Where lines differ, they do if only
+    then all rows are of one length.
     """
     if not file.holds('"'):
         return False

@@ -49,8 +49,8 @@ def choose(names: Sequence[str], flag: str, wanted: str, place: str, say: Say) -
     if len(found) != 1:
         known = ", ".join(shorten(name, 30) for name in names[:12])
         raise UserError(
-            f"{place}: {len(found)} columns are called {wanted!r} among {known}; choose one with {flag}, by its name or, "
-            "in a table, by its number (1: the first)"
+            f"{place}: {len(found)} columns are called {wanted!r} among {known}; choose one with {flag}, by its "
+            "name or, in a table, by its number (1: the first)"
         )
     if names[found[0]] != wanted:
         say(f"{place}: {names[found[0]]!r} is read as the {flag.removeprefix('--').removesuffix('-column')} column")
@@ -73,7 +73,8 @@ def wanted_columns(data: DataConfig, labelled: bool) -> dict[str, str]:
 def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, labelled: bool = True) -> Columns:
     """The columns of text and label, by the names in the header or by number; and whether there is a header.
 
-    By number, a table has a header where its first row looks like one (see looks_like_header), or --header knows.
+    By number, a table has a header where its first row looks like one (see looks_like_header), or --header
+    knows.
     """
     wanted = wanted_columns(data, labelled)
     by_number = all(map(is_number, wanted.values()))
@@ -99,7 +100,8 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
 def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool) -> bool:
     """Whether the first row of a table holds names. cells: the label of each row, that of the first one first.
 
-    It does where it has a usual name; and where its label is none of the others', though those repeat, or are numbers.
+    It does where it has a usual name; and where its label is none of the others', though those repeat, or
+    are numbers.
     """
     usual = {"text", "label", *SPARE["text"], *SPARE["label"]}
     if usual & set(map(same, first)):

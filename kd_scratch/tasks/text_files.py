@@ -1,6 +1,7 @@
 """Files of texts, with a label each or without: AG News, CLINC150's JSON, anybody's table or JSON lines -> examples.
 
-What was decided about a file, or repaired in it, is given to `say`, one line for each kind of thing with its count.
+What was decided about a file, or repaired in it, is given to `say`, one line for each kind of thing with its
+count.
 """
 
 import json
@@ -151,7 +152,9 @@ class SwallowedRows:
         labels = {label.strip() for label in self.labels}
         for line, inner in self.suspects:
             if labels.issuperset(inner):
-                message = f"{self.path}: line {line}: the text that begins there holds {len(inner)} lines that look like rows"
+                message = (
+                    f"{self.path}: line {line}: the text that begins there holds {len(inner)} lines that look like rows"
+                )
                 if len(inner) > 1:
                     raise UserError(f"{message}; a quote is left open: close it, or write it twice to mean a character")
                 say(f"{message}: was a quote left open?")
@@ -224,9 +227,9 @@ def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequen
 def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """AG News: class 1-4, title, description, without a header or with one; or a table or JSON lines of text and label.
 
-    Classes may be numbers from 1, numbers from 0 (where one is 0), or names. A bare backslash stands for a line break
-    in the source; it becomes a space. (Replacing the two characters backslash and n instead would eat the first letter
-    of the words that happen to follow one: "\\network", "\\not".)
+    Classes may be numbers from 1, numbers from 0 (where one is 0), or names. A bare backslash stands for a
+    line break in the source; it becomes a space. (Replacing the two characters backslash and n instead would
+    eat the first letter of the words that happen to follow one: "\\network", "\\not".)
     """
     first_line: dict[str, int] = {}  # by class
     lowest = 1
@@ -276,9 +279,11 @@ def agnews_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, l
 
 def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """CLINC150: {"train": [[text, intent], …], "val": …, "test": …, "oos_train": …, "oos_val": …, "oos_test": …}; or
-    one split as JSON lines or a table of text and intent, in which "oos" is the intent of what is out of scope.
+    one split as JSON lines or a table of text and intent, in which "oos" is the intent of what is out of
+    scope.
 
-    The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with --oos.
+    The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with
+    --oos.
     """
     file = open_text(path, data.encoding, say)
     first = next((text.strip() for _, text in file.lines() if text.strip()), "")

@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 #: Words with which advice begins, at the start of a clause. A new one belongs here, or nobody notices that it works.
 VERBS = (
     "add allow ask change check choose close combine continue consider convert copy correct create cut decrease delete "
-    "distil do download edit enlarge evaluate extract fetch fill fine-tune fix give go increase insert install keep "
+    "distil download edit enlarge evaluate extract fetch fill fine-tune fix give go increase insert install keep "
     "leave load look lower make mend merge move open pass pick prepare put quantize raise rebuild reduce remove "
     "rename repair replace run save say see select send set shorten shrink split start stop switch take train trim try "
     "turn unpack unset update upgrade use wait write"

@@ -7,12 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from kd_scratch.common.errors import UserError
 from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.rows import Concat, FileRows, Subset
-from kd_scratch.tasks import TASKS
 from kd_scratch.data.tables import Layout, table_rows
+from kd_scratch.tasks import TASKS
 
 LETTERS = 'ab"",;\né🙂 \t'
 

@@ -36,6 +36,8 @@ OTHER = {
     "layer_map": "0:0,1:2",
     "labelled": "10%",
     "amp": "bf16",
+    "encoding": "cp1251",
+    "header": "yes",
     "limit": "50%",
     "text_column": "a column's name",
     "label_column": "",

@@ -1,0 +1,224 @@
+"""Files of texts as people have them: each variant is read right, or refused in one line with a cure that works."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from kd_scratch.common.errors import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.data.rows import FileRows
+from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.text_files import read_texts
+
+ROWS = [
+    ("the moon is frozen", "space"),
+    ('shares, "more" shares', "money"),
+    ("été à Paris", "space"),
+    ("it's", "money"),
+]
+PLAIN = [('"foo bar', "a"), ('baz" qux', "b"), ('he said "x"', "a"), ('"whole"', "b"), ('5" pipe', "a")]
+SHORT = [("a", "x"), ("b", "y")]
+NEWS = [("Title one Text", "Business"), ("No x", "World")]
+LINES = '{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y"}\n'
+BY_NUMBER = dict(text_column="1", label_column="2")
+
+
+def table(rows, delimiter=",", header="text{}label\n", behind="", quote='"{}"') -> str:
+    """A table of two columns, its fields in quotes or plain."""
+    inner = '""' if quote == '"{}"' else '"'
+    lines = [
+        quote.format(text.replace('"', inner)) + delimiter + behind + quote.format(label) + "\n" for text, label in rows
+    ]
+    return header.format(delimiter + behind) + "".join(lines)
+
+
+def tsv(rows, header="text\tlabel\n") -> str:
+    return table(rows, "\t", header, quote="{}")
+
+
+#: variant -> task, name of the file, content, settings, what is read (or what the refusal holds), what is told
+VARIANTS = {
+    "semicolons": ("csv", "x.csv", table(ROWS, ";"), {}, ROWS, "apart by semicolons"),
+    "bars": ("csv", "x.csv", table(ROWS, "|"), {}, ROWS, "apart by bars"),
+    "sep=": ("csv", "x.csv", "sep=;\n" + table(ROWS, ";"), {}, ROWS, "names the delimiter: ';'"),
+    "blanks and quotes behind commas": ("csv", "x.csv", table(ROWS, behind=" "), {}, ROWS, "blanks between"),
+    "blanks behind commas": ("csv", "x.csv", "text, label\na, x\nb, y\n", {}, SHORT, "labels do not count: 2"),
+    "TSV": ("csv", "x.tsv", tsv(PLAIN), {}, PLAIN, "quotes are characters, as usual in TSV (5 of 6 lines"),
+    "TSV of another name": ("csv", "x.txt", tsv(PLAIN), {}, PLAIN, "quotes are characters"),
+    "TSV, quoted": ("csv", "x.tsv", table(ROWS, "\t"), {}, ROWS, "quotes enclose fields"),
+    "TSV by number": ("csv", "x.tsv", tsv(PLAIN, ""), BY_NUMBER, PLAIN, "line 1 is taken as data"),
+    "CSV by number": ("csv", "x.csv", table(ROWS, header=""), BY_NUMBER, ROWS, "line 1 is taken as data"),
+    "CSV by number, a header": ("csv", "x.csv", table(ROWS), BY_NUMBER, ROWS, "line 1 is taken as the header"),
+    "by number, odd names": ("csv", "x.csv", "q,r\na,1\nb,0\n", BY_NUMBER, [("a", "1"), ("b", "0")], "as the header"),
+    "by number, --header no": ("csv", "x.csv", "a,x\nb,y\n", BY_NUMBER | {"header": "no"}, SHORT, ""),
+    "by number, --header yes": ("csv", "x.csv", "z,y\na,x\nb,y\n", BY_NUMBER | {"header": "yes"}, SHORT, ""),
+    "number and name": ("csv", "x.csv", "q,label\na,x\nb,y\n", {"text_column": "1"}, SHORT, ""),
+    "a number too high": ("csv", "x.csv", "a,x\n", {"text_column": "3", "label_column": "2"},
+                          "line 1: --text-column 3: there are 2 columns", ""),
+    "--header no with names": ("csv", "x.csv", "a,x\n", {"header": "no"}, "must be numbers", ""),
+    "case and blanks of names": ("csv", "x.csv", " Text,LABEL \na,x\nb,y\n", {}, SHORT, "' Text' is read as the text"),
+    "sentence": ("csv", "x.csv", "sentence,label\na,x\nb,y\n", {}, SHORT, "'sentence' is read as the text column"),
+    "no header": ("csv", "x.csv", table(ROWS, header=""), {}, "by its number (1: the first)", ""),
+    "empty rows": ("csv", "x.csv", "text,label\na,x\nb,y\n,\n,\n", {}, SHORT, "rows of empty cells left out: 2"),
+    "empty cells behind": ("csv", "x.csv", "text,label\na,x,\nb,y,,\n", {}, SHORT, "behind the last column: 2"),
+    "blanks around labels": ("csv", "x.csv", "text,label\na,x \nb, y\n", {}, SHORT, "labels do not count: 2"),
+    "a blank label": ("csv", "x.csv", "text,label\na, \n", {}, "line 2: the label is empty; give it one, or", ""),
+    "a quote left open": ("csv", "x.csv", 'text,label\na,x\n"b,y\nc,x\nd",y\n', {},
+                          "line 3: the text that begins there holds 2 lines that look like rows", ""),
+    "a quote left open, label first": ("csv", "x.csv", 'label,text\nx,"a\ny,b\nx,c\nx,d"\ny,e\n', {},
+                                       "line 2: the text that begins there holds 2 lines that look like rows", ""),
+    "perhaps a quote left open": ("csv", "x.csv", 'text,label\n"well, y\nok",x\nb,y\n', {},
+                                  [("well, y\nok", "x"), ("b", "y")], "holds 1 lines that look like rows: was a"),
+    "a letter": ("csv", "x.csv", 'text,label\n"Hello, all,\nthis is, well,\nBye",x\nb,y\n', {},
+                 [("Hello, all,\nthis is, well,\nBye", "x"), ("b", "y")], ""),
+    "cp1251": ("csv", "x.csv", "text,label\nмир,да\n".encode("cp1251"), {"encoding": "cp1251"}, [("мир", "да")], ""),
+    "AG News, a header": ("agnews", "x.csv", "Class Index,Title,Description\n3,Title one,Text\n1,No,x\n", {}, NEWS,
+                          "line 1 is the header: Class Index"),
+    "AG News, from 0": ("agnews", "x.csv", "text,label\nTitle one Text,2\nNo x,0\n", {}, NEWS, "classes are 0 to 3"),
+    "AG News, from 1": ("agnews", "x.csv", "label,text\n3,Title one Text\n1,No x\n", {}, NEWS, ""),
+    "AG News, names": ("agnews", "x.tsv", "label\ttext\nbusiness\tTitle one Text\nWORLD\tNo x\n", {}, NEWS, ""),
+    "AG News, semicolons": ("agnews", "x.csv", '"3";"Title one";"Text"\n"1";"No";"x"\n', {}, NEWS, "semicolons"),
+    "AG News, by number": ("agnews", "x.csv", "Title one Text,3\nNo x,1\n", BY_NUMBER, NEWS, "taken as data"),
+    "AG News, JSON lines": ("agnews", "x.jsonl", '{"text":"Title one Text","label":2}\n{"text":"No x","label":0}\n',
+                            {}, NEWS, "classes are 0 to 3, read as World, Sports, Business, Sci/Tech"),
+    "JSON lines": ("csv", "x.jsonl", LINES, {}, SHORT, ""),
+    "JSON lines of another name": ("csv", "x.txt", LINES, {}, SHORT, ""),
+    "JSON lines, other fields": ("csv", "x.jsonl", LINES.replace("text", "q"), {"text_column": "q"}, SHORT, ""),
+    "JSON lines, no such field": ("csv", "x.jsonl", '{"q":"a"}\n', {}, "line 1: 0 columns are called 'text' among q", ""),
+    "JSON lines, a field missing": ("csv", "x.jsonl", LINES + '{"text":"c"}\n', {}, "line 4: has no field 'label'", ""),
+    "JSON lines, numbers and truths": ("csv", "x.jsonl", '{"text":"a","label":10}\n{"text":"b","label":true}\n', {},
+                                       [("a", "10"), ("b", "true")], ""),
+    "JSON lines, null": ("csv", "x.jsonl", '{"text":"a","label":null}\n', {}, "line 1: 'label' must be a text or a whole "
+                         "number, not null", ""),
+    "JSON lines, a fraction": ("csv", "x.jsonl", '{"text":"a","label":0.5}\n', {}, "not a fraction", ""),
+    "JSON lines, no text": ("csv", "x.jsonl", '{"text":["a"],"label":"x"}\n', {}, "must be a text in quotes, not a list", ""),
+    "JSON array": ("csv", "x.json", '[{"text":"a","label":"x"}]', {}, "is one JSON array", ""),
+    "CLINC, JSON lines": ("clinc", "x.jsonl", LINES.replace("label", "intent"), {}, SHORT, "'intent' is read as the label"),
+    "CLINC, CSV": ("clinc", "x.csv", "text,intent\na,x\nb,y\nwho,oos\n", {}, SHORT, ""),
+    "CLINC, CSV, --oos": ("clinc", "x.csv", "text,intent\na,x\nwho,oos\n", {"oos": True}, [("a", "x"), ("who", "oos")], ""),
+    "CLINC, no oos keys": ("clinc", "x.json", json.dumps({"train": [["a", "x"], ["b", "y"]]}), {}, SHORT, ""),
+    "CLINC, indented": ("clinc", "x.json", json.dumps({"train": [["a", "x"], ["b", "y"]]}, indent=1), {}, SHORT, ""),
+    "mlm, JSON lines": ("mlm", "x.jsonl", LINES, {}, [("a", None), ("b", None)], "texts are those of the field 'text'"),
+    "mlm, CSV": ("mlm", "x.csv", table(ROWS), {}, [(text, None) for text, _ in ROWS], "of the column 'text'"),
+    "mlm, TSV of another name": ("mlm", "x.txt", tsv(PLAIN), {}, [(text, None) for text, _ in PLAIN], "of the column"),
+    "mlm, lines": ("mlm", "x.txt", "a, b\n\n[c]\n{d}\n", {}, [("a, b", None), ("[c]", None), ("{d}", None)], ""),
+}  # fmt: skip
+
+
+def read(tmp_path, task, name, content, split="", **settings):
+    """The texts and labels of a file, whether they stay in it, and what was told."""
+    path, notes = tmp_path / name, []
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    split = split or ("train" if TASKS[task].splits else "")
+    examples = TASKS[task].read(path, split, DataConfig(**settings), notes.append)
+    return [(e.text, getattr(e, "label", None)) for e in examples], isinstance(examples, FileRows), "\n".join(notes)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_is_read_right_and_told_or_refused_in_one_line(tmp_path, variant):
+    task, name, content, settings, expected, note = VARIANTS[variant]
+    if isinstance(expected, str):
+        with pytest.raises(UserError) as error:
+            read(tmp_path, task, name, content, **settings)
+        assert expected in str(error.value) and "\n" not in str(error.value)
+        return
+    found, in_file, notes = read(tmp_path, task, name, content, **settings)
+    assert found == expected and in_file == (name != "x.json")
+    assert note in notes if note else not re.sub(".*line 1 is taken.*|.*is read as the label.*", "", notes).strip(), (
+        notes
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("variant", ["TSV, quoted", "semicolons", "bars"])
+def test_a_table_in_another_encoding_gives_the_same_examples(tmp_path, variant, encoding):
+    task, name, content, _, expected, _ = VARIANTS[variant]
+    found, in_file, notes = read(tmp_path, task, name, content.encode(encoding))
+    assert found == expected and in_file and (encoding == "utf-8-sig" or encoding in notes.lower())
+
+
+def test_the_cures_of_refusals_work(tmp_path):
+    """What the message names is done, and the file is read."""
+    cures = {
+        "no header": BY_NUMBER,
+        "--header no with names": {"header": "no"} | BY_NUMBER,
+        "JSON lines, no such field": {"text_column": "q", "label_column": "q"},
+    }
+    for variant, settings in cures.items():
+        task, name, content, *_ = VARIANTS[variant]
+        assert read(tmp_path, task, name, content, **settings)[0]
+    raw = VARIANTS["cp1251"][2]
+    with pytest.raises(UserError, match="such as --encoding cp1251"):
+        read(tmp_path, "csv", "x.csv", raw)
+    open_quote = VARIANTS["a quote left open"][2]
+    assert len(read(tmp_path, "csv", "x.csv", open_quote.replace('"b,', "b,").replace('d"', "d"))[0]) == 4
+
+
+@pytest.mark.parametrize("name", ["nothing", "rot13", "hex", "idna\0", "cp1251 "])
+def test_an_encoding_or_header_that_is_none_is_refused(name):
+    with pytest.raises(UserError, match="--encoding"):
+        DataConfig(encoding=name.replace("cp1251 ", "x cp1251"))
+    with pytest.raises(UserError, match="--header must be auto, yes or no"):
+        DataConfig(header=name)
+
+
+@pytest.mark.parametrize("key", ["val", "validation", "valid", "dev"])
+def test_clinc_other_names_of_the_dev_split_are_told(tmp_path, key):
+    content = json.dumps({"train": [], key: [["a", "x"]], f"oos_{key}": [["who", "oos"]]})
+    found, _, notes = read(tmp_path, "clinc", "x.json", content, split="val")
+    assert found == [("a", "x"), ("who", "oos")] and (f"its key '{key}' is the split val" in notes) == (key != "val")
+
+
+def test_clinc_rows_out_of_scope_are_scored_apart_in_dev_and_test(tmp_path):
+    (tmp_path / "x.csv").write_text("text,intent\na,x\nwho,oos\n")
+    examples = TASKS["clinc"].read(tmp_path / "x.csv", "test", DataConfig(), print)
+    assert [(e.label, e.in_scope) for e in examples] == [("x", True), ("oos", False)]
+
+
+def test_whole_numbers_are_sorted_by_their_value_but_only_where_all_labels_are(tmp_path):
+    rows = "".join(f"t,{label}\n" for label in (10, 2, -1, 0, 1))
+    for more, expected in (("", ("-1", "0", "1", "2", "10")), ("t,x\n", ("-1", "0", "1", "10", "2", "x"))):
+        (tmp_path / "x.csv").write_text(f"text,label\n{rows}{more}")
+        examples = TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), print)
+        assert TASKS["csv"].label_list(examples) == expected
+
+
+def test_500_rows_of_a_tsv_are_500_examples_wherever_their_quotes_stand(tmp_path):
+    rows = [(f'"{i}' if i % 5 == 0 else f'{i}"' if i % 5 == 4 else f"{i} x", "ab"[i % 2]) for i in range(500)]
+    found, _, _ = read(tmp_path, "csv", "x.tsv", tsv(rows))
+    assert found == rows
+
+
+def test_unlabelled_texts_have_their_line_as_id_and_empty_ones_are_none(tmp_path):
+    path = tmp_path / "more.jsonl"
+    path.write_text('{"text": "a"}\n{"text": " "}\n{"text": "c", "label": "x"}\n')
+    make = TASKS["csv"].unlabelled
+    examples = read_texts(path, DataConfig(), print, make, "--unlabelled more.jsonl")
+    assert [(e.id, e.text, e.label) for e in examples] == [("more.jsonl:1", "a", None), ("more.jsonl:3", "c", None)]
+    path.write_text(json.dumps({"text": "a" * 1_000_001}))
+    with pytest.raises(UserError, match="--unlabelled more.jsonl: line 1: a text of 1,000,001"):
+        read_texts(path, DataConfig(), print, make, "--unlabelled more.jsonl")
+
+
+#: file -> task, settings, examples, how often each label occurs, the beginning of the SHA-256 of their representation
+REAL = {
+    "ag_news_csv/test.csv": ("agnews", {}, {"World": 1900, "Sports": 1900, "Business": 1900, "Sci/Tech": 1900}, "3b6a8269"),
+    "ag_news_csv/train.csv": ("agnews", {}, {"World": 1498, "Sports": 1508, "Business": 1542, "Sci/Tech": 1452}, "21c71a49"),
+    "ag_news_csv/more.tsv": ("csv", {}, {"Sci/Tech": 2417, "World": 2388, "Business": 2352, "Sports": 2340}, "9a3f941f"),
+    "glue/SST-2/train.tsv": ("csv", {"text_column": "sentence"}, {"1": 37569, "0": 29780}, "a04d3bed"),
+    "glue/SST-2/dev.tsv": ("csv", {}, {"1": 444, "0": 428}, ""),
+    "glue/CoLA/train.tsv": ("csv", {"text_column": "4", "label_column": "2"}, {"1": 6023, "0": 2528}, ""),
+    "glue/RTE/train.tsv": ("csv", {"text_column": "sentence1"}, {"entailment": 1249, "not_entailment": 1241}, ""),
+    "glue/MRPC/dev.tsv": ("csv", {"text_column": "#1 String", "label_column": "Quality"}, {"1": 279, "0": 129}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_have_their_rows_and_labels(real_data, name):
+    task, settings, counts, digest = REAL[name]
+    examples = list(TASKS[task].read(real_data(name), "", DataConfig(**settings), print))
+    assert Counter(example.label for example in examples) == counts
+    assert hashlib.sha256(repr(examples).encode()).hexdigest().startswith(digest)
