@@ -131,7 +131,7 @@ FAULTS = [
      "                if check:\n", "                if False:\n",
      "tasks/test_readers.py::test_lines_are_checked_on_opening_but_where_any_line_will_do"),
     ("quotes of a TSV that enclose fields", "data/tables.py",
-     'quotes = delimiter != "\t" or tabs_with_quotes(file, skip, say)', "quotes = True",
+     'quotes = delimiter != "\\t" or tabs_with_quotes(file, skip, say)', "quotes = True",
      "tasks/test_text_files.py::test_500_rows_of_a_tsv_are_500_examples_wherever_their_quotes_stand"),
     ("a mostly UTF-8 file read as cp1252", "common/text_file.py",
      "if UTF8_CHARACTER.search(chunk) or NOT_CP1252", "if NOT_CP1252",
