@@ -182,11 +182,13 @@ class TrainConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
         if self.batch_size % self.accumulation:
-            raise UserError(f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts")
+            what = f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts"
+            raise UserError(f"{what}; choose an --accumulation that divides it")
+        without_losses = "is about --losses; add --losses hidden (say), or leave it out"
         if self.keep_states and not self.losses:
-            raise UserError("--keep-states goes with --losses")
+            raise UserError(f"--keep-states {without_losses}")
         if self.layer_map and not self.losses:
-            raise UserError("--layer-map goes with --losses")
+            raise UserError(f"--layer-map {without_losses}")
 
 
 @dataclass(frozen=True)

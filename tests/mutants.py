@@ -22,6 +22,15 @@ ROOT = Path(__file__).parents[1]
 
 #: what goes wrong, file, the line's part, what it becomes, the test that names it and must fail
 FAULTS = [
+    ("a cure that names no flag of ours", "evaluation/evaluate.py",
+     "add --device cpu", "add --device=processor",
+     "cures/test_cures.py::test_the_cure_works"),
+    ("a cure that does not lead on: the record deleted, the folder still full", "pages/records.py",
+     "delete the folder and train again", "delete it, or train again",
+     "cures/test_cures.py::test_every_row_and_every_exception_is_about_advice_that_the_sources_hold"),
+    ("advice that nobody has tried", "common/files.py",
+     "is a file; give the name of a folder", "is a file; rename it first",
+     "cures/test_cures.py::test_every_advice_in_the_sources_has_a_row_or_a_reason"),
     ("T² dropped", "distillation/losses.py",
      "temperature**2 * F.kl_div", "F.kl_div",
      "distillation/test_losses.py::test_t_squared_keeps_the_size_of_the_gradient_for_large_t"),

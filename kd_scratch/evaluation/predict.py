@@ -8,7 +8,7 @@ import torch
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel
-from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.evaluation.inference import NOT_FINITE, compute_logits
 from kd_scratch.tasks import Predictions, question_answering, token_classification
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer
@@ -63,7 +63,7 @@ def classify(loaded: LoadedModel, text: str, device: torch.device) -> dict[str, 
     ids = loaded.tokenizer.encode([text], max_length=loaded.max_length)[0].ids
     logits = loaded.model(torch.tensor([ids], device=device)).logits[0]  # C
     if not logits.isfinite().all():
-        raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
+        raise UserError(NOT_FINITE)
     probability = logits.cpu().double().softmax(dim=0).numpy()
     labels = loaded.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}

@@ -128,7 +128,7 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
         if not Path(spec.model).is_dir():
             raise UserError(f"--model {spec.model}: no such model directory, and no size: {', '.join(SIZES)}")
         if spec.tokenizer:
-            raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
+            raise UserError("--tokenizer is for a size, a model directory has its own; leave it out")
         require_model_directory(spec.model)
         return load_tokenizer(spec.model)
     if spec.tokenizer or spec.teachers:

@@ -103,7 +103,7 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
         model = Model(with_dropout(named_shape(spec, data), spec.config.dropout))
     else:
         if spec.norm_first:
-            raise UserError("--norm-first goes with a scratch size; the norms of a model directory stay where they are")
+            raise UserError("--norm-first: the norms of a model directory stay where they are; leave it out")
         model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
@@ -115,9 +115,9 @@ def named_shape(spec: RunSpec, data: TrainingData):
     """The ModelConfig of a size, with the head, labels and vocabulary of the data. UserError where flags don't fit."""
     size = SIZES[spec.model]
     if spec.init_layers:
-        raise UserError("--init-layers picks layers of a model directory; --model is a size here")
+        raise UserError("--init-layers picks layers of a model directory, --model is a size here; leave it out")
     if spec.norm_first and size.model_type != "kd_scratch":
-        raise UserError("--norm-first goes with the scratch sizes only; BERT and DistilBERT are post-norm")
+        raise UserError("--norm-first: BERT and DistilBERT are post-norm; leave it out, or choose a scratch size")
     return replace(
         size,
         head=data.task.head,
@@ -153,7 +153,8 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
     try:
         label_order(teacher.config.labels, tuple(labels))
     except UserError as error:
-        raise UserError(f"--teacher {path}: {error}") from None
+        cure = "fine-tune it for these labels first (train without --teacher)"
+        raise UserError(f"--teacher {path}: {error}; {cure}") from None
     teacher_tokenizer = load_tokenizer(path)
     difference = teacher_tokenizer.difference(tokenizer)
     if difference:

@@ -97,7 +97,7 @@ def test_report_puts_several_runs_on_one_page(runs, tmp_path, capsys):  # noqa: 
         (["a=baseline"], "baseline/training.json", "would overwrite"),
         (["a=baseline"], "baseline/config.json", "would overwrite"),
         (["a=baseline", "b=other"], "r.html", "are of different tasks (agnews, csv); one page is about one task"),
-        (["a=broken"], "r.html", "is not what `train` writes of a run; delete it, or train again"),
+        (["a=broken"], "r.html", "is not what `train` writes of a run; delete the folder and train again"),
     ],
 )
 def test_what_report_refuses(runs, tmp_path, capsys, names, output, message):  # noqa: F811
