@@ -10,9 +10,16 @@ import numpy as np
 import tokenizers
 import torch
 
-from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_model, take_layers
+from kd_scratch.checkpoints.checkpoint import (
+    check_fit,
+    fingerprint,
+    load_config,
+    load_model,
+    require_model_directory,
+    take_layers,
+)
 from kd_scratch.common import distributed
-from kd_scratch.common.console import say
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import seed_everything, start
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, sha256
@@ -64,7 +71,10 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     check_spec(spec, device)
     resume = distributed.rank() == 0 and check_output(spec.output, resume)
     resume = distributed.broadcast_object(resume)
+    if spec.model not in SIZES and Path(spec.model).is_dir():
+        require_model_directory(spec.model)
     data = read_training_data(spec, task)
+    data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
@@ -79,6 +89,16 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     identity = data.hashes | identify(spec, device, data.tokenizer, model, teachers)
     require_same_everywhere(identity)
     return Run(spec, task, device, data, dev_inputs, model, teachers, hidden_losses, identity, resume)
+
+
+def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], say: Say) -> tuple[str, ...]:
+    """The student's labels: those of the data, or the (first) teacher's where they say the same in another way."""
+    if not spec.teachers:
+        return labels
+    chosen = task.student_labels(labels, load_config(spec.teachers[0]).labels)
+    if chosen != labels:
+        say(f"the student gets its teacher's {len(chosen)} labels, which write the tags of the data in another way")
+    return chosen
 
 
 def check_output(output: Path, resume: bool) -> bool:

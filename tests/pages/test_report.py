@@ -253,6 +253,7 @@ def test_the_mistakes_of_a_comparison_are_those_that_the_first_does_not_make():
 
 
 def test_models_that_cut_texts_into_other_pieces_have_no_attention_side_by_side():
-    models = {name: SimpleNamespace(tokenizer=SimpleNamespace(fingerprint=name)) for name in "ab"}
+    tokenizer = SimpleNamespace(difference=lambda other: "another vocabulary")
+    models = {name: SimpleNamespace(tokenizer=tokenizer) for name in "ab"}
     all_predictions = {name: SimpleNamespace(features=None) for name in "ab"}
     assert attention_maps(models, all_predictions, torch.device("cpu")) == []

@@ -124,8 +124,8 @@ def test_words_that_are_numbers_are_no_index(tmp_path):
     assert example.words == ("1", "2") and not said
 
 
-@pytest.mark.parametrize("line", ["-DOCSTART- -X- -X- O", "-DOCSTART-", "-DOCSTART-\t_\t_", "- DOCSTART - O", "DOCSTART O",
-                                  "-docstart- O", "--DOCSTART-- x", "0 -DOCSTART- O", "# newdoc id = 3",
+@pytest.mark.parametrize("line", ["-DOCSTART- -X- -X- O", "-DOCSTART-", "-DOCSTART-\t_\t_", "- DOCSTART - O",
+                                  "DOCSTART O", "-docstart- O", "--DOCSTART-- x", "0 -DOCSTART- O", "# newdoc id = 3",
                                   "#begin document (a); part 0"])  # fmt: skip
 def test_a_document_may_begin_in_many_spellings(tmp_path, line):
     examples, said = read(tmp_path, f"{line}\n\n{SMALL}\n{line}\n\nA x O\n")
@@ -221,8 +221,14 @@ def test_what_counts_as_invisible_can_really_not_be_seen():
     assert {"\ufeff", "\u200b", "\u00a0", "\f", "\t", "\x1a"} <= set(INVISIBLE)
 
 
-@pytest.mark.parametrize("name, count, digest", [("train", 14041, "7754237f012dc91845a154f7c7cb679d"),
-                                                 ("valid", 3250, "01a28953387f88744409374ab4a0b5cc"), ("test", 3453, "4fff1f0622bc6b10af8d8394dab9af32")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "count", "digest"),
+    [
+        ("train", 14041, "7754237f012dc91845a154f7c7cb679d"),
+        ("valid", 3250, "01a28953387f88744409374ab4a0b5cc"),
+        ("test", 3453, "4fff1f0622bc6b10af8d8394dab9af32"),
+    ],
+)
 def test_a_real_file_is_read_as_it_always_was(real_data, name, count, digest):
     said = []
     examples = read_conll(real_data(f"conll2003/{name}.txt"), "", DataConfig(), say=said.append)

@@ -479,7 +479,8 @@ def found(name: str, examples: list) -> list:
 
 
 PLACE = re.compile(
-    r"line \d+: |\w*\[\d+\]|is not (SQuAD|CLINC)|is one JSON array|the file is empty|not usable JSON|holds no |data must be"
+    r"line \d+: |\w*\[\d+\]|is not (SQuAD|CLINC)|is one JSON array|the file is empty|not usable JSON|"
+    r"holds no |data must be"
 )
 
 

@@ -1,4 +1,4 @@
-"""SQuAD files as they come: each variant is read as what it means and told with its count, or refused with its place."""
+"""SQuAD files as they come: each variant is read as what it means, and counted, or refused with its place."""
 
 import hashlib
 import json
@@ -171,7 +171,10 @@ REFUSED = {
     "no answers": (file(question(answers=...)), f"{PLACE}.answers must be a list, an empty one where there is no"),
     "answers a number": (file(question(answers=7)), f"{PLACE}.answers must be a list"),
     "an answer a number": (file(question(answers=[7])), f"{PLACE}.answers[0] must be an object"),
-    "an answer without text": (file(question(answers=[{"answer_start": 1}])), f"{PLACE}.answers[0].text must be a string"),
+    "an answer without text": (
+        file(question(answers=[{"answer_start": 1}])),
+        f"{PLACE}.answers[0].text must be a string",
+    ),
     "unequal lists": (file(question(answers={"text": ["a"], "answer_start": []})),
                       f"{PLACE}.answers.answer_start must be a list of 1, one for each text"),
     "a start that is true": (file(question(answers=answers(answer_start=True))), "answer_start must be a whole number"),
