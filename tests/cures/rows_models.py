@@ -222,7 +222,7 @@ ROWS = [
         "{}: has a {} head, {} needs a {} head; train it first", lambda w: w.evaluate(model=w.base.model(None)), trained
     ),
     Cure(
-        "has a pre-training head; predict needs a model trained for a task (train --model)",
+        "predict needs a model trained for a task (train --model)",
         lambda w: predict(w, w.base.model("mlm"), "--text", "the goal"),
         trained,
     ),

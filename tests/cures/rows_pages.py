@@ -62,7 +62,7 @@ ROWS = [
         leave_out(),
     ),
     Cure(
-        "has a pre-training head; demo needs a model trained for a task (train --model)",
+        "demo needs a model trained for a task (train --model)",
         lambda w: demo(w, ("a", w.base.model("mlm"))),
         lambda w, argv, line: demo(w, ("a", fine_tuned(w, find(OPEN, line)))),
     ),
