@@ -71,8 +71,9 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     check_spec(spec, device)
     resume = distributed.rank() == 0 and check_output(spec.output, resume)
     resume = distributed.broadcast_object(resume)
-    if spec.model not in SIZES and Path(spec.model).is_dir():
-        require_model_directory(spec.model)
+    for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
+        if Path(directory).is_dir():  # or what is said of it names the sizes too
+            require_model_directory(directory)
     data = read_training_data(spec, task)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
