@@ -183,11 +183,13 @@ class TrainConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
         if self.batch_size % self.accumulation:
-            raise UserError(f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts")
+            what = f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts"
+            raise UserError(f"{what}; choose an --accumulation that divides it")
+        without_losses = "is about --losses; add --losses hidden (say), or leave it out"
         if self.keep_states and not self.losses:
-            raise UserError("--keep-states goes with --losses")
+            raise UserError(f"--keep-states {without_losses}")
         if self.layer_map and not self.losses:
-            raise UserError("--layer-map goes with --losses")
+            raise UserError(f"--layer-map {without_losses}")
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,11 @@ class DataConfig:
     oos: bool = setting(False, "clinc: out-of-scope is a class of its own, learned from the oos split")
     oos_threshold: float = setting(0.0, "clinc: texts whose best label is less probable than this are out of scope")
     text_column: str = setting(
-        "text", "of tables and JSON lines: name of the column that holds the text, or in a table its number from 1"
+        "text",
+        "of tables and JSON lines: name of the column that holds the text, or in a table its number from 1; conll: of "
+        "the words",
     )
-    label_column: str = setting("label", "the same for the label")
+    label_column: str = setting("label", "the same for the label; conll: for the tags")
     header: str = setting(
         "auto",
         "whether the first row of a table holds names; auto: where columns are chosen by name, else if it looks so",
@@ -217,6 +221,12 @@ class DataConfig:
     documents: bool = setting(
         False, "conll: show each sentence among its neighbours, as windows over whole documents (-DOCSTART- begins one)"
     )
+    tag_names: str = setting(
+        "", "conll: names of the tags in the order of their numbers, where JSON lines have numbers: O,B-PER,I-PER,…"
+    )
+    question_column: str = setting("question", "squad: name of what holds the question (JSON lines, lists of objects)")
+    context_column: str = setting("context", "squad: name of what holds the context")
+    answers_column: str = setting("answers", "squad: name of what holds the answers")
     question_length: int = setting(64, "squad: a question is cut to this many word pieces")
     answer_length: int = setting(30, "squad: the longest answer, in word pieces")
     null_threshold: float = setting(

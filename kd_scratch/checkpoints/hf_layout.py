@@ -55,10 +55,11 @@ HEAD = {
 #: there; with one that it does not know, it would go on and take the whole numbers for weights.
 INT8 = {"method": "kd_scratch_int8", "tables": "4 bits"}
 
-#: Parameters that a checkpoint may hold beside those that a model needs: other heads, and a buffer old versions saved.
+#: Parameters that a checkpoint may hold beside those that a model needs: other heads, a buffer that old versions saved,
+#: and the projections by which a TinyBERT was compared with its teacher.
 IGNORED = re.compile(
     r"(head\.|cls\.|vocab_(transform|layer_norm|projector)\.|classifier\.|pre_classifier\.|qa_outputs\.|(bert\.)?pooler\.)"
-    r"|(.*\.)?embeddings\.position_ids$"
+    r"|(.*\.)?embeddings\.position_ids$|fit_denses?\.(\d+\.)?(weight|bias)$"
 )
 
 

@@ -91,7 +91,7 @@ def named_directory(text: str) -> tuple[str, str]:
 def by_name(pairs: Sequence[tuple[str, str]], flag: str) -> dict[str, str]:
     """The directories of a flag by name; UserError where a name is used twice."""
     if len(dict(pairs)) != len(pairs):
-        raise UserError(f"{flag}: a name is used twice")
+        raise UserError(f"{flag}: a name is used twice; give each its own")
     return dict(pairs)
 
 

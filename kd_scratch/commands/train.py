@@ -114,7 +114,7 @@ def make_spec(arguments: argparse.Namespace) -> RunSpec:
 def command(arguments: argparse.Namespace) -> dict | None:
     """`train`: set up, look over, train, print. None in all ranks but the first."""
     if arguments.force and not arguments.resume:
-        raise UserError("--force goes with --resume")
+        raise UserError("--force is about --resume; give both")
     run = set_up(make_spec(arguments), arguments.resume)
     found = preflight(run)
     (show if arguments.check else say)(table(("before work starts", "found"), found, left=True))

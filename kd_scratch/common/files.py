@@ -176,7 +176,7 @@ def check_target(path: Path, *inputs: str | Path) -> None:
 def check_new_folder(output: Path, what: str = "already holds something") -> None:
     """UserError where --output is a file, or a folder that holds something. what: is wrong with it then."""
     if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file, a folder is needed")
+        raise UserError(f"--output {output}: is a file; give the name of a folder")
     if output.is_dir() and not all(is_leftover(path.name) for path in output.iterdir()):
         raise UserError(f"--output {output}: {what}; delete it, or choose another folder")
 

@@ -42,12 +42,12 @@ def parse_line(text: str, line: int, name: str) -> dict:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
     except json.JSONDecodeError as error:
-        if text.lstrip().startswith("["):
+        if line == 1 and text.lstrip().startswith("["):
             raise UserError(array_message(name)) from None
         raise UserError(f"{place}: not JSON: {error.msg}; each line must hold one whole object") from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
         raise UserError(f"{place}: not usable JSON: {error}") from None
-    if isinstance(value, list):
+    if line == 1 and isinstance(value, list):
         raise UserError(array_message(name))
     if not isinstance(value, dict):
         raise UserError(f'{place}: is not an object; each line must be one, such as {{"text": …, "label": …}}')

@@ -132,7 +132,8 @@ class Tokenizer:
         """
         if max_length is not None:
             if max_length <= self.backend.num_special_tokens_to_add(pairs is not None):
-                raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
+                what = "leaves no room for text beside [CLS] and [SEP]"
+                raise UserError(f"--max-length {max_length}: {what}; choose a larger one")
             self.backend.enable_truncation(max_length, strategy="longest_first")
         encode_batch = self.backend.encode_batch if offsets else self.backend.encode_batch_fast  # without offsets
         if pairs is not None:

@@ -137,7 +137,7 @@ class Server:
         if method not in allowed.split(", "):
             raise refusal(405, f"only {allowed} can be used here", Allow=allowed)
         if "transfer-encoding" in headers:
-            raise refusal(501, "transfer-encoding: is not supported, send content-length")
+            raise refusal(501, "transfer-encoding: is not supported; send content-length")
         if not re.fullmatch("[0-9]*", length) or ("content-length" in headers and not length):
             raise refusal(400, "content-length: is not a number")
         if method != "POST":

@@ -75,14 +75,16 @@ def open_groups(named: Sequence[tuple[str, str]], device: torch.device) -> dict[
     for name, directory in named:
         config = load_config(directory)
         if config.head not in USES:
-            raise UserError(f"{directory}: has a pre-training head; demo needs a model trained for a task")
+            cure = "demo needs a model trained for a task (train --model)"
+            raise UserError(f"{directory}: has a pre-training head; {cure}")
         key = (config.head, frozenset(config.labels))
         if key not in groups:
             use = USES[config.head].name
             count = 1 + sum(head == config.head for head, _ in groups)
             groups[key] = Group(use if count == 1 else f"{use}-{count}", config.head, config.labels)
         if name in groups[key].models:
-            raise UserError(f"--models {name}={directory}: this name has another model of the same task and labels")
+            taken = "this name has another model of the same task and labels"
+            raise UserError(f"--models {name}={directory}: {taken}; choose another name")
         where = torch.device("cpu") if config.int8 else device
         groups[key].models[name] = Entry(load_for_inference(directory, device=where), megabytes(directory), where)
     return {group.id: group for group in groups.values()}

@@ -67,7 +67,7 @@ def check_lengths(models: dict[str, LoadedModel], shapes: Sequence[Shape]) -> No
     for name, loaded in models.items():
         positions = loaded.model.config.max_positions
         if longest > positions:
-            raise UserError(f"{name}: has {positions} positions; leave {longest} tokens out of --shapes")
+            raise UserError(f"{name}: has {positions} positions; leave longer inputs out of --shapes")
 
 
 def machine_rates() -> MachineRates:

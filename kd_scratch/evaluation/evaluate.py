@@ -97,7 +97,7 @@ def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, sa
     Raises UserError for a split that the task's files do not have, and where there are no examples.
     """
     if split and split not in task.splits:
-        known = f"the splits {', '.join(task.splits)}" if task.splits else "no splits"
+        known = f"the splits {', '.join(task.splits)}" if task.splits else "no splits; leave it out"
         raise UserError(f"--split {split}: the files of {task.name} have {known}")
     if not split and task.splits:
         split = "test"

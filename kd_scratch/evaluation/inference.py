@@ -13,6 +13,11 @@ from kd_scratch.data.batches import Batch, EncodedInputs, collate, length_sorted
 from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.nn.model import Model
 
+NOT_FINITE = (
+    "the model gives logits that are not finite numbers: train it again with a lower --learning-rate, or fetch it "
+    "again if it was not trained here"
+)
+
 
 @torch.inference_mode()
 def compute_logits(
@@ -52,7 +57,7 @@ def compute_logits(
             bar.update(len(indices) * distributed.world_size())
     model.train(training)
     if not distributed.all_ranks_agree(finite):
-        raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
+        raise UserError(NOT_FINITE)
     distributed.all_reduce_array(logits)  # the rows of the other ranks are still 0
     return logits
 

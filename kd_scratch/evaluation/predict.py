@@ -8,7 +8,7 @@ import torch
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel
-from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.evaluation.inference import NOT_FINITE, compute_logits
 from kd_scratch.tasks import Predictions, question_answering, token_classification
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer
@@ -50,7 +50,8 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
     """UserError where the given inputs (those that are not None) are not those that the model's head needs."""
     head = loaded.model.config.head
     if head not in INPUTS:
-        raise UserError(f"{loaded.directory}: has a pre-training head; predict needs a model trained for a task")
+        cure = "predict needs a model trained for a task (train --model)"
+        raise UserError(f"{loaded.directory}: has a pre-training head; {cure}")
     if {name for name, value in inputs.items() if value is not None} != set(INPUTS[head]):
         flags = " and ".join(f"--{name}" for name in INPUTS[head])
         raise UserError(f"{loaded.directory}: has a {head} head; predict needs {flags} for it, and no more")
@@ -62,7 +63,7 @@ def classify(loaded: LoadedModel, text: str, device: torch.device) -> dict[str, 
     ids = loaded.tokenizer.encode([text], max_length=loaded.max_length)[0].ids
     logits = loaded.model(torch.tensor([ids], device=device)).logits[0]  # C
     if not logits.isfinite().all():
-        raise UserError("the model gives logits that are not finite numbers: training diverged, or its file is damaged")
+        raise UserError(NOT_FINITE)
     probability = logits.cpu().double().softmax(dim=0).numpy()
     labels = loaded.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}

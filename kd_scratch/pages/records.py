@@ -20,7 +20,7 @@ def read_record(directory: str | Path) -> dict | None:
     try:
         _check(record)
     except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: is not what `train` writes of a run; delete it, or train again") from None
+        raise UserError(f"{path}: is not what `train` writes of a run; delete the folder and train again") from None
     return record
 
 

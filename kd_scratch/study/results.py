@@ -207,7 +207,7 @@ def read_other_study(flag: str, output: Path, seeds: Sequence[int], known: dict)
         raise UserError(f"{flag}: there is no {path}; give the --output of a study that is finished")
     result = read_json(path)
     if not is_result(result):
-        raise UserError(f"{flag}: {path} is not what a study writes")
+        raise UserError(f"{flag}: {path} is not what a study writes; give the --output of a study that is finished")
     variants = [Variant(name, parse_flags(argv)) for name, argv in result["variants"].items()]
     found = read_records([(variant, seed) for variant in variants for seed in seeds], output, known)
     records = {}
@@ -215,7 +215,7 @@ def read_other_study(flag: str, output: Path, seeds: Sequence[int], known: dict)
         folders = [variant.folder(output, seed) for seed in seeds]
         missing = [folder for folder in folders if folder not in found]
         if missing:
-            raise UserError(f"{flag}: there is no {missing[0] / RECORD}; it needs the same --seeds as this study")
+            raise UserError(f"{flag}: there is no {missing[0] / RECORD}; give --seeds that both have")
         records[variant.name] = {folder: found[folder] for folder in folders}
     return OtherStudy(result["command"], records)
 

@@ -165,6 +165,8 @@ class Task:
     group: Callable[[object], str] | None = None  # examples of one group stay together; None: no groups
     #: examples -> those to train on, and notes about the others
     trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = lambda examples: (examples, [])
+    #: examples -> what looks wrong though it could be read; None: what does so of their texts
+    odd: Callable[[Sequence], list[str]] | None = None
     #: labels of the data, a teacher's -> the student's: the teacher's where they say the same in another way
     student_labels: Callable[[Labels, Labels], Labels] = lambda labels, teacher_labels: labels
     train_defaults: dict = field(default_factory=dict)  # fields of TrainConfig: where this task differs from it

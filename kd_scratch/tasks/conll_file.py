@@ -1,16 +1,36 @@
-"""Files of CoNLL's kind: columns of words and tags -> sentences (Tjong Kim Sang & De Meulder 2003)."""
+"""Files of CoNLL's kind: columns of words and tags -> sentences (Tjong Kim Sang & De Meulder 2003).
 
+One word a line, columns apart by tabs or spaces, the word first, its tag last; a blank line ends a sentence:
+
+    EU NNP B-ORG
+    rejects VBZ O
+
+Also what else people have: a header, an index column, comments, commas, numbers of sentences instead of blank
+lines (conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}. What was decided or repaired is said.
+"""
+
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
-from kd_scratch.common.text_file import open_text
+from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.tasks.conll_metric import TAG, scheme, to_iob2
+from kd_scratch.data.json_lines import json_rows
+from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
+from kd_scratch.tasks.conll_metric import scheme, to_iob2
+
+WORD_KEYS = ("tokens", "words")  # of a JSON line, unless --text-column and --label-column name others
+TAG_KEYS = ("ner_tags", "tags", "labels", "ner")
+NEW_DOCUMENT = re.compile(r"# *(newdoc|begin document)\b")  # a comment of CoNLL-U, of CoNLL-2012
+BARE_TAG = re.compile(r"[^\W\d_]{2}\S*")  # PER, person-actor
+LOOSE_TAG = re.compile(r"([BIESLUMW])[-_](.+)", re.IGNORECASE)  # b-per, B_PER
 
 
 @dataclass(frozen=True)
@@ -24,37 +44,74 @@ class Example:
     scheme: str = "IOB2"  # how the file writes its tags
 
 
-def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> list[Example]:
-    """The sentences of a file with one word a line, its columns apart by spaces or tabs: the word first, its tag last.
+@dataclass
+class Tags:
+    """The tags of a file, as it writes them, and what they mean."""
 
-    A blank line ends a sentence. -DOCSTART- lines begin a document; without any, each sentence is a document of its
-    own. Tags may be IOB1, IOB2 or IOBES. Raises UserError with the odd line.
+    first: dict[str, int] = field(default_factory=dict)  # tag -> the line where it is first
+    counts: Counter[str] = field(default_factory=Counter)
+    meaning: dict[str, str] = field(default_factory=dict)  # tag -> O, or as in B-PER; {} until all are read
+    scheme: str = ""
+
+    def add(self, tag: str, line: int) -> None:
+        """Count a tag."""
+        self.first.setdefault(tag, line)
+        self.counts[tag] += 1
+
+    def understand(self, path: Path, say: Say) -> None:
+        """Find out what they mean. UserError with the line of one that means nothing.
+
+        They may be written loosely, as in b-per or B_PER. Where none has a letter, and most are O, each run of
+        words of one type is an entity.
+        """
+        loose = {tag: LOOSE_TAG.fullmatch(tag) for tag in self.counts}
+        bare = {tag for tag in self.counts if tag.upper() != "O" and not loose[tag]}
+        refused = bare
+        if bare and not any(loose.values()) and self.counts.most_common(1)[0][0].upper() == "O":
+            refused = {tag for tag in bare if not BARE_TAG.fullmatch(tag)}
+        if refused:
+            odd = min(refused, key=self.first.__getitem__)
+            raise UserError(
+                f"{path}: line {self.first[odd]}: tag {odd[:40]!r} is not O, nor B-, I-, E-, S-, L-, U-, M- or W- "
+                "with a type; is it in another column? Then choose that one, as in --label-column 3"
+            )
+        for tag, match in loose.items():
+            self.meaning[tag] = f"I-{tag}" if tag in bare else f"{match[1].upper()}-{match[2]}" if match else "O"
+        if bare:
+            say(f"{path}: tags are types without B- and I-; neighbours of one type are one entity")
+        changed = [tag for tag, meaning in self.meaning.items() if tag != meaning and tag not in bare]
+        if changed:
+            count = sum(self.counts[tag] for tag in changed)
+            as_in = f"{changed[0][:30]} for {self.meaning[changed[0]][:30]}"
+            say(f"{path}: tags written otherwise, as in {as_in}: {count:,}")
+
+    def iob2(self, tags: Sequence[str]) -> tuple[str, ...]:
+        """The tags of one sentence in IOB2; as they are, until they are understood."""
+        tags = tuple(self.meaning.get(tag, tag) for tag in tags)
+        return to_iob2(tags) if self.scheme else tags
+
+
+def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+    """The sentences of a file; those of JSON lines stay in it until asked for.
+
+    A -DOCSTART- line begins a document; without any, each sentence is a document of its own. Tags may be in any of
+    the schemes of conll_metric.py. Raises UserError with the odd line.
     """
-    sentences: list[_Sentence] = []
-    document = ""
-    columns = 0
-    inside = False  # of a sentence
-    for number, line in enumerate(open_text(path, data.encoding, say).text().split("\n"), 1):
-        line = line.removesuffix("\r").strip(" ")
-        if not line.strip("\t"):
-            inside = False
-            continue
-        cells = [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else re.split(" +", line)
-        if cells[0] == "-DOCSTART-":
-            document = f"{path.name}:{number}"
-            inside = False
-            continue
-        columns = columns or len(cells)
-        _check_line(line, cells, columns, f"{path}: line {number}")
-        if not inside:
-            place = f"{path.name}:{number}"
-            sentences.append(_Sentence(place, document or place, [], []))
-            inside = True
-        sentences[-1].words.append(cells[0])
-        sentences[-1].tags.append(cells[-1])
-    style = scheme(sentence.tags for sentence in sentences)
+    file = open_text(path, data.encoding, say)
+    text = file.text()
+    tags = Tags()
+    if is_json_lines(text):
+        return read_json_sentences(file, data, tags, say)
+    counts: Counter[str] = Counter()
+    lines = tidy_lines(path, text, counts)
+    columns = find_columns(path, lines, data, say)
+    sentences = list(read_sentences(path, lines, columns, tags, counts))
+    for what, count in counts.items():
+        say(f"{path}: {what}: {count:,}")
+    tags.understand(path, say)
+    tags.scheme = scheme([tags.meaning[tag] for tag in sentence.tags] for sentence in sentences)
     return [
-        Example(sentence.id, tuple(sentence.words), to_iob2(sentence.tags), sentence.document, style)
+        Example(sentence.id, tuple(sentence.words), tags.iob2(sentence.tags), sentence.document, tags.scheme)
         for sentence in sentences
     ]
 
@@ -69,22 +126,125 @@ class _Sentence:
     tags: list[str]
 
 
-def _check_line(line: str, cells: list[str], columns: int, place: str) -> None:
-    """UserError where a line is no word with a tag. columns: as many as the first one has."""
-    if "\r" in line:
-        raise UserError(f"{place}: holds a carriage return; lines must end with LF or CRLF")
+def read_sentences(
+    path: Path, lines: Sequence[str], columns: Columns, tags: Tags, counts: Counter[str]
+) -> Iterator[_Sentence]:
+    """The sentences of a file of columns. tags: are counted there; counts: of lines that are left out."""
+    sentence: _Sentence | None = None
+    document = number_of = ""
+    for number, line in enumerate(lines, 1):
+        cells = columns.split(line)
+        begins = DOCSTART.match(line)
+        if not any(cells) or begins or (sentence is None and columns.is_comment(line, cells)):
+            if sentence:
+                yield sentence
+                sentence = None
+            if begins or NEW_DOCUMENT.match(line):
+                document = f"{path.name}:{number}"
+            if begins and "-DOCSTART-" not in cells:
+                counts["document starts in another spelling than -DOCSTART-"] += 1
+            elif line.startswith("#"):
+                counts["comments left out"] += 1
+            continue
+        if number == columns.header:
+            continue
+        check_cells(line, cells, columns, f"{path}: line {number}")
+        if columns.sentence is not None and cells[columns.sentence] not in ("", number_of):
+            number_of = cells[columns.sentence]
+            if sentence:
+                yield sentence
+                sentence = None
+        if sentence is None:
+            place = f"{path.name}:{number}"
+            sentence = _Sentence(place, document or place, [], [])
+        sentence.words.append(cells[columns.word])
+        sentence.tags.append(cells[columns.tag])
+        tags.add(cells[columns.tag], number)
+    if sentence:
+        yield sentence
+
+
+def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> None:
+    """UserError where a line is no word with a tag."""
     if len(cells) < 2:
         raise UserError(f"{place}: has no tag; each line needs a word and, in its last column, a tag")
-    if len(cells) != columns:
-        raise UserError(f"{place}: has {len(cells)} columns, the lines before it {columns}; was it cut, or joined?")
-    if not cells[0]:
-        raise UserError(f"{place}: has no word in its first column; for an empty line leave out the tabs too")
-    check_length(cells[0], place)
-    if not TAG.fullmatch(cells[-1]):
-        raise UserError(f"{place}: tag {cells[-1][:40]!r} is not O, nor B-, I-, E- or S- with a type")
+    if len(cells) != columns.count:
+        raise UserError(
+            f"{place}: has {len(cells)} columns, the lines before it {columns.count}; was it cut, or joined?"
+        )
+    if not cells[columns.word]:
+        where = "its first column" if columns.word == 0 else f"column {columns.word + 1}"
+        raise UserError(f"{place}: has no word in {where}; for an empty line leave out the tabs too")
+    check_length(cells[columns.word], place)
 
 
-def trainable(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
+# --- JSON lines ---
+
+
+def is_json_lines(text: str) -> bool:
+    """Whether the first line that is not blank is a JSON object, or begins a list of such, which is refused later."""
+    start = text.lstrip()[:1000]
+    if start.startswith("["):
+        return start[1:].lstrip().startswith("{")
+    with suppress(ValueError, RecursionError):
+        return start.startswith("{") and isinstance(json.loads(text.lstrip().split("\n", 1)[0]), dict)
+    return False
+
+
+def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) -> Sequence[Example]:
+    """The sentence of each JSON line, made when asked for."""
+    path = file.path
+    names = data.tag_names.split(",") if data.tag_names else []
+
+    def make(line: int, value: dict) -> Example | None:
+        place = f"{path}: line {line}"
+        words = listed(value, (data.text_column, *WORD_KEYS), f"{place}: words", "--text-column")
+        raw = listed(value, (data.label_column, *TAG_KEYS), f"{place}: tags", "--label-column")
+        if len(words) != len(raw):
+            raise UserError(f"{place}: has {len(words)} words and {len(raw)} tags; each word needs one")
+        if not words:
+            return None
+        for word in words:
+            if not isinstance(word, str):
+                raise UserError(f"{place}: word {str(word)[:40]!r} must be a string")
+            check_length(word, place)
+        raw = [name_of(tag, names, place) for tag in raw]
+        if not tags.meaning:
+            for tag in raw:
+                tags.add(tag, line)
+        name = f"{path.name}:{line}"
+        return Example(name, tuple(words), tags.iob2(raw), name, tags.scheme)
+
+    examples = json_rows(file, make)
+    tags.understand(path, say)
+    tags.scheme = scheme(example.tags for example in examples)
+    return examples
+
+
+def listed(value: dict, keys: Sequence[str], what: str, flag: str) -> list:
+    """The list under the first of the keys that is there. UserError where none is."""
+    key = next((key for key in keys if key in value), None)
+    if key is None or not isinstance(value[key], list):
+        there = ", ".join(value)[:200] or "nothing"
+        raise UserError(f"{what} must be a list under {' or '.join(keys[1:])}, or {flag}'s key; there is {there}")
+    return value[key]
+
+
+def name_of(tag: object, names: Sequence[str], place: str) -> str:
+    """A tag as text; of a number the name that --tag-names gives it."""
+    if isinstance(tag, str):
+        return tag
+    if type(tag) is not int:
+        raise UserError(f"{place}: tag {str(tag)[:40]!r} must be a string or a number")
+    if not 0 <= tag < len(names):
+        have = f"--tag-names has {len(names)}" if names else "tags are numbers"
+        raise UserError(
+            f"{place}: tag {tag}: {have}; name them in the order of their numbers, as in --tag-names O,B-PER,I-PER"
+        )
+    return names[tag]
+
+
+def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]]:
     """All examples, and a note in which scheme the file writes their tags."""
     style = examples[0].scheme if examples else "IOB2"
     if style == "IOB2":
@@ -93,4 +253,4 @@ def trainable(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
         reading = " (neither IOB1 nor IOB2: an I- after no entity of its type begins one); read as IOB2"
     else:
         reading = "; read as IOB2"
-    return list(examples), [f"tags are written in {style}{reading}"]
+    return examples, [f"tags are written in {style}{reading}"]

@@ -61,3 +61,50 @@ def bare(label: str) -> str:
         return str(int(float(label)))
     letters = re.sub(r"[\s_./,&-]+", "", label.casefold())
     return letters.removesuffix("s") if len(letters) > 3 else letters
+
+
+def odd_questions(examples: Sequence) -> list[str]:
+    """What is odd about N questions (squad_file.Example)."""
+    total = max(1, len(examples))
+    empty = {name: sum(not getattr(e, name).strip() for e in examples) for name in ("context", "question")}
+    remarks = [
+        f"{count:,} of {total:,} {name}s are EMPTY: is that the {name}'s place, --{name}-column?"
+        for name, count in empty.items()
+        if count
+    ]
+    answered = [example for example in examples if example.answers]
+    lost = sum(example.start is None for example in answered)
+    if lost > MOST * len(answered):
+        remarks.append(
+            f"HARDLY ANY ANSWER IS FOUND, {lost:,} of {len(answered):,} are not: do answers and contexts fit?"
+        )
+    if examples and not answered and all(example.labelled for example in examples):
+        remarks.append("NO QUESTION HAS AN ANSWER: is that the place of the answers, --answers-column?")
+    return remarks
+
+
+def odd_sentences(examples: Sequence) -> list[str]:
+    """What is odd about N sentences with tags (conll_file.Example)."""
+    words = [word for example in examples for word in example.words]
+    tags = [tag for example in examples for tag in example.tags if tag is not None]
+    single = sum(len(example.words) == 1 for example in examples)
+    numbers = sum(word.isdecimal() for word in words)
+    outside = tags.count("O")
+    remarks = {
+        f"MOST SENTENCES ARE ONE WORD, {single:,} of {len(examples):,}: is a blank line behind each?": (
+            single > MOST * len(examples)
+        ),
+        f"SENTENCES OF {len(words) // max(1, len(examples)):,} WORDS: is there no blank line between them?": (
+            len(words) > 200 * len(examples)
+        ),
+        f"MOST WORDS ARE NUMBERS, {numbers:,} of {len(words):,}: choose another column, --text-column 2": (
+            numbers > MOST * len(words)
+        ),
+        f"NO ENTITY among {len(tags):,} words: is that the column of the tags? --label-column chooses it": (
+            len(tags) >= 20 and outside == len(tags)
+        ),
+        f"HARDLY ANY WORD IS O, {outside:,} of {len(tags):,}: choose another column, --label-column 3": (
+            len(tags) >= 20 and outside < 0.2 * len(tags)
+        ),
+    }
+    return [remark for remark, holds in remarks.items() if holds]

@@ -47,10 +47,13 @@ def featurize(
     Raises UserError where the tokenizer has no [MASK], or there is no room.
     """
     if tokenizer.mask_id is None:
-        raise UserError("the tokenizer has no [MASK], so no word can be masked; take another tokenizer")
+        raise UserError(
+            "the tokenizer has no [MASK], so no word can be masked; choose a --model (or --tokenizer) that has one"
+        )
     room = max_length - 2
     if room < 1:
-        raise UserError(f"--max-length {max_length}: leaves no room for text beside [CLS] and [SEP]")
+        what = "leaves no room for text beside [CLS] and [SEP]"
+        raise UserError(f"--max-length {max_length}: {what}; choose a larger one")
     rows, ids, numbers = [], [], []
     encodings = tokenizer.encode([example.text for example in examples])
     for i, (example, encoding) in enumerate(zip(examples, encodings, strict=True)):

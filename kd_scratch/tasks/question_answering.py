@@ -23,6 +23,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Confidence, Mistake, Predictions, Summary, Task, surest_mistakes
+from kd_scratch.tasks.file_checks import odd_questions
 from kd_scratch.tasks.spans import best_spans, context_windows, log_sum_exp, merge, piece_spans, span_scores
 from kd_scratch.tasks.squad_file import Example, read_squad, trainable
 from kd_scratch.tasks.squad_metric import QuestionScore, official_scores, question_scores, squad_metrics
@@ -330,6 +331,7 @@ TASK = Task(
     decide=decide,
     group=lambda example: example.context,
     trainable=trainable,
+    odd=odd_questions,
     train_defaults=dict(learning_rate=3e-5, epochs=2, batch_size=12, max_length=384),
     score=score,
     score_name="f1",

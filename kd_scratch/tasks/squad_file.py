@@ -1,19 +1,48 @@
-"""Files of SQuAD, versions 1.1 and 2.0: JSON -> questions with their contexts and answers.
+"""Files of SQuAD, versions 1.1 and 2.0, and their relatives: JSON -> questions with contexts and answers.
 
-An answer is a span of the context (Rajpurkar et al. 2016); in version 2.0 some questions have none (Rajpurkar et al.
-2018).
+An answer is a span of the context (Rajpurkar et al. 2016); in version 2.0 some questions have none (Rajpurkar et
+al. 2018). The official form has three levels of lists:
+
+    {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}
+
+Any of them may be missing, down to JSON lines as the hub's data sets are written:
+
+    {"id", "question", "context", "answers": {"text": […], "answer_start": […]}}
+
+What had to be repaired or decided is counted, and said in one line for each kind.
 """
 
-from collections.abc import Iterator, Sequence
+import html
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
-from kd_scratch.common.text_file import open_text
+from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
+from kd_scratch.data.json_lines import json_rows
+from kd_scratch.data.rows import Subset
+
+LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
+#: How a file may write an answer that its context writes otherwise.
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "": str,
+    "with blanks around them": str.strip,
+    "in decomposed Unicode": partial(unicodedata.normalize, "NFC"),
+    "in composed Unicode": partial(unicodedata.normalize, "NFD"),
+    "with HTML's escapes": html.unescape,
+}
+MOVED = "moved"  # an answer is where the file does not have it: told by `trainable`
+#: What answer_start may count instead of characters: an encoding, and the bytes of one unit in it.
+UNITS = {"UTF-16 units": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
 
 
 @dataclass(frozen=True)
@@ -25,102 +54,256 @@ class Example:
     context: str
     answers: tuple[str, ...] = ()
     start: int | None = None  # code point at which the first answer begins; None: no answer, or not to be found
-    moved: bool = False  # the file's answer_start was wrong; `start` is where the text occurs, exactly once
+    moved: bool = False  # the file has no start, or a wrong one; `start` is where the text occurs, exactly once
     may_be_unanswerable: bool = False  # the file is of version 2.0
     labelled: bool = True  # False: the answer is unknown, for soft targets
 
 
 class Node(NamedTuple):
-    """A JSON value and its place in the file, such as data[0].paragraphs[3]."""
+    """A JSON object and its place in the file, such as data[0].paragraphs[3]."""
 
     value: dict
     path: Path
     place: str
 
+    def at(self, key: str) -> str:
+        """The place of what stands under a key: data[0].paragraphs, or line 3: question."""
+        return f"{self.place}{': ' if self.place.startswith('line ') else '.'}{key}".strip(".")
+
+    def error(self, key: str, problem: str) -> UserError:
+        """What is wrong with the value under a key."""
+        return UserError(f"{self.path}: is not SQuAD's JSON: {self.at(key)} {problem}")
+
     def items(self, key: str) -> Iterator["Node"]:
         """The objects in the list under a key. UserError where there is no such list."""
-        place = f"{self.place}.{key}".lstrip(".")
-        values = self.value.get(key) if isinstance(self.value, dict) else None
+        values = self.value.get(key)
         if not isinstance(values, list):
-            raise UserError(f"{self.path}: is not SQuAD's JSON: {place} must be a list")
+            raise self.error(key, "must be a list")
         for i, value in enumerate(values):
             if not isinstance(value, dict):
-                raise UserError(f"{self.path}: is not SQuAD's JSON: {place}[{i}] must be an object")
-            yield Node(value, self.path, f"{place}[{i}]")
+                raise self.error(f"{key}[{i}]", "must be an object")
+            yield Node(value, self.path, self.at(f"{key}[{i}]"))
 
     def text(self, key: str) -> str:
-        """The string under a key. UserError where there is none."""
+        """The string under a key. UserError where there is none, or too long a one."""
         if not isinstance(self.value.get(key), str):
-            raise UserError(f"{self.path}: is not SQuAD's JSON: {self.place}.{key} must be a string")
+            raise self.error(key, f"must be a string{self.has(key)}")
+        check_length(self.value[key], f"{self.path}: {self.at(key)}")
         return self.value[key]
 
+    def has(self, key: str) -> str:
+        """What stands there instead of a key, for a message."""
+        return "" if key in self.value else f"; there is only {', '.join(self.value)[:200] or 'an empty object'}"
 
-def read_squad(path: Path, split: str, data: DataConfig, say: Say = say) -> list[Example]:
-    """All questions of {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text",
-    "answer_start"}]}]}]}]}.
 
-    Keys beyond these are ignored, but for "is_impossible", which marks version 2.0: where it is true, "answers" may be
+# --- file -> examples ---
+
+
+def read_squad(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+    """All questions of a file, with their contexts and answers; those of JSON lines stay in it until asked for.
+
+    Other keys are ignored, but for "is_impossible", which marks version 2.0: where it is true, "answers" may be
     missing. (Whether a question has an answer is decided by "answers", as in the official script.)
     Raises UserError with the place of what is odd.
     """
-    examples = []
-    version2 = False
-    places: dict[str, str] = {}  # id -> where it stands
-    for article in Node(open_text(path, data.encoding, say).json(), path, "").items("data"):
-        for paragraph in article.items("paragraphs"):
-            context = paragraph.text("context")
-            check_length(context, f"{path}: {paragraph.place}.context")
-            for qa in paragraph.items("qas"):
-                example = read_question(qa, context)
-                if example.id in places:
-                    raise UserError(
-                        f"{path}: {qa.place}.id: {example.id[:60]!r} is the id of {places[example.id]} too; "
-                        "each needs its own"
-                    )
-                places[example.id] = qa.place
-                version2 = version2 or "is_impossible" in qa.value or not example.answers
-                examples.append(example)
-    return [replace(example, may_be_unanswerable=True) for example in examples] if version2 else examples
+    reader = Reader(path, data)
+    file = open_text(path, data.encoding, say)
+    if is_json_lines(file):
+        examples = json_rows(file, lambda i, value: reader.example(Node(value, path, f"line {i}"), None))
+        reader.finish(len(examples), say)
+        return examples
+    value = file.json()
+    root = Node({"": value} if isinstance(value, list) else value, path, "")
+    if not isinstance(root.value, dict):
+        raise UserError(f"{path}: is not SQuAD's JSON: it must be an object or a list")
+    examples = [reader.example(node, context) for node, context in reader.questions(root, LEVELS, None)]
+    reader.finish(len(examples), say)
+    return [replace(example, may_be_unanswerable=True) for example in examples] if reader.version2 else examples
 
 
-def read_question(qa: Node, context: str) -> Example:
-    """One entry of "qas" about a context."""
-    if qa.value.get("is_impossible") is True:
-        qa.value.setdefault("answers", [])
-    texts, starts = [], []
-    for answer in qa.items("answers"):
-        start = answer.value.get("answer_start")
-        if type(start) is not int or start < 0:
-            raise UserError(f"{qa.path}: {answer.place}.answer_start: must be a number, 0 or more")
-        texts.append(answer.text("text"))
-        starts.append(start)
-    start, moved = locate(context, texts[0], starts[0]) if texts else (None, False)
-    key = qa.text("id")
-    question = qa.text("question")
-    check_length(question, f"{qa.path}: {qa.place}.question")
-    return Example(key, question, context, tuple(texts), start, moved)
+def is_json_lines(file: TextFile) -> bool:
+    """Whether the first line is a whole object, and another line follows it."""
+    lines = (text for _, text in file.lines() if text.strip())
+    first = next(lines, "")
+    if next(lines, None) is None:
+        return False
+    with suppress(ValueError, RecursionError):
+        return isinstance(json.loads(first), dict)
+    return False
 
 
-def locate(context: str, answer: str, start: int) -> tuple[int | None, bool]:
-    """Where an answer begins, and whether the file has it elsewhere. None: nowhere, or at several places."""
-    if context[start : start + len(answer)] == answer:
-        return (start, False) if answer else (None, False)
-    first = context.find(answer)
-    unique = first >= 0 and context.find(answer, first + 1) < 0
-    return (first, True) if unique else (None, False)
+class Reader:
+    """Makes the examples of one file, and counts what it repairs or decides on the way."""
+
+    def __init__(self, path: Path, data: DataConfig):
+        self.path = path
+        self.data = data
+        self.counts: Counter[str] = Counter()  # of what is told
+        self.seen: set[str] | None = set()  # the ids so far; None when all have been seen
+        self.renamed: dict[str, str] = {}  # place -> id of a question whose own id was there before
+        self.unanswered = 0
+        self.version2 = False  # some question has is_impossible, or no answer
+
+    def questions(self, node: Node, levels: Sequence[str], context: Node | None) -> Iterator[tuple[Node, ...]]:
+        """The questions below a node, each with the node that has its context."""
+        if self.data.context_column in node.value:
+            node.text(self.data.context_column)
+            context = node
+        for depth, key in enumerate(levels, 1):
+            if key in node.value:
+                for item in node.items(key):
+                    yield from self.questions(item, levels[depth:], context)
+                return
+        if not node.place and self.data.question_column not in node.value:
+            raise node.error("data", f"must be a list{node.has('data')}")
+        yield node, context
+
+    def example(self, node: Node, context: Node | None) -> Example:
+        """One question; its context is its own where no node above it has one."""
+        question = node.text(self.data.question_column)
+        text = (context or node).text(self.data.context_column)
+        answers, start, moved = [], None, False
+        for i, (answer, given) in enumerate(self.answers(node)):
+            found, place, repair = locate(text, answer, given)
+            answers.append(found)
+            if i == 0:  # the one that is learned
+                start, moved = place, repair == MOVED
+                if repair not in (None, MOVED):
+                    self.counts[repair] += 1
+        self.unanswered += not answers and "is_impossible" not in node.value
+        self.version2 = self.version2 or "is_impossible" in node.value or not answers
+        return Example(self.id(node), question, text, tuple(answers), start, moved, self.version2)
+
+    def id(self, node: Node) -> str:
+        """The question's id, as text; made of its place where it has none, or another question has the same."""
+        value = node.value.get("id")
+        if value in (None, ""):
+            self.counts["questions without an id, so named by their place"] += 1
+            value = node.place or "the only one"
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise node.error("id", "must be a string or a number")
+        value = str(value)
+        if self.seen is not None:
+            if value in self.seen:
+                self.counts["ids that an earlier question has, so their place is added"] += 1
+                while value in self.seen:
+                    value += f" ({node.place})"
+                self.renamed[node.place] = value
+            self.seen.add(value)
+        return self.renamed.get(node.place, value)
+
+    def answers(self, node: Node) -> list[tuple[str, int | None]]:
+        """The texts of the answers, and where they begin, as far as the file knows."""
+        key = self.data.answers_column
+        impossible = str(node.value.get("is_impossible")).lower() in ("true", "1")
+        if node.value.get(key) is None:
+            if key not in node.value and not impossible:
+                raise node.error(key, f"must be a list, an empty one where there is no answer{node.has(key)}")
+            if not impossible:
+                self.counts["questions whose answers are null, taken for none"] += 1
+            return []
+        answers = []
+        for i, answer in enumerate(answer_list(node, key)):
+            place = Node(answer, node.path, node.at(f"{key}[{i}]"))
+            if answer.get("text", 0) is not None and place.text("text").strip():
+                answers.append((answer["text"], answer_start(place)))
+            else:
+                self.counts["answers of nothing but blanks, taken for none"] += 1
+        if impossible and answers:
+            self.counts["questions that is_impossible calls unanswerable, but with answers, which hold"] += 1
+        return answers
+
+    def finish(self, total: int, say: Say) -> None:
+        """Tell what was repaired or decided. From here on ids are known to be repeated or not."""
+        self.seen = None
+        for what, count in self.counts.items():
+            say(f"{self.path}: {what}: {count:,}")
+        if self.unanswered:
+            say(f"{self.path}: {self.unanswered:,} of {total:,} questions have no answer: rules of version 2.0")
 
 
-def trainable(examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
-    """The examples whose answer is where the file has it, or was found elsewhere; and notes about the others."""
-    keep = [example for example in examples if example.start is not None or not example.answers]
-    lost = [example.id for example in examples if example.start is None and example.answers]
-    moved = sum(example.moved for example in keep)
+def answer_list(node: Node, key: str) -> list[dict]:
+    """The answers under a key as objects with text and answer_start.
+
+    They may be there as one object, as strings, or as an object of two lists. UserError for anything else.
+    """
+    value = node.value[key]
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        texts = value["text"]
+        starts = [None] * len(texts) if value.get("answer_start") is None else value["answer_start"]
+        if not isinstance(starts, list) or len(starts) != len(texts):
+            raise node.error(f"{key}.answer_start", f"must be a list of {len(texts)}, one for each text")
+        return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    if isinstance(value, dict | str):
+        value = [value]
+    if not isinstance(value, list):
+        raise node.error(key, "must be a list")
+    value = [{"text": item} if isinstance(item, str) else item for item in value]
+    for i, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise node.error(f"{key}[{i}]", "must be an object")
+    return value
+
+
+def answer_start(answer: Node) -> int | None:
+    """Where an answer begins. None where the file does not know: missing, null or below 0."""
+    value = answer.value.get("answer_start")
+    if value is None:
+        return None
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int:
+        raise answer.error("answer_start", "must be a whole number (of characters), or null")
+    return value if value >= 0 else None
+
+
+def locate(context: str, answer: str, start: int | None) -> tuple[str, int | None, str | None]:
+    """An answer as the context spells it, where it begins, and what had to be repaired for that.
+
+    None for the place: nowhere, or not where the file has it and at several others.
+    """
+    for how, spelling in SPELLINGS.items():
+        text = spelling(answer)
+        if not text:
+            continue
+        repair = f"answers {how}, taken as the context writes them" if how else None
+        if start is not None:
+            if context.startswith(text, start):
+                return text, start, repair
+            for unit, (encoding, size) in UNITS.items() if not context.isascii() else ():
+                before = len(context.encode(encoding)[: start * size].decode(encoding, "ignore"))
+                if context.startswith(text, before):
+                    return text, before, repair or f"answer_starts that count {unit}, turned into characters"
+        first = context.find(text)
+        if first >= 0 and context.find(text, first + 1) < 0:
+            return text, first, repair or MOVED
+    return answer, None, None
+
+
+def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]]:
+    """The examples whose answer is where the file has it, or was found elsewhere; and notes about the others.
+
+    UserError where no answer was found.
+    """
+    keep, lost = [], []
+    moved = 0
+    for i, example in enumerate(examples):
+        if example.start is None and example.answers:
+            lost.append(example.id)
+        else:
+            keep.append(i)
+            moved += example.moved
+    if lost and not keep:
+        raise UserError(f"{lost[0]}: none of the {len(lost):,} answers stands in its context; do they belong together?")
     notes = []
     if moved:
-        notes.append(f"wrong answer_start, repaired: {moved:,} (the answer occurs exactly once in its context)")
+        notes.append(f"answer_start wrong or missing, repaired: {moved:,} (the answer occurs once in its context)")
     if lost:
         notes.append(
-            f"questions left out of training: {len(lost):,}, their answer is not at answer_start and not at exactly "
-            f"one other place: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
+            f"questions left out of training: {len(lost):,} of {len(examples):,}, their answer is not at answer_start "
+            f"and not at exactly one other place: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
         )
-    return keep, notes
+    return Subset(examples, keep) if lost else examples, notes

@@ -34,6 +34,7 @@ from kd_scratch.tasks.base import (
 )
 from kd_scratch.tasks.conll_file import Example, read_conll, trainable
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
+from kd_scratch.tasks.file_checks import odd_sentences
 from kd_scratch.tasks.spans import split_words
 from kd_scratch.tasks.tag_schemes import TagScheme
 
@@ -347,6 +348,7 @@ TASK = Task(
     decide=decide,
     group=lambda example: example.document,
     trainable=trainable,
+    odd=odd_sentences,
     student_labels=student_labels,
     gold=lambda example: example.tags,
     score=score,

@@ -96,7 +96,7 @@ class Bookkeeping:
                 examples = ", ".join(self.run.train_inputs.ids[i] for i in indices)
                 raise UserError(
                     f"the loss or its gradient is not a finite number at step {step}, which was not taken; try a lower "
-                    f"--learning-rate, or look at its examples: {examples}"
+                    f"--learning-rate in another --output, or look at its examples: {examples}"
                 )
         self.unread.clear()
         return losses

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.checkpoints.checkpoint import load_config, require_model_directory
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
@@ -46,7 +45,6 @@ def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
     notes: list[str] = []
     unlabelled = read_unlabelled(spec, task, notes.append) if spec.unlabelled else ()
     examples, labels = read_labelled(spec, task, notes.append)
-    labels = labels_like_the_teacher(spec, task, labels, notes.append)
     dev_examples, examples = split_dev(spec, task, examples, notes.append)
     examples, more = task.trainable(limited(examples, spec.data.limit))
     notes += more
@@ -76,16 +74,6 @@ def read_labelled(spec: RunSpec, task: Task, say: Say = say) -> tuple[Sequence, 
     """The examples of --train, and the labels in the order of the logits."""
     examples = task.read(spec.train, "train" if task.splits else "", spec.data, say=say)
     return examples, task.label_list(examples)
-
-
-def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], say: Say) -> tuple[str, ...]:
-    """The student's labels: those of the data, or the (first) teacher's where they say the same in another way."""
-    if not spec.teachers:
-        return labels
-    chosen = task.student_labels(labels, load_config(spec.teachers[0]).labels)
-    if chosen != labels:
-        say(f"the student gets its teacher's {len(chosen)} labels, which write the tags of the data in another way")
-    return chosen
 
 
 def split_dev(spec: RunSpec, task: Task, examples: Sequence, say: Say = say) -> tuple[Sequence, Sequence]:
@@ -136,8 +124,7 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
         if not Path(spec.model).is_dir():
             raise UserError(f"--model {spec.model}: no such model directory, and no size: {', '.join(SIZES)}")
         if spec.tokenizer:
-            raise UserError("--tokenizer goes with a size; a model directory has its own tokenizer")
-        require_model_directory(spec.model)
+            raise UserError("--tokenizer is for a size, a model directory has its own; leave it out")
         return load_tokenizer(spec.model)
     if spec.tokenizer or spec.teachers:
         return load_tokenizer(spec.tokenizer or spec.teachers[0])

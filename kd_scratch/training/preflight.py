@@ -21,10 +21,13 @@ from kd_scratch.data.batches import IGNORE, EncodedInputs, require_inputs
 from kd_scratch.data.masking import num_masked
 from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.tasks import Task, limited
+from kd_scratch.tasks.file_checks import near_labels, odd_labels, odd_texts
 from kd_scratch.training.setup import Run
 
 SAMPLE = 1000  # examples of the training file, and as many of the dev file, that are looked at
 LARGE = 0.05  # a share of them that calls for a remark
+COMPARED = 20_000  # examples of the training file in which those of dev are looked for
+TWICE = 0.1  # a share of dev in train that calls for a remark; in CoNLL-2003 it is 0.06, of short lines
 LIBRARIES = 400e6  # bytes that Python and PyTorch take for themselves
 
 
@@ -45,6 +48,8 @@ def preflight(run: Run) -> list[tuple[str, str]]:
     dev = draw_sample(run, run.data.dev_examples, "--dev")
     rows = [
         ("labels", about_labels(run.task, run.data.labels, train.inputs, dev.inputs)),
+        ("examples", about_examples(run.task, train, dev)),
+        ("overlap", about_overlap(run, dev)),
         ("vocabulary", about_vocabulary(run, train.inputs)),
         (
             "length",
@@ -59,7 +64,7 @@ def preflight(run: Run) -> list[tuple[str, str]]:
     rows.append(("disk", about_disk(run, train)))
     longest = int(max(train.inputs.lengths.max(), dev.inputs.lengths.max()))
     rows.append(("memory", about_memory(run, longest)))
-    return rows
+    return [(name, found) for name, found in rows if found]
 
 
 def draw_sample(run: Run, examples: Sequence, flag: str) -> Sample:
@@ -89,11 +94,33 @@ def about_labels(task: Task, labels: tuple[str, ...], train: EncodedInputs, dev:
     text = f"{len(labels):,}: {', '.join(shorten(label, 30) for label in labels[:5])}{more}"
     if task.head == "token":
         unknown = float(np.mean(dev.labels[dev.word_at] == IGNORE))
-        return f"{text}; {share(unknown, 'of the words of dev have a tag that train lacks', 'are both of one kind?')}"
+        text += f"; {share(unknown, 'of the words of dev have a tag that train lacks', 'are both of one kind?')}"
+        types = dict.fromkeys(label[2:] for label in labels if label[1:2] == "-")
+        return "; ".join([text, *near_labels(list(types))])
     labelled = train.labels[train.labels >= 0]
     if len(labelled) >= 20 and len(np.unique(labelled)) > 0.9 * len(labelled):
         text += f"; HARDLY ANY IS THERE TWICE among {len(labelled):,} examples: is that the column of the labels?"
-    return text
+    return "; ".join([text, *odd_labels([labels[i] for i in labelled], labels)])
+
+
+def about_examples(task: Task, train: Sample, dev: Sample) -> str:
+    """What looks wrong about the examples; "" where all is well."""
+    odd = task.odd or (lambda examples: odd_texts(task.texts(examples)))
+    samples = {"train": train, "dev": dev}
+    return "; ".join(f"{name}: {remark}" for name, sample in samples.items() for remark in odd(sample.examples))
+
+
+def about_overlap(run: Run, dev: Sample) -> str:
+    """Which share of dev's texts stands among those of train, of which some are looked at; "" where it is small."""
+    hashes, examples, texts = run.data.hashes, run.data.examples, run.task.texts
+    if "dev" in hashes and hashes["dev"] == hashes["train"] and not run.task.splits:
+        return "--dev IS THE SAME FILE as --train: scores will be too good; give another, or a share as in --dev 10%"
+    drawn = range(0, len(examples), -(-len(examples) // COMPARED))
+    known = {tuple(texts([examples[i]])) for i in drawn}
+    part = float(np.mean([tuple(texts([example])) in known for example in dev.examples]))
+    part = min(1.0, part * len(examples) / len(drawn))
+    text = f"{part:.0%} OF DEV STANDS IN TRAIN TOO: scores will be too good; take other examples"
+    return text if part > TWICE else ""
 
 
 def about_vocabulary(run: Run, train: EncodedInputs) -> str:

@@ -133,13 +133,16 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
         if not usable or not all(_like(loss, 0.0) for loss in progress["losses"]):
             raise ValueError
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise UserError(f"{path}: is no training state, or one of another version of this program") from None
+        what = "is no training state, or one of another version of this program"
+        raise UserError(f"{path}: {what}; delete the folder and start again") from None
     now = flat(json.loads(json.dumps(identity)))
     keys = dict.fromkeys([*now, *before])  # one that is lacking is as good as None
     differing = [f"{k} was {brief(before.get(k))}, is {brief(now.get(k))}" for k in keys if before.get(k) != now.get(k)]
     fixed = [key for key in FIXED if before.get(key) != now.get(key)]
     if differing and (fixed or not force):
-        cure = f"not even --force can go on with other {', '.join(fixed)}" if fixed else "--force goes on anyway"
+        cure = "--force goes on anyway"
+        if fixed:
+            cure = f"not even --force can go on with other {', '.join(fixed)}; choose another --output"
         raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}; {cure}")
     if differing:
         say(f"note: resumed by force: {shorten('; '.join(differing), 2000)}")
@@ -152,7 +155,8 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
     tensors = load_file(path)
     del tensors[CHECKSUM]
     if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in places.items()}:
-        raise UserError(f"{path}: cannot resume: its weights do not fit this model, or the words of this data")
+        what = "its weights do not fit this model, or the words of this data"
+        raise UserError(f"{path}: cannot resume: {what}; choose another --output")
     for name, place in places.items():
         place.copy_(tensors[name])
     return metadata

@@ -10,9 +10,16 @@ import numpy as np
 import tokenizers
 import torch
 
-from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_model, take_layers
+from kd_scratch.checkpoints.checkpoint import (
+    check_fit,
+    fingerprint,
+    load_config,
+    load_model,
+    require_model_directory,
+    take_layers,
+)
 from kd_scratch.common import distributed
-from kd_scratch.common.console import say
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import seed_everything, start
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, sha256
@@ -65,7 +72,11 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     check_spec(spec, device)
     resume = distributed.rank() == 0 and check_output(spec.output, resume)
     resume = distributed.broadcast_object(resume)
+    for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
+        if Path(directory).is_dir():  # or what is said of it names the sizes too
+            require_model_directory(directory)
     data = read_training_data(spec, task)
+    data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
@@ -90,6 +101,16 @@ def with_layer_map(spec: RunSpec, depth: int, teacher_depth: int) -> RunSpec:
     return replace(spec, config=replace(spec.config, layer_map=layer_map))
 
 
+def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], say: Say) -> tuple[str, ...]:
+    """The student's labels: those of the data, or the (first) teacher's where they say the same in another way."""
+    if not spec.teachers:
+        return labels
+    chosen = task.student_labels(labels, load_config(spec.teachers[0]).labels)
+    if chosen != labels:
+        say(f"the student gets its teacher's {len(chosen)} labels, which write the tags of the data in another way")
+    return chosen
+
+
 def check_output(output: Path, resume: bool) -> bool:
     """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be."""
     if unfinished(output):
@@ -112,7 +133,7 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
         model = Model(with_dropout(named_shape(spec, data), spec.config.dropout))
     else:
         if spec.norm_first:
-            raise UserError("--norm-first goes with a scratch size; the norms of a model directory stay where they are")
+            raise UserError("--norm-first: the norms of a model directory stay where they are; leave it out")
         model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
@@ -124,9 +145,9 @@ def named_shape(spec: RunSpec, data: TrainingData):
     """The ModelConfig of a size, with the head, labels and vocabulary of the data. UserError where flags don't fit."""
     size = SIZES[spec.model]
     if spec.init_layers:
-        raise UserError("--init-layers picks layers of a model directory; --model is a size here")
+        raise UserError("--init-layers picks layers of a model directory, --model is a size here; leave it out")
     if spec.norm_first and size.model_type != "kd_scratch":
-        raise UserError("--norm-first goes with the scratch sizes only; BERT and DistilBERT are post-norm")
+        raise UserError("--norm-first: BERT and DistilBERT are post-norm; leave it out, or choose a scratch size")
     return replace(
         size,
         head=data.task.head,
@@ -162,7 +183,8 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
     try:
         label_order(teacher.config.labels, tuple(labels))
     except UserError as error:
-        raise UserError(f"--teacher {path}: {error}") from None
+        cure = "fine-tune it for these labels first (train without --teacher)"
+        raise UserError(f"--teacher {path}: {error}; {cure}") from None
     teacher_tokenizer = load_tokenizer(path)
     difference = teacher_tokenizer.difference(tokenizer)
     if difference:

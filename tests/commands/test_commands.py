@@ -374,14 +374,14 @@ BAD_FLAGS = {
     "dropout 1": (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
     "out of scope 1": (["--oos-threshold", "1"], "--oos-threshold must be at least 0 and below 1"),
     "null threshold 2": (["--null-threshold", "2"], "--null-threshold must lie between 0 and 1"),
-    "two tokenizers": (["--model", "TEACHER", "--tokenizer", "TEACHER"], "--tokenizer goes with a size"),
+    "two tokenizers": (["--model", "TEACHER", "--tokenizer", "TEACHER"], "--tokenizer is for a size"),
     "vocabulary of 3": (["--vocab-size", "3"], "--vocab-size 3: must lie between 10 and 1,000,000"),
     "no end to a norm": (["--max-grad-norm", "inf"], "--max-grad-norm: must be at most 1,073,741,824, not inf"),
     "temperature 1e200": (["--temperature", "1e200"], "--temperature: must be at most"),
     "epochs of 400 digits": (["--epochs", "1" + "0" * 400], "--epochs: must be at most"),
     "question length": (["--question-length", "9" * 20], "--question-length: must be at most"),
     "a teacher without name": (["--teacher", ""], "--teacher is empty; give a name, or leave it out"),
-    "force alone": (["--force"], "--force goes with --resume"),
+    "force alone": (["--force"], "--force is about --resume"),
     "a name of 5000 letters": (["--dev", "n" * 5000], "File name too long"),
 }  # fmt: skip
 

@@ -131,7 +131,7 @@ def test_predict_says_which_flags_the_model_needs(runs, capsys, flags, message):
 def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(runs, tmp_path, capsys):
     (tmp_path / "bad.json").write_text('{"data": [{"paragraphs": [{"context": "c"}]}]}')
     train = ["train", "--task", "squad", "--dev", runs / "squad" / "dev.json", "--model", "tiny-student", *FAST]
-    for file, message in ((tmp_path / "bad.json", "data[0].paragraphs[0].qas must be a list"),
+    for file, message in ((tmp_path / "bad.json", "data[0].paragraphs[0].question must be a string"),
                           (tmp_path / "none.json", "no such file"),
                           (runs / "teacher" / "config.json", "data must be a list")):  # fmt: skip
         status, _, error = run(capsys, *train, "--train", file, "--output", tmp_path / "new")
@@ -155,7 +155,7 @@ def test_questions_that_cannot_be_trained_on_are_counted_and_said(runs, tmp_path
                          "--epochs", 1, "--output", tmp_path / "run")  # fmt: skip
     assert status == 0
     out = " ".join(out.split())
-    assert "note: questions left out of training: 1, their answer is not at answer_start" in out
+    assert "note: questions left out of training: 1 of 60, their answer is not at answer_start" in out
     assert f"place: {qas[0]['id']}" in out  # fmt: skip
     assert "note: windows left out of training: " in out and "no window of their context holds the whole answer" in out
     assert "windows for each question; " in out and "of the answers are whole in no window" in out

@@ -39,7 +39,7 @@ def test_an_object_that_is_no_example_is_left_out_and_a_bad_one_found_on_opening
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("[1]", "is one JSON array"),
+        ("[1]", "line 2: is not an object"),
         ("5", "line 2: is not an object"),
         ('"x"', "line 2: is not an object"),
         ('{"a": 1', "line 2: not JSON: .*each line must hold one whole object"),

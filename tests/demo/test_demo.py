@@ -142,7 +142,7 @@ def test_a_model_that_cannot_answer_is_refused_before_anything_is_served(tmp_pat
     tokenizer.save(tmp_path / "broken", max_length=32)
     for named, why in (
         (("b", str(tmp_path / "broken")), "b: the model gives logits that are not finite"),
-        (("t", save_tiny(tmp_path, tokenizer, "tags", "token", labels=("yes", "no"))), "t: .* not tags of entities"),
+        (("t", save_tiny(tmp_path, tokenizer, "tags", "token", labels=("yes", "no"))), "tags: .* not tags of entities"),
     ):
         with pytest.raises(UserError, match=why):
             make_site(open_groups([named], CPU), DATA)

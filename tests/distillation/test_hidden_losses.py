@@ -425,7 +425,7 @@ def test_the_flags_become_weights_and_pairs():
         (dict(losses=","), "'' is not one of"),
         (dict(losses="hidden,,cosine"), "'' is not one of"),
         (dict(losses="hidden", keep_states=True, layer_map="x"), "no list"),
-        (dict(keep_states=True), "--keep-states goes with --losses"),
+        (dict(keep_states=True), "--keep-states is about --losses"),
         (dict(losses="hidden=0"), "the weight of hidden is '0', a number above 0 is needed"),
         (dict(losses="hidden="), "the weight of hidden is ''"),
         (dict(losses="hidden=nan"), "the weight of hidden is 'nan'"),
@@ -437,7 +437,7 @@ def test_the_flags_become_weights_and_pairs():
         ),
         (dict(losses="hidden", layer_map="1:2,"), "no list"),
         (dict(losses="hidden", layer_map="1:2,1:3"), "a layer of the student is there twice"),
-        (dict(layer_map="1:2"), "--layer-map goes with --losses"),
+        (dict(layer_map="1:2"), "--layer-map is about --losses"),
     ],
 )
 def test_flags_that_mean_nothing_are_refused(flags, message):

@@ -66,7 +66,7 @@ def test_the_command_times_float_and_int8_side_by_side(model_directory, tmp_path
 def test_bad_input_is_one_line_and_exit_2(model_directory, tmp_path, capsys):
     models = ["--models", f"a={model_directory}"]
     for argv, message in (
-        ([*models, "--shapes", "1x41"], "a: has 40 positions; leave 41 tokens out of --shapes"),
+        ([*models, "--shapes", "1x41"], "a: has 40 positions; leave longer inputs out of --shapes"),
         ([*models, f"a={model_directory}", "--shapes", "1x8"], "a name is used twice"),
         (["--models", f"a={tmp_path / 'none'}", "--shapes", "1x8"], "no such model directory"),
         ([*models, "--shapes", "1x8", "--output", f"{model_directory}/config.json"], "would overwrite"),

@@ -425,7 +425,7 @@ def test_the_commands_mistakes_are_one_line_and_exit_2(model_directory, tmp_path
     (tmp_path / "x.csv").write_text("text,label\nthe fox,yes\na dog,no\nthe moon,maybe\na probe,no\n")
     for argv, message in (
         (quantizing, "already holds"),
-        ([*quantizing[:-1], str(tmp_path / "x.csv")], "x.csv: is a file, a folder is needed"),
+        ([*quantizing[:-1], str(tmp_path / "x.csv")], "x.csv: is a file; give the name of a folder"),
         (["quantize", "--model", output, "--output", str(tmp_path / "twice")], "is int8 already"),
         (["quantize", "--model", str(tmp_path / "none"), "--output", str(tmp_path / "o")], "no such model directory"),
         ([*train, "--model", output], "cannot be trained"),

@@ -97,7 +97,7 @@ def test_report_puts_several_runs_on_one_page(runs, tmp_path, capsys):  # noqa: 
         (["a=baseline"], "baseline/training.json", "would overwrite"),
         (["a=baseline"], "baseline/config.json", "would overwrite"),
         (["a=baseline", "b=other"], "r.html", "are of different tasks (agnews, csv); one page is about one task"),
-        (["a=broken"], "r.html", "is not what `train` writes of a run; delete it, or train again"),
+        (["a=broken"], "r.html", "is not what `train` writes of a run; delete the folder and train again"),
     ],
 )
 def test_what_report_refuses(runs, tmp_path, capsys, names, output, message):  # noqa: F811
@@ -253,6 +253,7 @@ def test_the_mistakes_of_a_comparison_are_those_that_the_first_does_not_make():
 
 
 def test_models_that_cut_texts_into_other_pieces_have_no_attention_side_by_side():
-    models = {name: SimpleNamespace(tokenizer=SimpleNamespace(fingerprint=name)) for name in "ab"}
+    tokenizer = SimpleNamespace(difference=lambda other: "another vocabulary")
+    models = {name: SimpleNamespace(tokenizer=tokenizer) for name in "ab"}
     all_predictions = {name: SimpleNamespace(features=None) for name in "ab"}
     assert attention_maps(models, all_predictions, torch.device("cpu")) == []

@@ -134,7 +134,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(other, ca
     beside = ("--beside", f"less={folder}")
     assert "there is no nowhere/evidence.json; give the --output of a study" in refused("--beside", "a=nowhere")
     assert "--beside: a name is used twice" in refused("--beside", f"a={folder}", "--beside", f"a={folder}")
-    assert "needs the same --seeds as this study" in refused(*beside, "--seeds", "0,1")
+    assert "give --seeds that both have" in refused(*beside, "--seeds", "0,1")
     assert "had another data settings" in refused(*beside, "--limit", "40")
     result = json.loads((folder / "evidence.json").read_text())
     variants = result["variants"]

@@ -41,6 +41,10 @@ OTHER = {
     "header": "yes",
     "limit": "50%",
     "text_column": "a column's name",
+    "question_column": "q",
+    "context_column": "c",
+    "answers_column": "a",
+    "tag_names": "O,B-X",
     "label_column": "",
     "device": "cpu",
 }

@@ -1,8 +1,12 @@
 """What looks wrong though it can be read: each remark, and that good files get none."""
 
+from dataclasses import replace
+
 import pytest
 
-from kd_scratch.tasks.file_checks import bare, near_labels, odd_labels, odd_texts
+from kd_scratch.tasks.conll_file import Example as Sentence
+from kd_scratch.tasks.file_checks import bare, near_labels, odd_labels, odd_questions, odd_sentences, odd_texts
+from kd_scratch.tasks.squad_file import Example as Question
 
 
 def test_good_texts_and_labels_get_no_remark():
@@ -30,3 +34,54 @@ def test_labels_that_are_nearly_another_are_named(pair):
     assert near_labels(["other", *pair]) == [
         f"NEARLY THE SAME LABEL: {pair[0].strip()!r} and {pair[1].strip()!r}; are they one?"
     ]
+
+
+def questions(count: int = 10, **change) -> list[Question]:
+    return [replace(Question(f"{i}", "where?", "a fox", ("fox",), 2), **change) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    "examples, remark",
+    [
+        (
+            questions(3, context=" ") + questions(7),
+            "3 of 10 contexts are EMPTY: is that the context's place, --context-column?",
+        ),
+        (questions(3, question="") + questions(7), "3 of 10 questions are EMPTY"),
+        (questions(6, start=None) + questions(4), "HARDLY ANY ANSWER IS FOUND, 6 of 10 are not"),
+        (questions(answers=(), start=None), "NO QUESTION HAS AN ANSWER"),
+    ],
+)
+def test_odd_questions_are_noticed(examples, remark):
+    [found] = odd_questions(examples)
+    assert found.startswith(remark)
+
+
+def test_usual_questions_are_not_odd():
+    assert odd_questions(questions()) == odd_questions([]) == []
+    assert odd_questions(questions(answers=(), start=None) + questions(1)) == []
+    assert odd_questions(questions(answers=(), start=None, labelled=False)) == [], "nobody knows whether they have one"
+
+
+def sentences(words: str, tags: str, count: int = 10) -> list[Sentence]:
+    return [Sentence(f"x:{i}", tuple(words.split()), tuple(tags.split()), "d") for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    "examples, remark",
+    [
+        (sentences("fox", "O", 6) + sentences("a fox", "O B-X", 4), "MOST SENTENCES ARE ONE WORD, 6 of 10"),
+        (sentences("fox " * 201, "O B-X " + "O " * 199, 1), "SENTENCES OF 201 WORDS"),
+        (sentences("1 2 x", "O O B-X"), "MOST WORDS ARE NUMBERS, 20 of 30"),
+        (sentences("a fox", "O O"), "NO ENTITY among 20 words"),
+        (sentences("a fox ran", "B-NP I-NP B-VP", 9), "HARDLY ANY WORD IS O, 0 of 27"),
+    ],
+)
+def test_odd_sentences_are_noticed(examples, remark):
+    [found] = odd_sentences(examples)
+    assert found.startswith(remark)
+
+
+def test_usual_sentences_are_not_odd():
+    assert odd_sentences(sentences("a fox ran", "O B-X O")) == odd_sentences([]) == []
+    assert odd_sentences([replace(e, tags=(None, None)) for e in sentences("a fox", "O O", 20)]) == [], "no labels"

@@ -5,6 +5,7 @@ Each task's own tests hold its table of malformed files. Here are the tables of 
 """
 
 import csv
+import html
 import io
 import itertools
 import json
@@ -15,6 +16,7 @@ import resource
 import signal
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +74,25 @@ SQUAD = {
         }
     ],
 }  # fmt: skip
+SQUAD_LINES = [
+    {"id": "a1", "question": "How long?", "context": "The bridge is 90 metres long. Été 木 😀 ends here.",
+     "answers": {"text": ["90 metres", "90"], "answer_start": [14, 14]}},
+    {"id": 7, "question": "Which?", "context": "A second one.", "answers": {"text": [], "answer_start": []}},
+    {"id": "a3", "question": "Which?", "context": "A second one.", "answers": [{"text": "second", "answer_start": 2}]},
+]  # fmt: skip
+CONLL_LINES = [
+    {"id": 0, "tokens": ["Ada", "Berg", "flew", "to", "Torvia", "."],
+     "ner_tags": ["B-PER", "I-PER", "O", "O", "B-LOC", "O"]},
+    {"id": 1, "tokens": ["Été", "木", "😀"], "ner_tags": ["O", "S-ORG", "O"]},
+    {"id": 2, "tokens": ["Torvia"], "ner_tags": ["B-LOC"]},
+]  # fmt: skip
+
+
+def json_lines(rows: list) -> str:
+    """A file of JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 #: name -> task, split, a file of its format
 FORMATS = {
     "agnews": ("agnews", "", AGNEWS),
@@ -80,6 +101,8 @@ FORMATS = {
     "clinc": ("clinc", "train", json.dumps(CLINC, ensure_ascii=False)),
     "conll": ("conll", "", CONLL),
     "squad": ("squad", "", json.dumps(SQUAD, ensure_ascii=False)),
+    "squad lines": ("squad", "", json_lines(SQUAD_LINES)),
+    "conll lines": ("conll", "", json_lines(CONLL_LINES)),
 }
 
 
@@ -190,20 +213,27 @@ MALFORMED = {
         "half a million columns": (CONLL + "x " * 499_999 + "O\n", "line 13: has 500000 columns, the lines"),
         "no such tag": (CONLL + "Ada NNP B-NP X-PER\n", "line 13: tag 'X-PER' is not O"),
         "a tag without type": (CONLL + "Ada NNP B-NP B-\n", "line 13: tag 'B-' is not O"),
-        "CSV": (CSV, "line 1: has no tag"),
+        "CSV": (CSV, "line 2: tag 'space' is not O"),
+        "two line ends": (CONLL + "Ada O\rBerg O\n", "line 13: holds a carriage return"),
         "an endless word": ("a" * 1_000_001 + " O\n", "line 1: a text of 1,000,001 characters"),
-        "old Mac line ends": ("Ada O\rBerg O\r", "line 1: holds a carriage return"),
     },
     "squad": {
         "cut": (json.dumps(SQUAD)[:90], "line 1: not JSON"),
-        "a list": (json.dumps([SQUAD]), "data must be a list"),
+        "a list of a number": (json.dumps([SQUAD, 7]), "[1] must be an object"),
+        "a number": ("7", "it must be an object or a list"),
         "data an object": (json.dumps({"data": SQUAD}), "data must be a list"),
         "article a string": (json.dumps({"data": ["x"]}), "data[0] must be an object"),
-        "no context": (json.dumps({"data": [{"paragraphs": [{"qas": []}]}]}), "data[0].paragraphs[0].context must"),
-        "duplicate id": (json.dumps(SQUAD).replace("b1", "a1"),
-                         "data[0].paragraphs[1].qas[0].id: 'a1' is the id of data[0].paragraphs[0].qas[0] too"),
-        "a number for an id": (json.dumps(SQUAD).replace('"b1"', "7"), "qas[0].id must be a string"),
-        "true for a place": (json.dumps(SQUAD).replace(": 18}", ": true}"), "answers[0].answer_start: must be a"),
+        "no context": (json.dumps({"data": [{"paragraphs": [{"qas": [{"question": "?"}]}]}]}),
+                       "data[0].paragraphs[0].qas[0].context must be a string; there is only question"),
+        "a list for an id": (json.dumps(SQUAD).replace('"b1"', "[7]"), "qas[0].id must be a string or a number"),
+        "true for an id": (json.dumps(SQUAD).replace('"b1"', "true"), "qas[0].id must be a string or a number"),
+        "true for a place": (json.dumps(SQUAD).replace(": 18}", ": true}"), "answers[0].answer_start must be a"),
+        "infinity for a place": (json.dumps(SQUAD).replace(": 18}", ": 1e999}"), "answers[0].answer_start must be a"),
+        "a place of 5,000 digits": (json.dumps(SQUAD).replace(": 18}", f': "{"9" * 5000}"}}'), "answer_start must"),
+        "levels the wrong way round": (json.dumps({"qas": [{"data": SQUAD["data"]}]}), "qas[0].question must be a"),
+        "levels within themselves": ('{"data": [' * 400 + '{"question": "?"}' + "]}" * 400, "data[0].question must be"),
+        "a bad JSON line": ('{"question": "?", "context": "c", "answers": []}\n{"question": "?"}\n',
+                            "line 2: context must be a string; there is only question"),
         "an endless context": (json.dumps(SQUAD).replace("A second", "A " * 500_000 + "second"),
                                "data[0].paragraphs[1].context: a text of 1,00"),
     },
@@ -345,6 +375,10 @@ def mutation(rng: random.Random, name: str) -> bytes:
         for _ in range(rng.choice([1, 1, 2])):
             value = changed_value(rng, value)
         return json.dumps(value, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    if name.endswith(" lines") and rng.random() < 0.5:
+        rows = list(map(json.loads, text.splitlines()))
+        rows[rng.randrange(len(rows))] = changed_value(rng, rng.choice(rows))
+        return json_lines(rows).encode("utf-8", "surrogatepass")
     return changed_bytes(rng, text.encode())
 
 
@@ -354,21 +388,49 @@ def plainly(name: str, raw: bytes) -> list:
     if name == "clinc":
         return [(label, text) for text, label in json.loads(text)["train"]]
     if name == "squad":
-        return [
-            (qa["id"], qa["question"], paragraph["context"], tuple(a["text"] for a in qa.get("answers", ())))
-            for article in json.loads(text)["data"]
-            for paragraph in article["paragraphs"]
-            for qa in paragraph["qas"]
-        ]
+        return list(plain_questions(json.loads(text), ["", "data", "paragraphs", "qas"], None))
+    if name.endswith(" lines"):
+        values = [json.loads(line) for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+        if name == "squad lines":
+            return [question for value in values for question in plain_questions(value, [], None)]
+        sentences = [next(value[key] for key in ("text", "tokens", "words") if key in value) for value in values]
+        return [tuple(words) for words in sentences if words]
     sentences, words = [], []
-    for line in [*text.split("\n"), ""]:
-        cells = line.removesuffix("\r").strip(" ").split("\t" if "\t" in line else " ")
-        if not "".join(cells) or cells[0].strip(" ") == "-DOCSTART-":
+    for line in [*text.split("\n" if "\n" in text else "\r"), ""]:
+        line = re.sub(rf"^ *\ufeff*(?=[^ \t])|[{UNSEEN}]*$", "", line).strip(" ")
+        cells = line.split("\t" if "\t" in line else " ")
+        if not "".join(cells) or re.match(r"\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", line, re.I):
             sentences += [tuple(words)] if words else []
             words = []
         else:
             words.append(cells[0].strip(" "))
     return sentences
+
+
+UNSEEN = r"\s\x00-\x1f\x7f-\xa0\u2028\ufeff"  # of BITS, and what the flip of a bit may make
+
+
+def plain_questions(value, levels: list[str], context: str | None):
+    """Question, context and answers of each, from whatever levels there are."""
+    if isinstance(value, list):
+        for item in value:
+            yield from plain_questions(item, levels, context)
+        return
+    context = value.get("context", context)
+    for depth, key in enumerate(levels, 1):
+        if key in value:
+            yield from plain_questions(value[key], levels[depth:], context)
+            return
+    answers = value.get("answers") or []
+    if isinstance(answers, dict) and isinstance(answers["text"], list):
+        answers = [text or "" for text in answers["text"]]
+    answers = [a if isinstance(a, str) else a["text"] or "" for a in ([answers], answers)[isinstance(answers, list)]]
+    yield value["question"], context, tuple(plain_answer(a) for a in answers if a.strip())
+
+
+def plain_answer(text: str) -> str:
+    """An answer without what the reader may have repaired."""
+    return html.unescape(unicodedata.normalize("NFC", text)).strip()
 
 
 def decoded(raw: bytes) -> str:
@@ -410,13 +472,15 @@ def csv_reading(rows: list[list[str]]) -> list:
 
 def found(name: str, examples: list) -> list:
     """The same of what our reader has made."""
-    if name == "squad":
-        return [(e.id, e.question, e.context, e.answers) for e in examples]
-    return [e.words for e in examples] if name == "conll" else [(e.label, e.text) for e in examples]
+    if name.startswith("squad"):
+        assert len({e.id for e in examples}) == len(examples)
+        return [(e.question, e.context, tuple(map(plain_answer, e.answers))) for e in examples]
+    return [e.words for e in examples] if name.startswith("conll") else [(e.label, e.text) for e in examples]
 
 
 PLACE = re.compile(
-    r"line \d+: |\w+\[\d+\]|is not (SQuAD|CLINC)|the file is empty|not usable JSON|holds no |data must be"
+    r"line \d+: |\w*\[\d+\]|is not (SQuAD|CLINC)|is one JSON array|the file is empty|not usable JSON|"
+    r"holds no |data must be"
 )
 
 

@@ -120,7 +120,7 @@ def test_tags_of_every_scheme_are_read_as_iob2_and_that_is_noted(tmp_path, tags,
         ("A Q-PER\n", "line 1: tag 'Q-PER'"),
         ("\tO\n", "line 1: has no word"),
         (b"\xcf\xf0\xe8\xe2\xe5\xf2 O\n", "UTF-8"),
-        ("A O\rB O\r\rC B-LOC\r", "line 1: holds a carriage return"),
+        ("A O\rB O\n\nC B-LOC\n", "line 1: holds a carriage return"),
         ("", "empty"),
     ],
 )

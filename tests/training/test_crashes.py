@@ -432,7 +432,7 @@ def test_a_forced_run_of_fewer_steps_has_a_learning_rate_above_0_in_all_of_them(
 
 def test_force_needs_resume(bench):
     argv = [word for word in bench.argv("nothing") if word != "--resume"]
-    assert_one_line(run([*argv, "--force"]), "--force goes with --resume")
+    assert_one_line(run([*argv, "--force"]), "--force is about --resume")
     assert not (bench.folder / "nothing").exists()
 
 

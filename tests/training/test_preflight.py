@@ -17,7 +17,15 @@ from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import Example as Sentence
 from kd_scratch.training import preflight as module
 from kd_scratch.training.examples import TrainingData
-from kd_scratch.training.preflight import Sample, about_disk, about_layers, memory_bytes, preflight, training_bytes
+from kd_scratch.training.preflight import (
+    Sample,
+    about_disk,
+    about_layers,
+    about_overlap,
+    memory_bytes,
+    preflight,
+    training_bytes,
+)
 from kd_scratch.training.setup import Run
 from kd_scratch.training.spec import RunSpec
 from tests.conftest import TEXTS, tiny_model
@@ -62,7 +70,8 @@ def texts(count: int = 40, label=lambda i: "ab"[i % 2]) -> list[Text]:
 
 
 def test_the_table_tells_labels_vocabulary_length_layers_disk_and_memory(tmp_path, tokenizer):
-    rows = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
+    dev = [replace(example, text=f"{example.text} too") for example in texts()]
+    rows = found(tmp_path, tokenizer, "csv", texts(), dev, labels=("a", "b"))
     assert list(rows) == ["labels", "vocabulary", "length", "  train", "  dev", "layers", "disk", "memory"]
     assert rows["labels"] == "2: a, b"
     size = tokenizer.vocab_size
@@ -128,6 +137,42 @@ def test_answers_out_of_reach_are_counted(tmp_path, tokenizer):
     }
     assert "25.0% of the answers are whole in no window (try a larger --max-length or --overlap)" in rows["  train"]
     assert "25.0% longer than --answer-length 5 (a larger one would reach them)" in rows["  train"]
+
+
+def test_labels_texts_sentences_and_questions_that_look_wrong_are_shown_and_right_ones_are_not(tmp_path, tokenizer):
+    rows = found(tmp_path, tokenizer, "csv", texts(label=lambda i: "a"), labels=("a", "A "))
+    assert "ONE CLASS ONLY among 40 examples, 'a'" in rows["labels"] and "NEARLY THE SAME LABEL" in rows["labels"]
+    rows = found(tmp_path, tokenizer, "csv", [*texts(), Text("x:9", " ", "a")], texts(), labels=("a", "b"))
+    assert rows["examples"] == "train: 1 of 41 texts are EMPTY: is that the column of the texts?"
+    short = [Sentence(f"x:{i}", ("fox",), ("B-PER",), f"x:{i}") for i in range(30)]
+    rows = found(tmp_path, tokenizer, "conll", short, labels=("O", "B-PER", "I-PER", "B-per", "I-per"))
+    assert "NEARLY THE SAME LABEL: 'PER' and 'per'" in rows["labels"]
+    assert "train: MOST SENTENCES ARE ONE WORD" in rows["examples"] and "dev: MOST" in rows["examples"]
+    nowhere = [Question("1", "fox?", CONTEXT, ("cat",)), Question("2", "", "", ("cat",))]
+    rows = found(tmp_path, tokenizer, "squad", nowhere)
+    assert "HARDLY ANY ANSWER IS FOUND" in rows["examples"] and "contexts are EMPTY" in rows["examples"]
+    well = [Question(f"{i}", f"fox {i}?", CONTEXT, ("quick",), 4) for i in range(5)]
+    assert "examples" not in found(tmp_path, tokenizer, "squad", well)
+
+
+def test_dev_texts_that_stand_in_train_are_noticed_and_the_same_file_too(tmp_path, tokenizer, monkeypatch):
+    def overlap(train, dev, task="csv", hashes=None):
+        model = tiny_model(labels=("a", "b"), vocab_size=tokenizer.vocab_size)
+        run = make_run(tmp_path, tokenizer, task, train, model, dev)
+        run.data.hashes = hashes or {}
+        return about_overlap(run, Sample(dev, inputs=None))
+
+    train = [Text(f"t:{i}", f"fox {i}", "ab"[i % 2]) for i in range(60)]
+    others = [Text(f"d:{i}", f"dog {i}", "a") for i in range(45)]
+    assert overlap(train, others + train[:5]) == ""
+    assert overlap(train, others + train[:15]).startswith("25% OF DEV STANDS IN TRAIN TOO")
+    same = {"train": "x", "dev": "x"}
+    assert overlap(train, others, hashes=same).startswith("--dev IS THE SAME FILE as --train")
+    assert overlap(train, others, "clinc", same) == "", "one file holds both splits"
+    context = [Question(f"{i}", f"fox {i}?", CONTEXT, ("quick",), 4) for i in range(60)]
+    assert overlap(context[:30], context[30:], "squad") == "", "another question about a context is another example"
+    monkeypatch.setattr(module, "COMPARED", 20)  # a third of them is looked at
+    assert overlap(train, train).startswith("100% OF DEV")
 
 
 def test_a_full_disk_and_one_that_cannot_be_written_to_are_refused(tmp_path, tokenizer, monkeypatch):

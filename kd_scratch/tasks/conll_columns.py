@@ -1,0 +1,201 @@
+"""How a file of columns is written: what parts them, which is the word, which the tag, which lines are none.
+
+Decided once for a file, from its first line with a word, or its header:
+
+    # sent_id = 1               a comment: in front of a sentence, and not as many columns as a word has
+    1   EU        NNP   B-ORG   an index column: counts the words; the word is in the second column
+    2   rejects   VBZ   O
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from kd_scratch.common.console import Say
+from kd_scratch.common.errors import UserError
+from kd_scratch.config import DataConfig
+
+#: Blanks of any kind, control characters, and characters without width, such as a byte-order mark.
+INVISIBLE = "".join(map(chr, (*range(33), *range(127, 161), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
+INVISIBLE += "\u00ad\u1680\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
+DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECASE)
+TAG_CELL = re.compile(r"O|[BIESLUMW][-_]\S+", re.IGNORECASE)
+DELIMITERS = {",": "commas", ";": "semicolons"}
+#: Names in a header.
+WORD_NAMES = {"word", "words", "token", "tokens", "form", "text"}
+TAG_NAMES = {"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "entity", "bio", "iob"}
+SENTENCE_NAMES = {"sentence", "sentence #", "sentence_id", "sentence_idx", "sentence id", "sent_id", "sent"}
+
+
+class Choice(NamedTuple):
+    """A column, as a flag chooses it: by its name in a header, or by its number."""
+
+    flag: str
+    value: str
+    default: str
+    usual: set[str]  # names that are understood where none is chosen
+
+    @property
+    def number(self) -> int:
+        """Counted from 1; 0: the flag has none."""
+        return int(self.value[:9]) if self.value.isascii() and self.value.isdecimal() else 0
+
+    def named(self, names: Sequence[str]) -> list[int]:
+        """The columns of the chosen name, or of a usual one where none is chosen."""
+        exact = [i for i, name in enumerate(names) if name == self.value.casefold()]
+        usual = [i for i, name in enumerate(names) if name in self.usual]
+        return exact or (usual if self.number or self.value == self.default else [])
+
+    def column(self, found: int, count: int, place: str) -> int:
+        """The column of the chosen number, else the one that was found. UserError where there is none."""
+        if self.number > count:
+            raise UserError(
+                f"{place}: has {count} columns; {self.flag} {self.value[:20]}: choose one from 1 to {count}"
+            )
+        return self.number - 1 if self.number else found
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How the columns of a file are parted, and which is which (counted from 0)."""
+
+    delimiter: str  # "": tabs or spaces
+    tabs: bool  # in the first line
+    count: int
+    tag: int
+    word: int = 0
+    sentence: int | None = None  # holds the sentence's number, or nothing where that goes on
+    header: int = 0  # the header's line; 0: none
+
+    def split(self, line: str) -> list[str]:
+        """The cells of a line."""
+        return split(line, self.delimiter)
+
+    def is_comment(self, line: str, cells: list[str]) -> bool:
+        """Whether a line in front of a sentence is no word: it begins with #, and does not look like one."""
+        if line[:1] != "#" or not any(character in line for character in " \t"):
+            return False
+        alike = len(cells) == self.count and ("\t" in line) == self.tabs
+        return not (alike and TAG_CELL.fullmatch(cells[self.tag]))
+
+
+def split(line: str, delimiter: str) -> list[str]:
+    """The cells of a line, which commas or semicolons part, or tabs where there are any, or spaces."""
+    if delimiter:
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        except csv.Error:  # a quote is a character
+            cells = line.split(delimiter)
+        return [cell.strip() for cell in cells]
+    return [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else re.split(" +", line)
+
+
+def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:
+    """The lines of a file, without blanks and invisible characters at their ends; `counts` has what was removed.
+
+    UserError where a carriage return stands inside a line.
+    """
+    lines = text.split("\n" if "\n" in text else "\r")
+    for i, line in enumerate(lines):
+        line = line.rstrip("\r").strip(" ")
+        if "\r" in line:
+            raise UserError(f"{path}: line {i + 1}: holds a carriage return; use LF, CRLF or CR alone")
+        kept = line.rstrip(INVISIBLE)
+        if kept != line.rstrip(" \t"):
+            where = "behind a tag, left out" if kept else "alone on a line, taken for a blank one"
+            counts[f"invisible characters {where}"] += 1
+        if kept.startswith("\ufeff") and kept.lstrip("\ufeff")[0] not in " \t":
+            counts["byte-order marks in front of a word, left out"] += 1
+            kept = kept.lstrip("\ufeff")
+        lines[i] = kept
+    return lines
+
+
+def word_lines(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """(number, text) of each line that may hold a word."""
+    return ((i, line) for i, line in enumerate(lines, 1) if line and not DOCSTART.match(line))
+
+
+def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -> Columns:
+    """How this file is written. UserError where it has no column that was chosen."""
+    word = Choice("--text-column", data.text_column, DataConfig.text_column, WORD_NAMES)
+    tag = Choice("--label-column", data.label_column, DataConfig.label_column, TAG_NAMES)
+    number, first = next(((i, line) for i, line in word_lines(lines) if line[0] != "#"), (0, ""))
+    if not number:  # a file of sentences that all begin with a #
+        number, first = next(word_lines(lines), (0, ""))
+    delimiter = find_delimiter(first)
+    cells = split(first, delimiter)
+    names = [cell.casefold() for cell in cells]
+    columns = Columns(delimiter, "\t" in first, len(cells), len(cells) - 1)
+    words, tags = word.named(names), tag.named(names)
+    if words and tags and words[0] != tags[-1]:
+        sentence = next((i for i, name in enumerate(names) if name in SENTENCE_NAMES), None)
+        columns = replace(columns, word=words[0], tag=tags[-1], sentence=sentence, header=number)
+    else:
+        for choice in (word, tag):
+            if not choice.number and choice.value != choice.default:
+                problem = f"{choice.flag} {choice.value[:40]!r}: no header has that name"
+                raise UserError(
+                    f"{path}: line {number}: {problem}; choose a column by its number, as in {choice.flag} 2"
+                )
+        if len(cells) > 2 and not word.number and counts_words(lines, columns):
+            columns = replace(columns, word=1)
+    place = f"{path}: line {number}"
+    columns = replace(
+        columns,
+        word=word.column(columns.word, len(cells), place),
+        tag=tag.column(columns.tag, len(cells), place),
+    )
+    note = describe(columns, cells, chosen=bool(word.number or tag.number))
+    if note:
+        say(f"{path}: {note}")
+    return columns
+
+
+def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:
+    """What is not as usual about the columns. cells: of the first line."""
+    notes = []
+    if columns.delimiter:
+        notes.append(f"columns are parted by {DELIMITERS[columns.delimiter]}")
+    if columns.header:
+        notes.append(f"line {columns.header} is a header")
+        notes.append(f"words are in {cells[columns.word]!r}, tags in {cells[columns.tag]!r}")
+    elif columns.word == 1 and not chosen:
+        notes.append(f"column 1 counts the words, column 2 has them, column {columns.tag + 1} the tags")
+    if columns.sentence is not None:
+        notes.append(f"a new {cells[columns.sentence]!r} begins a sentence")
+    return "; ".join(notes)
+
+
+def find_delimiter(first: str) -> str:
+    """What parts the columns: a comma or semicolon; "" for tabs or spaces."""
+    if "\t" in first or TAG_CELL.fullmatch(first.split(" ")[-1]):
+        return ""
+    for delimiter in DELIMITERS:
+        cells = split(first, delimiter)
+        names = [cell.casefold() for cell in cells]
+        header = WORD_NAMES.intersection(names) and TAG_NAMES.intersection(names)
+        if header or any(map(TAG_CELL.fullmatch, cells[1:])):
+            return delimiter
+    return ""
+
+
+def counts_words(lines: Sequence[str], columns: Columns) -> bool:
+    """Whether the first column counts the words of each sentence, or of the file: 1, 2, 3, … without a gap."""
+    words, last, inside = 0, None, False
+    for line in lines:
+        cells = columns.split(line)
+        if not line or DOCSTART.match(line) or (not inside and columns.is_comment(line, cells)):
+            inside = False
+            continue
+        if not (cells[0].isdecimal() and len(cells[0]) < 10):
+            return False
+        number = int(cells[0])
+        if last is not None and number != last + 1 and (inside or number > 1):
+            return False
+        words, last, inside = words + 1, number, True
+    return words > 1

@@ -1,0 +1,56 @@
+"""Advice that no row of the tables follows: by its text in the sources, the test that does, or why none can."""
+
+CONFIG = "checkpoints/test_model_folders.py::test_the_printed_cure_works"
+TOKENIZER = "data/test_tokenizer_files.py::"
+TOKENIZER += "test_what_has_no_meaning_here_is_refused_in_one_line_and_the_cure_works"
+UNFIT = "data/test_tokenizer_files.py::test_a_tokenizer_with_more_pieces_than_the_model_is_refused_for_its_true_cause"
+
+EXCEPTIONS = {
+    # --- has a table of its own ---
+    'write "model_type": "bert" (or "distilbert") into it, if the model is one': CONFIG,
+    '{}: has no architectures; write "architectures": {} into it': CONFIG,
+    "{}: problem_type is {}, which is none; remove it": CONFIG,
+    "{}: {} must name the labels 0 to N-1, without a gap; write them in": CONFIG,
+    "{}: {} names {} labels and num_labels is {}; correct the wrong one": CONFIG,
+    "{}: {} must hold names, each a string; write them in": CONFIG,
+    "{}: {} holds {} twice; give each number a name of its own": CONFIG,
+    "they do not belong together; take the tokenizer's files from where the model came from": UNFIT,
+    "the model has none for the added token {}; delete it where its files list it": UNFIT,
+    'the model has none for {}; write "mask_token": null into tokenizer_config.json': UNFIT,
+    'write "tokenizer_class": "BertTokenizer" into tokenizer_config.json if the model is BERT\'s': TOKENIZER,
+    "{}: holds no JSON object; copy it again from where the model came from": TOKENIZER,
+    "{}: begins with a byte-order mark, which would be part of the first piece; save it without": TOKENIZER,
+    "rename the newest to tokenizer.json and delete the key": TOKENIZER,
+    "put it where piece {} of the vocabulary is, or correct the number": TOKENIZER,
+    "{}: the added token {} is blank; delete it from the files": TOKENIZER,
+    'write "{}": {} {}': TOKENIZER,
+    'write "do_lower_case": false {}': TOKENIZER,
+    # --- needs more than one process ---
+    "the processes do not find each other: {}; start them with torchrun": "torchrun sets the variables with which "
+    "common/test_distributed.py::test_two_processes_have_the_losses_of_one_in_fine_tuning_and_in_distillation starts",
+    "process {} and process 0 differ in: {}; give all the same": "the same test gives all the same, the one that is "
+    "refused is common/test_distributed.py::test_processes_that_work_on_different_data_are_refused",
+    # --- needs a server, and time ---
+    "open http://{}:{}/ in your browser; Ctrl-C ends it": "tests/browser does; without a browser "
+    "demo/test_server.py::test_the_page_and_the_json_come_with_every_header",
+    "transfer-encoding: is not supported; send content-length": "demo/test_server.py::test_a_question_is_answered",
+    "too much is waiting to be computed; try again in a second": "demo/test_server.py::"
+    "test_a_wait_that_would_be_too_long_is_refused_at_once_and_the_server_recovers",
+    # --- needs other code than this ---
+    "{}: {} by hand differs by {} from what {} computes; change the first as the second was changed": "a reader who "
+    "edits a layer; unedited they agree in trace/test_trace.py::test_no_number_is_no_agreement",
+    "its numbers are big-endian; save it on a little-endian machine": "needs another machine",
+    "--rows: the grammar has no more new sentences to give; ask for fewer rows": "takes a million rows; fewer are made "
+    "in every test of data_scripts/test_make_sample.py",
+    "torch {} has no torch.ao.quantization any more; int8 needs an older one": "needs a PyTorch that is not there yet",
+}
+#: Texts that only look like advice.
+NO_ADVICE = (
+    "train loss",
+    "byte {} of its pickle needs a mark",
+    "start logit",
+    "start and end of the answer",
+    "Ask a question",
+    "{}: its shape needs {} bytes, not {}",
+    "--teacher {}: has a vocabulary of {}; to be compared they need as many",
+)

@@ -1,0 +1,63 @@
+"""Cures for the columns of CoNLL files, and for what looks wrong about examples before work starts."""
+
+from tests.cures.world import Cure, find, put
+
+USUAL = "the O x\nAda B-PER x\n\nthe O x\n"
+
+
+def evaluated(*more, text=USUAL):
+    """An `evaluate` of a file whose tags are in its second column."""
+    return lambda w: w.conll("evaluate", *more, data=w.write("words.txt", text))
+
+
+def checked(text, **flags):
+    """A `train --check` of a file of sentences."""
+
+    def start(world):
+        path = world.write("words.txt", text)
+        return world.conll("train", "--check", train=path, dev=path, **flags)
+
+    return start
+
+
+ROWS = [
+    Cure(
+        "{}: has {} columns; {} {}: choose one from 1 to {}",
+        evaluated("--label-column", 5),
+        lambda w, argv, line: put(argv, "--label-column", find(r"choose one from 1 to (\d+)", line).replace("3", "2")),
+    ),
+    Cure(
+        "holds a carriage return; use LF, CRLF or CR alone",
+        evaluated(text="the O\rAda B-PER\n\nthe O\n"),
+        lambda w, argv, line: find("(use LF)", line) and w.write("words.txt", "the O\nAda B-PER\n\nthe O\n") and None,
+    ),
+    Cure(
+        "choose a column by its number, as in {} 2",
+        evaluated("--label-column", "gold"),
+        lambda w, argv, line: put(argv, *find("as in (--label-column 2)", line).split(" ")),
+    ),
+    Cure(
+        "choose another column, --text-column 2",
+        checked("1 the O\n2 Ada B-PER\n3 the O\n\n" * 8, text_column=1),
+        lambda w, argv, line: put(argv, *find("choose another column, (--text-column 2)", line).split(" ")),
+        note=True,
+    ),
+    Cure(
+        "choose another column, --label-column 3",
+        checked("the B-NP O\nAda B-NP B-PER\nthe B-NP O\n\n" * 8, label_column=2),
+        lambda w, argv, line: put(argv, *find("choose another column, (--label-column 3)", line).split(" ")),
+        note=True,
+    ),
+    Cure(
+        "--dev IS THE SAME FILE as --train: scores will be too good; give another, or a share as in --dev 10%",
+        lambda w: w.train("--check", dev=w.base.csv("train")),
+        lambda w, argv, line: put(argv, *find("as in (--dev) 10%", line).split(" "), "50%"),
+        note=True,
+    ),
+    Cure(
+        "{} OF DEV STANDS IN TRAIN TOO: scores will be too good; take other examples",
+        lambda w: w.train("--check", dev=w.write("some.csv", "".join(open(w.base.csv("train")).readlines()[:5]))),
+        lambda w, argv, line: put(argv, "--dev", w.base.csv("dev", 4)),
+        note=True,
+    ),
+]

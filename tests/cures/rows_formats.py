@@ -1,0 +1,115 @@
+"""Cures for data files in forms that are no plain table in UTF-8."""
+
+import gzip
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cures.world import Cure, find, put
+
+TEXT = "label,text\nsport,the goal of the team\ntrade,the bank\n"
+PROGRAM = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
+OPEN_QUOTE = 'label,text\nsport,"the goal\ntrade,the bank\nsport,the team\ntrade,the market"\nsport,the coach\n'
+OPEN_QUOTE += "trade,the shares\n"
+
+
+def holding(raw, name="data.csv"):
+    """An `evaluate` on a file of these bytes."""
+
+    def start(world):
+        (world.folder / name).write_bytes(raw)
+        return world.evaluate(data=world.folder / name)
+
+    return start
+
+
+def saved_as_csv(world, argv, line):
+    """Another program saves the file in the line as CSV."""
+    find("error: .*(as CSV)", line)
+    return put(argv, "--data", world.write("saved.csv", TEXT))
+
+
+def unpacked(world, argv, line):
+    """The command in the line, with the file in the line."""
+    path = find("error: (.*?): is compressed", line)
+    subprocess.run([*shlex.split(find("unpack it first: (.*)", line)), path], check=True)
+    return put(argv, "--data", path.removesuffix(".gz"))
+
+
+def mended(pattern, text):
+    """Follows "mend that line": the file in the line gets the text that it should have had."""
+    return lambda world, argv, line: (
+        find(pattern, line) and Path(find("error: (.*?): line", line)).write_text(text) and None
+    )
+
+
+def converted(world, argv, line):
+    """Runs the command in the line."""
+    command = find("for example by: (.*) >", line).replace("python", sys.executable, 1)
+    done = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
+    return put(argv, "--data", world.write("rows.jsonl", done.stdout))
+
+
+ROWS = [
+    Cure("is a ZIP archive or an Excel workbook; save the sheet as CSV first", holding(b"PK\3\4..."), saved_as_csv),
+    Cure("is an old Excel workbook; save the sheet as CSV first", holding(b"\xd0\xcf\x11\xe0..."), saved_as_csv),
+    Cure("is a Parquet file; write it as CSV or JSON lines first", holding(b"PAR1..."), saved_as_csv),
+    Cure(
+        "is compressed with gzip; unpack it first: gunzip -k",
+        holding(gzip.compress(TEXT.encode()), "data.csv.gz"),
+        unpacked,
+    ),
+    Cure(
+        "though others are: mend that line",
+        holding((TEXT + "sport,the café\n").encode() + b"sport,the caf\xe9\n"),
+        mended("(mend that line)", TEXT),
+    ),
+    Cure(
+        "nor is the file plausible in cp1252: convert it",
+        holding((TEXT + "sport,это мяч команды\n").encode("cp1251")),
+        mended("(convert it)", TEXT + "sport,это мяч команды\n"),
+    ),
+    Cure(
+        "nor is the file plausible in cp1252: convert it",
+        holding((TEXT + "sport,это мяч команды\n").encode("cp1251")),
+        lambda w, argv, line: put(argv, *find("such as (--encoding cp1251)", line).split()),
+    ),
+    Cure(
+        "was the file cut? Mend that line, or name the file's encoding with --encoding",
+        holding(TEXT.encode("utf-16")[:-1]),
+        mended("(Mend that line)", TEXT),
+    ),
+    Cure(PROGRAM, holding(json.dumps([{"text": "the goal", "label": "sport"}]).encode(), "data.jsonl"), converted),
+    *(
+        Cure(
+            "choose one with {}, by its name or, in a table, by its number (1: the first)",
+            holding(b"label,stuff\nsport,the goal\n"),
+            lambda w, argv, line, column=column: put(argv, find("choose one with (--[a-z-]+)", line), column),
+        )
+        for column in ("stuff", 2)
+    ),
+    *(
+        Cure("the label is empty; give it one, or delete the row", holding(TEXT.encode() + b",the team\n"), follow)
+        for follow in (
+            mended("(give it one)", TEXT + "sport,the team\n"),
+            lambda w, argv, line: (w.write("data.csv", TEXT), find("or (delete the row)", line)) and None,
+        )
+    ),
+    *(
+        Cure(
+            "a quote is left open: close it, or write it twice to mean a character",
+            holding(OPEN_QUOTE.encode()),
+            mended(pattern, OPEN_QUOTE.replace('"the goal', quoted).replace('market"', "market")),
+        )
+        for pattern, quoted in {"(close it)": '"the goal"', "(write it twice)": '"""the goal"'}.items()
+    ),
+    Cure(
+        "and none called {}; choose them with --text-column and --label-column",
+        lambda w: w.train(task="agnews", dev="50%", train=w.write("four.csv", "1,a,the goal,x\n2,b,the bank,y\n" * 4)),
+        lambda w, argv, line: put(
+            put(argv, find("choose them with (--text-column)", line), 3), find("and (--label-column)$", line), 1
+        ),
+    ),
+]

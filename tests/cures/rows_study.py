@@ -1,0 +1,145 @@
+"""Cures for studies: `evidence`, whose runs are made in this process."""
+
+import json
+import shutil
+
+from kd_scratch.study.spec import StudySpec, check_study
+from kd_scratch.training.spec import RunSpec
+from tests.cures.world import ENOSPC, Cure, delete, find, leave_out, main, put
+
+ANOTHER = r"choose another (--output)"
+
+
+def finished(world, *more, **flags):
+    """The command of a study that has come to its end."""
+    argv = world.study(*more, **flags)
+    assert main(argv) == 0
+    return argv
+
+
+def moved(pattern=ANOTHER):
+    """Follows "choose another --output"."""
+    return lambda world, argv, line: put(argv, find(pattern, line), world.folder / "elsewhere")
+
+
+def edited(name, **values):
+    """A finished study, with other values in one of its files."""
+
+    def start(world):
+        argv = finished(world)
+        for path in (world.folder / "trained").glob(name):
+            path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        return argv
+
+    return start
+
+
+def with_state(world):
+    """The state of an interrupted run with another seed of its numbers, where a run of the study goes."""
+    world.interrupted("--seed", 5, output=world.folder / "interrupted")
+    runs = world.folder / "trained" / "runs"
+    runs.mkdir(parents=True)
+    shutil.copytree(world.folder / "interrupted", runs / "baseline-0")
+
+
+def failed(world):
+    """A study in which a run cannot go on."""
+    argv = world.study()
+    with_state(world)
+    return argv
+
+
+def beside(world, *more):
+    """A study beside another one; that one's flags."""
+    other = world.folder / "other"
+    argv = finished(world, *more, output=other)
+    return put(argv, "--output", world.folder / "here"), other
+
+
+def full_at_the_end(world):
+    """A disk that is full when the result is to be written."""
+    argv = world.study()
+    world.full(ENOSPC, "trained/evidence.json", "os.replace")
+    return argv
+
+
+def room_made(world, argv, line):
+    """Makes room, and gives the same command."""
+    find("(the same command goes on where it stopped)", line)
+    world.patch.undo()
+    return world.study()
+
+
+def described(world, teachers):
+    """A study from Python."""
+    run = RunSpec.of("csv", train="", dev="", model="", output=world.folder, teachers=teachers)
+    return StudySpec(run, test=world.base.csv("test", 4))
+
+
+ROWS = [
+    Cure(
+        "--teacher: a study needs a teacher; give one",
+        lambda w: lambda: check_study(described(w, ())),
+        lambda w, argv, line: lambda: check_study(described(w, (find("(--teacher): .*; give one", line),))),
+    ),
+    Cure(
+        "--data {}{}: is what is trained or chosen on; give a test file",
+        lambda w: w.study(data=w.base.csv("train")),
+        lambda w, argv, line: put(argv, find("(--data) .*; give a test file", line), w.base.csv("test", 4)),
+    ),
+    Cure(
+        "{}: its run is of --seed {}, not {}; delete the folder",
+        edited("runs/baseline-0/training.json", seed=7),
+        delete("error: (.*?): .*; delete the folder"),
+    ),
+    Cure(
+        "{} and {} do not belong together: they had another {}; delete",
+        edited("runs/hidden-0/training.json", torch="1"),
+        delete("error: (.*?) and .*delete"),
+    ),
+    Cure(
+        "{} and {} do not belong together: they had another {}; delete",
+        edited("runs/hidden-0/training.json", torch="1"),
+        moved(),
+    ),
+    Cure("{}: is not what a study writes; choose another --output", edited("study.json", variants=1), moved()),
+    Cure(
+        "{}: this folder holds another study: {}; choose another --output",
+        lambda w: put(finished(w), "--batch-size", 2),
+        moved(),
+    ),
+    Cure("delete {} to train it anew", failed, delete("; delete (.*?) to train it anew")),
+    Cure("; the same command goes on where it stopped", full_at_the_end, room_made),
+    Cure(
+        "{}: there is no {}; give the --output of a study that is finished",
+        lambda w: [*beside(w)[0], "--beside", f"a={w.base.model()}"],
+        lambda w, argv, line: put(argv, "--beside", f"a={w.folder / 'other'}"),
+    ),
+    Cure(
+        "is not what a study writes; give the --output of a study that is finished",
+        lambda w: [*beside(w)[0], "--beside", f"a={unlike(w)}"],
+        lambda w, argv, line: put(argv, "--beside", f"a={w.folder / 'other'}"),
+    ),
+    Cure(
+        "{}: there is no {}; give --seeds that both have",
+        lambda w: [*put(beside(w)[0], "--seeds", "0,1"), "--beside", f"a={w.folder / 'other'}"],
+        lambda w, argv, line: put(argv, find("give (--seeds) that both have", line), 0),
+    ),
+    Cure(
+        "--patience {}: the baseline's epochs are shorter, it would be stopped after fewer steps; leave it out",
+        lambda w: w.study("--augment", 1, "--patience", 1),
+        leave_out("(--patience) .*leave it out"),
+    ),
+    Cure(
+        "--grid: with an alpha of 0 nothing is learned from text without labels; leave it out",
+        lambda w: w.study("--augment", 1, "--grid", "1x0,0.5"),
+        lambda w, argv, line: put(argv, find("(--grid): with an alpha of 0 .*; leave it out", line), "1x0.5"),
+    ),
+]
+
+
+def unlike(world):
+    """A folder with another evidence.json."""
+    (world.folder / "unlike").mkdir()
+    (world.folder / "unlike" / "evidence.json").write_text("{}")
+    return world.folder / "unlike"

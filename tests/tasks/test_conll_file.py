@@ -1,0 +1,236 @@
+"""CoNLL files as they come: each variant is read as what it means and told with its count, or refused with its line."""
+
+import hashlib
+import json
+import re
+
+import pytest
+
+from kd_scratch.common.errors import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.data.rows import FileRows
+from kd_scratch.tasks.conll_columns import INVISIBLE
+from kd_scratch.tasks.conll_file import Example, read_conll
+
+SMALL = "EU NNP B-ORG\nrejects VBZ O\nGerman JJ B-MISC\n\nPeter NNP B-PER\nBlackburn NNP I-PER\n"
+WORDS = [("EU", "rejects", "German"), ("Peter", "Blackburn")]
+TAGS = [("B-ORG", "O", "B-MISC"), ("B-PER", "I-PER")]
+TABS = SMALL.replace(" ", "\t")
+TWO = re.sub(r" [A-Z]+ ", " ", SMALL)  # word and tag
+COMMAS = TWO.replace(" ", ",")
+SPREADSHEET = (
+    "Sentence #,Word,POS,Tag\nSentence: 1,EU,NNP,B-ORG\n,rejects,VBZ,O\n,German,JJ,B-MISC\n"
+    "Sentence: 2,Peter,NNP,B-PER\n,Blackburn,NNP,I-PER\n"
+)
+
+
+def numbered(text: str, start: int = 1, restart: bool = True, separator: str = " ") -> str:
+    """The lines with an index column in front."""
+    lines, number = [], start
+    for line in text.rstrip("\n").split("\n"):
+        lines.append(f"{number}{separator}{line}" if line else "")
+        number = number + 1 if line else start if restart else number
+    return "\n".join(lines) + "\n"
+
+
+def behind(text: str, more: str) -> str:
+    """The lines with more columns behind them."""
+    return re.sub(r"(?m)(?<=.)$", more, text)
+
+
+def read(tmp_path, content: str | bytes, **data) -> tuple[list[Example], list[str]]:
+    """The examples, and what is said, without the path."""
+    path = tmp_path / "x.txt"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    notes = []
+    examples = read_conll(path, "", DataConfig(**data), say=notes.append)
+    return examples, [note.removeprefix(f"{path}: ") for note in notes]
+
+
+COMMENTS = ["comments left out: 2"]
+INDEX = ["column 1 counts the words, column 2 has them, column 4 the tags"]
+UNSEEN = ["invisible characters alone on a line, taken for a blank one: 1"]
+MARK = ["byte-order marks in front of a word, left out: 1"]
+#: Files of the same two sentences, and what is said.
+SAME = {
+    "four columns": (behind(SMALL.replace(" ", " x "), ""), []),
+    "a byte-order mark at the end": (SMALL + "\n\ufeff", UNSEEN),
+    "a zero-width space between": (SMALL.replace("\n\n", "\n\u200b\n"), UNSEEN),
+    "a no-break space between": (SMALL.replace("\n\n", "\n \u00a0\n"), UNSEEN),
+    "a form feed between": (SMALL.replace("\n\n", "\n\f\n"), UNSEEN),
+    "an old end of file": (SMALL + "\x1a", UNSEEN),
+    "a mark in the middle": (SMALL.replace("Peter", "\ufeffPeter"), MARK),
+    "two marks at the start": ("\ufeff\ufeff" + SMALL, MARK),
+    "a no-break space behind a tag": (SMALL.replace("I-PER", "I-PER\u00a0"), [
+        "invisible characters behind a tag, left out: 1"]),
+    "tabs at the ends": (behind(TABS, "\t"), []),
+    "blanks at the ends": (behind(SMALL, " \t "), []),
+    "CR": (SMALL.replace("\n", "\r"), []),
+    "CR CR LF": (SMALL.replace("\n", "\r\r\n"), []),
+    "UTF-16": (SMALL.encode("utf-16"), ["read as UTF-16"]),
+    "comments": ("# text = EU B-ORG\n" + SMALL.replace("\n\n", "\n\n# sent_id = 2\n"), COMMENTS),
+    "comments that look like words": ("# EU O\n" + TABS.replace("\n\n", "\n\n# id\tdomain=en\n"), COMMENTS),
+    "an index": (numbered(SMALL), INDEX),
+    "an index in tabs": (numbered(TABS, separator="\t"), INDEX),
+    "an index over the file": (numbered(SMALL, 0, restart=False), INDEX),
+    "an index in documents": ("-DOCSTART- O\n\n" + numbered(SMALL), INDEX),
+    "an index and comments": ("# 1\tx\n# 2 x\n" + numbered(TABS, separator="\t"), [*INDEX, *COMMENTS]),
+    "commas": (COMMAS, ["columns are parted by commas"]),
+    "semicolons": (TWO.replace(" ", ";"), ["columns are parted by semicolons"]),
+    "a header": ("word pos tag\n" + SMALL, ["line 1 is a header; words are in 'word', tags in 'tag'"]),
+    "a header in another order": (
+        "Tag\tToken\n" + re.sub(r"(?m)^(\S+) (\S+)$", r"\2\t\1", TWO),
+        ["line 1 is a header; words are in 'Token', tags in 'Tag'"]),
+    "a spreadsheet": (SPREADSHEET, ["columns are parted by commas; line 1 is a header; words are in 'Word', tags in "
+                                    "'Tag'; a new 'Sentence #' begins a sentence"]),
+    "tags in small letters": (re.sub("[BI]-|O$", lambda m: m[0].lower(), SMALL, flags=re.M), [
+        "tags written otherwise, as in b-ORG for B-ORG: 5"]),
+    "tags with underscores": (SMALL.replace("-", "_"), ["tags written otherwise, as in B_ORG for B-ORG: 4"]),
+    "IOBES": (SMALL.replace("B-ORG", "S-ORG").replace("B-MISC", "S-MISC").replace("I-PER", "E-PER"), []),
+    "BILOU": (SMALL.replace("B-ORG", "U-ORG").replace("B-MISC", "U-MISC").replace("I-PER", "L-PER"), []),
+    "IOB1": (SMALL.replace("B-", "I-"), []),
+    "types alone": (SMALL.replace("B-", "").replace("I-", "") + "\n. . O\n. . O\n", [
+        "tags are types without B- and I-; neighbours of one type are one entity"]),
+    "JSON lines": ("".join(json.dumps({"id": 1, "tokens": w, "ner_tags": t}) + "\n"
+                           for w, t in zip(WORDS, TAGS, strict=True)), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_files_that_mean_the_same_are_read_the_same(tmp_path, name):
+    content, said = SAME[name]
+    examples, notes = read(tmp_path, content)
+    assert [example.words for example in examples[:2]] == WORDS
+    assert [example.tags for example in examples[:2]] == TAGS
+    assert notes == said
+
+
+def test_a_number_sign_may_be_a_word_at_any_place(tmp_path):
+    examples, said = read(tmp_path, "# O\n1 O\n\n# O\n# O\n\n#tag B-X\n")
+    assert [e.words for e in examples] == [("#", "1"), ("#", "#"), ("#tag",)] and not said
+    with pytest.raises(UserError, match="line 3: has 3 columns, the lines before it 2"):
+        read(tmp_path, "a O\n\nb x O\n# c d e O\n")
+    with pytest.raises(UserError, match="line 2: has 4 columns, the lines before it 2"):
+        read(tmp_path, "a O\n# not a comment\n")  # within a sentence
+    with pytest.raises(UserError, match="line 3: has no tag"):
+        read(tmp_path, "a O\n\n#tag\n")
+
+
+def test_words_that_are_numbers_are_no_index(tmp_path):
+    for words in (["1", "3"], ["2", "1"], ["1", "x"], ["1", "2", "2"]):
+        [example], said = read(tmp_path, "".join(f"{word} CD O\n" for word in words))
+        assert list(example.words) == words and not said
+    [example], said = read(tmp_path, "1 O\n2 O\n")  # two columns: there is no other word
+    assert example.words == ("1", "2") and not said
+
+
+@pytest.mark.parametrize("line", ["-DOCSTART- -X- -X- O", "-DOCSTART-", "-DOCSTART-\t_\t_", "- DOCSTART - O",
+                                  "DOCSTART O", "-docstart- O", "--DOCSTART-- x", "0 -DOCSTART- O", "# newdoc id = 3",
+                                  "#begin document (a); part 0"])  # fmt: skip
+def test_a_document_may_begin_in_many_spellings(tmp_path, line):
+    examples, said = read(tmp_path, f"{line}\n\n{SMALL}\n{line}\n\nA x O\n")
+    assert [(e.words[0], e.document) for e in examples] == [("EU", "x.txt:1"), ("Peter", "x.txt:1"), ("A", "x.txt:10")]
+    official = "-DOCSTART-" in re.split("[ \t]", line)
+    assert said == [] if official else len(said) == 1 and said[0].endswith(": 2")
+
+
+def test_quotes_and_commas_are_words_in_a_file_of_commas(tmp_path):
+    examples, _ = read(tmp_path, COMMAS + '",",O\n"""",O\n"New York",B-LOC\n')
+    assert examples[1].words == ("Peter", "Blackburn", ",", '"', "New York")
+    examples, _ = read(tmp_path, COMMAS + '",O\n')  # written without quoting
+    assert examples[1].words == ("Peter", "Blackburn", '"')
+
+
+GERMEVAL = "#\thttp://example.org [2009-10-17]\n" + behind(numbered(TWO.replace(" ", "\t"), separator="\t"), "\tO")
+
+
+def test_columns_are_chosen_by_number_or_by_name(tmp_path):
+    inner, said = read(tmp_path, GERMEVAL)
+    assert [e.words for e in inner] == WORDS and {tag for e in inner for tag in e.tags} == {"O"}
+    assert said == [*INDEX, "comments left out: 1"], "which column was taken is said"
+    outer, _ = read(tmp_path, GERMEVAL, label_column="3")
+    assert [e.words for e in outer] == WORDS and [e.tags for e in outer] == TAGS
+    uner = behind(numbered(TWO.replace(" ", "\t"), separator="\t"), "\t-\t-")
+    with pytest.raises(UserError, match="line 1: tag '-' is not O.*as in --label-column 3"):
+        read(tmp_path, uner)
+    assert [e.tags for e in read(tmp_path, uner, label_column="3")[0]] == TAGS
+    named = "a b c\n" + SMALL
+    assert [e.words for e in read(tmp_path, named, text_column="a", label_column="c")[0]] == WORDS
+    assert read(tmp_path, numbered(SMALL), text_column="1")[0][0].words == ("1", "2", "3")
+    with pytest.raises(UserError, match="line 1: has 3 columns; --label-column 4: choose one from 1 to 3"):
+        read(tmp_path, SMALL, label_column="4")
+    with pytest.raises(UserError, match="line 1: --label-column 'ner': no header has that name; choose"):
+        read(tmp_path, SMALL, label_column="ner")
+
+
+def test_json_lines_stay_in_their_file_whatever_the_scheme(tmp_path):
+    rows = [{"words": ["New", "York", "is"], "tags": ["b-LOC", "e-LOC", "O"]}, {"words": [], "tags": []},
+            {"words": ["Paris"], "tags": ["S-LOC"]}]  # fmt: skip
+    examples, said = read(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert isinstance(examples, FileRows) and list(examples) == [
+        Example("x.txt:1", ("New", "York", "is"), ("B-LOC", "I-LOC", "O"), "x.txt:1", "IOBES"),
+        Example("x.txt:3", ("Paris",), ("B-LOC",), "x.txt:3", "IOBES"),
+    ]
+    assert said == ["tags written otherwise, as in b-LOC for B-LOC: 2"]
+
+
+def test_tags_that_are_numbers_are_named_by_a_flag(tmp_path):
+    content = '{"w": ["Ada", "slept"], "t": [1, 0]}\n'
+    chosen = dict(text_column="w", label_column="t")
+    with pytest.raises(UserError, match="line 1: tag 1: tags are numbers; name them in the order of their numbers"):
+        read(tmp_path, content, **chosen)
+    with pytest.raises(UserError, match="line 1: tag 1: --tag-names has 1"):
+        read(tmp_path, content, tag_names="O", **chosen)
+    [example], _ = read(tmp_path, content, tag_names="O,B-PER,I-PER", **chosen)
+    assert example.tags == ("B-PER", "O")
+
+
+#: Files that cannot be read -> their line.
+REFUSED = {
+    "a word alone": (SMALL.replace("rejects VBZ O", "rejects"), "line 2: has no tag"),
+    "a column less": (SMALL.replace("rejects VBZ O", "rejects O"), "line 2: has 2 columns, the lines before it 3"),
+    "parts of speech": (TWO.replace("B-ORG", "NNP").replace("O\n", "VBZ\n"), "line 1: tag 'NNP' is not O, nor B-"),
+    "types among tags": (SMALL.replace("B-MISC", "MISC"), "line 3: tag 'MISC' is not O, nor B-"),
+    "an underscore for O": (SMALL.replace(" O", " _"), "line 2: tag '_' is not O"),
+    "a tag without type": ("a O\nb B-\n", "line 2: tag 'B-' is not O"),
+    "no word": (TABS.replace("EU", ""), "line 1: has no word in its first column"),
+    "no word in another column": (SPREADSHEET.replace("rejects", ""), "line 3: has no word in column 2"),
+    "a line end within": ("a O\rb O\nc O\n", "line 1: holds a carriage return"),
+    "one JSON array": ('[\n{"tokens": ["a"], "tags": ["O"]}\n]\n', "is one JSON array; JSON lines are needed"),
+    "JSON without words": ('{"text": "a b", "tags": ["O"]}\n', "line 1: words must be a list under tokens or words"),
+    "JSON without tags": ('{"tokens": ["a"]}\n', "line 1: tags must be a list under ner_tags or tags"),
+    "JSON with a word less": ('{"tokens": ["a"], "tags": ["O", "O"]}\n', "line 1: has 1 words and 2 tags"),
+    "JSON with a number for a word": ('{"tokens": [1], "tags": ["O"]}\n', "line 1: word '1' must be a string"),
+    "JSON with null for a tag": ('{"tokens": ["a"], "tags": [null]}\n', "line 1: tag 'None' must be a string or"),
+    "JSON with an odd tag": ('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"], "tags": ["?"]}\n', "line 2: tag '?'"),
+    "JSON that ends": ('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"]', "line 2: not JSON"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\0\0 O\n", "line 1: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name):
+    content, message = REFUSED[name]
+    with pytest.raises(UserError) as refusal:
+        read(tmp_path, content)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_what_counts_as_invisible_can_really_not_be_seen():
+    assert all(not character.isprintable() or character == " " for character in INVISIBLE)
+    assert {"\ufeff", "\u200b", "\u00a0", "\f", "\t", "\x1a"} <= set(INVISIBLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "digest"),
+    [
+        ("train", 14041, "7754237f012dc91845a154f7c7cb679d"),
+        ("valid", 3250, "01a28953387f88744409374ab4a0b5cc"),
+        ("test", 3453, "4fff1f0622bc6b10af8d8394dab9af32"),
+    ],
+)
+def test_a_real_file_is_read_as_it_always_was(real_data, name, count, digest):
+    said = []
+    examples = read_conll(real_data(f"conll2003/{name}.txt"), "", DataConfig(), say=said.append)
+    content = "\n".join(map(repr, examples)).encode()
+    assert len(examples) == count and hashlib.sha256(content).hexdigest().startswith(digest) and not said
