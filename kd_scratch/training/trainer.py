@@ -49,15 +49,12 @@ class Trainer:
 
 
 def total_steps(run: Run, progress: Progress) -> int:
-    """Optimizer steps of the whole run, those that are done among them. UserError for more --looks than that."""
+    """Optimizer steps of the whole run, those that are done among them."""
     config = run.spec.config
     left = (config.epochs - progress.epoch) * steps_per_epoch(run) - progress.batch
     if config.looks:
         left = config.epochs * steps_per_epoch(run) - progress.step
-    steps = config.steps or progress.step + left
-    if config.looks > steps:
-        raise UserError(f"--looks {config.looks}: there are only {steps} steps; give at most so many")
-    return steps
+    return config.steps or progress.step + left
 
 
 def steps_per_epoch(run: Run) -> int:

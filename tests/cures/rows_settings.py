@@ -72,6 +72,11 @@ ROWS = [
         for follow in (use(r"add (--losses hidden) \(say\)"), leave_out(r"(--[\w-]+) is about.*, or leave it out"))
     ),
     Cure(
+        "--layer-map own: the student is not made of a model of the teacher's depth; choose spread",
+        lambda w: w.train("--losses", "hidden", "--layer-map", "own", model="tiny-student", teacher=teacher(w)),
+        lambda w, argv, line: put(put(argv, "--layer-map", find("; choose (spread)", line)), "--losses", "relations"),
+    ),
+    Cure(
         "--losses compares student and teacher; give --teacher",
         lambda w: w.train(losses="hidden"),
         give("give (--teacher)", teacher),

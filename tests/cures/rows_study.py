@@ -126,11 +126,6 @@ ROWS = [
         lambda w, argv, line: put(argv, find("give (--seeds) that both have", line), 0),
     ),
     Cure(
-        "--patience {}: the baseline's epochs are shorter, it would be stopped after fewer steps; leave it out",
-        lambda w: w.study("--augment", 1, "--patience", 1),
-        leave_out("(--patience) .*leave it out"),
-    ),
-    Cure(
         "--grid: with an alpha of 0 nothing is learned from text without labels; leave it out",
         lambda w: w.study("--augment", 1, "--grid", "1x0,0.5"),
         lambda w, argv, line: put(argv, find("(--grid): with an alpha of 0 .*; leave it out", line), "1x0.5"),
