@@ -6,6 +6,7 @@ TASK    ?= clinc
 MODEL   ?=
 LAYERS  ?= 0,2,4
 SEED    ?= 0
+FOLDS   ?= 5
 ARGS    ?=
 export KD_DATA
 
@@ -28,7 +29,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-core torture parity browser lint mutants bench bench-peers teacher baseline distill quantize evaluate compare \
+.PHONY: help setup quickstart test test-core torture parity browser lint mutants bench bench-peers teacher teachers baseline distill quantize evaluate compare \
         evidence pretrain report trace demo \
         data-agnews data-clinc data-conll data-squad weights clean
 
@@ -101,13 +102,18 @@ teacher: .venv/run ## fine-tune MODEL on TASK -> runs/TASK/teacher
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --output $(OUT)/teacher --seed $(SEED) $(ARGS)
 
+teachers: .venv/run ## FOLDS (5) cross-fitted teachers of TASK, each without a part of its texts -> runs/TASK/teacher-1-of-5, …
+	for fold in $$(seq $(FOLDS)); do $(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) \
+	    --model $(or $(MODEL),$(error set MODEL=DIR)) --fold $$fold/$(FOLDS) --output $(OUT)/teacher-$$fold-of-$(FOLDS) \
+	    --seed $(SEED) $(ARGS) || exit; done
+
 baseline: .venv/run ## fine-tune LAYERS of MODEL without a teacher -> runs/TASK/baseline-SEED
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --init-layers $(LAYERS) --output $(OUT)/baseline-$(SEED) --seed $(SEED) $(ARGS)
 
-distill: .venv/run ## the same with runs/TASK/teacher as teacher -> runs/TASK/distilled-SEED
+distill: .venv/run ## the same with runs/TASK/teacher (or TEACHERS='DIR DIR') as teacher -> runs/TASK/distilled-SEED
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
-	    --init-layers $(LAYERS) --teacher $(OUT)/teacher --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
+	    --init-layers $(LAYERS) --teacher $(or $(TEACHERS),$(OUT)/teacher) --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
 
 pretrain: .venv/run ## distil the masked-word head of MODEL on the lines of TEXT, into STUDENT -> runs/pretrained
 	$(TRAIN) --task mlm --train $(or $(TEXT),$(error set TEXT=FILE)) --dev 5% --model $(or $(STUDENT),scratch-student) \
