@@ -46,13 +46,13 @@ def command(arguments: argparse.Namespace) -> dict:
         f"{device.type}, {torch.get_num_threads()} threads"
     )
     found = evaluate_set(loaded, test_set, device, arguments.max_length, arguments.alone)
-    show_metrics(found.metrics)
-    show("\n" + task.details(found.metrics))
-    show("\n" + task.mistakes(found.predictions, MISTAKES))
     if arguments.output:
         write_json(arguments.output, found.record)
     if arguments.predictions:
         write_json(arguments.predictions, task.prediction_records(found.predictions))
+    show_metrics(found.metrics)  # after the files: a reader such as `head` may close the pipe
+    show("\n" + task.details(found.metrics))
+    show("\n" + task.mistakes(found.predictions, MISTAKES))
     return found.record
 
 

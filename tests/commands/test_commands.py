@@ -521,7 +521,8 @@ def test_a_process_whose_memory_cannot_be_measured_is_one_line(runs, tmp_path):
 
 def test_an_output_that_nobody_reads_or_that_is_full_is_one_line(runs, tmp_path):
     argv = [sys.executable, "-m", "kd_scratch", "evaluate", *map(str, data_of(runs)[:2]), "--data", runs / "dev.csv"]
-    argv = [str(word) for word in [*argv, "--model", runs / "teacher", "--device", "cpu"]]
+    argv = [*argv, "--model", runs / "teacher", "--device", "cpu", "--predictions", tmp_path / "found.json"]
+    argv = [str(word) for word in argv]
     receive, send = os.pipe()
     os.close(receive)
     for stdout, reason in ((send, "Broken pipe"), (os.open("/dev/full", os.O_WRONLY), "No space left on device")):
@@ -529,6 +530,8 @@ def test_an_output_that_nobody_reads_or_that_is_full_is_one_line(runs, tmp_path)
         os.close(stdout)
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == f"error: the output: {reason}" and "Traceback" not in done.stderr
+        assert json.loads((tmp_path / "found.json").read_text()), "nothing is lost: files are written before"
+        (tmp_path / "found.json").unlink()
 
 
 def test_every_command_has_help(capsys):
