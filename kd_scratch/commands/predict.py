@@ -34,10 +34,10 @@ def command(arguments: argparse.Namespace) -> dict:
     if arguments.output is not None:
         check_target(arguments.output, arguments.model)
     result = predict(loaded, arguments.text, arguments.question, arguments.context, data, device)
-    for text, prediction in result.items():
-        SHOW[loaded.model.config.head](text, prediction)
     if arguments.output is not None:
         write_json(arguments.output, result)
+    for text, prediction in result.items():
+        SHOW[loaded.model.config.head](text, prediction)
     return result
 
 
