@@ -22,6 +22,7 @@ EXCEPTIONS = {
     "{}: holds no JSON object; copy it again from where the model came from": TOKENIZER,
     "{}: begins with a byte-order mark, which would be part of the first piece; save it without": TOKENIZER,
     "rename the newest to tokenizer.json and delete the key": TOKENIZER,
+    'write "truncation_side": "right" into it if that is as good': TOKENIZER,
     "put it where piece {} of the vocabulary is, or correct the number": TOKENIZER,
     "{}: the added token {} is blank; delete it from the files": TOKENIZER,
     'write "{}": {} {}': TOKENIZER,

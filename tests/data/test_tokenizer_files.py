@@ -140,6 +140,7 @@ def config(**settings):
     return dict(vocab=PIECES, tokenizer_config=settings)
 
 
+LEFT = {"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
 REFUSED = {  # message -> files, and files that follow its cure
     "tokenizer_config.json: do_lower_case must be true or false, it is 'no'": (config(do_lower_case="no"), config()),
     "strip_accents must be true or false, it is '1'": (config(strip_accents=1), config(strip_accents=None)),
@@ -152,6 +153,13 @@ REFUSED = {  # message -> files, and files that follow its cure
     "config.json: model_type is 'mpnet'": (dict(vocab=PIECES, config={"model_type": "mpnet"}), config()),
     "config.json: holds no JSON object": (dict(vocab=PIECES, config=[1]), dict(vocab=PIECES, config=BERT)),
     "split_special_tokens must be false": (config(split_special_tokens=True), config(split_special_tokens=False)),
+    "texts are cut on the 'left', here always at their end": (
+        config(truncation_side="left"), config(truncation_side="right")),
+    "texts are cut on the 'Left', here always": (
+        dict(tokenizer=tokenizer_json() | {"truncation": LEFT}, config=BERT),
+        dict(tokenizer=tokenizer_json() | {"truncation": LEFT}, config=BERT, tokenizer_config={"truncation_side": "right"})),
+    "LayoutLMTokenizer, LxmertTokenizer, PreTrainedTokenizerFast": (
+        config(tokenizer_class="FunnelTokenizer"), config(tokenizer_class="LayoutLMTokenizer")),
     "rename the newest to tokenizer.json": (config(fast_tokenizer_files=["a.json"]), config()),
     "tokenizer_config.json: cls_token is empty; name the token": (config(cls_token=None), config(cls_token="[CLS]")),
     "cls_token, where it is no text, must be an object": (config(cls_token=3), config(cls_token="<s>")),
