@@ -75,7 +75,7 @@ def _shards(index_file: Path) -> dict[Path, set[str]]:
         raise UserError(f"{index_file}: has no weight_map of parameter names to file names")
     shards: dict[Path, set[str]] = {}
     for name, shard in sorted(weight_map.items()):
-        if Path(shard).name != shard or "\\" in shard or shard.startswith("."):
+        if not shard or Path(shard).name != shard or "\\" in shard or shard.startswith("."):
             raise UserError(f"{index_file}: {shard!r:.200} is not a plain file name in this directory")
         shards.setdefault(index_file.with_name(shard), set()).add(name)
     return shards

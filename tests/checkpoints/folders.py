@@ -134,6 +134,8 @@ FOLDERS = [
            refused="num_labels: one label only"),
     Folder("a problem_type of its own", config=dict(problem_type="ranking"), cure=dict(problem_type=GONE),
            refused="problem_type is 'ranking'"),
+    Folder("a problem_type that is no text", config=dict(problem_type=["regression"]), cure=dict(problem_type=GONE),
+           refused="problem_type is .*which is none"),
     Folder("single_label_classification", config=dict(problem_type="single_label_classification")),
     Folder("token head, several labels", head="token", config=dict(problem_type="multi_label_classification")),
     # which architecture
@@ -192,6 +194,12 @@ FOLDERS = [
     Folder("position_ids", change=lambda tensors: tensors | {"bert.embeddings.position_ids": torch.arange(40)[None]}),
     Folder("decoder.bias too", head="mlm", labels=(), change=lambda tensors: tensors
            | {"cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone()}),
+    Folder("a table of its own behind masked words", head="mlm", labels=(), change=add(cls_predictions_decoder_weight=(120, 16)),
+           refused='decoder.weight .*write "tie_word_embeddings": false'),
+    Folder("a bias of its own behind masked words", head="mlm", labels=(), change=add(cls_predictions_decoder_bias=(120,)),
+           refused='decoder.bias .*write "tie_word_embeddings": false'),
+    Folder("a table of its own, distilbert", "distilbert", head="mlm", labels=(), change=add(vocab__projector_weight=(120, 16)),
+           refused='vocab_projector.weight .*write "tie_word_embeddings": false'),
     Folder("float16", change=cast(torch.float16), tolerance=0.05),
     Folder("bfloat16", change=cast(torch.bfloat16), tolerance=0.5),
     Folder("float64", change=cast(torch.float64)),

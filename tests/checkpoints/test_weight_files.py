@@ -50,9 +50,10 @@ def test_a_directory_with_pickles_in_shards_opens_and_each_holds_what_the_index_
     torch.save({"other": torch.ones(1)}, tmp_path / SHARDS[0])
     with pytest.raises(UserError, match=f"{SHARDS[0]}: holds other parameters than the index lists"):
         load_weights(tmp_path)
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "../evil.bin"}}))
-    with pytest.raises(UserError, match="'../evil.bin' is not a plain file name in this directory"):
-        load_weights(tmp_path)
+    for shard in ("../evil.bin", ""):
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+        with pytest.raises(UserError, match=f"'{shard}' is not a plain file name in this directory"):
+            load_weights(tmp_path)
 
 
 def test_what_stands_beside_a_state_dict_is_told_where_the_model_is_opened(tmp_path):
