@@ -15,8 +15,8 @@ EXCEPTIONS = {
     "{}: {} names {} labels and num_labels is {}; correct the wrong one": CONFIG,
     "{}: {} must hold names, each a string; write them in": CONFIG,
     "{}: {} holds {} twice; give each number a name of its own": CONFIG,
-    '{}: {} differs from what the head for masked words shares here; write "tie_word_embeddings": false into {}, and it '
-    "counts as a body": "checkpoints/test_model_folders.py::"
+    '{}: {} differs from what the head for masked words shares here; write "tie_word_embeddings": false into {}, and '
+    "it counts as a body": "checkpoints/test_model_folders.py::"
     "test_a_head_that_does_not_share_the_table_of_tokens_is_left_out_after_the_cure",
     "they do not belong together; take the tokenizer's files from where the model came from": UNFIT,
     "the model has none for the added token {}; delete it where its files list it": UNFIT,

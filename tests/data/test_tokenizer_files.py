@@ -140,7 +140,7 @@ def config(**settings):
     return dict(vocab=PIECES, tokenizer_config=settings)
 
 
-LEFT = {"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+LEFT = {"truncation": {"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0}}
 REFUSED = {  # message -> files, and files that follow its cure
     "tokenizer_config.json: do_lower_case must be true or false, it is 'no'": (config(do_lower_case="no"), config()),
     "strip_accents must be true or false, it is '1'": (config(strip_accents=1), config(strip_accents=None)),
@@ -156,8 +156,8 @@ REFUSED = {  # message -> files, and files that follow its cure
     "texts are cut on the 'left', here always at their end": (
         config(truncation_side="left"), config(truncation_side="right")),
     "texts are cut on the 'Left', here always": (
-        dict(tokenizer=tokenizer_json() | {"truncation": LEFT}, config=BERT),
-        dict(tokenizer=tokenizer_json() | {"truncation": LEFT}, config=BERT, tokenizer_config={"truncation_side": "right"})),
+        dict(tokenizer=tokenizer_json() | LEFT), dict(
+            tokenizer=tokenizer_json() | LEFT, tokenizer_config={"truncation_side": "right"})),
     "LayoutLMTokenizer, LxmertTokenizer, PreTrainedTokenizerFast": (
         config(tokenizer_class="FunnelTokenizer"), config(tokenizer_class="LayoutLMTokenizer")),
     "rename the newest to tokenizer.json": (config(fast_tokenizer_files=["a.json"]), config()),
