@@ -207,7 +207,7 @@ def _with_older_files(
         settings = settings | older | ({"extra_special_tokens": own} if own else {})
         named, extra = _special_tokens(settings, directory / "special_tokens_map.json")
         special = {named[key].content for key in ORDER if named.get(key)}
-        special |= {token.content for token in extra if own or older.get("extra_special_tokens")}
+        special |= {token.content for token in extra if isinstance(settings.get("extra_special_tokens") or None, list)}
         file = directory / "added_tokens.json"
         for name, number in _read_object(file).items():
             is_special = name in special
@@ -274,7 +274,8 @@ def _special_tokens(settings: dict, file: Path) -> tuple[dict[str, AddedToken | 
             named[key] = _token(value, file, key)
     extra = _extra(settings) or []
     if isinstance(extra, dict):
-        return named | {key: _token(value, file, key) for key, value in extra.items()}, []
+        named |= {key: _token(value, file, key) for key, value in extra.items()}
+        extra = settings.get("additional_special_tokens") or []
     if not isinstance(extra, list):
         raise UserError(f"{file}: the additional special tokens must be a list, it is {str(extra)[:40]!r}")
     return named, [_token(value, file, "an additional special token") for value in extra]

@@ -110,6 +110,13 @@ def test_additional_special_tokens_are_special(tmp_path):
     assert ids_of(tokenizer, ["the[E1]"]) == [[2, the, SIZE, 3]] and SIZE in tokenizer.special_ids
 
 
+def test_extra_special_tokens_by_name_stand_beside_the_additional_ones(tmp_path):
+    settings = {"additional_special_tokens": ["[E1]"], "extra_special_tokens": {"e_token": "[E2]"}}
+    tokenizer, _ = read(tmp_path, vocab=PIECES, tokenizer_config=settings)
+    assert ids_of(tokenizer, ["[E2]the[E1]"]) == [[2, SIZE, the, SIZE + 1, 3]]
+    assert {SIZE, SIZE + 1} <= set(tokenizer.special_ids)
+
+
 NOTED = {
     "do_lower_case false in it is overruled by true": dict(tokenizer=tokenizer_json(False), tokenizer_config=SILENT),
     "strip_accents true in it is overruled by null": dict(
