@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kd_scratch.checkpoints.hf_layout import IGNORED, canonical_name, config_from_json, config_to_json, published_names
+from kd_scratch.checkpoints.hf_layout import (
+    IGNORED,
+    SHARED,
+    canonical_name,
+    config_from_json,
+    config_to_json,
+    published_names,
+)
 from kd_scratch.checkpoints.own_head import completed, own_head, wrapper_prefix
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, weight_files
@@ -94,6 +101,8 @@ def load_model(
         notes.append(f"{directory}: the names of all parameters begin with {prefix!r}, which is left out")
     weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     tensors, ignored = _match(weights, names, wanted, same_head, directory)
+    if config.head == "mlm" and same_head:
+        _require_shared(weights, tensors, directory)
     for note in notes:
         say(note)
     if same_head and config.labels != found.labels:
@@ -167,6 +176,16 @@ def _match(
             text += f"; id2label (or num_labels) in it must name the {classes} labels of the classifier"
         raise UserError(f"{directory}: the parameters do not fit {CONFIG}; {text}")
     return tensors, ignored
+
+
+def _require_shared(found: dict[str, Tensor], tensors: dict[str, Tensor], directory: Path) -> None:
+    """UserError where a head for masked words has a table or bias of its own, which transformers 5 would use."""
+    for published in SHARED.keys() & found.keys():
+        if not torch.equal(found[published].float(), tensors[SHARED[published]].float()):
+            raise UserError(
+                f"{directory}: {published} differs from what the head for masked words shares here; write "
+                f'"tie_word_embeddings": false into {CONFIG}, and it counts as a body'
+            )
 
 
 def _same_type(found: Tensor, wanted: Tensor) -> bool:

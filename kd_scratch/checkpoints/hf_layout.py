@@ -62,6 +62,13 @@ IGNORED = re.compile(
     r"|(.*\.)?embeddings\.position_ids$|fit_denses?\.(\d+\.)?(weight|bias)$"
 )
 
+#: Parameters that a head for masked words has from elsewhere, here always -> our names of those.
+SHARED = {
+    "cls.predictions.decoder.weight": "embeddings.word.weight",
+    "cls.predictions.decoder.bias": "head.bias",
+    "vocab_projector.weight": "embeddings.word.weight",
+}
+
 
 def published_names(config: ModelConfig) -> dict[str, str]:
     """Our name of every parameter of a model of this shape -> its published name."""

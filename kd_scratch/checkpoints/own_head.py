@@ -128,7 +128,7 @@ def _architecture(raw: dict, place: str) -> str:
 def _check_problem(raw: dict, place: str) -> None:
     """UserError where a sequence head is for something else than one of several labels."""
     problem = raw.get("problem_type")
-    if problem in KNOWN_PROBLEMS:
+    if isinstance(problem, str) and problem in KNOWN_PROBLEMS:
         raise UserError(f"{place}: problem_type is {problem!r}: it {KNOWN_PROBLEMS[problem]}; {AS_A_BODY}")
     if problem not in (None, "single_label_classification"):
         raise UserError(f"{place}: problem_type is {str(problem)[:40]!r}, which is none; remove it")

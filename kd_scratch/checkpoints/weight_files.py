@@ -1,5 +1,6 @@
 """The files that hold a model directory's weights: which there are, and their tensors."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,8 @@ READERS: dict[str, Callable] = {
     PICKLED: torch_pickle.load_file,
 }
 OTHERS = {"tf_model.h5": "from_tf=True", "flax_model.msgpack": "from_flax=True"}  # and how transformers 4 opens them
-NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt")
+NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
+SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
 
 
 def load_weights(directory: Path, say=say) -> dict[str, Tensor]:
@@ -56,6 +58,8 @@ def _other_weights(directory: Path) -> str:
         for path in sorted(directory.glob(pattern)):
             if path.name not in NO_WEIGHTS:
                 name = WEIGHTS if path.suffix == ".safetensors" else PICKLED
+                if SHARD.fullmatch(path.name):
+                    return f"; {path.name} is one of several; fetch {name}.index.json, too"
                 return f"; if {path.name} holds the weights of this model, rename it to {name}"
     for name, how in OTHERS.items():
         if (directory / name).is_file():
@@ -75,7 +79,7 @@ def _shards(index_file: Path) -> dict[Path, set[str]]:
         raise UserError(f"{index_file}: has no weight_map of parameter names to file names")
     shards: dict[Path, set[str]] = {}
     for name, shard in sorted(weight_map.items()):
-        if Path(shard).name != shard or "\\" in shard or shard.startswith("."):
+        if not shard or Path(shard).name != shard or "\\" in shard or shard.startswith("."):
             raise UserError(f"{index_file}: {shard!r:.200} is not a plain file name in this directory")
         shards.setdefault(index_file.with_name(shard), set()).add(name)
     return shards

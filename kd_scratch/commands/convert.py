@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from kd_scratch.checkpoints.convert import convert
+from kd_scratch.checkpoints.weight_files import listed
 from kd_scratch.common.console import show
 
 
@@ -18,4 +19,6 @@ def command(arguments: argparse.Namespace) -> dict:
     record = convert(arguments.model, arguments.output)
     show(f"{arguments.output}: {record['tensors']} tensors of {', '.join(record['from'])} are in model.safetensors")
     show(f"copied beside it: {', '.join(record['copied'])}")
+    if record["left_out"]:
+        show(f"left out: {listed(record['left_out'])}")
     return record

@@ -68,6 +68,10 @@ def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
     whole = _names_no_class(directory, settings) and found is not None
     settings, listed = _with_older_files(directory, settings, content)
     chosen = _casing(settings, file)
+    side = settings.get("truncation_side") or (content.get("truncation") or {}).get("direction")
+    if side not in (None, "right", "Right"):
+        cure = 'write "truncation_side": "right" into it if that is as good'
+        raise UserError(f"{file}: texts are cut on the {str(side)[:40]!r}, here always at their end; {cure}")
     named, extra = _special_tokens(settings, file)
     special = NAMES | {key: named[key] and named[key].content for key in NAMES if key in named}
     if whole:
@@ -173,11 +177,8 @@ def _names_no_class(directory: Path, settings: dict) -> bool:
                 return True
             if isinstance(name, str) and name.removesuffix("Fast").removesuffix("Tokenizer") in BERT_CLASSES:
                 return False
-            known = ", ".join(f"{known}Tokenizer" for known in BERT_CLASSES)
-            known += f" and {WHOLE_CLASSES[0]}"
-            raise UserError(
-                f"{directory / file}: tokenizer_class is {str(name)[:60]!r}; {ONLY}: {known} and {WHOLE_CLASSES[0]}"
-            )
+            known = ", ".join([*(f"{known}Tokenizer" for known in BERT_CLASSES), WHOLE_CLASSES[0]])
+            raise UserError(f"{directory / file}: tokenizer_class is {str(name)[:60]!r}; {ONLY}: {known}")
     kind = config.get("model_type")
     if kind is None or kind == "kd_scratch":  # a model of a shape that BERT's config cannot express
         return True
@@ -206,7 +207,7 @@ def _with_older_files(
         settings = settings | older | ({"extra_special_tokens": own} if own else {})
         named, extra = _special_tokens(settings, directory / "special_tokens_map.json")
         special = {named[key].content for key in ORDER if named.get(key)}
-        special |= {token.content for token in extra if own or older.get("extra_special_tokens")}
+        special |= {token.content for token in extra if isinstance(settings.get("extra_special_tokens") or None, list)}
         file = directory / "added_tokens.json"
         for name, number in _read_object(file).items():
             is_special = name in special
@@ -273,7 +274,8 @@ def _special_tokens(settings: dict, file: Path) -> tuple[dict[str, AddedToken | 
             named[key] = _token(value, file, key)
     extra = _extra(settings) or []
     if isinstance(extra, dict):
-        return named | {key: _token(value, file, key) for key, value in extra.items()}, []
+        named |= {key: _token(value, file, key) for key, value in extra.items()}
+        extra = settings.get("additional_special_tokens") or []
     if not isinstance(extra, list):
         raise UserError(f"{file}: the additional special tokens must be a list, it is {str(extra)[:40]!r}")
     return named, [_token(value, file, "an additional special token") for value in extra]

@@ -44,7 +44,8 @@ class TagScheme:
             cure = "write there what each number means, in the order of its training"
             raise UserError(f"id2label in config.json holds no names (LABEL_0, …); {cure}")
         form = next(form for form in FORMS if all(map(form.fullmatch, named)))
-        if form is FORMS[-1] and ("O" not in labels or any(map(FORMS[0].fullmatch, named))):
+        typeless = set("BIESLUMW").intersection(named)  # letters without a type
+        if form is FORMS[-1] and ("O" not in labels or typeless or any(map(FORMS[0].fullmatch, named))):
             odd = next(label for label in named if not FORMS[0].fullmatch(label))
             wanted = "tags of entities (O, and B- and I- with each type)"
             raise UserError(f"the model's labels are not {wanted}: {odd[:40]!r}; fine-tune it for this task first")

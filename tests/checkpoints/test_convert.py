@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from kd_scratch.__main__ import main
+from kd_scratch.checkpoints import convert as convert_module
+from kd_scratch.checkpoints import safetensors
 from kd_scratch.checkpoints.checkpoint import load_config, load_model
 from kd_scratch.checkpoints.convert import convert
 from kd_scratch.checkpoints.safetensors import load_file, read_metadata
+from kd_scratch.common import files
 from kd_scratch.common.errors import UserError
 from tests.checkpoints.test_weight_files import SHARDS, pickled, same_weights
 
@@ -21,9 +24,11 @@ def test_a_converted_directory_holds_the_same_model_and_every_file_beside_it(tmp
     for file, content in beside.items():
         (tmp_path / "old" / file).write_bytes(content)
     (tmp_path / "old" / "tf_model.h5").write_bytes(b"other weights")
+    (tmp_path / "old" / "1_Pooling").mkdir()
     assert main(["convert", "--model", str(tmp_path / "old"), "--output", str(tmp_path / "new"), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["from"] == ([name] if name.endswith(".bin") else SHARDS)
+    assert record["left_out"] == ["1_Pooling", "tf_model.h5"]
     assert same_weights(load_model(tmp_path / "new"), model)
     assert load_config(tmp_path / "new") == load_config(tmp_path / "old")
     found = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
@@ -59,7 +64,32 @@ def test_nothing_is_converted_onto_something_or_from_nothing(tmp_path, capsys):
     with pytest.raises(UserError, match="already holds something"):
         convert(tmp_path, tmp_path)
     assert main(["convert", "--model", str(tmp_path / "none"), "--output", str(tmp_path / "new")]) == 2
-    assert "is not a model directory" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
+    assert "no such model directory" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK\3\4")
     assert main(["convert", "--model", str(tmp_path), "--output", str(tmp_path / "new")]) == 2
     assert "was it cut off" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_what_was_cut_off_is_no_model_yet(tmp_path, monkeypatch):
+    """Without its last files it would open with another tokenizer: weights come last."""
+    pickled(tmp_path / "old")
+    (tmp_path / "old" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    write = files.write_atomically
+
+    def write_until(path, chunks, *others):
+        if path.name == "tokenizer_config.json":
+            raise KeyboardInterrupt
+        write(path, chunks, *others)
+
+    for module in (convert_module, safetensors):
+        monkeypatch.setattr(module, "write_atomically", write_until)
+    with pytest.raises(KeyboardInterrupt):
+        convert(tmp_path / "old", tmp_path / "new")
+    with pytest.raises(UserError, match="has no model.safetensors"):
+        load_model(tmp_path / "new")
+
+
+def test_the_hubs_cache_is_refused_with_the_folder_in_it_that_is_the_model(tmp_path):
+    pickled(tmp_path / "snapshots" / "c0ffee")
+    with pytest.raises(UserError, match="a model is in .*c0ffee"):
+        convert(tmp_path, tmp_path / "new")

@@ -71,6 +71,12 @@ def test_a_new_head_takes_the_place_of_one_that_cannot_be_used(tmp_path):
     assert not torch.equal(load_model(several, "sequence", ("no", "yes", "maybe")).head.classifier.weight, old)
 
 
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if "of its own" in f.name and f.head == "mlm"])
+def test_a_head_that_does_not_share_the_table_of_tokens_is_left_out_after_the_cure(tmp_path, folder):
+    config = load_model(replace(folder, config={"tie_word_embeddings": False}).write(tmp_path)).config
+    assert config.head is None
+
+
 def test_the_body_of_a_sentence_embedder_is_usable(tmp_path):
     """modules.json, a pooling and a dense layer stand beside it; of older ones it has a folder of its own."""
     body = Folder("body", head=None, renamed=(("^bert[.]", ""),))

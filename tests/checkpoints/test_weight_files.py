@@ -50,9 +50,10 @@ def test_a_directory_with_pickles_in_shards_opens_and_each_holds_what_the_index_
     torch.save({"other": torch.ones(1)}, tmp_path / SHARDS[0])
     with pytest.raises(UserError, match=f"{SHARDS[0]}: holds other parameters than the index lists"):
         load_weights(tmp_path)
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "../evil.bin"}}))
-    with pytest.raises(UserError, match="'../evil.bin' is not a plain file name in this directory"):
-        load_weights(tmp_path)
+    for shard in ("../evil.bin", ""):
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+        with pytest.raises(UserError, match=f"'{shard}' is not a plain file name in this directory"):
+            load_weights(tmp_path)
 
 
 def test_what_stands_beside_a_state_dict_is_told_where_the_model_is_opened(tmp_path):
@@ -99,10 +100,22 @@ def test_weights_under_another_name_open_after_the_cure_that_is_printed(tmp_path
     assert same_weights(load_model(tmp_path), model)
 
 
+def test_shards_whose_index_is_missing_open_once_it_is_there(tmp_path):
+    """Renaming one of them, as of a single file, would not help."""
+    pickled(tmp_path, "pytorch_model.bin.index.json")
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=f"{SHARDS[0]} is one of several; fetch pytorch_model.bin.index.json, too$"):
+        load_model(tmp_path)
+    (tmp_path / "moved").rename(index)
+    load_model(tmp_path)
+
+
 def test_weights_of_other_frameworks_are_named_with_what_makes_ours_of_them(tmp_path):
     save_model(tiny_model(), tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "flax_model.msgpack")
-    (tmp_path / "training_args.bin").write_bytes(b"x")  # no weights, whatever its name
+    for name in ("training_args.bin", "rng_state.pth", "scaler.pt"):  # no weights, whatever their names
+        (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=r"flax_model.msgpack is not read, .*from_flax=True\)"):
         load_model(tmp_path)
     (tmp_path / "tf_model.h5").write_bytes(b"x")

@@ -110,6 +110,13 @@ def test_additional_special_tokens_are_special(tmp_path):
     assert ids_of(tokenizer, ["the[E1]"]) == [[2, the, SIZE, 3]] and SIZE in tokenizer.special_ids
 
 
+def test_extra_special_tokens_by_name_stand_beside_the_additional_ones(tmp_path):
+    settings = {"additional_special_tokens": ["[E1]"], "extra_special_tokens": {"e_token": "[E2]"}}
+    tokenizer, _ = read(tmp_path, vocab=PIECES, tokenizer_config=settings)
+    assert ids_of(tokenizer, ["[E2]the[E1]"]) == [[2, SIZE, the, SIZE + 1, 3]]
+    assert {SIZE, SIZE + 1} <= set(tokenizer.special_ids)
+
+
 NOTED = {
     "do_lower_case false in it is overruled by true": dict(tokenizer=tokenizer_json(False), tokenizer_config=SILENT),
     "strip_accents true in it is overruled by null": dict(
@@ -140,6 +147,7 @@ def config(**settings):
     return dict(vocab=PIECES, tokenizer_config=settings)
 
 
+LEFT = {"truncation": {"direction": "Left", "max_length": 9, "strategy": "LongestFirst", "stride": 0}}
 REFUSED = {  # message -> files, and files that follow its cure
     "tokenizer_config.json: do_lower_case must be true or false, it is 'no'": (config(do_lower_case="no"), config()),
     "strip_accents must be true or false, it is '1'": (config(strip_accents=1), config(strip_accents=None)),
@@ -152,6 +160,13 @@ REFUSED = {  # message -> files, and files that follow its cure
     "config.json: model_type is 'mpnet'": (dict(vocab=PIECES, config={"model_type": "mpnet"}), config()),
     "config.json: holds no JSON object": (dict(vocab=PIECES, config=[1]), dict(vocab=PIECES, config=BERT)),
     "split_special_tokens must be false": (config(split_special_tokens=True), config(split_special_tokens=False)),
+    "texts are cut on the 'left', here always at their end": (
+        config(truncation_side="left"), config(truncation_side="right")),
+    "texts are cut on the 'Left', here always": (
+        dict(tokenizer=tokenizer_json() | LEFT), dict(
+            tokenizer=tokenizer_json() | LEFT, tokenizer_config={"truncation_side": "right"})),
+    "LayoutLMTokenizer, LxmertTokenizer, PreTrainedTokenizerFast": (
+        config(tokenizer_class="FunnelTokenizer"), config(tokenizer_class="LayoutLMTokenizer")),
     "rename the newest to tokenizer.json": (config(fast_tokenizer_files=["a.json"]), config()),
     "tokenizer_config.json: cls_token is empty; name the token": (config(cls_token=None), config(cls_token="[CLS]")),
     "cls_token, where it is no text, must be an object": (config(cls_token=3), config(cls_token="<s>")),

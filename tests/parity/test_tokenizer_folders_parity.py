@@ -62,6 +62,7 @@ CHOICES = {
         {"do_basic_tokenize": False},
         {"bos_token": "<s>"},
         {"model_max_length": 64},
+        {"extra_special_tokens": {"e_token": "[E2]"}},
     ],
 }
 
