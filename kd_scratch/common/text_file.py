@@ -36,11 +36,11 @@ NO_TEXT = {
 CHUNK = 2**20
 UTF8_CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 #: What text in cp1252 does not hold: control characters, bytes without meaning, signs such as ³ or ‚ within a word,
-#: and Western UTF-8. (Other UTF-8 is not looked for: ß and é may stand in front of a “ or » as in "Spaß“".)
+#: and UTF-8, but for what begins with ß, É or a small letter: those may stand in front of “ or », as in "Spaß“".
 NOT_CP1252 = re.compile(
     rb"[\0-\x08\x0e-\x19\x1c-\x1f\x7f\x81\x8d\x8f\x90\x9d]"
     rb"|[A-Za-z][\x82-\x84\x86-\x89\xa1-\xaa\xac\xae-\xb6\xb8-\xba\xbc-\xbf][A-Za-z]"
-    rb"|[\xc2-\xc5][\x80-\xbf]|\xe2[\x80-\xbf]{2}|\xf0[\x80-\xbf]{3}"
+    rb"|[\xc2-\xc8\xca-\xde][\x80-\xbf]|\xe2[\x80-\xbf]{2}|\xf0[\x80-\xbf]{3}"
 )
 LETTERS = re.compile(rb"[^\0-\x7f\x85\x91-\x97\xa0\xab\xbb]{3,}")  # and no …, quotes, dashes, blanks
 

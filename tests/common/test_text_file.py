@@ -33,7 +33,7 @@ def test_a_mark_of_utf_16_decides_whatever_follows_and_both_orders_have_one(tmp_
         assert file.text() == "你好,x\n"
 
 
-WESTERN = ["„Viel Spaß“, sagt er\n", "«\xa0un café\xa0» et voilà…»\n", "schön muß… Gruß–\n"]
+WESTERN = ["„Viel Spaß“, sagt er\n", "«\xa0un café\xa0» et voilà…»\n", "schön muß… Gruß–\n", "l’été au CAFÉ\xa0»\n"]
 
 
 @pytest.mark.parametrize("text", WESTERN)
@@ -64,6 +64,10 @@ REFUSED = {
     "mostly UTF-8": (
         "un café\n".encode() * 2 + b"un caf\xe9\n",
         "line 3: byte 0xe9 is not UTF-8, though others are: mend that",
+    ),
+    "Greek letters and a stray byte": (
+        "TNF-α is up\n".encode() + b"caf\xe9\n",
+        "line 2: byte 0xe9 is not UTF-8, though",
     ),
     "UTF-8, cut": ("aé\n木".encode()[:-1], "line 2: byte 0xe6 is not UTF-8, though others are"),
     "bytes without meaning in cp1252": (b"caf\xe9\n\x81\n", "line 1: byte 0xe9 is not UTF-8, nor is the file"),
