@@ -35,11 +35,14 @@ NO_TEXT = {
 }
 CHUNK = 2**20
 UTF8_CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
-#: What text in cp1252 does not hold: control characters, bytes without meaning, signs such as ³ within a word.
+#: What text in cp1252 does not hold: control characters, bytes without meaning, signs such as ³ or ‚ within a word,
+#: and UTF-8, but for what begins with ß, É or a small letter: those may stand in front of “ or », as in "Spaß“".
 NOT_CP1252 = re.compile(
     rb"[\0-\x08\x0e-\x19\x1c-\x1f\x7f\x81\x8d\x8f\x90\x9d]"
-    rb"|[A-Za-z][\xa1-\xaa\xac\xae-\xb6\xb8-\xba\xbc-\xbf][A-Za-z]"
+    rb"|[A-Za-z][\x82-\x84\x86-\x89\xa1-\xaa\xac\xae-\xb6\xb8-\xba\xbc-\xbf][A-Za-z]"
+    rb"|[\xc2-\xc8\xca-\xde][\x80-\xbf]|\xe2[\x80-\xbf]{2}|\xf0[\x80-\xbf]{3}"
 )
+LETTERS = re.compile(rb"[^\0-\x7f\x85\x91-\x97\xa0\xab\xbb]{3,}")  # and no …, quotes, dashes, blanks
 
 
 class TextFile:
@@ -181,17 +184,17 @@ def western(file: BinaryIO) -> tuple[int, str]:
     """How many bytes of a file, that is no UTF-8, are beyond ASCII, and the first of them in cp1252 among its
     neighbours; 0 and "" where that is not plausible.
 
-    It is where nothing in it is UTF-8, where such bytes are few beside letters, and where they stand alone:
+    It is where NOT_CP1252 finds nothing, where such bytes are few beside letters, and where letters stand alone:
     in Cyrillic, Greek or Chinese they follow one another.
     """
     high = letters = together = 0
     sample = ""
     for chunk in chunks(file):
-        if UTF8_CHARACTER.search(chunk) or NOT_CP1252.search(chunk):
+        if NOT_CP1252.search(chunk):
             return 0, ""
         runs = re.findall(rb"[\x80-\xff]+", chunk)
         high += sum(map(len, runs))
-        together += sum(len(run) for run in runs if len(run) > 2)
+        together += sum(map(len, LETTERS.findall(chunk)))
         letters += len(re.findall(rb"[A-Za-z]", chunk))
         if runs and not sample:
             sample = re.search(rb"[^\s,;|\"]{0,12}[\x80-\xff][^\s,;|\"]{0,12}", chunk)[0].decode("cp1252")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,5 +73,5 @@ def array_message(name: str) -> str:
     program = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
     return (
         f"{name}: is one JSON array; JSON lines are needed, one object a line, for example by: "
-        f'python -c "{program}" {name} > lines.jsonl'
+        f'python -c "{program}" {shlex.quote(name)} > lines.jsonl'
     )

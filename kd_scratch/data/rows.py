@@ -2,10 +2,12 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 
@@ -87,7 +89,12 @@ class FileRows(Sequence):
         if isinstance(i, slice):
             return Subset(self, range(len(self))[i])
         i = range(len(self))[i]
-        return self.parse(int(self.lines[i]), self.text.part(self.starts[i], self.starts[i + 1]))
+        line, example = int(self.lines[i]), None
+        with suppress(StopIteration, UnicodeDecodeError):
+            example = self.parse(line, self.text.part(self.starts[i], self.starts[i + 1]))
+        if example is None:
+            raise UserError(f"{self.text.path}: line {line}: is no longer what it was: the file was changed")
+        return example
 
 
 def text_rows(file: Path | TextFile, name: str, make: Callable[[int, str], object], check: bool = True) -> FileRows:

@@ -21,9 +21,9 @@ from kd_scratch.data.rows import FileRows
 
 DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 TSV = (".tsv", ".tab")
-SAMPLE = 1000  # rows, and as many characters of each, that tell the layout
+SAMPLE = 1000  # rows, and a thousand times as many characters of each, that tell the layout
 QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a whole field
-SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.I)  # the line with which a spreadsheet is told the delimiter
+SEPARATOR = re.compile(r'"?sep=([^\r\n"])"?\s*', re.I)  # the line with which a spreadsheet is told the delimiter
 
 Make = Callable[[int, list[str]], object]  # line number, fields -> example, UserError, or None: no example
 
@@ -143,8 +143,6 @@ def find_delimiter(lines: Sequence[str], tsv: bool, is_header: Callable[[Sequenc
 def quotes_behind_blanks(lines: Sequence[str], delimiter: str) -> bool:
     """Whether a table is written as in `"a", "b"`: where blanks do not count, its rows are of one length."""
     plain = sample_rows(lines, Layout(delimiter))
-    if not any(QUOTED.fullmatch(cell.strip()) or cell.strip()[:1] == '"' for row in plain for cell in row[1:]):
-        return False
     if not any(cell[:1] == " " and cell.lstrip()[:1] == '"' for row in plain for cell in row[1:]):
         return False
     trimmed = sample_rows(lines, Layout(delimiter, blanks=True))

@@ -22,7 +22,7 @@ class Columns:
     text: tuple[int, ...]  # several: their texts are joined
     label: int | None  # None: there is none
     width: int  # of each row
-    header: bool  # whether the first row is one
+    header: list[str] | None  # the first row, where it holds names
 
 
 def same(name: str) -> str:
@@ -94,7 +94,7 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
         header = looks_like_header(first, cells, labelled)
         what = "taken as the header" if header else "taken as data, not as a header"
         say(f"{place} is {what}: {', '.join(shorten(cell, 20) for cell in first[:6])}; --header yes or no decides it")
-    return Columns((found[0],), label, len(first), header)
+    return Columns((found[0],), label, len(first), first if header else None)
 
 
 def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool) -> bool:

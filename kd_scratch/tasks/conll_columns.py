@@ -23,7 +23,7 @@ from kd_scratch.config import DataConfig
 INVISIBLE = "".join(map(chr, (*range(33), *range(127, 161), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
 INVISIBLE += "\u00ad\u1680\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
 DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECASE)
-TAG_CELL = re.compile(r"O|[BIESLUMW][-_]\S+", re.IGNORECASE)
+TAG_CELL = re.compile(r"O|[BIESLUMW]([-_]\S+)?", re.IGNORECASE)
 DELIMITERS = {",": "commas", ";": "semicolons"}
 #: Names in a header.
 WORD_NAMES = {"word", "words", "token", "tokens", "form", "text"}

@@ -24,13 +24,14 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import json_rows
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
-from kd_scratch.tasks.conll_metric import scheme, to_iob2
+from kd_scratch.tasks.conll_metric import ONLY_TYPE, scheme, to_iob2
 
 WORD_KEYS = ("tokens", "words")  # of a JSON line, unless --text-column and --label-column name others
 TAG_KEYS = ("ner_tags", "tags", "labels", "ner")
 NEW_DOCUMENT = re.compile(r"# *(newdoc|begin document)\b")  # a comment of CoNLL-U, of CoNLL-2012
 BARE_TAG = re.compile(r"[^\W\d_]{2}\S*")  # PER, person-actor
 LOOSE_TAG = re.compile(r"([BIESLUMW])[-_](.+)", re.IGNORECASE)  # b-per, B_PER
+LETTER_TAG = re.compile(r"([BIESLUMW])()", re.IGNORECASE)  # B: where all tags are letters, of the only type
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class Tags:
     def understand(self, path: Path, say: Say) -> None:
         """Find out what they mean. UserError with the line of one that means nothing.
 
-        They may be written loosely, as in b-per or B_PER. Where none has a letter, and most are O, each run of
-        words of one type is an entity.
+        They may be written loosely, as in b-per or B_PER, or all without a type, as in B. Where none has a letter,
+        and most are O, each run of words of one type is an entity.
         """
-        loose = {tag: LOOSE_TAG.fullmatch(tag) for tag in self.counts}
+        form = LETTER_TAG if all(len(tag) == 1 for tag in self.counts) else LOOSE_TAG
+        loose = {tag: form.fullmatch(tag) for tag in self.counts}
         bare = {tag for tag in self.counts if tag.upper() != "O" and not loose[tag]}
         refused = bare
         if bare and not any(loose.values()) and self.counts.most_common(1)[0][0].upper() == "O":
@@ -76,7 +78,8 @@ class Tags:
                 "with a type; is it in another column? Then choose that one, as in --label-column 3"
             )
         for tag, match in loose.items():
-            self.meaning[tag] = f"I-{tag}" if tag in bare else f"{match[1].upper()}-{match[2]}" if match else "O"
+            written = f"{match[1].upper()}-{match[2] or ONLY_TYPE}" if match else "O"
+            self.meaning[tag] = f"I-{tag}" if tag in bare else written
         if bare:
             say(f"{path}: tags are types without B- and I-; neighbours of one type are one entity")
         changed = [tag for tag, meaning in self.meaning.items() if tag != meaning and tag not in bare]

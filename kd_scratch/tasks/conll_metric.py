@@ -16,6 +16,7 @@ from itertools import pairwise
 
 #: The letters of an entity's first word, of one in the middle, of the last, and of an entity of a single word.
 SCHEMES = {"IOB2": "BIIB", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEW": "BMEW"}
+ONLY_TYPE = "ENTITY"  # where tags have none: B, I and O
 TAG = re.compile(r"O|[BIESLUMW]-.+")
 
 

@@ -59,7 +59,7 @@ def bare(label: str) -> str:
     label = label.strip()
     if re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", label, re.ASCII):
         return str(int(float(label)))
-    letters = re.sub(r"[\s_./,&-]+", "", label.casefold())
+    letters = re.sub(r"(?<!\d)[\s_./,&-]+|[\s_./,&-]+(?!\d)", "", label.casefold())  # but within numbers: 1.1 is not 11
     return letters.removesuffix("s") if len(letters) > 3 else letters
 
 

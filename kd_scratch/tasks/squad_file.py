@@ -265,18 +265,18 @@ def locate(context: str, answer: str, start: int | None) -> tuple[str, int | Non
 
     None for the place: nowhere, or not where the file has it and at several others.
     """
+    repairs = {}  # by spelling
     for how, spelling in SPELLINGS.items():
-        text = spelling(answer)
-        if not text:
-            continue
-        repair = f"answers {how}, taken as the context writes them" if how else None
-        if start is not None:
-            if context.startswith(text, start):
-                return text, start, repair
-            for unit, (encoding, size) in UNITS.items() if not context.isascii() else ():
-                before = len(context.encode(encoding)[: start * size].decode(encoding, "ignore"))
-                if context.startswith(text, before):
-                    return text, before, repair or f"answer_starts that count {unit}, turned into characters"
+        repairs.setdefault(spelling(answer), f"answers {how}, taken as the context writes them" if how else None)
+    repairs.pop("", None)
+    for text, repair in repairs.items() if start is not None else ():
+        if context.startswith(text, start):
+            return text, start, repair
+        for unit, (encoding, size) in UNITS.items() if not context.isascii() else ():
+            before = len(context.encode(encoding)[: start * size].decode(encoding, "ignore"))
+            if context.startswith(text, before):
+                return text, before, repair or f"answer_starts that count {unit}, turned into characters"
+    for text, repair in repairs.items():
         first = context.find(text)
         if first >= 0 and context.find(text, first + 1) < 0:
             return text, first, repair or MOVED

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.tasks.conll_metric import SCHEMES, scheme_of_letters, to_iob2
+from kd_scratch.tasks.conll_metric import ONLY_TYPE, SCHEMES, scheme_of_letters, to_iob2
 
-#: How labels hold letter and type: B-PER or B_PER, PER-B, or PER alone, which is an I. All do it alike.
+#: How labels hold letter and type: B-PER or B_PER, PER-B, B alone, or PER alone, which is an I. All do it alike.
 FORMS = tuple(
     re.compile(form)
     for form in (
         r"(?P<letter>[BIESLUMW])[-_](?P<type>.+)",
         r"(?P<type>.+)[-_](?P<letter>[BIESLUMW])",
+        r"(?P<letter>[BIESLUMW])",
         r"(?P<type>.+)",
     )
 )
@@ -90,7 +91,7 @@ class TagScheme:
 def _tag(match: re.Match) -> str:
     """The tag that a label writes."""
     parts = match.groupdict()
-    return f"{parts.get('letter', 'I')}-{parts['type']}"
+    return f"{parts.get('letter', 'I')}-{parts.get('type', ONLY_TYPE)}"
 
 
 def _style(tags: set[str]) -> str:

@@ -77,7 +77,9 @@ def read_rows(
         )
         found = columns(file, layout, data, say, labelled)
         swallowed = SwallowedRows(file.path, layout, found)
-        rows = table_examples(file, layout, table_maker(file.path, found, counts, swallowed, cleaned), found.header)
+        rows = table_examples(
+            file, layout, table_maker(file.path, found, counts, swallowed, cleaned), found.header is not None
+        )
         swallowed.check(say)
     for what, count in counts.items():
         if count:
@@ -88,6 +90,7 @@ def read_rows(
 def table_maker(path: Path, columns: Columns, counts: Counter, swallowed: "SwallowedRows", make: Make):
     """A function: line number and fields of a row -> example."""
     text_at, label_at, width = columns.text[0], columns.label, columns.width
+    names = columns.header
     others = columns.text if len(columns.text) > 1 else ()
 
     def make_row(line: int, row: list[str]) -> object:
@@ -100,6 +103,9 @@ def table_maker(path: Path, columns: Columns, counts: Counter, swallowed: "Swall
                 raise UserError(f"{path}: line {line}: {len(row)} columns instead of the {of_what} {width}")
             if len(row) > width:
                 counts["rows with empty cells behind the last column"] += 1
+        if row == names:
+            counts["rows that repeat the header, left out"] += 1
+            return None
         text = " ".join(row[i] for i in others) if others else row[text_at]
         label = row[label_at] if label_at is not None else ""
         if len(swallowed.labels) < MOST_LABELS:
@@ -274,7 +280,7 @@ def agnews_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, l
     )
     if header:
         say(f"{file.path}: line {line} is the header: {', '.join(shorten(cell, 20) for cell in first)}")
-    return Columns((1, 2), 0, 3, header)
+    return Columns((1, 2), 0, 3, first if header else None)
 
 
 def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
@@ -339,7 +345,7 @@ def read_texts(path: Path, data: DataConfig, say: Say, make: Callable[[str, str]
         return make(f"{path.name}:{line}", text) if text.strip() else None
 
     header = next(file.lines())[1].rstrip("\r\n").split("\t")
-    is_table = path.suffix.lower() in (".csv", *TSV) or (len(header) > 1 and data.text_column in header)
+    is_table = path.suffix.lower() in (".csv", *TSV) or (len(header) > 1 and named(header, data.text_column))
     if is_table or is_json_lines(file):
         say(f"{path}: texts are those of the {'column' if is_table else 'field'} {data.text_column!r}")
         return read_rows(file, data, say, make_row, labelled=False)

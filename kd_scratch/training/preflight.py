@@ -6,6 +6,7 @@ within a fifth of what was measured (MiniLM's and DistilBERT's shapes, CPU) wher
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +117,10 @@ def about_overlap(run: Run, dev: Sample) -> str:
     if "dev" in hashes and hashes["dev"] == hashes["train"] and not run.task.splits:
         return "--dev IS THE SAME FILE as --train: scores will be too good; give another, or a share as in --dev 10%"
     drawn = range(0, len(examples), -(-len(examples) // COMPARED))
-    known = {tuple(texts([examples[i]])) for i in drawn}
-    part = float(np.mean([tuple(texts([example])) in known for example in dev.examples]))
-    part = min(1.0, part * len(examples) / len(drawn))
+    known = Counter(tuple(texts([examples[i]])) for i in drawn)
+    # A text that was drawn once stands for others that were not; one that was drawn twice is a usual one.
+    weight = (0, len(examples) / len(drawn), 1)
+    part = min(1.0, float(np.mean([weight[min(2, known[tuple(texts([example]))])] for example in dev.examples])))
     text = f"{part:.0%} OF DEV STANDS IN TRAIN TOO: scores will be too good; take other examples"
     return text if part > TWICE else ""
 

@@ -33,6 +33,20 @@ def test_a_mark_of_utf_16_decides_whatever_follows_and_both_orders_have_one(tmp_
         assert file.text() == "你好,x\n"
 
 
+WESTERN = ["„Viel Spaß“, sagt er\n", "«\xa0un café\xa0» et voilà…»\n", "schön muß… Gruß–\n", "l’été au CAFÉ\xa0»\n"]
+
+
+@pytest.mark.parametrize("text", WESTERN)
+def test_letters_of_cp1252_in_front_of_its_punctuation_are_not_taken_for_utf_8(tmp_path, text):
+    file, notes = opened(tmp_path, text.encode("cp1252"))
+    assert file.text() == text and "read as cp1252" in notes[0]
+
+
+def test_bytes_that_in_cp1252_are_quotes_or_signs_within_a_word_are_those_of_another_encoding(tmp_path):
+    with pytest.raises(UserError, match="nor is the file plausible in cp1252"):
+        opened(tmp_path, "l'année passée\n".encode("cp850"))
+
+
 @pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "gbk", "shift_jis", "iso8859-7", "cp1250", "big5"])
 def test_other_encodings_are_no_cp1252_but_read_when_they_are_named(tmp_path, encoding):
     text = {"gbk": "a,你好世界\n", "big5": "a,你好世界\n", "shift_jis": "a,こんにちは\n",
@@ -50,6 +64,10 @@ REFUSED = {
     "mostly UTF-8": (
         "un café\n".encode() * 2 + b"un caf\xe9\n",
         "line 3: byte 0xe9 is not UTF-8, though others are: mend that",
+    ),
+    "Greek letters and a stray byte": (
+        "TNF-α is up\n".encode() + b"caf\xe9\n",
+        "line 2: byte 0xe9 is not UTF-8, though",
     ),
     "UTF-8, cut": ("aé\n木".encode()[:-1], "line 2: byte 0xe6 is not UTF-8, though others are"),
     "bytes without meaning in cp1252": (b"caf\xe9\n\x81\n", "line 1: byte 0xe9 is not UTF-8, nor is the file"),

@@ -61,6 +61,8 @@ def test_a_line_that_is_no_object_is_refused_with_its_number(tmp_path, line, mes
 @pytest.mark.parametrize("indent", [None, 1])
 def test_the_cure_for_an_array_makes_json_lines_of_it(tmp_path, indent):
     values = [{"a": "é\n"}, {"a": "b"}]
+    tmp_path = tmp_path / "my files"
+    tmp_path.mkdir()
     with pytest.raises(UserError) as error:
         rows(tmp_path, json.dumps(values, indent=indent))
     cure = str(error.value).split("for example by: ")[1].replace("python", shlex.quote(sys.executable), 1)

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from kd_scratch.common.errors import UserError
 from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.rows import Concat, FileRows, Subset
@@ -59,6 +60,18 @@ def test_a_csv_task_keeps_no_row_in_memory_and_parses_what_is_asked_for(tmp_path
         examples[500]
     path.unlink()
     assert examples[0].text.endswith("lines 0"), "the open file outlives its name"
+
+
+@pytest.mark.parametrize("change", ["cut", "shifted", "binary"])
+def test_a_table_that_is_changed_in_place_is_refused_and_does_not_end_early(tmp_path, change):
+    path = tmp_path / "x.csv"
+    text = "text,label\n" + "".join(f"é {i},l{i % 3}\n" for i in range(3000))
+    path.write_text(text)
+    rows = TASKS["csv"].read(path, "", DataConfig())
+    changed = {"cut": text[: text.index("é 300,")], "shifted": f"x{text}", "binary": "\x80" * 90_000}
+    path.write_text(changed[change], "latin1" if change == "binary" else "utf-8")
+    with pytest.raises(UserError, match=r"x\.csv: line \d+: is no longer what it was"):
+        list(rows)
 
 
 def test_chosen_and_joined_are_sequences_of_what_they_name():

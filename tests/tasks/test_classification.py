@@ -80,7 +80,7 @@ REFUSED = {
     "classes 0 and 4": ('"0","a","b"\n"4","a","b"\n', "line 2: class 4, though line 1 has class 0"),
     "class 01": ('"01","a","b"\n', "line 1: class '01' is not one of"),
     "class as an Arabic digit": ('"\u0661","a","b"\n', "line 1: class '\u0661' is not one of"),
-    "two headers": ("class,title,text\nclass,title,text\n", "line 2: class 'class' is not one of"),
+    "two headers": ("class,title,text\nclass,title,body\n", "line 2: class 'class' is not one of"),
     "text behind a closed quote": ('"1","a","b"\n"1","a"b,"c"\n', "line 2: malformed CSV"),
     "a quote never closed": ('"1","a","b"\n"1","a","b\nc\nd\n', "line 2: malformed CSV"),
     "empty": ("", "the file is empty"),

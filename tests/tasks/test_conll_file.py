@@ -186,6 +186,15 @@ def test_tags_that_are_numbers_are_named_by_a_flag(tmp_path):
 
 
 #: Files that cannot be read -> their line.
+def test_tags_of_letters_alone_are_those_of_one_type(tmp_path):
+    path, notes = tmp_path / "x.tsv", []
+    path.write_text("IL-2\tB\ngene\tI\nis\tO\n\n#tag\tB\n")
+    examples = read_conll(path, "", DataConfig(), notes.append)
+    assert [example.words for example in examples] == [("IL-2", "gene", "is"), ("#tag",)]
+    assert [example.tags for example in examples] == [("B-ENTITY", "I-ENTITY", "O"), ("B-ENTITY",)]
+    assert notes == [f"{path}: tags written otherwise, as in B for B-ENTITY: 3"]
+
+
 REFUSED = {
     "a word alone": (SMALL.replace("rejects VBZ O", "rejects"), "line 2: has no tag"),
     "a column less": (SMALL.replace("rejects VBZ O", "rejects O"), "line 2: has 2 columns, the lines before it 3"),

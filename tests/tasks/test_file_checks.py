@@ -13,6 +13,7 @@ def test_good_texts_and_labels_get_no_remark():
     assert odd_texts(["a", "b", "c", "a"]) == [] and odd_texts([]) == []
     assert odd_labels(["x", "y"] * 20, ["x", "y"]) == [] and odd_labels([], []) == []
     assert near_labels(["B-LOC", "I-LOC", "+", "-", "1", "-1", "is", "i", "C", "C++", "C#", "yes", "no"]) == []
+    assert near_labels(["1.1", "11", "1-1", "A1.0", "A10", "10-20", "1020", "1.1.1"]) == []
 
 
 def test_empty_and_repeated_texts_are_counted():

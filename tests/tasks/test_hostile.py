@@ -458,7 +458,7 @@ def table_readings(name: str, raw: bytes) -> list[list]:
 
 
 def agnews_reading(rows: list[list[str]]) -> list:
-    rows = rows[re.search("[a-z]", rows[0][0]) is not None :]
+    rows = [row for row in rows if row != rows[0]] if re.search("[a-z]", rows[0][0]) else rows
     lowest = 0 if any(row[0].strip() == "0" for row in rows) else 1
     labels = ("World", "Sports", "Business", "Sci/Tech")
     return [(labels[int(row[0]) - lowest], " ".join(row[1:3]).replace("\\", " ").strip()) for row in rows]
@@ -467,7 +467,7 @@ def agnews_reading(rows: list[list[str]]) -> list:
 def csv_reading(rows: list[list[str]]) -> list:
     names = [name.strip().casefold() for name in rows[0]]
     at, label_at = names.index("text"), names.index("label")
-    return [(row[label_at].strip(), row[at]) for row in rows[1:]]
+    return [(row[label_at].strip(), row[at]) for row in rows[1:] if row != rows[0]]
 
 
 def found(name: str, examples: list) -> list:

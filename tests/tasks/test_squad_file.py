@@ -134,6 +134,7 @@ def test_an_answer_is_spelled_as_its_context_spells_it():
     assert locate("A & B ends", "A &amp; B", 3)[:2] == ("A & B", 0)
     assert locate("the END", "end", 4) == ("end", None, None), "case is not guessed"
     assert locate("a b a", " a ", None) == (" a ", None, None), "at two places it is not guessed"
+    assert locate("fox, and fox", " fox", 0)[:2] == ("fox", 0), "any spelling at answer_start before any other place"
     assert locate("a  b", "  ", 1) == ("  ", 1, None), "what stands exactly there is never changed"
 
 

@@ -37,6 +37,9 @@ def label_set(letters, types=("PER", "LOC"), form="{letter}-{type}"):
         ("O B-PER M-PER E-PER W-PER", "BMEW", "W-PER"),
         ("[PAD] O B-PER I-PER X [CLS] [SEP]", "IOB2", "B-PER I-PER"),
         ("O B-org-club I-org-club", "IOB2", "B-org-club"),
+        ("B I O", "IOB2", "B-ENTITY I-ENTITY"),
+        ("O I X", "IO", "I-ENTITY"),
+        ("O B I E S", "IOBES", "E-ENTITY"),
     ],
 )
 def test_labels_tell_their_scheme(labels, style, tags):

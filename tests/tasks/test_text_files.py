@@ -43,6 +43,11 @@ def tsv(rows, header="text\tlabel\n") -> str:
 VARIANTS = {
     "semicolons": ("csv", "x.csv", table(ROWS, ";"), {}, ROWS, "apart by semicolons"),
     "bars": ("csv", "x.csv", table(ROWS, "|"), {}, ROWS, "apart by bars"),
+    "sep= and nothing": ("csv", "x.csv", "sep=\r\ntext,label\r\na,x\r\n", {}, "line 1: 0 columns", ""),
+    "files joined, each with a header": ("csv", "x.csv", "text,label\na,x\ntext,label\nb,y\n", {}, SHORT,
+                                         "rows that repeat the header, left out: 1"),
+    "AG News, joined": ("agnews", "x.csv", "Class Index,Title,Description\n3,Title one,Text\n" * 2, {}, NEWS[:1] * 2,
+                        "repeat the header, left out: 1"),
     "sep=": ("csv", "x.csv", "sep=;\n" + table(ROWS, ";"), {}, ROWS, "names the delimiter: ';'"),
     "blanks and quotes behind commas": ("csv", "x.csv", table(ROWS, behind=" "), {}, ROWS, "blanks between"),
     "blanks behind commas": ("csv", "x.csv", "text, label\na, x\nb, y\n", {}, SHORT, "labels do not count: 2"),
@@ -109,6 +114,7 @@ VARIANTS = {
     "mlm, JSON lines": ("mlm", "x.jsonl", LINES, {}, [("a", None), ("b", None)], "texts are those of the field 'text'"),
     "mlm, CSV": ("mlm", "x.csv", table(ROWS), {}, [(text, None) for text, _ in ROWS], "of the column 'text'"),
     "mlm, TSV of another name": ("mlm", "x.txt", tsv(PLAIN), {}, [(text, None) for text, _ in PLAIN], "of the column"),
+    "mlm, TSV, usual name": ("mlm", "x.txt", "sentence\tlabel\na b\tx\n", {}, [("a b", None)], "of the column"),
     "mlm, lines": ("mlm", "x.txt", "a, b\n\n[c]\n{d}\n", {}, [("a, b", None), ("[c]", None), ("{d}", None)], ""),
 }  # fmt: skip
 

@@ -173,6 +173,10 @@ def test_dev_texts_that_stand_in_train_are_noticed_and_the_same_file_too(tmp_pat
     assert overlap(context[:30], context[30:], "squad") == "", "another question about a context is another example"
     monkeypatch.setattr(module, "COMPARED", 20)  # a third of them is looked at
     assert overlap(train, train).startswith("100% OF DEV")
+    usual = [Text(f"t:{i}", f"fox {i}" if i % 20 else "ok", "a") for i in range(1000)]
+    few = [Text("d:0", "ok", "a"), Text("d:1", "ok", "a"), *others]
+    monkeypatch.setattr(module, "COMPARED", 100)
+    assert overlap(usual, few) == "", "4% of dev stand in train: a text that many examples have is not one of many"
 
 
 def test_a_full_disk_and_one_that_cannot_be_written_to_are_refused(tmp_path, tokenizer, monkeypatch):
