@@ -5,7 +5,7 @@ import shutil
 
 from kd_scratch.study.spec import StudySpec, check_study
 from kd_scratch.training.spec import RunSpec
-from tests.cures.world import ENOSPC, Cure, delete, find, leave_out, main, put
+from tests.cures.world import ENOSPC, Cure, delete, find, main, put
 
 ANOTHER = r"choose another (--output)"
 
