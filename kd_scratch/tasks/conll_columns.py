@@ -2,8 +2,8 @@
 
 Decided once for a file, from its first line with a word, or its header:
 
-    # sent_id = 1               a comment: in front of a sentence, and not as many columns as a word has
-    1   EU        NNP   B-ORG   an index column: counts the words; the word is in the second column
+    # sent_id = 1               a comment: not as many columns as a word has
+    1   EU        NNP   B-ORG   an index column: numbers the words; the word is in the second column
     2   rejects   VBZ   O
 """
 
@@ -24,6 +24,7 @@ INVISIBLE = "".join(map(chr, (*range(33), *range(127, 161), *range(0x2000, 0x201
 INVISIBLE += "\u00ad\u1680\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
 DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECASE)
 TAG_CELL = re.compile(r"O|[BIESLUMW]([-_]\S+)?", re.IGNORECASE)
+ID_CELL = re.compile(r"([^\W\d_]{0,12}[-._:/#]?\d{1,9})([-._:/#]+[^\W\d_]{0,12}\d{1,9})*")  # 12, 1-2, 1.2, s1-t2, 0-4
 DELIMITERS = {",": "commas", ";": "semicolons"}
 #: Names in a header.
 WORD_NAMES = {"word", "words", "token", "tokens", "form", "text"}
@@ -70,17 +71,28 @@ class Columns:
     word: int = 0
     sentence: int | None = None  # holds the sentence's number, or nothing where that goes on
     header: int = 0  # the header's line; 0: none
+    tags: frozenset[str] = frozenset()  # of the lines that do not begin with #, where others do
+    signs: bool = False  # a word begins with #
 
     def split(self, line: str) -> list[str]:
         """The cells of a line."""
         return split(line, self.delimiter)
 
-    def is_comment(self, line: str, cells: list[str]) -> bool:
-        """Whether a line in front of a sentence is no word: it begins with #, and does not look like one."""
+    def is_comment(self, line: str, cells: list[str], inside: bool = False) -> bool:
+        """Whether a line is no word: it begins with #, and does not look like one.
+
+        inside: it stands within a sentence. There it is one only where no word begins with #, and none was cut.
+        """
         if line[:1] != "#" or not any(character in line for character in " \t"):
             return False
+        if inside and (self.signs or (("\t" in line) == self.tabs and TAG_CELL.fullmatch(cells[-1]))):
+            return False
+        return not self.is_word(line, cells)
+
+    def is_word(self, line: str, cells: list[str]) -> bool:
+        """Whether a line that begins with # looks like those of words."""
         alike = len(cells) == self.count and ("\t" in line) == self.tabs
-        return not (alike and TAG_CELL.fullmatch(cells[self.tag]))
+        return alike and bool(TAG_CELL.fullmatch(cells[self.tag]) or cells[self.tag] in self.tags)
 
 
 def split(line: str, delimiter: str) -> list[str]:
@@ -142,14 +154,15 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
                 raise UserError(
                     f"{path}: line {number}: {problem}; choose a column by its number, as in {choice.flag} 2"
                 )
-        if len(cells) > 2 and not word.number and counts_words(lines, columns):
-            columns = replace(columns, word=1)
+        if len(cells) > 2 and not word.number:
+            columns = replace(columns, word=behind_ids(lines, columns))
     place = f"{path}: line {number}"
     columns = replace(
         columns,
         word=word.column(columns.word, len(cells), place),
         tag=tag.column(columns.tag, len(cells), place),
     )
+    columns = look_at_signs(lines, columns)
     note = describe(columns, cells, chosen=bool(word.number or tag.number))
     if note:
         say(f"{path}: {note}")
@@ -164,8 +177,9 @@ def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:
     if columns.header:
         notes.append(f"line {columns.header} is a header")
         notes.append(f"words are in {cells[columns.word]!r}, tags in {cells[columns.tag]!r}")
-    elif columns.word == 1 and not chosen:
-        notes.append(f"column 1 counts the words, column 2 has them, column {columns.tag + 1} the tags")
+    elif columns.word and not chosen:
+        ids = "column 1 counts" if columns.word == 1 else f"columns 1 to {columns.word} count"
+        notes.append(f"{ids} the words, column {columns.word + 1} has them, column {columns.tag + 1} the tags")
     if columns.sentence is not None:
         notes.append(f"a new {cells[columns.sentence]!r} begins a sentence")
     return "; ".join(notes)
@@ -184,18 +198,69 @@ def find_delimiter(first: str) -> str:
     return ""
 
 
-def counts_words(lines: Sequence[str], columns: Columns) -> bool:
-    """Whether the first column counts the words of each sentence, or of the file: 1, 2, 3, … without a gap."""
-    words, last, inside = 0, None, False
+def look_at_signs(lines: Sequence[str], columns: Columns) -> Columns:
+    """The columns, with what tells comments from words that begin with #."""
+    signs = [line for line in lines if line[:1] == "#"]
+    if not signs:
+        return columns
+    others = (columns.split(line) for _, line in word_lines(lines) if line[0] != "#")
+    columns = replace(columns, tags=frozenset(cells[columns.tag] for cells in others if len(cells) == columns.count))
+    return replace(columns, signs=any(columns.is_word(line, columns.split(line)) for line in signs))
+
+
+def sentence_cells(lines: Sequence[str], columns: Columns) -> Iterator[tuple[bool, list[str]]]:
+    """Of each line of a word, whether it stands behind another of its sentence, and its cells."""
+    inside = False
     for line in lines:
         cells = columns.split(line)
-        if not line or DOCSTART.match(line) or (not inside and columns.is_comment(line, cells)):
+        if not line or DOCSTART.match(line):
             inside = False
-            continue
-        if not (cells[0].isdecimal() and len(cells[0]) < 10):
+        elif not columns.is_comment(line, cells, inside):
+            yield inside, cells
+            inside = True
+
+
+def behind_ids(lines: Sequence[str], columns: Columns) -> int:
+    """The first column that is none of numbers, ids and offsets in front of the words; 0 where there are no such."""
+    counted = False
+    for column in range(columns.tag):
+        ids = []
+        for inside, cells in sentence_cells(lines, columns):
+            if len(cells) <= column or not ID_CELL.fullmatch(cells[column]):
+                return column if counted else 0
+            ids.append((inside, cells[column]))
+        if not ascend(ids):
+            return column if counted else 0
+        counted = counted or counts_words(ids)
+    return 0  # there would be no words
+
+
+def ascend(ids: Sequence[tuple[bool, str]]) -> bool:
+    """Whether the first number in the ids never falls within a sentence."""
+    last = 0
+    for inside, cell in ids:
+        number = int(re.search(r"\d+", cell)[0])
+        if inside and number < last:
             return False
-        number = int(cells[0])
+        last = number
+    return True
+
+
+def counts_words(ids: Sequence[tuple[bool, str]]) -> bool:
+    """Whether a column counts the words of each sentence, or of the file: 1, 2, 3, … without a gap. Ids of several
+    parts, or with letters, need only differ within each sentence."""
+    if not all(cell.isdecimal() for _, cell in ids):
+        seen: set[str] = set()
+        for inside, cell in ids:
+            seen = seen if inside else set()
+            if cell in seen:
+                return False
+            seen.add(cell)
+        return len(ids) > 1
+    last = None
+    for inside, cell in ids:
+        number = int(cell)
         if last is not None and number != last + 1 and (inside or number > 1):
             return False
-        words, last, inside = words + 1, number, True
-    return words > 1
+        last = number
+    return len(ids) > 1

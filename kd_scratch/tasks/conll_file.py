@@ -138,8 +138,9 @@ def read_sentences(
     for number, line in enumerate(lines, 1):
         cells = columns.split(line)
         begins = DOCSTART.match(line)
-        if not any(cells) or begins or (sentence is None and columns.is_comment(line, cells)):
-            if sentence:
+        comment = columns.is_comment(line, cells, inside=sentence is not None)
+        if not any(cells) or begins or comment:
+            if sentence and not comment:
                 yield sentence
                 sentence = None
             if begins or NEW_DOCUMENT.match(line):
@@ -169,6 +170,8 @@ def read_sentences(
 
 def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> None:
     """UserError where a line is no word with a tag."""
+    if columns.is_comment(line, cells):
+        raise UserError(f"{place}: a comment within a sentence? Others begin with # and are words; delete that line")
     if len(cells) < 2:
         raise UserError(f"{place}: has no tag; each line needs a word and, in its last column, a tag")
     if len(cells) != columns.count:

@@ -88,7 +88,8 @@ def odd_sentences(examples: Sequence) -> list[str]:
     words = [word for example in examples for word in example.words]
     tags = [tag for example in examples for tag in example.tags if tag is not None]
     single = sum(len(example.words) == 1 for example in examples)
-    numbers = sum(word.isdecimal() for word in words)
+    digits = sum(any(character.isdecimal() for character in word) for word in words)
+    first = ", ".join(repr(shorten(word, 20)) for word in words[:3])
     outside = tags.count("O")
     remarks = {
         f"MOST SENTENCES ARE ONE WORD, {single:,} of {len(examples):,}: is a blank line behind each?": (
@@ -97,8 +98,8 @@ def odd_sentences(examples: Sequence) -> list[str]:
         f"SENTENCES OF {len(words) // max(1, len(examples)):,} WORDS: is there no blank line between them?": (
             len(words) > 200 * len(examples)
         ),
-        f"MOST WORDS ARE NUMBERS, {numbers:,} of {len(words):,}: choose another column, --text-column 2": (
-            numbers > MOST * len(words)
+        f"MOST WORDS HOLD DIGITS, the first are {first}: choose another column, --text-column 2": (
+            digits > MOST * len(words)
         ),
         f"NO ENTITY among {len(tags):,} words: is that the column of the tags? --label-column chooses it": (
             len(tags) >= 20 and outside == len(tags)

@@ -22,6 +22,13 @@ def checked(text, **flags):
 
 ROWS = [
     Cure(
+        "Others begin with # and are words; delete that line",
+        evaluated(text="# O\n# not sure\nthe O\n\nAda B-PER\n"),
+        lambda w, argv, line: (
+            find("(delete that line)", line) and w.write("words.txt", "# O\nthe O\n\nAda B-PER\n") and None
+        ),
+    ),
+    Cure(
         "{}: has {} columns; {} {}: choose one from 1 to {}",
         evaluated("--label-column", 5),
         lambda w, argv, line: put(argv, "--label-column", find(r"choose one from 1 to (\d+)", line).replace("3", "2")),

@@ -33,6 +33,19 @@ def numbered(text: str, start: int = 1, restart: bool = True, separator: str = "
     return "\n".join(lines) + "\n"
 
 
+def ids(text: str, form: str, separator: str = " ") -> str:
+    """The lines with ids in front: of the sentence, of the word in it, and where it begins and ends in the file."""
+    sentences, place = [], 0
+    for i, sentence in enumerate(text.rstrip("\n").split("\n\n"), 1):
+        rows = []
+        for j, line in enumerate(sentence.split("\n"), 1):
+            end = place + len(re.split("[ \t]", line)[0])
+            rows.append(form.format(i, j, place, end) + separator + line)
+            place = end + 1
+        sentences.append("\n".join(rows))
+    return "\n\n".join(sentences) + "\n"
+
+
 def behind(text: str, more: str) -> str:
     """The lines with more columns behind them."""
     return re.sub(r"(?m)(?<=.)$", more, text)
@@ -49,6 +62,7 @@ def read(tmp_path, content: str | bytes, **data) -> tuple[list[Example], list[st
 
 COMMENTS = ["comments left out: 2"]
 INDEX = ["column 1 counts the words, column 2 has them, column 4 the tags"]
+OFFSETS = ["columns 1 to 2 count the words, column 3 has them, column 5 the tags"]
 UNSEEN = ["invisible characters alone on a line, taken for a blank one: 1"]
 MARK = ["byte-order marks in front of a word, left out: 1"]
 #: Files of the same two sentences, and what is said.
@@ -75,6 +89,13 @@ SAME = {
     "an index over the file": (numbered(SMALL, 0, restart=False), INDEX),
     "an index in documents": ("-DOCSTART- O\n\n" + numbered(SMALL), INDEX),
     "an index and comments": ("# 1\tx\n# 2 x\n" + numbered(TABS, separator="\t"), [*INDEX, *COMMENTS]),
+    "a comment within a sentence": (SMALL.replace("German", "# annotator: not sure\nGerman"), ["comments left out: 1"]),
+    "a comment of two words": (TWO.replace("German", "# annotator\nGerman"), ["comments left out: 1"]),
+    "ids of sentence and word": (ids(SMALL, "{}.{}"), INDEX),
+    "ids with letters": (ids(TABS, "s{}-t{}", "\t"), INDEX),
+    "ids and offsets": (ids(TABS, "{}-{}\t{}-{}", "\t"), OFFSETS),
+    "ids, sentence and place": (ids(TABS, "d1\t{}\t{}", "\t"), [
+        "columns 1 to 3 count the words, column 4 has them, column 6 the tags"]),
     "commas": (COMMAS, ["columns are parted by commas"]),
     "semicolons": (TWO.replace(" ", ";"), ["columns are parted by semicolons"]),
     "a header": ("word pos tag\n" + SMALL, ["line 1 is a header; words are in 'word', tags in 'tag'"]),
@@ -110,8 +131,8 @@ def test_a_number_sign_may_be_a_word_at_any_place(tmp_path):
     assert [e.words for e in examples] == [("#", "1"), ("#", "#"), ("#tag",)] and not said
     with pytest.raises(UserError, match="line 3: has 3 columns, the lines before it 2"):
         read(tmp_path, "a O\n\nb x O\n# c d e O\n")
-    with pytest.raises(UserError, match="line 2: has 4 columns, the lines before it 2"):
-        read(tmp_path, "a O\n# not a comment\n")  # within a sentence
+    with pytest.raises(UserError, match="line 2: a comment within a sentence"):
+        read(tmp_path, "a O\n# no a comment\n# O\n")  # within a sentence, where a word begins with #
     with pytest.raises(UserError, match="line 3: has no tag"):
         read(tmp_path, "a O\n\n#tag\n")
 
@@ -122,6 +143,11 @@ def test_words_that_are_numbers_are_no_index(tmp_path):
         assert list(example.words) == words and not said
     [example], said = read(tmp_path, "1 O\n2 O\n")  # two columns: there is no other word
     assert example.words == ("1", "2") and not said
+
+
+def test_hashtags_with_a_bare_type_are_words(tmp_path):
+    [first, second], said = read(tmp_path, "#Rome LOC\nis O\na O\n\nin O\nRome LOC\nto O\n#Rome LOC\nis O\n")
+    assert (first.words[0], second.words[3]) == ("#Rome", "#Rome") and len(said) == 1
 
 
 @pytest.mark.parametrize("line", ["-DOCSTART- -X- -X- O", "-DOCSTART-", "-DOCSTART-\t_\t_", "- DOCSTART - O",

@@ -73,7 +73,8 @@ def sentences(words: str, tags: str, count: int = 10) -> list[Sentence]:
     [
         (sentences("fox", "O", 6) + sentences("a fox", "O B-X", 4), "MOST SENTENCES ARE ONE WORD, 6 of 10"),
         (sentences("fox " * 201, "O B-X " + "O " * 199, 1), "SENTENCES OF 201 WORDS"),
-        (sentences("1 2 x", "O O B-X"), "MOST WORDS ARE NUMBERS, 20 of 30"),
+        (sentences("1 2 x", "O O B-X"), "MOST WORDS HOLD DIGITS, the first are '1', '2', 'x'"),
+        (sentences("1-1 s2 x", "O O B-X"), "MOST WORDS HOLD DIGITS, the first are '1-1', 's2', 'x'"),
         (sentences("a fox", "O O"), "NO ENTITY among 20 words"),
         (sentences("a fox ran", "B-NP I-NP B-VP", 9), "HARDLY ANY WORD IS O, 0 of 27"),
     ],
