@@ -83,7 +83,7 @@ class Columns:
 
         inside: it stands within a sentence. There it is one only where no word begins with #, and none was cut.
         """
-        if line[:1] != "#" or not any(character in line for character in " \t"):
+        if line[:1] != "#" or not (self.word or any(character in line for character in " \t")):
             return False
         if inside and (self.signs or (("\t" in line) == self.tabs and TAG_CELL.fullmatch(cells[-1]))):
             return False
@@ -223,6 +223,7 @@ def sentence_cells(lines: Sequence[str], columns: Columns) -> Iterator[tuple[boo
 def behind_ids(lines: Sequence[str], columns: Columns) -> int:
     """The first column that is none of numbers, ids and offsets in front of the words; 0 where there are no such."""
     counted = False
+    columns = replace(columns, word=columns.tag)  # no word begins a line, should there be ids
     for column in range(columns.tag):
         ids = []
         for inside, cells in sentence_cells(lines, columns):

@@ -94,6 +94,7 @@ SAME = {
     "ids of sentence and word": (ids(SMALL, "{}.{}"), INDEX),
     "ids with letters": (ids(TABS, "s{}-t{}", "\t"), INDEX),
     "ids and offsets": (ids(TABS, "{}-{}\t{}-{}", "\t"), OFFSETS),
+    "ids and a heading of one word": ("#Text=EU\n" + ids(TABS, "{}-{}", "\t"), [*INDEX, "comments left out: 1"]),
     "ids, sentence and place": (ids(TABS, "d1\t{}\t{}", "\t"), [
         "columns 1 to 3 count the words, column 4 has them, column 6 the tags"]),
     "commas": (COMMAS, ["columns are parted by commas"]),
