@@ -21,6 +21,7 @@ from kd_scratch.data.rows import FileRows, text_rows
 from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
 from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, named, wanted_columns
 from kd_scratch.tasks.file_checks import bare
+from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
 OOS = "oos"  # CLINC150: out of scope
@@ -336,17 +337,21 @@ def read_texts(path: Path, data: DataConfig, say: Say, make: Callable[[str, str]
     """Texts without labels: the text column of a table (a file called .csv or .tsv, or one with a header and tabs), the
     text field of JSON lines, or each line that holds more than blanks.
 
-    make: id, text -> example. name: of the file, in messages.
+    make: id, text -> example. name: of the file, in messages, where it stands beside --train.
     """
     file = open_text(path, data.encoding, say)
+    usual = (data.text_column, DataConfig.text_column) if name else (data.text_column,)
 
     def make_row(line: int, text: str, label: str) -> object:
         check_length(text, f"{name or path}: line {line}")
         return make(f"{path.name}:{line}", text) if text.strip() else None
 
     header = next(file.lines())[1].rstrip("\r\n").split("\t")
-    is_table = path.suffix.lower() in (".csv", *TSV) or (len(header) > 1 and named(header, data.text_column))
+    is_table = path.suffix.lower() in (".csv", *TSV) or (len(header) > 1 and any(named(header, column) for column in usual))
     if is_table or is_json_lines(file):
-        say(f"{path}: texts are those of the {'column' if is_table else 'field'} {data.text_column!r}")
+        if name:
+            data = settings_for_texts(file, data, is_table and not is_json_lines(file), say)
+        else:
+            say(f"{path}: texts are those of the {'column' if is_table else 'field'} {data.text_column!r}")
         return read_rows(file, data, say, make_row, labelled=False)
     return text_rows(file, name or str(path), lambda line, text: make(f"{path.name}:{line}", text), check=False)

@@ -12,6 +12,7 @@ from tests.cures.world import Cure, find, put
 TEXT = "label,text\nsport,the goal of the team\ntrade,the bank\n"
 PROGRAM = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
 OPEN_QUOTE = 'label,text\nsport,"the goal\ntrade,the bank\nsport,the team\ntrade,the market"\nsport,the coach\n'
+TWO_TEXTS = "title,body\nthe goal,of the team\nthe bank,of the shares\n"
 OPEN_QUOTE += "trade,the shares\n"
 
 
@@ -111,5 +112,20 @@ ROWS = [
         lambda w, argv, line: put(
             put(argv, find("choose them with (--text-column)", line), 3), find("and (--label-column)$", line), 1
         ),
+    ),
+    *(
+        Cure(
+            "for its name; or put each text on a line of a file called .txt",
+            lambda w: w.train("--unlabelled", w.write("more.csv", TWO_TEXTS), teacher=w.base.model()),
+            follow,
+        )
+        for follow in (
+            lambda w, argv, line: (
+                w.write("more.csv", TWO_TEXTS.replace("title", find("Write (text) for", line))) and None
+            ),
+            lambda w, argv, line: put(
+                argv, "--unlabelled", w.write(f"more{find('called (.txt)', line)}", "the goal\nthe bank\n")
+            ),
+        )
     ),
 ]

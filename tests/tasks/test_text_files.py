@@ -214,6 +214,41 @@ def test_unlabelled_texts_have_their_line_as_id_and_empty_ones_are_none(tmp_path
         read_texts(path, DataConfig(), print, make, "--unlabelled more.jsonl")
 
 
+MONEY = ["my card, 0", "my bank is lost", "ok"]
+#: what the file is called, and holds -> how --train is read
+UNLABELLED = {
+    "another name": ("u.csv", 'text\n"my card, 0"\nmy bank is lost\nok\n', {"text_column": "utterance"}),
+    "the only column": ("u.csv", 'Nachricht\n"my card, 0"\nmy bank is lost\nok\n', {}),
+    "the only column, no header": ("u.csv", '"my card, 0"\nmy bank is lost\nok\n', {}),
+    "the only texts": ("u.csv", 'Nr;Was;Art\n0;my card, 0;a\n1;my bank is lost;b\n2;ok;a\n', {}),
+    "by number, a header": ("u.csv", 'Nr;Was\n0;my card, 0\n1;my bank is lost\n2;ok\n', {"text_column": "2"}),
+    "by number, none": ("u.csv", '0;my card, 0\n1;my bank is lost\n2;ok\n', {"text_column": "2"}),
+    "by a number too high": ("u.csv", 'text\n"my card, 0"\nmy bank is lost\nok\n', {"text_column": "2"}),
+    "JSON lines": ("u.jsonl", '{"id": "x", "was": "my card, 0"}\n{"id": "y", "was": "my bank is lost"}\n'
+                   '{"id": "z", "was": "ok"}\n', {}),
+    "JSON lines, by number": ("u.jsonl", '{"text": "my card, 0"}\n{"text": "my bank is lost"}\n{"text": "ok"}\n',
+                              {"text_column": "2"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNLABELLED)
+def test_unlabelled_texts_may_stand_in_another_column_than_those_of_train(tmp_path, name):
+    file, content, settings = UNLABELLED[name]
+    (tmp_path / file).write_text(content)
+    notes = []
+    examples = read_texts(tmp_path / file, DataConfig(**settings), notes.append, TASKS["csv"].unlabelled, "--unlabelled")
+    assert [example.text for example in examples] == MONEY and notes
+
+
+@pytest.mark.parametrize(
+    "content", ["my card is lost, ok\nyour bank, hello\n", "a,b\nmy card,is lost\nmy bank,is lost\n"]
+)
+def test_unlabelled_texts_that_may_be_two_columns_are_refused(tmp_path, content):
+    (tmp_path / "u.csv").write_text(content)
+    with pytest.raises(UserError, match="line 1: which of these are the texts, .* Write text for its name"):
+        read_texts(tmp_path / "u.csv", DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
+
+
 #: file -> task, settings, examples, how often each label occurs, the beginning of the SHA-256 of their representation
 REAL = {
     "ag_news_csv/test.csv": ("agnews", {}, {"World": 1900, "Sports": 1900, "Business": 1900,

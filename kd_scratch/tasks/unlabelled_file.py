@@ -1,0 +1,79 @@
+"""Where the texts stand in a table or JSON lines without labels, which may name its columns otherwise than --train."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+
+from kd_scratch.common.console import Say, shorten
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.text_file import TextFile
+from kd_scratch.config import DataConfig
+from kd_scratch.data.tables import SAMPLE, find_layout, table_rows
+from kd_scratch.tasks.columns import is_number, looks_like_header, named
+
+
+def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Say) -> DataConfig:
+    """The settings with the text column of this file: that of --train, one of a usual name, the only one, or the only
+    one that holds texts. UserError where there is none of these."""
+    wanted = (data.text_column, DataConfig.text_column)
+    names, rows = sample_of_table(file, wanted) if is_table else sample_of_json(file)
+    by_number = is_table and is_number(data.text_column)
+    header = is_table and (data.header == "yes" or (data.header == "auto" and holds_names(names, rows)))
+    if by_number and int(data.text_column) <= len(names):
+        taken = "the header" if header else "data"
+        say(f"{file.path}: texts are those of column {data.text_column}; line 1 is taken as {taken}")
+        return replace(data, header="yes" if header else "no")
+    for name in wanted:
+        if named(names, name):
+            say(f"{file.path}: texts are those of {name!r}")
+            return replace(data, text_column=name, header="auto")
+    found = [i for i in range(len(names)) if holds_texts([row[i] for row in rows])] if header or not is_table else []
+    if len(names) == 1 or len(found) == 1:
+        i = found[0] if found else 0
+        what = repr(shorten(names[i], 30)) if header or not is_table else "the only column, line 1 among them"
+        say(f"{file.path}: texts are those of {what}")
+        if is_table:
+            return replace(data, text_column=str(i + 1), header="yes" if header else "no")
+        return replace(data, text_column=names[i])
+    known = ", ".join(shorten(name, 30) for name in names[:12])
+    raise UserError(
+        f"{file.path}: line 1: which of these are the texts, {known}? Write {wanted[0] if not by_number else 'text'} "
+        "for its name; or put each text on a line of a file called .txt"
+    )
+
+
+def sample_of_table(file: TextFile, wanted: Sequence[str]) -> tuple[list[str], list[list]]:
+    """The first row of a table, and some others of its width."""
+    layout = find_layout(file, lambda row: any(named(row, name) for name in wanted), 1, lambda line: None)
+    rows = [row for _, _, row in islice(table_rows(file, layout), SAMPLE)] or [[]]
+    return rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
+
+
+def sample_of_json(file: TextFile) -> tuple[list[str], list[list]]:
+    """The fields of the first object, and what some others hold in them."""
+    objects = []
+    for _, line in islice(file.lines(), SAMPLE):
+        with suppress(ValueError, RecursionError):
+            if isinstance(value := json.loads(line), dict):
+                objects.append(value)
+    names = list(objects[0]) if objects else []
+    return names, [[value.get(name) for name in names] for value in objects]
+
+
+def holds_texts(cells: Sequence[object]) -> bool:
+    """Whether most cells are strings of several words."""
+    return 2 * sum(isinstance(cell, str) and len(cell.split()) > 1 for cell in cells) > len(cells)
+
+
+def holds_names(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row of a table holds names: usual ones, or one word over texts, or letters over numbers."""
+    if looks_like_header(first, first, labelled=False):
+        return True
+    columns = zip(first, zip(*rows, strict=True), strict=True) if rows else ()
+    return any(
+        (len(head.split()) == 1 and holds_texts(cells))
+        or (not any(map(str.isdecimal, head)) and all(any(map(str.isdecimal, cell)) for cell in cells))
+        for head, cells in columns
+    )
