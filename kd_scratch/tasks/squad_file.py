@@ -40,6 +40,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "in composed Unicode": partial(unicodedata.normalize, "NFD"),
     "with HTML's escapes": html.unescape,
 }
+FLAGS = "; choose its names with --question-column, --context-column and --answers-column"
 MOVED = "moved"  # an answer is where the file does not have it: told by `trainable`
 #: What answer_start may count instead of characters: an encoding, and the bytes of one unit in it.
 UNITS = {"UTF-16 units": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
@@ -93,7 +94,10 @@ class Node(NamedTuple):
 
     def has(self, key: str) -> str:
         """What stands there instead of a key, for a message."""
-        return "" if key in self.value else f"; there is only {', '.join(self.value)[:200] or 'an empty object'}"
+        if key in self.value:
+            return ""
+        there = f"; there is only {', '.join(self.value)[:200] or 'an empty object'}"
+        return there + (FLAGS if len(self.value) > 1 and key != "data" else "")
 
 
 # --- file -> examples ---
