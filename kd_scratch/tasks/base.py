@@ -259,6 +259,8 @@ def limited(examples: Sequence, limit: str, flag: str = "--limit", seed: int = 0
     except (ValueError, OverflowError):
         raise UserError(f"{flag} {limit}: must be a number of examples, or a percentage such as 10%") from None
     if count < 1:
-        raise UserError(f"{flag} {limit}: leaves none of {len(examples)} examples (or of groups that stay together)")
+        what = f"none of {len(examples)} examples (or of groups that stay together)"
+        cure = f"take {-(-100 // len(examples))}% or more" if len(examples) > 1 else "take a file of more"
+        raise UserError(f"{flag} {limit}: leaves {what}; {cure}")
     keep = np.random.default_rng(seed).permutation(len(examples))[:count]
     return Subset(examples, np.sort(keep))

@@ -1,5 +1,8 @@
 """Which settings of a run go together, and with the device."""
 
+import re
+from pathlib import Path
+
 import torch
 
 from kd_scratch.common.device import amp_dtype
@@ -26,6 +29,8 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
     for flag, is_empty in empty.items():
         if is_empty:  # a variable of the shell that was never set
             raise UserError(f"{flag} is empty; give a name, or leave it out")
+    if re.fullmatch(r"[\d.]+", spec.dev) and not Path(spec.dev).exists():
+        raise UserError(f"--dev {spec.dev}: no such file; give one, or a share of --train, as in --dev 10%")
     if spec.task == "mlm":
         check_mlm(spec)
     if spec.unlabelled and TASKS[spec.task].unlabelled is None:
