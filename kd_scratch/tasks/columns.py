@@ -43,18 +43,31 @@ def is_number(name: str) -> bool:
     return re.fullmatch("[0-9]{1,9}", name) is not None
 
 
-def choose(names: Sequence[str], flag: str, wanted: str, place: str, say: Say) -> int:
-    """The column, or field of JSON, of the wanted name. UserError where there is none, or more than one."""
-    found = named(names, wanted)
-    if len(found) != 1:
+def choose(names: Sequence[str], wanted: dict[str, str], place: str, say: Say, numbers: bool = True) -> list[int]:
+    """The columns of a table, or fields of JSON, that the flags name. UserError where one of them names none, or more
+    than one, or two the same. numbers: a column may be chosen by its number."""
+    by_number = {flag for flag, name in wanted.items() if numbers and is_number(name)}
+    found = {
+        flag: [numbered(len(names), flag, name, place)] if flag in by_number else named(names, name)
+        for flag, name in wanted.items()
+    }
+    unclear = [flag for flag in wanted if len(found[flag]) != 1]
+    if unclear:
         known = ", ".join(shorten(name, 30) for name in names[:12])
+        what = " and ".join(f"{len(found[flag])} columns are called {wanted[flag]!r}" for flag in unclear)
         raise UserError(
-            f"{place}: {len(found)} columns are called {wanted!r} among {known}; choose one with {flag}, by its "
-            "name or, in a table, by its number (1: the first)"
+            f"{place}: {what} among {known}; choose one with {' and one with '.join(unclear)}, by its name or, in a "
+            "table, by its number (1: the first; without a header give all as numbers)"
         )
-    if names[found[0]] != wanted:
-        say(f"{place}: {names[found[0]]!r} is read as the {flag.removeprefix('--').removesuffix('-column')} column")
-    return found[0]
+    columns = [column for [column] in found.values()]
+    if len(set(columns)) < len(columns):
+        same_one = shorten(names[columns[0]], 30)
+        raise UserError(f"{place}: text and label are both {same_one!r}; choose another one with --label-column")
+    for flag, column in zip(wanted, columns, strict=True):
+        if flag not in by_number and names[column] != wanted[flag]:
+            what = flag.removeprefix("--").removesuffix("-column")
+            say(f"{place}: {names[column]!r} is read as the {what} column")
+    return columns
 
 
 def numbered(width: int, flag: str, wanted: str, place: str) -> int:
@@ -83,10 +96,7 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
     place = f"{file.path}: line {line}"
     if data.header == "no" and not by_number:
         raise UserError("--header no: then --text-column and --label-column must be numbers, 1 is the first")
-    found = [
-        numbered(len(first), flag, name, place) if is_number(name) else choose(first, flag, name, place, say)
-        for flag, name in wanted.items()
-    ]
+    found = choose(first, wanted, place, say)
     label = found[1] if labelled else None
     header = not by_number or data.header == "yes"
     if by_number and data.header == "auto":

@@ -162,6 +162,8 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
         word=word.column(columns.word, len(cells), place),
         tag=tag.column(columns.tag, len(cells), place),
     )
+    if columns.word == columns.tag and len(cells) > 1:
+        raise UserError(f"{place}: word and tag are both column {columns.tag + 1}; choose another one with {word.flag}")
     columns = look_at_signs(lines, columns)
     note = describe(columns, cells, chosen=bool(word.number or tag.number))
     if note:

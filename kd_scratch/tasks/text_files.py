@@ -18,7 +18,7 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import json_rows
 from kd_scratch.data.rows import FileRows, text_rows
-from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
+from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
 from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, named, wanted_columns
 from kd_scratch.tasks.file_checks import bare
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
@@ -101,7 +101,8 @@ def table_maker(path: Path, columns: Columns, counts: Counter, swallowed: "Swall
                 return None
             if len(row) < width or any(cell.strip() for cell in row[width:]):
                 of_what = "header's" if columns.header else "first row's"
-                raise UserError(f"{path}: line {line}: {len(row)} columns instead of the {of_what} {width}")
+                cure = f"; put quotes around a text that holds {swallowed.delimiter}" if len(row) > width else ""
+                raise UserError(f"{path}: line {line}: {len(row)} columns instead of the {of_what} {width}{cure}")
             if len(row) > width:
                 counts["rows with empty cells behind the last column"] += 1
         if row == names:
@@ -133,6 +134,11 @@ class SwallowedRows:
         self.columns = columns
         self.labels: set[str] = set()  # of all rows
         self.suspects: list[tuple[int, list[str]]] = []  # line, what would be the labels of the rows within
+
+    @property
+    def delimiter(self) -> str:
+        """What parts the columns, in words."""
+        return DELIMITERS.get(self.layout.delimiter, repr(self.layout.delimiter))
 
     def look_at(self, line: int, text: str) -> None:
         """Keep what is needed of a text of several lines."""
@@ -198,8 +204,9 @@ def json_maker(file: TextFile, data: DataConfig, say: Say, make: Make, labelled:
         place = f"{file.path}: line {line}"
         if not keys:
             names = list(row)
-            for flag, name in wanted_columns(data, labelled).items():
-                keys[flag] = names[choose(names, flag, name, place, say)]
+            wanted = wanted_columns(data, labelled)
+            found = choose(names, wanted, place, say, numbers=False)
+            keys.update((flag, names[i]) for flag, i in zip(wanted, found, strict=True))
         text = value_of(row, "--text-column", place)
         if not isinstance(text, str):
             raise UserError(f"{place}: {keys['--text-column']!r} must be a text in quotes, not {json_kind(text)}")

@@ -34,6 +34,11 @@ ROWS = [
         lambda w, argv, line: put(argv, "--label-column", find(r"choose one from 1 to (\d+)", line).replace("3", "2")),
     ),
     Cure(
+        "word and tag are both column {}; choose another one with {}",
+        evaluated("--text-column", 2, text="the O\nAda B-PER\n"),
+        lambda w, argv, line: put(argv, find("another one with (--text-column)", line), 1),
+    ),
+    Cure(
         "holds a carriage return; use LF, CRLF or CR alone",
         evaluated(text="the O\rAda B-PER\n\nthe O\n"),
         lambda w, argv, line: find("(use LF)", line) and w.write("words.txt", "the O\nAda B-PER\n\nthe O\n") and None,

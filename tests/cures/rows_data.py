@@ -134,6 +134,7 @@ def without_mask(world) -> Path:
     (model / "tokenizer_config.json").write_text('{"mask_token": null}')
     return model
 
+FLAT = '{"query": "who?", "passage": "the team of the bank", "answer": "the bank"}\n'
 
 ROWS = [
     # --- files that are read ---
@@ -218,6 +219,36 @@ ROWS = [
         "has no tag; each line needs a word and, in its last column, a tag",
         lambda w: w.conll("evaluate", data=w.write("words.txt", "the\nAda\n")),
         lambda w, argv, line: w.write("words.txt", "the O\nAda B-PER\n") and None,
+    ),
+    Cure(
+        "; choose its names with --question-column, --context-column and --answers-column",
+        lambda w: w.squad("evaluate", data=w.write("flat.jsonl", FLAT * 2)),
+        lambda w, argv, line: [
+            argv := put(argv, find(f"(--{flag}-column)", line), key)
+            for flag, key in {"question": "query", "context": "passage", "answers": "answer"}.items()
+            if find(f"there is only .*({key})", line)
+        ][-1],
+    ),
+    Cure(
+        "take {}% or more",
+        lambda w: w.train(dev="5%"),
+        lambda w, argv, line: put(argv, find("(--dev) 5%", line), find(r"take (\d+%) or more", line)),
+    ),
+    Cure(
+        "take a file of more",
+        lambda w: w.evaluate("--limit", "50%", data=w.write("one.csv", "label,text\nsport,the goal\n")),
+        lambda w, argv, line: put(argv, "--data", find("(take a file of more)", line) and w.base.csv("test", 4)),
+    ),
+    *(
+        Cure(
+            "--dev {}: no such file; give one, or a share of --train, as in --dev 10%",
+            lambda w: w.train(dev="50"),
+            follow,
+        )
+        for follow in (
+            lambda w, argv, line: put(argv, find("no such file; (give one)", line) and "--dev", w.base.csv("dev", 4)),
+            lambda w, argv, line: put(argv, *find("as in (--dev) 10%", line).split(), "50%"),
+        )
     ),
     Cure(
         "{}: holds nothing but blank lines; give one text a line",

@@ -12,6 +12,9 @@ from tests.cures.world import Cure, find, put
 TEXT = "label,text\nsport,the goal of the team\ntrade,the bank\n"
 PROGRAM = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
 OPEN_QUOTE = 'label,text\nsport,"the goal\ntrade,the bank\nsport,the team\ntrade,the market"\nsport,the coach\n'
+BY_NAME = (
+    "choose one with {}, by its name or, in a table, by its number (1: the first; without a header give all as numbers)"
+)
 TWO_TEXTS = "title,body\nthe goal,of the team\nthe bank,of the shares\n"
 OPEN_QUOTE += "trade,the shares\n"
 
@@ -85,11 +88,38 @@ ROWS = [
     Cure(PROGRAM, holding(json.dumps([{"text": "the goal", "label": "sport"}]).encode(), "data.jsonl"), converted),
     *(
         Cure(
-            "choose one with {}, by its name or, in a table, by its number (1: the first)",
+            BY_NAME,
             holding(b"label,stuff\nsport,the goal\n"),
             lambda w, argv, line, column=column: put(argv, find("choose one with (--[a-z-]+)", line), column),
         )
         for column in ("stuff", 2)
+    ),
+    Cure(
+        BY_NAME,
+        holding(b"kind,stuff\nsport,the goal\n"),
+        lambda w, argv, line: put(
+            put(argv, find("choose one with (--text-column)", line), "stuff"),
+            find("and one with (--label-column), by its name", line),
+            "kind",
+        ),
+    ),
+    Cure(
+        BY_NAME,
+        holding(b"sport,the goal\ntrade,the bank\n"),
+        lambda w, argv, line: (
+            find("without a header (give all as numbers)", line)
+            and put(put(argv, "--text-column", 2), "--label-column", 1)
+        ),
+    ),
+    Cure(
+        "text and label are both {}; choose another one with --label-column",
+        lambda w: w.evaluate("--label-column", "text"),
+        lambda w, argv, line: put(argv, find("another one with (--label-column)", line), "label"),
+    ),
+    Cure(
+        "; put quotes around a text that holds {}",
+        holding(b"label,text\nsport,the goal, the team\n"),
+        mended("put (quotes around a text) that holds commas", 'label,text\nsport,"the goal, the team"\n'),
     ),
     *(
         Cure("the label is empty; give it one, or delete the row", holding(TEXT.encode() + b",the team\n"), follow)
