@@ -11,12 +11,12 @@ MOST = 0.5  # a share of the texts that calls for a remark
 
 def odd_texts(texts: Sequence[str]) -> list[str]:
     """What is odd about the texts of N examples, each in a few words; nothing where all is well."""
-    return [remark for remark in (empty_texts(texts), repeated_text(texts)) if remark]
+    return [remark for remark in (empty_texts(texts), numbers_alone(texts), repeated_text(texts)) if remark]
 
 
 def odd_labels(labels: Sequence[str | None], names: Sequence[str]) -> list[str]:
     """What is odd about the labels of N examples (None: has none) and the names of the classes."""
-    return [remark for remark in (single_class(labels, names), *near_labels(names)) if remark]
+    return [remark for remark in (many_labels(labels), single_class(labels, names), *near_labels(names)) if remark]
 
 
 def empty_texts(texts: Sequence[str]) -> str:
@@ -25,12 +25,31 @@ def empty_texts(texts: Sequence[str]) -> str:
     return f"{count:,} of {len(texts):,} texts are EMPTY: is that the column of the texts?" if count else ""
 
 
+def numbers_alone(texts: Sequence[str]) -> str:
+    """How many texts are numbers, dates and the like, where most are; "" else."""
+    count = sum(re.fullmatch(r"[\W\d_]*\d[\W\d_]*", text) is not None for text in texts)
+    if count <= MOST * len(texts):
+        return ""
+    return f"{count:,} of {len(texts):,} texts are NUMBERS: is that the column of the texts?"
+
+
 def repeated_text(texts: Sequence[str]) -> str:
     """Which text is that of most examples; "" where there is none."""
     [(text, count)] = Counter(texts).most_common(1) or [("", 0)]
     if count < 3 or count <= MOST * len(texts):
         return ""
     return f"{count:,} of {len(texts):,} texts are THE SAME, {shorten(text, 30)!r}: is that the column of the texts?"
+
+
+def many_labels(labels: Sequence[str | None]) -> str:
+    """How many different labels there are, where hardly one is there twice, or they are many and of several words."""
+    labels = [label for label in labels if label is not None]
+    words = sum(len(label.split()) for label in labels)
+    few_twice = len(labels) >= 20 and len(set(labels)) > 0.9 * len(labels)
+    if few_twice or (len(labels) >= 100 and 3 * len(set(labels)) > len(labels) and words > 2 * len(labels)):
+        count = f"{len(set(labels)):,} DIFFERENT ONES among {len(labels):,} examples"
+        return f"{count}: is that the column of the labels, or are text and label swapped?"
+    return ""
 
 
 def single_class(labels: Sequence[str | None], names: Sequence[str]) -> str:

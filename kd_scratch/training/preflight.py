@@ -99,8 +99,6 @@ def about_labels(task: Task, labels: tuple[str, ...], train: EncodedInputs, dev:
         types = dict.fromkeys(label[2:] for label in labels if label[1:2] == "-")
         return "; ".join([text, *near_labels(list(types))])
     labelled = train.labels[train.labels >= 0]
-    if len(labelled) >= 20 and len(np.unique(labelled)) > 0.9 * len(labelled):
-        text += f"; HARDLY ANY IS THERE TWICE among {len(labelled):,} examples: is that the column of the labels?"
     return "; ".join([text, *odd_labels([labels[i] for i in labelled], labels)])
 
 

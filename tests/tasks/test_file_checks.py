@@ -21,6 +21,20 @@ def test_empty_and_repeated_texts_are_counted():
     assert odd_texts(["gj04"] * 6 + ["b"] * 2)[0].startswith("6 of 8 texts are THE SAME, 'gj04'")
 
 
+def test_texts_that_are_numbers_are_counted():
+    assert odd_texts(["1", "2.5", "2024-01-01", "12 %", "five"]) == [
+        "4 of 5 texts are NUMBERS: is that the column of the texts?"
+    ]
+    assert odd_texts(["12", "call 12", "!", "?"]) == []
+
+
+def test_labels_that_are_as_many_as_texts_are_remarked():
+    swapped = [f"my card number {i % 73}" for i in range(192)]
+    assert odd_labels(swapped, ["a", "b"])[0].startswith("73 DIFFERENT ONES among 192 examples: is that the column of")
+    assert odd_labels([f"l{i}" for i in range(20)], ["a", "b"])[0].startswith("20 DIFFERENT ONES among 20 examples")
+    assert odd_labels([f"card_arrival_{'x' * (i % 77)}" for i in range(192)], ["a", "b"]) == [], "few of many classes"
+
+
 def test_one_class_is_remarked_but_not_in_a_handful():
     assert "ONE CLASS ONLY, 'x'" in odd_labels(["x"] * 3, ["x"])[0]
     assert "ONE CLASS ONLY among 20 examples, 'x'" in odd_labels(["x"] * 20, ["x", "y"])[0]
