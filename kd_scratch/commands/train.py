@@ -90,8 +90,8 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         "--unlabelled",
         type=Path,
         metavar="FILE",
-        help="distillation: text to learn from beside --train, one a line, or a table (.csv, .tsv) or JSON lines, whose "
-        "column of texts is found; it has no labels, only soft targets (not for squad)",
+        help="distillation: text to learn from beside --train, one a line, or a table (.csv, .tsv) or JSON lines, "
+        "whose column of texts is found; it has no labels, only soft targets (not for squad)",
     )
     parser.add_argument(
         "--fold",

@@ -165,14 +165,14 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
     if columns.word == columns.tag and len(cells) > 1:
         raise UserError(f"{place}: word and tag are both column {columns.tag + 1}; choose another one with {word.flag}")
     columns = look_at_signs(lines, columns)
-    note = describe(columns, cells, chosen=bool(word.number or tag.number))
+    note = describe(columns, cells, chosen=bool(word.number))
     if note:
         say(f"{path}: {note}")
     return columns
 
 
 def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:
-    """What is not as usual about the columns. cells: of the first line."""
+    """What is not as usual about the columns. cells: of the first line. chosen: that of the words is, by its number."""
     notes = []
     if columns.delimiter:
         notes.append(f"columns are parted by {DELIMITERS[columns.delimiter]}")

@@ -97,7 +97,8 @@ class Node(NamedTuple):
         if key in self.value:
             return ""
         there = f"; there is only {', '.join(self.value)[:200] or 'an empty object'}"
-        return there + (FLAGS if len(self.value) > 1 and key != "data" else "")
+        flat = len(self.value) > 1 and not (key == "data" and any(isinstance(v, list) for v in self.value.values()))
+        return there + (FLAGS if flat else "")
 
 
 # --- file -> examples ---

@@ -354,7 +354,9 @@ def read_texts(path: Path, data: DataConfig, say: Say, make: Callable[[str, str]
         return make(f"{path.name}:{line}", text) if text.strip() else None
 
     header = next(file.lines())[1].rstrip("\r\n").split("\t")
-    is_table = path.suffix.lower() in (".csv", *TSV) or (len(header) > 1 and any(named(header, column) for column in usual))
+    is_table = path.suffix.lower() in (".csv", *TSV) or (
+        len(header) > 1 and any(named(header, column) for column in usual)
+    )
     if is_table or is_json_lines(file):
         if name:
             data = settings_for_texts(file, data, is_table and not is_json_lines(file), say)

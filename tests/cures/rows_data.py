@@ -134,6 +134,7 @@ def without_mask(world) -> Path:
     (model / "tokenizer_config.json").write_text('{"mask_token": null}')
     return model
 
+
 FLAT = '{"query": "who?", "passage": "the team of the bank", "answer": "the bank"}\n'
 
 ROWS = [

@@ -175,8 +175,13 @@ def test_columns_are_chosen_by_number_or_by_name(tmp_path):
     inner, said = read(tmp_path, GERMEVAL)
     assert [e.words for e in inner] == WORDS and {tag for e in inner for tag in e.tags} == {"O"}
     assert said == [*INDEX, "comments left out: 1"], "which column was taken is said"
-    outer, _ = read(tmp_path, GERMEVAL, label_column="3")
+    outer, said = read(tmp_path, GERMEVAL, label_column="3")
+    assert said[0] == "column 1 counts the words, column 2 has them, column 3 the tags"
     assert [e.words for e in outer] == WORDS and [e.tags for e in outer] == TAGS
+    with pytest.raises(
+        UserError, match="line 1: word and tag are both column 2; choose another one with --text-column"
+    ):
+        read(tmp_path, GERMEVAL, label_column="2")
     uner = behind(numbered(TWO.replace(" ", "\t"), separator="\t"), "\t-\t-")
     with pytest.raises(UserError, match="line 1: tag '-' is not O.*as in --label-column 3"):
         read(tmp_path, uner)

