@@ -19,6 +19,8 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
     one that holds texts. UserError where there is none of these."""
     wanted = (data.text_column, DataConfig.text_column)
     names, rows = sample_of_table(file, wanted) if is_table else sample_of_json(file)
+    if not any(str(cell).strip() for row in (names, *rows) for cell in row):
+        raise UserError(f"{file.path}: holds nothing but blank lines; give one text a line")
     by_number = is_table and is_number(data.text_column)
     header = is_table and (data.header == "yes" or (data.header == "auto" and holds_names(names, rows)))
     if by_number and int(data.text_column) <= len(names):
@@ -69,7 +71,7 @@ def holds_texts(cells: Sequence[object]) -> bool:
 
 def holds_names(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row of a table holds names: usual ones, or one word over texts, or letters over numbers."""
-    if looks_like_header(first, first, labelled=False):
+    if looks_like_header(first, first[:1], labelled=False):
         return True
     columns = zip(first, zip(*rows, strict=True), strict=True) if rows else ()
     return any(

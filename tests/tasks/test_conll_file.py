@@ -179,7 +179,7 @@ def test_columns_are_chosen_by_number_or_by_name(tmp_path):
     assert said[0] == "column 1 counts the words, column 2 has them, column 3 the tags"
     assert [e.words for e in outer] == WORDS and [e.tags for e in outer] == TAGS
     with pytest.raises(
-        UserError, match="line 1: word and tag are both column 2; choose another one with --text-column"
+        UserError, match="line 2: word and tag are both column 2; choose another one with --text-column"
     ):
         read(tmp_path, GERMEVAL, label_column="2")
     uner = behind(numbered(TWO.replace(" ", "\t"), separator="\t"), "\t-\t-")

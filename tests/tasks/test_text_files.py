@@ -258,6 +258,13 @@ def test_unlabelled_texts_that_may_be_two_columns_are_refused(tmp_path, content)
         read_texts(tmp_path / "u.csv", DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
 
 
+@pytest.mark.parametrize("name", ["u.csv", "u.tsv", "u.jsonl"])
+def test_an_unlabelled_file_of_nothing_is_refused_as_that(tmp_path, name):
+    (tmp_path / name).write_text("\n \n")
+    with pytest.raises(UserError, match="holds nothing but blank lines; give one text a line"):
+        read_texts(tmp_path / name, DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
+
+
 #: file -> task, settings, examples, how often each label occurs, the beginning of the SHA-256 of their representation
 REAL = {
     "ag_news_csv/test.csv": ("agnews", {}, {"World": 1900, "Sports": 1900, "Business": 1900,
