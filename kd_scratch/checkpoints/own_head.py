@@ -18,6 +18,8 @@ ARCHITECTURES = {
     "span": ("ForQuestionAnswering",),
     "mlm": ("ForMaskedLM", "ForPreTraining", "LMHeadModel"),
 }
+#: model_type -> what the names of its architectures begin with.
+CLASSES = {"bert": "Bert", "distilbert": "DistilBert", "kd_scratch": "KdScratch"}
 #: Names of parameters that prove a model_type. Without "bert." RoBERTa has the same names as BERT.
 MODEL_TYPES = {
     "bert": r"(.*\.)?bert\..*attention\.self\.query\.weight",
@@ -72,7 +74,8 @@ def completed(raw: dict, names: Collection[str], place: str) -> tuple[dict, list
         notes.append(f"{place}: has no model_type; it is a {raw['model_type']}, by its parameters")
     if not architecture:
         head = _head_of(names, raw)
-        raw["architectures"] = [ARCHITECTURES[head][0] if head in ARCHITECTURES else head or "Model"]
+        end = ARCHITECTURES[head][0] if head in ARCHITECTURES else head or "Model"
+        raw["architectures"] = [CLASSES.get(str(raw["model_type"]), "") + end]
         if head in ARCHITECTURES:
             notes.append(f"{place}: has no architectures; it has a {head} head, by its parameters")
     return raw, notes
