@@ -4,6 +4,7 @@ It is the layout that the Hugging Face hub publishes, in both directions: what `
 saved here opens in `transformers` (but for int8 models and shapes of our own, which it refuses).
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder, read_json, read_text, sha256, sha256_of_file, write_json
 from kd_scratch.config import ModelConfig
-from kd_scratch.data.tokenizer import Tokenizer
+from kd_scratch.data.tokenizer import INPUTS, Tokenizer
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model, with_dropout
 
@@ -241,12 +242,20 @@ def take_layers(model: Model, layers: list[int]) -> Model:
     return student.eval()
 
 
-def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) -> None:
-    """UserError where a model has too few positions for max_length, or a smaller vocabulary than its tokenizer."""
+def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str, say=say) -> None:
+    """UserError where a model has too few positions for max_length, or a smaller vocabulary than its tokenizer.
+
+    `say` gets a note where a model that can tell a question from its context is not told which is which.
+    """
     if max_length > model.config.max_positions:
         raise UserError(f"{name}: has {model.config.max_positions} positions, --max-length {max_length} is more")
     if model.config.head == "span" and model.config.token_types == 1:
         raise UserError(f"{name}: has one token type only; question and context need two (or a model without any)")
+    if model.config.head == "span" and model.config.token_types > 1 and not tokenizer.has_token_types:
+        cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json if it was trained with them'
+        say(
+            f"note: {name}: its tokenizer gives no token types, so all pieces get type 0 (as in transformers 5); {cure}"
+        )
     rows = model.config.vocab_size
     if tokenizer.vocab_size > rows:
         cure = "they do not belong together; take the tokenizer's files from where the model came from"

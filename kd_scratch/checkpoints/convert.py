@@ -22,7 +22,8 @@ def convert(directory: Path, output: Path, say=say) -> dict:
     belongs to. What is there under two names (tied weights) is written under both: only the model's class knows
     whether it may leave one out. Files of KEPT are copied byte for byte, but for what config.json lacks; folders and
     others are left out. The weights come last: a folder without them is no model yet.
-    `say` gets a note of each thing that is written in another way. UserError where `directory` is no model directory, or `output` holds something.
+    `say` gets a note of each thing that is written in another way. UserError where `directory` is no model directory,
+    or `output` holds something.
     """
     require_model_directory(directory)
     check_new_folder(output)

@@ -127,7 +127,9 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
             raise UserError("--tokenizer is for a size, a model directory has its own; leave it out")
         return load_tokenizer(spec.model)
     if spec.tokenizer or spec.teachers:
-        return load_tokenizer(spec.tokenizer or spec.teachers[0])
+        tokenizer = load_tokenizer(spec.tokenizer or spec.teachers[0])
+        tokenizer.has_token_types = True  # for a new student; see load_teacher
+        return tokenizer
     if not 10 <= spec.vocab_size <= 1_000_000:
         raise UserError(f"--vocab-size {spec.vocab_size}: must lie between 10 and 1,000,000")
     if len(examples) > VOCABULARY_SAMPLE:

@@ -26,7 +26,7 @@ from kd_scratch.common.files import check_new_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
-from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
+from kd_scratch.data.tokenizer import INPUTS, Tokenizer, load_tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses
 from kd_scratch.distillation.layer_map import explicit
 from kd_scratch.distillation.teacher import label_order
@@ -137,7 +137,7 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
         model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
-    check_fit(model, data.tokenizer, spec.config.max_length, spec.model)
+    check_fit(model, data.tokenizer, spec.config.max_length, spec.model, say)
     return model
 
 
@@ -160,16 +160,20 @@ def named_shape(spec: RunSpec, data: TrainingData):
 
 def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer: Tokenizer) -> Model:
     """A teacher, checked against the student that it is to teach. Raises UserError where they do not fit."""
-    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length)
+    settled = path != spec.teachers[0] or (student.config.token_types > 1 and spec.model not in SIZES)
+    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length, settled)
     if task.head == "mlm" and teacher.config.vocab_size != student.config.vocab_size:
         sizes = f"{teacher.config.vocab_size:,} words, the student {student.config.vocab_size:,}"
         raise UserError(f"--teacher {path}: has a vocabulary of {sizes}; to be compared they need as many")
     return teacher
 
 
-def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Model:
+def open_teacher(
+    path: str, task: Task, labels: Sequence[str], tokenizer: Tokenizer, max_length: int, settled: bool = True
+) -> Model:
     """A model directory's model as a teacher: it has the task's head, these labels (in any order) and this tokenizer.
 
+    settled: whether the student needs its token types as they are; else the tokenizer gives those of the teacher's.
     Raises UserError where it has not.
     """
     teacher = load_model(path)
@@ -194,6 +198,12 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
             f"{difference}; make the student of the teacher's layers (--model {path} --init-layers {layers}), or of a "
             f"size with --tokenizer {path}"
         )
+    own = teacher_tokenizer.has_token_types
+    if task.head == "span" and teacher.config.token_types > 1 and own != tokenizer.has_token_types:
+        if settled:
+            cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
+            raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
+        tokenizer.has_token_types = own
     check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}")
     return teacher
 

@@ -65,6 +65,21 @@ def trained(world, argv, line):
     return put(argv, "--model", world.folder / "trained")
 
 
+def without_types(world):
+    """A model that answers questions, whose tokenizer gives it no token types."""
+    model = world.copy(world.base.model("span"), "without")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"model_input_names": ["input_ids"]}))
+    return model
+
+
+def with_types(world, argv, line):
+    """Writes the names in the line into the settings of the tokenizer, or of both."""
+    names = json.loads(find(r'write "model_input_names": (\[.*?\]) into tokenizer_config.json', line))
+    for path in world.folder.glob("*/tokenizer_config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": names}))
+
+
 NAMELESS = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
 TAGS = {"0": "O", "1": "B-PER", "2": "I-PER"}
 
@@ -103,6 +118,17 @@ ROWS = [
             trained,
         )
         for kind in ("multi_label_classification", "regression")
+    ),
+    Cure(
+        'write "model_input_names": {} into tokenizer_config.json if it was trained with them',
+        lambda w: w.squad("evaluate", "--question-length", 8, model=without_types(w)),
+        with_types,
+        note=True,
+    ),
+    Cure(
+        'write "model_input_names": {} into tokenizer_config.json of both',
+        lambda w: w.squad("train", model=without_types(w), teacher=w.copy(w.base.model("span"), "teacher")),
+        with_types,
     ),
     Cure(
         "write there what each number means, in the order of its training",
