@@ -266,6 +266,14 @@ FAULTS = [
     ("ZIP entries may overlap", "checkpoints/stored_zip.py",
      "header.place < free or ", "",
      "checkpoints/test_torch_pickle.py::test_a_broken_or_hostile_archive_is_refused"),
+    ("a head without names thrown away for the numbers of the data", "checkpoints/checkpoint.py",
+     "set(numbered(own_labels, config.labels))", "set(own_labels)",
+     "checkpoints/test_model_folders.py::"
+     "test_a_head_without_names_is_kept_where_the_data_calls_labels_by_its_numbers"),
+    ("token types where the tokenizer gives none", "tasks/question_answering.py",
+     "contexts, int(tokenizer.has_token_types))", "contexts)",
+     "data/test_tokenizer_files.py::"
+     "test_a_model_of_questions_is_told_which_piece_is_whose_only_where_its_tokenizer_tells"),
     ("a wrapper's prefix that is converted, too", "checkpoints/convert.py",
      "name.removeprefix(prefix): tensor for", "name: tensor for",
      "checkpoints/test_convert.py::test_a_converted_folder_needs_no_notes_and_no_more_keys"),

@@ -21,7 +21,7 @@ from kd_scratch.checkpoints.hf_layout import (
     config_to_json,
     published_names,
 )
-from kd_scratch.checkpoints.own_head import completed, own_head, wrapper_prefix
+from kd_scratch.checkpoints.own_head import completed, note_of_numbers, numbered, own_head, wrapper_prefix
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, weight_files
 from kd_scratch.common.console import say
@@ -91,7 +91,12 @@ def load_model(
         raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
     if dropout is not None:
         config = with_dropout(config, dropout)
-    same_head = config.head == found.kind and set(config.labels) == set(found.labels)
+    own_labels = found.labels
+    if config.head == "sequence" == found.kind and set(config.labels) == set(numbered(own_labels, config.labels)):
+        own_labels = numbered(own_labels, config.labels)
+    if own_labels != found.labels:
+        notes.append(f"{directory}: {note_of_numbers(own_labels)}")
+    same_head = config.head == found.kind and set(config.labels) == set(own_labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
@@ -106,8 +111,8 @@ def load_model(
         _require_shared(weights, tensors, directory)
     for note in notes:
         say(note)
-    if same_head and config.labels != found.labels:
-        order = torch.tensor([found.labels.index(label) for label in config.labels])
+    if same_head and config.labels != own_labels:
+        order = torch.tensor([own_labels.index(label) for label in config.labels])
         for part in ("weight", "bias"):
             tensors[f"head.classifier.{part}"] = tensors[f"head.classifier.{part}"][order]
     missing = wanted.keys() - tensors.keys()

@@ -121,6 +121,22 @@ def own_head(raw: dict, place: str) -> OwnHead:
         return OwnHead(kind, (), str(error))
 
 
+def is_nameless(labels: Collection[str]) -> bool:
+    """Whether labels are what `transformers` calls those without names: LABEL_0, LABEL_1, …"""
+    return len(labels) > 0 and tuple(labels) == tuple(f"LABEL_{i}" for i in range(len(labels)))
+
+
+def numbered(labels: tuple[str, ...], wanted: Collection[str]) -> tuple[str, ...]:
+    """Nameless labels as their numbers, "0", "1", …, where those are what is wanted; else the labels as they are."""
+    numbers = tuple(map(str, range(len(labels))))
+    return numbers if is_nameless(labels) and wanted and set(wanted) <= set(numbers) else labels
+
+
+def note_of_numbers(labels: tuple[str, ...]) -> str:
+    """What is said where labels were taken so."""
+    return f"its labels LABEL_0 to LABEL_{len(labels) - 1} are taken for the data's labels 0 to {len(labels) - 1}"
+
+
 def _architecture(raw: dict, place: str) -> str:
     architectures = raw.get("architectures") or [""]
     if not isinstance(architectures, list) or not isinstance(architectures[0], str):

@@ -18,6 +18,7 @@ from kd_scratch.checkpoints.checkpoint import (
     require_model_directory,
     take_layers,
 )
+from kd_scratch.checkpoints.own_head import note_of_numbers, numbered
 from kd_scratch.common import distributed
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import seed_everything, start
@@ -184,6 +185,10 @@ def open_teacher(
             f"--teacher {path}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
             f"{task.head} head; fine-tune it first (train without --teacher)"
         )
+    own = numbered(teacher.config.labels, labels) if task.head == "sequence" else teacher.config.labels
+    if own != teacher.config.labels:
+        say(f"note: --teacher {path}: {note_of_numbers(own)}")
+        teacher.config = replace(teacher.config, labels=own)
     try:
         label_order(teacher.config.labels, tuple(labels))
     except UserError as error:

@@ -131,6 +131,15 @@ ROWS = [
         with_types,
     ),
     Cure(
+        "; write their names into id2label of its config.json, in the order of its training",
+        lambda w: w.evaluate(model=configured(w, w.base.model(), id2label={"0": "LABEL_0", "1": "LABEL_1"})),
+        lambda w, argv, line: (
+            find("(id2label) of its config.json", line)
+            and configured(w, w.base.model(), id2label={"0": "sport", "1": "trade"})
+            and None
+        ),
+    ),
+    Cure(
         "write there what each number means, in the order of its training",
         lambda w: w.conll("evaluate", model=configured(w, w.base.model("token"), id2label=NAMELESS)),
         lambda w, argv, line: (
