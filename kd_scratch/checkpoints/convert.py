@@ -26,7 +26,7 @@ def convert(directory: Path, output: Path, say=say) -> dict:
     or `output` holds something.
     """
     require_model_directory(directory)
-    check_new_folder(output)
+    check_new_folder(output, directory)
     tensors, sources = load_weights(directory, say), weight_files(directory)
     prefix, config = wrapper_prefix(tensors), completed_config(directory, tensors, say)
     if prefix:

@@ -23,7 +23,7 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import seed_everything, start
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_new_folder, sha256
+from kd_scratch.common.files import check_apart, check_new_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
@@ -71,7 +71,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     task = TASKS[spec.task]
     device = distributed.init_process_group(start(**vars(spec.run)))
     check_spec(spec, device)
-    resume = distributed.rank() == 0 and check_output(spec.output, resume)
+    resume = distributed.rank() == 0 and check_output(spec.output, resume, spec.model, *spec.teachers)
     resume = distributed.broadcast_object(resume)
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
         if Path(directory).is_dir():  # or what is said of it names the sizes too
@@ -112,14 +112,19 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
     return chosen
 
 
-def check_output(output: Path, resume: bool) -> bool:
-    """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be."""
+def check_output(output: Path, resume: bool, *models: str | Path) -> bool:
+    """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be.
+
+    models: the folders of the run's models.
+    """
     if unfinished(output):
         if not resume:
+            check_apart(output, *models)
             cure = "continue it with --resume, delete it, or choose another folder"
             raise UserError(f"--output {output}: already holds a run; {cure}")
         return True
-    check_new_folder(output, "holds no unfinished run to resume" if resume else "already holds a run")
+    what = "already holds a run" if (output / "training.json").is_file() else "already holds something"
+    check_new_folder(output, *models, what="holds no unfinished run to resume" if resume else what)
     if resume:
         say(f"note: nothing to resume in {output}: starting from the beginning")
     return False

@@ -9,7 +9,7 @@ import torch
 
 from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.checkpoints.torch_pickle import load_file as load_pickle
-from tests.cures.world import Cure, find, main, put
+from tests.cures.world import Cure, find, main, put, value
 
 BIN = "pytorch_model.bin"
 
@@ -80,6 +80,22 @@ def with_types(world, argv, line):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": names}))
 
 
+def filled(world):
+    """A model folder with another one in it."""
+    model = world.folder / "filled"
+    if not model.exists():
+        world.copy(world.base.model(), model.name)
+        (model / "onnx").mkdir()
+        (model / "onnx" / "model.onnx").write_text("")
+    return model
+
+
+def elsewhere(world, argv, line):
+    """Chooses another folder; the one in the line is as it was."""
+    assert (find("--output (.*?): .*; choose another folder", line)) == value(argv, "--output")
+    return put(argv, "--output", world.folder / "elsewhere")
+
+
 NAMELESS = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
 TAGS = {"0": "O", "1": "B-PER", "2": "I-PER"}
 
@@ -138,6 +154,15 @@ ROWS = [
             and configured(w, w.base.model(), id2label={"0": "sport", "1": "trade"})
             and None
         ),
+    ),
+    *(
+        Cure("is the model {} itself, or a part of it; choose another folder", start, elsewhere)
+        for start in (
+            lambda w: w.train(model=filled(w), output=filled(w)),
+            lambda w: w.train(teacher=filled(w), output=filled(w) / "onnx"),
+            lambda w: ["quantize", "--model", str(filled(w)), "--output", str(filled(w)), "--threads", "1"],
+            lambda w: ["convert", "--model", str(filled(w)), "--output", str(filled(w) / "onnx")],
+        )
     ),
     Cure(
         "write there what each number means, in the order of its training",
