@@ -178,11 +178,6 @@ class Tokenizer:
         token_types: whether the model takes token_type_ids (BERT) or must not be given any (DistilBERT).
         """
         directory = Path(directory)
-        write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
-        pieces = {id: piece for piece, id in self.backend.get_vocab().items()}
-        lines = [pieces.get(i, "") for i in range(max(pieces) + 1)]
-        lines = ["" if "\n" in line else line for line in lines]  # such a piece stands in tokenizer.json alone
-        write_text(directory / "vocab.txt", "".join(f"{line}\n" for line in lines))
         inputs = INPUTS if token_types and self.has_token_types else [name for name in INPUTS if "type" not in name]
         normalizer = self.backend.normalizer
         casing = normalizer.lowercase, normalizer.strip_accents, normalizer.handle_chinese_chars
@@ -198,7 +193,12 @@ class Tokenizer:
             if name is None or name in contents or not self.whole:
                 settings[key] = name if name in contents else None
         settings |= {"added_tokens_decoder": added}
-        write_json(directory / "tokenizer_config.json", settings)
+        write_json(directory / "tokenizer_config.json", settings)  # first: without it, another casing would be taken
+        write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
+        pieces = {id: piece for piece, id in self.backend.get_vocab().items()}
+        lines = [pieces.get(i, "") for i in range(max(pieces) + 1)]
+        lines = ["" if "\n" in line else line for line in lines]  # such a piece stands in tokenizer.json alone
+        write_text(directory / "vocab.txt", "".join(f"{line}\n" for line in lines))
 
 
 def _check_surrounded(backend: Backend, special: dict, ids: dict, place: str) -> None:

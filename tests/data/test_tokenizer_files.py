@@ -1,12 +1,14 @@
 """The files of a tokenizer, read together: what each decides, what is refused and with which cure, what is noted."""
 
 import json
+from functools import partial
 
 import pytest
 
 from kd_scratch.checkpoints.checkpoint import check_fit, save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
+from kd_scratch.data import tokenizer as tokenizer_module
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.data.tokenizer_files import BERT_CLASSES, NAMES, surround, wordpiece
 from kd_scratch.tasks import TASKS, question_answering
@@ -338,3 +340,27 @@ def test_a_student_without_token_types_leaves_its_teacher_those_it_was_trained_w
         open_teacher(str(tmp_path / "teacher"), TASKS["squad"], (), student, 16)
     open_teacher(str(tmp_path / "teacher"), TASKS["squad"], (), student, 16, settled=False)
     assert student.has_token_types
+
+
+def test_a_save_that_was_cut_off_leaves_no_tokenizer_of_another_casing(tmp_path, monkeypatch):
+    tokenizer, _ = read(tmp_path / "old", **config(do_lower_case=False))
+    for cut in ("tokenizer_config.json", "tokenizer.json", "vocab.txt"):
+        folder = tmp_path / cut
+
+        def write(path, content, real, cut=cut):
+            if path.name == cut:
+                raise KeyboardInterrupt
+            real(path, content)
+
+        with monkeypatch.context() as patch:
+            for name in ("write_text", "write_json"):
+                real = getattr(tokenizer_module, name)
+                patch.setattr(tokenizer_module, name, partial(write, real=real))
+            folder.mkdir()
+            with pytest.raises(KeyboardInterrupt):
+                tokenizer.save(folder, 16)
+        if cut == "vocab.txt":
+            assert not load_tokenizer(folder).difference(tokenizer)
+        else:
+            with pytest.raises(UserError, match="has no tokenizer.json"):
+                load_tokenizer(folder)
