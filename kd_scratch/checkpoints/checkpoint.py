@@ -253,7 +253,8 @@ def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str, sa
     `say` gets a note where a model that can tell a question from its context is not told which is which.
     """
     if max_length > model.config.max_positions:
-        raise UserError(f"{name}: has {model.config.max_positions} positions, --max-length {max_length} is more")
+        most = model.config.max_positions
+        raise UserError(f"{name}: has {most} positions, {max_length} are needed; give --max-length {most} or less")
     if model.config.head == "span" and model.config.token_types == 1:
         raise UserError(f"{name}: has one token type only; question and context need two (or a model without any)")
     if model.config.head == "span" and model.config.token_types > 1 and not tokenizer.has_token_types:

@@ -165,6 +165,11 @@ ROWS = [
         )
     ),
     Cure(
+        "{}: has {} positions, {} are needed; give --max-length {} or less",
+        lambda w: w.evaluate("--max-length", 4000),
+        lambda w, argv, line: put(argv, "--max-length", find("give --max-length (.*) or less", line)),
+    ),
+    Cure(
         "write there what each number means, in the order of its training",
         lambda w: w.conll("evaluate", model=configured(w, w.base.model("token"), id2label=NAMELESS)),
         lambda w, argv, line: (
