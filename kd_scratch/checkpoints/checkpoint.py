@@ -5,6 +5,7 @@ saved here opens in `transformers` (but for int8 models and shapes of our own, w
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +56,13 @@ def read_config(directory: Path) -> tuple[dict, list[str]]:
 def require_model_directory(directory: str | Path) -> None:
     """UserError where a folder holds no model, with the folder in it that does, as the hub's cache has it."""
     directory = Path(directory)
+    if directory.is_file():
+        raise UserError(f"{directory}: is a file; give its folder {directory.parent}")
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such model directory")
+        hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(directory)) and not directory.parent.is_dir()
+        hub = hub or re.fullmatch(r"(distil)?bert-[\w.-]+", str(directory))
+        where = f" (one of the hub comes with `make weights MODEL={directory}`)" if hub else ""
+        raise UserError(f"{directory}: no such model directory{where}")
     if (directory / CONFIG).is_file():
         return
     inner = [*directory.glob(f"snapshots/*/{CONFIG}"), *directory.glob(f"*/{CONFIG}")]

@@ -19,7 +19,7 @@ from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks import Predictions, Task, limited
+from kd_scratch.tasks import TASKS, Predictions, Task, limited
 from kd_scratch.tasks.tag_schemes import TagScheme
 
 
@@ -49,9 +49,11 @@ def load_for_inference(
     if model.config.int8 and device.type != "cpu":
         raise UserError(f"{directory}: is an int8 model, which runs on the CPU only; add --device cpu")
     if task is not None and model.config.head != task.head:
+        own = model.config.head
+        fitting = ", ".join(name for name, other in TASKS.items() if other.head == own)
         raise UserError(
-            f"{directory}: has a {model.config.head or 'pre-training'} head, {task.name} needs a {task.head} "
-            "head; train it first"
+            f"{directory}: has a {own or 'pre-training'} head, {task.name} needs a {task.head} "
+            f"head; train it first{f' (as it is, it fits --task {fitting})' if fitting else ''}"
         )
     if model.config.head == "token":
         try:

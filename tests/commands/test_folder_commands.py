@@ -269,3 +269,21 @@ def test_a_model_whose_labels_have_no_names_is_taken_for_the_numbers_of_the_data
         out = "".join(capsys.readouterr())
         assert told in out and "new random weights" not in out
         assert load_config(tmp_path / name).labels == ("0", "1")
+
+
+def test_a_task_that_does_not_fit_a_model_is_refused_with_one_that_does_and_a_name_of_the_hub_with_its_download(
+    tmp_path, capsys
+):
+    tokenizer = train_tokenizer(TEXTS, vocab_size=60)
+    save_model(tiny_model("token", ("O", "B-PER", "I-PER"), vocab_size=tokenizer.vocab_size), tmp_path / "ner")
+    tokenizer.save(tmp_path / "ner", 16)
+    (tmp_path / "data.csv").write_text("text,label\na,b\n")
+    usual = ["evaluate", "--task", "csv", "--data", str(tmp_path / "data.csv"), "--device", "cpu", "--model"]
+    for model, message in {
+        str(tmp_path / "ner"): "train it first (as it is, it fits --task conll)",
+        "dslim/bert-base-NER": "(one of the hub comes with `make weights MODEL=dslim/bert-base-NER`)",
+        "bert-base-cased": "MODEL=bert-base-cased`)",
+        str(tmp_path / "none"): "no such model directory\n",
+    }.items():
+        assert main([*usual, model]) == 2
+        assert message in capsys.readouterr().err

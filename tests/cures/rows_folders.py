@@ -164,6 +164,14 @@ ROWS = [
             lambda w: ["convert", "--model", str(filled(w)), "--output", str(filled(w) / "onnx")],
         )
     ),
+    *(
+        Cure(
+            "{}: is a file; give its folder {}",
+            lambda w, start=start: start(w, filled(w) / "model.safetensors"),
+            lambda w, argv, line: put(argv, "--model", find("give its folder (.*)", line)),
+        )
+        for start in (lambda w, path: w.evaluate(model=path), lambda w, path: w.train(model=path))
+    ),
     Cure(
         "{}: has {} positions, {} are needed; give --max-length {} or less",
         lambda w: w.evaluate("--max-length", 4000),
