@@ -270,6 +270,13 @@ FAULTS = [
      "set(numbered(own_labels, config.labels))", "set(own_labels)",
      "checkpoints/test_model_folders.py::"
      "test_a_head_without_names_is_kept_where_the_data_calls_labels_by_its_numbers"),
+    ("a teacher's labels that cannot write every tag", "tasks/token_classification.py",
+     "fits = teacher.is_complete and ", "fits = ",
+     "tasks/test_tag_schemes.py::"
+     "test_a_teachers_labels_are_those_of_its_student_only_where_they_can_write_every_tag"),
+    ("the model itself to be deleted", "common/files.py",
+     "        check_apart(output, *models)\n", "",
+     "checkpoints/test_convert.py::test_nothing_is_converted_onto_something_or_from_nothing"),
     ("token types where the tokenizer gives none", "tasks/question_answering.py",
      "contexts, int(tokenizer.has_token_types))", "contexts)",
      "data/test_tokenizer_files.py::"
