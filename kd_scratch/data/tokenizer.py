@@ -35,7 +35,7 @@ class Tokenizer:
 
     special: what those and their like are called here, by the key of tokenizer_config.json. whole: whether it
     must be read from tokenizer.json alone, not as one of BERT's. has_token_types: whether a model that knows two types
-    is given 0 for a text and 1 for its pair; without, it is given 0 for both.
+    is given 0 for a text and 1 for its pair; without, it is given 0 for both. extra: special tokens of other roles, or of none.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Tokenizer:
         special: dict[str, str | None] = NAMES,
         whole: bool = False,
         has_token_types: bool = True,
+        extra: tuple[str, ...] = (),
     ):
         backend.no_padding()
         backend.no_truncation()
@@ -53,6 +54,7 @@ class Tokenizer:
         self.max_length = max_length  # pieces per input that the model was made for; None: as many as it has positions
         self.special = special
         self.whole = whole
+        self.extra = extra
         self.has_token_types = has_token_types
         self.lowercase = bool(getattr(backend.normalizer, "lowercase", True))
         if backend.model.unk_token not in backend.get_vocab(with_added_tokens=False):
@@ -192,7 +194,7 @@ class Tokenizer:
         for key, name in self.special.items():
             if name is None or name in contents or not self.whole:
                 settings[key] = name if name in contents else None
-        settings |= {"added_tokens_decoder": added}
+        settings |= {"added_tokens_decoder": added, "extra_special_tokens": list(self.extra)}
         write_json(directory / "tokenizer_config.json", settings)  # first: without it, another casing would be taken
         write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
         pieces = {id: piece for piece, id in self.backend.get_vocab().items()}
@@ -221,7 +223,9 @@ def load_tokenizer(directory: str | Path, say=say) -> Tokenizer:
     `say` gets notes of what looks wrong though it is read as `transformers` reads it.
     """
     found = read_folder(Path(directory), say)
-    return Tokenizer(found.backend, found.place, found.max_length, found.special, found.whole, found.token_types)
+    return Tokenizer(
+        found.backend, found.place, found.max_length, found.special, found.whole, found.token_types, found.extra
+    )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:

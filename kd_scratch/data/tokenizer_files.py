@@ -52,6 +52,7 @@ class FolderTokenizer:
     max_length: int | None  # pieces per input; None: as many as the model has positions
     special: dict[str, str | None]  # "cls_token" -> "[CLS]", and so on; mask_token may be None
     whole: bool  # whether tokenizer.json was taken as a whole
+    extra: tuple[str, ...]  # special tokens of other roles, or of none
     token_types: bool  # whether the model is given 0 for a text and 1 for its pair, or 0 for both
 
 
@@ -95,11 +96,13 @@ def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
     max_length = settings.get("model_max_length", settings.get("max_len"))
     if type(max_length) is not int or not 2 < max_length < 1_000_000:  # transformers writes 10^30 for "no limit"
         max_length = None
+    others = [*(token for key, token in named.items() if token and key not in NAMES), *extra]
+    others = tuple(dict.fromkeys(token.content for token in others))
     inputs = settings.get("model_input_names", [] if kind in (None, *NO_TOKEN_TYPES) else ["token_type_ids"])
     if not isinstance(inputs, list):
         cure = "write a list of names, or remove the key"
         raise UserError(f"{file}: model_input_names is {str(inputs)[:40]}; {cure}")
-    return FolderTokenizer(backend, str(place), max_length, special, whole, "token_type_ids" in inputs)
+    return FolderTokenizer(backend, str(place), max_length, special, whole, others, "token_type_ids" in inputs)
 
 
 def wordpiece(vocab: dict[str, int], lowercase: bool, accents: bool | None, chinese: bool, unknown="[UNK]") -> Backend:

@@ -364,3 +364,13 @@ def test_a_save_that_was_cut_off_leaves_no_tokenizer_of_another_casing(tmp_path,
         else:
             with pytest.raises(UserError, match="has no tokenizer.json"):
                 load_tokenizer(folder)
+
+
+def test_special_tokens_of_other_roles_stay_special_when_saved(tmp_path):
+    settings = dict(eos_token="</s>", extra_special_tokens=["<s>"], fancy_token="fox")
+    tokenizer, _ = read(tmp_path / "old", **config(**settings))
+    assert set(tokenizer.extra) == {"</s>", "<s>", "fox"}
+    tokenizer.save(tmp_path / "old", 16)
+    saved = json.loads((tmp_path / "old/tokenizer_config.json").read_text())
+    assert set(saved["extra_special_tokens"]) == set(tokenizer.extra) == set(load_tokenizer(tmp_path / "old").extra)
+    assert load_tokenizer(tmp_path / "old").fingerprint == tokenizer.fingerprint

@@ -141,6 +141,8 @@ def assert_same(ours: Tokenizer, theirs, texts=TEXTS):
     encodings = ours.encode(texts, texts[::-1])
     assert [e.ids for e in encodings] == pairs["input_ids"]
     assert [e.type_ids for e in encodings] == pairs["token_type_ids"]
+    others = set(theirs.all_special_tokens) - {theirs.bos_token, theirs.eos_token, *ours.special.values()}
+    assert others <= set(ours.extra) <= set(theirs.all_special_tokens)
     assert ours.has_token_types == ("token_type_ids" in theirs("a", "b"))
     assert ours.vocab_size == max(i for piece, i in theirs.get_vocab().items() if piece) + 1
     for id in (theirs.pad_token_id, theirs.mask_token_id, theirs.cls_token_id, *theirs.all_special_ids):
