@@ -35,7 +35,8 @@ class Tokenizer:
 
     special: what those and their like are called here, by the key of tokenizer_config.json. whole: whether it
     must be read from tokenizer.json alone, not as one of BERT's. has_token_types: whether a model that knows two types
-    is given 0 for a text and 1 for its pair; without, it is given 0 for both. extra: special tokens of other roles, or of none.
+    is given 0 for a text and 1 for its pair; without, it is given 0 for both. extra: special tokens of other roles, or of
+    none.
     """
 
     def __init__(
@@ -194,7 +195,8 @@ class Tokenizer:
         for key, name in self.special.items():
             if name is None or name in contents or not self.whole:
                 settings[key] = name if name in contents else None
-        settings |= {"added_tokens_decoder": added, "extra_special_tokens": list(self.extra)}
+        settings |= {"added_tokens_decoder": added}
+        settings["extra_special_tokens"] = list(self.extra)
         write_json(directory / "tokenizer_config.json", settings)  # first: without it, another casing would be taken
         write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
         pieces = {id: piece for piece, id in self.backend.get_vocab().items()}
