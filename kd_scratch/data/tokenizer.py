@@ -35,8 +35,8 @@ class Tokenizer:
 
     special: what those and their like are called here, by the key of tokenizer_config.json. whole: whether it
     must be read from tokenizer.json alone, not as one of BERT's. has_token_types: whether a model that knows two types
-    is given 0 for a text and 1 for its pair; without, it is given 0 for both. extra: special tokens of other roles, or of
-    none.
+    is given 0 for a text and 1 for its pair; without, it is given 0 for both. extra: special tokens of other
+    roles, or of none.
     """
 
     def __init__(
