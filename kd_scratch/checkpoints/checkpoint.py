@@ -4,6 +4,8 @@ It is the layout that the Hugging Face hub publishes, in both directions: what `
 saved here opens in `transformers` (but for int8 models and shapes of our own, which it refuses).
 """
 
+import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +22,14 @@ from kd_scratch.checkpoints.hf_layout import (
     config_to_json,
     published_names,
 )
-from kd_scratch.checkpoints.own_head import completed, own_head, wrapper_prefix
+from kd_scratch.checkpoints.own_head import completed, note_of_numbers, numbered, own_head, wrapper_prefix
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, weight_files
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder, read_json, read_text, sha256, sha256_of_file, write_json
 from kd_scratch.config import ModelConfig
-from kd_scratch.data.tokenizer import Tokenizer
+from kd_scratch.data.tokenizer import INPUTS, Tokenizer
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model, with_dropout
 
@@ -54,8 +56,13 @@ def read_config(directory: Path) -> tuple[dict, list[str]]:
 def require_model_directory(directory: str | Path) -> None:
     """UserError where a folder holds no model, with the folder in it that does, as the hub's cache has it."""
     directory = Path(directory)
+    if directory.is_file():
+        raise UserError(f"{directory}: is a file; give its folder {directory.parent}")
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such model directory")
+        hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(directory)) and not directory.parent.is_dir()
+        hub = hub or re.fullmatch(r"(distil)?bert-[\w.-]+", str(directory))
+        where = f" (one of the hub comes with `make weights MODEL={directory}`)" if hub else ""
+        raise UserError(f"{directory}: no such model directory{where}")
     if (directory / CONFIG).is_file():
         return
     inner = [*directory.glob(f"snapshots/*/{CONFIG}"), *directory.glob(f"*/{CONFIG}")]
@@ -90,7 +97,12 @@ def load_model(
         raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
     if dropout is not None:
         config = with_dropout(config, dropout)
-    same_head = config.head == found.kind and set(config.labels) == set(found.labels)
+    own_labels = found.labels
+    if config.head == "sequence" == found.kind and set(config.labels) == set(numbered(own_labels, config.labels)):
+        own_labels = numbered(own_labels, config.labels)
+    if own_labels != found.labels:
+        notes.append(f"{directory}: {note_of_numbers(own_labels)}")
+    same_head = config.head == found.kind and set(config.labels) == set(own_labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
@@ -105,8 +117,8 @@ def load_model(
         _require_shared(weights, tensors, directory)
     for note in notes:
         say(note)
-    if same_head and config.labels != found.labels:
-        order = torch.tensor([found.labels.index(label) for label in config.labels])
+    if same_head and config.labels != own_labels:
+        order = torch.tensor([own_labels.index(label) for label in config.labels])
         for part in ("weight", "bias"):
             tensors[f"head.classifier.{part}"] = tensors[f"head.classifier.{part}"][order]
     missing = wanted.keys() - tensors.keys()
@@ -241,12 +253,21 @@ def take_layers(model: Model, layers: list[int]) -> Model:
     return student.eval()
 
 
-def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str) -> None:
-    """UserError where a model has too few positions for max_length, or a smaller vocabulary than its tokenizer."""
+def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str, say=say) -> None:
+    """UserError where a model has too few positions for max_length, or a smaller vocabulary than its tokenizer.
+
+    `say` gets a note where a model that can tell a question from its context is not told which is which.
+    """
     if max_length > model.config.max_positions:
-        raise UserError(f"{name}: has {model.config.max_positions} positions, --max-length {max_length} is more")
+        most = model.config.max_positions
+        raise UserError(f"{name}: has {most} positions, {max_length} are needed; give --max-length {most} or less")
     if model.config.head == "span" and model.config.token_types == 1:
         raise UserError(f"{name}: has one token type only; question and context need two (or a model without any)")
+    if model.config.head == "span" and model.config.token_types > 1 and not tokenizer.has_token_types:
+        cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json if it was trained with them'
+        say(
+            f"note: {name}: its tokenizer gives no token types, so all pieces get type 0 (as in transformers 5); {cure}"
+        )
     rows = model.config.vocab_size
     if tokenizer.vocab_size > rows:
         cure = "they do not belong together; take the tokenizer's files from where the model came from"

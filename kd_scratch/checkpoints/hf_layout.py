@@ -6,7 +6,7 @@ Everything the hub's files call by another name than we do stands here, once, fo
 import re
 from dataclasses import fields, replace
 
-from kd_scratch.checkpoints.own_head import ARCHITECTURES, own_head
+from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, own_head
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 
@@ -196,8 +196,7 @@ def config_to_json(config: ModelConfig) -> dict:
             f"a {config.model_type} has learned positions and post-norm; other shapes are kd_scratch models"
         )
     suffix = ARCHITECTURES.get(config.head, ("Model",))[0]
-    name = {"bert": "Bert", "distilbert": "DistilBert", "kd_scratch": "KdScratch"}[config.model_type]
-    raw = {"architectures": [name + suffix], "model_type": config.model_type, "dtype": "float32"}
+    raw = {"architectures": [CLASSES[config.model_type] + suffix], "model_type": config.model_type, "dtype": "float32"}
     raw |= {key: getattr(config, field) for field, key in CONFIG_KEYS[config.model_type].items()}
     if config.model_type == "distilbert" and config.head in ("sequence", "span"):
         raw[DISTILBERT_HEAD_DROPOUT[config.head][0]] = config.head_dropout

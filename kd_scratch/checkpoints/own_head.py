@@ -18,6 +18,8 @@ ARCHITECTURES = {
     "span": ("ForQuestionAnswering",),
     "mlm": ("ForMaskedLM", "ForPreTraining", "LMHeadModel"),
 }
+#: model_type -> what the names of its architectures begin with.
+CLASSES = {"bert": "Bert", "distilbert": "DistilBert", "kd_scratch": "KdScratch"}
 #: Names of parameters that prove a model_type. Without "bert." RoBERTa has the same names as BERT.
 MODEL_TYPES = {
     "bert": r"(.*\.)?bert\..*attention\.self\.query\.weight",
@@ -72,7 +74,8 @@ def completed(raw: dict, names: Collection[str], place: str) -> tuple[dict, list
         notes.append(f"{place}: has no model_type; it is a {raw['model_type']}, by its parameters")
     if not architecture:
         head = _head_of(names, raw)
-        raw["architectures"] = [ARCHITECTURES[head][0] if head in ARCHITECTURES else head or "Model"]
+        end = ARCHITECTURES[head][0] if head in ARCHITECTURES else head or "Model"
+        raw["architectures"] = [CLASSES.get(str(raw["model_type"]), "") + end]
         if head in ARCHITECTURES:
             notes.append(f"{place}: has no architectures; it has a {head} head, by its parameters")
     return raw, notes
@@ -116,6 +119,22 @@ def own_head(raw: dict, place: str) -> OwnHead:
         return OwnHead(kind, _labels(raw, place))
     except UserError as error:
         return OwnHead(kind, (), str(error))
+
+
+def is_nameless(labels: Collection[str]) -> bool:
+    """Whether labels are what `transformers` calls those without names: LABEL_0, LABEL_1, …"""
+    return len(labels) > 0 and tuple(labels) == tuple(f"LABEL_{i}" for i in range(len(labels)))
+
+
+def numbered(labels: tuple[str, ...], wanted: Collection[str]) -> tuple[str, ...]:
+    """Nameless labels as their numbers, "0", "1", …, where those are what is wanted; else the labels as they are."""
+    numbers = tuple(map(str, range(len(labels))))
+    return numbers if is_nameless(labels) and wanted and set(wanted) <= set(numbers) else labels
+
+
+def note_of_numbers(labels: tuple[str, ...]) -> str:
+    """What is said where labels were taken so."""
+    return f"its labels LABEL_0 to LABEL_{len(labels) - 1} are taken for the data's labels 0 to {len(labels) - 1}"
 
 
 def _architecture(raw: dict, place: str) -> str:

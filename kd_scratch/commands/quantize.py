@@ -26,6 +26,7 @@ def command(arguments: argparse.Namespace) -> dict:
     say(f"quantizing {arguments.model} ({loaded.model.num_parameters() / 1e6:.1f}M) to int8")
     record = quantize(loaded, arguments.output)
     show_gain(record["rows"])
+    say("note: only this program opens int8 folders; transformers refuses them")
     say(f"kept in {arguments.output} ({record['int8']}, {torch.get_num_threads()} threads); evaluate it next")
     return record
 

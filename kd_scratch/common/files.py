@@ -173,11 +173,23 @@ def check_target(path: Path, *inputs: str | Path) -> None:
             raise UserError(f"{path}: would overwrite {other}, or a part of it; choose another name")
 
 
-def check_new_folder(output: Path, what: str = "already holds something") -> None:
-    """UserError where --output is a file, or a folder that holds something. what: is wrong with it then."""
+def check_apart(output: Path, *models: str | Path) -> None:
+    """UserError where a folder is one of `models`, or lies in one. Names of sizes may be among them."""
+    whole = output.resolve()
+    for model in filter(Path.is_dir, map(Path, models)):
+        if model.resolve() in (whole, *whole.parents):
+            raise UserError(f"--output {output}: is the model {model} itself, or a part of it; choose another folder")
+
+
+def check_new_folder(output: Path, *models: str | Path, what: str = "already holds something") -> None:
+    """UserError where --output is a file, or a folder that holds something. what: is wrong with it then.
+
+    models: the folders that the work reads, which nobody is told to delete.
+    """
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give the name of a folder")
     if output.is_dir() and not all(is_leftover(path.name) for path in output.iterdir()):
+        check_apart(output, *models)
         raise UserError(f"--output {output}: {what}; delete it, or choose another folder")
 
 

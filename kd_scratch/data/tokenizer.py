@@ -18,6 +18,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256, write_json, write_text
 from kd_scratch.data.tokenizer_files import NAMES, SETTINGS, canonical_casing, read_folder, surround, wordpiece
 
+INPUTS = ["input_ids", "token_type_ids", "attention_mask"]  # what a tokenizer of transformers gives a model
 SPECIAL = tuple(NAMES.values())
 REACH = 32  # characters for each piece that a text is cut to: far more than any piece has on average
 BOUNDARY = re.compile("[ \u4e00-\u9fff]")  # what BERT's tokenizer always cuts at (and at more)
@@ -33,7 +34,9 @@ class Tokenizer:
     """Text (or pairs of texts) to token ids, with [CLS] and [SEP] in place.
 
     special: what those and their like are called here, by the key of tokenizer_config.json. whole: whether it
-    must be read from tokenizer.json alone, not as one of BERT's.
+    must be read from tokenizer.json alone, not as one of BERT's. has_token_types: whether a model that knows two types
+    is given 0 for a text and 1 for its pair; without, it is given 0 for both. extra: special tokens of other
+    roles, or of none.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Tokenizer:
         max_length: int | None = None,
         special: dict[str, str | None] = NAMES,
         whole: bool = False,
+        has_token_types: bool = True,
+        extra: tuple[str, ...] = (),
     ):
         backend.no_padding()
         backend.no_truncation()
@@ -50,6 +55,8 @@ class Tokenizer:
         self.max_length = max_length  # pieces per input that the model was made for; None: as many as it has positions
         self.special = special
         self.whole = whole
+        self.extra = extra
+        self.has_token_types = has_token_types
         self.lowercase = bool(getattr(backend.normalizer, "lowercase", True))
         if backend.model.unk_token not in backend.get_vocab(with_added_tokens=False):
             raise UserError(f"{place}: the unknown token {backend.model.unk_token!r} is not in the vocabulary")
@@ -95,7 +102,10 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides which ids a text gets (see `parts`), and which of them are special."""
+        """SHA-256 of all that decides which ids a text gets (see `parts`), and which of them are special.
+
+        Not of has_token_types, which is of no use to a model without.
+        """
         parts = [value for value in self.parts.values() if value != NAMES]
         roles = {self.backend.token_to_id(name) for name in self.special.values() if name}
         others = [id for id in self.special_ids if id not in roles]
@@ -171,12 +181,7 @@ class Tokenizer:
         token_types: whether the model takes token_type_ids (BERT) or must not be given any (DistilBERT).
         """
         directory = Path(directory)
-        write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
-        pieces = {id: piece for piece, id in self.backend.get_vocab().items()}
-        lines = [pieces.get(i, "") for i in range(max(pieces) + 1)]
-        lines = ["" if "\n" in line else line for line in lines]  # such a piece stands in tokenizer.json alone
-        write_text(directory / "vocab.txt", "".join(f"{line}\n" for line in lines))
-        inputs = ["input_ids", "token_type_ids", "attention_mask"] if token_types else ["input_ids", "attention_mask"]
+        inputs = INPUTS if token_types and self.has_token_types else [name for name in INPUTS if "type" not in name]
         normalizer = self.backend.normalizer
         casing = normalizer.lowercase, normalizer.strip_accents, normalizer.handle_chinese_chars
         settings = {
@@ -191,7 +196,13 @@ class Tokenizer:
             if name is None or name in contents or not self.whole:
                 settings[key] = name if name in contents else None
         settings |= {"added_tokens_decoder": added}
-        write_json(directory / "tokenizer_config.json", settings)
+        settings["extra_special_tokens"] = list(self.extra)
+        write_json(directory / "tokenizer_config.json", settings)  # first: without it, another casing would be taken
+        write_text(directory / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
+        pieces = {id: piece for piece, id in self.backend.get_vocab().items()}
+        lines = [pieces.get(i, "") for i in range(max(pieces) + 1)]
+        lines = ["" if "\n" in line else line for line in lines]  # such a piece stands in tokenizer.json alone
+        write_text(directory / "vocab.txt", "".join(f"{line}\n" for line in lines))
 
 
 def _check_surrounded(backend: Backend, special: dict, ids: dict, place: str) -> None:
@@ -214,7 +225,9 @@ def load_tokenizer(directory: str | Path, say=say) -> Tokenizer:
     `say` gets notes of what looks wrong though it is read as `transformers` reads it.
     """
     found = read_folder(Path(directory), say)
-    return Tokenizer(found.backend, found.place, found.max_length, found.special, found.whole)
+    return Tokenizer(
+        found.backend, found.place, found.max_length, found.special, found.whole, found.token_types, found.extra
+    )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:

@@ -30,6 +30,7 @@ ORDER = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 # The names of classes, without Tokenizer or TokenizerFast behind; then those that stand for no class.
 BERT_CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert", "SqueezeBert", "LayoutLM", "Lxmert")
 WHOLE_CLASSES = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
+NO_TOKEN_TYPES = ("DistilBert",)  # the class that gives none
 BERT_TYPES = ("bert", "distilbert", "electra")
 SETTINGS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}  # where silent
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -51,6 +52,8 @@ class FolderTokenizer:
     max_length: int | None  # pieces per input; None: as many as the model has positions
     special: dict[str, str | None]  # "cls_token" -> "[CLS]", and so on; mask_token may be None
     whole: bool  # whether tokenizer.json was taken as a whole
+    extra: tuple[str, ...]  # special tokens of other roles, or of none
+    token_types: bool  # whether the model is given 0 for a text and 1 for its pair, or 0 for both
 
 
 def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
@@ -65,7 +68,8 @@ def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
     file = directory / "tokenizer_config.json"
     settings = _read_object(file)
     content, found = _from_json(place) if place.suffix == ".json" else ({}, None)
-    whole = _names_no_class(directory, settings) and found is not None
+    kind = _class_of(directory, settings)
+    whole = kind is None and found is not None
     settings, listed = _with_older_files(directory, settings, content)
     chosen = _casing(settings, file)
     side = settings.get("truncation_side") or (content.get("truncation") or {}).get("direction")
@@ -92,7 +96,13 @@ def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
     max_length = settings.get("model_max_length", settings.get("max_len"))
     if type(max_length) is not int or not 2 < max_length < 1_000_000:  # transformers writes 10^30 for "no limit"
         max_length = None
-    return FolderTokenizer(backend, str(place), max_length, special, whole)
+    others = [*(token for key, token in named.items() if token and key not in NAMES), *extra]
+    others = tuple(dict.fromkeys(token.content for token in others))
+    inputs = settings.get("model_input_names", [] if kind in (None, *NO_TOKEN_TYPES) else ["token_type_ids"])
+    if not isinstance(inputs, list):
+        cure = "write a list of names, or remove the key"
+        raise UserError(f"{file}: model_input_names is {str(inputs)[:40]}; {cure}")
+    return FolderTokenizer(backend, str(place), max_length, special, whole, others, "token_type_ids" in inputs)
 
 
 def wordpiece(vocab: dict[str, int], lowercase: bool, accents: bool | None, chinese: bool, unknown="[UNK]") -> Backend:
@@ -167,26 +177,26 @@ def _read_vocab(path: Path) -> dict[str, int]:
     return {line.rstrip(BLANK): i for i, line in enumerate(text.removesuffix("\n").split("\n"))}
 
 
-def _names_no_class(directory: Path, settings: dict) -> bool:
-    """Whether the tokenizer is its tokenizer.json as it stands, not of BERT's classes. UserError where neither."""
+def _class_of(directory: Path, settings: dict) -> str | None:
+    """Which of BERT_CLASSES the tokenizer is of; None: it is its tokenizer.json as it stands. UserError: another."""
     config = _read_object(directory / "config.json")
     for file, values in (("tokenizer_config.json", settings), ("config.json", config)):
         name = values.get("tokenizer_class")
         if name is not None:
             if name in WHOLE_CLASSES:
-                return True
+                return None
             if isinstance(name, str) and name.removesuffix("Fast").removesuffix("Tokenizer") in BERT_CLASSES:
-                return False
+                return name.removesuffix("Fast").removesuffix("Tokenizer")
             known = ", ".join([*(f"{known}Tokenizer" for known in BERT_CLASSES), WHOLE_CLASSES[0]])
             raise UserError(f"{directory / file}: tokenizer_class is {str(name)[:60]!r}; {ONLY}: {known}")
     kind = config.get("model_type")
     if kind is None or kind == "kd_scratch":  # a model of a shape that BERT's config cannot express
-        return True
+        return None
     if kind not in BERT_TYPES:
         raise UserError(
             f"{directory / 'config.json'}: model_type is {str(kind)[:60]!r}; {ONLY}, those of {', '.join(BERT_TYPES)}"
         )
-    return False
+    return "Bert"
 
 
 def _with_older_files(

@@ -11,7 +11,7 @@ from kd_scratch.checkpoints.checkpoint import megabytes
 from kd_scratch.common.console import progress, table
 from kd_scratch.common.files import write_json, write_text
 from kd_scratch.data.batches import collate
-from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_machine, evaluate
+from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_machine, evaluate, name_labels
 from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, throughputs
 from kd_scratch.evaluation.significance import (
     calibration_bins,
@@ -43,6 +43,8 @@ def compare(
     task = test_set.task
     records = {name: known_record(loaded.directory) for name, loaded in models.items()}
     tokens = min(LONGEST_INPUT, *(loaded.model.config.max_positions for loaded in models.values()))
+    for loaded in models.values():
+        name_labels(loaded, task, test_set.examples)
     costs = measure_costs(models, test_set, device, tokens)
     predictions = {
         name: evaluate(loaded, task, test_set.examples, test_set.data, device) for name, loaded in models.items()

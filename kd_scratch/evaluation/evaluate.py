@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from kd_scratch.checkpoints.checkpoint import check_fit, load_model
+from kd_scratch.checkpoints.own_head import note_of_numbers, numbered
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import describe
 from kd_scratch.common.errors import UserError
@@ -18,7 +19,7 @@ from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks import Predictions, Task, limited
+from kd_scratch.tasks import TASKS, Predictions, Task, limited
 from kd_scratch.tasks.tag_schemes import TagScheme
 
 
@@ -48,9 +49,11 @@ def load_for_inference(
     if model.config.int8 and device.type != "cpu":
         raise UserError(f"{directory}: is an int8 model, which runs on the CPU only; add --device cpu")
     if task is not None and model.config.head != task.head:
+        own = model.config.head
+        fitting = ", ".join(name for name, other in TASKS.items() if other.head == own)
         raise UserError(
-            f"{directory}: has a {model.config.head or 'pre-training'} head, {task.name} needs a {task.head} "
-            "head; train it first"
+            f"{directory}: has a {own or 'pre-training'} head, {task.name} needs a {task.head} "
+            f"head; train it first{f' (as it is, it fits --task {fitting})' if fitting else ''}"
         )
     if model.config.head == "token":
         try:
@@ -107,10 +110,21 @@ def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, sa
     return EvaluationSet(task, path, split, data, examples)
 
 
+def name_labels(loaded: LoadedModel, task: Task, examples: Sequence) -> None:
+    """Let a model whose labels have no names (LABEL_0, …) call them by their numbers where the examples do; say so."""
+    if task.head != "sequence":
+        return
+    labels = numbered(loaded.model.config.labels, {task.gold(example) for example in examples} - {None})
+    if labels != loaded.model.config.labels:
+        say(f"note: {loaded.directory}: {note_of_numbers(labels)}")
+        loaded.model.config = replace(loaded.model.config, labels=labels)
+
+
 def evaluate(
     loaded: LoadedModel, task: Task, examples: Sequence, data: DataConfig, device: torch.device
 ) -> Predictions:
     """The model's predictions on the examples. `task.score` makes metrics of them."""
+    name_labels(loaded, task, examples)
     labels = loaded.model.config.labels
     features = require_inputs(task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data), "--data")
     logits = compute_logits(loaded.model, features, device)

@@ -30,7 +30,7 @@ def quantize(loaded: LoadedModel, output: Path) -> dict:
     rows of the result: for "float" and "int8" the megabytes on disk, and the median milliseconds of one input.
     Raises UserError where the model cannot be quantized, or the folder holds something already.
     """
-    check_new_folder(output)
+    check_new_folder(output, loaded.directory)
     try:
         small = int8.quantize(loaded.model)
     except UserError as error:

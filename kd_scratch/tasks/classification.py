@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kd_scratch.checkpoints.own_head import is_nameless
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
@@ -38,9 +39,10 @@ def featurize(
     index = {label: i for i, label in enumerate(labels)} | {None: UNLABELLED}
     for example in examples:
         if example.label not in index and example.in_scope:
+            cure = "; write their names into id2label of its config.json, in the order of its training"
             raise UserError(
                 f"{example.id}: label {example.label[:60]!r} is not one of the {len(labels)} that the model has: "
-                f"{', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}"
+                f"{', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}{cure if is_nameless(labels) else ''}"
             )
     ids = [encoding.ids for encoding in tokenizer.encode([e.text for e in examples], max_length=max_length)]
     return EncodedInputs(

@@ -48,7 +48,7 @@ def cached_features(
     """
     key = {
         "source": sha256(*source),
-        "settings": sha256(repr(asdict(data)), str(max_length), task.name, *labels),
+        "settings": sha256(repr(asdict(data)), f"{max_length} {tokenizer.has_token_types}", task.name, *labels),
         "tokenizer": tokenizer.fingerprint,
         "code": source_hash("tasks", "tasks.feature_cache", versions=(tokenizers.__version__,)),
     }

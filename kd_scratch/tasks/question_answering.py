@@ -96,7 +96,7 @@ def featurize(
             for (start, end), label in zip(bounds, positions, strict=True):
                 tokens = np.concatenate([head, context.tokens[start:end], [sep]], dtype=np.int32)
                 windows.append(Window(tokens, label, i, len(head), context.first_piece + start))
-    return store(windows, [example.id for example in examples], contexts)
+    return store(windows, [example.id for example in examples], contexts, int(tokenizer.has_token_types))
 
 
 def add_contexts(contexts: dict[str, EncodedContext], texts: Sequence[str], tokenizer: Tokenizer) -> None:
@@ -140,13 +140,15 @@ def label_windows(
     return positions if learnable else [(IGNORE, IGNORE)] * len(bounds)
 
 
-def store(windows: list[Window], ids: list[str], contexts: dict[str, EncodedContext]) -> EncodedWindows:
-    """The windows end to end. ids: of all examples. contexts: in the order of their first pieces."""
+def store(
+    windows: list[Window], ids: list[str], contexts: dict[str, EncodedContext], second_type: int = 1
+) -> EncodedWindows:
+    """The windows end to end. ids: of all examples. contexts: in the order of their first pieces, all of that type."""
     starts = np.cumsum([0] + [len(window.tokens) for window in windows], dtype=np.int64)
     token_types = np.zeros(starts[-1], np.uint8)
     allowed = np.zeros(starts[-1], bool)
     for window, start, end in zip(windows, starts[:-1], starts[1:], strict=True):
-        token_types[start + window.context_at : end] = 1
+        token_types[start + window.context_at : end] = second_type
         allowed[start] = True
         allowed[start + window.context_at : end - 1] = True
     return EncodedWindows(

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from kd_scratch.common.errors import UserError
 from kd_scratch.tasks.conll_metric import ONLY_TYPE, SCHEMES, scheme_of_letters, to_iob2
 
-#: How labels hold letter and type: B-PER or B_PER, PER-B, B alone, or PER alone, which is an I. All do it alike.
+#: How labels hold letter and type: B-PER or B_PER, b-per, PER-B, B alone, or PER alone, which is an I. All do it alike.
 FORMS = tuple(
     re.compile(form)
     for form in (
         r"(?P<letter>[BIESLUMW])[-_](?P<type>.+)",
+        r"(?P<letter>[bi])[-_](?P<type>.+)",
         r"(?P<type>.+)[-_](?P<letter>[BIESLUMW])",
         r"(?P<letter>[BIESLUMW])",
         r"(?P<type>.+)",
@@ -62,6 +63,11 @@ class TagScheme:
         """The types of entities."""
         return {tag[2:] for tag in self.tags if tag not in (None, "O")}
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a label for every tag of the scheme: one can be taught to write it."""
+        return {f"{letter}-{kind}" for letter in SCHEMES.get(self.style, "I") for kind in self.types} <= set(self.tags)
+
     def encode(self, tags: Sequence[str | None]) -> list[str | None]:
         """The label of each tag in IOB2. A tag without one stays, as the scheme writes it; so does None.
 
@@ -91,7 +97,7 @@ class TagScheme:
 def _tag(match: re.Match) -> str:
     """The tag that a label writes."""
     parts = match.groupdict()
-    return f"{parts.get('letter', 'I')}-{parts.get('type', ONLY_TYPE)}"
+    return f"{parts.get('letter', 'I').upper()}-{parts.get('type', ONLY_TYPE)}"
 
 
 def _style(tags: set[str]) -> str:

@@ -53,10 +53,11 @@ def student_labels(labels: tuple[str, ...], teacher_labels: tuple[str, ...]) -> 
     if set(labels) == set(teacher_labels):
         return labels
     try:
-        known = TagScheme.of(teacher_labels).types
+        teacher = TagScheme.of(teacher_labels)
     except UserError:  # then the teacher is refused when it is opened
         return labels
-    return teacher_labels if known == TagScheme.of(labels).types else labels
+    fits = teacher.is_complete and teacher.types == TagScheme.of(labels).types  # else it is refused, too
+    return teacher_labels if fits else labels
 
 
 # --- examples without labels ---

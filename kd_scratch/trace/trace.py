@@ -55,7 +55,14 @@ def trace(spec: TraceSpec) -> Trace:
             f"--model {spec.model}: is an int8 model, which has no float layers to walk through; give the float model "
             "that it was made of"
         )
-    teacher = open_teacher(spec.teacher, task, student.model.config.labels, student.tokenizer, student.max_length)
+    teacher = open_teacher(
+        spec.teacher,
+        task,
+        student.model.config.labels,
+        student.tokenizer,
+        student.max_length,
+        settled=student.model.config.token_types > 1,
+    )
     hidden_losses = make_hidden_losses(spec.config, student.model.config, teacher)
     found = find_example(spec)
     example = found.examples[found.place].id

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_scratch.checkpoints.checkpoint import require_model_directory
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
@@ -122,12 +123,16 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
     """The tokenizer of --model where that is a folder, else --tokenizer's, else the teacher's, else one learned now."""
     if spec.model not in SIZES:
         if not Path(spec.model).is_dir():
+            if Path(spec.model).is_file() or "/" in spec.model:  # else it may be a size that is misspelled
+                require_model_directory(spec.model)
             raise UserError(f"--model {spec.model}: no such model directory, and no size: {', '.join(SIZES)}")
         if spec.tokenizer:
             raise UserError("--tokenizer is for a size, a model directory has its own; leave it out")
         return load_tokenizer(spec.model)
     if spec.tokenizer or spec.teachers:
-        return load_tokenizer(spec.tokenizer or spec.teachers[0])
+        tokenizer = load_tokenizer(spec.tokenizer or spec.teachers[0])
+        tokenizer.has_token_types = True  # for a new student; see load_teacher
+        return tokenizer
     if not 10 <= spec.vocab_size <= 1_000_000:
         raise UserError(f"--vocab-size {spec.vocab_size}: must lie between 10 and 1,000,000")
     if len(examples) > VOCABULARY_SAMPLE:

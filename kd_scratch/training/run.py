@@ -37,7 +37,9 @@ def train(run: Run, force: bool = False) -> dict | None:
     is_first = distributed.rank() == 0
     with locked(run.spec.output) if is_first else nullcontext():
         if is_first:
-            check_output(run.spec.output, run.resume)  # another process may have been here since
+            check_output(
+                run.spec.output, run.resume, run.spec.model, *run.spec.teachers
+            )  # another process may have been here since
         if run.teachers:
             add_teacher_outputs(run)
         dtype = amp_dtype(run.spec.config.amp, run.device)

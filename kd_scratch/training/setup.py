@@ -18,15 +18,16 @@ from kd_scratch.checkpoints.checkpoint import (
     require_model_directory,
     take_layers,
 )
+from kd_scratch.checkpoints.own_head import note_of_numbers, numbered
 from kd_scratch.common import distributed
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import seed_everything, start
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_new_folder, sha256
+from kd_scratch.common.files import check_apart, check_new_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
-from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
+from kd_scratch.data.tokenizer import INPUTS, Tokenizer, load_tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses
 from kd_scratch.distillation.layer_map import explicit
 from kd_scratch.distillation.teacher import label_order
@@ -70,7 +71,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     task = TASKS[spec.task]
     device = distributed.init_process_group(start(**vars(spec.run)))
     check_spec(spec, device)
-    resume = distributed.rank() == 0 and check_output(spec.output, resume)
+    resume = distributed.rank() == 0 and check_output(spec.output, resume, spec.model, *spec.teachers)
     resume = distributed.broadcast_object(resume)
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
         if Path(directory).is_dir():  # or what is said of it names the sizes too
@@ -111,14 +112,19 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
     return chosen
 
 
-def check_output(output: Path, resume: bool) -> bool:
-    """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be."""
+def check_output(output: Path, resume: bool, *models: str | Path) -> bool:
+    """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be.
+
+    models: the folders of the run's models.
+    """
     if unfinished(output):
         if not resume:
+            check_apart(output, *models)
             cure = "continue it with --resume, delete it, or choose another folder"
             raise UserError(f"--output {output}: already holds a run; {cure}")
         return True
-    check_new_folder(output, "holds no unfinished run to resume" if resume else "already holds a run")
+    what = "already holds a run" if (output / "training.json").is_file() else "already holds something"
+    check_new_folder(output, *models, what="holds no unfinished run to resume" if resume else what)
     if resume:
         say(f"note: nothing to resume in {output}: starting from the beginning")
     return False
@@ -137,7 +143,7 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
         model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
-    check_fit(model, data.tokenizer, spec.config.max_length, spec.model)
+    check_fit(model, data.tokenizer, spec.config.max_length, spec.model, say)
     return model
 
 
@@ -160,16 +166,20 @@ def named_shape(spec: RunSpec, data: TrainingData):
 
 def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer: Tokenizer) -> Model:
     """A teacher, checked against the student that it is to teach. Raises UserError where they do not fit."""
-    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length)
+    settled = path != spec.teachers[0] or (student.config.token_types > 1 and spec.model not in SIZES)
+    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length, settled)
     if task.head == "mlm" and teacher.config.vocab_size != student.config.vocab_size:
         sizes = f"{teacher.config.vocab_size:,} words, the student {student.config.vocab_size:,}"
         raise UserError(f"--teacher {path}: has a vocabulary of {sizes}; to be compared they need as many")
     return teacher
 
 
-def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Model:
+def open_teacher(
+    path: str, task: Task, labels: Sequence[str], tokenizer: Tokenizer, max_length: int, settled: bool = True
+) -> Model:
     """A model directory's model as a teacher: it has the task's head, these labels (in any order) and this tokenizer.
 
+    settled: whether the student needs its token types as they are; else the tokenizer gives those of the teacher's.
     Raises UserError where it has not.
     """
     teacher = load_model(path)
@@ -180,6 +190,10 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
             f"--teacher {path}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
             f"{task.head} head; fine-tune it first (train without --teacher)"
         )
+    own = numbered(teacher.config.labels, labels) if task.head == "sequence" else teacher.config.labels
+    if own != teacher.config.labels:
+        say(f"note: --teacher {path}: {note_of_numbers(own)}")
+        teacher.config = replace(teacher.config, labels=own)
     try:
         label_order(teacher.config.labels, tuple(labels))
     except UserError as error:
@@ -194,6 +208,12 @@ def open_teacher(path: str, task: Task, labels: Sequence[str], tokenizer: Tokeni
             f"{difference}; make the student of the teacher's layers (--model {path} --init-layers {layers}), or of a "
             f"size with --tokenizer {path}"
         )
+    own = teacher_tokenizer.has_token_types
+    if task.head == "span" and teacher.config.token_types > 1 and own != tokenizer.has_token_types:
+        if settled:
+            cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
+            raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
+        tokenizer.has_token_types = own
     check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}")
     return teacher
 

@@ -3,11 +3,23 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from kd_scratch.checkpoints.checkpoint import CONFIG
+from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import read_json
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.tasks import TASKS
 
 CACHE = Path("runs/cache")  # where tokenized texts and teachers' outputs are kept, unless another folder is given
+
+
+def positions(directory: Path) -> int | None:
+    """How many positions the model in a folder has; None where there is none that tells."""
+    try:
+        found = read_json(directory / CONFIG)["max_position_embeddings"]
+    except (UserError, LookupError, TypeError):
+        return None  # what is wrong with it is told where the model is opened
+    return found if type(found) is int and found > 2 else None
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,12 @@ class RunSpec:
 
         Raises UserError for a name that is none of them.
         """
+        if "max_length" not in settings:
+            usual = TASKS[task].train_config().max_length
+            folders = (settings.get("model", ""), *settings.get("teachers", ()))
+            settings["max_length"] = min(usual, *(positions(Path(folder)) or usual for folder in folders))
+            if settings["max_length"] < usual:
+                say(f"note: --max-length is {settings['max_length']}: a model has no more positions")
         groups = {"config": TASKS[task].train_config, "data": DataConfig, "run": RunConfig}
         if whole := groups.keys() & settings:
             raise UserError(f"{', '.join(sorted(whole))}: give the single settings by their names")

@@ -13,6 +13,7 @@ from kd_scratch.checkpoints.convert import convert
 from kd_scratch.checkpoints.safetensors import load_file, read_metadata
 from kd_scratch.common import files
 from kd_scratch.common.errors import UserError
+from tests.checkpoints.folders import FOLDERS
 from tests.checkpoints.test_weight_files import SHARDS, pickled, same_weights
 
 
@@ -61,7 +62,7 @@ def test_every_tensor_keeps_its_name_type_and_values_also_one_that_has_two_names
 def test_nothing_is_converted_onto_something_or_from_nothing(tmp_path, capsys):
     pickled(tmp_path)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(UserError, match="already holds something"):
+    with pytest.raises(UserError, match="is the model .* itself"):
         convert(tmp_path, tmp_path)
     assert main(["convert", "--model", str(tmp_path / "none"), "--output", str(tmp_path / "new")]) == 2
     assert "no such model directory" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
@@ -93,3 +94,26 @@ def test_the_hubs_cache_is_refused_with_the_folder_in_it_that_is_the_model(tmp_p
     pickled(tmp_path / "snapshots" / "c0ffee")
     with pytest.raises(UserError, match="a model is in .*c0ffee"):
         convert(tmp_path, tmp_path / "new")
+
+
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if not f.refused], ids=lambda folder: folder.name)
+def test_a_converted_folder_needs_no_notes_and_no_more_keys(tmp_path, folder):
+    """Without a wrapper's prefix and with the keys that were missing it is what `transformers` opens, too."""
+    notes, before = [], folder.write(tmp_path / "old")
+    convert(before, tmp_path / "new", notes.append)
+    config = json.loads((tmp_path / "new/config.json").read_text())
+    assert config["model_type"] == folder.kind and config["architectures"]
+    assert config.items() >= {k: v for k, v in json.loads((before / "config.json").read_text()).items() if v}.items()
+    again = []
+    model = load_model(tmp_path / "new", say=again.append)
+    assert same_weights(model, load_model(before)) and not any("begin with" in note for note in again)
+    assert any("begin with" in note for note in notes) == folder.name.startswith("prefix")
+    assert len(load_file(tmp_path / "new/model.safetensors")) == len(load_file(before / "model.safetensors"))
+
+
+def test_what_the_parameters_do_not_tell_stays_as_it_is(tmp_path):
+    """What kind of head, and another model than ours."""
+    undecided = next(folder for folder in FOLDERS if folder.name == "no architectures, nameless labels")
+    undecided.write(tmp_path / "a")
+    convert(tmp_path / "a", tmp_path / "new a", [].append)
+    assert (tmp_path / "new a/config.json").read_bytes() == (tmp_path / "a/config.json").read_bytes()

@@ -105,3 +105,17 @@ def test_notes_tell_what_was_found_in_the_parameters(tmp_path):
     expected = "no model_type; it is a bert", "no architectures; it has a sequence", "'module.'"
     for note, words in zip(notes, expected, strict=True):
         assert note.startswith(str(tmp_path)) and words in note
+
+
+def test_a_head_without_names_is_kept_where_the_data_calls_labels_by_its_numbers(tmp_path):
+    """LABEL_2 is 2, whatever the order that is asked for; where there are others, the head is a new one."""
+    nameless = Folder("nameless", config=dict(id2label=None, label2id=None, num_labels=3))
+    directory, notes = nameless.write(tmp_path), []
+    kept = load_model(directory, "sequence", ("2", "0", "1"), notes.append)
+    assert kept.config.labels == ("2", "0", "1")
+    assert notes == [f"{directory}: its labels LABEL_0 to LABEL_2 are taken for the data's labels 0 to 2"]
+    assert torch.equal(kept.head.classifier.weight, tiny_model().head.classifier.weight[[2, 0, 1]])
+    for labels in (("1", "2", "3"), ("0", "1"), ("0", "1", "2", "3"), ("LABEL_0", "1", "2")):
+        notes.clear()
+        load_model(directory, "sequence", labels, notes.append)
+        assert "new random weights" in notes[0], labels

@@ -364,7 +364,7 @@ BAD_FLAGS = {
     "nan temperature": (["--temperature", "nan"], "--temperature must be more than 0"),
     "odd accumulation": (["--accumulation", "3"], "cannot be cut into 3 equal parts"),
     "limit": (["--limit", "many"], "--limit many: must be a number"),
-    "too long": (["--max-length", "4000"], "has 128 positions, --max-length 4000 is more"),
+    "too long": (["--max-length", "4000"], "has 128 positions, 4000 are needed; give --max-length 128 or less"),
     "no such layer": (["--model", "TEACHER", "--init-layers", "0,5"], "there is no layer 5"),
     "layers of a size": (["--init-layers", "0"], "--model is a size here"),
     "no such device": (["--device", "mps"], "--device mps: PyTorch finds no such device"),

@@ -8,7 +8,7 @@ import torch
 
 from data_scripts import make_sample
 from kd_scratch.__main__ import main
-from kd_scratch.checkpoints.checkpoint import load_model, save_model
+from kd_scratch.checkpoints.checkpoint import load_config, load_model, save_model
 from kd_scratch.config import SIZES
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.nn.model import Model
@@ -230,3 +230,60 @@ def test_a_teacher_of_nine_labels_that_learned_iob1_is_noticed(tmp_path, tokeniz
                              "--model", "tiny-student", "--teacher", tmp_path / label, "--epochs", 1, "--device", "cpu",
                              "--output", tmp_path / f"{label} student", "--cache", tmp_path / "cache")  # fmt: skip
         assert status == 0 and ("learned tags in IOB1" in out) is noticed
+
+
+def test_a_model_whose_labels_have_no_names_is_taken_for_the_numbers_of_the_data(tmp_path, capsys):
+    """By evaluate, compare, a teacher and fine-tuning, told in a line; other labels are refused with the cure."""
+    rows = [(f"{word} {other}", i) for i, word in enumerate(("goal", "shares")) for other in "abcd"]
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    words = tmp_path / "words.csv"
+    words.write_text(numbers.read_text().replace(",0", ",sport").replace(",1", ",trade"))
+    tokenizer = train_tokenizer([text for text, _ in rows], vocab_size=60)
+    for name, labels in {"nameless": ("LABEL_0", "LABEL_1"), "named": ("0", "1")}.items():
+        save_model(tiny_model("sequence", labels, vocab_size=tokenizer.vocab_size), tmp_path / name)
+        tokenizer.save(tmp_path / name, 16)
+    told, usual = "its labels LABEL_0 to LABEL_1 are taken for the data's labels 0 to 1", ["--task", "csv"]
+    metrics = []
+    for name in ("nameless", "named"):
+        command = ["evaluate", *usual, "--model", str(tmp_path / name), "--device", "cpu", "--json"]
+        assert main([*command, "--data", str(numbers)]) == 0
+        metrics.append(json.loads(capsys.readouterr().out)["metrics"])
+        assert main([*command[:-1], "--data", str(numbers)]) == 0
+        assert (told in capsys.readouterr().out) == (name == "nameless")
+    assert metrics[0] == metrics[1]
+    assert main([*command[:-1], "--model", str(tmp_path / "nameless"), "--data", str(words)]) == 2
+    assert "write their names into id2label of its config.json" in capsys.readouterr().err
+    models = ["--models", f"a={tmp_path / 'nameless'}", f"b={tmp_path / 'named'}"]
+    compare = ["compare", *usual, "--data", str(numbers), *models, "--device", "cpu", "--output"]
+    assert main([*compare, str(tmp_path / "compared")]) == 0
+    assert told in capsys.readouterr().out
+    train = ["train", *usual, "--train", str(numbers), "--dev", str(numbers), "--cache", str(tmp_path / "cache")]
+    train += "--batch-size 4 --steps 1 --max-length 16 --device cpu --threads 1".split()
+    for name, more in {
+        "tuned": ["--model", "nameless"],
+        "student": ["--model", "named", "--teacher", "nameless"],
+    }.items():
+        more = [str(tmp_path / word) if word[0] != "-" else word for word in more]
+        assert main([*train, *more, "--output", str(tmp_path / name)]) == 0
+        out = "".join(capsys.readouterr())
+        assert told in out and "new random weights" not in out
+        assert load_config(tmp_path / name).labels == ("0", "1")
+
+
+def test_a_task_that_does_not_fit_a_model_is_refused_with_one_that_does_and_a_name_of_the_hub_with_its_download(
+    tmp_path, capsys
+):
+    tokenizer = train_tokenizer(TEXTS, vocab_size=60)
+    save_model(tiny_model("token", ("O", "B-PER", "I-PER"), vocab_size=tokenizer.vocab_size), tmp_path / "ner")
+    tokenizer.save(tmp_path / "ner", 16)
+    (tmp_path / "data.csv").write_text("text,label\na,b\n")
+    usual = ["evaluate", "--task", "csv", "--data", str(tmp_path / "data.csv"), "--device", "cpu", "--model"]
+    for model, message in {
+        str(tmp_path / "ner"): "train it first (as it is, it fits --task conll)",
+        "dslim/bert-base-NER": "(one of the hub comes with `make weights MODEL=dslim/bert-base-NER`)",
+        "bert-base-cased": "MODEL=bert-base-cased`)",
+        str(tmp_path / "none"): "no such model directory\n",
+    }.items():
+        assert main([*usual, model]) == 2
+        assert message in capsys.readouterr().err

@@ -26,6 +26,7 @@ EXCEPTIONS = {
     'write "tokenizer_class": "BertTokenizer" into tokenizer_config.json if the model is BERT\'s': TOKENIZER,
     "{}: holds no JSON object; copy it again from where the model came from": TOKENIZER,
     "{}: begins with a byte-order mark, which would be part of the first piece; save it without": TOKENIZER,
+    "write a list of names, or remove the key": TOKENIZER,
     "rename the newest to tokenizer.json and delete the key": TOKENIZER,
     'write "truncation_side": "right" into it if that is as good': TOKENIZER,
     "put it where piece {} of the vocabulary is, or correct the number": TOKENIZER,

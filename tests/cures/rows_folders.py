@@ -9,7 +9,7 @@ import torch
 
 from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.checkpoints.torch_pickle import load_file as load_pickle
-from tests.cures.world import Cure, find, main, put
+from tests.cures.world import Cure, find, main, put, value
 
 BIN = "pytorch_model.bin"
 
@@ -65,6 +65,37 @@ def trained(world, argv, line):
     return put(argv, "--model", world.folder / "trained")
 
 
+def without_types(world):
+    """A model that answers questions, whose tokenizer gives it no token types."""
+    model = world.copy(world.base.model("span"), "without")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"model_input_names": ["input_ids"]}))
+    return model
+
+
+def with_types(world, argv, line):
+    """Writes the names in the line into the settings of the tokenizer, or of both."""
+    names = json.loads(find(r'write "model_input_names": (\[.*?\]) into tokenizer_config.json', line))
+    for path in world.folder.glob("*/tokenizer_config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": names}))
+
+
+def filled(world):
+    """A model folder with another one in it."""
+    model = world.folder / "filled"
+    if not model.exists():
+        world.copy(world.base.model(), model.name)
+        (model / "onnx").mkdir()
+        (model / "onnx" / "model.onnx").write_text("")
+    return model
+
+
+def elsewhere(world, argv, line):
+    """Chooses another folder; the one in the line is as it was."""
+    assert (find("--output (.*?): .*; choose another folder", line)) == value(argv, "--output")
+    return put(argv, "--output", world.folder / "elsewhere")
+
+
 NAMELESS = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
 TAGS = {"0": "O", "1": "B-PER", "2": "I-PER"}
 
@@ -103,6 +134,48 @@ ROWS = [
             trained,
         )
         for kind in ("multi_label_classification", "regression")
+    ),
+    Cure(
+        'write "model_input_names": {} into tokenizer_config.json if it was trained with them',
+        lambda w: w.squad("evaluate", "--question-length", 8, model=without_types(w)),
+        with_types,
+        note=True,
+    ),
+    Cure(
+        'write "model_input_names": {} into tokenizer_config.json of both',
+        lambda w: w.squad("train", model=without_types(w), teacher=w.copy(w.base.model("span"), "teacher")),
+        with_types,
+    ),
+    Cure(
+        "; write their names into id2label of its config.json, in the order of its training",
+        lambda w: w.evaluate(model=configured(w, w.base.model(), id2label={"0": "LABEL_0", "1": "LABEL_1"})),
+        lambda w, argv, line: (
+            find("(id2label) of its config.json", line)
+            and configured(w, w.base.model(), id2label={"0": "sport", "1": "trade"})
+            and None
+        ),
+    ),
+    *(
+        Cure("is the model {} itself, or a part of it; choose another folder", start, elsewhere)
+        for start in (
+            lambda w: w.train(model=filled(w), output=filled(w)),
+            lambda w: w.train(teacher=filled(w), output=filled(w) / "onnx"),
+            lambda w: ["quantize", "--model", str(filled(w)), "--output", str(filled(w)), "--threads", "1"],
+            lambda w: ["convert", "--model", str(filled(w)), "--output", str(filled(w) / "onnx")],
+        )
+    ),
+    *(
+        Cure(
+            "{}: is a file; give its folder {}",
+            lambda w, start=start: start(w, filled(w) / "model.safetensors"),
+            lambda w, argv, line: put(argv, "--model", find("give its folder (.*)", line)),
+        )
+        for start in (lambda w, path: w.evaluate(model=path), lambda w, path: w.train(model=path))
+    ),
+    Cure(
+        "{}: has {} positions, {} are needed; give --max-length {} or less",
+        lambda w: w.evaluate("--max-length", 4000),
+        lambda w, argv, line: put(argv, "--max-length", find("give --max-length (.*) or less", line)),
     ),
     Cure(
         "write there what each number means, in the order of its training",

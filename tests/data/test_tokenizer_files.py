@@ -1,14 +1,17 @@
 """The files of a tokenizer, read together: what each decides, what is refused and with which cure, what is noted."""
 
 import json
+from functools import partial
 
 import pytest
 
 from kd_scratch.checkpoints.checkpoint import check_fit, save_model
 from kd_scratch.common.errors import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.data import tokenizer as tokenizer_module
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.data.tokenizer_files import BERT_CLASSES, NAMES, surround, wordpiece
-from kd_scratch.tasks import TASKS
+from kd_scratch.tasks import TASKS, question_answering
 from kd_scratch.training.setup import open_teacher
 from tests.conftest import tiny_model
 from tests.data.test_tokenizer import VOCAB, ids_of
@@ -167,6 +170,8 @@ REFUSED = {  # message -> files, and files that follow its cure
             tokenizer=tokenizer_json() | LEFT, tokenizer_config={"truncation_side": "right"})),
     "LayoutLMTokenizer, LxmertTokenizer, PreTrainedTokenizerFast": (
         config(tokenizer_class="FunnelTokenizer"), config(tokenizer_class="LayoutLMTokenizer")),
+    "model_input_names is None; write a list of names, or remove the key": (
+        config(model_input_names=None), config(model_input_names=["input_ids"])),
     "rename the newest to tokenizer.json": (config(fast_tokenizer_files=["a.json"]), config()),
     "tokenizer_config.json: cls_token is empty; name the token": (config(cls_token=None), config(cls_token="[CLS]")),
     "cls_token, where it is no text, must be an object": (config(cls_token=3), config(cls_token="<s>")),
@@ -306,3 +311,66 @@ def test_a_teacher_whose_tokenizer_differs_is_refused_with_what_differs_and_one_
     assert f"--init-layers 0,2), or of a size with --tokenizer {tmp_path / 'teacher'}" in str(error.value)
     for tokenizer in (teacher, read(tmp_path / "json", tokenizer=tokenizer_json(), tokenizer_config=SILENT)[0]):
         assert open_teacher(str(tmp_path / "teacher"), TASKS["csv"], labels, tokenizer, 16)
+
+
+def test_a_model_of_questions_is_told_which_piece_is_whose_only_where_its_tokenizer_tells(tmp_path):
+    """As the reference does; what is saved does so, too."""
+    names = {"model_input_names": ["input_ids", "token_type_ids"]}
+    settings = [{}, {"tokenizer_class": "DistilBertTokenizer"}, {"tokenizer_class": "DistilBertTokenizer"} | names]
+    settings += [{"tokenizer_class": "PreTrainedTokenizerFast"}, {"model_input_names": ["input_ids"]}]
+    question = question_answering.Example("1", "the fox", "a fox jumps", ("fox",), 2, False)
+    for i, (setting, expected) in enumerate(zip(settings, (True, False, True, False, False), strict=True)):
+        files = dict(config=BERT) | (dict(vocab=PIECES) if i != 3 else dict(tokenizer=tokenizer_json()))
+        tokenizer, _ = read(tmp_path / str(i), **files, tokenizer_config=setting)
+        windows = question_answering.featurize([question], tokenizer, (), 16, DataConfig())
+        assert tokenizer.has_token_types == expected and windows.token_types.tolist() == [0] * 4 + [expected] * 5
+        notes = []
+        check_fit(tiny_model("span", vocab_size=SIZE), tokenizer, 16, "x", notes.append)
+        assert len(notes) == (not expected)
+        tokenizer.save(tmp_path / str(i), 16)
+        assert load_tokenizer(tmp_path / str(i)).has_token_types == expected
+
+
+def test_a_student_without_token_types_leaves_its_teacher_those_it_was_trained_with(tmp_path):
+    """One with its own can be taught only by a teacher that is given the same."""
+    save_model(tiny_model("span", (), vocab_size=SIZE), tmp_path / "teacher")
+    read(tmp_path / "teacher", vocab=PIECES)
+    student, _ = read(tmp_path / "student", vocab=PIECES, tokenizer_config={"tokenizer_class": "DistilBertTokenizer"})
+    with pytest.raises(UserError, match='write "model_input_names": .*of both'):
+        open_teacher(str(tmp_path / "teacher"), TASKS["squad"], (), student, 16)
+    open_teacher(str(tmp_path / "teacher"), TASKS["squad"], (), student, 16, settled=False)
+    assert student.has_token_types
+
+
+def test_a_save_that_was_cut_off_leaves_no_tokenizer_of_another_casing(tmp_path, monkeypatch):
+    tokenizer, _ = read(tmp_path / "old", **config(do_lower_case=False))
+    for cut in ("tokenizer_config.json", "tokenizer.json", "vocab.txt"):
+        folder = tmp_path / cut
+
+        def write(path, content, real, cut=cut):
+            if path.name == cut:
+                raise KeyboardInterrupt
+            real(path, content)
+
+        with monkeypatch.context() as patch:
+            for name in ("write_text", "write_json"):
+                real = getattr(tokenizer_module, name)
+                patch.setattr(tokenizer_module, name, partial(write, real=real))
+            folder.mkdir()
+            with pytest.raises(KeyboardInterrupt):
+                tokenizer.save(folder, 16)
+        if cut == "vocab.txt":
+            assert not load_tokenizer(folder).difference(tokenizer)
+        else:
+            with pytest.raises(UserError, match="has no tokenizer.json"):
+                load_tokenizer(folder)
+
+
+def test_special_tokens_of_other_roles_stay_special_when_saved(tmp_path):
+    settings = dict(eos_token="</s>", extra_special_tokens=["<s>"], fancy_token="fox")
+    tokenizer, _ = read(tmp_path / "old", **config(**settings))
+    assert set(tokenizer.extra) == {"</s>", "<s>", "fox"}
+    tokenizer.save(tmp_path / "old", 16)
+    saved = json.loads((tmp_path / "old/tokenizer_config.json").read_text())
+    assert set(saved["extra_special_tokens"]) == set(tokenizer.extra) == set(load_tokenizer(tmp_path / "old").extra)
+    assert load_tokenizer(tmp_path / "old").fingerprint == tokenizer.fingerprint

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kd_scratch.checkpoints.checkpoint import load_model, save_model
+from kd_scratch.checkpoints.convert import convert
 from tests.checkpoints.folders import FOLDERS
 
 transformers = pytest.importorskip("transformers")
@@ -54,3 +55,17 @@ def test_a_usable_folder_gives_the_numbers_and_names_of_the_reference(tmp_path, 
     assert config.problem_type is None
     if ours.config.labels:
         assert config.id2label == dict(enumerate(ours.config.labels))
+
+
+CONVERTED = [f for f in FOLDERS if not f.refused and f.name != "label2id alone"]  # of which it takes no names
+
+
+@pytest.mark.parametrize("folder", CONVERTED, ids=lambda folder: folder.name)
+def test_a_converted_folder_gives_the_reference_the_same_numbers(tmp_path, folder):
+    """Also one that it does not open itself: without the wrapper's prefix, with the keys that config.json lacked."""
+    directory = folder.write(tmp_path / "model")
+    convert(directory, tmp_path / "new", lambda note: None)
+    ours = load_model(directory)
+    config, found = reference_on(tmp_path / "new", folder.head)
+    torch.testing.assert_close(ours_on(ours), found, rtol=0, atol=TOLERANCE)
+    assert folder.head is None or hasattr(transformers, config.architectures[0])

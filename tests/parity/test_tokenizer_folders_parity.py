@@ -141,6 +141,9 @@ def assert_same(ours: Tokenizer, theirs, texts=TEXTS):
     encodings = ours.encode(texts, texts[::-1])
     assert [e.ids for e in encodings] == pairs["input_ids"]
     assert [e.type_ids for e in encodings] == pairs["token_type_ids"]
+    others = set(theirs.all_special_tokens) - {theirs.bos_token, theirs.eos_token, *ours.special.values()}
+    assert others <= set(ours.extra) <= set(theirs.all_special_tokens)
+    assert ours.has_token_types == ("token_type_ids" in theirs("a", "b"))
     assert ours.vocab_size == max(i for piece, i in theirs.get_vocab().items() if piece) + 1
     for id in (theirs.pad_token_id, theirs.mask_token_id, theirs.cls_token_id, *theirs.all_special_ids):
         assert id is None or id in ours.special_ids
@@ -230,7 +233,13 @@ ODD = {
     "short words, of none": tokenizer_json("PreTrainedTokenizerFast", max_input_chars_per_word=3),
     "another prefix, of none": tokenizer_json("PreTrainedTokenizerFast", continuing_subword_prefix="@"),
     "two vocabularies": tokenizer_json("BertTokenizer") | {"vocab.txt": "\n".join(reversed(PIECES))},
-    **{name: tokenizer_json(name) for name in ("ElectraTokenizer", "MobileBertTokenizerFast", "LxmertTokenizer")},
+    "token types that are not given": vocab_txt(model_input_names=["input_ids", "attention_mask"]),
+    "token types of no class": tokenizer_json("PreTrainedTokenizerFast")
+    | {"tokenizer_config.json": {"model_input_names": ["input_ids", "token_type_ids"], "do_lower_case": False}},
+    **{
+        name: tokenizer_json(name)
+        for name in ("ElectraTokenizer", "DistilBertTokenizerFast", "MobileBertTokenizerFast", "LxmertTokenizer")
+    },
 }
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
+from kd_scratch.distillation.teacher import label_order
 from kd_scratch.tasks import Predictions
 from kd_scratch.tasks.conll_file import Example
 from kd_scratch.tasks.conll_metric import entities, to_iob2
 from kd_scratch.tasks.tag_schemes import HELPERS, TagScheme
-from kd_scratch.tasks.token_classification import TASK, featurize, probabilities
+from kd_scratch.tasks.token_classification import TASK, featurize, probabilities, student_labels
 
 CONLL_IOB1 = "B-LOC B-MISC B-ORG I-LOC I-MISC I-ORG I-PER O"  # of an often downloaded model: no B-PER
 LETTERS = {"IOB2": "BI", "IOB1": "BI", "IO": "I", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEW": "BMEW"}
@@ -29,6 +30,8 @@ def label_set(letters, types=("PER", "LOC"), form="{letter}-{type}"):
         ("O I-PER I-LOC", "IO", "I-PER I-LOC"),
         ("O PER LOC", "IO", "I-PER I-LOC"),
         ("O B_PER I_PER", "IOB2", "B-PER I-PER"),
+        ("O b-per i-per b-loc i-loc", "IOB2", "B-per I-per I-loc"),
+        ("O e-mail person", "IO", "I-e-mail I-person"),
         ("O PER-B PER-I", "IOB2", "B-PER I-PER"),
         ("O B-PER", "IOB2", "B-PER"),
         ("O B-PER I-PER E-PER S-PER", "IOBES", "E-PER S-PER"),
@@ -157,3 +160,25 @@ def test_a_student_writes_tags_as_its_teacher_does_where_that_says_the_same():
     assert TASK.student_labels(data, ("O", "PER", "LOC")) == ("O", "PER", "LOC")
     for other in (("O", "PER"), ("LABEL_0", "LABEL_1"), ("O", "PER", "LOC", "ORG")):  # refused when it is opened
         assert TASK.student_labels(data, other) == data
+
+
+@pytest.mark.parametrize(
+    ("labels", "adopted"),
+    [
+        ("O I-PER E-PER", False),
+        ("O B-PER I-PER E-PER", False),
+        ("O B-PER I-PER E-PER S-PER", True),
+        ("O B-PER", False),
+        ("O I-PER", True),
+        ("O b-PER i-PER", True),
+        ("O I-PER B-LOC", False),
+    ],
+)
+def test_a_teachers_labels_are_those_of_its_student_only_where_they_can_write_every_tag(labels, adopted):
+    """Else it is refused: it was trained on other labels."""
+    own = ("O", "B-PER", "I-PER") if "LOC" not in labels else ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    found = student_labels(own, tuple(labels.split()))
+    assert found == (tuple(labels.split()) if adopted else own)
+    if not adopted:
+        with pytest.raises(UserError, match="the teacher was trained on other labels"):
+            label_order(tuple(labels.split()), found)

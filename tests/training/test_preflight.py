@@ -297,3 +297,22 @@ def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_cou
     states = 4 * 32 * 128 * (3 + 10) * 64 / 1e6
     assert with_states - alone == pytest.approx(4 * teacher.num_parameters() / 1e6 + states, abs=1.1)
     assert with_relations - with_states == pytest.approx(4 * 32 * 128 * 8 * 4 * 128 / 1e6, abs=1.1)
+
+
+def test_without_max_length_a_run_takes_no_more_positions_than_its_models_have(tmp_path, capsys):
+    """What is given stays; a folder that cannot be read is told of elsewhere."""
+    for name, content in {"short": '{"max_position_embeddings": 40}', "odd": "[]", "broken": "{"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content)
+    usual = TASKS["csv"].train_config().max_length
+    short, odd, broken = (str(tmp_path / name) for name in ("short", "odd", "broken"))
+    settings = dict(train=tmp_path / "x", dev="x", output=tmp_path / "y")
+    for model, teachers, expected in (
+        (short, (), 40),
+        ("tiny-student", (odd, short), 40),
+        (odd, (broken,), usual),
+        (str(tmp_path / "none"), (), usual),
+    ):
+        assert RunSpec.of("csv", model=model, teachers=teachers, **settings).config.max_length == expected
+        assert ("--max-length is 40: a model has no more positions" in capsys.readouterr().out) == (expected == 40)
+    assert RunSpec.of("csv", model=short, max_length=50, **settings).config.max_length == 50
