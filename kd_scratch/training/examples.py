@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.checkpoints.checkpoint import require_model_directory
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
@@ -123,8 +122,6 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
     """The tokenizer of --model where that is a folder, else --tokenizer's, else the teacher's, else one learned now."""
     if spec.model not in SIZES:
         if not Path(spec.model).is_dir():
-            if Path(spec.model).is_file() or "/" in spec.model:  # else it may be a size that is misspelled
-                require_model_directory(spec.model)
             raise UserError(f"--model {spec.model}: no such model directory, and no size: {', '.join(SIZES)}")
         if spec.tokenizer:
             raise UserError("--tokenizer is for a size, a model directory has its own; leave it out")

@@ -74,7 +74,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     resume = distributed.rank() == 0 and check_output(spec.output, resume, spec.model, *spec.teachers)
     resume = distributed.broadcast_object(resume)
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
-        if Path(directory).is_dir():  # or what is said of it names the sizes too
+        if Path(directory).exists() or "/" in directory:  # else it may be a size that is misspelled
             require_model_directory(directory)
     data = read_training_data(spec, task)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)

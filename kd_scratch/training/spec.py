@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from kd_scratch.checkpoints.checkpoint import CONFIG
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json
@@ -16,7 +15,7 @@ CACHE = Path("runs/cache")  # where tokenized texts and teachers' outputs are ke
 def positions(directory: Path) -> int | None:
     """How many positions the model in a folder has; None where there is none that tells."""
     try:
-        found = read_json(directory / CONFIG)["max_position_embeddings"]
+        found = read_json(directory / "config.json")["max_position_embeddings"]
     except (UserError, LookupError, TypeError):
         return None  # what is wrong with it is told where the model is opened
     return found if type(found) is int and found > 2 else None

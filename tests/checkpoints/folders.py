@@ -115,6 +115,8 @@ FOLDERS = [
     Folder("num_labels contradicts", config=dict(num_labels=5), cure=dict(num_labels=3),
            refused="names 3 labels and num_labels is 5; correct"),
     Folder("num_labels agrees", config=dict(num_labels=3)),
+    Folder("num_labels is text", config=dict(num_labels="3"), cure=dict(num_labels=3),
+           refused="num_labels is '3', it must be a number of labels"),
     Folder("fewer names than classes", config=names("0 1", ["no", "yes"]), cure=NAMED,
            refused=r"classifier.*\[3, 16\].*id2label"),
     Folder("more names than classes", config=names("0 1 2 3", list("abcd")), cure=NAMED,

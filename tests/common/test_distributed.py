@@ -235,7 +235,7 @@ def test_a_mistake_in_one_process_ends_both_without_a_traceback(tmp_path, news):
     (tmp_path / "taken" / "something").write_text("here already")
     started = time.perf_counter()
     first, second = run(good, good)  # only the first one looks there
-    assert first.status == 2 and first.err.count("\n") == 1 and "already holds a run" in first.err
+    assert first.status == 2 and first.err.count("\n") == 1 and "already holds something" in first.err
     assert second.status == 1 and "Traceback" not in second.err and "lost the others" in second.err
     elsewhere = flags("agnews", tmp_path / "nowhere.csv", tmp_path / "free")
     first, second = run(flags("agnews", news, tmp_path / "free"), elsewhere)

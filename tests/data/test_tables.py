@@ -7,9 +7,10 @@ import random
 import pytest
 
 from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import LONGEST
 from kd_scratch.common.text_file import open_text
 from kd_scratch.data.rows import FileRows
-from kd_scratch.data.tables import Layout, find_layout, table_examples, table_rows
+from kd_scratch.data.tables import Layout, find_layout, sample_rows, table_examples, table_rows
 
 
 def layout_of(tmp_path, text: str, name: str = "x.csv", header=("text", "label")) -> Layout:
@@ -99,3 +100,10 @@ def test_a_quote_left_open_is_refused_with_the_line_where_it_begins(tmp_path):
     path.write_text('text,label\na,x\n"b,y\n' + "c,x\n" * 1000)
     with pytest.raises(UserError, match=r"x\.csv: line 3: malformed CSV: unexpected end of data"):
         list(table_rows(open_text(path), Layout()))
+
+
+def test_a_sample_ends_where_a_field_is_too_long(tmp_path):
+    """Reading the table refuses it, with its line; what is decided before is decided by the rows in front of it."""
+    layout = Layout(",")
+    lines = ["text,label\n", "fox,a\n", f"{'x' * (LONGEST + 1)},b\n", "dog,b\n"]
+    assert sample_rows(lines, layout) == [["text", "label"], ["fox", "a"]]

@@ -275,3 +275,9 @@ def test_a_real_file_is_read_as_it_always_was(real_data, name, count, digest):
     examples = read_conll(real_data(f"conll2003/{name}.txt"), "", DataConfig(), say=said.append)
     content = "\n".join(map(repr, examples)).encode()
     assert len(examples) == count and hashlib.sha256(content).hexdigest().startswith(digest) and not said
+
+
+def test_where_all_columns_count_the_first_has_the_words(tmp_path):
+    """Numbers can be words, as in a table of results; preflight asks."""
+    examples, _ = read(tmp_path, "1 1 O\n2 2 O\n\n1 1 O\n2 2 O\n")
+    assert [example.words for example in examples] == [("1", "2")] * 2

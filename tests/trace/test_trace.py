@@ -855,7 +855,7 @@ BAD = {
     "a split": ("csv", ["--data", "FILE", "--split", "test"], "--split test: the files of csv have no splits"),
     "a loss": ("csv", ["--data", "FILE", "--losses", "magic"], "--losses magic"),
     "layers": ("csv", ["--data", "FILE", "--losses", "hidden", "--layer-map", "9:1"], "9:1 is not possible"),
-    "a length": ("csv", ["--data", "FILE", "--max-length", "99"], "has 40 positions, --max-length 99 is more"),
+    "a length": ("csv", ["--data", "FILE", "--max-length", "99"], "has 40 positions, 99 are needed"),
     "over its input": ("csv", ["--data", "FILE", "--output", "FILE"], "would overwrite"),
     "over a model": ("csv", ["--data", "FILE", "--output", "MODEL/config.json"], "would overwrite"),
 }  # fmt: skip
