@@ -32,6 +32,15 @@ def json_rows(file: Path | TextFile, make: Make) -> FileRows:
     return FileRows(file, rows(), parse)
 
 
+def find_object(line: str) -> dict | None:
+    """The JSON object that a line is, or None: for a look at a file of which it is not known what it holds."""
+    try:
+        value = json.loads(line) if line.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def parse_line(text: str, line: int, name: str) -> dict:
     """The object in a line of the file of that name.
 

@@ -9,11 +9,9 @@ Also what else people have: a header, an index column, comments, commas, numbers
 lines (conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}. What was decided or repaired is said.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import json_rows
+from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
 from kd_scratch.tasks.conll_metric import ONLY_TYPE, scheme, to_iob2
 
@@ -189,12 +187,10 @@ def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> No
 
 def is_json_lines(text: str) -> bool:
     """Whether the first line that is not blank is a JSON object, or begins a list of such, which is refused later."""
-    start = text.lstrip()[:1000]
+    start = text.lstrip()
     if start.startswith("["):
-        return start[1:].lstrip().startswith("{")
-    with suppress(ValueError, RecursionError):
-        return start.startswith("{") and isinstance(json.loads(text.lstrip().split("\n", 1)[0]), dict)
-    return False
+        return start[1:1000].lstrip().startswith("{")
+    return find_object(start.split("\n", 1)[0]) is not None
 
 
 def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) -> Sequence[Example]:

@@ -13,7 +13,6 @@ What had to be repaired or decided is counted, and said in one line for each kin
 """
 
 import html
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import json_rows
+from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.data.rows import Subset
 
 LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
@@ -132,9 +131,7 @@ def is_json_lines(file: TextFile) -> bool:
     first = next(lines, "")
     if next(lines, None) is None:
         return False
-    with suppress(ValueError, RecursionError):
-        return isinstance(json.loads(first), dict)
-    return False
+    return find_object(first) is not None
 
 
 class Reader:

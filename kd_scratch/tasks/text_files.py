@@ -4,7 +4,6 @@ What was decided about a file, or repaired in it, is given to `say`, one line fo
 count.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import json_rows
+from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.data.rows import FileRows, text_rows
 from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
 from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, named, wanted_columns
@@ -178,16 +177,7 @@ def is_json_lines(file: TextFile) -> bool:
     first = next((text.strip() for _, text in file.lines() if text.strip()), "")
     if file.path.suffix.lower() in (".json", ".jsonl", ".ndjson") or re.match(r'\[\s*(\{"|$)', first):
         return True
-    return isinstance(first_object(first), dict)
-
-
-def first_object(line: str) -> dict | None:
-    """The JSON object in a line, or None where there is none."""
-    try:
-        value = json.loads(line) if line.startswith("{") else None
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    return isinstance(find_object(first), dict)
 
 
 def json_maker(file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool):
@@ -301,7 +291,7 @@ def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     """
     file = open_text(path, data.encoding, say)
     first = next((text.strip() for _, text in file.lines() if text.strip()), "")
-    row = first_object(first)
+    row = find_object(first)
     known = {key for keys in SPLITS.values() for key in keys}
     if (row is None and first[:1] in ("{", "[")) or (row is not None and known & row.keys()):
         return clinc_examples(file, split, data, say)
