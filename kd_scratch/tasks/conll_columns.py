@@ -23,6 +23,8 @@ from kd_scratch.config import DataConfig
 INVISIBLE = "".join(map(chr, (*range(33), *range(127, 161), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
 INVISIBLE += "\u00ad\u1680\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
 DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECASE)
+#: Types of chunks, which CoNLL-2003 has in its third column (Tjong Kim Sang & Buchholz 2000): no entities.
+CHUNKS = frozenset("ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split())
 TAG_CELL = re.compile(r"O|[BIESLUMW]([-_]\S+)?", re.IGNORECASE)
 ID_CELL = re.compile(r"([^\W\d_]{0,12}[-._:/#]?\d{1,9})([-._:/#]+[^\W\d_]{0,12}\d{1,9})*")  # 12, 1-2, 1.2, s1-t2, 0-4
 DELIMITERS = {",": "commas", ";": "semicolons"}
@@ -168,7 +170,22 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
     note = describe(columns, cells, chosen=bool(word.number))
     if note:
         say(f"{path}: {note}")
+    if not tag.number and (others := other_tags(lines, columns)):
+        say(f"{path}: tags are those of column {columns.tag + 1}; column {others[0] + 1} has some too")
     return columns
+
+
+def other_tags(lines: Sequence[str], columns: Columns) -> list[int]:
+    """The columns that hold nothing but tags of entities beside those that are read, as files of nested ones have."""
+    left = [column for column in range(columns.count) if column not in (columns.word, columns.tag)]
+    with_entity = set()
+    for _, cells in sentence_cells(lines, columns):
+        tags = {column: TAG_CELL.fullmatch(cells[column]) and cells[column] for column in left if column < len(cells)}
+        left = [column for column, tag in tags.items() if tag and tag[2:] not in CHUNKS]
+        with_entity.update(column for column in left if tags[column] != "O")
+        if not left:
+            break
+    return [column for column in left if column in with_entity]
 
 
 def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:

@@ -174,7 +174,8 @@ GERMEVAL = "#\thttp://example.org [2009-10-17]\n" + behind(numbered(TWO.replace(
 def test_columns_are_chosen_by_number_or_by_name(tmp_path):
     inner, said = read(tmp_path, GERMEVAL)
     assert [e.words for e in inner] == WORDS and {tag for e in inner for tag in e.tags} == {"O"}
-    assert said == [*INDEX, "comments left out: 1"], "which column was taken is said"
+    nested = "tags are those of column 4; column 3 has some too"
+    assert said == [*INDEX, nested, "comments left out: 1"], "which column was taken is said"
     outer, said = read(tmp_path, GERMEVAL, label_column="3")
     assert said[0] == "column 1 counts the words, column 2 has them, column 3 the tags"
     assert [e.words for e in outer] == WORDS and [e.tags for e in outer] == TAGS
@@ -281,3 +282,17 @@ def test_where_all_columns_count_the_first_has_the_words(tmp_path):
     """Numbers can be words, as in a table of results; preflight asks."""
     examples, _ = read(tmp_path, "1 1 O\n2 2 O\n\n1 1 O\n2 2 O\n")
     assert [example.words for example in examples] == [("1", "2")] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        ("1\tEU\tB-ORG\tO\n2\tsagt\tO\tO\n", "tags are those of column 4; column 3 has some too"),
+        ("EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n", ""),  # chunks are no entities
+        ("EU O B-ORG\nrejects O O\n", ""),  # a column of O alone says nothing
+        ("EU B-ORG x B-ORG\nrejects no x O\n", ""),
+    ],
+)
+def test_a_second_column_of_tags_is_told(tmp_path, text, others):
+    _, said = read(tmp_path, text)
+    assert [line for line in said if "some too" in line] == ([others] if others else [])
