@@ -80,14 +80,14 @@ class Columns:
         """The cells of a line."""
         return split(line, self.delimiter)
 
-    def is_comment(self, line: str, cells: list[str], inside: bool = False) -> bool:
+    def is_comment(self, line: str, cells: list[str], in_sentence: bool = False) -> bool:
         """Whether a line is no word: it begins with #, and does not look like one.
 
-        inside: it stands within a sentence. There it is one only where no word begins with #, and none was cut.
+        in_sentence: it stands within a sentence. There it is one only where no word begins with #, and none was cut.
         """
         if line[:1] != "#" or not (self.word or any(character in line for character in " \t")):
             return False
-        if inside and (self.signs or (("\t" in line) == self.tabs and TAG_CELL.fullmatch(cells[-1]))):
+        if in_sentence and (self.signs or (("\t" in line) == self.tabs and TAG_CELL.fullmatch(cells[-1]))):
             return False
         return not self.is_word(line, cells)
 
@@ -111,7 +111,7 @@ def split(line: str, delimiter: str) -> list[str]:
 def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:
     """The lines of a file, without blanks and invisible characters at their ends; `counts` has what was removed.
 
-    UserError where a carriage return stands inside a line.
+    UserError where a carriage return stands within a line.
     """
     lines = text.split("\n" if "\n" in text else "\r")
     for i, line in enumerate(lines):
@@ -229,14 +229,14 @@ def look_at_signs(lines: Sequence[str], columns: Columns) -> Columns:
 
 def sentence_cells(lines: Sequence[str], columns: Columns) -> Iterator[tuple[bool, list[str]]]:
     """Of each line of a word, whether it stands behind another of its sentence, and its cells."""
-    inside = False
+    in_sentence = False
     for line in lines:
         cells = columns.split(line)
         if not line or DOCSTART.match(line):
-            inside = False
-        elif not columns.is_comment(line, cells, inside):
-            yield inside, cells
-            inside = True
+            in_sentence = False
+        elif not columns.is_comment(line, cells, in_sentence):
+            yield in_sentence, cells
+            in_sentence = True
 
 
 def behind_ids(lines: Sequence[str], columns: Columns) -> int:
@@ -245,10 +245,10 @@ def behind_ids(lines: Sequence[str], columns: Columns) -> int:
     columns = replace(columns, word=columns.tag)  # no word begins a line, should there be ids
     for column in range(columns.tag):
         ids = []
-        for inside, cells in sentence_cells(lines, columns):
+        for in_sentence, cells in sentence_cells(lines, columns):
             if len(cells) <= column or not ID_CELL.fullmatch(cells[column]):
                 return column if counted else 0
-            ids.append((inside, cells[column]))
+            ids.append((in_sentence, cells[column]))
         if not ascend(ids):
             return column if counted else 0
         counted = counted or counts_words(ids)
@@ -258,9 +258,9 @@ def behind_ids(lines: Sequence[str], columns: Columns) -> int:
 def ascend(ids: Sequence[tuple[bool, str]]) -> bool:
     """Whether the first number in the ids never falls within a sentence."""
     last = 0
-    for inside, cell in ids:
+    for in_sentence, cell in ids:
         number = int(re.search(r"\d+", cell)[0])
-        if inside and number < last:
+        if in_sentence and number < last:
             return False
         last = number
     return True
@@ -271,16 +271,16 @@ def counts_words(ids: Sequence[tuple[bool, str]]) -> bool:
     parts, or with letters, need only differ within each sentence."""
     if not all(cell.isdecimal() for _, cell in ids):
         seen: set[str] = set()
-        for inside, cell in ids:
-            seen = seen if inside else set()
+        for in_sentence, cell in ids:
+            seen = seen if in_sentence else set()
             if cell in seen:
                 return False
             seen.add(cell)
         return len(ids) > 1
     last = None
-    for inside, cell in ids:
+    for in_sentence, cell in ids:
         number = int(cell)
-        if last is not None and number != last + 1 and (inside or number > 1):
+        if last is not None and number != last + 1 and (in_sentence or number > 1):
             return False
         last = number
     return len(ids) > 1

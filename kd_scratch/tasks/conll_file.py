@@ -136,7 +136,7 @@ def read_sentences(
     for number, line in enumerate(lines, 1):
         cells = columns.split(line)
         begins = DOCSTART.match(line)
-        comment = columns.is_comment(line, cells, inside=sentence is not None)
+        comment = columns.is_comment(line, cells, in_sentence=sentence is not None)
         if not any(cells) or begins or comment:
             if sentence and not comment:
                 yield sentence

@@ -12,16 +12,10 @@ from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.tasks.spans import split_words
 from tests.checkpoints.hub_folders import PRETRAINED, SHAPES, TEXTS, write_shape
+from tests.parity.reference import AUTO
 
 transformers = pytest.importorskip("transformers")
 
-AUTO = {
-    "sequence": transformers.AutoModelForSequenceClassification,
-    "token": transformers.AutoModelForTokenClassification,
-    "span": transformers.AutoModelForQuestionAnswering,
-    "mlm": transformers.AutoModelForMaskedLM,
-    None: transformers.AutoModel,
-}
 BERT = {"mlm": transformers.BertForMaskedLM, None: transformers.BertModel}  # where config.json has no model_type
 EQUAL = 1e-5  # largest difference of a logit or a probability
 #: The reference finds none of the weights under such names, and draws new ones with a warning: it gets them without.

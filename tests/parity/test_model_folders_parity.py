@@ -6,16 +6,10 @@ import torch
 from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.checkpoints.convert import convert
 from tests.checkpoints.folders import FOLDERS
+from tests.parity.reference import AUTO
 
 transformers = pytest.importorskip("transformers")
 
-AUTO = {
-    "sequence": transformers.AutoModelForSequenceClassification,
-    "token": transformers.AutoModelForTokenClassification,
-    "span": transformers.AutoModelForQuestionAnswering,
-    "mlm": transformers.AutoModelForMaskedLM,
-    None: transformers.AutoModel,
-}
 IDS = torch.tensor([[2, 17, 45, 99, 3]])
 TOLERANCE = 2e-5
 

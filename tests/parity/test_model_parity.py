@@ -19,18 +19,12 @@ from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.nn.model import Model, ModelOutput
 from kd_scratch.tasks import TASKS
 from tests.conftest import TEXTS, tiny_model
+from tests.parity.reference import AUTO
 
 transformers = pytest.importorskip("transformers")
 safetensors = pytest.importorskip("safetensors.torch")
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}  # largest difference of any number
-AUTO = {
-    "sequence": transformers.AutoModelForSequenceClassification,
-    "token": transformers.AutoModelForTokenClassification,
-    "span": transformers.AutoModelForQuestionAnswering,
-    "mlm": transformers.AutoModelForMaskedLM,
-    None: transformers.AutoModel,
-}
 CONFIG = {"bert": transformers.BertConfig, "distilbert": transformers.DistilBertConfig}
 SMALL = {
     "bert": dict(vocab_size=120, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48),
