@@ -156,8 +156,9 @@ class TrainConfig:
     )
     augment: int = setting(
         0,
-        "distillation: beside each training text so many copies in which words are masked or exchanged; they have soft "
-        "targets only (not for squad)",
+        "distillation: beside each training text so many copies in which words (squad: of the question) are masked or "
+        "exchanged, others in each of the --epochs (where --steps outlasts those, they come round again); they have "
+        "soft targets only",
     )
     looks: int = setting(0, "score dev so many times, at equal distances in steps, instead of after each epoch; 0: no")
     patience: int = setting(0, "stop after this many epochs (or --looks) without a better dev score; 0: never")

@@ -8,14 +8,14 @@ import numpy as np
 
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import sha256_of_file
+from kd_scratch.common.files import sha256, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.tasks import Task, limited
-from kd_scratch.tasks.augment import Altered
+from kd_scratch.tasks.augment import Altered, Propose
 from kd_scratch.tasks.feature_cache import cached_features
 from kd_scratch.tasks.folds import outside_fold, parse_fold
 from kd_scratch.tasks.text_files import read_texts
@@ -37,10 +37,21 @@ class TrainingData:
     notes: list[str]
     own: Sequence = ()  # the examples of --train alone
     has_label: np.ndarray | None = None  # whether each of those has its label; None: all have
+    copies: int = 0  # of each example; with any, `examples` is the Concat of originals and copies
+
+    @property
+    def originals(self) -> Sequence:
+        """The examples without the copies of --augment."""
+        return self.examples.first if self.copies else self.examples
 
 
-def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
-    """All that a run reads. Raises UserError for files that cannot be used."""
+def read_training_data(
+    spec: RunSpec, task: Task, open_proposer: Callable[[RunSpec, Tokenizer], Propose] | None = None
+) -> TrainingData:
+    """All that a run reads. Raises UserError for files that cannot be used.
+
+    open_proposer: for --augment-model (see word_proposals.py). What inputs are made of must not depend on the network.
+    """
     hashes = data_hashes(spec)
     notes: list[str] = []
     unlabelled = read_unlabelled(spec, task, notes.append) if spec.unlabelled else ()
@@ -64,10 +75,12 @@ def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
         examples = Concat(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: soft targets only")
     tokenizer = choose_tokenizer(spec, task, examples)
-    if spec.config.augment:
-        examples = Concat(examples, Altered(examples, spec.config.augment, task, tokenizer))
+    copies = spec.config.augment * spec.config.epochs  # of each epoch its own, see epochs.py
+    if copies:
+        propose = open_proposer(spec, tokenizer) if spec.augment_model else None
+        examples = Concat(examples, Altered(examples, copies, task, tokenizer, propose))
     # dev is scored again and again: from memory, whatever becomes of its file
-    return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes, own, has_label)
+    return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes, own, has_label, copies)
 
 
 def read_labelled(spec: RunSpec, task: Task, say: Say = say) -> tuple[Sequence, tuple[str, ...]]:
@@ -147,10 +160,11 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
         str(data.hashes["unlabelled"]),
         spec.dev if spec.holds_out_dev else "",
         f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
-        str(spec.config.augment),
+        str(data.copies),
         spec.fold,
         str(bool(spec.teachers)),  # without one, text that has no label is left out
-        source_hash("training.examples"),
+        str(data.hashes["augment model"]),
+        source_hash("training.examples", *(["training.word_proposals"] if spec.augment_model else [])),
     ]
     inputs = cached_features(
         data.task,
@@ -168,9 +182,16 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
 
 
 def data_hashes(spec: RunSpec) -> dict[str, str | None]:
-    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage."""
+    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage; of the files of
+    --augment-model together. UserError where there is none."""
+    model = spec.augment_model
+    if model and not Path(model).is_dir():
+        raise UserError(f"--augment-model {model}: no such model directory")
+    files = sorted(path for path in Path(model).iterdir() if path.is_file()) if model else ()
+    of_files = [part for path in files for part in (path.name, sha256_of_file(path))]
     return {
         "train": sha256_of_file(spec.train),
         "unlabelled": sha256_of_file(spec.unlabelled) if spec.unlabelled else None,
         "dev": spec.dev if spec.holds_out_dev else sha256_of_file(Path(spec.dev)),
+        "augment model": sha256(*of_files) if model else None,
     }

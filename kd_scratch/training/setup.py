@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,11 @@ from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
 from kd_scratch.training.checks import check_spec
+from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import unfinished
 from kd_scratch.training.spec import RunSpec
+from kd_scratch.training.word_proposals import open_proposer
 
 
 @dataclass
@@ -61,6 +64,11 @@ class Run:
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
 
+    @cached_property
+    def plan(self) -> EpochPlan:
+        """Which inputs each epoch has, once they are known."""
+        return plan_epochs(self.spec, self.data, self.train_inputs)
+
 
 def set_up(spec: RunSpec, resume: bool = False) -> Run:
     """The run that a description asks for: data read, models opened, everything checked that can be checked now.
@@ -76,7 +84,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
         if Path(directory).exists() or "/" in directory:  # else it may be a size that is misspelled
             require_model_directory(directory)
-    data = read_training_data(spec, task)
+    data = read_training_data(spec, task, open_proposer)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
@@ -88,9 +96,8 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
         hidden_losses = make_hidden_losses(spec.config, model.config, teachers[0].to(device))
     dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
     require_inputs(dev_inputs, "--dev")
-    say(
-        f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
-    )
+    counts = f"{len(data.originals):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
+    say(f"{task.name}: {counts}")
     identity = data.hashes | identify(spec, device, data.tokenizer, model, teachers)
     require_same_everywhere(identity)
     return Run(spec, task, device, data, dev_inputs, model, teachers, hidden_losses, identity, resume)
