@@ -3,10 +3,9 @@
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from kd_scratch.checkpoints.checkpoint import load_config, load_model
 from kd_scratch.common.device import pick_device
@@ -20,6 +19,16 @@ from kd_scratch.training.spec import RunSpec
 LIKELIEST = 10  # of the words that fit into a place, those that one is drawn of
 BATCH = 64  # texts
 PARTS = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)  # (two). -> (, two, ).
+
+
+class Place(NamedTuple):
+    """Where a word is proposed."""
+
+    text: int
+    word: int
+    position: int  # of its [MASK] among the text's tokens
+    own: int  # the token that stands there now; that of [MASK] where it is several
+    chance: float  # which of the likeliest words it becomes: a number of [0, 1)
 
 
 class WordProposer:
@@ -44,63 +53,69 @@ class WordProposer:
         if difference:
             what = f"its tokenizer differs from that of the training: {difference}"
             raise UserError(f"--augment-model {directory}: {what}; leave it out, or give a model of that tokenizer")
-        whole = {i for word, i in tokenizer.backend.get_vocab().items() if word.isalnum()} - {*tokenizer.special_ids}
-        self.no_words = torch.tensor([i not in whole for i in range(self.config.vocab_size)], device=device)  # V
+        words = {i for word, i in tokenizer.backend.get_vocab().items() if word.isalnum()}
+        self.whole = words - {*tokenizer.special_ids}
+        self.no_words = torch.tensor([i not in self.whole for i in range(self.config.vocab_size)], device=device)  # V
 
     @cached_property
     def model(self) -> Model:
         """The model, opened when it is first needed: what it has proposed may be in the cache."""
         return load_model(self.directory).to(self.device)
 
+    @torch.inference_mode()
     def __call__(self, texts: Sequence[Words], gaps: Sequence[Gaps]) -> list[dict[int, str]]:
         """The words that are proposed for each text, by place."""
-        flat = {part for words in texts for word in words for part in (word, *PARTS.fullmatch(word).groups())}
-        encodings = self.tokenizer.encode(list(flat))
-        pieces = {part: encoding.ids[1:-1] for part, encoding in zip(flat, encodings, strict=True)}
-        rows = [self.mask(words, places, pieces) for words, places in zip(texts, gaps, strict=True)]
+        rows, places = self.mask(texts, gaps)
         proposed: list[dict[int, str]] = [{} for _ in texts]
-        order = sorted((n for n, (_, at) in enumerate(rows) if at), key=lambda n: len(rows[n][0]))
+        order = sorted((n for n in range(len(texts)) if places[n]), key=lambda n: len(rows[n]))
         for start in range(0, len(order), BATCH):
             numbers = order[start : start + BATCH]
-            places = [(n, place) for n in numbers for place in rows[n][1]]  # U
-            logits = self.logits([rows[n] for n in numbers])
-            for u, (n, place) in enumerate(places):  # not the word that stands there
-                own = pieces[PARTS.fullmatch(texts[n][place])[2]]
-                logits[u, own[0] if len(own) == 1 else self.tokenizer.mask_id] = -torch.inf
-            values, ids = (t.cpu() for t in logits.topk(min(LIKELIEST, logits.shape[1])))  # U,k
-            sums = values.softmax(dim=-1).cumsum(dim=-1).numpy()
-            for (n, place), value, ids_here, upto in zip(places, values, ids, sums, strict=True):
-                k = min(int(np.searchsorted(upto, gaps[n][place], side="right")), len(upto) - 1)
-                if value[k].isfinite():
-                    before, _, behind = PARTS.fullmatch(texts[n][place]).groups()
-                    proposed[n][place] = before + self.tokenizer.backend.id_to_token(int(ids_here[k])) + behind
+            tokens = self.draw([rows[n] for n in numbers], [places[n] for n in numbers])
+            for place, token in zip((place for n in numbers for place in places[n]), tokens, strict=True):
+                before, _, behind = PARTS.fullmatch(texts[place.text][place.word]).groups()
+                if token in self.whole:  # it is not where the vocabulary has hardly any whole word
+                    proposed[place.text][place.word] = before + self.tokenizer.backend.id_to_token(token) + behind
         return proposed
 
-    def mask(self, words: Words, gaps: Gaps, pieces: dict[str, list[int]]) -> tuple[list[int], dict[int, int]]:
-        """A text as token ids, each gap one [MASK]; and by place where that stands, if it is not cut off."""
+    def mask(self, texts: Sequence[Words], gaps: Sequence[Gaps]) -> tuple[list[list[int]], list[list[Place]]]:
+        """The token ids of each text, one [MASK] for each gap; and where those stand that are not cut off."""
+        parts = [(word, *PARTS.fullmatch(word).groups()) for words in texts for word in words]
+        distinct = list(dict.fromkeys(part for of_word in parts for part in of_word))
+        encodings = self.tokenizer.encode(distinct)
+        pieces = {part: encoding.ids[1:-1] for part, encoding in zip(distinct, encodings, strict=True)}
         cls, sep = self.tokenizer.encode([""])[0].ids
-        ids, at = [cls], {}
-        for place, word in enumerate(words):
-            before, core, behind = PARTS.fullmatch(word).groups()
-            if place in gaps and core:
-                at[place] = len(ids) + len(pieces[before])
-                ids += [*pieces[before], self.tokenizer.mask_id, *pieces[behind]]
-            else:
-                ids += pieces[word]
-        last = self.config.max_positions - 1
-        return [*ids[:last], sep], {place: position for place, position in at.items() if position < last}
+        mask, last = self.tokenizer.mask_id, self.config.max_positions - 1
+        rows, places, of_word = [], [], iter(parts)
+        for n, words in enumerate(texts):
+            ids, found = [cls], []
+            for i in range(len(words)):
+                word, before, core, behind = next(of_word)
+                if i in gaps[n] and core:
+                    own = pieces[core][0] if len(pieces[core]) == 1 else mask
+                    found.append(Place(n, i, len(ids) + len(pieces[before]), own, gaps[n][i]))
+                    ids += [*pieces[before], mask, *pieces[behind]]
+                else:
+                    ids += pieces[word]
+            rows.append([*ids[:last], sep])
+            places.append([place for place in found if place.position < last])
+        return rows, places
 
-    @torch.inference_mode()
-    def logits(self, rows: list[tuple[list[int], dict[int, int]]]) -> Tensor:
-        """The logits U,V of the U gaps of some texts; of what is no whole word minus infinity."""
-        longest = max(len(ids) for ids, _ in rows)
+    def draw(self, rows: list[list[int]], places: list[list[Place]]) -> list[int]:
+        """The token that is drawn for each of the U places of some texts, of the likeliest by their probability."""
+        longest = max(map(len, rows))
         input_ids = torch.full((len(rows), longest), self.config.pad_id)  # B,S
-        for row, (ids, _) in zip(input_ids, rows, strict=True):
+        for row, ids in zip(input_ids, rows, strict=True):
             row[: len(ids)] = torch.tensor(ids)
-        lengths = torch.tensor([[len(ids)] for ids, _ in rows])  # B,1
-        at = torch.tensor([longest * b + position for b, (_, at) in enumerate(rows) for position in at.values()])
-        inputs = (x.to(self.device) for x in (input_ids, torch.arange(longest) < lengths))
-        return self.model(*inputs, at=at.to(self.device)).logits.float().masked_fill(self.no_words, -torch.inf)
+        real = torch.arange(longest) < torch.tensor([[len(ids)] for ids in rows])  # S < B,1 -> B,S
+        at = torch.tensor([longest * b + place.position for b, found in enumerate(places) for place in found])  # U
+        logits = self.model(*(x.to(self.device) for x in (input_ids, real)), at=at.to(self.device)).logits  # U,V
+        logits = logits.float().masked_fill(self.no_words, -torch.inf)
+        own = torch.tensor([[place.own] for found in places for place in found], device=self.device)  # U,1
+        values, best = (x.cpu() for x in logits.scatter(1, own, -torch.inf).topk(LIKELIEST))  # U,k
+        sums = values.softmax(dim=-1).cumsum(dim=-1)
+        chances = torch.tensor([[place.chance] for found in places for place in found])  # U,1
+        k = (sums <= chances).sum(dim=-1, keepdim=True).clamp(max=LIKELIEST - 1)
+        return best.gather(1, k).flatten().tolist()
 
 
 def open_proposer(spec: RunSpec, tokenizer: Tokenizer) -> WordProposer:
