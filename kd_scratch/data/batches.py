@@ -141,18 +141,14 @@ def collate(
     )
 
 
-def epoch_batches(
-    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, numbers: np.ndarray | None = None
-) -> list[np.ndarray]:
+def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The batches of one epoch, as numbers of inputs: each once, in an order that depends on (seed, epoch) alone.
-
-    numbers: of the inputs that the epoch has; None: all.
 
     Inputs are shuffled and dealt into pools of POOL batches; each pool is sorted by length and cut into batches, and
     the batches are shuffled. So batches hold inputs of like length (little padding) and yet differ in every epoch.
     """
     generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(len(lengths) if numbers is None else numbers)
+    order = generator.permutation(len(lengths))
     batches = []
     for start in range(0, len(order), POOL * batch_size):
         pool = order[start : start + POOL * batch_size]

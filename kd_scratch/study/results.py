@@ -107,8 +107,7 @@ class Evaluator:
             "data settings": asdict(run.data),
             "teacher": " ".join(fingerprints),
         }
-        #: And this study's own runs.
-        self.known_here = self.known | {key: hashes[key] for key in ("unlabelled", "augment model")}
+        self.known_here = self.known | hashes  # and this study's own runs
         self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:

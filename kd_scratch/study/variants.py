@@ -23,7 +23,7 @@ from kd_scratch.training.epochs import plan_epochs
 from kd_scratch.training.examples import encode_training_data, read_training_data
 from kd_scratch.training.setup import with_layer_map
 from kd_scratch.training.spec import RunSpec
-from kd_scratch.training.word_proposals import open_proposer
+from kd_scratch.training.word_proposals import WordProposer
 
 BASELINE = "baseline"
 SOFT = "soft targets"
@@ -103,7 +103,7 @@ def baseline_run(spec: StudySpec) -> RunSpec:
     run, config, common = spec.run, spec.run.config, common_run(spec)
     if not spec.has_unlabelled_text:
         return common
-    data = read_training_data(run, TASKS[run.task], open_proposer)
+    data = read_training_data(run, TASKS[run.task], WordProposer)
     steps = config.steps
     if not steps:
         inputs = encode_training_data(run, data)

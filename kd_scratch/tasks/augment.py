@@ -12,7 +12,7 @@ from kd_scratch.tasks.base import Task, Words
 
 MASKED = 0.1  # share of the words
 EXCHANGED = 0.1  # share of the words
-PROPOSED = 0.2  # share of the words, where a model proposes others
+PROPOSED = 0.2  # share of the words without signs, where a model proposes others
 SEED = 8  # copies are the same in every run, so they are tokenized, and the teacher's logits computed, once
 COPY = "~"  # between the id of an example and the number of its copy
 BLOCK = 512  # copies for which words are proposed together
@@ -44,7 +44,7 @@ class Altered(Sequence):
         self.task = task
         self.mask = tokenizer.special["mask_token"]
         self.propose = propose
-        self.block: tuple[int, list] = (-1, [])  # the last one that was made: its number, its copies
+        self.block: tuple[int, list] = (-1, [])  # the last one that was made: its number, the words of its copies
 
     def __len__(self) -> int:
         return self.copies * len(self.examples)
@@ -53,55 +53,42 @@ class Altered(Sequence):
         if isinstance(i, slice):
             return Subset(self, range(len(self))[i])
         i = range(len(self))[i]  # IndexError behind the end; negative numbers count from there
-        if self.propose is None:
-            return self.copy(i, self.alter(i)[0])
-        if self.block[0] != i // BLOCK:
-            self.block = i // BLOCK, self.make_block(i // BLOCK)
-        return self.block[1][i % BLOCK]
-
-    def make_block(self, number: int) -> list:
-        """BLOCK copies with proposed words: always the same ones together, on which a number's last bits depend."""
-        if self.block[0] < 0:
-            say(f"words are proposed once for {len(self):,} copies, {self.copies} of each text, and kept in --cache")
-        numbers = range(len(self))[number * BLOCK : (number + 1) * BLOCK]
-        altered = [self.alter(i) for i in numbers]
-        texts = [self.words(self.examples[i % len(self.examples)]) for i in numbers]
-        block = []
-        for i, (words, _), proposed in zip(
-            numbers, altered, self.propose(texts, [gaps for _, gaps in altered]), strict=True
-        ):
-            block.append(self.copy(i, [proposed.get(place, word) for place, word in enumerate(words)]))
-        return block
-
-    def copy(self, i: int, words: Words):
-        """Copy number i, of these words."""
-        example = self.examples[i % len(self.examples)]
+        size = BLOCK if self.propose else 1
+        if self.block[0] != i // size:
+            self.block = i // size, self.make_block(range(len(self))[i // size * size : (i // size + 1) * size])
+        words, example = self.block[1][i % size], self.examples[i % len(self.examples)]
         return self.task.reworded(example, lambda _: words, f"{example.id}{COPY}{i // len(self.examples) + 1}")
 
-    def words(self, example) -> Words:
+    def make_block(self, numbers: range) -> list[list[str]]:
+        """The words of these copies. Always the same ones are made together: a model's last bits depend on that."""
+        texts = [self.words(self.examples[i % len(self.examples)]) for i in numbers]
+        drawn = [self.alter(list(words), i) for i, words in zip(numbers, texts, strict=True)]
+        if self.propose:
+            if self.block[0] < 0:
+                say(f"words are proposed for {len(self):,} copies, {self.copies} of each text, and kept in --cache")
+            proposed = self.propose(texts, [gaps for _, gaps in drawn])
+            for (words, _), new in zip(drawn, proposed, strict=True):
+                for place, word in new.items():
+                    words[place] = word
+        return [words for words, _ in drawn]
+
+    def words(self, example) -> list[str]:
         """The words of an example that a copy may change."""
         found = []
-
-        def look(words: Words) -> Words:
-            found.extend(words)
-            return words
-
-        self.task.reworded(example, look, example.id)
+        self.task.reworded(example, lambda words: found.extend(words) or words, example.id)
         return found
 
-    def alter(self, i: int) -> tuple[list[str], Gaps]:
-        """The words of copy number i, some masked, some exchanged, and the places for which others are proposed."""
-        rng = np.random.default_rng([SEED, i])
-        words = self.words(self.examples[i % len(self.examples)])
-        altered, gaps = list(words), {}
+    def alter(self, words: list[str], i: int) -> tuple[list[str], Gaps]:
+        """The words of copy number i, some masked, some exchanged, and the gaps for which others are to be proposed."""
+        rng, gaps = np.random.default_rng([SEED, i]), {}
         for place, chance in enumerate(rng.random(len(words))):
             if chance < MASKED:
-                altered[place] = self.mask
+                words[place] = self.mask
             elif chance < MASKED + EXCHANGED:
-                altered[place] = self.another(rng) or words[place]
-            elif self.propose and chance < MASKED + EXCHANGED + PROPOSED:
+                words[place] = self.another(rng) or words[place]
+            elif self.propose and chance < MASKED + EXCHANGED + PROPOSED and words[place].isalnum():
                 gaps[place] = rng.random()
-        return altered, gaps
+        return words, gaps
 
     def another(self, rng: np.random.Generator) -> str:
         """A random word of a random training text; an empty string where that text has none."""

@@ -11,7 +11,7 @@ Every window may hold the answer, and all are compared. (Of the sentence windows
 has one that decides.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -29,19 +29,6 @@ from kd_scratch.tasks.squad_file import Example, read_squad, trainable
 from kd_scratch.tasks.squad_metric import QuestionScore, official_scores, question_scores, squad_metrics
 
 CHUNK = 1000  # examples that are tokenized together: enough for all cores, and no more of them in memory at once
-
-
-# --- examples without labels ---
-
-
-def unlabel(example: Example) -> Example:
-    """A question whose answer is unknown."""
-    return replace(example, answers=(), start=None, labelled=False)
-
-
-def reworded(example: Example, change: Callable[[Sequence[str]], Sequence[str]], name: str) -> Example:
-    """A copy whose question has other words, about the same context."""
-    return replace(unlabel(example), id=name, question=" ".join(change(example.question.split())))
 
 
 # --- examples -> context windows ---
@@ -352,8 +339,10 @@ TASK = Task(
     score_name="f1",
     columns=("exact_match", "f1"),
     tally=tally,
-    unlabel=unlabel,
-    reworded=reworded,
+    unlabel=lambda example: replace(example, answers=(), start=None, labelled=False),
+    reworded=lambda example, change, name: replace(
+        example, id=name, question=" ".join(change(example.question.split())), answers=(), start=None, labelled=False
+    ),
     confidence=confidence,
     summaries=summaries,
     prediction_records=prediction_records,

@@ -29,7 +29,7 @@ class TrainingData:
     """The examples of a run, and what was found out about them on the way."""
 
     task: Task
-    examples: Sequence  # to train on, those of --unlabelled and --augment among them
+    examples: Sequence  # to train on, those of --unlabelled among them
     dev_examples: Sequence
     labels: tuple[str, ...]  # of the whole training file, however much of it is used
     tokenizer: Tokenizer
@@ -37,21 +37,12 @@ class TrainingData:
     notes: list[str]
     own: Sequence = ()  # the examples of --train alone
     has_label: np.ndarray | None = None  # whether each of those has its label; None: all have
-    copies: int = 0  # of each example; with any, `examples` is the Concat of originals and copies
-
-    @property
-    def originals(self) -> Sequence:
-        """The examples without the copies of --augment."""
-        return self.examples.first if self.copies else self.examples
+    copies: Sequence = ()  # of the examples, for --augment: those of all epochs (see epochs.py)
 
 
-def read_training_data(
-    spec: RunSpec, task: Task, open_proposer: Callable[[RunSpec, Tokenizer], Propose] | None = None
-) -> TrainingData:
-    """All that a run reads. Raises UserError for files that cannot be used.
-
-    open_proposer: for --augment-model (see word_proposals.py). What inputs are made of must not depend on the network.
-    """
+def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., Propose] | None = None) -> TrainingData:
+    """All that a run reads. Raises UserError for files that cannot be used. open_proposer: WordProposer, which this
+    file must not import, since what inputs are does not depend on the network otherwise."""
     hashes = data_hashes(spec)
     notes: list[str] = []
     unlabelled = read_unlabelled(spec, task, notes.append) if spec.unlabelled else ()
@@ -75,10 +66,10 @@ def read_training_data(
         examples = Concat(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: soft targets only")
     tokenizer = choose_tokenizer(spec, task, examples)
-    copies = spec.config.augment * spec.config.epochs  # of each epoch its own, see epochs.py
-    if copies:
+    copies: Sequence = ()
+    if count := spec.config.augment * spec.config.epochs:
         propose = open_proposer(spec, tokenizer) if spec.augment_model else None
-        examples = Concat(examples, Altered(examples, copies, task, tokenizer, propose))
+        copies = Altered(examples, count, task, tokenizer, propose)
     # dev is scored again and again: from memory, whatever becomes of its file
     return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes, own, has_label, copies)
 
@@ -160,7 +151,7 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
         str(data.hashes["unlabelled"]),
         spec.dev if spec.holds_out_dev else "",
         f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
-        str(data.copies),
+        str(len(data.copies)),
         spec.fold,
         str(bool(spec.teachers)),  # without one, text that has no label is left out
         str(data.hashes["augment model"]),
@@ -168,7 +159,7 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
     ]
     inputs = cached_features(
         data.task,
-        data.examples,
+        Concat(data.examples, data.copies),
         data.tokenizer,
         data.labels,
         spec.config.max_length,
@@ -184,8 +175,7 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
 def data_hashes(spec: RunSpec) -> dict[str, str | None]:
     """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage; of the files of
     --augment-model together. UserError where there is none."""
-    model = spec.augment_model
-    if model and not Path(model).is_dir():
+    if (model := spec.augment_model) and not Path(model).is_dir():
         raise UserError(f"--augment-model {model}: no such model directory")
     files = sorted(path for path in Path(model).iterdir() if path.is_file()) if model else ()
     of_files = [part for path in files for part in (path.name, sha256_of_file(path))]

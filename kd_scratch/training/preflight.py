@@ -45,7 +45,7 @@ def preflight(run: Run) -> list[tuple[str, str]]:
 
     That the teacher, its labels and its tokenizer fit is checked when they are opened (setup.py).
     """
-    train = draw_sample(run, run.data.originals, "--train")
+    train = draw_sample(run, run.data.examples, "--train")
     dev = draw_sample(run, run.data.dev_examples, "--dev")
     rows = [
         ("labels", about_labels(run.task, run.data.labels, train.inputs, dev.inputs)),
@@ -111,7 +111,7 @@ def about_examples(task: Task, train: Sample, dev: Sample) -> str:
 
 def about_overlap(run: Run, dev: Sample) -> str:
     """Which share of dev's texts stands among those of train, of which some are looked at; "" where it is small."""
-    hashes, examples, texts = run.data.hashes, run.data.originals, run.task.texts
+    hashes, examples, texts = run.data.hashes, run.data.examples, run.task.texts
     if "dev" in hashes and hashes["dev"] == hashes["train"] and not run.task.splits:
         return "--dev IS THE SAME FILE as --train: scores will be too good; give another, or a share as in --dev 10%"
     drawn = range(0, len(examples), -(-len(examples) // COMPARED))
@@ -236,7 +236,7 @@ def cache_bytes(run: Run, sample: Sample) -> int:
     if run.spec.config.keep_states:
         layers = len(run.hidden_losses.teacher_layers())
         size += 2 * 4 * len(inputs.tokens) * run.teachers[0].config.width * layers
-    return int(len(run.data.examples) / len(sample.examples) * size)
+    return int((len(run.data.examples) + len(run.data.copies)) / len(sample.examples) * size)
 
 
 # --- memory ---

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,7 +33,7 @@ def train(run: Run, force: bool = False) -> dict | None:
     """
     teacher_records = read_teacher_records(run)
     run.train_inputs = encode_training_data(run.spec, run.data, run.data.notes.append)
-    run.data = replace(run.data, examples=run.data.originals, copies=0)  # the model that proposed words may go
+    run.data.copies = ()  # the model that proposed their words may go
     announce(run)
     make_folder(run.spec.output)
     is_first = distributed.rank() == 0

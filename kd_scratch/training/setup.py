@@ -39,7 +39,7 @@ from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import unfinished
 from kd_scratch.training.spec import RunSpec
-from kd_scratch.training.word_proposals import open_proposer
+from kd_scratch.training.word_proposals import WordProposer
 
 
 @dataclass
@@ -84,7 +84,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
         if Path(directory).exists() or "/" in directory:  # else it may be a size that is misspelled
             require_model_directory(directory)
-    data = read_training_data(spec, task, open_proposer)
+    data = read_training_data(spec, task, WordProposer)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
@@ -96,8 +96,9 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
         hidden_losses = make_hidden_losses(spec.config, model.config, teachers[0].to(device))
     dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
     require_inputs(dev_inputs, "--dev")
-    counts = f"{len(data.originals):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
-    say(f"{task.name}: {counts}")
+    say(
+        f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
+    )
     identity = data.hashes | identify(spec, device, data.tokenizer, model, teachers)
     require_same_everywhere(identity)
     return Run(spec, task, device, data, dev_inputs, model, teachers, hidden_losses, identity, resume)
