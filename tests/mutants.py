@@ -490,7 +490,7 @@ FAULTS = [
      "commands/test_commands.py::test_several_teachers_speak_with_the_mean_of_their_logits"),
     ("a baseline of fewer steps", "study/variants.py",
      "plan_epochs(run, data, inputs).steps_before(config.epochs)", "plan_epochs(run, data, inputs).steps_before(1)",
-     "study/test_evidence.py::test_the_baseline_makes_as_many_steps_as_variants_with_more_text"),
+     "training/test_epochs.py::test_the_baseline_of_a_study_makes_exactly_as_many_steps"),
     ("what a teacher says outliving its code", "distillation/teacher.py",
      '"code": source_hash("distillation.teacher", versions=(torch.__version__,)),', "",
      "distillation/test_losses.py::test_another_teacher_tokenizer_input_label_order_precision_or_code_has_another_file"),
