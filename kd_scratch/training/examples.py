@@ -177,11 +177,10 @@ def data_hashes(spec: RunSpec) -> dict[str, str | None]:
     --augment-model together. UserError where there is none."""
     if (model := spec.augment_model) and not Path(model).is_dir():
         raise UserError(f"--augment-model {model}: no such model directory")
-    files = sorted(path for path in Path(model).iterdir() if path.is_file()) if model else ()
-    of_files = [part for path in files for part in (path.name, sha256_of_file(path))]
+    files = sorted(filter(Path.is_file, Path(model).iterdir())) if model else ()
     return {
         "train": sha256_of_file(spec.train),
         "unlabelled": sha256_of_file(spec.unlabelled) if spec.unlabelled else None,
         "dev": spec.dev if spec.holds_out_dev else sha256_of_file(Path(spec.dev)),
-        "augment model": sha256(*of_files) if model else None,
+        "augment model": sha256(*map(sha256_of_file, files)) if model else None,
     }

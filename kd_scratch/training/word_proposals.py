@@ -67,14 +67,13 @@ class WordProposer:
         cls, sep = encodings[0].ids
         pieces = {word: encoding.ids[1:-1] for word, encoding in zip(distinct, encodings[1:], strict=True)}
         mask, last = self.tokenizer.mask_id, self.model.config.max_positions - 1
-        tokens, labels, starts = [], [], [0]
+        pairs, starts = [], [0]  # of token and label, end to end
         for words, gap in zip(texts, gaps, strict=True):
             row = [(cls, IGNORE)]
             for place, word in enumerate(words):
                 own = pieces[word][0] if len(pieces[word]) == 1 else mask
                 row += [(mask, own)] if place in gap else [(token, IGNORE) for token in pieces[word]]
-            for token, label in (*row[:last], (sep, IGNORE)):
-                tokens.append(token)
-                labels.append(label)
-            starts.append(len(tokens))
-        return EncodedInputs("token", range(len(texts)), np.array(tokens, np.int32), np.array(starts), np.array(labels))
+            pairs += [*row[:last], (sep, IGNORE)]
+            starts.append(len(pairs))
+        tokens, labels = np.array(pairs).T.copy()  # ΣS each
+        return EncodedInputs("token", range(len(texts)), tokens.astype(np.int32), np.array(starts), labels)
