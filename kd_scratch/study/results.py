@@ -106,7 +106,8 @@ class Evaluator:
             "data settings": asdict(run.data),
             "teacher": " ".join(fingerprints),
         }
-        self.known_here = self.known | {"unlabelled": hashes["unlabelled"]}  # and this study's own runs
+        #: And this study's own runs.
+        self.known_here = self.known | {"unlabelled": hashes["unlabelled"], "--learning-rate": run.config.learning_rate}
         self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:
@@ -127,10 +128,11 @@ class Evaluator:
         return evaluate(loaded, self.task, self.test.examples, self.data, self.device)
 
     def measure_all(self, records: Records) -> Records:
-        """What `measure` finds of each run, with its dev score, by folder."""
+        """What `measure` finds of each run, with its dev score and learning rate, by folder."""
         figures = {}
         for folder, record in progress(records.items(), desc="testing", unit="model"):
-            figures[folder] = self.measure_run(folder) | {"dev": record["best_score"]}
+            of_record = {"dev": record["best_score"], "learning rate": record["settings"].get("learning_rate")}
+            figures[folder] = self.measure_run(folder) | of_record
         return figures
 
     def measure_run(self, directory: Path) -> dict:

@@ -1,15 +1,17 @@
 """Does distillation help here, and which loss? A study with equal budgets.
 
 Every variant is the same `train` command with the same initial weights, seeds and number of steps; only the loss
-differs, and who learns from text without labels. What is chosen (which losses are combined) is chosen on dev data;
-what is reported is of the test file. Each run is a process of its own, and a study that was stopped goes on.
+differs, who learns from text without labels, and the learning rate, where each variant gets the best one of a grid.
+What is chosen (rates, and which losses are combined) is chosen on dev data; what is reported is of the test file. Each
+run is a process of its own, and a study that was stopped goes on.
 """
 
+import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +31,12 @@ from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differ
 from kd_scratch.study.summary import Report, write_report
 from kd_scratch.study.variants import (
     COMBINED,
+    SOFT,
+    RateScores,
     Runs,
     Variant,
+    at_rate,
+    best_rates,
     combination,
     common_run,
     first_variants,
@@ -61,21 +67,26 @@ def run_study(spec: StudySpec) -> Report:
     plan = same_study(output, make_plan(spec, common, variants))
     evaluator = Evaluator(spec, device)
     say(describe_study(spec, variants, grid, evaluator))
-    runs = with_seeds(variants, spec.seeds)
-    grid_runs = with_seeds(grid.values(), spec.seeds[:1])
-    check_records([*runs, *grid_runs], output, evaluator.known_here, device)
     others = read_other_studies(spec, evaluator.known)
-    write_json(output / PLAN, plan)
-    run_all(runs, common, output, spec.jobs)
-    combined = combination(variants, dev_scores(variants, spec, read_records(runs, output, evaluator.known_here)))
+    possible = [each for variant in [*variants, *grid.values()] for each in at_all_rates(variant, spec)]
+
+    def train_all(runs: Runs) -> Records:
+        check_records(runs, with_seeds(possible, spec.seeds), output, evaluator.known_here, device)
+        write_json(output / PLAN, plan)
+        run_all(runs, common, output, spec.jobs)
+        return read_records(runs, output, evaluator.known_here)
+
+    rates: RateScores = {}
+    variants = with_best_rates(variants, spec, rates, train_all)
+    combined = combination(variants, dev_scores(variants, spec, train_all(with_seeds(variants, spec.seeds))))
     if combined:
         say(f"above soft targets on dev by more than chance, so combined: {combined.losses}")
-        variants.append(combined)
-    runs = [*with_seeds(variants, spec.seeds), *grid_runs]
-    check_records(runs, output, evaluator.known_here, device)
-    run_all(runs, common, output, spec.jobs)
-    records = read_records(runs, output, evaluator.known_here)
-    return report(spec, evaluator, variants, grid, records, others)
+        variants += with_best_rates([combined], spec, rates, train_all)
+    if rates:
+        rate, usual = best_rates(rates)[SOFT], spec.run.config.learning_rate
+        grid = {point: at_rate(variant, rate, usual) for point, variant in grid.items()}
+    records = train_all([*with_seeds(variants, spec.seeds), *with_seeds(grid.values(), spec.seeds[:1])])
+    return report(spec, evaluator, variants, grid, records, others, rates)
 
 
 def complete(spec: StudySpec) -> StudySpec:
@@ -97,9 +108,35 @@ def start_machine(spec: StudySpec) -> torch.device:
     return start(**vars(replace(run, threads=threads)))
 
 
-def with_seeds(variants: Sequence[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
+def with_seeds(variants: Iterable[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
     """Every variant with every seed."""
     return [(variant, seed) for variant in variants for seed in seeds]
+
+
+def at_all_rates(variant: Variant, spec: StudySpec) -> list[Variant]:
+    """The variant at each of --learning-rates; without them, as it is."""
+    usual = spec.run.config.learning_rate
+    return [at_rate(variant, rate, usual) for rate in spec.learning_rates or [usual]]
+
+
+def with_best_rates(
+    variants: Sequence[Variant], spec: StudySpec, rates: RateScores, train_all: Callable[[Runs], Records]
+) -> list[Variant]:
+    """Each variant at the best of --learning-rates on dev, by runs of the first seed, whose scores are added to rates;
+    without --learning-rates as it is.
+    """
+    if not spec.learning_rates:
+        return list(variants)
+    tried = {variant.name: at_all_rates(variant, spec) for variant in variants}
+    records = train_all(with_seeds(itertools.chain(*tried.values()), spec.seeds[:1]))
+    for name, each in tried.items():
+        folders = [variant.folder(spec.run.output, spec.seeds[0]) for variant in each]
+        scores = [records[folder]["best_score"] for folder in folders]
+        rates[name] = dict(zip(spec.learning_rates, scores, strict=True))
+    best = best_rates({name: rates[name] for name in tried})
+    texts = (f"{name} {rate:g}" for name, rate in best.items())
+    say(f"learning rates, chosen on dev with seed {spec.seeds[0]}: {', '.join(texts)}")
+    return [at_rate(variant, best[variant.name], spec.run.config.learning_rate) for variant in variants]
 
 
 def dev_scores(variants: Sequence[Variant], spec: StudySpec, records: Records) -> dict[str, list[float]]:
@@ -120,19 +157,26 @@ def describe_study(
     if "--steps" in variants[0].flags:
         budget += " (the baseline: as many steps)"
     size = f"{len(variants)} variants with {len(spec.seeds)} seeds"
+    rates = len(spec.learning_rates)
+    if rates:
+        size += f", the first at {rates} learning rates" + "," * bool(grid)
     if grid:
         size += f" and a grid of {len(grid)}"
-    count = len(variants) * len(spec.seeds) + len(grid)
+    in_grid = sum(variant.name != SOFT for variant in grid.values())  # which is among the others already
+    count = len(variants) * (len(spec.seeds) - 1 + max(1, rates)) + in_grid
     return (
         f"a study of {spec.run.task}: {size}: {count} runs of {budget}, {spec.jobs} at a time, "
         f"{spec.run.run.threads} threads each; tested on {evaluator.examples:,} examples of {spec.test}"
     )
 
 
-def check_records(runs: Runs, output: Path, known: dict, device: torch.device) -> None:
-    """Before hours are spent: UserError where runs that are there do not belong together, or with those to come."""
+def check_records(runs: Runs, later: Runs, output: Path, known: dict, device: torch.device) -> None:
+    """Before hours are spent: UserError where runs that are there do not belong together, or with those to come.
+
+    later: more runs, which may come after these.
+    """
     finished = all((variant.folder(output, seed) / RECORD).is_file() for variant, seed in runs)
-    read_records(runs, output, known if finished else known | libraries(device))
+    read_records([*runs, *later], output, known if finished else known | libraries(device))
 
 
 # --- the runs ---
@@ -272,6 +316,7 @@ def report(
     grid: dict[tuple[float, float], Variant],
     records: Records,
     others: dict[str, OtherStudy],
+    rates: RateScores,
 ) -> Report:
     """Measure every model on the test file, and write what was found."""
     output, seeds = spec.run.output, spec.seeds
@@ -302,7 +347,7 @@ def report(
         "machine": about_machine(evaluator.device, []),
     }
     teacher = evaluator.teacher_figures
-    return write_report(evaluator.task, about, teacher, by_variant, cells, output, other_figures)
+    return write_report(evaluator.task, about, teacher, by_variant, cells, output, other_figures, rates)
 
 
 def study_argv(spec: StudySpec, variants: Sequence[Variant]) -> list[str]:
@@ -316,6 +361,8 @@ def study_argv(spec: StudySpec, variants: Sequence[Variant]) -> list[str]:
         flags["--grid"] = ["x".join(",".join(f"{number:.12g}" for number in part) for part in spec.grid)]
     if spec.beside:
         flags["--beside"] = [f"{name}={directory}" for name, directory in spec.beside.items()]
+    if spec.learning_rates:
+        flags["--learning-rates"] = [",".join(map(str, spec.learning_rates))]
     flags["--seeds"] = [",".join(map(str, spec.seeds))]
     flags["--jobs"] = [str(spec.jobs)]
     flags["--output"] = [str(spec.run.output)]

@@ -45,13 +45,17 @@ class Variant:
     def folder(self, output: Path, seed: int) -> Path:
         """Where its run with a seed lies.
 
-        What is combined is part of the name: with more seeds, or other weights, it is something else.
+        What is combined is part of the name: with more seeds, or other weights, it is something else. So is a learning
+        rate that is not the study's.
         """
         name = f"{COMBINED}-{self.losses}" if self.name == COMBINED else "-".join(self.name.split())
+        if rate := self.flags.get("--learning-rate"):
+            name += f"-lr={rate[0]}"
         return output / "runs" / f"{folder_name(name)}-{seed}"
 
 
 Runs = Sequence[tuple[Variant, int]]  # variants, each with a seed
+RateScores = dict[str, dict[float, float]]  # by variant and learning rate: the dev score with the first seed
 
 
 def folder_name(text: str) -> str:
@@ -139,6 +143,17 @@ def shapes(run: RunSpec) -> tuple[ModelConfig, Model]:
     depth = len(run.init_layers) or student.depth
     with torch.device("meta"):
         return replace(student, depth=depth), Model(load_config(run.teachers[0]))
+
+
+def at_rate(variant: Variant, rate: float, usual: float) -> Variant:
+    """The variant with a learning rate; usual: that of the study, which all have that have no other one."""
+    flags = {flag: values for flag, values in variant.flags.items() if flag != "--learning-rate"}
+    return replace(variant, flags=flags | ({"--learning-rate": [str(rate)]} if rate != usual else {}))
+
+
+def best_rates(dev: RateScores) -> dict[str, float]:
+    """The learning rate of each variant, by name: the best on dev, of equally good ones the smallest."""
+    return {name: min(scores, key=lambda rate: (-scores[rate], rate)) for name, scores in dev.items()}
 
 
 def combination(tried: Sequence[Variant], dev: dict[str, Sequence[float]]) -> Variant | None:

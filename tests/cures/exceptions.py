@@ -39,6 +39,8 @@ EXCEPTIONS = {
     "--teacher: no teacher was trained with --fold {}; train it, and give it too": FOLDS,
     "--teacher {}: was trained on a fold of another file than {}; give that": FOLDS,
     "look {}/{}": "no advice: which look at dev it is",
+    "the best learning rate is the {} of the grid: try {} ones": "study/test_learning_rates.py::"
+    "test_each_variant_has_the_rate_that_is_best_on_dev_with_the_first_seed",
     # --- needs more than one process ---
     "the processes do not find each other: {}; start them with torchrun": "torchrun sets the variables with which "
     "common/test_distributed.py::test_two_processes_have_the_losses_of_one_in_fine_tuning_and_in_distillation starts",
