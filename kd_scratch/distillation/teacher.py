@@ -19,10 +19,12 @@ from kd_scratch.common.files import make_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.data.batches import Batch, EncodedInputs, pad, to_device
 from kd_scratch.data.disk_arrays import zeros_on_disk
+from kd_scratch.distillation.units import LOWEST
 from kd_scratch.evaluation.inference import compute_logits, compute_states, logits_shape
 from kd_scratch.nn.model import Model
 
 SLICE = 2**16  # rows that are put into another order, or averaged, together
+TOGETHER = 512  # inputs whose probabilities are averaged together
 
 
 def label_order(teacher: tuple[str, ...], student: tuple[str, ...]) -> np.ndarray:
@@ -144,6 +146,54 @@ def mean_logits(each: list[np.ndarray], folder: Path, counted: np.ndarray | None
         where = True if counted is None else counted[:, rows, None]
         mean[rows] = np.mean([logits[rows] for logits in each], axis=0, where=where)
     return mean
+
+
+def mean_probabilities(
+    each: list[np.ndarray],
+    features: EncodedInputs,
+    temperature: float,
+    folder: Path,
+    counted: np.ndarray | None = None,
+) -> np.ndarray:
+    """Logits whose softmax(·/T) is the mean of K teachers' softmax(t/T): T·log of it, memory-mapped; of one teacher its
+    own. counted: as of mean_logits.
+
+    What one teacher alone finds likely keeps a K-th of that; in the geometric mean the others can rule it out.
+    """
+    if len(each) == 1:
+        return each[0]
+    mean = zeros_on_disk(folder, each[0].shape, np.float32)
+    counts = torch.ones(len(each), 1, 1, dtype=torch.bool)
+    for start in range(0, len(features), TOGETHER):
+        end = min(start + TOGETHER, len(features))
+        rows = row_slice(features, start, end)
+        log_p = torch.stack([log_probabilities(logits, features, start, end, temperature) for logits in each])  # K,R,C
+        if counted is not None:
+            counts = torch.from_numpy(counted[:, rows, None])
+        total = log_p.masked_fill(~counts, -torch.inf).logsumexp(dim=0)  # R,C: log of the sum of probabilities
+        mean[rows] = (temperature * (total - counts.sum(dim=0).double().log())).numpy()
+    return mean
+
+
+def log_probabilities(logits: np.ndarray, features: EncodedInputs, start: int, end: int, temperature: float) -> Tensor:
+    """log softmax(t/T) in float64, R,C, of the R rows of the inputs start … end−1.
+
+    Span head: over the allowed positions of each window, for starts and for ends; 0 elsewhere, which no loss sees.
+    """
+    if features.head != "span":
+        rows = torch.from_numpy(logits[row_slice(features, start, end)])
+        return (rows.double() / temperature).log_softmax(dim=-1)
+    inputs = np.arange(start, end)
+    allowed = torch.from_numpy(pad(features.allowed, features.starts, inputs, False))[:, :, None]  # B,S,1
+    padded = torch.from_numpy(pad(logits, features.starts, inputs, 0)).double() / temperature  # B,S,2
+    log_p = padded.masked_fill(~allowed, LOWEST).log_softmax(dim=1).masked_fill(~allowed, 0)
+    is_real = torch.arange(padded.shape[1]) < torch.from_numpy(features.lengths[inputs])[:, None]  # B,S
+    return log_p[is_real]
+
+
+def row_slice(features: EncodedInputs, start: int, end: int) -> slice:
+    """Which rows of the logits are those of the inputs start … end−1."""
+    return slice(start, end) if features.head == "sequence" else slice(*features.starts[[start, end]].tolist())
 
 
 def by_row(of_input: np.ndarray, features: EncodedInputs) -> np.ndarray:

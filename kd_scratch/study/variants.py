@@ -13,7 +13,7 @@ from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256
-from kd_scratch.config import SIZES, ModelConfig
+from kd_scratch.config import SIZES, ModelConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.evaluation.significance import margin
@@ -74,8 +74,10 @@ def folder_name(text: str) -> str:
 
 def common_run(spec: StudySpec) -> RunSpec:
     """What all variants have in common: the study's run without its teacher, and without what only that can use."""
-    config = replace(spec.run.config, losses="", layer_map="", keep_states=False, labelled="", augment=0)
-    return replace(spec.run, teachers=(), unlabelled=None, config=config)
+    own = dict(
+        losses="", layer_map="", keep_states=False, labelled="", augment=0, teacher_mean=TrainConfig.teacher_mean
+    )
+    return replace(spec.run, teachers=(), unlabelled=None, config=replace(spec.run.config, **own))
 
 
 def study_flags(run: RunSpec) -> Flags:

@@ -181,7 +181,8 @@ def about_layers(run: Run) -> str:
 def about_loss(run: Run) -> str:
     """The terms of the loss, and which layers are compared."""
     config = run.spec.config
-    text = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g})"
+    mean = f", mean of {len(run.teachers)} teachers' {config.teacher_mean}" if len(run.teachers) > 1 else ""
+    text = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g}{mean})"
     if run.hidden_losses:
         text += f" + {run.hidden_losses.describe()}, student→teacher; 0: embeddings"
     return text

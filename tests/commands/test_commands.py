@@ -623,8 +623,10 @@ def test_a_teacher_is_asked_only_for_what_the_loss_needs(runs, tmp_path, capsys,
         for started_run in started
     ]
     assert asked == [(False, False, False), (False, False, True), (False, True, False), (True, False, True)]
-    status, out, _ = run(capsys, *argv, "--alpha", "0", "--output", tmp_path / "plain")
+    mean = ("--teacher-mean", "probabilities")
+    status, out, _ = run(capsys, *argv, "--alpha", "0", *mean, "--output", tmp_path / "plain")
     assert status == 0 and "note: --alpha: there is no --teacher, so nothing is distilled" in out
+    assert "note: --teacher-mean probabilities: there are not several teachers, so there is no mean" in out
     same = fingerprint(load_model(tmp_path / "plain"))
     assert fingerprint(load_model(tmp_path / "0")) == same != fingerprint(load_model(tmp_path / "1"))
 

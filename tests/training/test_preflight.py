@@ -275,6 +275,9 @@ def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
     both = dict(labels=("a", "b"), teachers=[teacher])
     plain = found(tmp_path, tokenizer, "csv", texts(), **both, alpha=0.25, temperature=4.0)
     assert plain["loss"] == "0.75 · labels + 0.25 · soft targets (T = 4)"
+    two = both | dict(teachers=[teacher, teacher], alpha=0.25, temperature=4.0, teacher_mean="probabilities")
+    mean = "0.75 · labels + 0.25 · soft targets (T = 4, mean of 2 teachers' probabilities)"
+    assert found(tmp_path, tokenizer, "csv", texts(), **two)["loss"] == mean
     hidden_losses = found(
         tmp_path, tokenizer, "csv", texts(), **both, losses="hidden,relations=0.5", layer_map="1:2,3:6"
     )
