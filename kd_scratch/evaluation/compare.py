@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch.checkpoints.checkpoint import megabytes
+from kd_scratch.checkpoints.checkpoint import fingerprint, load_model, megabytes
 from kd_scratch.common.console import progress, table
 from kd_scratch.common.files import write_json, write_text
 from kd_scratch.data.batches import collate
+from kd_scratch.evaluation.advice import advice, ingredients, is_baseline
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_machine, evaluate, name_labels
 from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, throughputs
 from kd_scratch.evaluation.significance import (
@@ -42,6 +43,7 @@ def compare(
     """
     task = test_set.task
     records = {name: known_record(loaded.directory) for name, loaded in models.items()}
+    records = {name: record for name, record in records.items() if record and record["task"] == task.name}
     tokens = min(LONGEST_INPUT, *(loaded.model.config.max_positions for loaded in models.values()))
     for loaded in models.values():
         name_labels(loaded, task, test_set.examples)
@@ -55,6 +57,7 @@ def compare(
     first, *others = models
     float_models = [name for name in others if not models[name].model.config.int8]
     student = (float_models or others or [first])[-1]  # the last float model behind the first, where there is one
+    rows = quality(task, predictions, metrics)
     about = test_set.record(max_length)
     about["machine"] = about_machine(device, [loaded.model for loaded in models.values()])
     about["models"] = {name: loaded.directory for name, loaded in models.items()}
@@ -63,7 +66,7 @@ def compare(
         task=task,
         note=method_note(test_set, first, tokens, about["machine"]),
         costs=costs,
-        quality=quality(task, predictions, metrics),
+        quality=rows,
         metrics=metrics,
         calibration_errors={name: float(calibration_error(sums)) for name, sums in calibrations.items()},
         calibration_bins={name: calibration_bins(sums) for name, sums in calibrations.items()},
@@ -71,7 +74,8 @@ def compare(
         student=student,
         mistakes=lost_examples(task.summaries(predictions[student]), task.summaries(predictions[first]))[:ROWS],
         maps=attention_maps(shown, predictions, device),
-        records={name: record for name, record in records.items() if record and record["task"] == task.name},
+        records=records,
+        advice=gap_advice(task, models[first].directory, records, rows),
         about=about,
     )
 
@@ -122,6 +126,30 @@ def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, 
             if tests_with_mcnemar(task):
                 rows[name].p = mcnemar(tallies[name][:, 0] > 0, tallies[first][:, 0] > 0)
     return rows
+
+
+def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str, Quality]) -> str:
+    """How much the first model (first: its folder) can teach, how much of it the others have learned, and what usually
+    closes more; "" where the records do not tell that it is a teacher, or who is its students' baseline.
+    """
+    name, *others = rows
+    taught = {other: records[other] for other in others if other in records and records[other].get("teacher")}
+    mark = fingerprint(load_model(first, say=lambda line: None)) if taught else ""
+    taught = {other: record for other, record in taught.items() if mark in record["teacher"].split()}
+    for baseline, record in records.items():
+        students = {other: known for other, known in taught.items() if is_baseline(record, known)}
+        if baseline not in others or not students:
+            continue
+        score = {other: row.columns[task.score_name] for other, row in rows.items()}
+        gap = score[name] - score[baseline]
+        chance = gap + rows[baseline].difference_interval[1]  # which is of baseline − teacher
+        known = ingredients(list(students.values())[-1], [records[name]] if name in records else [], task)
+        text = advice(score[name], score[baseline], chance, known)
+        if gap > chance:
+            shares = (f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap" for other in students)
+            text = f"{', '.join(shares)}. {text[0].upper()}{text[1:]}"
+        return text
+    return ""
 
 
 def calibration_sums(predictions: Predictions) -> np.ndarray:
@@ -203,7 +231,7 @@ def interval_text(bounds: tuple[float, float] | None) -> str | None:
 def text_of(found: Comparison, markdown: bool = False) -> str:
     """Tables and note, as a terminal or a Markdown file shows them."""
     parts = [table(header, rows, markdown) for header, rows in tables(found)]
-    return "\n\n".join([*parts, found.note])
+    return "\n\n".join([*parts, *filter(None, [found.advice]), found.note])
 
 
 def method_note(test_set: EvaluationSet, first: str, tokens: int, machine: dict) -> str:

@@ -165,6 +165,7 @@ class Comparison:
     mistakes: list[tuple[Summary, Summary]]  # of the first model and of the student, which does worse
     maps: list[tuple[list[str], dict[str, list[list[float]]]]]  # pieces of an input, and by model attention S,S
     records: dict[str, dict]  # of the training runs, where there are any
+    advice: str  # how much there is to gain, and what gains it; "" where the records do not tell
     about: dict  # data, settings, machine, directories
 
     @property
@@ -176,7 +177,7 @@ class Comparison:
 def comparison_page(found: Comparison, tables: Sequence[tuple[Sequence[str], Sequence[Sequence]]]) -> str:
     """The whole page. tables: those of the terminal, header and rows of each."""
     first, student = found.first, found.student
-    result = [paragraph(sentence) for sentence in sentences(found)]
+    result = [paragraph(sentence) for sentence in (*sentences(found), found.advice) if sentence]
     result += [html_table(header, rows) for header, rows in tables]
     result.append(paragraph(found.note, "soft"))
     sections = [

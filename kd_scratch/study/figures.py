@@ -66,6 +66,12 @@ def difference(models: Sequence[Figures], reference: Sequence[Figures]) -> dict:
     }
 
 
+def chance_of_gap(baseline: Sequence[Figures], teacher: Figures) -> float:
+    """How far a teacher must be above the baseline for that to be more than the test file's chance."""
+    drawn_gap = np.array(teacher["drawn"]["score"]) - mean_drawn(baseline)
+    return teacher["score"] - np.mean([model["score"] for model in baseline]) - interval(drawn_gap)[0]
+
+
 def gap_closed(models: Sequence[Figures], baseline: Sequence[Figures], teacher: Figures) -> dict | None:
     """The share of the way from baseline to teacher, with its 95% interval over test files.
 

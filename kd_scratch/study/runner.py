@@ -35,6 +35,7 @@ from kd_scratch.study.variants import (
     RateScores,
     Runs,
     Variant,
+    at_all_rates,
     at_rate,
     best_rates,
     combination,
@@ -111,12 +112,6 @@ def start_machine(spec: StudySpec) -> torch.device:
 def with_seeds(variants: Iterable[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
     """Every variant with every seed."""
     return [(variant, seed) for variant in variants for seed in seeds]
-
-
-def at_all_rates(variant: Variant, spec: StudySpec) -> list[Variant]:
-    """The variant at each of --learning-rates; without them, as it is."""
-    usual = spec.run.config.learning_rate
-    return [at_rate(variant, rate, usual) for rate in spec.learning_rates or [usual]]
 
 
 def with_best_rates(
@@ -337,6 +332,7 @@ def report(
         "data": str(spec.test),
         "test examples": evaluator.examples,
         "drawn": evaluator.describe_groups(),
+        "ingredients": evaluator.ingredients(next(record for record in records.values() if record.get("teacher"))),
         "which teacher": f", which is the first of {len(spec.run.teachers)}" if len(spec.run.teachers) > 1 else "",
         "command": study_argv(spec, variants),
         "variants": {variant.name: argv_of(variant.flags) for variant in variants},

@@ -8,8 +8,18 @@ from typing import NamedTuple
 
 from kd_scratch.common.console import table
 from kd_scratch.common.files import write_json, write_text
+from kd_scratch.evaluation.advice import advice
 from kd_scratch.pages.svg import Bar, dots, grid, reliability
-from kd_scratch.study.figures import Figures, class_gaps, difference, pooled_bins, references, summarize, sureness
+from kd_scratch.study.figures import (
+    Figures,
+    chance_of_gap,
+    class_gaps,
+    difference,
+    pooled_bins,
+    references,
+    summarize,
+    sureness,
+)
 from kd_scratch.study.results import RESULT
 from kd_scratch.study.variants import BASELINE, SOFT, RateScores, best_rates
 from kd_scratch.tasks import Task
@@ -70,7 +80,9 @@ def write_report(
     """
     rows = {name: summarize(models, references(name, runs), teacher) for name, models in runs.items()}
     best = max(rows, key=lambda name: rows[name]["dev"])  # on dev, never on test
-    sentences = [*conclusions(rows, best, task, teacher), *about_rates(rates)]
+    scores = teacher["score"], rows[BASELINE]["test"]
+    advised = advice(*scores, chance_of_gap(runs[BASELINE], teacher), about["ingredients"])
+    sentences = [*conclusions(rows, best, task, teacher), *about_rates(rates), f"What there is to gain: {advised}."]
     for other, other_runs in others.items():
         for name, models in other_runs.items():
             other_baseline = {} if name == BASELINE else {BASELINE: other_runs[BASELINE]}

@@ -153,6 +153,12 @@ def at_rate(variant: Variant, rate: float, usual: float) -> Variant:
     return replace(variant, flags=flags | ({"--learning-rate": [str(rate)]} if rate != usual else {}))
 
 
+def at_all_rates(variant: Variant, spec: StudySpec) -> list[Variant]:
+    """The variant at each of --learning-rates; without them, as it is."""
+    usual = spec.run.config.learning_rate
+    return [at_rate(variant, rate, usual) for rate in spec.learning_rates or [usual]]
+
+
 def best_rates(dev: RateScores) -> dict[str, float]:
     """The learning rate of each variant, by name: the best on dev, of equally good ones the smallest."""
     return {name: min(scores, key=lambda rate: (-scores[rate], rate)) for name, scores in dev.items()}

@@ -23,6 +23,7 @@ from kd_scratch.data.masking import num_masked
 from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.file_checks import near_labels, odd_labels, odd_texts
+from kd_scratch.training.gain import about_gain
 from kd_scratch.training.setup import Run
 
 SAMPLE = 1000  # examples of the training file, and as many of the dev file, that are looked at
@@ -61,7 +62,7 @@ def preflight(run: Run) -> list[tuple[str, str]]:
         ("layers", about_layers(run)),
     ]
     if run.teachers:
-        rows.append(("loss", about_loss(run)))
+        rows += [("loss", about_loss(run)), ("gain", about_gain(run))]
     rows.append(("disk", about_disk(run, train)))
     longest = int(max(train.inputs.lengths.max(), dev.inputs.lengths.max()))
     rows.append(("memory", about_memory(run, longest)))

@@ -168,9 +168,11 @@ def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noq
     text = (tmp_path / "c" / "comparison.html").read_text()
     shown = check_page(text)
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
-    teacher, _, distilled = found["rows"]
+    teacher, baseline, distilled = found["rows"]
     points = 100 * distilled["difference"]
     assert f"distilled against teacher: {points:+.2f} points of accuracy" in shown
+    gain = f"eacher {100 * teacher['accuracy']:.2f}, baseline {100 * baseline['accuracy']:.2f}: "
+    assert gain in shown and gain in (tmp_path / "c" / "comparison.txt").read_text()
     assert f"{teacher['megabytes'] / distilled['megabytes']:.1f} times as small" in shown
     for heading in ("Result", "Quality against speed and size", "Training", "Calibration", "Class by class",
                     "Confusions", "Where teacher does better than distilled", "Attention"):  # fmt: skip
@@ -201,6 +203,7 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
         "mistakes": [(Summary(HOSTILE, HOSTILE, HOSTILE, 1.0), Summary(HOSTILE, HOSTILE, HOSTILE, 0.0))],
         "maps": [([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
         "records": {},
+        "advice": f"train {HOSTILE} longer",
         "about": {"data": HOSTILE, "machine": {"processor": HOSTILE}},
     }
     return Comparison(**(found | changed))
@@ -209,6 +212,7 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
 def test_no_text_of_a_file_is_taken_for_markup():
     text = comparison_page(hand_made(), [(("model", HOSTILE), [(HOSTILE, 1.0)])])
     shown = check_page(text)
+    assert f"train {HOSTILE} longer" in shown
     assert shown.count(HOSTILE) > 20 and f"{HOSTILE} against teacher: -10.00 points of accuracy" in shown
 
 

@@ -233,6 +233,7 @@ ABOUT = {
     "drawn": "400 examples",
     "seeds": [0, 1],
     "which teacher": "",
+    "ingredients": ["teachers"],
     "steps": [8],
     "versions of the code": 1,
     "command": [],
@@ -250,11 +251,13 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"evidence.md", "evidence.json", "scores.svg", "calibration.svg", "grid.svg"}
     markdown = (tmp_path / "evidence.md").read_text()
+    baseline = result["rows"][BASELINE]["test"]
     assert "| soft targets |" in markdown and "python -m kd_scratch evidence --task csv" in markdown
     assert all(f"]({name})" in markdown for name in names if name.endswith("svg"))
     for sentence in (
         "51.00 / 61.00",
         "Best on dev: soft targets",
+        f"What there is to gain: teacher {100 * teacher['score']:.2f}, baseline {100 * baseline:.2f}: ",
         "of 2 seeds",
         "Each run made 8 optimizer steps.\n",
     ):
