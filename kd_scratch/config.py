@@ -138,8 +138,8 @@ class TrainConfig:
     alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")
     teacher_mean: str = setting(
         "logits",
-        "distillation: what is averaged where there are several teachers: their logits, or their probabilities at "
-        "--temperature, where an outcome that a single teacher finds likely keeps a share",
+        "distillation: what of several teachers is averaged; with their probabilities (at --temperature), an outcome "
+        "that one of them alone finds likely keeps a share",
         ("logits", "probabilities"),
     )
     losses: str = setting(

@@ -29,11 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", default=CACHE, help="as of train")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="runs, tables and figures go there")
     parser.add_argument(
-        "--seeds",
-        type=seed_list,
-        default=list(StudySpec.seeds),
-        metavar="0,1,2",
-        help="seeds of every variant (default 0,1,2,3,4)",
+        "--seeds", type=seed_list, default=StudySpec.seeds, metavar="0,1,2", help="of every variant (default 0,1,2,3,4)"
     )
     parser.add_argument(
         "--learning-rates",

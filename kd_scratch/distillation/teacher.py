@@ -19,7 +19,6 @@ from kd_scratch.common.files import make_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.data.batches import Batch, EncodedInputs, pad, to_device
 from kd_scratch.data.disk_arrays import zeros_on_disk
-from kd_scratch.distillation.units import LOWEST
 from kd_scratch.evaluation.inference import compute_logits, compute_states, logits_shape
 from kd_scratch.nn.model import Model
 
@@ -149,11 +148,7 @@ def mean_logits(each: list[np.ndarray], folder: Path, counted: np.ndarray | None
 
 
 def mean_probabilities(
-    each: list[np.ndarray],
-    features: EncodedInputs,
-    temperature: float,
-    folder: Path,
-    counted: np.ndarray | None = None,
+    each: list[np.ndarray], features: EncodedInputs, temperature: float, folder: Path, counted: np.ndarray | None = None
 ) -> np.ndarray:
     """Logits whose softmax(·/T) is the mean of K teachers' softmax(t/T): T·log of it, memory-mapped; of one teacher its
     own. counted: as of mean_logits.
@@ -163,37 +158,27 @@ def mean_probabilities(
     if len(each) == 1:
         return each[0]
     mean = zeros_on_disk(folder, each[0].shape, np.float32)
-    counts = torch.ones(len(each), 1, 1, dtype=torch.bool)
-    for start in range(0, len(features), TOGETHER):
-        end = min(start + TOGETHER, len(features))
-        rows = row_slice(features, start, end)
-        log_p = torch.stack([log_probabilities(logits, features, start, end, temperature) for logits in each])  # K,R,C
-        if counted is not None:
-            counts = torch.from_numpy(counted[:, rows, None])
-        total = log_p.masked_fill(~counts, -torch.inf).logsumexp(dim=0)  # R,C: log of the sum of probabilities
-        mean[rows] = (temperature * (total - counts.sum(dim=0).double().log())).numpy()
+    edges = np.arange(len(features) + 1) if features.head == "sequence" else features.starts
+    for inputs in np.array_split(np.arange(len(features)), -(-len(features) // TOGETHER)):
+        rows = slice(edges[inputs[0]], edges[inputs[-1] + 1])
+        scaled = np.stack([logits[rows].astype(np.float64) / temperature for logits in each])
+        where = True if counted is None else counted[:, rows, None]
+        p = np.mean(probabilities(scaled, features, inputs), axis=0, where=where)
+        mean[rows] = temperature * np.log(np.maximum(p, 1e-300))  # finite, and as good as 0
     return mean
 
 
-def log_probabilities(logits: np.ndarray, features: EncodedInputs, start: int, end: int, temperature: float) -> Tensor:
-    """log softmax(t/T) in float64, R,C, of the R rows of the inputs start … end−1.
-
-    Span head: over the allowed positions of each window, for starts and for ends; 0 elsewhere, which no loss sees.
-    """
+def probabilities(logits: np.ndarray, features: EncodedInputs, inputs: np.ndarray) -> np.ndarray:
+    """softmax of the R rows of successive inputs, K,R,C -> K,R,C; span head: over the allowed positions of each window,
+    for starts and for ends, and 1 elsewhere, which no loss sees."""
     if features.head != "span":
-        rows = torch.from_numpy(logits[row_slice(features, start, end)])
-        return (rows.double() / temperature).log_softmax(dim=-1)
-    inputs = np.arange(start, end)
-    allowed = torch.from_numpy(pad(features.allowed, features.starts, inputs, False))[:, :, None]  # B,S,1
-    padded = torch.from_numpy(pad(logits, features.starts, inputs, 0)).double() / temperature  # B,S,2
-    log_p = padded.masked_fill(~allowed, LOWEST).log_softmax(dim=1).masked_fill(~allowed, 0)
-    is_real = torch.arange(padded.shape[1]) < torch.from_numpy(features.lengths[inputs])[:, None]  # B,S
-    return log_p[is_real]
-
-
-def row_slice(features: EncodedInputs, start: int, end: int) -> slice:
-    """Which rows of the logits are those of the inputs start … end−1."""
-    return slice(start, end) if features.head == "sequence" else slice(*features.starts[[start, end]].tolist())
+        return torch.from_numpy(logits).softmax(dim=-1).numpy()
+    p = np.ones_like(logits)
+    offset = features.starts[inputs[0]]
+    for start, end in zip(features.starts[inputs], features.starts[inputs + 1], strict=True):
+        at = np.flatnonzero(features.allowed[start:end]) + start - offset
+        p[:, at] = torch.from_numpy(logits[:, at]).softmax(dim=1).numpy()
+    return p
 
 
 def by_row(of_input: np.ndarray, features: EncodedInputs) -> np.ndarray:

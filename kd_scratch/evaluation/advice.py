@@ -4,12 +4,9 @@ The figures are this project's own: kd_scratch/study/RESULTS.md.
 """
 
 import math
-from collections.abc import Collection, Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
 
-from kd_scratch.common.errors import UserError
 from kd_scratch.evaluation.significance import CHANCE
-from kd_scratch.pages.records import read_record
 from kd_scratch.tasks import Task
 
 #: What closes a gap, by what `ingredients` calls it.
@@ -32,44 +29,31 @@ def advice(teacher: float, baseline: float, chance: float, known: Collection[str
         return f"{text}; train the teacher longer or better first, or make the student smaller"
     text += f": {100 * (teacher - baseline):.2f} points to gain"
     if "same labels" in known:
-        text += (
-            "; the teacher had no more labels than the student: soft targets of such a one cost 7.5 points on CLINC150"
-        )
+        text += "; its teacher had no more labels than it: soft targets of such a one cost 7.5 points on CLINC150"
     elif "labelled" in known:
         text += "; with few labels, soft targets for the other texts closed 65% of it on CLINC150"
     means = [name for key, name in MEANS.items() if key not in known]
     return f"{text}; what usually closes such a gap: {', '.join(means)}"
 
 
-def ingredients(record: dict, teachers: Iterable[dict], task: Task) -> set[str]:
+def ingredients(record: dict, teachers: Sequence[dict], task: Task) -> set[str]:
     """What a distillation has of MEANS already, or cannot have; "labelled" where it has labels for a part of its texts,
-    "same labels" where each of its teachers had these alone.
-
-    record: of the distillation, as in training.json; teachers: of those of its teachers that are known.
+    "same labels" where its teachers had these alone.  Records as in training.json, of those teachers that have one.
     """
-    settings, teachers = record["settings"], list(teachers)
-    part = settings.get("labelled")
+    settings, part = record["settings"], record["settings"].get("labelled")
     is_there = {
         "unlabelled": record.get("unlabelled") or task.unlabelled is None,
         "augment": settings.get("augment") or task.reworded is None,
         "teachers": " " in (record.get("teacher") or "") or task.head == "mlm",
         "labelled": part,
-        "same labels": part and teachers and all(
-            other["settings"].get("labelled") == part and other.get("seed") == record.get("seed") for other in teachers
-        ),
-    }  # fmt: skip
+        "same labels": part and teachers and all(same_labels(record, other) for other in teachers),
+    }
     return {name for name, value in is_there.items() if value}
 
 
-# --- who is who ---
-
-
-def quiet_record(directory: str | Path) -> dict | None:
-    """The record of the run in a folder; None where there is none, or something else."""
-    try:
-        return read_record(directory)
-    except UserError:
-        return None
+def same_labels(record: dict, other: dict) -> bool:
+    """Whether two runs were trained on the labels of the same part of the examples (--labelled)."""
+    return _alike(record["settings"], other["settings"], ["labelled"]) and _alike(record, other, ["seed"])
 
 
 def same_dev(record: dict, other: dict) -> bool:
@@ -77,20 +61,18 @@ def same_dev(record: dict, other: dict) -> bool:
     keys = ["task", "dev"] + ["train"] * str(record.get("dev")).endswith("%")  # then dev is a part of it
     read, other_read = record["data settings"], other["data settings"]
     shared = (read.keys() & other_read.keys()) - {"limit"}  # which is for training
-    return bool(record.get("dev")) and (
-        all(record.get(key) == other.get(key) for key in keys) and all(read[key] == other_read[key] for key in shared)
-    )
+    return bool(record.get("dev")) and _alike(record, other, keys) and _alike(read, other_read, shared)
 
 
 def is_baseline(record: dict, distilled: dict) -> bool:
     """Whether a run is the same student as a distilled one, with the same data, weights and seed, but no teacher."""
-    keys = ("train", "initial weights", "seed", "fold")
-    return (
-        record.get("teacher") is None
-        and same_dev(record, distilled)
-        and all(record.get(key) == distilled.get(key) for key in keys)
-        and record["settings"].get("labelled") == distilled["settings"].get("labelled")
-    )
+    same_data = same_dev(record, distilled) and _alike(record["data settings"], distilled["data settings"], ["limit"])
+    same_run = _alike(record, distilled, ["train", "initial weights", "fold"]) and same_labels(record, distilled)
+    return record.get("teacher") is None and same_data and same_run
+
+
+def _alike(record: dict, other: dict, keys: Iterable[str]) -> bool:
+    return all(record.get(key) == other.get(key) for key in keys)
 
 
 def chance_of(scores: Iterable[float], examples: int) -> float:

@@ -17,11 +17,13 @@ from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, through
 from kd_scratch.evaluation.significance import (
     calibration_bins,
     calibration_error,
+    calibration_floor,
     calibration_tally,
     group_sums,
     interval,
     mcnemar,
     resampled_sums,
+    smallest_effect,
     two_sided_p,
 )
 from kd_scratch.pages.records import known_record
@@ -52,7 +54,7 @@ def compare(
         name: evaluate(loaded, task, test_set.examples, test_set.data, device) for name, loaded in models.items()
     }
     metrics = {name: task.score(each) for name, each in predictions.items()}
-    calibrations = {name: calibration_sums(each) for name, each in predictions.items()}
+    calibrations = {name: calibration(each) for name, each in predictions.items()}
     confusions = {name: task.confused(each) for name, each in predictions.items()} if task.confused else {}
     first, *others = models
     float_models = [name for name in others if not models[name].model.config.int8]
@@ -68,8 +70,8 @@ def compare(
         costs=costs,
         quality=rows,
         metrics=metrics,
-        calibration_errors={name: float(calibration_error(sums)) for name, sums in calibrations.items()},
-        calibration_bins={name: calibration_bins(sums) for name, sums in calibrations.items()},
+        calibration_errors={name: errors for name, (errors, _) in calibrations.items()},
+        calibration_bins={name: bins for name, (_, bins) in calibrations.items()},
         confusions=confusions,
         student=student,
         mistakes=lost_examples(task.summaries(predictions[student]), task.summaries(predictions[first]))[:ROWS],
@@ -123,6 +125,7 @@ def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, 
             rows[name].difference = scores[name] - scores[first]
             rows[name].difference_interval = interval(differences)
             rows[name].p = two_sided_p(differences)
+            rows[name].smallest = smallest_effect(differences)
             if tests_with_mcnemar(task):
                 rows[name].p = mcnemar(tallies[name][:, 0] > 0, tallies[first][:, 0] > 0)
     return rows
@@ -152,10 +155,14 @@ def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str,
     return ""
 
 
-def calibration_sums(predictions: Predictions) -> np.ndarray:
-    """The sums of a calibration tally over all decisions."""
-    probability, right, *_ = predictions.task.confidence(predictions)
-    return calibration_tally(probability, right, np.zeros(len(right), int), 1)[0]
+def calibration(predictions: Predictions) -> tuple[tuple[float, str | None, float], list[tuple[float, float, int]]]:
+    """The calibration error with its 95% interval and what a perfectly calibrated model would have; and its bins."""
+    sure = predictions.task.confidence(predictions)
+    groups, count = predictions.groups[sure.example], predictions.num_groups
+    tally = calibration_tally(sure.probability, sure.right, groups, count)
+    bounds = interval_text(interval(calibration_error(resampled_sums(tally))))
+    errors = float(calibration_error(tally.sum(axis=0))), bounds, calibration_floor(sure.probability)
+    return errors, calibration_bins(tally.sum(axis=0))
 
 
 def tests_with_mcnemar(task: Task) -> bool:
@@ -202,6 +209,7 @@ WORDING = {
     "difference": "difference",
     "difference_interval": "its 95% interval",
     "p": "p",
+    "smallest": "seen from",
     "agreement": "agreement",
 }
 
@@ -215,7 +223,7 @@ def tables(found: Comparison) -> list[tuple[Sequence[str], list[tuple]]]:
     for name, row in found.quality.items():
         metrics = [row.columns.get(column) for column in columns]
         p = "<0.001" if row.p is not None and row.p < 0.001 else row.p
-        difference = row.difference, interval_text(row.difference_interval), p
+        difference = row.difference, interval_text(row.difference_interval), p, row.smallest
         rows.append((name, *metrics, interval_text(row.interval), *difference, row.agreement))
     return [(header, costs), (("model", *columns, *WORDING.values()), rows)]
 
@@ -241,7 +249,8 @@ def method_note(test_set: EvaluationSet, first: str, tokens: int, machine: dict)
     kernels = f", int8: {machine['int8']}" if "int8" in machine else ""
     return (
         f"{test_set.describe()}. Difference, p ({test}) and agreement (same decision, of what the score counts) are "
-        f"with {first}; intervals are of {task.score_name}, by bootstrap. MB: weights on disk; peak MB: of a process "
+        f"with {first}; intervals are of {task.score_name}, by bootstrap. Seen from: the smallest true difference that "
+        f"four in five such test files would show. MB: weights on disk; peak MB: of a process "
         f"that computes {BATCH} x {tokens} tokens; ms: single examples, examples/s: batches of {BATCH}, both from text "
         f"to logits. {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}{kernels}."
     )

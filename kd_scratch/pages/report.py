@@ -14,6 +14,7 @@ PAGE = "report.html"  # the page that `train` writes beside its record
 CLASSES = 12  # that are shown in a figure; of more, the pairs that are confused most
 FRONT = "Bars: 95% interval of the score. Dashed: through the models that no other one beats in both."
 ROWS = 20  # of a table of mistakes, or of classes
+CALIBRATION = ("model", "calibration error", "95% interval", "floor")
 LOSSES = "Losses are comparable only between runs of the same kind: a distilled student's has another formula."
 
 
@@ -147,6 +148,7 @@ class Quality:
     difference: float | None = None
     difference_interval: tuple[float, float] | None = None
     p: float | None = None
+    smallest: float | None = None  # true difference that four in five such test files would show
 
 
 @dataclass
@@ -158,7 +160,7 @@ class Comparison:
     costs: dict[str, Cost]
     quality: dict[str, Quality]
     metrics: dict[str, dict]
-    calibration_errors: dict[str, float]
+    calibration_errors: dict[str, tuple[float, str | None, float]]  # with interval, and a perfect model's
     calibration_bins: dict[str, list[tuple[float, float, int]]]  # mean confidence, share right, how many
     confusions: dict[str, Counter]  # counts of (gold class, predicted class); empty where a task has no classes
     student: str  # whose mistakes are shown
@@ -209,7 +211,8 @@ def sentences(found: Comparison) -> list[str]:
         quality = found.quality[name]
         low, high = quality.difference_interval
         change = f"{100 * quality.difference:+.2f} points of {found.task.score_name}"
-        doubt = "" if low > 0 or high < 0 else ", which this test file cannot tell from none"
+        doubt = f", which this test file cannot tell from none; from {100 * quality.smallest:.2f} points on it would"
+        doubt = "" if low > 0 or high < 0 else doubt
         result.append(
             f"{name} against {found.first}: {change} (95%: {100 * low:+.2f} to {100 * high:+.2f}{doubt}), "
             f"{cost.megabytes / other.megabytes:.1f} times as small, "
@@ -241,10 +244,11 @@ def calibration_section(found: Comparison) -> str:
     picture = reliability("Share of right decisions by confidence", found.calibration_bins)
     caption = (
         "On the dashed line the share of right decisions equals the mean confidence. The calibration error is the mean "
-        "distance from it. Bins of fewer than ten decisions are not drawn."
+        "distance from it; a perfectly calibrated model would be measured to have the floor. Bins of fewer than ten "
+        "decisions are not drawn."
     )
-    rows = found.calibration_errors.items()
-    return f'<div class="side">{figure(picture, caption)}{html_table(("model", "calibration error"), rows)}</div>'
+    rows = [(name, *errors) for name, errors in found.calibration_errors.items()]
+    return f'<div class="side">{figure(picture, caption)}{html_table(CALIBRATION, rows)}</div>'
 
 
 def classes_section(found: Comparison) -> str:

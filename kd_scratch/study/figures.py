@@ -30,6 +30,8 @@ def summarize(models: Sequence[Figures], compared: dict[str, Sequence[Figures]],
         row[f"against {name}"] = difference(models, others)
     if BASELINE in compared:
         row["gap"] = gap_closed(models, compared[BASELINE], teacher)
+    else:
+        row["chance of gap"] = chance_of_gap(models, teacher)
     return row
 
 

@@ -15,7 +15,7 @@ from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
-from kd_scratch.evaluation.advice import ingredients, quiet_record
+from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import (
     calibration_bins,
@@ -25,7 +25,7 @@ from kd_scratch.evaluation.significance import (
     group_sums,
     resampled_sums,
 )
-from kd_scratch.pages.records import RECORD, read_record
+from kd_scratch.pages.records import RECORD, known_record, read_record
 from kd_scratch.study.spec import StudySpec, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
 from kd_scratch.tasks import TASKS, Predictions
@@ -122,7 +122,7 @@ class Evaluator:
 
     def ingredients(self, record: dict) -> list[str]:
         """What a distillation of the study (its training.json) is made of, for the advice."""
-        teachers = [known for path in self.teachers if (known := quiet_record(path))]
+        teachers = [known for path in self.teachers if (known := known_record(path))]
         return sorted(ingredients(record, teachers, self.task))
 
     def describe_groups(self) -> str:

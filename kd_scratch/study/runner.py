@@ -117,16 +117,13 @@ def with_seeds(variants: Iterable[Variant], seeds: Sequence[int]) -> list[tuple[
 def with_best_rates(
     variants: Sequence[Variant], spec: StudySpec, rates: RateScores, train_all: Callable[[Runs], Records]
 ) -> list[Variant]:
-    """Each variant at the best of --learning-rates on dev, by runs of the first seed, whose scores are added to rates;
-    without --learning-rates as it is.
-    """
+    """Each variant at the best of --learning-rates (if any) on dev, by runs of the first seed, which rates gets too."""
     if not spec.learning_rates:
         return list(variants)
     tried = {variant.name: at_all_rates(variant, spec) for variant in variants}
     records = train_all(with_seeds(itertools.chain(*tried.values()), spec.seeds[:1]))
     for name, each in tried.items():
-        folders = [variant.folder(spec.run.output, spec.seeds[0]) for variant in each]
-        scores = [records[folder]["best_score"] for folder in folders]
+        scores = [records[variant.folder(spec.run.output, spec.seeds[0])]["best_score"] for variant in each]
         rates[name] = dict(zip(spec.learning_rates, scores, strict=True))
     best = best_rates({name: rates[name] for name in tried})
     texts = (f"{name} {rate:g}" for name, rate in best.items())
@@ -166,10 +163,8 @@ def describe_study(
 
 
 def check_records(runs: Runs, later: Runs, output: Path, known: dict, device: torch.device) -> None:
-    """Before hours are spent: UserError where runs that are there do not belong together, or with those to come.
-
-    later: more runs, which may come after these.
-    """
+    """Before hours are spent: UserError where runs that are there, these or later ones, do not belong together, or with
+    those to come."""
     finished = all((variant.folder(output, seed) / RECORD).is_file() for variant, seed in runs)
     read_records([*runs, *later], output, known if finished else known | libraries(device))
 

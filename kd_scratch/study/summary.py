@@ -10,35 +10,15 @@ from kd_scratch.common.console import table
 from kd_scratch.common.files import write_json, write_text
 from kd_scratch.evaluation.advice import advice
 from kd_scratch.pages.svg import Bar, dots, grid, reliability
-from kd_scratch.study.figures import (
-    Figures,
-    chance_of_gap,
-    class_gaps,
-    difference,
-    pooled_bins,
-    references,
-    summarize,
-    sureness,
-)
+from kd_scratch.study.figures import Figures, class_gaps, difference, pooled_bins, references, summarize, sureness
 from kd_scratch.study.results import RESULT
 from kd_scratch.study.variants import BASELINE, SOFT, RateScores, best_rates
 from kd_scratch.tasks import Task
 
 GAPS = 8  # classes that are shown
 ALIKE = "against its namesake here"  # the difference of another study's variant to the one of that name in this study
-HEADER = (
-    "variant",
-    "rate",
-    "dev",
-    "test",
-    "±",
-    "to baseline",
-    "95% interval",
-    "p",
-    "seen from",
-    "of the gap",
-    "95% interval",
-)
+HEADER = ("variant", "rate", "dev", "test", "±", "to baseline", "95% interval", "p", "seen from")
+HEADER += ("of the gap", "95% interval")
 SURENESS = ("variant", "loss", "95% interval", "ECE", "95% interval", "floor", "agreement")
 
 
@@ -80,8 +60,9 @@ def write_report(
     """
     rows = {name: summarize(models, references(name, runs), teacher) for name, models in runs.items()}
     best = max(rows, key=lambda name: rows[name]["dev"])  # on dev, never on test
-    scores = teacher["score"], rows[BASELINE]["test"]
-    advised = advice(*scores, chance_of_gap(runs[BASELINE], teacher), about["ingredients"])
+    advised = advice(
+        teacher["score"], *(rows[BASELINE][key] for key in ("test", "chance of gap")), about["ingredients"]
+    )
     sentences = [*conclusions(rows, best, task, teacher), *about_rates(rates), f"What there is to gain: {advised}."]
     for other, other_runs in others.items():
         for name, models in other_runs.items():

@@ -20,10 +20,11 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs, require_inputs
 from kd_scratch.data.masking import num_masked
+from kd_scratch.evaluation.advice import advice, chance_of, ingredients, is_baseline, same_dev
 from kd_scratch.evaluation.inference import logits_shape
+from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.file_checks import near_labels, odd_labels, odd_texts
-from kd_scratch.training.gain import about_gain
 from kd_scratch.training.setup import Run
 
 SAMPLE = 1000  # examples of the training file, and as many of the dev file, that are looked at
@@ -187,6 +188,23 @@ def about_loss(run: Run) -> str:
     if run.hidden_losses:
         text += f" + {run.hidden_losses.describe()}, student→teacher; 0: embeddings"
     return text
+
+
+def about_gain(run: Run) -> str:
+    """The dev scores of the (best) teacher and of a baseline beside the output, and what follows from them.
+
+    By their training.json, where dev was the same; "" where no teacher's is known.
+    """
+    teachers = [record for path in run.spec.teachers if (record := known_record(path))]
+    scores = [record["best_score"] for record in teachers if same_dev(record, run.identity)]
+    if not scores:
+        return ""
+    beside = (known_record(path.parent) for path in run.spec.output.parent.glob(f"*/{RECORD}"))
+    baselines = [record["best_score"] for record in beside if record and is_baseline(record, run.identity)]
+    if not baselines:
+        return f"the teacher has {100 * max(scores):.2f} on this dev; no baseline beside the output to compare it with"
+    both = max(scores), max(baselines)
+    return advice(*both, chance_of(both, len(run.data.dev_examples)), ingredients(run.identity, teachers, run.task))
 
 
 # --- disk ---

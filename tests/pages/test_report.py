@@ -187,7 +187,7 @@ HOSTILE = '<script>alert("x")</script>'
 def hand_made(student: str = HOSTILE, **changed) -> Comparison:
     """A comparison of two models in which every text that may come from a file is hostile."""
     cost = Cost(1000, 4.0, None, 2.0, 3.0, 100.0)
-    difference = Quality({"accuracy": 0.5}, (0.4, 0.6), 0.9, -0.1, (-0.2, 0.0), 0.04)
+    difference = Quality({"accuracy": 0.5}, (0.4, 0.6), 0.9, -0.1, (-0.2, 0.0), 0.04, 0.1234)
     metrics = {"accuracy": 0.5, "per_class": {HOSTILE: {"f1": 0.5}, "b": {"f1": 1.0}}}
     both = ("teacher", HOSTILE)
     found = {
@@ -196,7 +196,7 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
         "costs": dict.fromkeys(both, cost),
         "quality": dict.fromkeys(both, difference),
         "metrics": {"teacher": metrics, HOSTILE: metrics | {"per_class": {HOSTILE: {"f1": 0.25}}}},
-        "calibration_errors": dict.fromkeys(both, 0.125),
+        "calibration_errors": dict.fromkeys(both, (0.125, "0.1000 to 0.1500", 0.02)),
         "calibration_bins": dict.fromkeys(both, [(0.9, 0.8, 20)]),
         "confusions": {name: Counter({(HOSTILE, "b"): 3, ("b", "b"): 4}) for name in both},
         "student": student,
@@ -218,6 +218,8 @@ def test_no_text_of_a_file_is_taken_for_markup():
 
 def test_a_page_shows_where_the_first_model_does_better_and_which_classes_the_student_loses():
     shown = check_page(comparison_page(hand_made(), []))
+    assert "which this test file cannot tell from none; from 12.34 points on it would" in shown
+    assert "teacher 0.1250 0.1000 to 0.1500 0.0200" in shown, "the calibration error, its interval and the floor"
     assert f"Where teacher does better than {HOSTILE}" in shown and "The 1 examples" in shown
     table = shown.split("Class by class")[-1].split("Confusions")[0]
     assert table.split("teacher ")[-1].split() == [
