@@ -1,15 +1,13 @@
-"""How much distillation can gain, from the scores of a teacher and of the same student without it, and what gains it.
-
-The figures are this project's own: kd_scratch/study/RESULTS.md.
-"""
+"""How much distillation can gain, by the scores of a teacher and of the same student without it, and what gains it."""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from kd_scratch.evaluation.significance import CHANCE
+from kd_scratch.pages.records import known_record
 from kd_scratch.tasks import Task
 
-#: What closes a gap, by what `ingredients` calls it.
+#: What closes a gap, by what `ingredients` calls it. The figures are this project's own (study/RESULTS.md).
 MEANS = {
     "unlabelled": "text without labels (--unlabelled FILE; on CLINC150 35 to 47% of the gap, soft targets alone 0%)",
     "teachers": "several teachers, or cross-fitted ones (make teachers)",
@@ -36,17 +34,17 @@ def advice(teacher: float, baseline: float, chance: float, known: Collection[str
     return f"{text}; what usually closes such a gap: {', '.join(means)}"
 
 
-def ingredients(record: dict, teachers: Sequence[dict], task: Task) -> set[str]:
-    """What a distillation has of MEANS already, or cannot have; "labelled" where it has labels for a part of its texts,
-    "same labels" where its teachers had these alone.  Records as in training.json, of those teachers that have one.
-    """
+def ingredients(record: dict, teachers: Iterable[str], task: Task) -> set[str]:
+    """What a distillation (its training.json) with teachers in these folders has of MEANS already, or cannot have;
+    "labelled" where it has labels for a part of its texts, "same labels" where its teachers had these alone."""
     settings, part = record["settings"], record["settings"].get("labelled")
+    known = [other for path in teachers if (other := known_record(path))]
     is_there = {
         "unlabelled": record.get("unlabelled") or task.unlabelled is None,
         "augment": settings.get("augment") or task.reworded is None,
         "teachers": " " in (record.get("teacher") or "") or task.head == "mlm",
         "labelled": part,
-        "same labels": part and teachers and all(same_labels(record, other) for other in teachers),
+        "same labels": part and known and all(same_labels(record, other) for other in known),
     }
     return {name for name, value in is_there.items() if value}
 
@@ -76,6 +74,5 @@ def _alike(record: dict, other: dict, keys: Iterable[str]) -> bool:
 
 
 def chance_of(scores: Iterable[float], examples: int) -> float:
-    """The difference of two scores below which it may be chance, as if each example were right or wrong by itself, and
-    the two independent of each other (which makes it rather too large)."""
+    """By how much two scores may differ by chance, as if examples and models were independent of each other."""
     return CHANCE * math.sqrt(sum(score * (1 - score) for score in scores) / examples)

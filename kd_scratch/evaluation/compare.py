@@ -139,19 +139,15 @@ def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str,
     taught = {other: records[other] for other in others if other in records and records[other].get("teacher")}
     mark = fingerprint(load_model(first, say=lambda line: None)) if taught else ""
     taught = {other: record for other, record in taught.items() if mark in record["teacher"].split()}
-    for baseline, record in records.items():
-        students = {other: known for other, known in taught.items() if is_baseline(record, known)}
-        if baseline not in others or not students:
-            continue
-        score = {other: row.columns[task.score_name] for other, row in rows.items()}
-        gap = score[name] - score[baseline]
-        chance = gap + rows[baseline].difference_interval[1]  # which is of baseline − teacher
-        known = ingredients(list(students.values())[-1], [records[name]] if name in records else [], task)
-        text = advice(score[name], score[baseline], chance, known)
-        if gap > chance:
-            shares = (f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap" for other in students)
-            text = f"{', '.join(shares)}. {text[0].upper()}{text[1:]}"
-        return text
+    for baseline in [other for other in others if other in records]:
+        students = [other for other, record in taught.items() if is_baseline(records[baseline], record)]
+        if students:
+            score = {other: row.columns[task.score_name] for other, row in rows.items()}
+            gap = score[name] - score[baseline]
+            chance = gap + rows[baseline].difference_interval[1]  # which is of baseline − teacher
+            text = advice(score[name], score[baseline], chance, ingredients(taught[students[-1]], [first], task))
+            shares = [f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap" for other in students]
+            return "; ".join([", ".join(shares), text]) if gap > chance else text
     return ""
 
 

@@ -14,7 +14,6 @@ PAGE = "report.html"  # the page that `train` writes beside its record
 CLASSES = 12  # that are shown in a figure; of more, the pairs that are confused most
 FRONT = "Bars: 95% interval of the score. Dashed: through the models that no other one beats in both."
 ROWS = 20  # of a table of mistakes, or of classes
-CALIBRATION = ("model", "calibration error", "95% interval", "floor")
 LOSSES = "Losses are comparable only between runs of the same kind: a distilled student's has another formula."
 
 
@@ -247,8 +246,9 @@ def calibration_section(found: Comparison) -> str:
         "distance from it; a perfectly calibrated model would be measured to have the floor. Bins of fewer than ten "
         "decisions are not drawn."
     )
-    rows = [(name, *errors) for name, errors in found.calibration_errors.items()]
-    return f'<div class="side">{figure(picture, caption)}{html_table(CALIBRATION, rows)}</div>'
+    header = ("model", "calibration error", "95% interval", "floor")
+    errors = html_table(header, [(name, *each) for name, each in found.calibration_errors.items()])
+    return f'<div class="side">{figure(picture, caption)}{errors}</div>'
 
 
 def classes_section(found: Comparison) -> str:

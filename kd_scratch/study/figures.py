@@ -30,8 +30,10 @@ def summarize(models: Sequence[Figures], compared: dict[str, Sequence[Figures]],
         row[f"against {name}"] = difference(models, others)
     if BASELINE in compared:
         row["gap"] = gap_closed(models, compared[BASELINE], teacher)
-    else:
-        row["chance of gap"] = chance_of_gap(models, teacher)
+    else:  # how far the teacher must be above these to be more than chance
+        row["chance of gap"] = (
+            teacher["score"] - row["test"] - interval(teacher["drawn"]["score"] - mean_drawn(models))[0]
+        )
     return row
 
 
@@ -66,12 +68,6 @@ def difference(models: Sequence[Figures], reference: Sequence[Figures]) -> dict:
         "gained": sum(value > 0 for value in observed),
         "smallest": max(smallest_effect(drawn), margin(observed, power=True) or 0.0),  # it must pass both
     }
-
-
-def chance_of_gap(baseline: Sequence[Figures], teacher: Figures) -> float:
-    """How far a teacher must be above the baseline for that to be more than the test file's chance."""
-    drawn_gap = np.array(teacher["drawn"]["score"]) - mean_drawn(baseline)
-    return teacher["score"] - np.mean([model["score"] for model in baseline]) - interval(drawn_gap)[0]
 
 
 def gap_closed(models: Sequence[Figures], baseline: Sequence[Figures], teacher: Figures) -> dict | None:

@@ -15,7 +15,6 @@ from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
-from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import (
     calibration_bins,
@@ -25,7 +24,7 @@ from kd_scratch.evaluation.significance import (
     group_sums,
     resampled_sums,
 )
-from kd_scratch.pages.records import RECORD, known_record, read_record
+from kd_scratch.pages.records import RECORD, read_record
 from kd_scratch.study.spec import StudySpec, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
 from kd_scratch.tasks import TASKS, Predictions
@@ -85,7 +84,6 @@ class Evaluator:
         run = spec.run
         self.task = TASKS[run.task]
         self.data = run.data
-        self.teachers = run.teachers
         self.device = device
         self.test = read_evaluation_set(self.task, spec.test, spec.split, replace(run.data, limit=""))  # all of it
         hashes = data_hashes(run)
@@ -119,11 +117,6 @@ class Evaluator:
     def examples(self) -> int:
         """How many test examples the score counts."""
         return int(self.teacher.counts.sum())
-
-    def ingredients(self, record: dict) -> list[str]:
-        """What a distillation of the study (its training.json) is made of, for the advice."""
-        teachers = [known for path in self.teachers if (known := known_record(path))]
-        return sorted(ingredients(record, teachers, self.task))
 
     def describe_groups(self) -> str:
         """What a bootstrap draws, in two words: "4,500 examples", or "231 groups" of them."""

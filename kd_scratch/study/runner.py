@@ -24,6 +24,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder, read_json, write_json
 from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.config import SIZES
+from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
@@ -126,8 +127,8 @@ def with_best_rates(
         scores = [records[variant.folder(spec.run.output, spec.seeds[0])]["best_score"] for variant in each]
         rates[name] = dict(zip(spec.learning_rates, scores, strict=True))
     best = best_rates({name: rates[name] for name in tried})
-    texts = (f"{name} {rate:g}" for name, rate in best.items())
-    say(f"learning rates, chosen on dev with seed {spec.seeds[0]}: {', '.join(texts)}")
+    texts = ", ".join(f"{name} {rate:g}" for name, rate in best.items())
+    say(f"learning rates, chosen on dev with seed {spec.seeds[0]}: {texts}")
     return [at_rate(variant, best[variant.name], spec.run.config.learning_rate) for variant in variants]
 
 
@@ -316,6 +317,7 @@ def report(
     for point, variant in grid.items():
         run = figures[variant.folder(output, seeds[0])]
         cells[point] = {"dev": run["dev"], "test": run["score"]}
+    distilled = next(record for record in records.values() if record.get("teacher"))
     other_figures = {}
     for name, study in others.items():
         other_figures[name] = {
@@ -327,7 +329,7 @@ def report(
         "data": str(spec.test),
         "test examples": evaluator.examples,
         "drawn": evaluator.describe_groups(),
-        "ingredients": evaluator.ingredients(next(record for record in records.values() if record.get("teacher"))),
+        "ingredients": sorted(ingredients(distilled, spec.run.teachers, evaluator.task)),
         "which teacher": f", which is the first of {len(spec.run.teachers)}" if len(spec.run.teachers) > 1 else "",
         "command": study_argv(spec, variants),
         "variants": {variant.name: argv_of(variant.flags) for variant in variants},

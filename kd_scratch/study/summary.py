@@ -83,9 +83,7 @@ def write_report(
         "best on dev": best,
         "rows": rows,
         "findings": sentences,
-        "learning rates": {
-            name: [{"rate": rate, "dev": score} for rate, score in scores.items()] for name, scores in rates.items()
-        },
+        "learning rates": rates,
         "gaps": found.gaps,
         "grid": [{"temperature": temperature, "alpha": alpha} | cell for (temperature, alpha), cell in cells.items()],
     }

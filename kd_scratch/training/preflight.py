@@ -191,20 +191,18 @@ def about_loss(run: Run) -> str:
 
 
 def about_gain(run: Run) -> str:
-    """The dev scores of the (best) teacher and of a baseline beside the output, and what follows from them.
-
-    By their training.json, where dev was the same; "" where no teacher's is known.
-    """
-    teachers = [record for path in run.spec.teachers if (record := known_record(path))]
-    scores = [record["best_score"] for record in teachers if same_dev(record, run.identity)]
+    """The dev scores of the (best) teacher and of a baseline beside the output, by their records, where dev was the same;
+    and what follows from them. "" where no teacher's is known."""
+    teachers = map(known_record, run.spec.teachers)
+    scores = [record["best_score"] for record in teachers if record and same_dev(record, run.identity)]
     if not scores:
         return ""
     beside = (known_record(path.parent) for path in run.spec.output.parent.glob(f"*/{RECORD}"))
     baselines = [record["best_score"] for record in beside if record and is_baseline(record, run.identity)]
     if not baselines:
         return f"the teacher has {100 * max(scores):.2f} on this dev; no baseline beside the output to compare it with"
-    both = max(scores), max(baselines)
-    return advice(*both, chance_of(both, len(run.data.dev_examples)), ingredients(run.identity, teachers, run.task))
+    both, known = (max(scores), max(baselines)), ingredients(run.identity, run.spec.teachers, run.task)
+    return advice(*both, chance_of(both, len(run.data.dev_examples)), known)
 
 
 # --- disk ---

@@ -171,7 +171,7 @@ def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noq
     teacher, baseline, distilled = found["rows"]
     points = 100 * distilled["difference"]
     assert f"distilled against teacher: {points:+.2f} points of accuracy" in shown
-    gain = f"eacher {100 * teacher['accuracy']:.2f}, baseline {100 * baseline['accuracy']:.2f}: "
+    gain = f"teacher {100 * teacher['accuracy']:.2f}, baseline {100 * baseline['accuracy']:.2f}: "
     assert gain in shown and gain in (tmp_path / "c" / "comparison.txt").read_text()
     assert f"{teacher['megabytes'] / distilled['megabytes']:.1f} times as small" in shown
     for heading in ("Result", "Quality against speed and size", "Training", "Calibration", "Class by class",

@@ -61,7 +61,7 @@ def test_each_variant_has_the_rate_that_is_best_on_dev_with_the_first_seed(study
     tested = {path.parent.name for path in output.glob("runs/*/test.json")}
     assert tested == best | of_all_seeds("combined-hidden=1+cosine=1-lr=0.002") | {"T=4-alpha=0.5-0"}, "no other one"
     found = json.loads((output / "evidence.json").read_text())
-    assert found["learning rates"][BASELINE] == [{"rate": 0.001, "dev": 0.3}, {"rate": 0.002, "dev": 0.4}]
+    assert found["learning rates"][BASELINE] == {"0.001": 0.3, "0.002": 0.4}
     assert {name: row["learning rate"] for name, row in found["rows"].items()} == {
         BASELINE: 0.002, SOFT: 0.001, "hidden": 0.002, "cosine": 0.002, "combined": 0.002}  # fmt: skip
     assert found["variants"][BASELINE] == ["--learning-rate", "0.002"]
