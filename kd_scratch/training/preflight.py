@@ -191,8 +191,8 @@ def about_loss(run: Run) -> str:
 
 
 def about_gain(run: Run) -> str:
-    """The dev scores of the (best) teacher and of a baseline beside the output, by their records, where dev was the same;
-    and what follows from them. "" where no teacher's is known."""
+    """The dev scores of the (best) teacher and of a baseline beside the output, by their records, where dev was the
+    same, and what follows from them; "" where no teacher's is known."""
     teachers = map(known_record, run.spec.teachers)
     scores = [record["best_score"] for record in teachers if record and same_dev(record, run.identity)]
     if not scores:

@@ -9,6 +9,7 @@ import torch
 
 from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
 from kd_scratch.common.errors import UserError
+from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs, collate, epoch_batches, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
 from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_targets
@@ -469,4 +470,6 @@ def test_what_one_teacher_alone_finds_likely_keeps_its_share_and_one_teacher_is_
     assert np.exp(mean[0, :2]) == pytest.approx([1 / 3, 2 / 3], rel=1e-6) and mean[0, 2] == pytest.approx(-140)
     assert torch.from_numpy(mean_logits(each, tmp_path)).softmax(-1)[0, 0] < 1e-7, "which the geometric mean rules out"
     assert mean_probabilities(each[:1], features, 1.0, tmp_path) is each[0]
+    with pytest.raises(UserError, match="--teacher-mean must be logits or probabilities, not median"):
+        TrainConfig(teacher_mean="median")
     assert not list(tmp_path.iterdir()), "a file without a name"
