@@ -36,6 +36,7 @@ class RunSpec:
     output: Path
     teachers: tuple[str, ...] = ()
     unlabelled: Path | None = None
+    augment_model: str | None = None  # a directory whose head for masked words proposes words for --augment
     fold: str = ""  # "2/5": learn without the second of five parts of --train
     init_layers: tuple[int, ...] = ()
     tokenizer: str | None = None
