@@ -137,7 +137,7 @@ compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED,int8-SEED}
 	    --models teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \
 	    $(if $(wildcard $(OUT)/int8-$(SEED)),int8=$(OUT)/int8-$(SEED) --device cpu) $(ARGS)
 
-evidence: .venv/run ## which loss helps TASK? MODEL's LAYERS under runs/TASK/teacher, equal budgets, three seeds (hours)
+evidence: .venv/run ## which loss helps TASK? MODEL's LAYERS under runs/TASK/teacher, equal budgets, five seeds (hours)
 	$(KD) evidence --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --data $(test_$(TASK)) \
 	    --teacher $(OUT)/teacher --model $(or $(MODEL),$(error set MODEL=DIR)) --init-layers $(LAYERS) --output $(OUT)/evidence $(ARGS)
 

@@ -138,6 +138,12 @@ class TrainConfig:
     )
     temperature: float = setting(2.0, "distillation: softens both distributions")
     alpha: float = setting(0.5, "distillation: weight of the soft targets, against 1 - alpha for the labels")
+    teacher_mean: str = setting(
+        "logits",
+        "distillation: what of several teachers is averaged; with their probabilities (at --temperature), an outcome "
+        "that one of them alone finds likely keeps a share",
+        ("logits", "probabilities"),
+    )
     losses: str = setting(
         "",
         "distillation: also compare hidden states of student and teacher; names, each with its weight if it is not the "
@@ -183,6 +189,8 @@ class TrainConfig:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:
             raise UserError(f"--alpha must lie between 0 and 1, not {self.alpha}")
+        if self.teacher_mean not in ("logits", "probabilities"):
+            raise UserError(f"--teacher-mean must be logits or probabilities, not {self.teacher_mean}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
         if self.batch_size % self.accumulation:

@@ -30,7 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", default=CACHE, help="as of train")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="runs, tables and figures go there")
     parser.add_argument(
-        "--seeds", type=seed_list, default=[0, 1, 2], metavar="0,1,2", help="seeds of every variant (default 0,1,2)"
+        "--seeds", type=seed_list, default=StudySpec.seeds, metavar="0,1,2", help="of every variant (default 0,1,2,3,4)"
+    )
+    parser.add_argument(
+        "--learning-rates",
+        type=rate_list,
+        default=[],
+        metavar="1e-4,2e-4",
+        help="try every variant at each of these with the first seed, and take the best on dev for all seeds",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many runs side by side (default 1)")
     parser.add_argument(
@@ -60,6 +67,14 @@ def seed_list(text: str) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of seeds such as 0,1,2") from None
+
+
+def rate_list(text: str) -> list[float]:
+    """ "1e-4,2e-4" -> [0.0001, 0.0002]"""
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of learning rates such as 1e-4,2e-4") from None
 
 
 def parse_grid(text: str) -> Grid:
@@ -96,6 +111,7 @@ def make_spec(arguments: argparse.Namespace) -> StudySpec:
         test=arguments.data,
         split=arguments.split,
         seeds=tuple(arguments.seeds),
+        learning_rates=tuple(arguments.learning_rates),
         jobs=arguments.jobs,
         grid=arguments.grid,
         beside=by_name(arguments.beside or [], "--beside"),

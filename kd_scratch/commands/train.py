@@ -83,8 +83,8 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="DIR",
         help="distil from this model; without it the model is fine-tuned. Of several, the soft targets are made of the "
-        "mean of their logits (trained with --fold, each speaks only of texts that it has not seen), and --losses "
-        "compares with the first",
+        "mean of their logits (or see --teacher-mean; trained with --fold, each speaks only of texts that it has not "
+        "seen), and --losses compares with the first",
     )
     parser.add_argument(
         "--unlabelled",

@@ -23,6 +23,7 @@ from kd_scratch.evaluation.inference import compute_logits, compute_states, logi
 from kd_scratch.nn.model import Model
 
 SLICE = 2**16  # rows that are put into another order, or averaged, together
+TOGETHER = 512  # inputs whose probabilities are averaged together
 
 
 def label_order(teacher: tuple[str, ...], student: tuple[str, ...]) -> np.ndarray:
@@ -144,6 +145,40 @@ def mean_logits(each: list[np.ndarray], folder: Path, counted: np.ndarray | None
         where = True if counted is None else counted[:, rows, None]
         mean[rows] = np.mean([logits[rows] for logits in each], axis=0, where=where)
     return mean
+
+
+def mean_probabilities(
+    each: list[np.ndarray], features: EncodedInputs, temperature: float, folder: Path, counted: np.ndarray | None = None
+) -> np.ndarray:
+    """Logits whose softmax(·/T) is the mean of K teachers' softmax(t/T): T·log of it, memory-mapped; of one teacher its
+    own. counted: as of mean_logits.
+
+    What one teacher alone finds likely keeps a K-th of that; in the geometric mean the others can rule it out.
+    """
+    if len(each) == 1:
+        return each[0]
+    mean = zeros_on_disk(folder, each[0].shape, np.float32)
+    edges = np.arange(len(features) + 1) if features.head == "sequence" else features.starts
+    for inputs in np.array_split(np.arange(len(features)), -(-len(features) // TOGETHER)):
+        rows = slice(edges[inputs[0]], edges[inputs[-1] + 1])
+        scaled = np.stack([logits[rows].astype(np.float64) / temperature for logits in each])
+        where = True if counted is None else counted[:, rows, None]
+        p = np.mean(probabilities(scaled, features, inputs), axis=0, where=where)
+        mean[rows] = temperature * np.log(np.maximum(p, 1e-300))  # finite, and as good as 0
+    return mean
+
+
+def probabilities(logits: np.ndarray, features: EncodedInputs, inputs: np.ndarray) -> np.ndarray:
+    """softmax of the R rows of successive inputs, K,R,C -> K,R,C; span head: over the allowed positions of each window,
+    for starts and for ends, and 1 elsewhere, which no loss sees."""
+    if features.head != "span":
+        return torch.from_numpy(logits).softmax(dim=-1).numpy()
+    p = np.ones_like(logits)
+    offset = features.starts[inputs[0]]
+    for start, end in zip(features.starts[inputs], features.starts[inputs + 1], strict=True):
+        at = np.flatnonzero(features.allowed[start:end]) + start - offset
+        p[:, at] = torch.from_numpy(logits[:, at]).softmax(dim=1).numpy()
+    return p
 
 
 def by_row(of_input: np.ndarray, features: EncodedInputs) -> np.ndarray:

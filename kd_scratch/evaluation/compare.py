@@ -7,20 +7,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch.checkpoints.checkpoint import megabytes
+from kd_scratch.checkpoints.checkpoint import fingerprint, load_model, megabytes
 from kd_scratch.common.console import progress, table
 from kd_scratch.common.files import write_json, write_text
 from kd_scratch.data.batches import collate
+from kd_scratch.evaluation.advice import advice, ingredients, is_baseline
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_machine, evaluate, name_labels
 from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, throughputs
 from kd_scratch.evaluation.significance import (
     calibration_bins,
     calibration_error,
+    calibration_floor,
     calibration_tally,
     group_sums,
     interval,
     mcnemar,
     resampled_sums,
+    smallest_effect,
     two_sided_p,
 )
 from kd_scratch.pages.records import known_record
@@ -42,6 +45,7 @@ def compare(
     """
     task = test_set.task
     records = {name: known_record(loaded.directory) for name, loaded in models.items()}
+    records = {name: record for name, record in records.items() if record and record["task"] == task.name}
     tokens = min(LONGEST_INPUT, *(loaded.model.config.max_positions for loaded in models.values()))
     for loaded in models.values():
         name_labels(loaded, task, test_set.examples)
@@ -50,11 +54,12 @@ def compare(
         name: evaluate(loaded, task, test_set.examples, test_set.data, device) for name, loaded in models.items()
     }
     metrics = {name: task.score(each) for name, each in predictions.items()}
-    calibrations = {name: calibration_sums(each) for name, each in predictions.items()}
+    calibrations = {name: calibration(each) for name, each in predictions.items()}
     confusions = {name: task.confused(each) for name, each in predictions.items()} if task.confused else {}
     first, *others = models
     float_models = [name for name in others if not models[name].model.config.int8]
     student = (float_models or others or [first])[-1]  # the last float model behind the first, where there is one
+    rows = quality(task, predictions, metrics)
     about = test_set.record(max_length)
     about["machine"] = about_machine(device, [loaded.model for loaded in models.values()])
     about["models"] = {name: loaded.directory for name, loaded in models.items()}
@@ -63,15 +68,16 @@ def compare(
         task=task,
         note=method_note(test_set, first, tokens, about["machine"]),
         costs=costs,
-        quality=quality(task, predictions, metrics),
+        quality=rows,
         metrics=metrics,
-        calibration_errors={name: float(calibration_error(sums)) for name, sums in calibrations.items()},
-        calibration_bins={name: calibration_bins(sums) for name, sums in calibrations.items()},
+        calibration_errors={name: errors for name, (errors, _) in calibrations.items()},
+        calibration_bins={name: bins for name, (_, bins) in calibrations.items()},
         confusions=confusions,
         student=student,
         mistakes=lost_examples(task.summaries(predictions[student]), task.summaries(predictions[first]))[:ROWS],
         maps=attention_maps(shown, predictions, device),
-        records={name: record for name, record in records.items() if record and record["task"] == task.name},
+        records=records,
+        advice=gap_advice(task, models[first].directory, records, rows),
         about=about,
     )
 
@@ -119,15 +125,40 @@ def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, 
             rows[name].difference = scores[name] - scores[first]
             rows[name].difference_interval = interval(differences)
             rows[name].p = two_sided_p(differences)
+            rows[name].smallest = smallest_effect(differences)
             if tests_with_mcnemar(task):
                 rows[name].p = mcnemar(tallies[name][:, 0] > 0, tallies[first][:, 0] > 0)
     return rows
 
 
-def calibration_sums(predictions: Predictions) -> np.ndarray:
-    """The sums of a calibration tally over all decisions."""
-    probability, right, *_ = predictions.task.confidence(predictions)
-    return calibration_tally(probability, right, np.zeros(len(right), int), 1)[0]
+def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str, Quality]) -> str:
+    """How much the first model (first: its folder) can teach, how much of it the others have learned, and what usually
+    closes more; "" where the records do not tell that it is a teacher, or who is its students' baseline.
+    """
+    name, *others = rows
+    taught = {other: records[other] for other in others if other in records and records[other].get("teacher")}
+    mark = fingerprint(load_model(first, say=lambda line: None)) if taught else ""
+    taught = {other: record for other, record in taught.items() if mark in record["teacher"].split()}
+    for baseline in [other for other in others if other in records]:
+        students = [other for other, record in taught.items() if is_baseline(records[baseline], record)]
+        if students:
+            score = {other: row.columns[task.score_name] for other, row in rows.items()}
+            gap = score[name] - score[baseline]
+            chance = gap + rows[baseline].difference_interval[1]  # which is of baseline − teacher
+            text = advice(score[name], score[baseline], chance, ingredients(taught[students[-1]], [first], task))
+            shares = [f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap" for other in students]
+            return "; ".join([", ".join(shares), text]) if gap > chance else text
+    return ""
+
+
+def calibration(predictions: Predictions) -> tuple[tuple[float, str | None, float], list[tuple[float, float, int]]]:
+    """The calibration error with its 95% interval and what a perfectly calibrated model would have; and its bins."""
+    sure = predictions.task.confidence(predictions)
+    groups, count = predictions.groups[sure.example], predictions.num_groups
+    tally = calibration_tally(sure.probability, sure.right, groups, count)
+    bounds = interval_text(interval(calibration_error(resampled_sums(tally))))
+    errors = float(calibration_error(tally.sum(axis=0))), bounds, calibration_floor(sure.probability)
+    return errors, calibration_bins(tally.sum(axis=0))
 
 
 def tests_with_mcnemar(task: Task) -> bool:
@@ -174,6 +205,7 @@ WORDING = {
     "difference": "difference",
     "difference_interval": "its 95% interval",
     "p": "p",
+    "smallest": "seen from",
     "agreement": "agreement",
 }
 
@@ -187,7 +219,7 @@ def tables(found: Comparison) -> list[tuple[Sequence[str], list[tuple]]]:
     for name, row in found.quality.items():
         metrics = [row.columns.get(column) for column in columns]
         p = "<0.001" if row.p is not None and row.p < 0.001 else row.p
-        difference = row.difference, interval_text(row.difference_interval), p
+        difference = row.difference, interval_text(row.difference_interval), p, row.smallest
         rows.append((name, *metrics, interval_text(row.interval), *difference, row.agreement))
     return [(header, costs), (("model", *columns, *WORDING.values()), rows)]
 
@@ -203,7 +235,7 @@ def interval_text(bounds: tuple[float, float] | None) -> str | None:
 def text_of(found: Comparison, markdown: bool = False) -> str:
     """Tables and note, as a terminal or a Markdown file shows them."""
     parts = [table(header, rows, markdown) for header, rows in tables(found)]
-    return "\n\n".join([*parts, found.note])
+    return "\n\n".join([*parts, *filter(None, [found.advice]), found.note])
 
 
 def method_note(test_set: EvaluationSet, first: str, tokens: int, machine: dict) -> str:
@@ -213,7 +245,8 @@ def method_note(test_set: EvaluationSet, first: str, tokens: int, machine: dict)
     kernels = f", int8: {machine['int8']}" if "int8" in machine else ""
     return (
         f"{test_set.describe()}. Difference, p ({test}) and agreement (same decision, of what the score counts) are "
-        f"with {first}; intervals are of {task.score_name}, by bootstrap. MB: weights on disk; peak MB: of a process "
+        f"with {first}; intervals are of {task.score_name}, by bootstrap. Seen from: the smallest true difference that "
+        f"four in five such test files would show. MB: weights on disk; peak MB: of a process "
         f"that computes {BATCH} x {tokens} tokens; ms: single examples, examples/s: batches of {BATCH}, both from text "
         f"to logits. {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}{kernels}."
     )

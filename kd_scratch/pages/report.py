@@ -147,6 +147,7 @@ class Quality:
     difference: float | None = None
     difference_interval: tuple[float, float] | None = None
     p: float | None = None
+    smallest: float | None = None  # true difference that four in five such test files would show
 
 
 @dataclass
@@ -158,13 +159,14 @@ class Comparison:
     costs: dict[str, Cost]
     quality: dict[str, Quality]
     metrics: dict[str, dict]
-    calibration_errors: dict[str, float]
+    calibration_errors: dict[str, tuple[float, str | None, float]]  # with interval, and a perfect model's
     calibration_bins: dict[str, list[tuple[float, float, int]]]  # mean confidence, share right, how many
     confusions: dict[str, Counter]  # counts of (gold class, predicted class); empty where a task has no classes
     student: str  # whose mistakes are shown
     mistakes: list[tuple[Summary, Summary]]  # of the first model and of the student, which does worse
     maps: list[tuple[list[str], dict[str, list[list[float]]]]]  # pieces of an input, and by model attention S,S
     records: dict[str, dict]  # of the training runs, where there are any
+    advice: str  # how much there is to gain, and what gains it; "" where the records do not tell
     about: dict  # data, settings, machine, directories
 
     @property
@@ -176,7 +178,7 @@ class Comparison:
 def comparison_page(found: Comparison, tables: Sequence[tuple[Sequence[str], Sequence[Sequence]]]) -> str:
     """The whole page. tables: those of the terminal, header and rows of each."""
     first, student = found.first, found.student
-    result = [paragraph(sentence) for sentence in sentences(found)]
+    result = [paragraph(sentence) for sentence in (*sentences(found), found.advice) if sentence]
     result += [html_table(header, rows) for header, rows in tables]
     result.append(paragraph(found.note, "soft"))
     sections = [
@@ -208,7 +210,8 @@ def sentences(found: Comparison) -> list[str]:
         quality = found.quality[name]
         low, high = quality.difference_interval
         change = f"{100 * quality.difference:+.2f} points of {found.task.score_name}"
-        doubt = "" if low > 0 or high < 0 else ", which this test file cannot tell from none"
+        doubt = f", which this test file cannot tell from none; from {100 * quality.smallest:.2f} points on it would"
+        doubt = "" if low > 0 or high < 0 else doubt
         result.append(
             f"{name} against {found.first}: {change} (95%: {100 * low:+.2f} to {100 * high:+.2f}{doubt}), "
             f"{cost.megabytes / other.megabytes:.1f} times as small, "
@@ -240,10 +243,12 @@ def calibration_section(found: Comparison) -> str:
     picture = reliability("Share of right decisions by confidence", found.calibration_bins)
     caption = (
         "On the dashed line the share of right decisions equals the mean confidence. The calibration error is the mean "
-        "distance from it. Bins of fewer than ten decisions are not drawn."
+        "distance from it; a perfectly calibrated model would be measured to have the floor. Bins of fewer than ten "
+        "decisions are not drawn."
     )
-    rows = found.calibration_errors.items()
-    return f'<div class="side">{figure(picture, caption)}{html_table(("model", "calibration error"), rows)}</div>'
+    header = ("model", "calibration error", "95% interval", "floor")
+    errors = html_table(header, [(name, *each) for name, each in found.calibration_errors.items()])
+    return f'<div class="side">{figure(picture, caption)}{errors}</div>'
 
 
 def classes_section(found: Comparison) -> str:

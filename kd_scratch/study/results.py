@@ -38,7 +38,7 @@ SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "t
 SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model")
 NOT_OF_BASELINE = ("unlabelled", "teacher", "augment model")
 #: Settings in which they may differ, beside those that are among a variant's flags.
-OWN = ("losses", "layer_map", "keep_states", "augment", "steps")
+OWN = ("losses", "layer_map", "keep_states", "augment", "steps", "teacher_mean")
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
 
 DIGITS = 9  # of what is drawn: two models that are right alike stay equal
@@ -107,7 +107,8 @@ class Evaluator:
             "data settings": asdict(run.data),
             "teacher": " ".join(fingerprints),
         }
-        self.known_here = self.known | hashes  # and this study's own runs
+        #: And this study's own runs.
+        self.known_here = self.known | hashes | {"--learning-rate": run.config.learning_rate}
         self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:
@@ -128,10 +129,11 @@ class Evaluator:
         return evaluate(loaded, self.task, self.test.examples, self.data, self.device)
 
     def measure_all(self, records: Records) -> Records:
-        """What `measure` finds of each run, with its dev score, by folder."""
+        """What `measure` finds of each run, with its dev score and learning rate, by folder."""
         figures = {}
         for folder, record in progress(records.items(), desc="testing", unit="model"):
-            figures[folder] = self.measure_run(folder) | {"dev": record["best_score"]}
+            of_record = {"dev": record["best_score"], "learning rate": record["settings"].get("learning_rate")}
+            figures[folder] = self.measure_run(folder) | of_record
         return figures
 
     def measure_run(self, directory: Path) -> dict:

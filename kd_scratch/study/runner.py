@@ -1,15 +1,17 @@
 """Does distillation help here, and which loss? A study with equal budgets.
 
 Every variant is the same `train` command with the same initial weights, seeds and number of steps; only the loss
-differs, and who learns from text without labels. What is chosen (which losses are combined) is chosen on dev data;
-what is reported is of the test file. Each run is a process of its own, and a study that was stopped goes on.
+differs, who learns from text without labels, and the learning rate, where each variant gets the best one of a grid.
+What is chosen (rates, and which losses are combined) is chosen on dev data; what is reported is of the test file. Each
+run is a process of its own, and a study that was stopped goes on.
 """
 
+import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder, read_json, write_json
 from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.config import SIZES
+from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
@@ -29,8 +32,13 @@ from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differ
 from kd_scratch.study.summary import Report, write_report
 from kd_scratch.study.variants import (
     COMBINED,
+    SOFT,
+    RateScores,
     Runs,
     Variant,
+    at_all_rates,
+    at_rate,
+    best_rates,
     combination,
     common_run,
     first_variants,
@@ -61,21 +69,26 @@ def run_study(spec: StudySpec) -> Report:
     plan = same_study(output, make_plan(spec, common, variants))
     evaluator = Evaluator(spec, device)
     say(describe_study(spec, variants, grid, evaluator))
-    runs = with_seeds(variants, spec.seeds)
-    grid_runs = with_seeds(grid.values(), spec.seeds[:1])
-    check_records([*runs, *grid_runs], output, evaluator.known_here, device)
     others = read_other_studies(spec, evaluator.known)
-    write_json(output / PLAN, plan)
-    run_all(runs, common, output, spec.jobs)
-    combined = combination(variants, dev_scores(variants, spec, read_records(runs, output, evaluator.known_here)))
+    possible = [each for variant in [*variants, *grid.values()] for each in at_all_rates(variant, spec)]
+
+    def train_all(runs: Runs) -> Records:
+        check_records(runs, with_seeds(possible, spec.seeds), output, evaluator.known_here, device)
+        write_json(output / PLAN, plan)
+        run_all(runs, common, output, spec.jobs)
+        return read_records(runs, output, evaluator.known_here)
+
+    rates: RateScores = {}
+    variants = with_best_rates(variants, spec, rates, train_all)
+    combined = combination(variants, dev_scores(variants, spec, train_all(with_seeds(variants, spec.seeds))))
     if combined:
         say(f"above soft targets on dev by more than chance, so combined: {combined.losses}")
-        variants.append(combined)
-    runs = [*with_seeds(variants, spec.seeds), *grid_runs]
-    check_records(runs, output, evaluator.known_here, device)
-    run_all(runs, common, output, spec.jobs)
-    records = read_records(runs, output, evaluator.known_here)
-    return report(spec, evaluator, variants, grid, records, others)
+        variants += with_best_rates([combined], spec, rates, train_all)
+    if rates:
+        rate, usual = best_rates(rates)[SOFT], spec.run.config.learning_rate
+        grid = {point: at_rate(variant, rate, usual) for point, variant in grid.items()}
+    records = train_all([*with_seeds(variants, spec.seeds), *with_seeds(grid.values(), spec.seeds[:1])])
+    return report(spec, evaluator, variants, grid, records, others, rates)
 
 
 def complete(spec: StudySpec) -> StudySpec:
@@ -97,9 +110,26 @@ def start_machine(spec: StudySpec) -> torch.device:
     return start(**vars(replace(run, threads=threads)))
 
 
-def with_seeds(variants: Sequence[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
+def with_seeds(variants: Iterable[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
     """Every variant with every seed."""
     return [(variant, seed) for variant in variants for seed in seeds]
+
+
+def with_best_rates(
+    variants: Sequence[Variant], spec: StudySpec, rates: RateScores, train_all: Callable[[Runs], Records]
+) -> list[Variant]:
+    """Each variant at the best of --learning-rates (if any) on dev, by runs of the first seed, which rates gets too."""
+    if not spec.learning_rates:
+        return list(variants)
+    tried = {variant.name: at_all_rates(variant, spec) for variant in variants}
+    records = train_all(with_seeds(itertools.chain(*tried.values()), spec.seeds[:1]))
+    for name, each in tried.items():
+        scores = [records[variant.folder(spec.run.output, spec.seeds[0])]["best_score"] for variant in each]
+        rates[name] = dict(zip(spec.learning_rates, scores, strict=True))
+    best = best_rates({name: rates[name] for name in tried})
+    texts = ", ".join(f"{name} {rate:g}" for name, rate in best.items())
+    say(f"learning rates, chosen on dev with seed {spec.seeds[0]}: {texts}")
+    return [at_rate(variant, best[variant.name], spec.run.config.learning_rate) for variant in variants]
 
 
 def dev_scores(variants: Sequence[Variant], spec: StudySpec, records: Records) -> dict[str, list[float]]:
@@ -120,19 +150,24 @@ def describe_study(
     if "--steps" in variants[0].flags:
         budget += " (the baseline: as many steps)"
     size = f"{len(variants)} variants with {len(spec.seeds)} seeds"
+    rates = len(spec.learning_rates)
+    if rates:
+        size += f", the first at {rates} learning rates" + "," * bool(grid)
     if grid:
         size += f" and a grid of {len(grid)}"
-    count = len(variants) * len(spec.seeds) + len(grid)
+    in_grid = sum(variant.name != SOFT for variant in grid.values())  # which is among the others already
+    count = len(variants) * (len(spec.seeds) - 1 + max(1, rates)) + in_grid
     return (
         f"a study of {spec.run.task}: {size}: {count} runs of {budget}, {spec.jobs} at a time, "
         f"{spec.run.run.threads} threads each; tested on {evaluator.examples:,} examples of {spec.test}"
     )
 
 
-def check_records(runs: Runs, output: Path, known: dict, device: torch.device) -> None:
-    """Before hours are spent: UserError where runs that are there do not belong together, or with those to come."""
+def check_records(runs: Runs, later: Runs, output: Path, known: dict, device: torch.device) -> None:
+    """Before hours are spent: UserError where runs that are there, these or later ones, do not belong together, or with
+    those to come."""
     finished = all((variant.folder(output, seed) / RECORD).is_file() for variant, seed in runs)
-    read_records(runs, output, known if finished else known | libraries(device))
+    read_records([*runs, *later], output, known if finished else known | libraries(device))
 
 
 # --- the runs ---
@@ -272,6 +307,7 @@ def report(
     grid: dict[tuple[float, float], Variant],
     records: Records,
     others: dict[str, OtherStudy],
+    rates: RateScores,
 ) -> Report:
     """Measure every model on the test file, and write what was found."""
     output, seeds = spec.run.output, spec.seeds
@@ -281,6 +317,7 @@ def report(
     for point, variant in grid.items():
         run = figures[variant.folder(output, seeds[0])]
         cells[point] = {"dev": run["dev"], "test": run["score"]}
+    distilled = next(record for record in records.values() if record.get("teacher"))
     other_figures = {}
     for name, study in others.items():
         other_figures[name] = {
@@ -292,6 +329,7 @@ def report(
         "data": str(spec.test),
         "test examples": evaluator.examples,
         "drawn": evaluator.describe_groups(),
+        "ingredients": sorted(ingredients(distilled, spec.run.teachers, evaluator.task)),
         "which teacher": f", which is the first of {len(spec.run.teachers)}" if len(spec.run.teachers) > 1 else "",
         "command": study_argv(spec, variants),
         "variants": {variant.name: argv_of(variant.flags) for variant in variants},
@@ -302,7 +340,7 @@ def report(
         "machine": about_machine(evaluator.device, []),
     }
     teacher = evaluator.teacher_figures
-    return write_report(evaluator.task, about, teacher, by_variant, cells, output, other_figures)
+    return write_report(evaluator.task, about, teacher, by_variant, cells, output, other_figures, rates)
 
 
 def study_argv(spec: StudySpec, variants: Sequence[Variant]) -> list[str]:
@@ -316,6 +354,8 @@ def study_argv(spec: StudySpec, variants: Sequence[Variant]) -> list[str]:
         flags["--grid"] = ["x".join(",".join(f"{number:.12g}" for number in part) for part in spec.grid)]
     if spec.beside:
         flags["--beside"] = [f"{name}={directory}" for name, directory in spec.beside.items()]
+    if spec.learning_rates:
+        flags["--learning-rates"] = [",".join(map(str, spec.learning_rates))]
     flags["--seeds"] = [",".join(map(str, spec.seeds))]
     flags["--jobs"] = [str(spec.jobs)]
     flags["--output"] = [str(spec.run.output)]

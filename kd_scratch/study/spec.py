@@ -1,7 +1,7 @@
 """A study, described; and a run's description as the flags of `train`, with which a study starts it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,14 +25,15 @@ class StudySpec:
     """What is compared, and on what.
 
     Example: StudySpec(run=RunSpec(…, teachers=("runs/teacher",), config=TrainConfig(losses="hidden,cosine")),
-    test=Path("test.csv")) trains a baseline, soft targets, and soft targets with each of the two losses, with three
+    test=Path("test.csv")) trains a baseline, soft targets, and soft targets with each of the two losses, with five
     seeds each.
     """
 
     run: RunSpec  # of all runs: with a teacher, the losses to try one at a time, and the study's own output folder
     test: Path  # the file that results are of
     split: str = ""  # of that file; "": test, where it has splits
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    learning_rates: tuple[float, ...] = ()  # each variant has the best of them on dev, by runs of the first seed
     jobs: int = 1  # runs side by side
     grid: Grid = Grid()  # soft targets are also tried with these, with the first seed
     beside: dict[str, str] = field(default_factory=dict)  # finished studies to show: name -> folder
@@ -50,6 +51,14 @@ def check_study(spec: StudySpec) -> None:
         raise UserError(f"--jobs {spec.jobs}: must lie between 1 and 64")
     if not spec.seeds or len(set(spec.seeds)) < len(spec.seeds):
         raise UserError(f"--seeds {','.join(map(str, spec.seeds))}: is not a list of different seeds such as 0,1,2")
+    rates = ",".join(f"{rate:.12g}" for rate in spec.learning_rates)
+    own, usual = spec.run.config.learning_rate, TASKS[spec.run.task].train_config().learning_rate
+    for rate in spec.learning_rates:
+        replace(spec.run.config, learning_rate=rate)  # UserError where it is not possible
+    if len(set(spec.learning_rates)) < len(spec.learning_rates):
+        raise UserError(f"--learning-rates {rates}: is not a list of different rates such as 1e-4,2e-4")
+    if spec.learning_rates and own not in (usual, *spec.learning_rates):
+        raise UserError(f"--learning-rate {own}: is not among --learning-rates {rates}; leave it out")
     if not spec.run.teachers:
         raise UserError("--teacher: a study needs a teacher; give one")
 

@@ -6,22 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from kd_scratch.common.console import table
 from kd_scratch.common.files import write_json, write_text
-from kd_scratch.evaluation.significance import interval, margin, smallest_effect, two_sided_p
+from kd_scratch.evaluation.advice import advice
 from kd_scratch.pages.svg import Bar, dots, grid, reliability
+from kd_scratch.study.figures import Figures, class_gaps, difference, pooled_bins, references, summarize, sureness
 from kd_scratch.study.results import RESULT
-from kd_scratch.study.variants import BASELINE, SOFT
+from kd_scratch.study.variants import BASELINE, SOFT, RateScores, best_rates
 from kd_scratch.tasks import Task
 
 GAPS = 8  # classes that are shown
 ALIKE = "against its namesake here"  # the difference of another study's variant to the one of that name in this study
-HEADER = ("variant", "dev", "test", "±", "to baseline", "95% interval", "p", "seen from", "of the gap", "95% interval")
+HEADER = ("variant", "rate", "dev", "test", "±", "to baseline", "95% interval", "p", "seen from")
+HEADER += ("of the gap", "95% interval")
 SURENESS = ("variant", "loss", "95% interval", "ECE", "95% interval", "floor", "agreement")
-
-Figures = dict  # of one model on the test file, as results.measure gives them, with its dev score as "dev"
 
 
 class Report(NamedTuple):
@@ -53,15 +51,19 @@ def write_report(
     cells: dict[tuple[float, float], dict],
     output: Path,
     others: dict[str, dict[str, list[Figures]]],
+    rates: RateScores,
 ) -> Report:
     """Write evidence.md, evidence.json and the pictures.
 
     runs: by variant the figures of each seed's model. others: the same of other studies by their names; they are shown,
-    but none of their variants is chosen.
+    but none of their variants is chosen. rates: what learning rates were chosen by.
     """
     rows = {name: summarize(models, references(name, runs), teacher) for name, models in runs.items()}
     best = max(rows, key=lambda name: rows[name]["dev"])  # on dev, never on test
-    sentences = conclusions(rows, best, task, teacher)
+    advised = advice(
+        teacher["score"], *(rows[BASELINE][key] for key in ("test", "chance of gap")), about["ingredients"]
+    )
+    sentences = [*conclusions(rows, best, task, teacher), *about_rates(rates), f"What there is to gain: {advised}."]
     for other, other_runs in others.items():
         for name, models in other_runs.items():
             other_baseline = {} if name == BASELINE else {BASELINE: other_runs[BASELINE]}
@@ -81,98 +83,12 @@ def write_report(
         "best on dev": best,
         "rows": rows,
         "findings": sentences,
+        "learning rates": rates,
         "gaps": found.gaps,
         "grid": [{"temperature": temperature, "alpha": alpha} | cell for (temperature, alpha), cell in cells.items()],
     }
     write_json(output / RESULT, record)
     return Report("\n\n".join(parts(found, markdown=False)), record)
-
-
-# --- figures ---
-
-
-def references(name: str, runs: dict[str, list[Figures]]) -> dict[str, list[Figures]]:
-    """What a variant is compared with: the baseline, and soft targets alone."""
-    return {key: runs[key] for key in (BASELINE, SOFT) if key in runs and name not in (BASELINE, key)}
-
-
-def summarize(models: Sequence[Figures], compared: dict[str, Sequence[Figures]], teacher: Figures) -> dict[str, object]:
-    """A variant's figures: means over its seeds, and its difference to each of those that it is compared with."""
-    scores = [model["score"] for model in models]
-    row = {
-        "dev": float(np.mean([model["dev"] for model in models])),
-        "test": float(np.mean(scores)),
-        "margin": margin(scores),
-        "by seed": scores,
-        "of teacher": float(np.mean(scores)) / teacher["score"],
-    } | sureness(models)
-    for name, others in compared.items():
-        row[f"against {name}"] = difference(models, others)
-    if BASELINE in compared:
-        row["gap"] = gap_closed(models, compared[BASELINE], teacher)
-    return row
-
-
-def sureness(models: Sequence[Figures]) -> dict[str, object]:
-    """How sure the models of a variant are: means over its seeds of loss, calibration error and agreement."""
-    return {
-        "loss": _mean(model["loss"] for model in models),
-        "loss interval": interval(mean_drawn(models, "loss")) if "loss" in models[0]["drawn"] else None,
-        "ece": _mean(model["ece"] for model in models),
-        "ece interval": interval(mean_drawn(models, "ece")),
-        "ece floor": _mean(model["ece_floor"] for model in models),
-        "agreement": _mean(model["agreement"] for model in models),
-    }
-
-
-def mean_drawn(models: Sequence[Figures], name: str = "score") -> np.ndarray:
-    """The mean over seeds of a figure, on each test file that is drawn: ROUNDS."""
-    return np.mean([model["drawn"][name] for model in models], axis=0)
-
-
-def difference(models: Sequence[Figures], reference: Sequence[Figures]) -> dict:
-    """The mean over seeds of the difference of scores, with its 95% interval and p by a paired bootstrap over the test
-    file's groups, which are drawn alike for all seeds and both variants; how many seeds gained; and the smallest true
-    difference that would have been found, in 80 of 100 such studies."""
-    observed = [model["score"] - other["score"] for model, other in zip(models, reference, strict=True)]
-    drawn = mean_drawn(models) - mean_drawn(reference)
-    return {
-        "mean": float(np.mean(observed)),
-        "interval": interval(drawn),
-        "p": two_sided_p(drawn),
-        "seeds": margin(observed),  # how far chance in training alone may carry it
-        "gained": sum(value > 0 for value in observed),
-        "smallest": max(smallest_effect(drawn), margin(observed, power=True) or 0.0),  # it must pass both
-    }
-
-
-def gap_closed(models: Sequence[Figures], baseline: Sequence[Figures], teacher: Figures) -> dict | None:
-    """The share of the way from baseline to teacher, with its 95% interval over test files.
-
-    None where there is no way: the teacher is not above the baseline by more than the test file's chance.
-    """
-    drawn_gap = np.array(teacher["drawn"]["score"]) - mean_drawn(baseline)
-    if interval(drawn_gap)[0] <= 0:
-        return None
-    low = _mean(model["score"] for model in baseline)
-    share = (_mean(model["score"] for model in models) - low) / (teacher["score"] - low)
-    return {"share": share, "interval": interval((mean_drawn(models) - mean_drawn(baseline)) / drawn_gap)}
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean, or None where one is missing."""
-    values = list(values)
-    return None if None in values else float(np.mean(values))
-
-
-def class_gaps(teacher: Figures, models: Sequence[Figures]) -> list[tuple[str, float, float, float]]:
-    """Each class (entity type, answer length), the teacher's F1 in it, the mean of a variant's models, and how far that
-    is above; the widest gap first."""
-    gaps = []
-    for name, score in teacher["per_class"].items():
-        mean = float(np.mean([model["per_class"].get(name, 0.0) for model in models]))
-        gaps.append((name, score, mean, mean - score))
-    return sorted(gaps, key=lambda gap: gap[3])
 
 
 # --- sentences ---
@@ -189,6 +105,17 @@ def conclusions(rows: dict[str, dict], best: str, task: Task, teacher: Figures) 
         change = row.get(f"against {reference}")
         if change:
             sentences.append(f"{name} against {reference}: {verdict(change, len(row['by seed']))}")
+    return sentences
+
+
+def about_rates(rates: RateScores) -> list[str]:
+    """Which variants may do better at learning rates beyond those that were tried."""
+    best, sentences = best_rates(rates), []
+    for end, what, others in ((max, "highest", "higher"), (min, "lowest", "lower")):
+        names = [name for name, scores in rates.items() if len(scores) > 1 and best[name] == end(scores)]
+        if names:
+            cure = f"the best learning rate is the {what} of the grid: try {others} ones"
+            sentences.append(f"{', '.join(names)}: {cure}")
     return sentences
 
 
@@ -246,7 +173,7 @@ def introduction(about: dict) -> str:
 
 def teacher_line(teacher: Figures) -> tuple:
     """The teacher's line of the table, with nothing to compare it with."""
-    return ("teacher", None, _points(teacher["score"]), *[None] * (len(HEADER) - 3))
+    return ("teacher", None, None, _points(teacher["score"]), *[None] * (len(HEADER) - 4))
 
 
 def line(name: str, row: dict) -> tuple:
@@ -263,7 +190,8 @@ def line(name: str, row: dict) -> tuple:
         low, high = gap["interval"]
         closed = f"{gap['share']:.0%}", f"{low:.0%} to {high:.0%}"
     spread = None if row["margin"] is None else _points(row["margin"])
-    return (name, _points(row["dev"]), _points(row["test"]), spread, *to_baseline, *closed)
+    rate = None if row["learning rate"] is None else f"{row['learning rate']:g}"
+    return (name, rate, _points(row["dev"]), _points(row["test"]), spread, *to_baseline, *closed)
 
 
 def sureness_line(name: str, row: dict) -> tuple:
@@ -343,11 +271,3 @@ def draw(found: Findings, runs: dict[str, list[Figures]]) -> dict[str, str]:
         cells = {(alpha, temperature): cell["dev"] for (temperature, alpha), cell in found.cells.items()}
         pictures["grid.svg"] = grid(title, "alpha", "temperature", cells)
     return pictures
-
-
-def pooled_bins(models: Sequence[Figures]) -> list[tuple[float, float, int]]:
-    """The calibration bins of several models put together: mean confidence, share right, how many."""
-    bins = np.array([model["calibration"] for model in models], np.float64)  # models,15,3
-    counts = bins[:, :, 2].sum(axis=0)
-    means = (bins[:, :, :2] * bins[:, :, 2:]).sum(axis=0) / np.maximum(counts, 1)[:, None]  # 15,2
-    return [(float(c), float(r), int(n)) for (c, r), n in zip(means, counts, strict=True)]

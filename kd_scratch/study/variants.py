@@ -12,7 +12,7 @@ from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256
-from kd_scratch.config import SIZES, ModelConfig
+from kd_scratch.config import SIZES, ModelConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.evaluation.significance import margin
@@ -46,13 +46,17 @@ class Variant:
     def folder(self, output: Path, seed: int) -> Path:
         """Where its run with a seed lies.
 
-        What is combined is part of the name: with more seeds, or other weights, it is something else.
+        What is combined is part of the name: with more seeds, or other weights, it is something else. So is a learning
+        rate that is not the study's.
         """
         name = f"{COMBINED}-{self.losses}" if self.name == COMBINED else "-".join(self.name.split())
+        if rate := self.flags.get("--learning-rate"):
+            name += f"-lr={rate[0]}"
         return output / "runs" / f"{folder_name(name)}-{seed}"
 
 
 Runs = Sequence[tuple[Variant, int]]  # variants, each with a seed
+RateScores = dict[str, dict[float, float]]  # by variant and learning rate: the dev score with the first seed
 
 
 def folder_name(text: str) -> str:
@@ -72,6 +76,7 @@ def folder_name(text: str) -> str:
 def common_run(spec: StudySpec) -> RunSpec:
     """What all variants have in common: the study's run without its teacher, and without what only that can use."""
     config = replace(spec.run.config, losses="", layer_map="", keep_states=False, labelled="", augment=0)
+    config = replace(config, teacher_mean=TrainConfig.teacher_mean)
     return replace(spec.run, teachers=(), unlabelled=None, augment_model=None, config=config)
 
 
@@ -140,6 +145,23 @@ def shapes(run: RunSpec) -> tuple[ModelConfig, Model]:
     depth = len(run.init_layers) or student.depth
     with torch.device("meta"):
         return replace(student, depth=depth), Model(load_config(run.teachers[0]))
+
+
+def at_rate(variant: Variant, rate: float, usual: float) -> Variant:
+    """The variant with a learning rate; usual: that of the study, which all have that have no other one."""
+    flags = {flag: values for flag, values in variant.flags.items() if flag != "--learning-rate"}
+    return replace(variant, flags=flags | ({"--learning-rate": [str(rate)]} if rate != usual else {}))
+
+
+def at_all_rates(variant: Variant, spec: StudySpec) -> list[Variant]:
+    """The variant at each of --learning-rates; without them, as it is."""
+    usual = spec.run.config.learning_rate
+    return [at_rate(variant, rate, usual) for rate in spec.learning_rates or [usual]]
+
+
+def best_rates(dev: RateScores) -> dict[str, float]:
+    """The learning rate of each variant, by name: the best on dev, of equally good ones the smallest."""
+    return {name: min(scores, key=lambda rate: (-scores[rate], rate)) for name, scores in dev.items()}
 
 
 def combination(tried: Sequence[Variant], dev: dict[str, Sequence[float]]) -> Variant | None:

@@ -20,7 +20,9 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs, require_inputs
 from kd_scratch.data.masking import num_masked
+from kd_scratch.evaluation.advice import advice, chance_of, ingredients, is_baseline, same_dev
 from kd_scratch.evaluation.inference import logits_shape
+from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.file_checks import near_labels, odd_labels, odd_texts
 from kd_scratch.training.setup import Run
@@ -61,7 +63,7 @@ def preflight(run: Run) -> list[tuple[str, str]]:
         ("layers", about_layers(run)),
     ]
     if run.teachers:
-        rows.append(("loss", about_loss(run)))
+        rows += [("loss", about_loss(run)), ("gain", about_gain(run))]
     rows.append(("disk", about_disk(run, train)))
     longest = int(max(train.inputs.lengths.max(), dev.inputs.lengths.max()))
     rows.append(("memory", about_memory(run, longest)))
@@ -181,10 +183,26 @@ def about_layers(run: Run) -> str:
 def about_loss(run: Run) -> str:
     """The terms of the loss, and which layers are compared."""
     config = run.spec.config
-    text = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g})"
+    mean = f", mean of {len(run.teachers)} teachers' {config.teacher_mean}" if len(run.teachers) > 1 else ""
+    text = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g}{mean})"
     if run.hidden_losses:
         text += f" + {run.hidden_losses.describe()}, student→teacher; 0: embeddings"
     return text
+
+
+def about_gain(run: Run) -> str:
+    """The dev scores of the (best) teacher and of a baseline beside the output, by their records, where dev was the
+    same, and what follows from them; "" where no teacher's is known."""
+    teachers = map(known_record, run.spec.teachers)
+    scores = [record["best_score"] for record in teachers if record and same_dev(record, run.identity)]
+    if not scores:
+        return ""
+    beside = (known_record(path.parent) for path in run.spec.output.parent.glob(f"*/{RECORD}"))
+    baselines = [record["best_score"] for record in beside if record and is_baseline(record, run.identity)]
+    if not baselines:
+        return f"the teacher has {100 * max(scores):.2f} on this dev; no baseline beside the output to compare it with"
+    both, known = (max(scores), max(baselines)), ingredients(run.identity, run.spec.teachers, run.task)
+    return advice(*both, chance_of(both, len(run.data.dev_examples)), known)
 
 
 # --- disk ---

@@ -9,7 +9,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256
 from kd_scratch.common.timing import Clock
 from kd_scratch.distillation.student import Student
-from kd_scratch.distillation.teacher import by_row, mean_logits, teacher_logits, teacher_states
+from kd_scratch.distillation.teacher import by_row, mean_logits, mean_probabilities, teacher_logits, teacher_states
 from kd_scratch.tasks.token_classification import teaches_iob1
 from kd_scratch.training.cross_fitting import unseen_by
 from kd_scratch.training.optimizer import Stepper, make_optimizer
@@ -80,7 +80,11 @@ def add_teacher_outputs(run: Run) -> None:
             say(f"cross-fitted teachers: each speaks of what it has not seen; {unseen:,} inputs were seen by none")
             counted = by_row(counted, run.train_inputs)
         each = [teacher_logits(teacher, run.model.config.labels, *inputs) for teacher in run.teachers]
-        run.teacher_logits = mean_logits(each, run.spec.cache, counted)
+        if config.teacher_mean == "logits":
+            run.teacher_logits = mean_logits(each, run.spec.cache, counted)
+        else:
+            temperature = config.temperature
+            run.teacher_logits = mean_probabilities(each, run.train_inputs, temperature, run.spec.cache, counted)
         if run.task.head == "token" and config.alpha < 1:
             note_iob1(run)
     if config.keep_states:

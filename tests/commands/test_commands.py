@@ -152,12 +152,15 @@ def test_compare_shows_every_model_against_the_first(runs, tmp_path, capsys):
         assert row["peak_megabytes"] is None or 100 < row["peak_megabytes"] < 4000
         assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
         assert f"{row['accuracy']:.4f}" in out
-    assert all(result["rows"][0][name] is None for name in ("difference", "difference_interval", "p"))
+    assert all(result["rows"][0][name] is None for name in ("difference", "difference_interval", "p", "smallest"))
     for row in result["rows"][1:]:
         assert row["difference"] == pytest.approx(row["accuracy"] - result["rows"][0]["accuracy"])
         assert row["difference_interval"][0] <= row["difference"] <= row["difference_interval"][1] and 0 < row["p"] <= 1
+        assert row["smallest"] == pytest.approx(
+            0.71 * np.subtract(*row["difference_interval"][::-1]), rel=0.1, abs=1e-9
+        )
     markdown = (tmp_path / "c" / "comparison.md").read_text()
-    assert [line.count("|") for line in markdown.split("\n")[:11]] == [8] * 5 + [0] + [10] * 5
+    assert [line.count("|") for line in markdown.split("\n")[:11]] == [8] * 5 + [0] + [11] * 5
     assert (tmp_path / "c" / "comparison.txt").read_text().strip() in out
 
 
@@ -623,8 +626,10 @@ def test_a_teacher_is_asked_only_for_what_the_loss_needs(runs, tmp_path, capsys,
         for started_run in started
     ]
     assert asked == [(False, False, False), (False, False, True), (False, True, False), (True, False, True)]
-    status, out, _ = run(capsys, *argv, "--alpha", "0", "--output", tmp_path / "plain")
+    mean = ("--teacher-mean", "probabilities")
+    status, out, _ = run(capsys, *argv, "--alpha", "0", *mean, "--output", tmp_path / "plain")
     assert status == 0 and "note: --alpha: there is no --teacher, so nothing is distilled" in out
+    assert "note: --teacher-mean probabilities: there are not several teachers, so there is no mean" in out
     same = fingerprint(load_model(tmp_path / "plain"))
     assert fingerprint(load_model(tmp_path / "0")) == same != fingerprint(load_model(tmp_path / "1"))
 

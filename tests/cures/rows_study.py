@@ -5,7 +5,7 @@ import shutil
 
 from kd_scratch.study.spec import StudySpec, check_study
 from kd_scratch.training.spec import RunSpec
-from tests.cures.world import ENOSPC, Cure, delete, find, main, put
+from tests.cures.world import ENOSPC, Cure, delete, find, leave_out, main, put
 
 ANOTHER = r"choose another (--output)"
 
@@ -124,6 +124,11 @@ ROWS = [
         "{}: there is no {}; give --seeds that both have",
         lambda w: [*put(beside(w)[0], "--seeds", "0,1"), "--beside", f"a={w.folder / 'other'}"],
         lambda w, argv, line: put(argv, find("give (--seeds) that both have", line), 0),
+    ),
+    Cure(
+        "--learning-rate {}: is not among --learning-rates {}; leave it out",
+        lambda w: w.study("--learning-rates", "1e-3,2e-3", "--learning-rate", "3e-3"),
+        leave_out(r"(--learning-rate) .*; leave it out"),
     ),
     Cure(
         "--grid: with an alpha of 0 nothing is learned from text without labels; leave it out",

@@ -9,10 +9,11 @@ import torch
 
 from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
 from kd_scratch.common.errors import UserError
+from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs, collate, epoch_batches, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
 from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_targets
-from kd_scratch.distillation.teacher import gather, label_order, mean_logits, teacher_logits
+from kd_scratch.distillation.teacher import by_row, gather, label_order, mean_logits, mean_probabilities, teacher_logits
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
 from tests.conftest import tiny_model, units
 from tests.data.test_batches import CPU, HEADS, random_features
@@ -428,4 +429,47 @@ def test_of_several_teachers_the_mean_of_the_logits_is_taken_whose_softmax_is_th
     for temperature in (1.0, 4.0):
         product = torch.stack([(torch.from_numpy(z) / temperature).softmax(-1) for z in each]).prod(0) ** (1 / 3)
         torch.testing.assert_close((mean / temperature).softmax(-1), product / product.sum(-1, keepdim=True))
+    assert not list(tmp_path.iterdir()), "a file without a name"
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 0.25])
+@pytest.mark.parametrize("cross_fitted", [False, True])
+@pytest.mark.parametrize("head", HEADS)
+def test_the_mean_of_probabilities_is_that_of_the_formula_by_hand(
+    head, cross_fitted, temperature, tmp_path, monkeypatch
+):
+    """1/K Σ_k softmax(t_k/T), unit by unit; with cross-fitted teachers over those that have not seen the input."""
+    monkeypatch.setattr(teacher_module, "TOGETHER", 4)  # of 6 inputs: the last part is smaller
+    features = random_features(head, LENGTHS)
+    each = [random_rows(features, seed) for seed in (1, 2, 3)]
+    of_input = np.ones((3, 6), bool)
+    if cross_fitted:
+        of_input = np.array([[i % 3 == k or i == 5 for i in range(6)] for k in range(3)])  # the last is new to all
+    counted = by_row(of_input, features) if cross_fitted else None
+    mean = mean_probabilities(each, features, temperature, tmp_path, counted)
+    assert mean.shape == each[0].shape and mean.dtype == np.float32 and np.isfinite(mean).all()
+    for i in range(6):
+        batch = collate(features, np.array([i]), CPU)
+        q, _ = units(head, gather(mean, features, batch), batch)
+        teachers = [units(head, gather(t, features, batch), batch)[0].double().tolist() for t in each]
+        assert len(q) == len(teachers[0])
+        for unit, row in enumerate(q.double().tolist()):
+            known = [softmax_by_hand(t[unit], temperature) for t, counts in zip(teachers, of_input[:, i], strict=True)
+                     if counts]  # fmt: skip
+            expected = [sum(p) / len(known) for p in zip(*known, strict=True)]
+            assert softmax_by_hand(row, temperature) == pytest.approx(expected, rel=3e-6, abs=1e-12)
+            allowed = [t_k for t_k in row if t_k > -1e29]
+            total = sum(math.exp(t_k / temperature) for t_k in allowed)
+            assert total == pytest.approx(1, rel=3e-6), "they are T·log q, and nothing lies at masked positions"
+
+
+def test_what_one_teacher_alone_finds_likely_keeps_its_share_and_one_teacher_is_itself(tmp_path):
+    features = random_features("sequence", [4])
+    each = [np.array([row], np.float32) for row in ([50, 0, -90], [0, 50, -90], [0, 50, -90])]
+    mean = mean_probabilities(each, features, 1.0, tmp_path)
+    assert np.exp(mean[0, :2]) == pytest.approx([1 / 3, 2 / 3], rel=1e-6) and mean[0, 2] == pytest.approx(-140)
+    assert torch.from_numpy(mean_logits(each, tmp_path)).softmax(-1)[0, 0] < 1e-7, "which the geometric mean rules out"
+    assert mean_probabilities(each[:1], features, 1.0, tmp_path) is each[0]
+    with pytest.raises(UserError, match="--teacher-mean must be logits or probabilities, not median"):
+        TrainConfig(teacher_mean="median")
     assert not list(tmp_path.iterdir()), "a file without a name"

@@ -168,9 +168,11 @@ def test_a_comparison_has_a_page_with_everything(runs, tmp_path, capsys):  # noq
     text = (tmp_path / "c" / "comparison.html").read_text()
     shown = check_page(text)
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
-    teacher, _, distilled = found["rows"]
+    teacher, baseline, distilled = found["rows"]
     points = 100 * distilled["difference"]
     assert f"distilled against teacher: {points:+.2f} points of accuracy" in shown
+    gain = f"teacher {100 * teacher['accuracy']:.2f}, baseline {100 * baseline['accuracy']:.2f}: "
+    assert gain in shown and gain in (tmp_path / "c" / "comparison.txt").read_text()
     assert f"{teacher['megabytes'] / distilled['megabytes']:.1f} times as small" in shown
     for heading in ("Result", "Quality against speed and size", "Training", "Calibration", "Class by class",
                     "Confusions", "Where teacher does better than distilled", "Attention"):  # fmt: skip
@@ -185,7 +187,7 @@ HOSTILE = '<script>alert("x")</script>'
 def hand_made(student: str = HOSTILE, **changed) -> Comparison:
     """A comparison of two models in which every text that may come from a file is hostile."""
     cost = Cost(1000, 4.0, None, 2.0, 3.0, 100.0)
-    difference = Quality({"accuracy": 0.5}, (0.4, 0.6), 0.9, -0.1, (-0.2, 0.0), 0.04)
+    difference = Quality({"accuracy": 0.5}, (0.4, 0.6), 0.9, -0.1, (-0.2, 0.0), 0.04, 0.1234)
     metrics = {"accuracy": 0.5, "per_class": {HOSTILE: {"f1": 0.5}, "b": {"f1": 1.0}}}
     both = ("teacher", HOSTILE)
     found = {
@@ -194,13 +196,14 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
         "costs": dict.fromkeys(both, cost),
         "quality": dict.fromkeys(both, difference),
         "metrics": {"teacher": metrics, HOSTILE: metrics | {"per_class": {HOSTILE: {"f1": 0.25}}}},
-        "calibration_errors": dict.fromkeys(both, 0.125),
+        "calibration_errors": dict.fromkeys(both, (0.125, "0.1000 to 0.1500", 0.02)),
         "calibration_bins": dict.fromkeys(both, [(0.9, 0.8, 20)]),
         "confusions": {name: Counter({(HOSTILE, "b"): 3, ("b", "b"): 4}) for name in both},
         "student": student,
         "mistakes": [(Summary(HOSTILE, HOSTILE, HOSTILE, 1.0), Summary(HOSTILE, HOSTILE, HOSTILE, 0.0))],
         "maps": [([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
         "records": {},
+        "advice": f"train {HOSTILE} longer",
         "about": {"data": HOSTILE, "machine": {"processor": HOSTILE}},
     }
     return Comparison(**(found | changed))
@@ -209,11 +212,14 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
 def test_no_text_of_a_file_is_taken_for_markup():
     text = comparison_page(hand_made(), [(("model", HOSTILE), [(HOSTILE, 1.0)])])
     shown = check_page(text)
+    assert f"train {HOSTILE} longer" in shown
     assert shown.count(HOSTILE) > 20 and f"{HOSTILE} against teacher: -10.00 points of accuracy" in shown
 
 
 def test_a_page_shows_where_the_first_model_does_better_and_which_classes_the_student_loses():
     shown = check_page(comparison_page(hand_made(), []))
+    assert "which this test file cannot tell from none; from 12.34 points on it would" in shown
+    assert "teacher 0.1250 0.1000 to 0.1500 0.0200" in shown, "the calibration error, its interval and the floor"
     assert f"Where teacher does better than {HOSTILE}" in shown and "The 1 examples" in shown
     table = shown.split("Class by class")[-1].split("Confusions")[0]
     assert table.split("teacher ")[-1].split() == [

@@ -19,7 +19,8 @@ from kd_scratch.evaluation.significance import (
     resampled_sums,
     smallest_effect,
 )
-from kd_scratch.study.summary import conclusions, difference, gap_closed, references, summarize, write_report
+from kd_scratch.study.figures import difference, gap_closed, references, summarize
+from kd_scratch.study.summary import conclusions, write_report
 from kd_scratch.study.variants import BASELINE, SOFT
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import label_confidence, mean_score
@@ -136,6 +137,7 @@ def record(rights, dev=0.5, agreement=0.9, loss=0.3, ece=0.02):
     return {
         "score": float(rights.mean()),
         "dev": dev,
+        "learning rate": 1e-4,
         "loss": loss,
         "ece": ece,
         "ece_floor": 0.01,
@@ -231,6 +233,7 @@ ABOUT = {
     "drawn": "400 examples",
     "seeds": [0, 1],
     "which teacher": "",
+    "ingredients": ["teachers"],
     "steps": [8],
     "versions of the code": 1,
     "command": [],
@@ -243,16 +246,18 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     records = {BASELINE: [record(right(0.6, s)) for s in (1, 2)], SOFT: [record(right(0.8, s), 0.9) for s in (3, 4)]}
     about = ABOUT | {"command": ["evidence", "--task", "csv"]}
     cells = {(1.0, 0.5): {"dev": 0.51, "test": 0.61}, (2.0, 0.5): {"dev": 0.52, "test": 0.62}}
-    text, result = write_report(TASK, about, teacher, records, cells, tmp_path, {})
+    text, result = write_report(TASK, about, teacher, records, cells, tmp_path, {}, {})
     assert json.loads(json.dumps(result)) == json.loads((tmp_path / "evidence.json").read_text())
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"evidence.md", "evidence.json", "scores.svg", "calibration.svg", "grid.svg"}
     markdown = (tmp_path / "evidence.md").read_text()
+    baseline = result["rows"][BASELINE]["test"]
     assert "| soft targets |" in markdown and "python -m kd_scratch evidence --task csv" in markdown
     assert all(f"]({name})" in markdown for name in names if name.endswith("svg"))
     for sentence in (
         "51.00 / 61.00",
         "Best on dev: soft targets",
+        f"What there is to gain: teacher {100 * teacher['score']:.2f}, baseline {100 * baseline:.2f}: ",
         "of 2 seeds",
         "Each run made 8 optimizer steps.\n",
     ):
@@ -266,7 +271,7 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     for name in ("scores.svg", "calibration.svg", "grid.svg"):
         ET.fromstring((tmp_path / name).read_text())
     (tmp_path / "x").mkdir()
-    again, _ = write_report(TASK, about, teacher, records, {}, tmp_path / "x", {})
+    again, _ = write_report(TASK, about, teacher, records, {}, tmp_path / "x", {}, {})
     assert "alpha" not in again and not (tmp_path / "x" / "grid.svg").exists()
 
 
@@ -276,7 +281,7 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
                "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
     about = ABOUT | {"seeds": [0], "beside": {"deeper": []}, "versions of the code": 2, "steps": [1000, 1200, 1300]}
     others = {"deeper": {BASELINE: [record(right(0.6, 6), dev=0.7)]}}
-    text, _ = write_report(TASK, about, teacher, records, {}, tmp_path, others)
+    text, _ = write_report(TASK, about, teacher, records, {}, tmp_path, others, {})
     assert "Best on dev: hidden." in text, "other studies are shown, not chosen"
     assert "Each run made 1,000 to 1,300 optimizer steps. They were made by 2 versions of the code. deeper: " in text
 
@@ -287,7 +292,7 @@ def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_thei
     warm = {BASELINE: [record(right(0.8, s)) for s in (5, 6)], SOFT: [record(right(0.85, s)) for s in (7, 8)],
             "cosine": [record(right(0.5, s)) for s in (9, 10)]}  # fmt: skip
     about = ABOUT | {"beside": {"warm": ["evidence", "--epochs", "9"]}}
-    text, result = write_report(TASK, about, teacher, records, {}, tmp_path, {"warm": warm})
+    text, result = write_report(TASK, about, teacher, records, {}, tmp_path, {"warm": warm}, {})
     rows = result["rows"]
     assert list(rows) == [BASELINE, SOFT, f"warm: {BASELINE}", f"warm: {SOFT}", "warm: cosine"]
     assert f"against {BASELINE}" not in rows[f"warm: {BASELINE}"]

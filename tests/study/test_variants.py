@@ -36,6 +36,7 @@ OTHER = {
     "accumulation": 4,
     "losses": "hidden,relations=0.5",
     "layer_map": "0:0,1:2",
+    "teacher_mean": "probabilities",
     "labelled": "10%",
     "amp": "bf16",
     "encoding": "cp1251",

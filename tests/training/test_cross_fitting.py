@@ -83,6 +83,19 @@ def test_each_text_has_the_logits_of_the_teacher_that_has_not_seen_it(teachers, 
     np.testing.assert_allclose(run.teacher_logits[48:], np.mean(alone, axis=0)[48:], rtol=1e-5)
 
 
+def test_the_mean_of_probabilities_is_of_the_runs_temperature_and_of_those_that_count(teachers):
+    folder, common = teachers
+    (folder / "more.txt").write_text("a ship of the moon\nanother probe\n")
+    config = TrainConfig(**FAST, teacher_mean="probabilities", temperature=3.0)
+    spec = RunSpec("csv", output=folder / "s", unlabelled=folder / "more.txt", **(common | dict(config=config)))
+    run, each, counted = prepared(spec)
+    labels, hashes = run.model.config.labels, (run.data.tokenizer.fingerprint, run.train_inputs)
+    alone = [teacher_logits(teacher, labels, *hashes, folder / "cache", run.device) for teacher in each]
+    powers = np.exp(np.stack(alone, dtype=np.float64) / 3)  # K,N,C
+    mean = np.mean(powers / powers.sum(axis=2, keepdims=True), axis=0, where=counted[:, :, None])
+    np.testing.assert_allclose(run.teacher_logits, 3 * np.log(mean), rtol=1e-5)
+
+
 def test_altered_copies_belong_to_their_texts(teachers):
     folder, common = teachers
     config = TrainConfig(**FAST, augment=2)

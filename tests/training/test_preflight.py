@@ -1,7 +1,9 @@
 """preflight.py: what is found before work starts, and what it would have cost to find it later."""
 
+import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from kd_scratch.training.examples import TrainingData
 from kd_scratch.training.preflight import (
     Sample,
     about_disk,
+    about_gain,
     about_layers,
     about_overlap,
     memory_bytes,
@@ -29,6 +32,7 @@ from kd_scratch.training.preflight import (
 from kd_scratch.training.setup import Run
 from kd_scratch.training.spec import RunSpec
 from tests.conftest import TEXTS, tiny_model
+from tests.evaluation.test_advice import DISTILLED, changed
 
 CPU = torch.device("cpu")
 CONTEXT = "the quick brown fox jumps over the lazy dog again and again and again"
@@ -275,6 +279,9 @@ def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
     both = dict(labels=("a", "b"), teachers=[teacher])
     plain = found(tmp_path, tokenizer, "csv", texts(), **both, alpha=0.25, temperature=4.0)
     assert plain["loss"] == "0.75 · labels + 0.25 · soft targets (T = 4)"
+    two = both | dict(teachers=[teacher, teacher], alpha=0.25, temperature=4.0, teacher_mean="probabilities")
+    mean = "0.75 · labels + 0.25 · soft targets (T = 4, mean of 2 teachers' probabilities)"
+    assert found(tmp_path, tokenizer, "csv", texts(), **two)["loss"] == mean
     hidden_losses = found(
         tmp_path, tokenizer, "csv", texts(), **both, losses="hidden,relations=0.5", layer_map="1:2,3:6"
     )
@@ -316,3 +323,55 @@ def test_without_max_length_a_run_takes_no_more_positions_than_its_models_have(t
         assert RunSpec.of("csv", model=model, teachers=teachers, **settings).config.max_length == expected
         assert ("--max-length is 40: a model has no more positions" in capsys.readouterr().out) == (expected == 40)
     assert RunSpec.of("csv", model=short, max_length=50, **settings).config.max_length == 50
+
+
+# --- the gain that is to be expected ---
+
+EPOCH = {"epoch": 1, "loss": 1.0, "losses": [1.0], "tokens_per_second": 1.0, "dev": {"accuracy": 0.5}, "steps": 1}
+
+
+@pytest.fixture
+def known_runs(tmp_path):
+    """A teacher of 96.00, and beside the output a baseline of 93.00, one of 94.00, and others that are none."""
+
+    def write(name, score, record):
+        (tmp_path / name).mkdir(parents=True)
+        more = {"history": [EPOCH], "machine": {}, "seconds by phase": {}, "parameters": 1, "best_epoch": 1, "step": 1}
+        text = json.dumps(record | more | {"seconds": 1.0, "best_score": score})
+        (tmp_path / name / "training.json").write_text(text)
+
+    alone = DISTILLED | {"teacher": None}
+    write("teacher", 0.96, changed(alone, train="x", **{"initial weights": "other"}))
+    write("runs/baseline", 0.93, alone)
+    write("runs/baseline-longer", 0.94, changed(alone, settings={"epochs": 9}))
+    write("runs/another-seed", 0.99, changed(alone, seed=1))
+    write("runs/distilled", 0.99, DISTILLED)
+    write("runs/other-start", 0.99, changed(alone, **{"initial weights": "x"}))
+    (tmp_path / "runs" / "odd").mkdir()
+    (tmp_path / "runs" / "odd" / "training.json").write_text("[]")
+    return tmp_path
+
+
+def gain(folder, identity=DISTILLED, teachers=("teacher",), examples=3000):
+    spec = RunSpec("clinc", "x", "y", "m", folder / "runs" / "new", tuple(str(folder / name) for name in teachers))
+    data = SimpleNamespace(dev_examples=range(examples))
+    return about_gain(SimpleNamespace(spec=spec, identity=identity, data=data, task=TASKS["clinc"]))
+
+
+def test_the_gain_is_that_of_the_teacher_above_the_best_baseline(known_runs):
+    assert gain(known_runs).startswith(
+        "teacher 96.00, baseline 94.00: 2.00 points to gain; what usually closes such a gap: "
+    )
+    assert "so there is nothing to close; train the teacher" in gain(known_runs, examples=300)
+    assert gain(known_runs, teachers=("nowhere", "teacher")) == gain(known_runs)
+    assert "--unlabelled" in gain(known_runs) and "--unlabelled" not in gain(
+        known_runs, changed(DISTILLED, unlabelled="u")
+    )
+
+
+def test_what_is_not_known_is_not_guessed(known_runs):
+    alone = "the teacher has 96.00 on this dev; no baseline beside the output to compare it with"
+    assert gain(known_runs, changed(DISTILLED, seed=5)) == alone
+    assert gain(known_runs, changed(DISTILLED, dev="x")) == gain(known_runs, teachers=("nowhere",)) == ""
+    (known_runs / "teacher" / "training.json").write_text("{}")
+    assert gain(known_runs) == ""

@@ -1,0 +1,78 @@
+"""How much distillation can gain, by the scores of a teacher and of the same student without it, and what gains it."""
+
+import math
+from collections.abc import Collection, Iterable
+
+from kd_scratch.evaluation.significance import CHANCE
+from kd_scratch.pages.records import known_record
+from kd_scratch.tasks import Task
+
+#: What closes a gap, by what `ingredients` calls it. The figures are this project's own (study/RESULTS.md).
+MEANS = {
+    "unlabelled": "text without labels (--unlabelled FILE; on CLINC150 35 to 47% of the gap, soft targets alone 0%)",
+    "teachers": "several teachers, or cross-fitted ones (make teachers)",
+    "augment": "altered copies (--augment 1; on AG News 0.7 points)",
+    "longer": "with these a longer schedule (--epochs)",
+}
+
+
+def advice(teacher: float, baseline: float, chance: float, known: Collection[str]) -> str:
+    """How much there is to gain between two scores, and what usually gains it, in a sentence.
+
+    chance: up to which difference the scores may be equal. known: what `ingredients` finds.
+    """
+    text = f"teacher {100 * teacher:.2f}, baseline {100 * baseline:.2f}"
+    if teacher - baseline <= chance:
+        text += f": not ahead by more than chance ({100 * chance:.2f} points), so there is nothing to close"
+        return f"{text}; train the teacher longer or better first, or make the student smaller"
+    text += f": {100 * (teacher - baseline):.2f} points to gain"
+    if "same labels" in known:
+        text += "; its teacher had no more labels than it: soft targets of such a one cost 7.5 points on CLINC150"
+    elif "labelled" in known:
+        text += "; with few labels, soft targets for the other texts closed 65% of it on CLINC150"
+    means = [name for key, name in MEANS.items() if key not in known]
+    return f"{text}; what usually closes such a gap: {', '.join(means)}"
+
+
+def ingredients(record: dict, teachers: Iterable[str], task: Task) -> set[str]:
+    """What a distillation (its training.json) with teachers in these folders has of MEANS already, or cannot have;
+    "labelled" where it has labels for a part of its texts, "same labels" where its teachers had these alone."""
+    settings, part = record["settings"], record["settings"].get("labelled")
+    known = [other for path in teachers if (other := known_record(path))]
+    is_there = {
+        "unlabelled": record.get("unlabelled") or task.unlabelled is None,
+        "augment": settings.get("augment") or task.reworded is None,
+        "teachers": " " in (record.get("teacher") or "") or task.head == "mlm",
+        "labelled": part,
+        "same labels": part and known and all(same_labels(record, other) for other in known),
+    }
+    return {name for name, value in is_there.items() if value}
+
+
+def same_labels(record: dict, other: dict) -> bool:
+    """Whether two runs were trained on the labels of the same part of the examples (--labelled)."""
+    return _alike(record["settings"], other["settings"], ["labelled"]) and _alike(record, other, ["seed"])
+
+
+def same_dev(record: dict, other: dict) -> bool:
+    """Whether the dev scores of two runs are of the same examples, read in the same way."""
+    keys = ["task", "dev"] + ["train"] * str(record.get("dev")).endswith("%")  # then dev is a part of it
+    read, other_read = record["data settings"], other["data settings"]
+    shared = (read.keys() & other_read.keys()) - {"limit"}  # which is for training
+    return bool(record.get("dev")) and _alike(record, other, keys) and _alike(read, other_read, shared)
+
+
+def is_baseline(record: dict, distilled: dict) -> bool:
+    """Whether a run is the same student as a distilled one, with the same data, weights and seed, but no teacher."""
+    same_data = same_dev(record, distilled) and _alike(record["data settings"], distilled["data settings"], ["limit"])
+    same_run = _alike(record, distilled, ["train", "initial weights", "fold"]) and same_labels(record, distilled)
+    return record.get("teacher") is None and same_data and same_run
+
+
+def _alike(record: dict, other: dict, keys: Iterable[str]) -> bool:
+    return all(record.get(key) == other.get(key) for key in keys)
+
+
+def chance_of(scores: Iterable[float], examples: int) -> float:
+    """By how much two scores may differ by chance, as if examples and models were independent of each other."""
+    return CHANCE * math.sqrt(sum(score * (1 - score) for score in scores) / examples)

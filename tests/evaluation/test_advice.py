@@ -1,0 +1,120 @@
+"""How much there is to gain, and what gains it: a table of cases, and who is taken for whom."""
+
+import pytest
+
+from kd_scratch.evaluation import advice as advice_module
+from kd_scratch.evaluation import compare
+from kd_scratch.evaluation.advice import MEANS, advice, chance_of, ingredients, is_baseline, same_dev
+from kd_scratch.pages.report import Quality
+from kd_scratch.tasks import TASKS
+
+ALL = ", ".join(MEANS.values())
+LONGER = MEANS["longer"]
+NOTHING = "not ahead by more than chance ({} points), so there is nothing to close; train the teacher longer or better "
+NOTHING += "first, or make the student smaller"
+
+
+@pytest.mark.parametrize("teacher, baseline, chance, known, expected", [
+    (0.9598, 0.9382, 0.011, [], "2.16 points to gain; what usually closes such a gap: " + ALL),
+    (0.9598, 0.9490, 0.0109, [], NOTHING.format("1.09")),
+    (0.94, 0.95, 0.011, ["unlabelled"], NOTHING.format("1.10")),
+    (0.96, 0.93, 0.011, ["unlabelled", "teachers", "augment"],
+     f"3.00 points to gain; what usually closes such a gap: {LONGER}"),
+    (0.96, 0.84, 0.011, ["labelled", "unlabelled", "teachers", "augment"],
+     "12.00 points to gain; with few labels, soft targets for the other texts closed 65% of it on CLINC150; what "
+     f"usually closes such a gap: {LONGER}"),
+    (0.86, 0.84, 0.011, ["labelled", "same labels", "unlabelled", "teachers", "augment"],
+     "2.00 points to gain; its teacher had no more labels than it: soft targets of such a one cost 7.5 points on "
+     f"CLINC150; what usually closes such a gap: {LONGER}"),
+    (0.84, 0.84, 0.0, ["labelled", "same labels"], NOTHING.format("0.00")),
+])  # fmt: skip
+def test_the_advice_by_case(teacher, baseline, chance, known, expected):
+    assert (
+        advice(teacher, baseline, chance, known)
+        == f"teacher {100 * teacher:.2f}, baseline {100 * baseline:.2f}: {expected}"
+    )
+
+
+def test_chance_is_that_of_two_independent_scores():
+    assert chance_of([0.5, 0.5], 100) == pytest.approx(1.96 * 0.0707, rel=1e-3)
+    assert chance_of([0.96, 0.938], 3000) == pytest.approx(0.0111, rel=0.01)
+
+
+DISTILLED = {
+    "task": "clinc", "train": "a", "dev": "b", "unlabelled": None, "teacher": "t", "seed": 0, "fold": None,
+    "initial weights": "w", "settings": {"labelled": "", "augment": 0}, "data settings": {"oos": False, "limit": ""},
+}  # fmt: skip
+
+
+def changed(record, **changes):
+    """A record in which entries of a table are changed one by one, others as a whole."""
+    return record | {key: record[key] | value if isinstance(value, dict) else value for key, value in changes.items()}
+
+
+def test_what_is_known_of_a_distillation(monkeypatch):
+    monkeypatch.setattr(advice_module, "known_record", lambda path: path)
+    task, tenth = TASKS["clinc"], {"labelled": "10%"}
+    teacher = DISTILLED | {"teacher": None}
+    for record, teachers, found in (
+        (DISTILLED, [teacher], set()),
+        (changed(DISTILLED, teacher="s t", unlabelled="x"), [], {"teachers", "unlabelled"}),
+        (changed(DISTILLED, settings={"augment": 2}), [], {"augment"}),
+        (changed(DISTILLED, settings=tenth), [teacher], {"labelled"}),
+        (changed(DISTILLED, settings=tenth), [], {"labelled"}),
+        (changed(DISTILLED, settings=tenth), [changed(teacher, settings=tenth)], {"labelled", "same labels"}),
+        (changed(DISTILLED, settings=tenth), [changed(teacher, settings=tenth), teacher], {"labelled"}),
+        (changed(DISTILLED, settings=tenth), [changed(teacher, settings=tenth, seed=1)], {"labelled"}),
+    ):
+        assert ingredients(record, teachers, task) == found
+    assert ingredients(DISTILLED, [], TASKS["mlm"]) == {"unlabelled", "teachers", "augment"}, "what it cannot have"
+
+
+def test_only_the_same_student_is_a_baseline_and_only_the_same_dev_compared():
+    baseline = DISTILLED | {"teacher": None}
+    assert is_baseline(baseline, DISTILLED) and not is_baseline(DISTILLED, DISTILLED)
+    for change in (dict(train="x"), dict(dev="x"), dict(task="csv"), dict(seed=1), {"initial weights": "x"},
+                   {"data settings": {"limit": "5"}},
+                   dict(fold="1/5"), dict(settings={"labelled": "10%"}), {"data settings": {"oos": True}}):  # fmt: skip
+        assert not is_baseline(changed(baseline, **change), DISTILLED), change
+    for change in ({"data settings": {"older": 1}}, dict(settings={"epochs": 9})):
+        assert is_baseline(changed(baseline, **change), DISTILLED), change
+    other = changed(baseline, train="x", seed=7, **{"data settings": {"limit": "5"}})
+    assert same_dev(other, DISTILLED), "a teacher may have been trained on another file"
+    part = {"dev": "10%"}
+    assert not same_dev(other | part, DISTILLED | part) and same_dev(baseline | part, DISTILLED | part)
+    nothing = {"dev": None}
+    assert not same_dev(DISTILLED | nothing, DISTILLED | nothing)
+
+
+def row(difference=None, width=0.01):
+    """Of a model whose accuracy lies so far from the teacher's 0.96."""
+    bounds = None if difference is None else (difference - width, difference + width)
+    return Quality({"accuracy": 0.96 + (difference or 0)}, (0, 1), 0.9, difference, bounds)
+
+
+def test_a_comparison_says_what_there_is_to_gain_where_its_records_tell_who_is_who(monkeypatch):
+    monkeypatch.setattr(compare, "load_model", lambda directory, say: directory)
+    monkeypatch.setattr(compare, "fingerprint", lambda model: "t")
+    baseline = DISTILLED | {"teacher": None}
+    records = {
+        "big": changed(baseline, **{"initial weights": "x"}),
+        "plain": baseline,
+        "kd": DISTILLED,
+        "both": DISTILLED,
+    }
+    rows = {"big": row(), "plain": row(-0.04), "kd": row(-0.03), "both": row(-0.05), "int8": row(-0.05)}
+
+    def told(records, rows=rows):
+        return compare.gap_advice(TASKS["csv"], "folder", records, rows)
+
+    start = (
+        "kd closes 25% of the gap, both closes -25% of the gap; teacher 96.00, baseline 92.00: 4.00 points to gain; "
+    )
+    assert told(records) == start + "what usually closes such a gap: " + ALL
+    close = rows | {"plain": row(-0.009)}
+    assert told(records, close) == "teacher 96.00, baseline 95.10: " + NOTHING.format("1.00")
+    others = {"kd": DISTILLED | {"teacher": "u"}, "both": DISTILLED | {"teacher": "s"}}
+    for change in (others, {"plain": changed(baseline, seed=3)}, {"plain": DISTILLED}):
+        assert told(records | change) == "", "of another teacher, or no baseline"
+    assert told({"plain": baseline, "kd": DISTILLED | {"teacher": "s t"}}).count(MEANS["teachers"]) == 0
+    assert told({"big": baseline, "kd": DISTILLED}) == told({}) == "", "the teacher itself is no baseline"
