@@ -96,7 +96,7 @@ SIZES: dict[str, ModelConfig] = {
         model_type="kd_scratch", width=256, depth=4, heads=4, feed_forward=1024, token_types=0, positions="sinusoidal"
     ),
     "mini-teacher": ModelConfig(width=192, depth=2, heads=4, feed_forward=768, max_positions=128),
-    "mini-student": ModelConfig(width=48, depth=1, heads=4, feed_forward=192, max_positions=128),
+    "mini-student": ModelConfig(width=96, depth=1, heads=4, feed_forward=384, max_positions=128),
     "tiny-teacher": ModelConfig(width=192, depth=4, heads=4, feed_forward=768, max_positions=128),
     "tiny-student": ModelConfig(width=192, depth=1, heads=4, feed_forward=768, max_positions=128),
 }
