@@ -1,6 +1,7 @@
 """Flags that several commands have, and what is made of them."""
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, flag_name
 from kd_scratch.tasks import TASKS
+from kd_scratch.training.spec import AUTO
 
 
 def add_flags(
@@ -95,12 +97,17 @@ def by_name(pairs: Sequence[tuple[str, str]], flag: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def layer_list(text: str) -> list[int]:
-    """ "0,2,4" -> [0, 2, 4]"""
+LAYERS_HELP = "keep only these layers of --model; auto:2: the two that do best on dev in short runs; auto: half of them"
+
+
+def layer_list(text: str) -> tuple[int, ...] | str:
+    """ "0,2,4" -> (0, 2, 4); "auto:2" as it is."""
+    if re.fullmatch(AUTO, text):
+        return text
     try:
-        return [int(number) for number in text.split(",")]
+        return tuple(int(number) for number in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4, nor auto:3") from None
 
 
 def shape_list(text: str) -> list[tuple[int, int]]:

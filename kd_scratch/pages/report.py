@@ -31,6 +31,7 @@ def runs_page(title: str, records: dict[str, dict]) -> str:
     ]
     sections = [
         ("Training", training(records)),
+        *layer_choices(records),
         ("Where the time went", html_table(("run", "phase", "seconds"), phases)),
         ("Settings and environment", settings(records)),
     ]
@@ -55,6 +56,17 @@ def training(records: dict[str, dict]) -> str:
         row = (name, record["parameters"], len(history), record["best_epoch"], best, rate)
         rows.append((*row, duration(record["seconds"])))
     return html_table(header, rows) + side_by_side(pictures) + paragraph(LOSSES, "soft")
+
+
+def layer_choices(records: dict[str, dict]) -> list[tuple[str, str]]:
+    """A section with the dev score of each choice of layers, the best first; none where none was measured."""
+    rows = []
+    for name, record in records.items():
+        if found := record.get("layer choice"):
+            scores = sorted(found["scores"].items(), key=lambda row: -row[1])
+            rows += [(name, f"{layers} of {found['of']}", found["steps"], float(score)) for layers, score in scores]
+    table = html_table(("run", "layers", "steps", "dev score"), rows)
+    return [("Layers, chosen by short runs", table)] if rows else []
 
 
 def epoch_shares(record: dict) -> list[float]:

@@ -12,7 +12,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import sha256
+from kd_scratch.common.files import locked, make_folder, sha256
 from kd_scratch.config import SIZES, ModelConfig
 from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
@@ -21,7 +21,10 @@ from kd_scratch.nn.model import Model
 from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import encode_training_data, read_training_data
-from kd_scratch.training.setup import with_layer_map
+from kd_scratch.training.layer_choice import find_layers, known_choice, with_chosen
+from kd_scratch.training.preflight import preflight
+from kd_scratch.training.resume import CHOICE
+from kd_scratch.training.setup import set_up, with_layer_map
 from kd_scratch.training.spec import RunSpec
 
 BASELINE = "baseline"
@@ -77,6 +80,25 @@ def common_run(spec: StudySpec) -> RunSpec:
 def study_flags(run: RunSpec) -> Flags:
     """The flags of a run but for those that differ between the runs of a study whatever the variant."""
     return {flag: values for flag, values in train_flags(run).items() if flag not in OF_EACH_RUN}
+
+
+def with_chosen_layers(spec: StudySpec) -> StudySpec:
+    """The study with its students' layers, where these are to be chosen: once for all variants and seeds, by short runs
+    with soft targets and the first seed. Where runs are there already, they began with what was chosen then.
+    """
+    if not spec.run.chooses_layers:
+        return spec
+    output = make_folder(spec.run.output)
+    run = soft_run(spec)
+    known = known_choice(run) if any((output / "runs").glob("*")) else None
+    if not known:
+        say(f"layers, the same for all variants, chosen with soft targets and seed {spec.seeds[0]}:")
+        started = set_up(replace(run, run=replace(run.run, seed=spec.seeds[0])), resume=(output / CHOICE).is_file())
+        preflight(started)
+        started.train_inputs = encode_training_data(run, started.data)
+        with locked(output):
+            known = find_layers(replace(started, resume=False))
+    return replace(spec, run=with_chosen(spec.run, known.layers))
 
 
 def first_variants(spec: StudySpec) -> list[Variant]:

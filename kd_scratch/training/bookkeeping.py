@@ -23,10 +23,14 @@ READ_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
 
 class Bookkeeping:
-    """A context around the loop. It counts steps in the run's progress, and raises Stopped after a signal."""
+    """A context around the loop. It counts steps in the run's progress, and raises Stopped after a signal.
 
-    def __init__(self, trainer: Trainer):
+    saves: whether the state of the run is kept on disk.
+    """
+
+    def __init__(self, trainer: Trainer, saves: bool = True):
         self.trainer = trainer
+        self.saves = saves
         self.run = trainer.run
         self.clock = Clock(self.run.device)
         self.interruption = Interruption()
@@ -113,7 +117,7 @@ class Bookkeeping:
 
     def save(self) -> None:
         """Save the state of the run (rank 0)."""
-        if distributed.rank() == 0:
+        if self.saves and distributed.rank() == 0:
             trainer = self.trainer
             trainer.progress.spent = dict(self.run.seconds + Counter(self.clock.totals()))
             stepper = trainer.stepper

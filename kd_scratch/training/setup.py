@@ -36,7 +36,7 @@ from kd_scratch.tasks import TASKS, Task
 from kd_scratch.training.checks import check_spec
 from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import unfinished
-from kd_scratch.training.spec import RunSpec
+from kd_scratch.training.spec import RunSpec, layer_count
 
 
 @dataclass
@@ -78,22 +78,38 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
             require_model_directory(directory)
     data = read_training_data(spec, task)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
+    asked, spec = spec, with_first_layers(spec)
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
-    hidden_losses = None
-    if teachers:
-        spec = with_layer_map(spec, model.config.depth, teachers[0].config.depth)
-    if spec.config.losses:  # then the first teacher runs in every step, or its states are computed
-        hidden_losses = make_hidden_losses(spec.config, model.config, teachers[0].to(device))
     dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
     require_inputs(dev_inputs, "--dev")
     say(
         f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
     )
-    identity = data.hashes | identify(spec, device, data.tokenizer, model, teachers)
-    require_same_everywhere(identity)
-    return Run(spec, task, device, data, dev_inputs, model, teachers, hidden_losses, identity, resume)
+    run = with_student(Run(spec, task, device, data, dev_inputs, model, teachers, None, {}, resume), spec, model)
+    run.identity = identify(run)
+    require_same_everywhere(run.identity)
+    return replace(run, spec=asked) if asked.chooses_layers else run
+
+
+def with_first_layers(spec: RunSpec) -> RunSpec:
+    """The description with the first layers where they are still to be chosen: until then they stand for all others."""
+    if not spec.chooses_layers:
+        return spec
+    count = layer_count(spec.init_layers, load_config(spec.model).depth)
+    return replace(spec, init_layers=tuple(range(count)))
+
+
+def with_student(run: Run, spec: RunSpec, model: Model) -> Run:
+    """The run with this description and student, and what compares it with its teacher."""
+    hidden_losses = None
+    if run.teachers:
+        spec = with_layer_map(spec, model.config.depth, run.teachers[0].config.depth)
+    if spec.config.losses:  # then the first teacher runs in every step, or its states are computed
+        seed_everything(spec.run.seed)  # projections are the same whatever was opened before
+        hidden_losses = make_hidden_losses(spec.config, model.config, run.teachers[0].to(run.device))
+    return replace(run, spec=spec, model=model, hidden_losses=hidden_losses)
 
 
 def with_layer_map(spec: RunSpec, depth: int, teacher_depth: int) -> RunSpec:
@@ -150,8 +166,6 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
 def named_shape(spec: RunSpec, data: TrainingData):
     """The ModelConfig of a size, with the head, labels and vocabulary of the data. UserError where flags don't fit."""
     size = SIZES[spec.model]
-    if spec.init_layers:
-        raise UserError("--init-layers picks layers of a model directory, --model is a size here; leave it out")
     if spec.norm_first and size.model_type != "kd_scratch":
         raise UserError("--norm-first: BERT and DistilBERT are post-norm; leave it out, or choose a scratch size")
     return replace(
@@ -221,11 +235,10 @@ def open_teacher(
 # --- what makes a run the same run ---
 
 
-def identify(
-    spec: RunSpec, device: torch.device, tokenizer: Tokenizer, model: Model, teachers: Sequence[Model]
-) -> dict:
-    """All but the data that decides what comes out of a run: it can be resumed only where this is the same."""
-    return {
+def identify(run: Run) -> dict:
+    """All that decides what comes out of a run: it can be resumed only where this is the same."""
+    spec = run.spec
+    return run.data.hashes | {
         "task": spec.task,
         "settings": asdict(spec.config),
         "data settings": asdict(spec.data),
@@ -233,12 +246,12 @@ def identify(
         "fold": spec.fold or None,
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
-        **libraries(device),
+        **libraries(run.device),
         "code": source_hash("training.loop", "training.setup"),
-        "tokenizer": tokenizer.fingerprint,
-        "labels": sha256(*model.config.labels),
-        "initial weights": fingerprint(model),
-        "teacher": " ".join(fingerprint(teacher) for teacher in teachers) or None,
+        "tokenizer": run.data.tokenizer.fingerprint,
+        "labels": sha256(*run.model.config.labels),
+        "initial weights": fingerprint(run.model),
+        "teacher": " ".join(fingerprint(teacher) for teacher in run.teachers) or None,
     }
 
 

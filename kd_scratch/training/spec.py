@@ -12,6 +12,17 @@ from kd_scratch.tasks import TASKS
 CACHE = Path("runs/cache")  # where tokenized texts and teachers' outputs are kept, unless another folder is given
 
 
+AUTO = r"auto(:[1-9]\d{0,2})?"  # an --init-layers that is chosen by measurement
+
+
+def layer_count(auto: str, depth: int) -> int:
+    """How many of a model's layers are to be chosen: "auto:2" -> 2, "auto" -> half. UserError where it has no more."""
+    count = int(auto.partition(":")[2] or depth // 2)
+    if not 0 < count < depth:
+        raise UserError(f"--init-layers {auto}: --model has {depth} layers; choose fewer of them, or leave it out")
+    return count
+
+
 def positions(directory: Path) -> int | None:
     """How many positions the model in a folder has; None where there is none that tells."""
     try:
@@ -37,7 +48,7 @@ class RunSpec:
     teachers: tuple[str, ...] = ()
     unlabelled: Path | None = None
     fold: str = ""  # "2/5": learn without the second of five parts of --train
-    init_layers: tuple[int, ...] = ()
+    init_layers: tuple[int, ...] | str = ()  # or "auto:2": the two that do best on dev, see layer_choice.py
     tokenizer: str | None = None
     vocab_size: int = 4000
     norm_first: bool = False
@@ -67,6 +78,11 @@ class RunSpec:
         if unknown:
             raise UserError(f"{', '.join(sorted(unknown))}: there is no such setting; `train --help` lists them")
         return cls(task=task, **settings)
+
+    @property
+    def chooses_layers(self) -> bool:
+        """Whether the layers of the student are to be chosen by measurement."""
+        return isinstance(self.init_layers, str)
 
     @property
     def holds_out_dev(self) -> bool:
