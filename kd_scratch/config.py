@@ -178,7 +178,8 @@ class TrainConfig:
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
-        for name in ("steps", "warmup_steps", "weight_decay", "max_grad_norm", "looks", "patience", "augment", "layer_steps"):
+        from_zero = "steps warmup_steps weight_decay max_grad_norm looks patience augment layer_steps".split()
+        for name in from_zero:
             if not getattr(self, name) >= 0:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:

@@ -97,7 +97,15 @@ def by_name(pairs: Sequence[tuple[str, str]], flag: str) -> dict[str, str]:
     return dict(pairs)
 
 
-LAYERS_HELP = "keep only these layers of --model; auto:2: the two that do best on dev in short runs; auto: half of them"
+def add_layers_flag(parser: argparse.ArgumentParser) -> None:
+    """--init-layers, a tuple of numbers or "auto:2"."""
+    parser.add_argument(
+        "--init-layers",
+        type=layer_list,
+        default=(),
+        metavar="0,2,4",
+        help="keep only these layers of --model; auto:2: the two that do best on dev in short runs; auto: half of them",
+    )
 
 
 def layer_list(text: str) -> tuple[int, ...] | str:

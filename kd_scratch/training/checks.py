@@ -33,7 +33,7 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
     if spec.init_layers and spec.model in SIZES:
         raise UserError("--init-layers picks layers of a model directory, --model is a size here; leave it out")
     if spec.chooses_layers and not re.fullmatch(AUTO, spec.init_layers):
-        raise UserError(f"--init-layers {spec.init_layers}: is no list of layers; give 0,2,4, or auto:3")
+        raise UserError(f"--init-layers {spec.init_layers}: is no list of layers; give auto, or auto:2")
     if config.layer_steps and not spec.chooses_layers:
         raise UserError("--layer-steps is about --init-layers auto; leave it out")
     if re.fullmatch(r"[\d.]+", spec.dev) and not Path(spec.dev).exists():

@@ -197,7 +197,8 @@ def try_all(run: Run, whole: Model, choice: Choice, path: Path) -> None:
         try_layers(ready, whole, layers, choice, path)
         tried, number = len(choice.scores), num_choices(choice.of, count)
         left = duration((number - tried) * choice.seconds / tried)
-        say(f"layers {key_of(layers)}: {name} {choice.scores[key_of(layers)]:.4f} ({tried}/{number}, about {left} left)")
+        score = f"{name} {choice.scores[key_of(layers)]:.4f}"
+        say(f"layers {key_of(layers)}: {score} ({tried}/{number}, about {left} left)")
     choice.layers = list(best_of(choice.scores))
     write(choice, path)
     rows = sorted(choice.scores.items(), key=lambda row: (-row[1], layers_of(row[0])))

@@ -1,6 +1,7 @@
 """Cures for settings that do not go together, and for what is seen before work starts."""
 
 import json
+from dataclasses import replace
 
 import torch
 
@@ -164,6 +165,27 @@ ROWS = [
         "--init-layers picks layers of a model directory, --model is a size here; leave it out",
         lambda w: w.train("--init-layers", 0, model="tiny-student"),
         leave_out("(--init-layers) .*; leave it out"),
+    ),
+    *(
+        Cure(
+            "--init-layers {}: --model has {} layers; choose fewer of them, or leave it out",
+            lambda w: w.train("--init-layers", "auto:3"),
+            follow,
+        )
+        for follow in (
+            leave_out("(--init-layers) .*; choose fewer of them, or leave it out"),
+            lambda w, argv, line: put(argv, "--init-layers", f"auto:{int(find(r'has (.) layers; choose', line)) - 1}"),
+        )
+    ),
+    Cure(
+        "--init-layers {}: is no list of layers; give auto, or auto:2",
+        lambda w: lambda: check_spec(replace(on_mps(w, 0.0), model="x", init_layers="auto:x"), torch.device("cpu")),
+        lambda w, argv, line: w.train("--init-layers", find("give auto, or (auto:2)", line)),
+    ),
+    Cure(
+        "--layer-steps is about --init-layers auto; leave it out",
+        lambda w: w.train("--init-layers", 0, "--layer-steps", 5),
+        leave_out("(--layer-steps) .*; leave it out"),
     ),
     Cure(
         "the student has {} heads, the teacher {}; relations works with any",
