@@ -162,7 +162,7 @@ class TrainConfig:
     looks: int = setting(0, "score dev so many times, at equal distances in steps, instead of after each epoch; 0: no")
     patience: int = setting(0, "stop after this many epochs (or --looks) without a better dev score; 0: never")
     layer_steps: int = setting(
-        0, "with --init-layers auto: optimizer steps of each short run; 0: a tenth of the run's, at least 50"
+        0, "with --init-layers auto: optimizer steps of the short run of each choice; 0: a tenth of all, at least 50"
     )
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
     amp: str = setting(

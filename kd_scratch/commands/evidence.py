@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kd_scratch.commands.flags import add_flags, add_layers_flag, by_name, data_config, given, named_directory
+from kd_scratch.commands.flags import add_flags, by_name, data_config, given, layer_list, named_directory
 from kd_scratch.common.console import show
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="", metavar="NAME", help="clinc: the split to test on (default test)")
     parser.add_argument("--teacher", required=True, nargs="+", metavar="DIR", help="the fine-tuned teacher, or several")
     parser.add_argument("--model", required=True, metavar="DIR_OR_SIZE", help="what every student starts from")
-    add_layers_flag(parser)
+    parser.add_argument("--init-layers", type=layer_list, default=(), metavar="0,2,4", help="as of train")
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
     parser.add_argument("--norm-first", action="store_true", help="as of train")
     parser.add_argument("--unlabelled", type=Path, metavar="FILE", help="text for all variants with a teacher")

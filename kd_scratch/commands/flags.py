@@ -1,7 +1,6 @@
 """Flags that several commands have, and what is made of them."""
 
 import argparse
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +11,6 @@ from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, flag_name
 from kd_scratch.tasks import TASKS
-from kd_scratch.training.spec import AUTO
 
 
 def add_flags(
@@ -97,25 +95,14 @@ def by_name(pairs: Sequence[tuple[str, str]], flag: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def add_layers_flag(parser: argparse.ArgumentParser) -> None:
-    """--init-layers, a tuple of numbers or "auto:2"."""
-    parser.add_argument(
-        "--init-layers",
-        type=layer_list,
-        default=(),
-        metavar="0,2,4",
-        help="keep only these layers of --model; auto:2: the two that do best on dev in short runs; auto: half of them",
-    )
-
-
 def layer_list(text: str) -> tuple[int, ...] | str:
     """ "0,2,4" -> (0, 2, 4); "auto:2" as it is."""
-    if re.fullmatch(AUTO, text):
+    if text.startswith("auto"):
         return text
     try:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4, nor auto:3") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4, nor auto:2") from None
 
 
 def shape_list(text: str) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ student (--teacher DIR).
 import argparse
 from pathlib import Path
 
-from kd_scratch.commands.flags import add_flags, add_layers_flag, given
+from kd_scratch.commands.flags import add_flags, given, layer_list
 from kd_scratch.common.console import duration, say, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
     add_teacher_arguments(parser)
-    add_layers_flag(parser)
+    layers = "only these layers of --model, or with auto:2 those two that do best on dev in short runs (auto: half of all)"
+    parser.add_argument("--init-layers", type=layer_list, default=(), metavar="0,2,4", help=layers)
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
     parser.add_argument(
         "--vocab-size",

@@ -45,8 +45,6 @@ def _check(record: dict) -> None:
         _require(epoch["steps"] > 0)
     for key in ("settings", "data settings", "machine", "seconds by phase"):
         _require(isinstance(record[key], dict))
-    if choice := record.get("layer choice"):
-        _require(all(map(_is_number, [choice["of"], choice["steps"], *choice["scores"].values()])))
     for key in ("parameters", "best_epoch", "step"):
         _require(type(record[key]) is int)
     numbers = (record["seconds"], record["best_score"], *record["seconds by phase"].values())

@@ -31,7 +31,6 @@ def runs_page(title: str, records: dict[str, dict]) -> str:
     ]
     sections = [
         ("Training", training(records)),
-        *layer_choices(records),
         ("Where the time went", html_table(("run", "phase", "seconds"), phases)),
         ("Settings and environment", settings(records)),
     ]
@@ -56,17 +55,6 @@ def training(records: dict[str, dict]) -> str:
         row = (name, record["parameters"], len(history), record["best_epoch"], best, rate)
         rows.append((*row, duration(record["seconds"])))
     return html_table(header, rows) + side_by_side(pictures) + paragraph(LOSSES, "soft")
-
-
-def layer_choices(records: dict[str, dict]) -> list[tuple[str, str]]:
-    """A section with the dev score of each choice of layers, the best first; none where none was measured."""
-    rows = []
-    for name, record in records.items():
-        if found := record.get("layer choice"):
-            scores = sorted(found["scores"].items(), key=lambda row: -row[1])
-            rows += [(name, f"{layers} of {found['of']}", found["steps"], float(score)) for layers, score in scores]
-    table = html_table(("run", "layers", "steps", "dev score"), rows)
-    return [("Layers, chosen by short runs", table)] if rows else []
 
 
 def epoch_shares(record: dict) -> list[float]:
@@ -115,7 +103,7 @@ def flatten(record: dict) -> dict[str, str]:
     """Settings, seeds, hashes and machine of a run in one level, as text; and whether it was resumed by force."""
     flat = {}
     for key, value in record.items():
-        if isinstance(value, dict) and key in ("settings", "data settings", "machine"):
+        if isinstance(value, dict) and key in ("settings", "data settings", "layer choice", "machine"):
             flat |= {f"{key}: {name}": one_line(setting) for name, setting in value.items()}
         elif (isinstance(value, str | int | float) or value is None) and key not in RESULTS:
             flat[key] = one_line(value)

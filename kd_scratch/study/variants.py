@@ -21,8 +21,7 @@ from kd_scratch.nn.model import Model
 from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import encode_training_data, read_training_data
-from kd_scratch.training.layer_choice import find_layers, known_choice, with_chosen
-from kd_scratch.training.preflight import preflight
+from kd_scratch.training.layer_choice import choose_layers
 from kd_scratch.training.resume import CHOICE
 from kd_scratch.training.setup import set_up, with_layer_map
 from kd_scratch.training.spec import RunSpec
@@ -84,21 +83,18 @@ def study_flags(run: RunSpec) -> Flags:
 
 def with_chosen_layers(spec: StudySpec) -> StudySpec:
     """The study with its students' layers, where these are to be chosen: once for all variants and seeds, by short runs
-    with soft targets and the first seed. Where runs are there already, they began with what was chosen then.
-    """
+    with soft targets and the first seed. Where runs are there already, they began with what was chosen then."""
     if not spec.run.chooses_layers:
         return spec
-    output = make_folder(spec.run.output)
-    run = soft_run(spec)
-    known = known_choice(run) if any((output / "runs").glob("*")) else None
-    if not known:
-        say(f"layers, the same for all variants, chosen with soft targets and seed {spec.seeds[0]}:")
-        started = set_up(replace(run, run=replace(run.run, seed=spec.seeds[0])), resume=(output / CHOICE).is_file())
-        preflight(started)
-        started.train_inputs = encode_training_data(run, started.data)
-        with locked(output):
-            known = find_layers(replace(started, resume=False))
-    return replace(spec, run=with_chosen(spec.run, known.layers))
+    say(f"layers, the same for all variants, are chosen with soft targets and seed {spec.seeds[0]}")
+    output, run = make_folder(spec.run.output), soft_run(spec)
+    ready = set_up(replace(run, run=replace(run.run, seed=spec.seeds[0])), resume=(output / CHOICE).is_file())
+    ready.train_inputs = encode_training_data(ready.spec, ready.data)
+    ready.resume = any((output / "runs").glob("*"))
+    with locked(output):
+        layers = choose_layers(ready).spec.init_layers
+    config = replace(spec.run.config, layer_steps=0)
+    return replace(spec, run=replace(spec.run, init_layers=layers, config=config))
 
 
 def first_variants(spec: StudySpec) -> list[Variant]:

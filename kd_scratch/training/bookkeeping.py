@@ -23,14 +23,10 @@ READ_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
 
 class Bookkeeping:
-    """A context around the loop. It counts steps in the run's progress, and raises Stopped after a signal.
-
-    saves: whether the state of the run is kept on disk.
-    """
+    """A context around the loop. It counts steps in the run's progress, saves, and raises Stopped after a signal."""
 
     def __init__(self, trainer: Trainer, saves: bool = True):
-        self.trainer = trainer
-        self.saves = saves
+        self.trainer, self.saves = trainer, saves
         self.run = trainer.run
         self.clock = Clock(self.run.device)
         self.interruption = Interruption()

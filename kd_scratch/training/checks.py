@@ -7,12 +7,11 @@ import torch
 
 from kd_scratch.common.device import amp_dtype
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import SIZES
 from kd_scratch.distillation.hidden_losses import parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.folds import parse_fold
-from kd_scratch.training.spec import AUTO, RunSpec
+from kd_scratch.training.spec import RunSpec
 
 ONLY_SOFT = "only a teacher's soft targets can teach from such text; give --teacher, and an --alpha above 0"
 
@@ -30,10 +29,6 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
     for flag, is_empty in empty.items():
         if is_empty:  # a variable of the shell that was never set
             raise UserError(f"{flag} is empty; give a name, or leave it out")
-    if spec.init_layers and spec.model in SIZES:
-        raise UserError("--init-layers picks layers of a model directory, --model is a size here; leave it out")
-    if spec.chooses_layers and not re.fullmatch(AUTO, spec.init_layers):
-        raise UserError(f"--init-layers {spec.init_layers}: is no list of layers; give auto, or auto:2")
     if config.layer_steps and not spec.chooses_layers:
         raise UserError("--layer-steps is about --init-layers auto; leave it out")
     if re.fullmatch(r"[\d.]+", spec.dev) and not Path(spec.dev).exists():

@@ -23,7 +23,7 @@ from kd_scratch.data.masking import num_masked
 from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.file_checks import near_labels, odd_labels, odd_texts
-from kd_scratch.training.layer_choice import describe_choice
+from kd_scratch.training.layer_choice import describe_choice, read_choice
 from kd_scratch.training.setup import Run
 
 SAMPLE = 1000  # examples of the training file, and as many of the dev file, that are looked at
@@ -171,8 +171,8 @@ def about_answers(run: Run, sample: Sample) -> str:
 def about_layers(run: Run) -> str:
     """Where the model's layers come from."""
     model, layers = run.spec.model, run.spec.init_layers
-    if chosen := describe_choice(run.spec):
-        text = chosen
+    if run.spec.chooses_layers:
+        text = describe_choice(run.spec, read_choice(run.spec.output))
     elif layers:
         text = f"{', '.join(map(str, layers))} of {model} become {', '.join(map(str, range(len(layers))))}"
     else:

@@ -58,6 +58,7 @@ class Run:
     teacher_logits: np.ndarray | None = None  # for every training input; None: plain fine-tuning, or a live teacher
     teacher_states: dict[int, np.ndarray] | None = None  # its hidden states where they are kept: by layer ΣS,D
     live_teacher: Model | None = None  # runs in every step, where its outputs are not kept
+    layer_choice: dict = field(default_factory=dict)  # where layers were chosen: their scores on dev, the best first
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
 
@@ -71,14 +72,16 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     task = TASKS[spec.task]
     device = distributed.init_process_group(start(**vars(spec.run)))
     check_spec(spec, device)
-    resume = distributed.rank() == 0 and check_output(spec.output, resume, spec.model, *spec.teachers)
+    resume = distributed.rank() == 0 and check_output(spec, resume)
     resume = distributed.broadcast_object(resume)
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
         if Path(directory).exists() or "/" in directory:  # else it may be a size that is misspelled
             require_model_directory(directory)
     data = read_training_data(spec, task)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
-    asked, spec = spec, with_first_layers(spec)
+    asked = spec
+    if spec.chooses_layers and spec.model not in SIZES:  # until then the first ones stand for all others
+        spec = replace(spec, init_layers=tuple(range(layer_count(asked.init_layers, load_config(spec.model).depth))))
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
@@ -91,14 +94,6 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     run.identity = identify(run)
     require_same_everywhere(run.identity)
     return replace(run, spec=asked) if asked.chooses_layers else run
-
-
-def with_first_layers(spec: RunSpec) -> RunSpec:
-    """The description with the first layers where they are still to be chosen: until then they stand for all others."""
-    if not spec.chooses_layers:
-        return spec
-    count = layer_count(spec.init_layers, load_config(spec.model).depth)
-    return replace(spec, init_layers=tuple(range(count)))
 
 
 def with_student(run: Run, spec: RunSpec, model: Model) -> Run:
@@ -128,11 +123,9 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
     return chosen
 
 
-def check_output(output: Path, resume: bool, *models: str | Path) -> bool:
-    """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be.
-
-    models: the folders of the run's models.
-    """
+def check_output(spec: RunSpec, resume: bool) -> bool:
+    """Whether there is a run to resume. UserError where --output already holds something else, or one not to be."""
+    output, models = spec.output, (spec.model, *spec.teachers)
     if unfinished(output):
         if not resume:
             check_apart(output, *models)
@@ -166,6 +159,8 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
 def named_shape(spec: RunSpec, data: TrainingData):
     """The ModelConfig of a size, with the head, labels and vocabulary of the data. UserError where flags don't fit."""
     size = SIZES[spec.model]
+    if spec.init_layers:
+        raise UserError("--init-layers picks layers of a model directory, --model is a size here; leave it out")
     if spec.norm_first and size.model_type != "kd_scratch":
         raise UserError("--norm-first: BERT and DistilBERT are post-norm; leave it out, or choose a scratch size")
     return replace(

@@ -1,5 +1,6 @@
 """A training run, described: one record of all that decides it."""
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -12,14 +13,11 @@ from kd_scratch.tasks import TASKS
 CACHE = Path("runs/cache")  # where tokenized texts and teachers' outputs are kept, unless another folder is given
 
 
-AUTO = r"auto(:[1-9]\d{0,2})?"  # an --init-layers that is chosen by measurement
-
-
 def layer_count(auto: str, depth: int) -> int:
     """How many of a model's layers are to be chosen: "auto:2" -> 2, "auto" -> half. UserError where it has no more."""
-    count = int(auto.partition(":")[2] or depth // 2)
+    count = int(auto.partition(":")[2] or depth // 2) if re.fullmatch(r"auto(:\d{1,3})?", auto) else 0
     if not 0 < count < depth:
-        raise UserError(f"--init-layers {auto}: --model has {depth} layers; choose fewer of them, or leave it out")
+        raise UserError(f"--init-layers {auto}: --model has {depth} layers; give fewer, as in auto:1, or leave it out")
     return count
 
 

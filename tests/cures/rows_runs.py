@@ -122,8 +122,7 @@ def layers_chosen(*flags, text=""):
     def start(world):
         argv = world.train("--init-layers", "auto:1")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layer_choice, "describe_choice", lambda spec: stop())
-            patch.setattr(kd_scratch.training.preflight, "about_layers", lambda run: "")
+            patch.setattr(layer_choice, "identify", lambda run: stop())
             assert main(argv) == 130
         if text:
             (world.folder / "trained" / "layers.json").write_text(text)
@@ -140,7 +139,7 @@ ROWS = [
         delete("error: (.*?): .*delete it, and the layers are chosen anew"),
     ),
     Cure(
-        f"{{}}: is a choice of more layers than {{}}, or of fewer; {ELSEWHERE}",
+        f"{{}}: is a choice of another number of layers; {ELSEWHERE}",
         layers_chosen("--init-layers", "auto:2"),
         moved,
     ),
@@ -148,11 +147,6 @@ ROWS = [
         "{}: is no choice of layers; delete the folder and start again",
         layers_chosen(text="[]"),
         from_anew("error: (.*?): .*delete the folder"),
-    ),
-    Cure(
-        f"{{}}: is not there or has no layers, but the run has begun; {ELSEWHERE}",
-        lambda w: [*put(w.interrupted("--init-layers", 0), "--init-layers", "auto:1"), "--resume"],
-        moved,
     ),
     # --- the folder of another run ---
     *(

@@ -1,7 +1,6 @@
 """Cures for settings that do not go together, and for what is seen before work starts."""
 
 import json
-from dataclasses import replace
 
 import torch
 
@@ -168,19 +167,14 @@ ROWS = [
     ),
     *(
         Cure(
-            "--init-layers {}: --model has {} layers; choose fewer of them, or leave it out",
+            "--init-layers {}: --model has {} layers; give fewer, as in auto:1, or leave it out",
             lambda w: w.train("--init-layers", "auto:3"),
             follow,
         )
         for follow in (
-            leave_out("(--init-layers) .*; choose fewer of them, or leave it out"),
-            lambda w, argv, line: put(argv, "--init-layers", f"auto:{int(find(r'has (.) layers; choose', line)) - 1}"),
+            leave_out("(--init-layers) .*, or leave it out"),
+            lambda w, argv, line: put(argv, "--init-layers", find("give fewer, as in (auto:1)", line)),
         )
-    ),
-    Cure(
-        "--init-layers {}: is no list of layers; give auto, or auto:2",
-        lambda w: lambda: check_spec(replace(on_mps(w, 0.0), model="x", init_layers="auto:x"), torch.device("cpu")),
-        lambda w, argv, line: w.train("--init-layers", find("give auto, or (auto:2)", line)),
     ),
     Cure(
         "--layer-steps is about --init-layers auto; leave it out",

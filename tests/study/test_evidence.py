@@ -404,7 +404,7 @@ def test_a_stopped_study_prints_how_to_go_on(study, capsys, monkeypatch):
 
 
 def test_layers_are_chosen_once_for_all_variants(study, tmp_path, capsys, monkeypatch):
-    """By short runs with soft targets and the first seed; the plan holds what was chosen, which is taken from then on."""
+    """By short runs with soft targets and the first seed; the plan holds what was chosen, which is taken then."""
     folder, argv = study
     deep = tmp_path / "deep"
     save_model(tiny_model(vocab_size=80, labels=("space", "sport", "trade"), depth=3), deep)
@@ -432,4 +432,4 @@ def test_layers_are_chosen_once_for_all_variants(study, tmp_path, capsys, monkey
     assert main([*argv, "--seeds", "5,4"]) == 130 and len(tried) == 3, "what the runs began with is taken"
     assert json.loads((tmp_path / "out" / "study.json").read_text())["flags"] == plan
     assert main([*argv, "--init-layers", "auto:2"]) == 2
-    assert "is a choice of more layers than 2, or of fewer; choose another --output" in capsys.readouterr().err
+    assert "is a choice of another number of layers; choose another --output" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from kd_scratch.checkpoints.checkpoint import fingerprint, load_model, save_mode
 from kd_scratch.common.errors import UserError
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.training import layer_choice, loop
-from kd_scratch.training.layer_choice import best_of, choices, num_choices
+from kd_scratch.training.layer_choice import choices, num_choices, ranked
 from kd_scratch.training.spec import layer_count
 from tests.commands.test_commands import WORDS, write_csv
 from tests.common.test_distributed import train as train_in_ranks
@@ -65,8 +65,8 @@ def search(depth, count, score) -> list[tuple]:
     """The choices that are tried, where each has this score."""
     scores, tried = {}, []
     for layers in choices(depth, count, scores):
-        scores[",".join(map(str, layers))] = score(layers)
-        tried.append(layers)
+        tried.append(tuple(layers))
+        scores[",".join(map(str, layers))] = score(tried[-1])
     return tried
 
 
@@ -83,12 +83,12 @@ def test_of_many_choices_evenly_spread_layers_are_bettered_one_at_a_time(depth, 
     assert len(tried) == len(set(tried)) == num_choices(depth, count) == 1 + count * (depth - count)
     assert tried[0] == tuple(i * depth // count for i in range(count)) and math.comb(depth, count) > 24
     assert all(len(layers) == count and list(layers) == sorted(layers) for layers in tried)
-    best = best_of({",".join(map(str, layers)): len(wanted & set(layers)) for layers in tried})
-    assert len(wanted & set(best)) == min(count, len(wanted)), "which exchanges one by one can find"
+    best = max(len(wanted & set(layers)) for layers in tried)
+    assert best == min(count, len(wanted)), "which exchanges one by one can find"
 
 
 def test_of_equal_choices_the_first_by_its_layers_is_best():
-    assert best_of({"2,10": 0.5, "2,9": 0.5, "0,1": 0.4}) == (2, 9)
+    assert ranked({"2,10": 0.5, "0,1": 0.4, "2,9": 0.5}) == [([2, 9], 0.5), ([2, 10], 0.5), ([0, 1], 0.4)]
     assert len(set(search(12, 2, lambda layers: 0.5))) == num_choices(12, 2)
 
 
@@ -110,10 +110,10 @@ def chosen(folder):
 
 
 def test_the_best_is_trained_as_if_its_layers_had_been_given(folder, chosen):
-    found = record(chosen)["layer choice"]
-    assert set(found["scores"]) == {"0,1", "0,2", "1,2"} and found["of"] == 3 and found["steps"] == 6
-    best = min(found["scores"], key=lambda key: (-found["scores"][key], key))
-    assert found["layers"] == list(map(int, best.split(",")))
+    found, scores = record(chosen)["layer choice"], known(chosen)["scores"]
+    best = min(scores, key=lambda key: (-scores[key], key))
+    assert set(scores) == {"0,1", "0,2", "1,2"} and known(chosen)["layers"] == list(map(int, best.split(",")))
+    assert found == scores | {"steps": 6} and list(found)[:2] == ["steps", best], "the best first"
     given = command(folder, folder / "given", "--init-layers", best, "--teacher", folder / "teacher")
     assert main(given) == 0
     assert fingerprint(load_model(chosen)) == fingerprint(load_model(folder / "given"))
@@ -143,18 +143,18 @@ def test_a_short_run_is_the_training_that_follows(folder, tmp_path, more):
 def test_nothing_but_the_scores_remains_of_the_search(chosen):
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
     assert {path.name for path in chosen.iterdir()} == names | {"training.json", "report.html", "layers.json"}
-    assert "Layers, chosen by short runs" in (chosen / "report.html").read_text()
+    page, scores = (chosen / "report.html").read_text(), known(chosen)["scores"]
+    assert all(f"layer choice: {layers}" in page for layers in scores)
 
 
 def test_it_is_told_before_on_the_way_and_as_a_table(folder, tmp_path, capsys):
     assert main(command(folder, tmp_path / "run", *AUTO)) == 0
     printed, found = capsys.readouterr().out, known(tmp_path / "run")
-    plan = f"2 of the 3 of {folder / 'model'}, chosen on dev: every choice, 3 short"
-    assert plan in " ".join(printed.split())
-    assert f"choosing 2 of the 3 layers of {folder / 'model'}: every choice, 3 short runs of 6 steps" in printed
+    plan = f"2 of the 3 of {folder / 'model'} by their score on dev: all choices are tried, 3 short runs of 6 steps"
+    assert f"layers {plan}" in " ".join(printed.split()) and f"choosing layers: {plan}\n" in printed
     assert "(1/3, about" in printed and "(3/3" in printed
     table = printed.split("layers  dev accuracy")[1].split("\n")[2:5]
-    rows = [(line.split()[0], float(line.split()[1])) for line in table]
+    rows = [(line[:4].replace(" ", ""), float(line[4:])) for line in table]
     assert rows == sorted(rows, key=lambda row: (-row[1], row[0])) and dict(rows) == pytest.approx(
         found["scores"], abs=1e-4
     )
@@ -167,7 +167,7 @@ def test_check_searches_nothing_and_says_what_would_be(folder, tmp_path, capsys)
     argv = command(folder, tmp_path / "run", "--init-layers", "auto", "--check")
     assert main(argv) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"1 of the 3 of {folder / 'model'}, chosen on dev: every choice, 3 short runs of a tenth" in printed
+    assert "dev: all choices are tried, 3 short runs of a tenth of all (or 50) steps" in printed
     assert not (tmp_path / "run").exists()
 
 
@@ -224,7 +224,7 @@ def test_a_stopped_search_goes_on_and_tries_nothing_twice(folder, chosen, tmp_pa
     assert main(argv) == 128 + signal.SIGTERM
     assert "nothing is lost; " in (error := capsys.readouterr().err) and "--resume goes on" in error
     assert {path.name for path in (tmp_path / "run").iterdir() if path.suffix != ".tmp"} == {"layers.json"}
-    assert len(known(tmp_path / "run")["scores"]) == 2 and not known(tmp_path / "run")["layers"]
+    assert len(known(tmp_path / "run")["scores"]) == 2
     assert main(argv) == 2 and "already holds a run; continue it with --resume" in capsys.readouterr().err
     assert main([*argv, "--resume"]) == 0
     assert begun == [(0, 1), (0, 2), (1, 2)]
@@ -275,9 +275,10 @@ def test_what_was_chosen_for_another_run_is_not_taken(folder, chosen, tmp_path, 
         (["--seed", "5"], "its short runs were others: seed was 0, is 5; "),
         (["--layer-steps", "7"], "short steps was 6, is 7; delete it, and the layers are chosen anew"),
         (["--alpha", "1"], "settings.alpha was 0.5, is 1.0"),
-        (["--init-layers", "auto:1"], "is a choice of more layers than 1, or of fewer; choose another --output"),
-        (["--init-layers", "auto:3"], "--model has 3 layers; choose fewer of them"),
-        (["--init-layers", "auto:0"], "is not a list of layer numbers such as 0,2,4, nor auto:3"),
+        (["--init-layers", "auto:1"], "is a choice of another number of layers; choose another --output"),
+        (["--init-layers", "auto:3"], "--model has 3 layers; give fewer"),
+        (["--init-layers", "auto:0"], "--model has 3 layers; give fewer"),
+        (["--init-layers", "0;2"], "is not a list of layer numbers such as 0,2,4, nor auto:2"),
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(layer_choice, "try_layers", None)
@@ -287,7 +288,7 @@ def test_what_was_chosen_for_another_run_is_not_taken(folder, chosen, tmp_path, 
                 status = error.code
         assert status == 2 and message in capsys.readouterr().err, flags
     other = known(output) | {"scores": {"0,1": 1.0}, "layers": [0, 2]}
-    for content in ("[]", '{"of": 3}', json.dumps(other), json.dumps(other | {"scores": {"a": 1}})):
+    for content in ("[]", '{"steps": 3}', json.dumps(other), json.dumps(other | {"scores": {"a": 1}})):
         (output / "layers.json").write_text(content)
         assert main(argv) == 2
         assert "layers.json: is no choice of layers; delete the folder and start again" in capsys.readouterr().err
@@ -300,7 +301,7 @@ def test_a_run_that_was_begun_with_other_layers_is_not_gone_on_with(folder, tmp_
     with a_signal_after_the_first_epoch():
         assert main([*argv, "--init-layers", "0"]) == 128 + signal.SIGTERM
     assert main([*argv, *AUTO, "--resume"]) == 2
-    assert "layers.json: is not there or has no layers, but the run has begun" in capsys.readouterr().err
+    assert "cannot resume, this is another run: initial weights was" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more, message", [
@@ -314,7 +315,7 @@ def test_settings_that_do_not_go_with_it(folder, tmp_path, capsys, more, message
 
 
 def test_a_list_that_is_none_from_python(folder, tmp_path):
-    with pytest.raises(UserError, match="--init-layers auto:x: is no list of layers; give auto, or auto:2"):
+    with pytest.raises(UserError, match="--init-layers auto:x: --model has 3 layers; give fewer, as in auto:1"):
         files = folder / "train.csv", folder / "dev.csv"
         kd_scratch.train("csv", *files, folder / "model", tmp_path / "run", init_layers="auto:x", device="cpu")
 
