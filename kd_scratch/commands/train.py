@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
     add_teacher_arguments(parser)
-    layers = "only these layers of --model, or with auto:2 those two that do best on dev in short runs (auto: half of all)"
+    layers = "only these layers of --model, or with auto:2 those two that do best on dev in short runs (auto: half)"
     parser.add_argument("--init-layers", type=layer_list, default=(), metavar="0,2,4", help=layers)
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
     parser.add_argument(

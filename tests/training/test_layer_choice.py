@@ -14,7 +14,7 @@ import kd_scratch
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model, save_model
 from kd_scratch.common.errors import UserError
-from kd_scratch.data.tokenizer import train_tokenizer
+from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.training import layer_choice, loop
 from kd_scratch.training.layer_choice import choices, num_choices, ranked
 from kd_scratch.training.spec import layer_count
@@ -168,6 +168,11 @@ def test_check_searches_nothing_and_says_what_would_be(folder, tmp_path, capsys)
     assert main(argv) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "dev: all choices are tried, 3 short runs of a tenth of all (or 50) steps" in printed
+    save_model(tiny_model(depth=7, vocab_size=80), tmp_path / "deep")
+    load_tokenizer(folder / "model").save(tmp_path / "deep", max_length=24)
+    assert main([*argv, "--model", str(tmp_path / "deep"), "--layer-steps", "9"]) == 0
+    how = "dev: a greedy search, from evenly spread ones on each in turn exchanged for every other, 13 short runs of 9"
+    assert how in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -197,11 +202,11 @@ def stopping(monkeypatch):
     """A function: the search gets a signal while the short run of this number is scored. Gives the list of runs."""
     real, begun = layer_choice.score_dev, []
 
-    def stop_at(number: int, sent=signal.SIGTERM) -> list:
+    def stop_at(number: int) -> list:
         def score_dev(trainer):
             begun.append(trainer.run.spec.init_layers)
             if len(begun) == number:
-                os.kill(os.getpid(), sent)
+                os.kill(os.getpid(), signal.SIGTERM)
             return real(trainer)
 
         monkeypatch.setattr(layer_choice, "score_dev", score_dev)
@@ -232,18 +237,26 @@ def test_a_stopped_search_goes_on_and_tries_nothing_twice(folder, chosen, tmp_pa
     assert main([*argv, "--resume"]) == 2 and "holds no unfinished run to resume" in capsys.readouterr().err
 
 
+def test_a_greedy_search_that_is_stopped_takes_the_same_way_again(folder, tmp_path, stopping, monkeypatch):
+    monkeypatch.setattr(layer_choice, "ALL", 2)
+    argv, begun = command(folder, tmp_path / "run", "--init-layers", "auto:1", "--layer-steps", 4), stopping(2)
+    assert main(argv) == 128 + signal.SIGTERM
+    assert main([*argv, "--resume"]) == 0 and begun == [(0,), (1,), (2,)]
+    assert len(known(tmp_path / "run")["scores"]) == 3
+
+
 def test_a_signal_in_a_short_run_ends_it_and_it_is_tried_again(folder, tmp_path, monkeypatch, capsys):
     real = layer_choice.train_epoch
 
     def train_epoch(trainer, books):
         if trainer.run.spec.init_layers == (0, 2):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
         return real(trainer, books)
 
     argv = command(folder, tmp_path / "run", *AUTO)
     with monkeypatch.context() as patch:
         patch.setattr(layer_choice, "train_epoch", train_epoch)
-        assert main(argv) == 128 + signal.SIGINT
+        assert main(argv) == 128 + signal.SIGTERM
     assert list(known(tmp_path / "run")["scores"]) == ["0,1"] and "--resume goes on" in capsys.readouterr().err
     assert main([*argv, "--resume"]) == 0 and len(known(tmp_path / "run")["scores"]) == 3
 
