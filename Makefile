@@ -80,15 +80,25 @@ quick_train_squad  := --train $(QUICK_DATA)/squad/train.json --dev $(QUICK_DATA)
 quick_test_squad   := --data $(QUICK_DATA)/squad/test.json
 quick_train_conll  := --train $(QUICK_DATA)/conll2003/train.txt --dev $(QUICK_DATA)/conll2003/valid.txt
 quick_test_conll   := --data $(QUICK_DATA)/conll2003/test.txt
-QUICK_TRAIN = $(KD) train --task $(QUICK_TASK) $(quick_train_$(QUICK_TASK)) --batch-size 32 --learning-rate 5e-4 \
-    --epochs $(QUICK_EPOCHS) --warmup-steps 100 --seed $(SEED)
+QUICK_TRAIN = $(KD) train --task $(QUICK_TASK) $(quick_train_$(QUICK_TASK)) --batch-size 32 --epochs $(QUICK_EPOCHS) \
+    --warmup-steps 100 --seed $(SEED)
+# agnews: the teacher has a label for each text, the student for a twentieth of them. The baseline makes as many steps
+QUICK_STEPS = $$(( ($(QUICK_ROWS) + 31) / 32 * $(QUICK_EPOCHS) ))
+quick_teacher := --model tiny-teacher --learning-rate 5e-4
+quick_student := --model tiny-student --learning-rate 5e-4
+ifeq ($(QUICK_TASK),agnews)
+quick_teacher := --model mini-teacher --learning-rate 5e-4
+quick_student := --model mini-student --learning-rate 2e-3 --labelled 5% --looks $(QUICK_EPOCHS)
+quick_baseline := --steps $(QUICK_STEPS)
+quick_distilled := --alpha 0.9
+endif
 
 quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (minutes)
 	rm -rf $(QUICK)
 	$(BIN)/python data_scripts/make_sample.py $(QUICK_TASK) --output $(QUICK_DATA) $(if $(QUICK_ROWS),--rows $(QUICK_ROWS))
-	$(QUICK_TRAIN) --model tiny-teacher --output $(QUICK)/teacher
-	$(QUICK_TRAIN) --model tiny-student --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline
-	$(QUICK_TRAIN) --model tiny-student --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
+	$(QUICK_TRAIN) $(quick_teacher) --output $(QUICK)/teacher
+	$(QUICK_TRAIN) $(quick_student) $(quick_baseline) --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline
+	$(QUICK_TRAIN) $(quick_student) $(quick_distilled) --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
 	$(KD) quantize --model $(QUICK)/distilled --output $(QUICK)/int8
 	$(KD) compare --task $(QUICK_TASK) $(quick_test_$(QUICK_TASK)) --output $(QUICK)/comparison --device cpu \
 	    --models teacher=$(QUICK)/teacher baseline=$(QUICK)/baseline distilled=$(QUICK)/distilled int8=$(QUICK)/int8

@@ -11,10 +11,10 @@ gives the same bytes. No text, passage or document occurs twice, in one split or
 agnews: news items of 23 words on average, four equally frequent topics. What makes them hard, as real news is hard:
   - verbs are shared between topics, their objects decide ("wins the race for president / to buy / for the cup");
   - people and names of any topic do anything ("the striker loses 12 million on a property bet" is Business);
-  - 40% of the rows have a side story from another topic, and no single word tells which of the two is the main one;
-  - 16% of the stories lie between two topics and carry the likelier label in 65% of cases, the other in the rest, so
-    no model can expect to be right on more than about 94% of the test rows;
-  - 5% of the labels in train.csv are shuffled among themselves; 1% of the longer words have a typo.
+  - 40% of the rows have a side story from another topic; only the order tells which of the two is the main one;
+  - 6% of the stories lie between two topics and carry the likelier label in 65% of cases, the other in the rest, so
+    no model can expect to be right on more than about 98% of the test rows;
+  - 2% of the labels in train.csv are shuffled among themselves; 1% of the longer words have a typo.
   Expected counts with --rows 6000: train 6,000 (1,500 a class), dev 600 (150), test 2,000 (500).
 
 clinc: short requests with 20 intents, some of them close neighbours, and out-of-scope requests labelled "oos".
@@ -57,21 +57,16 @@ from kd_scratch.common.errors import UserError  # noqa: E402
 from kd_scratch.common.files import make_folder, write_json, write_text  # noqa: E402
 
 TOPICS = ("World", "Sports", "Business", "Sci/Tech")
-BETWEEN = 0.16  # share of the stories that lie between two topics
+BETWEEN = 0.06  # share of the stories that lie between two topics
 LEAN = 0.65  # how often such a story carries the likelier of its two labels
 SIDE_STORY = 0.4  # share of rows with a clause from another topic
-SHUFFLED = 0.05  # share of the training rows whose labels are shuffled among themselves
+SHUFFLED = 0.02  # share of the training rows whose labels are shuffled among themselves
 TYPO, NEWLINE, MARKUP, NO_TITLE = 0.01, 0.08, 0.06, 0.02  # a word; a row; a row; a row
 MISLABELLED = 0.03  # share of wrong training labels: another question's answer, another entity's type
 ENTITY_TYPES = ("LOC", "MISC", "ORG", "PER")
 
-# Which story is the main one: told by the conjunction, by the order of the clauses alone, or by a remark at the end.
-FRAMES = (
-    "{main} while {side}", "although {side}, {main}",
-    "{main} just before {side}", "just before {side}, {main}",
-    "{main} a day after {side}", "a day after {side}, {main}",
-    "{main} and {side}, the former being the bigger news", "{side} and {main}, the latter being the bigger news",
-)  # fmt: skip
+# The main story comes first, whatever joins them.
+FRAMES = ("{main} while {side}", "{main} just before {side}", "{main} a day after {side}", "{main} and {side}")
 
 
 def with_typos(text: str, rng: Random) -> str:

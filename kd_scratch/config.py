@@ -95,6 +95,8 @@ SIZES: dict[str, ModelConfig] = {
     "scratch-small": ModelConfig(
         model_type="kd_scratch", width=256, depth=4, heads=4, feed_forward=1024, token_types=0, positions="sinusoidal"
     ),
+    "mini-teacher": ModelConfig(width=192, depth=2, heads=4, feed_forward=768, max_positions=128),
+    "mini-student": ModelConfig(width=24, depth=1, heads=4, feed_forward=96, max_positions=128),
     "tiny-teacher": ModelConfig(width=192, depth=4, heads=4, feed_forward=768, max_positions=128),
     "tiny-student": ModelConfig(width=192, depth=1, heads=4, feed_forward=768, max_positions=128),
 }
@@ -156,8 +158,9 @@ class TrainConfig:
     )
     augment: int = setting(
         0,
-        "distillation: beside each training text so many copies in which words are masked or exchanged; they have soft "
-        "targets only (not for squad)",
+        "distillation: beside each training text so many copies in which words (squad: of the question) are masked or "
+        "exchanged, others in each of the --epochs (where --steps outlasts those, they come round again); they have "
+        "soft targets only",
     )
     looks: int = setting(0, "score dev so many times, at equal distances in steps, instead of after each epoch; 0: no")
     patience: int = setting(0, "stop after this many epochs (or --looks) without a better dev score; 0: never")

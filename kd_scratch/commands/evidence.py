@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
     parser.add_argument("--norm-first", action="store_true", help="as of train")
     parser.add_argument("--unlabelled", type=Path, metavar="FILE", help="text for all variants with a teacher")
+    parser.add_argument("--augment-model", metavar="DIR", help="as of train")
     parser.add_argument("--cache", type=Path, metavar="DIR", default=CACHE, help="as of train")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="runs, tables and figures go there")
     parser.add_argument(
@@ -81,6 +82,7 @@ def make_spec(arguments: argparse.Namespace) -> StudySpec:
         output=arguments.output,
         teachers=tuple(arguments.teacher),
         unlabelled=arguments.unlabelled,
+        augment_model=arguments.augment_model,
         init_layers=arguments.init_layers,
         tokenizer=arguments.tokenizer,
         norm_first=arguments.norm_first,

@@ -95,6 +95,12 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         "whose column of texts is found; it has no labels, only soft targets (not for squad)",
     )
     parser.add_argument(
+        "--augment-model",
+        metavar="DIR",
+        help="with --augment: a fifth of the words in the copies become others that this model finds likely in their "
+        "place; it has a head for masked words (of --task mlm, or of BERT's pre-training) and the same tokenizer",
+    )
+    parser.add_argument(
         "--fold",
         default="",
         metavar="1/5",
@@ -104,7 +110,8 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
 
 def make_spec(arguments: argparse.Namespace) -> RunSpec:
     """The run that the flags describe."""
-    names = ("train", "dev", "model", "output", "unlabelled", "fold", "tokenizer", "vocab_size", "norm_first", "cache")
+    names = ("train", "dev", "model", "output", "unlabelled", "augment_model", "fold", "tokenizer", "vocab_size")
+    names += ("norm_first", "cache")
     settings = {name: getattr(arguments, name) for name in names}
     for config in (TrainConfig, DataConfig, RunConfig):
         settings |= given(arguments, config)

@@ -33,9 +33,10 @@ from kd_scratch.training.examples import data_hashes
 
 RESULT = "evidence.json"  # what a study has found, in its output folder
 MEASURED = "test.json"  # what `measure` has found of a run, beside its weights
-#: What the runs of one study have in common (but for `unlabelled` and `teacher`, which a baseline does not have).
+#: What the runs of one study have in common (but for those that a baseline does not have).
 SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
-SHARED += ("processes", "torch", "numpy", "tokenizers")
+SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model")
+NOT_OF_BASELINE = ("unlabelled", "teacher", "augment model")
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "keep_states", "augment", "steps")
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
@@ -106,7 +107,7 @@ class Evaluator:
             "data settings": asdict(run.data),
             "teacher": " ".join(fingerprints),
         }
-        self.known_here = self.known | {"unlabelled": hashes["unlabelled"]}  # and this study's own runs
+        self.known_here = self.known | hashes  # and this study's own runs
         self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:
@@ -169,7 +170,7 @@ def read_records(runs: Runs, output: Path, known: dict) -> Records:
         facts = {key: record.get(key) for key in SHARED}
         facts |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
         for key, value in facts.items():
-            if (value is None and key in ("unlabelled", "teacher")) or key in variant.flags:
+            if (value is None and key in NOT_OF_BASELINE) or key in variant.flags:
                 continue
             before, first = seen.setdefault((key, seed if key == "initial weights" else ""), (value, folder))
             if before != value:

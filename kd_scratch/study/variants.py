@@ -1,7 +1,6 @@
 """What a study compares: ways to train the same student, for as many steps, that differ in what is learned from."""
 
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +19,13 @@ from kd_scratch.evaluation.significance import margin
 from kd_scratch.nn.model import Model
 from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS
+from kd_scratch.training.epochs import plan_epochs
 from kd_scratch.training.examples import encode_training_data, read_training_data
 from kd_scratch.training.layer_choice import choose_layers
 from kd_scratch.training.resume import CHOICE
 from kd_scratch.training.setup import set_up, with_layer_map
 from kd_scratch.training.spec import RunSpec
+from kd_scratch.training.word_proposals import WordProposer
 
 BASELINE = "baseline"
 SOFT = "soft targets"
@@ -73,7 +74,7 @@ def folder_name(text: str) -> str:
 def common_run(spec: StudySpec) -> RunSpec:
     """What all variants have in common: the study's run without its teacher, and without what only that can use."""
     config = replace(spec.run.config, losses="", layer_map="", keep_states=False, labelled="", augment=0)
-    return replace(spec.run, teachers=(), unlabelled=None, config=config)
+    return replace(spec.run, teachers=(), unlabelled=None, augment_model=None, config=config)
 
 
 def study_flags(run: RunSpec) -> Flags:
@@ -120,11 +121,11 @@ def baseline_run(spec: StudySpec) -> RunSpec:
     run, config, common = spec.run, spec.run.config, common_run(spec)
     if not spec.has_unlabelled_text:
         return common
-    data = read_training_data(run, TASKS[run.task])
+    data = read_training_data(run, TASKS[run.task], WordProposer)
     steps = config.steps
     if not steps:
         inputs = encode_training_data(run, data)
-        steps = config.epochs * math.ceil(len(inputs) / config.batch_size)
+        steps = plan_epochs(run, data, inputs).steps_before(config.epochs)
     return replace(common, config=replace(common.config, labelled=config.labelled, steps=steps))
 
 

@@ -4,7 +4,7 @@ A cache file's name is made of the hashes of all that decides its content: the d
 tokenizer, the settings, and the code that turns text into token ids. It may be deleted at any time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -82,8 +82,8 @@ def _arrays(folder: Path, task: Task, examples: Sequence, tokenizer, labels, max
 
     add("starts", np.zeros(1), np.int64)
     add("id_starts", np.zeros(1), np.int64)
-    with progress(total=len(examples), desc="tokenizing", unit="ex") as bar:
-        for chunk in chunks(examples, task):
+    with progress(examples, desc="making inputs", unit="ex") as bar:
+        for chunk in chunks(bar, task):
             part = task.featurize(chunk, tokenizer, labels, max_length, data)
             for name, dtype in ARRAYS.items():
                 values = getattr(part, name)
@@ -94,11 +94,10 @@ def _arrays(folder: Path, task: Task, examples: Sequence, tokenizer, labels, max
             add("ids", np.frombuffer(b"".join(encoded), np.uint8), np.uint8)
             add("id_starts", np.cumsum([len(name) for name in encoded]) + bytes_of_ids, np.int64)
             bytes_of_ids += sum(map(len, encoded))
-            bar.update(len(chunk))
     return arrays
 
 
-def chunks(examples: Sequence, task: Task) -> Iterator[list]:
+def chunks(examples: Iterable, task: Task) -> Iterator[list]:
     """The examples in lists of CHUNK or a few more: those of a group stay together, since a window may span them."""
     chunk = []
     for example in examples:

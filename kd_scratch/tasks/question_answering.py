@@ -340,6 +340,9 @@ TASK = Task(
     columns=("exact_match", "f1"),
     tally=tally,
     unlabel=lambda example: replace(example, answers=(), start=None, labelled=False),
+    reworded=lambda example, change, name: replace(
+        example, id=name, question=" ".join(change(example.question.split())), answers=(), start=None, labelled=False
+    ),
     confidence=confidence,
     summaries=summaries,
     prediction_records=prediction_records,

@@ -1,6 +1,5 @@
 """What goes on around the training steps: the progress bar, losses that are checked late, signals, and saving."""
 
-import math
 import time
 from collections import Counter
 
@@ -14,7 +13,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.common.timing import Clock
 from kd_scratch.training.resume import save_state
-from kd_scratch.training.trainer import Trainer, steps_per_epoch
+from kd_scratch.training.trainer import Trainer
 
 SAVE_EVERY = 600  # seconds between two savings of an unfinished epoch
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # fits 80 columns
@@ -135,9 +134,9 @@ def epoch_message(trainer: Trainer, seconds: float) -> str:
     share = f" ({last['matmul_share']:.0%} of the matrix-product rate)" if run.matmul_rate else ""
     looks = run.spec.config.looks
     steps_left = trainer.stepper.steps - done.step
-    epochs_left = steps_left / last["steps"] if looks else steps_left / steps_per_epoch(run)
-    left = f", about {duration(epochs_left * seconds)} left" if epochs_left else ""
-    number = f"look {done.epoch}/{looks}" if looks else f"epoch {done.epoch}/{done.epoch + math.ceil(epochs_left)}"
+    left = f", about {duration(steps_left / last['steps'] * seconds)} left" if steps_left else ""
+    last_epoch = run.plan.epoch_of(run.plan.steps_before(done.epoch) + steps_left - 1) + 1
+    number = f"look {done.epoch}/{looks}" if looks else f"epoch {done.epoch}/{last_epoch}"
     return (
         f"{number}: loss {last['loss']:.4f}, "
         f"dev {name} {last['dev'][name]:.4f}, {last['tokens_per_second']:,.0f} tokens/s{share}{left}"

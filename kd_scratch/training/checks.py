@@ -41,6 +41,8 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
         raise UserError(f"--unlabelled: {ONLY_SOFT}")
     if config.augment and not has_soft_targets:
         raise UserError(f"--augment: {ONLY_SOFT}")
+    if spec.augment_model and not config.augment:
+        raise UserError("--augment-model is about --augment; give --augment 1 (say), or leave it out")
     if config.losses and not spec.teachers:
         raise UserError("--losses compares student and teacher; give --teacher")
     if config.labelled and spec.teachers and config.alpha == 0:

@@ -15,6 +15,7 @@ import numpy as np
 from kd_scratch.common.errors import UserError
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.pages.records import known_record
+from kd_scratch.tasks.augment import COPY
 from kd_scratch.tasks.folds import Fold, fold_numbers, parse_fold
 from kd_scratch.training.examples import TrainingData
 from kd_scratch.training.spec import RunSpec
@@ -55,7 +56,7 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
     if spec.config.labelled and all(same_labels(spec, record) for record in records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))
-    of_input = np.array([by_id.get(re.sub(r"~\d+$", "", name), -1) for name in inputs.ids])
+    of_input = np.array([by_id.get(name, by_id.get(re.sub(rf"{COPY}\d+$", "", name), -1)) for name in inputs.ids])
     return np.stack([(of_input == fold.number) | (of_input < 0) for fold in folds])
 
 

@@ -8,14 +8,14 @@ import numpy as np
 
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import sha256_of_file
+from kd_scratch.common.files import sha256, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.tasks import Task, limited
-from kd_scratch.tasks.augment import Altered
+from kd_scratch.tasks.augment import Altered, Propose
 from kd_scratch.tasks.feature_cache import cached_features
 from kd_scratch.tasks.folds import outside_fold, parse_fold
 from kd_scratch.tasks.text_files import read_texts
@@ -29,7 +29,7 @@ class TrainingData:
     """The examples of a run, and what was found out about them on the way."""
 
     task: Task
-    examples: Sequence  # to train on, those of --unlabelled and --augment among them
+    examples: Sequence  # to train on, those of --unlabelled among them
     dev_examples: Sequence
     labels: tuple[str, ...]  # of the whole training file, however much of it is used
     tokenizer: Tokenizer
@@ -37,10 +37,12 @@ class TrainingData:
     notes: list[str]
     own: Sequence = ()  # the examples of --train alone
     has_label: np.ndarray | None = None  # whether each of those has its label; None: all have
+    copies: Sequence = ()  # of the examples, for --augment: those of all epochs (see epochs.py)
 
 
-def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
-    """All that a run reads. Raises UserError for files that cannot be used."""
+def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., Propose] | None = None) -> TrainingData:
+    """All that a run reads. Raises UserError for files that cannot be used. open_proposer: WordProposer, which this
+    file must not import, since what inputs are does not depend on the network otherwise."""
     hashes = data_hashes(spec)
     notes: list[str] = []
     unlabelled = read_unlabelled(spec, task, notes.append) if spec.unlabelled else ()
@@ -64,10 +66,12 @@ def read_training_data(spec: RunSpec, task: Task) -> TrainingData:
         examples = Concat(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: soft targets only")
     tokenizer = choose_tokenizer(spec, task, examples)
-    if spec.config.augment:
-        examples = Concat(examples, Altered(examples, spec.config.augment, task, tokenizer))
+    copies: Sequence = ()
+    if count := spec.config.augment * spec.config.epochs:
+        propose = open_proposer(spec, tokenizer) if spec.augment_model else None
+        copies = Altered(examples, count, task, tokenizer, propose)
     # dev is scored again and again: from memory, whatever becomes of its file
-    return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes, own, has_label)
+    return TrainingData(task, examples, list(dev_examples), labels, tokenizer, hashes, notes, own, has_label, copies)
 
 
 def read_labelled(spec: RunSpec, task: Task, say: Say = say) -> tuple[Sequence, tuple[str, ...]]:
@@ -147,14 +151,15 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
         str(data.hashes["unlabelled"]),
         spec.dev if spec.holds_out_dev else "",
         f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
-        str(spec.config.augment),
+        str(len(data.copies)),
         spec.fold,
         str(bool(spec.teachers)),  # without one, text that has no label is left out
-        source_hash("training.examples"),
+        str(data.hashes["augment model"]),
+        source_hash("training.examples", *(["training.word_proposals"] if spec.augment_model else [])),
     ]
     inputs = cached_features(
         data.task,
-        data.examples,
+        Concat(data.examples, data.copies),
         data.tokenizer,
         data.labels,
         spec.config.max_length,
@@ -168,9 +173,14 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
 
 
 def data_hashes(spec: RunSpec) -> dict[str, str | None]:
-    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage."""
+    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage; of the files of
+    --augment-model together. UserError where there is none."""
+    if (model := spec.augment_model) and not Path(model).is_dir():
+        raise UserError(f"--augment-model {model}: no such model directory")
+    files = sorted(filter(Path.is_file, Path(model).iterdir())) if model else ()
     return {
         "train": sha256_of_file(spec.train),
         "unlabelled": sha256_of_file(spec.unlabelled) if spec.unlabelled else None,
         "dev": spec.dev if spec.holds_out_dev else sha256_of_file(Path(spec.dev)),
+        "augment model": sha256(*map(sha256_of_file, files)) if model else None,
     }

@@ -17,7 +17,7 @@ from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common import distributed
 from kd_scratch.common.device import autocast, seed_step
 from kd_scratch.common.timing import Clock
-from kd_scratch.data.batches import Batch, collate, epoch_batches
+from kd_scratch.data.batches import Batch, collate
 from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.distillation.losses import distillation_loss
 from kd_scratch.distillation.teacher import gather, gather_states
@@ -28,7 +28,7 @@ from kd_scratch.tasks import Predictions
 from kd_scratch.training.bookkeeping import Bookkeeping
 from kd_scratch.training.resume import PREVIOUS_WEIGHTS, Progress
 from kd_scratch.training.setup import Run
-from kd_scratch.training.trainer import Trainer, steps_per_epoch
+from kd_scratch.training.trainer import Trainer
 
 CURVE_POINTS = 50  # of an epoch's loss curve, each the mean of so many steps
 
@@ -80,18 +80,17 @@ def train_epoch(trainer: Trainer, books: Bookkeeping) -> np.ndarray:
 def batches_to_next_look(trainer: Trainer) -> list[np.ndarray]:
     """The batches between two looks at dev, each the numbers of its inputs: those of an epoch, or with --looks so many
     that all looks have as many, from the end of one epoch into the next."""
-    run, progress, total = trainer.run, trainer.progress, trainer.stepper.steps
-    config, seed, lengths = run.spec.config, run.spec.run.seed, run.train_inputs.lengths
-    if not config.looks:
-        batches = epoch_batches(lengths, config.batch_size, seed, progress.epoch)
-        return batches[: progress.batch + total - progress.step]
-    first, per_epoch = progress.step - progress.batch, steps_per_epoch(run)
-    looks_left = max(1, config.looks - progress.epoch)  # more --steps by force may leave steps behind the last
+    progress, total, plan = trainer.progress, trainer.stepper.steps, trainer.run.plan
+    looks = trainer.run.spec.config.looks
+    if not looks:
+        return plan.batches(progress.epoch)[: progress.batch + total - progress.step]
+    first = progress.step - progress.batch
+    looks_left = max(1, looks - progress.epoch)  # more --steps by force may leave steps behind the last
     end = first + max(1, (total - first) // looks_left)
     batches = []
-    for epoch in range(first // per_epoch, -(-end // per_epoch)):
-        start = epoch * per_epoch
-        batches += epoch_batches(lengths, config.batch_size, seed, epoch)[max(0, first - start) : end - start]
+    for epoch in range(plan.epoch_of(first), plan.epoch_of(end - 1) + 1):
+        start = plan.steps_before(epoch)
+        batches += plan.batches(epoch)[max(0, first - start) : end - start]
     return batches
 
 

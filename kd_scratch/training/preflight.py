@@ -240,7 +240,7 @@ def cache_bytes(run: Run, sample: Sample) -> int:
     if run.spec.config.keep_states:
         layers = len(run.hidden_losses.teacher_layers())
         size += 2 * 4 * len(inputs.tokens) * run.teachers[0].config.width * layers
-    return int(len(run.data.examples) / len(sample.examples) * size)
+    return int((len(run.data.examples) + len(run.data.copies)) / len(sample.examples) * size)
 
 
 # --- memory ---

@@ -17,12 +17,13 @@ from kd_scratch.data.batches import IGNORE
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.pages.report import PAGE, runs_page
+from kd_scratch.training.epochs import several
 from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.layer_choice import choose_layers
 from kd_scratch.training.loop import train_model
 from kd_scratch.training.resume import Progress, drop_state, has_state
 from kd_scratch.training.setup import Run, check_output
-from kd_scratch.training.trainer import add_teacher_outputs, steps_per_epoch
+from kd_scratch.training.trainer import add_teacher_outputs
 
 
 def train(run: Run, force: bool = False) -> dict | None:
@@ -33,6 +34,7 @@ def train(run: Run, force: bool = False) -> dict | None:
     """
     teacher_records = read_teacher_records(run)
     run.train_inputs = encode_training_data(run.spec, run.data, run.data.notes.append)
+    run.data.copies = ()  # the model that proposed their words may go
     announce(run)
     make_folder(run.spec.output)
     is_first = distributed.rank() == 0
@@ -56,20 +58,21 @@ def train(run: Run, force: bool = False) -> dict | None:
 def announce(run: Run) -> None:
     """Print what is about to happen and how big it is, and the notes."""
     spec, config, inputs = run.spec, run.spec.config, run.train_inputs
-    steps = steps_per_epoch(run)
     teachers = run.teachers if config.alpha or config.losses else []  # else they are not needed
     named = zip(spec.teachers, teachers, strict=False)
     sources = " and ".join(f"{path} ({teacher.num_parameters() / 1e6:.1f}M)" for path, teacher in named)
     doing = f"distilling {sources} into" if teachers else "fine-tuning"
     size = f"{run.model.config.depth} layers, {run.model.num_parameters() / 1e6:.1f}M"
+    steps, total = several(run.plan.steps), config.steps or run.plan.steps_before(config.epochs)
     length = f"{config.epochs} epochs of {steps} steps"
     if config.steps:
         length = f"{config.steps} steps, {steps} in an epoch"
+    of_epoch = f"of which an epoch has {several(run.plan.inputs)}, " if config.augment else ""
     say(
         f"{doing} {spec.model} ({size}) on {run.device.type}, {torch.get_num_threads()} threads: "
-        f"{len(inputs):,} inputs ({len(inputs.tokens):,} tokens), {len(run.dev_inputs):,} dev, {length}"
+        f"{len(inputs):,} inputs ({len(inputs.tokens):,} tokens), {of_epoch}{len(run.dev_inputs):,} dev, {length}"
     )
-    for note in [*run.data.notes, *more_notes(run, bool(teachers), config.steps or steps * config.epochs)]:
+    for note in [*run.data.notes, *more_notes(run, bool(teachers), total)]:
         say(f"note: {shorten(note, 2000)}")
 
 

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,11 @@ from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
 from kd_scratch.training.checks import check_spec
+from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import unfinished
 from kd_scratch.training.spec import RunSpec, layer_count
+from kd_scratch.training.word_proposals import WordProposer
 
 
 @dataclass
@@ -62,6 +65,11 @@ class Run:
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
 
+    @cached_property
+    def plan(self) -> EpochPlan:
+        """Which inputs each epoch has, once they are known."""
+        return plan_epochs(self.spec, self.data, self.train_inputs)
+
 
 def set_up(spec: RunSpec, resume: bool = False) -> Run:
     """The run that a description asks for: data read, models opened, everything checked that can be checked now.
@@ -77,7 +85,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
         if Path(directory).exists() or "/" in directory:  # else it may be a size that is misspelled
             require_model_directory(directory)
-    data = read_training_data(spec, task)
+    data = read_training_data(spec, task, WordProposer)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
     asked = spec
     if spec.chooses_layers and spec.model not in SIZES:  # until then the first ones stand for all others

@@ -45,6 +45,7 @@ class RunSpec:
     output: Path
     teachers: tuple[str, ...] = ()
     unlabelled: Path | None = None
+    augment_model: str | None = None  # a directory whose head for masked words proposes words for --augment
     fold: str = ""  # "2/5": learn without the second of five parts of --train
     init_layers: tuple[int, ...] | str = ()  # or "auto:2": the two that do best on dev, see layer_choice.py
     tokenizer: str | None = None

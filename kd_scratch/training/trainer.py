@@ -51,15 +51,11 @@ class Trainer:
 def total_steps(run: Run, progress: Progress) -> int:
     """Optimizer steps of the whole run, those that are done among them."""
     config = run.spec.config
-    left = (config.epochs - progress.epoch) * steps_per_epoch(run) - progress.batch
+    whole = run.plan.steps_before(config.epochs)
+    left = whole - run.plan.steps_before(progress.epoch) - progress.batch
     if config.looks:
-        left = config.epochs * steps_per_epoch(run) - progress.step
+        left = whole - progress.step
     return config.steps or progress.step + left
-
-
-def steps_per_epoch(run: Run) -> int:
-    """Optimizer steps in an epoch: the last batch may be smaller."""
-    return -(-len(run.train_inputs) // run.spec.config.batch_size)
 
 
 def note_iob1(run: Run) -> None:

@@ -287,15 +287,15 @@ ROWS = [
         lambda w, argv, line: put(argv, find(r"or (--tokenizer)\)", line), w.base.model("mlm")),
     ),
     Cure(
-        "--augment {}: the tokenizer has no [MASK]; leave it out",
+        "--augment: the tokenizer has no [MASK]; leave it out",
         lambda w: w.train(
             "--augment", 1, "--tokenizer", without_mask(w), model="tiny-student", teacher=without_mask(w)
         ),
         leave_out(),
     ),
     Cure(
-        "--augment {}: altered texts are no input for {}; leave it out",
-        lambda w: w.squad("train", "--augment", 1, teacher=w.base.model("span")),
+        "--augment: altered texts are no input for {}; leave it out",
+        lambda w: w.mlm("--augment", 1, teacher=w.base.model("mlm")),
         leave_out(),
     ),
     Cure(

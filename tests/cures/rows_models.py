@@ -12,7 +12,7 @@ from kd_scratch.checkpoints.safetensors import load_file, save_file
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
-from tests.cures.world import EACCES, Cure, drop, find, main, put, undo, use
+from tests.cures.world import EACCES, Cure, drop, find, leave_out, main, put, undo, use
 
 OPEN = "error: (?:--model |--teacher )?(.*?): "
 
@@ -150,6 +150,21 @@ def other_tokenizer(world):
     return model
 
 
+def other_words(world):
+    """A model with a head for masked words that reads texts with another vocabulary."""
+    model = world.copy(world.base.model("mlm"), "other-words")
+    train_tokenizer(["the other words of the other texts"], vocab_size=60).save(model, max_length=20)
+    return model
+
+
+def masked_words_learned(world, argv, line):
+    """The same command with what `train --task mlm` has made of the model in the line."""
+    path, command = world.folder / "masked-words", find(r"\((train --task mlm) makes it\)", line).split()
+    made = world.mlm(model=find("--augment-model (.*?): ", line), output=path)
+    assert made[: len(command)] == command and main(made) == 0
+    return put(argv, "--augment-model", path)
+
+
 def other_labels(world):
     """A teacher that knows other labels."""
     model = world.copy(world.base.model(), "other-labels")
@@ -278,6 +293,24 @@ ROWS = [
         lambda w, argv, line: put(
             argv, "--teacher", fine_tuned(w, find(r"--teacher (.*?): .*fine-tune it for these labels first", line))
         ),
+    ),
+    Cure(
+        "give a model that has one (train --task mlm makes it)",
+        lambda w: w.train("--augment", 1, "--augment-model", w.base.model(), teacher=w.base.model()),
+        masked_words_learned,
+    ),
+    *(
+        Cure(
+            "give a model of that tokenizer, or leave it out",
+            lambda w: w.train("--augment", 1, "--augment-model", other_words(w), teacher=w.base.model()),
+            follow,
+        )
+        for follow in (
+            lambda w, argv, line: put(
+                argv, find("(--augment-model) .*give a model of that", line), w.base.model("mlm")
+            ),
+            leave_out("(--augment-model) .*, or leave it out"),
+        )
     ),
     Cure(
         "make the student of the teacher's layers (--model {} --init-layers {}), or of a size with --tokenizer {}",

@@ -99,6 +99,16 @@ ROWS = [
         lambda w, argv, line: put(argv, find("an (--alpha) above 0", line), 0.1),
     ),
     Cure(
+        "--augment-model is about --augment; give --augment 1 (say), or leave it out",
+        lambda w: w.train("--augment-model", w.base.model("mlm"), teacher=teacher(w)),
+        use(r"give (--augment 1) \(say\)"),
+    ),
+    Cure(
+        "--augment-model is about --augment; give --augment 1 (say), or leave it out",
+        lambda w: w.train("--augment-model", w.base.model("mlm"), teacher=teacher(w)),
+        leave_out(r"(--augment-model) is about .*, or leave it out"),
+    ),
+    Cure(
         "--labelled: with an --alpha of 0 nothing is learned from the other texts; leave --teacher out",
         lambda w: w.train("--labelled", 4, "--alpha", 0, teacher=teacher(w)),
         leave_out("leave (--teacher) out"),

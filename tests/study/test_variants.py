@@ -25,6 +25,7 @@ OTHER = {
     "output": Path("runs/a b"),
     "teachers": ("first", "second one"),
     "unlabelled": Path("news.txt"),
+    "augment_model": "runs/words",
     "fold": "2/5",
     "init_layers": (0, 2, 11),
     "tokenizer": "runs/tokenizer",

@@ -1,6 +1,7 @@
 """Text without labels: altered copies of the training texts, and --labelled."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from kd_scratch.data.rows import WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.losses import cross_entropy
 from kd_scratch.tasks import TASKS
-from kd_scratch.tasks.augment import EXCHANGED, MASKED, Altered
+from kd_scratch.tasks.augment import BLOCK, EXCHANGED, MASKED, PROPOSED, Altered
 from kd_scratch.tasks.classification import Example as Text
+from kd_scratch.tasks.masked_lm import Example as Line
 from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import Example as Sentence
 from kd_scratch.training.examples import draw
@@ -86,8 +88,8 @@ def test_texts_without_words_and_of_one_word_are_no_trouble(tokenizer):
 
 
 def test_what_cannot_be_altered_is_refused(tokenizer):
-    with pytest.raises(UserError, match="--augment 1: altered texts are no input for squad"):
-        Altered([Question("q", "?", "c")], 1, SQUAD, tokenizer)
+    with pytest.raises(UserError, match="--augment: altered texts are no input for mlm"):
+        Altered([Line("q", "c")], 1, TASKS["mlm"], tokenizer)
     content = json.loads(tokenizer.backend.to_str())
     content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != MASK]
     del content["model"]["vocab"][MASK]
@@ -98,6 +100,45 @@ def test_what_cannot_be_altered_is_refused(tokenizer):
     without = Tokenizer(type(tokenizer.backend).from_str(json.dumps(content)))
     with pytest.raises(UserError, match=r"the tokenizer has no \[MASK\]"):
         Altered(LONG, 1, CSV, without)
+
+
+def test_of_a_question_the_words_change_and_the_context_stays(tokenizer):
+    questions = [Question(f"q{i}", f"what w{i} is x{i} now", f"c{i} " * 9, (f"c{i}",), 0) for i in range(40)]
+    copies = list(Altered(questions, 5, SQUAD, tokenizer))
+    for i, copy in enumerate(copies):
+        question = questions[i % 40]
+        assert copy.context == question.context and not copy.labelled and copy.answers == () and copy.start is None
+        assert len(copy.question.split()) == 5 and copy.id == f"q{i % 40}~{i // 40 + 1}"
+    words = {word for copy in copies for word in copy.question.split()}
+    assert MASK in words and not any(word.startswith("c") for word in words), "random words are those of questions"
+    assert sum(copy.question != questions[i % 40].question for i, copy in enumerate(copies)) > 100
+    features = SQUAD.featurize(copies, tokenizer, (), 40, DataConfig())
+    assert (features.labels == UNLABELLED).all()
+
+
+def test_a_fifth_of_the_words_is_proposed_by_a_model_that_sees_the_text(tokenizer):
+    asked = []
+
+    def propose(texts, gaps):
+        asked.append([list(words) for words in texts])
+        return [{place: f"new-{words[place]}" for place in places} for words, places in zip(texts, gaps, strict=True)]
+
+    plain = [replace(text, text=text.text.replace("-", "x") + " a, (b)") for text in LONG]
+    copies = Altered(plain, 20, CSV, tokenizer, propose)
+    texts = [copy.text.split() for copy in copies]
+    assert [len(block) for block in asked] == [BLOCK, 1000 - BLOCK]
+    assert all(words == plain[i % 50].text.split() for i, words in enumerate(asked[0]))
+    proposed = sum(word.startswith("new-") for words in texts for word in words)
+    assert proposed / 200_000 == pytest.approx(PROPOSED, abs=0.005)
+    assert sum(word == MASK for words in texts for word in words) / 200_000 == pytest.approx(MASKED, abs=0.005)
+    for words, original in zip(texts, plain * 20, strict=True):
+        pairs = zip(words, original.text.split(), strict=True)
+        assert all(word == f"new-{before}" for word, before in pairs if word.startswith("new-"))
+    again = Altered(plain, 20, CSV, tokenizer, propose)
+    assert [again[i].text.split() for i in (999, 3, 511, 512)] == [texts[i] for i in (999, 3, 511, 512)]
+    assert not any(word.startswith("new-") and not word[4:].isalnum() for words in texts for word in words)
+    nothing = Altered(plain, 20, CSV, tokenizer, lambda texts, gaps: [{} for _ in texts])
+    assert not any(word.startswith("new-") for word in nothing[7].text.split())
 
 
 # --- --labelled ---
@@ -173,7 +214,7 @@ def test_with_a_teacher_the_others_are_text_and_without_one_they_are_left_out(fi
     assert "15 examples have a label, 45 have none" in out and ": 15 inputs" in out
     teach = ["--teacher", str(folder / "teacher")]
     assert main([*common, *teach, "--labelled", "25%", "--augment", "2", "--output", str(folder / "taught")]) == 0
-    assert ": 180 inputs" in capsys.readouterr().out
+    assert ": 300 inputs" in (out := capsys.readouterr().out) and "an epoch has 180," in out
     assert main([*common, *teach, "--labelled", "25%", "--alpha", "0", "--output", str(folder / "x")]) == 2
     assert "nothing is learned from the other texts" in capsys.readouterr().err
     assert main([*common, "--augment", "1", "--output", str(folder / "x")]) == 2

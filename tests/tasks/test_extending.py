@@ -169,7 +169,7 @@ def test_what_such_a_task_cannot_do_is_refused(tasks, files, tmp_path, capsys):
     distil = ("--model", tmp_path / "teacher", "--teacher", tmp_path / "teacher")
     for more, message in (
         (("--labelled", "50%"), "--labelled: the examples of this task need their labels; leave it out"),
-        (("--augment", "1"), "--augment 1: altered texts are no input for minimal; leave it out"),
+        (("--augment", "1"), "--augment: altered texts are no input for minimal; leave it out"),
         (("--unlabelled", files["test"]), "--unlabelled: plain text is no input for minimal; leave it out"),
     ):
         status, _, error = train(capsys, "minimal", files, tmp_path / "student", *distil, *more)

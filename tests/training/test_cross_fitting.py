@@ -1,6 +1,7 @@
 """Cross-fitted teachers: who is trained on what, and whose soft targets count for which text."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from kd_scratch.config import RunConfig, TrainConfig
 from kd_scratch.distillation.teacher import teacher_logits
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.folds import Fold, fold_numbers, outside_fold, parse_fold
+from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import Example as Sentence
+from kd_scratch.training import cross_fitting
 from kd_scratch.training.cross_fitting import teacher_folds, unseen_by
-from kd_scratch.training.examples import encode_training_data
+from kd_scratch.training.examples import TrainingData, encode_training_data
 from kd_scratch.training.run import train
 from kd_scratch.training.setup import set_up
 from kd_scratch.training.spec import RunSpec
@@ -85,6 +88,21 @@ def test_altered_copies_belong_to_their_texts(teachers):
     config = TrainConfig(**FAST, augment=2)
     run, _, counted = prepared(RunSpec("csv", output=folder / "student", **(common | dict(config=config))))
     assert counted.shape == (3, 3 * 48) and np.array_equal(counted, np.tile(counted[:, :48], 3))
+
+
+def test_a_name_that_looks_like_that_of_a_copy_is_still_its_own(monkeypatch):
+    """Questions have ids of their own: q~3 is one beside q, and q~3~1 its copy."""
+    squad = TASKS["squad"]
+    own = [Question(name, "?", context) for name, context in (("q", "a"), ("q~3", "d"), ("r", "b"), ("s", "e"))]
+    numbers = fold_numbers(squad, own, 2).tolist()
+    assert set(numbers[:2]) == {0, 1}, "the first two are of different folds"
+    monkeypatch.setattr(cross_fitting, "teacher_folds", lambda spec: ([Fold(0, 2), Fold(1, 2)], [{"train": "x"}] * 2))
+    data = TrainingData(squad, own, [], (), None, {"train": "x"}, [], own=own)
+    spec = RunSpec("squad", Path("x"), "10%", "", Path("y"), teachers=("a", "b"))
+    counted = unseen_by(spec, data, SimpleNamespace(ids=["q", "q~3", "r", "q~1", "q~3~1", "s~2", "other"]))
+    of_input = [numbers[i] for i in (0, 1, 2, 0, 1, 3)]
+    assert counted[:, :6].argmax(axis=0).tolist() == of_input and (counted[:, :6].sum(axis=0) == 1).all()
+    assert counted[:, 6].all()
 
 
 def test_texts_whose_labels_no_teacher_had_are_unseen_by_all(teachers, tmp_path):

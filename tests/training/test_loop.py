@@ -21,6 +21,7 @@ from kd_scratch.tasks import TASKS
 from kd_scratch.tasks import token_classification as conll
 from kd_scratch.tasks.classification import Example
 from kd_scratch.training import bookkeeping, loop
+from kd_scratch.training.epochs import EpochPlan
 from kd_scratch.training.examples import TrainingData
 from kd_scratch.training.loop import add_gradients, train_model
 from kd_scratch.training.optimizer import schedule
@@ -362,17 +363,17 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(tmp_path, tokenize
     expected = train_model(whole)
     part = new_run()
     torch.manual_seed(3)
-    real = loop.epoch_batches
+    real = EpochPlan.batches
 
-    def dies_in_the_third_epoch(lengths, batch_size, seed, epoch):
+    def dies_in_the_third_epoch(plan, epoch):
         if epoch == 2:
             raise Interrupted
-        return real(lengths, batch_size, seed, epoch)
+        return real(plan, epoch)
 
-    monkeypatch.setattr(loop, "epoch_batches", dies_in_the_third_epoch)
+    monkeypatch.setattr(EpochPlan, "batches", dies_in_the_third_epoch)
     with pytest.raises(Interrupted):
         train_model(part)
-    monkeypatch.setattr(loop, "epoch_batches", real)
+    monkeypatch.setattr(EpochPlan, "batches", real)
     torch.manual_seed(99)  # a new process knows nothing of the old one's generator
     again = change_output(new_run(), part.spec.output)
     with torch.no_grad():
