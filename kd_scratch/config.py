@@ -170,6 +170,9 @@ class TrainConfig:
     )
     looks: int = setting(0, "score dev so many times, at equal distances in steps, instead of after each epoch; 0: no")
     patience: int = setting(0, "stop after this many epochs (or --looks) without a better dev score; 0: never")
+    layer_steps: int = setting(
+        0, "with --init-layers auto: optimizer steps of the short run of each choice; 0: a tenth of all, at least 50"
+    )
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
     amp: str = setting(
         "auto", "mixed precision; auto: bf16 on a CUDA device that has it, else off", ("auto", "off", "bf16", "fp16")
@@ -184,7 +187,8 @@ class TrainConfig:
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
-        for name in ("steps", "warmup_steps", "weight_decay", "max_grad_norm", "looks", "patience", "augment"):
+        from_zero = "steps warmup_steps weight_decay max_grad_norm looks patience augment layer_steps".split()
+        for name in from_zero:
             if not getattr(self, name) >= 0:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="", metavar="NAME", help="clinc: the split to test on (default test)")
     parser.add_argument("--teacher", required=True, nargs="+", metavar="DIR", help="the fine-tuned teacher, or several")
     parser.add_argument("--model", required=True, metavar="DIR_OR_SIZE", help="what every student starts from")
-    parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
+    parser.add_argument("--init-layers", type=layer_list, default=(), metavar="0,2,4", help="as of train")
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
     parser.add_argument("--norm-first", action="store_true", help="as of train")
     parser.add_argument("--unlabelled", type=Path, metavar="FILE", help="text for all variants with a teacher")
@@ -98,7 +98,7 @@ def make_spec(arguments: argparse.Namespace) -> StudySpec:
         teachers=tuple(arguments.teacher),
         unlabelled=arguments.unlabelled,
         augment_model=arguments.augment_model,
-        init_layers=tuple(arguments.init_layers or ()),
+        init_layers=arguments.init_layers,
         tokenizer=arguments.tokenizer,
         norm_first=arguments.norm_first,
         cache=arguments.cache,

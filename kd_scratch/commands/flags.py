@@ -95,12 +95,14 @@ def by_name(pairs: Sequence[tuple[str, str]], flag: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def layer_list(text: str) -> list[int]:
-    """ "0,2,4" -> [0, 2, 4]"""
+def layer_list(text: str) -> tuple[int, ...] | str:
+    """ "0,2,4" -> (0, 2, 4); "auto:2" as it is."""
+    if text.startswith("auto"):
+        return text
     try:
-        return [int(number) for number in text.split(",")]
+        return tuple(int(number) for number in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer numbers such as 0,2,4, nor auto:2") from None
 
 
 def shape_list(text: str) -> list[tuple[int, int]]:

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the trained model goes")
     add_teacher_arguments(parser)
-    parser.add_argument("--init-layers", type=layer_list, metavar="0,2,4", help="keep only these layers of --model")
+    layers = "only these layers of --model, or with auto:2 those two that do best on dev in short runs (auto: half)"
+    parser.add_argument("--init-layers", type=layer_list, default=(), metavar="0,2,4", help=layers)
     parser.add_argument("--tokenizer", metavar="DIR", help="with a size: take the tokenizer from this model directory")
     parser.add_argument(
         "--vocab-size",
@@ -114,8 +115,8 @@ def make_spec(arguments: argparse.Namespace) -> RunSpec:
     settings = {name: getattr(arguments, name) for name in names}
     for config in (TrainConfig, DataConfig, RunConfig):
         settings |= given(arguments, config)
-    layers, teachers = arguments.init_layers or (), arguments.teacher or ()
-    return RunSpec.of(arguments.task, init_layers=tuple(layers), teachers=tuple(teachers), **settings)
+    settings["init_layers"] = arguments.init_layers
+    return RunSpec.of(arguments.task, teachers=tuple(arguments.teacher or ()), **settings)
 
 
 def command(arguments: argparse.Namespace) -> dict | None:

@@ -103,7 +103,7 @@ def flatten(record: dict) -> dict[str, str]:
     """Settings, seeds, hashes and machine of a run in one level, as text; and whether it was resumed by force."""
     flat = {}
     for key, value in record.items():
-        if isinstance(value, dict) and key in ("settings", "data settings", "machine"):
+        if isinstance(value, dict) and key in ("settings", "data settings", "layer choice", "machine"):
             flat |= {f"{key}: {name}": one_line(setting) for name, setting in value.items()}
         elif (isinstance(value, str | int | float) or value is None) and key not in RESULTS:
             flat[key] = one_line(value)

@@ -44,6 +44,7 @@ from kd_scratch.study.variants import (
     first_variants,
     grid_variants,
     study_flags,
+    with_chosen_layers,
 )
 from kd_scratch.training.checks import check_spec
 from kd_scratch.training.setup import libraries
@@ -62,12 +63,14 @@ def run_study(spec: StudySpec) -> Report:
     spec = complete(spec)
     device = start_machine(spec)
     check_spec(spec.run, device)
+    evaluator = Evaluator(spec, device)
+    spec = with_chosen_layers(spec)
+    start_machine(spec)  # with the threads of the tests again
     variants = first_variants(spec)
     grid = grid_variants(spec)
     output = make_folder(spec.run.output)
     common = study_flags(common_run(spec))
     plan = same_study(output, make_plan(spec, common, variants))
-    evaluator = Evaluator(spec, device)
     say(describe_study(spec, variants, grid, evaluator))
     others = read_other_studies(spec, evaluator.known)
     possible = [each for variant in [*variants, *grid.values()] for each in at_all_rates(variant, spec)]

@@ -98,7 +98,7 @@ def flag_values(name: str, value) -> list[str]:
         return []
     if name == "teachers":
         return list(value)
-    if name == "init_layers":
+    if name == "init_layers" and not isinstance(value, str):
         return [",".join(map(str, value))]
     return [str(value)]
 

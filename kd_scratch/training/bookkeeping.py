@@ -22,10 +22,10 @@ READ_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
 
 class Bookkeeping:
-    """A context around the loop. It counts steps in the run's progress, and raises Stopped after a signal."""
+    """A context around the loop. It counts steps in the run's progress, saves, and raises Stopped after a signal."""
 
-    def __init__(self, trainer: Trainer):
-        self.trainer = trainer
+    def __init__(self, trainer: Trainer, saves: bool = True):
+        self.trainer, self.saves = trainer, saves
         self.run = trainer.run
         self.clock = Clock(self.run.device)
         self.interruption = Interruption()
@@ -112,7 +112,7 @@ class Bookkeeping:
 
     def save(self) -> None:
         """Save the state of the run (rank 0)."""
-        if distributed.rank() == 0:
+        if self.saves and distributed.rank() == 0:
             trainer = self.trainer
             trainer.progress.spent = dict(self.run.seconds + Counter(self.clock.totals()))
             stepper = trainer.stepper

@@ -29,6 +29,8 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
     for flag, is_empty in empty.items():
         if is_empty:  # a variable of the shell that was never set
             raise UserError(f"{flag} is empty; give a name, or leave it out")
+    if config.layer_steps and not spec.chooses_layers:
+        raise UserError("--layer-steps is about --init-layers auto; leave it out")
     if re.fullmatch(r"[\d.]+", spec.dev) and not Path(spec.dev).exists():
         raise UserError(f"--dev {spec.dev}: no such file; give one, or a share of --train, as in --dev 10%")
     if spec.task == "mlm":

@@ -149,17 +149,21 @@ def batch_loss(trainer: Trainer, batch: Batch, kept: KeptOutputs, per_unit: floa
     return loss
 
 
+def score_dev(trainer: Trainer) -> dict:
+    """The model's scores on the dev set, by name."""
+    run = trainer.run
+    logits = compute_logits(run.model, run.dev_inputs, run.device, dtype=trainer.dtype, title="scoring dev")
+    return run.task.score(
+        Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, run.model.config.labels, run.spec.data)
+    )
+
+
 def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
     """Score the model on the dev set, keep it where it is the best so far, and write the epoch into the progress.
 
     lengths: of the inputs that the epoch has seen, which may be cut short by --steps.
     """
-    run, progress = trainer.run, trainer.progress
-    logits = compute_logits(run.model, run.dev_inputs, run.device, dtype=trainer.dtype, title="scoring dev")
-    predictions = Predictions(
-        run.task, run.data.dev_examples, run.dev_inputs, logits, run.model.config.labels, run.spec.data
-    )
-    scores = run.task.score(predictions)
+    run, progress, scores = trainer.run, trainer.progress, score_dev(trainer)
     operations = 3 * forward_operations(run.model.config, lengths)  # the backward pass takes twice as many
     losses = np.array_split(progress.losses, min(len(progress.losses), CURVE_POINTS))
     progress.epoch += 1

@@ -25,6 +25,7 @@ from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.file_checks import near_labels, odd_labels, odd_texts
+from kd_scratch.training.layer_choice import describe_choice, read_choice
 from kd_scratch.training.setup import Run
 
 SAMPLE = 1000  # examples of the training file, and as many of the dev file, that are looked at
@@ -172,7 +173,9 @@ def about_answers(run: Run, sample: Sample) -> str:
 def about_layers(run: Run) -> str:
     """Where the model's layers come from."""
     model, layers = run.spec.model, run.spec.init_layers
-    if layers:
+    if run.spec.chooses_layers:
+        text = describe_choice(run.spec, read_choice(run.spec.output))
+    elif layers:
         text = f"{', '.join(map(str, layers))} of {model} become {', '.join(map(str, range(len(layers))))}"
     else:
         origin = f"all of {model}" if Path(model).is_dir() else "with random weights"
@@ -187,6 +190,7 @@ def about_loss(run: Run) -> str:
     text = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g}{mean})"
     if run.hidden_losses:
         text += f" + {run.hidden_losses.describe()}, student→teacher; 0: embeddings"
+        text += "; those of the first choice of layers" if run.spec.chooses_layers else ""
     return text
 
 

@@ -14,9 +14,11 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import say, shorten
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import is_leftover, remove, replace_file, sha256_of_file
+from kd_scratch.pages.records import RECORD
 
 STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
 PREVIOUS_WEIGHTS, DAMAGED = "model.previous.safetensors", "training_state.damaged.safetensors"
+CHOICE = "layers.json"  # how layers were chosen, or how far that has come: see layer_choice.py
 #: What no --force can bridge: the rows of a table, or its columns, would be other things.
 FIXED = ("task", "tokenizer", "labels", "words")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's steps, and running means of the gradient and of its square
@@ -39,9 +41,14 @@ class Progress:
     forced: list[str] = field(default_factory=list)  # what differed where the run was resumed all the same
 
 
-def unfinished(folder: Path) -> bool:
+def has_state(folder: Path) -> bool:
     """Whether a folder holds the state of a run that has not come to its end."""
     return any((folder / name).is_file() for name in (STATE, PREVIOUS))
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a folder holds a run that has not come to its end: its state, or what comes before it."""
+    return has_state(folder) or ((folder / CHOICE).is_file() and not (folder / RECORD).is_file())
 
 
 def drop_state(folder: Path) -> None:
@@ -135,9 +142,8 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         what = "is no training state, or one of another version of this program"
         raise UserError(f"{path}: {what}; delete the folder and start again") from None
-    now = flat(json.loads(json.dumps(identity)))
-    keys = dict.fromkeys([*now, *before])  # one that is lacking is as good as None
-    differing = [f"{k} was {brief(before.get(k))}, is {brief(now.get(k))}" for k in keys if before.get(k) != now.get(k)]
+    now = json.loads(json.dumps(identity))
+    differing = changes(before, now)
     fixed = [key for key in FIXED if before.get(key) != now.get(key)]
     if differing and (fixed or not force):
         cure = "--force goes on anyway"
@@ -181,6 +187,13 @@ def _like(value, default) -> bool:
     if isinstance(default, int | float):
         return type(value) in {int, type(default)} and -1 <= value < 2**53
     return type(value) is type(default)
+
+
+def changes(before: dict, now: dict) -> list[str]:
+    """How what decides a run differs: {"seed": 0} and {"seed": 1} -> ["seed was 0, is 1"]. What lacks is None."""
+    before, now = flat(before), flat(now)
+    keys = dict.fromkeys([*now, *before])
+    return [f"{k} was {brief(before.get(k))}, is {brief(now.get(k))}" for k in keys if before.get(k) != now.get(k)]
 
 
 def brief(value) -> str:

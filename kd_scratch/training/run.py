@@ -19,8 +19,9 @@ from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.pages.report import PAGE, runs_page
 from kd_scratch.training.epochs import several
 from kd_scratch.training.examples import encode_training_data
+from kd_scratch.training.layer_choice import choose_layers
 from kd_scratch.training.loop import train_model
-from kd_scratch.training.resume import Progress, drop_state
+from kd_scratch.training.resume import Progress, drop_state, has_state
 from kd_scratch.training.setup import Run, check_output
 from kd_scratch.training.trainer import add_teacher_outputs
 
@@ -39,9 +40,10 @@ def train(run: Run, force: bool = False) -> dict | None:
     is_first = distributed.rank() == 0
     with locked(run.spec.output) if is_first else nullcontext():
         if is_first:
-            check_output(
-                run.spec.output, run.resume, run.spec.model, *run.spec.teachers
-            )  # another process may have been here since
+            check_output(run.spec, run.resume)  # another process may have been here since
+        run.resume = distributed.broadcast_object(has_state(run.spec.output))
+        if run.spec.chooses_layers:
+            run = choose_layers(run)
         if run.teachers:
             add_teacher_outputs(run)
         dtype = amp_dtype(run.spec.config.amp, run.device)
@@ -120,6 +122,8 @@ def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict])
         "seconds by phase": dict(run.seconds),
         "matmul rate": run.matmul_rate,
     }
+    if run.layer_choice:
+        record["layer choice"] = run.layer_choice
     record = json.loads(json.dumps(record))
     page = runs_page(f"{output.name}: a training run", {"this run": record} | teacher_records)
     write_text(output / PAGE, page)

@@ -38,7 +38,7 @@ from kd_scratch.training.checks import check_spec
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import unfinished
-from kd_scratch.training.spec import RunSpec
+from kd_scratch.training.spec import RunSpec, layer_count
 from kd_scratch.training.word_proposals import WordProposer
 
 
@@ -61,6 +61,7 @@ class Run:
     teacher_logits: np.ndarray | None = None  # for every training input; None: plain fine-tuning, or a live teacher
     teacher_states: dict[int, np.ndarray] | None = None  # its hidden states where they are kept: by layer ΣS,D
     live_teacher: Model | None = None  # runs in every step, where its outputs are not kept
+    layer_choice: dict = field(default_factory=dict)  # where layers were chosen: their scores on dev, the best first
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
 
@@ -79,29 +80,39 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     task = TASKS[spec.task]
     device = distributed.init_process_group(start(**vars(spec.run)))
     check_spec(spec, device)
-    resume = distributed.rank() == 0 and check_output(spec.output, resume, spec.model, *spec.teachers)
+    resume = distributed.rank() == 0 and check_output(spec, resume)
     resume = distributed.broadcast_object(resume)
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
         if Path(directory).exists() or "/" in directory:  # else it may be a size that is misspelled
             require_model_directory(directory)
     data = read_training_data(spec, task, WordProposer)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
+    asked = spec
+    if spec.chooses_layers and spec.model not in SIZES:  # until then the first ones stand for all others
+        spec = replace(spec, init_layers=tuple(range(layer_count(asked.init_layers, load_config(spec.model).depth))))
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
-    hidden_losses = None
-    if teachers:
-        spec = with_layer_map(spec, model.config.depth, teachers[0].config.depth)
-    if spec.config.losses:  # then the first teacher runs in every step, or its states are computed
-        hidden_losses = make_hidden_losses(spec.config, model.config, teachers[0].to(device))
     dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
     require_inputs(dev_inputs, "--dev")
     say(
         f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
     )
-    identity = data.hashes | identify(spec, device, data.tokenizer, model, teachers)
-    require_same_everywhere(identity)
-    return Run(spec, task, device, data, dev_inputs, model, teachers, hidden_losses, identity, resume)
+    run = with_student(Run(spec, task, device, data, dev_inputs, model, teachers, None, {}, resume), spec, model)
+    run.identity = identify(run)
+    require_same_everywhere(run.identity)
+    return replace(run, spec=asked) if asked.chooses_layers else run
+
+
+def with_student(run: Run, spec: RunSpec, model: Model) -> Run:
+    """The run with this description and student, and what compares it with its teacher."""
+    hidden_losses = None
+    if run.teachers:
+        spec = with_layer_map(spec, model.config.depth, run.teachers[0].config.depth)
+    if spec.config.losses:  # then the first teacher runs in every step, or its states are computed
+        seed_everything(spec.run.seed)  # projections are the same whatever was opened before
+        hidden_losses = make_hidden_losses(spec.config, model.config, run.teachers[0].to(run.device))
+    return replace(run, spec=spec, model=model, hidden_losses=hidden_losses)
 
 
 def with_layer_map(spec: RunSpec, depth: int, teacher_depth: int) -> RunSpec:
@@ -120,11 +131,9 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
     return chosen
 
 
-def check_output(output: Path, resume: bool, *models: str | Path) -> bool:
-    """Whether there is a run to resume. UserError where the folder already holds something else, or one not to be.
-
-    models: the folders of the run's models.
-    """
+def check_output(spec: RunSpec, resume: bool) -> bool:
+    """Whether there is a run to resume. UserError where --output already holds something else, or one not to be."""
+    output, models = spec.output, (spec.model, *spec.teachers)
     if unfinished(output):
         if not resume:
             check_apart(output, *models)
@@ -229,11 +238,10 @@ def open_teacher(
 # --- what makes a run the same run ---
 
 
-def identify(
-    spec: RunSpec, device: torch.device, tokenizer: Tokenizer, model: Model, teachers: Sequence[Model]
-) -> dict:
-    """All but the data that decides what comes out of a run: it can be resumed only where this is the same."""
-    return {
+def identify(run: Run) -> dict:
+    """All that decides what comes out of a run: it can be resumed only where this is the same."""
+    spec = run.spec
+    return run.data.hashes | {
         "task": spec.task,
         "settings": asdict(spec.config),
         "data settings": asdict(spec.data),
@@ -241,12 +249,12 @@ def identify(
         "fold": spec.fold or None,
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
-        **libraries(device),
+        **libraries(run.device),
         "code": source_hash("training.loop", "training.setup"),
-        "tokenizer": tokenizer.fingerprint,
-        "labels": sha256(*model.config.labels),
-        "initial weights": fingerprint(model),
-        "teacher": " ".join(fingerprint(teacher) for teacher in teachers) or None,
+        "tokenizer": run.data.tokenizer.fingerprint,
+        "labels": sha256(*run.model.config.labels),
+        "initial weights": fingerprint(run.model),
+        "teacher": " ".join(fingerprint(teacher) for teacher in run.teachers) or None,
     }
 
 

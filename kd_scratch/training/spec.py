@@ -1,5 +1,6 @@
 """A training run, described: one record of all that decides it."""
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.tasks import TASKS
 
 CACHE = Path("runs/cache")  # where tokenized texts and teachers' outputs are kept, unless another folder is given
+
+
+def layer_count(auto: str, depth: int) -> int:
+    """How many of a model's layers are to be chosen: "auto:2" -> 2, "auto" -> half. UserError where it has no more."""
+    count = int(auto.partition(":")[2] or depth // 2) if re.fullmatch(r"auto(:\d{1,3})?", auto) else 0
+    if not 0 < count < depth:
+        raise UserError(f"--init-layers {auto}: --model has {depth} layers; give fewer, as in auto:1, or leave it out")
+    return count
 
 
 def positions(directory: Path) -> int | None:
@@ -38,7 +47,7 @@ class RunSpec:
     unlabelled: Path | None = None
     augment_model: str | None = None  # a directory whose head for masked words proposes words for --augment
     fold: str = ""  # "2/5": learn without the second of five parts of --train
-    init_layers: tuple[int, ...] = ()
+    init_layers: tuple[int, ...] | str = ()  # or "auto:2": the two that do best on dev, see layer_choice.py
     tokenizer: str | None = None
     vocab_size: int = 4000
     norm_first: bool = False
@@ -68,6 +77,11 @@ class RunSpec:
         if unknown:
             raise UserError(f"{', '.join(sorted(unknown))}: there is no such setting; `train --help` lists them")
         return cls(task=task, **settings)
+
+    @property
+    def chooses_layers(self) -> bool:
+        """Whether the layers of the student are to be chosen by measurement."""
+        return isinstance(self.init_layers, str)
 
     @property
     def holds_out_dev(self) -> bool:

@@ -36,7 +36,10 @@ def test_the_help_names_the_tasks_that_differ():
 
 
 def test_lists_and_names():
-    assert layer_list("0,2,4") == [0, 2, 4]
+    assert layer_list("0,2,4") == (0, 2, 4) and [layer_list(text) for text in ("auto", "auto:12")] == [
+        "auto",
+        "auto:12",
+    ]
     assert named_directory("teacher=runs/a=b") == ("teacher", "runs/a=b")
     assert by_name([("a", "x"), ("b", "y")], "--models") == {"a": "x", "b": "y"}
     for function, text in ((layer_list, "0,two"), (named_directory, "runs/teacher"), (named_directory, "=x")):

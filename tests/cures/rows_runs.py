@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 import kd_scratch.training.preflight
 import kd_scratch.training.run
 from kd_scratch.checkpoints.safetensors import save_file
+from kd_scratch.training import layer_choice
 from tests.cures.world import (
     ENOSPC,
     Cure,
@@ -16,6 +18,7 @@ from tests.cures.world import (
     find,
     main,
     put,
+    stop,
     value,
 )
 
@@ -113,7 +116,38 @@ def broken_record(world):
     return ["report", "--runs", f"a={world.folder / 'trained'}", "--output", str(world.folder / "r.html")]
 
 
+def layers_chosen(*flags, text=""):
+    """A run that was stopped when its layers were chosen, and the command that goes on with it, with these flags."""
+
+    def start(world):
+        argv = world.train("--init-layers", "auto:1")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layer_choice, "identify", lambda run: stop())
+            assert main(argv) == 130
+        if text:
+            (world.folder / "trained" / "layers.json").write_text(text)
+        return [*(put(argv, *flags) if flags else argv), "--resume"]
+
+    return start
+
+
 ROWS = [
+    # --- the layers of another run ---
+    Cure(
+        "{}: {}; delete it, and the layers are chosen anew",
+        layers_chosen("--seed", 5),
+        delete("error: (.*?): .*delete it, and the layers are chosen anew"),
+    ),
+    Cure(
+        f"{{}}: is a choice of another number of layers; {ELSEWHERE}",
+        layers_chosen("--init-layers", "auto:2"),
+        moved,
+    ),
+    Cure(
+        "{}: is no choice of layers; delete the folder and start again",
+        layers_chosen(text="[]"),
+        from_anew("error: (.*?): .*delete the folder"),
+    ),
     # --- the folder of another run ---
     *(
         Cure("continue it with --resume, delete it, or choose another folder", lambda w: w.interrupted(), follow)

@@ -175,6 +175,22 @@ ROWS = [
         lambda w: w.train("--init-layers", 0, model="tiny-student"),
         leave_out("(--init-layers) .*; leave it out"),
     ),
+    *(
+        Cure(
+            "--init-layers {}: --model has {} layers; give fewer, as in auto:1, or leave it out",
+            lambda w: w.train("--init-layers", "auto:3"),
+            follow,
+        )
+        for follow in (
+            leave_out("(--init-layers) .*, or leave it out"),
+            lambda w, argv, line: put(argv, "--init-layers", find("give fewer, as in (auto:1)", line)),
+        )
+    ),
+    Cure(
+        "--layer-steps is about --init-layers auto; leave it out",
+        lambda w: w.train("--init-layers", 0, "--layer-steps", 5),
+        leave_out("(--layer-steps) .*; leave it out"),
+    ),
     Cure(
         "the student has {} heads, the teacher {}; relations works with any",
         lambda w: w.train(losses="attention", teacher=teacher(w), model=w.base.model(name="more-heads", heads=4)),

@@ -11,14 +11,19 @@ import torch
 
 import kd_scratch.study.results
 from kd_scratch.__main__ import main, make_parser
+from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.commands.evidence import make_spec, parse_grid, seed_list
 from kd_scratch.common.signals import Stopped
+from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.study import runner
 from kd_scratch.study.results import Evaluator
 from kd_scratch.study.runner import run_study
 from kd_scratch.study.spec import StudySpec
 from kd_scratch.study.variants import BASELINE, SOFT, first_variants
+from kd_scratch.training import layer_choice
 from tests.commands.test_commands import write_csv
+from tests.conftest import tiny_model
+from tests.cures.world import stop
 
 FAST = "--epochs 1 --batch-size 16 --learning-rate 1e-3 --max-length 24 --threads 1 --device cpu".split()
 
@@ -396,3 +401,35 @@ def test_a_stopped_study_prints_how_to_go_on(study, capsys, monkeypatch):
     monkeypatch.setattr(runner, "run_all", stopped)
     assert main([*argv, "--output", str(folder / "stopped")]) == 128 + signal.SIGTERM
     assert "stopped, nothing is lost; the same command goes on where it stopped" in capsys.readouterr().err
+
+
+def test_layers_are_chosen_once_for_all_variants(study, tmp_path, capsys, monkeypatch):
+    """By short runs with soft targets and the first seed; the plan holds what was chosen, which is taken then."""
+    folder, argv = study
+    deep = tmp_path / "deep"
+    save_model(tiny_model(vocab_size=80, labels=("space", "sport", "trade"), depth=3), deep)
+    load_tokenizer(folder / "teacher").save(deep, max_length=24)
+    argv = [*argv, "--model", str(deep), "--init-layers", "auto:1", "--layer-steps", "2", "--losses", "cosine",
+            "--layer-map", "last", "--seeds", "4,5", "--output", str(tmp_path / "out")]  # fmt: skip
+    tried, real = [], layer_choice.try_layers
+
+    def try_layers(run, *more):
+        tried.append((run.spec.run.seed, run.spec.config.losses, len(run.spec.teachers)))
+        real(run, *more)
+
+    monkeypatch.setattr(layer_choice, "try_layers", try_layers)
+    monkeypatch.setattr(runner, "run_all", lambda *arguments: stop())
+    assert main(argv) == 130 and "the same command goes on" in capsys.readouterr().err
+    assert tried == [(4, "", 1)] * 3
+    chosen = str(json.loads((tmp_path / "out" / "layers.json").read_text())["layers"][0])
+    plan = json.loads((tmp_path / "out" / "study.json").read_text())["flags"]
+    assert plan[plan.index("--init-layers") + 1] == chosen and "--layer-steps" not in plan
+    assert main(argv) == 130 and len(tried) == 3, "what was found is taken"
+    capsys.readouterr()
+    assert main([*argv, "--seeds", "5,4"]) == 2
+    assert "seed was 4, is 5; delete it, and the layers are chosen anew" in capsys.readouterr().err
+    (tmp_path / "out" / "runs" / "baseline-4").mkdir(parents=True)
+    assert main([*argv, "--seeds", "5,4"]) == 130 and len(tried) == 3, "what the runs began with is taken"
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["flags"] == plan
+    assert main([*argv, "--init-layers", "auto:2"]) == 2
+    assert "is a choice of another number of layers; choose another --output" in capsys.readouterr().err
