@@ -159,6 +159,11 @@ class TrainConfig:
         "distillation: beside each training text so many copies in which words are masked or exchanged; they have soft "
         "targets only (not for squad)",
     )
+    cloze: int = setting(
+        0,
+        "squad, distillation: so many questions made of each context's own sentences, for those of --train and of "
+        "--unlabelled; they have soft targets only",
+    )
     looks: int = setting(0, "score dev so many times, at equal distances in steps, instead of after each epoch; 0: no")
     patience: int = setting(0, "stop after this many epochs (or --looks) without a better dev score; 0: never")
     dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
@@ -175,7 +180,7 @@ class TrainConfig:
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
-        for name in ("steps", "warmup_steps", "weight_decay", "max_grad_norm", "looks", "patience", "augment"):
+        for name in ("steps", "warmup_steps", "weight_decay", "max_grad_norm", "looks", "patience", "augment", "cloze"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:

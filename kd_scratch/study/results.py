@@ -37,7 +37,7 @@ MEASURED = "test.json"  # what `measure` has found of a run, beside its weights
 SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
 SHARED += ("processes", "torch", "numpy", "tokenizers")
 #: Settings in which they may differ, beside those that are among a variant's flags.
-OWN = ("losses", "layer_map", "keep_states", "augment", "steps")
+OWN = ("losses", "layer_map", "keep_states", "augment", "cloze", "steps")
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
 
 DIGITS = 9  # of what is drawn: two models that are right alike stay equal
