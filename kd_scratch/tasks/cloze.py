@@ -143,7 +143,7 @@ def questions_of(sentence: str, most_words: int, rng: np.random.Generator) -> It
         return
     spans = [(*match.span(match.re.groups), word) for rule, word in RULES.items() for match in rule.finditer(sentence)]
     cued = len(spans)
-    spans += runs(sentence, words, rng)
+    spans += [*runs(sentence, words, rng)] or (runs(sentence, words, rng, strict=False) if not spans else [])
     chances = rng.random(len(spans)) + 0.7 * (np.arange(len(spans)) >= cued)
     for i in chances.argsort():
         start, end, word = spans[i]
@@ -152,10 +152,12 @@ def questions_of(sentence: str, most_words: int, rng: np.random.Generator) -> It
             yield question
 
 
-def runs(sentence: str, words: list[re.Match], rng: np.random.Generator) -> Iterator[tuple[int, int, str]]:
+def runs(
+    sentence: str, words: list[re.Match], rng: np.random.Generator, strict: bool = True
+) -> Iterator[tuple[int, int, str]]:
     """Start, end and question word of the runs of words that are no function words, but for verbs. Of long ones a part.
 
-    Left out is what may hold the verb (at an English sentence's start, before an object), or half of "right of access".
+    Left out is what may hold the verb (at an English sentence's start, before an object), or if strict half of "right of access".
     """
     lower = [word[0].lower() for word in words] + ["", ""]  # behind the last word and before the first there is none
     is_english = not FUNCTION.isdisjoint(lower)
@@ -174,16 +176,17 @@ def runs(sentence: str, words: list[re.Match], rng: np.random.Generator) -> Iter
             before = first
             first += 1
         is_subject = before < 0 and is_english and lower[end] not in AUXILIARY
-        if first >= end or is_subject or lower[before] == "of" or lower[end] == "of" or lower[end] in DETERMINER:
+        if first >= end or is_subject:
             continue
-        last = end - 1
+        if strict and ("of" in (lower[before], lower[end]) or lower[end] in DETERMINER):
+            continue
+        parts = [(before + 1, end - 1)]
         if end - first > LONGEST_SPAN:
-            last = int(rng.integers(first, end - 1))
-            first = max(first, last + 1 - int(rng.integers(1, LONGEST_SPAN)))
-        elif before < first:
-            first = before + 1
-        word = "who" if re.fullmatch(PEOPLE, lower[last]) else "what"
-        yield words[first].start(), words[last].end(), word
+            ends = rng.integers(first, end, (end - first) // LONGEST_SPAN + 1)
+            parts = [(max(first, last - int(rng.integers(LONGEST_SPAN - 1))), last) for last in ends.tolist()]
+        for start_of_part, last in parts:
+            word = "who" if re.fullmatch(PEOPLE, lower[last]) else "what"
+            yield words[start_of_part].start(), words[last].end(), word
 
 
 def ask(sentence: str, start: int, end: int, word: str, most_words: int) -> str:
