@@ -4,8 +4,8 @@
     If you agree, the shop may send you offers.    When may the shop send you offers?
     Der Turm steht in Wien.                        Der Turm steht where?
 
-After Lewis et al. 2019 (Unsupervised Question Answering by Cloze Translation), with cues of English instead of a parser;
-where there are none, "what" stands where the span was. The answer is not kept: the teacher says what it is.
+After Lewis et al. 2019 (Unsupervised Question Answering by Cloze Translation), with cues of English for a parser; where
+there are none, "what" stands where the span was. The answer is not kept: the teacher says what it is.
 """
 
 import re
@@ -30,16 +30,16 @@ AUXILIARY = "may|can|will|must|should|could|would|might|shall|is|are|was|were|do
 PREPOSITION = """about|after|against|among|around|as|at|before|between|by|during|for|from|in|into|of|on|over|through|to|
 towards|under|upon|via|with|within|without""".replace("\n", "")
 DETERMINER = set("a an the this these those all each your our their its his her my any some other such".split())
-OTHERS = """that every no not only also both and or but nor if i we when while where which who whom whose what how why than
-then so because unless until once whether you he she it they us me him them here there been be being has have had more
-most please example instance addition order well accordance connection etc time case event"""
+OTHERS = """that every no not only also both and or but nor if i we when while where which who whom whose what how why
+than then so because unless until once whether you he she it they us me him them here there been be being has have had
+more most please example instance addition order well accordance connection etc time case event"""
 FUNCTION = DETERMINER.union(AUXILIARY.split("|"), PREPOSITION.split("|"), OTHERS.split())  # words that are no answer
 BEFORE_VERB = {*AUXILIARY.split("|"), *"be been being to not also we you they i who which that please".split()}
 SUBJECT = "we|you|they|i|he|she|it"
 PEOPLE = """part(y|ies)|partners?|compan(y|ies)|users?|advertisers?|child(ren)?|people|persons?|providers?|customers?|
 members?|employees?|affiliates?|parents?|guardians?|visitors?|individuals?|officials?|vendors?""".replace("\n", "")
-PURPOSE = """help|improve|provide|protect|make|ensure|prevent|allow|enable|comply|create|send|deliver|respond|verify|enhance|
-determine|process|contact|better|keep|give|find|offer|serve|support|show|reach|understand""".replace("\n", "")
+PURPOSE = """help|improve|provide|protect|make|ensure|prevent|allow|enable|comply|create|send|deliver|respond|verify|
+enhance|determine|process|contact|better|keep|give|find|offer|serve|support|show|reach|understand""".replace("\n", "")
 MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 DATE = rf"{MONTH} \d\d?, \d{{4}}|(?:\d\d? )?{MONTH} \d{{1,4}}|(?:1[5-9]|20)\d\d"
 NUMBER = r"(?:\d(?:[\d.,]{0,12}\d)?|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirty|sixty|ninety)"
@@ -66,7 +66,7 @@ RULES = {
 }
 RULES = {re.compile(pattern): word for pattern, word in RULES.items()}
 CLAUSES = ("why", "when", "where", "how")  # ask for a clause with what begins it: no preposition stands before them
-#: What may stand before a question: "If you agree, what …"; and what begins a clause of which nothing is asked in front.
+#: What may stand before a question: "If you agree, what …"; what begins a clause of which nothing is asked in front.
 LEAD = re.compile(r"(?:\w+ly|How|If|When|In|For|As|With|Because|To|Upon|After|Once|By|From|At|On)\b[^,]{0,100}, (?=\w)")
 OPEN = re.compile(r"\b(?:that|which|who|if|when|where|unless)\b")
 
@@ -105,18 +105,18 @@ def add_questions(examples: Sequence[Example], most: int, longest: int) -> tuple
 def make_questions(context: str, most: int, longest: int = 64) -> list[str]:
     """Up to `most` distinct questions that the context answers, always the same ones. longest: in pieces.
 
-    Sentences take turns in an order drawn at random, so that a long context is asked about all its parts; headings last.
+    Sentences take turns in an order drawn at random, so that all parts of a context are asked about; headings last.
     """
     rng = np.random.default_rng([SEED, zlib.crc32(context.encode(errors="replace"))])
     parts = sentences(context)
-    parts = sorted((parts[i] for i in rng.permutation(len(parts))), key=lambda part: len(part.split()) in (1, 2, 3, 4))
+    parts = sorted((parts[i] for i in rng.permutation(len(parts))), key=lambda part: len(part.split()) < 5)
     waiting = deque(questions_of(part, min(MOST_WORDS, longest // 2), rng) for part in parts)
     made: dict[str, str] = {}  # in lower case -> as it is
-    for _ in range(TRIES * most):
-        if not waiting or len(made) == most:
-            break
+    tries = TRIES * most
+    while waiting and tries and len(made) < most:
         source = waiting.popleft()
-        if (question := next(source, None)) is not None:
+        if question := next(source, None):
+            tries -= 1
             made.setdefault(question.lower(), question)
             waiting.append(source)
     return list(made.values())
@@ -141,23 +141,19 @@ def questions_of(sentence: str, most_words: int, rng: np.random.Generator) -> It
     if sentence.endswith("?") and len(words) > 2:  # the author asks, and goes on to say it
         yield sentence
         return
-    spans = [(*match.span(match.re.groups), word) for rule, word in RULES.items() for match in rule.finditer(sentence)]
-    cued = len(spans)
-    spans += [*runs(sentence, words, rng)] or (runs(sentence, words, rng, strict=False) if not spans else [])
-    chances = rng.random(len(spans)) + 0.7 * (np.arange(len(spans)) >= cued)
-    for i in chances.argsort():
-        start, end, word = spans[i]
+    found = [(rule.groups, word, match) for rule, word in RULES.items() for match in rule.finditer(sentence)]
+    spans = [(*match.span(group), word, 0.0) for group, word, match in found] + [*runs(sentence, words, rng)]
+    for i in np.argsort([later + rng.random() for *_, later in spans]):
+        start, end, word, _ = spans[i]
         inside = sum(start <= word.start() < end for word in words)
         if inside and len(words) - inside >= 3 and (question := ask(sentence, start, end, word, most_words)):
             yield question
 
 
-def runs(
-    sentence: str, words: list[re.Match], rng: np.random.Generator, strict: bool = True
-) -> Iterator[tuple[int, int, str]]:
-    """Start, end and question word of the runs of words that are no function words, but for verbs. Of long ones a part.
+def runs(sentence: str, words: list[re.Match], rng: np.random.Generator) -> Iterator[tuple[int, int, str, float]]:
+    """The runs of words that are no function words: start, end, question word, and how much later they come.
 
-    Left out is what may hold the verb (at an English sentence's start, before an object), or if strict half of "right of access".
+    Of long ones parts; without the verb where that shows; what may hold it, or is half of "right of access", last.
     """
     lower = [word[0].lower() for word in words] + ["", ""]  # behind the last word and before the first there is none
     is_english = not FUNCTION.isdisjoint(lower)
@@ -178,15 +174,14 @@ def runs(
         is_subject = before < 0 and is_english and lower[end] not in AUXILIARY
         if first >= end or is_subject:
             continue
-        if strict and ("of" in (lower[before], lower[end]) or lower[end] in DETERMINER):
-            continue
+        later = 2.0 if "of" in (lower[before], lower[end]) or lower[end] in DETERMINER else 0.7
         parts = [(before + 1, end - 1)]
         if end - first > LONGEST_SPAN:
             ends = rng.integers(first, end, (end - first) // LONGEST_SPAN + 1)
             parts = [(max(first, last - int(rng.integers(LONGEST_SPAN - 1))), last) for last in ends.tolist()]
         for start_of_part, last in parts:
             word = "who" if re.fullmatch(PEOPLE, lower[last]) else "what"
-            yield words[start_of_part].start(), words[last].end(), word
+            yield words[start_of_part].start(), words[last].end(), word, later
 
 
 def ask(sentence: str, start: int, end: int, word: str, most_words: int) -> str:
@@ -218,7 +213,7 @@ def ask(sentence: str, start: int, end: int, word: str, most_words: int) -> str:
 
 
 def turn(clause: str, limit: int) -> str | None:
-    """ "The shop may send it" -> "may the shop send it", "We keep it" -> "do we keep it"; None where it is not clear how.
+    """ "The shop may send it" -> "may the shop send it", "We keep it" -> "do we keep it"; None where it is unclear how.
     limit: where the span was cut out."""
     noun = rf"(?:(?!{OPEN.pattern}|(?:to|{SUBJECT})\b)[\w'’./&-]+ ){{1,8}}?"
     match = re.match(rf"(?i)((?:{SUBJECT}) (?:also |\w+ly )?|{noun})({AUXILIARY})\b", clause)
@@ -232,12 +227,11 @@ def turn(clause: str, limit: int) -> str | None:
 
 
 def cut(text: str, most_words: int) -> str:
-    """What fits of a text: to the last comma where there is one, and not to a function word."""
+    """What fits of a text, without function words at its end."""
     words = list(WORD.finditer(text))
     if len(words) <= most_words:
         return text
-    comma = max(text.rfind(mark, 0, words[most_words].start()) for mark in ",;:(，、؛،")
-    words = [word for word in words[:most_words] if comma < words[min(3, most_words) - 1].end() or word.end() <= comma]
+    words = words[:most_words]
     while words and words[-1][0].lower() in FUNCTION:
         words.pop()
     return text[: words[-1].end()] if words else ""
