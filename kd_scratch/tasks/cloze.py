@@ -24,8 +24,6 @@ TRIES = 20  # for each question that is wanted: a text that says the same for ev
 MOST_WORDS = 22  # of a question, about; in pieces some 30
 LONGEST_SPAN = 5  # words, where it is no clause
 
-# --- what English gives to go by ---
-
 AUXILIARY = "may|can|will|must|should|could|would|might|shall|is|are|was|were|do|does|did|cannot"
 PREPOSITION = """about|after|against|among|around|as|at|before|between|by|during|for|from|in|into|of|on|over|through|to|
 towards|under|upon|via|with|within|without""".replace("\n", "")
@@ -69,9 +67,6 @@ CLAUSES = ("why", "when", "where", "how")  # ask for a clause with what begins i
 #: What may stand before a question: "If you agree, what …"; what begins a clause of which nothing is asked in front.
 LEAD = re.compile(r"(?:\w+ly|How|If|When|In|For|As|With|Because|To|Upon|After|Once|By|From|At|On)\b[^,]{0,100}, (?=\w)")
 OPEN = re.compile(r"\b(?:that|which|who|if|when|where|unless)\b")
-
-# --- what any language has ---
-
 #: Of what is written without blanks (Thai to Khmer, Japanese, Chinese) each character counts as a word.
 SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 MARKS = ',;:!?()"“”«»،؛؟…—|।'
@@ -98,7 +93,7 @@ def add_questions(examples: Sequence[Example], most: int, longest: int) -> tuple
         fewer += len(found) < most
     note = f"--cloze {most}: {len(made):,} questions made of {len(first):,} contexts: soft targets only"
     if fewer:
-        note += f"; {fewer:,} contexts are too short for {most}"
+        note += f"; contexts too short for {most}: {fewer:,}"
     return Concat(Subset(examples, asking) if len(asking) < len(examples) else examples, made), [note]
 
 
@@ -231,7 +226,7 @@ def cut(text: str, most_words: int) -> str:
     words = list(WORD.finditer(text))
     if len(words) <= most_words:
         return text
-    words = words[:most_words]
+    del words[most_words:]
     while words and words[-1][0].lower() in FUNCTION:
         words.pop()
     return text[: words[-1].end()] if words else ""

@@ -45,18 +45,19 @@ LONG_TEXT = "the of a may we cookie in Paris 12 days London and, because. by usi
         ("You can leave the list by clicking the link below.", "How can you leave the list?"),
         ("We may share your address with other companies.", "With whom may we share your address?"),
         ("The lock was made by Anna Lindh in 1932.", "When was the lock made by Anna Lindh?"),
+        ("You must not knowingly collect private letters of others.", "What must you not knowingly collect of others?"),
+        ("You agree that the shop keeps your address.", "You agree that the shop keeps what?"),
         ("Marie Curie won the Nobel Prize.", "Who won the Nobel Prize?"),
         ("There are 1,200 registered users in the list.", "There are how many registered users in the list?"),
         ("The ticket costs $5 for everybody here.", "The ticket costs how much for everybody here?"),
         ("They called it “the great flood” in the old town.", "They called it “what” in the old town?"),
         ("What do we collect? Names and addresses of people.", "What do we collect?"),
         ("Der Turm in der Stadt wurde 1889 gebaut.", "Der Turm in der Stadt wurde when gebaut?"),
-        ("The office of Dr. Smith is in the U.S. Department of State.", "Is"),
     ],
 )
 def test_a_span_becomes_a_question_word(context, question):
     made = make_questions(context, 20)
-    assert question in made or (question == "Is" and all(len(text.split()) > 4 for text in made)), made
+    assert question in made, made
 
 
 def test_questions_are_distinct_as_many_as_wanted_and_the_same_in_every_run():
@@ -137,7 +138,7 @@ def test_a_context_is_asked_about_once_and_a_text_without_question_is_only_that(
     examples, [note] = add_questions([*own, *texts], 3, 64)
     assert list(examples[:2]) == own and [e.id for e in examples[2:]] == ["q0~c1", "q0~c2", "q0~c3"]
     assert all(not e.labelled and not e.answers and e.start is None and e.context == CONTEXT for e in examples[2:])
-    assert note == ("--cloze 3: 3 questions made of 2 contexts: soft targets only; 1 contexts are too short for 3")
+    assert note == ("--cloze 3: 3 questions made of 2 contexts: soft targets only; contexts too short for 3: 1")
     assert add_questions(own, 3, 64)[1] == ["--cloze 3: 3 questions made of 1 contexts: soft targets only"]
 
 
@@ -232,7 +233,7 @@ def test_a_student_learns_from_questions_that_nobody_has_answered(files, teacher
     contexts = len({e.context for e in data.own})
     assert f"2 texts of {folder / 'more.txt'} have no label: soft targets only" in data.notes
     [note] = [note for note in data.notes if note.startswith("--cloze 2: ")]
-    assert f"of {contexts + 2} contexts" in note and "1 contexts are too short for 2" in note
+    assert f"of {contexts + 2} contexts" in note and "contexts too short for 2: 1" in note
     argv = ["train", "--task", "squad", "--train", str(spec.train), "--dev", spec.dev, "--model", teachers[0],
             "--teacher", *teachers, "--unlabelled", str(folder / "more.txt"), "--cloze", "2", "--limit", "12",
             "--epochs", "1", "--max-length", "60", "--threads", "1", "--cache", str(folder / "cache"),
