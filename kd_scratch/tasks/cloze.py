@@ -34,6 +34,7 @@ more most please example instance addition order well accordance connection etc 
 FUNCTION = DETERMINER.union(AUXILIARY.split("|"), PREPOSITION.split("|"), OTHERS.split())  # words that are no answer
 BEFORE_VERB = {*AUXILIARY.split("|"), *"be been being to not also we you they i who which that please".split()}
 SUBJECT = "we|you|they|i|he|she|it"
+AFTER_POOR = DETERMINER.union(SUBJECT.split("|"), ["that", "which", "who"])  # a verb is before them, or half a noun
 PEOPLE = """part(y|ies)|partners?|compan(y|ies)|users?|advertisers?|child(ren)?|people|persons?|providers?|customers?|
 members?|employees?|affiliates?|parents?|guardians?|visitors?|individuals?|officials?|vendors?""".replace("\n", "")
 PURPOSE = """help|improve|provide|protect|make|ensure|prevent|allow|enable|comply|create|send|deliver|respond|verify|
@@ -60,13 +61,14 @@ RULES = {
     rf"\b(?:Mr|Mrs|Ms|Dr|President|Professor|Sir|King|Queen|Saint)\.? {NAME}(?: {NAME})*": "who",
     rf"(?:^|(?<=\bby )){NAME} {NAME}(?= (?!of\b|and\b|or\b|for\b|to\b)[a-z])": "who",
     rf"(?<=\w )in (?!Section|Article|Part\b)(?:the )?{NAME}(?: {NAME})*(?=[ ,.;]|$)": "where",
-    rf"(?:^|(?<=\w ))(?:(?:the|this|our|The|This|Our) )?{NAME}(?:(?: of| of the| and)? {NAME})+": "what",
+    rf"(?:^|(?<=[\w,] ))(?:(?:the|this|our|The|This|Our) )?{NAME}(?:(?: of| of the| and)? {NAME})+": "what",
 }
 RULES = {re.compile(pattern): word for pattern, word in RULES.items()}
 CLAUSES = ("why", "when", "where", "how")  # ask for a clause with what begins it: no preposition stands before them
 #: What may stand before a question: "If you agree, what …"; what begins a clause of which nothing is asked in front.
 LEAD = re.compile(r"(?:\w+ly|How|If|When|In|For|As|With|Because|To|Upon|After|Once|By|From|At|On)\b[^,]{0,100}, (?=\w)")
-OPEN = re.compile(r"\b(?:that|which|who|if|when|where|unless)\b")
+OPEN = re.compile(r"\b(?:that|which|who|if|when|where|unless|by \w+ing)\b")
+
 #: Of what is written without blanks (Thai to Khmer, Japanese, Chinese) each character counts as a word.
 SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 MARKS = ',;:!?()"“”«»،؛؟…—|।'
@@ -166,10 +168,10 @@ def runs(sentence: str, words: list[re.Match], rng: np.random.Generator) -> Iter
                 first += 1
             before = first
             first += 1
-        is_subject = before < 0 and is_english and lower[end] not in AUXILIARY
-        if first >= end or is_subject:
+        is_first = before < 0 or LEAD.fullmatch(sentence[: words[min(before + 1, end - 1)].start()])
+        if first >= end or (is_first and is_english and lower[end] not in AUXILIARY):
             continue
-        later = 2.0 if "of" in (lower[before], lower[end]) or lower[end] in DETERMINER else 0.7
+        later = 2.0 if "of" in (lower[before], lower[end]) or lower[end] in AFTER_POOR else 0.7
         parts = [(before + 1, end - 1)]
         if end - first > LONGEST_SPAN:
             ends = rng.integers(first, end, (end - first) // LONGEST_SPAN + 1)
