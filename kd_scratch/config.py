@@ -168,6 +168,11 @@ class TrainConfig:
         "exchanged, others in each of the --epochs (where --steps outlasts those, they come round again); they have "
         "soft targets only",
     )
+    cloze: int = setting(
+        0,
+        "squad, distillation: so many questions made of each context's own sentences, for those of --train and of "
+        "--unlabelled; they have soft targets only",
+    )
     looks: int = setting(0, "score dev so many times, at equal distances in steps, instead of after each epoch; 0: no")
     patience: int = setting(0, "stop after this many epochs (or --looks) without a better dev score; 0: never")
     layer_steps: int = setting(
@@ -187,7 +192,7 @@ class TrainConfig:
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{flag_name(name)} must be more than 0, not {getattr(self, name)}")
-        from_zero = "steps warmup_steps weight_decay max_grad_norm looks patience augment layer_steps".split()
+        from_zero = "steps warmup_steps weight_decay max_grad_norm looks patience augment cloze layer_steps".split()
         for name in from_zero:
             if not getattr(self, name) >= 0:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")

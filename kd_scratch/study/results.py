@@ -38,7 +38,7 @@ SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "t
 SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model")
 NOT_OF_BASELINE = ("unlabelled", "teacher", "augment model")
 #: Settings in which they may differ, beside those that are among a variant's flags.
-OWN = ("losses", "layer_map", "keep_states", "augment", "steps", "teacher_mean")
+OWN = ("losses", "layer_map", "keep_states", "augment", "cloze", "steps", "teacher_mean")
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
 
 DIGITS = 9  # of what is drawn: two models that are right alike stay equal

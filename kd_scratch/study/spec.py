@@ -42,7 +42,8 @@ class StudySpec:
     @property
     def has_unlabelled_text(self) -> bool:
         """Whether there is text that only a teacher can use, so that an epoch of the baseline is shorter."""
-        return bool(self.run.unlabelled or self.run.config.labelled or self.run.config.augment)
+        config = self.run.config
+        return bool(self.run.unlabelled or config.labelled or config.augment or config.cloze)
 
 
 def check_study(spec: StudySpec) -> None:

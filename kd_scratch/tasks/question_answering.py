@@ -23,9 +23,10 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Confidence, Mistake, Predictions, Summary, Task, surest_mistakes
+from kd_scratch.tasks.cloze import add_questions
 from kd_scratch.tasks.file_checks import odd_questions
 from kd_scratch.tasks.spans import best_spans, context_windows, log_sum_exp, merge, piece_spans, span_scores
-from kd_scratch.tasks.squad_file import Example, read_squad, trainable
+from kd_scratch.tasks.squad_file import Example, read_squad, read_without_answers, trainable
 from kd_scratch.tasks.squad_metric import QuestionScore, official_scores, question_scores, squad_metrics
 
 CHUNK = 1000  # examples that are tokenized together: enough for all cores, and no more of them in memory at once
@@ -343,6 +344,8 @@ TASK = Task(
     reworded=lambda example, change, name: replace(
         example, id=name, question=" ".join(change(example.question.split())), answers=(), start=None, labelled=False
     ),
+    read_unlabelled=read_without_answers,
+    add_questions=add_questions,
     confidence=confidence,
     summaries=summaries,
     prediction_records=prediction_records,

@@ -13,6 +13,7 @@ What had to be repaired or decided is counted, and said in one line for each kin
 """
 
 import html
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.data.rows import Subset
+from kd_scratch.tasks.text_files import read_texts
 
 LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
 #: How a file may write an answer that its context writes otherwise.
@@ -103,14 +105,15 @@ class Node(NamedTuple):
 # --- file -> examples ---
 
 
-def read_squad(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+def read_squad(path: Path, split: str, data: DataConfig, say: Say = say, labelled: bool = True) -> Sequence[Example]:
     """All questions of a file, with their contexts and answers; those of JSON lines stay in it until asked for.
 
     Other keys are ignored, but for "is_impossible", which marks version 2.0: where it is true, "answers" may be
     missing. (Whether a question has an answer is decided by "answers", as in the official script.)
+    labelled: False to leave the answers alone; ids are then told from those of other files by the file's name.
     Raises UserError with the place of what is odd.
     """
-    reader = Reader(path, data)
+    reader = Reader(path, data, labelled)
     file = open_text(path, data.encoding, say)
     if is_json_lines(file):
         examples = json_rows(file, lambda i, value: reader.example(Node(value, path, f"line {i}"), None))
@@ -125,6 +128,19 @@ def read_squad(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     return [replace(example, may_be_unanswerable=True) for example in examples] if reader.version2 else examples
 
 
+def read_without_answers(path: Path, data: DataConfig, say: Say, name: str) -> Sequence[Example]:
+    """The questions of a file as above, whose answers are not looked at; or each text of one of texts as a context,
+    without question. name: of the file, in messages. UserError as of read_squad and read_texts."""
+    first = next((text.strip() for _, text in open_text(path, data.encoding).lines() if text.strip()), "")
+    row = find_object(first) or {}
+    has_questions = data.question_column in row or any(isinstance(row.get(key), list) for key in LEVELS[1:])
+    if has_questions or (not row and re.match(r"\{\s*(\"|$)|\[\s*(\{|$)", first)):
+        return read_squad(path, "", data, say, labelled=False)
+    if data.text_column == DataConfig.text_column:
+        data = replace(data, text_column=data.context_column)
+    return read_texts(path, data, say, lambda place, text: Example(place, "", text, labelled=False), name)
+
+
 def is_json_lines(file: TextFile) -> bool:
     """Whether the first line is a whole object, and another line follows it."""
     lines = (text for _, text in file.lines() if text.strip())
@@ -137,8 +153,9 @@ def is_json_lines(file: TextFile) -> bool:
 class Reader:
     """Makes the examples of one file, and counts what it repairs or decides on the way."""
 
-    def __init__(self, path: Path, data: DataConfig):
+    def __init__(self, path: Path, data: DataConfig, labelled: bool):
         self.path = path
+        self.labelled = labelled
         self.data = data
         self.counts: Counter[str] = Counter()  # of what is told
         self.seen: set[str] | None = set()  # the ids so far; None when all have been seen
@@ -165,6 +182,8 @@ class Reader:
         question = node.text(self.data.question_column)
         text = (context or node).text(self.data.context_column)
         answers, start, moved = [], None, False
+        if not self.labelled:
+            return Example(f"{self.path.name}:{self.id(node)}", question, text, labelled=False)
         for i, (answer, given) in enumerate(self.answers(node)):
             found, place, repair = locate(text, answer, given)
             answers.append(found)

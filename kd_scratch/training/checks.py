@@ -35,10 +35,15 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
         raise UserError(f"--dev {spec.dev}: no such file; give one, or a share of --train, as in --dev 10%")
     if spec.task == "mlm":
         check_mlm(spec)
-    if spec.unlabelled and TASKS[spec.task].unlabelled is None:
+    task = TASKS[spec.task]
+    if spec.unlabelled and task.unlabelled is None and task.read_unlabelled is None:
         raise UserError(f"--unlabelled: plain text is no input for {spec.task}; leave it out")
     if spec.unlabelled and not has_soft_targets:
         raise UserError(f"--unlabelled: {ONLY_SOFT}")
+    if config.cloze and task.add_questions is None:
+        raise UserError(f"--cloze: {spec.task} has no questions; leave it out")
+    if config.cloze and not has_soft_targets:
+        raise UserError(f"--cloze: {ONLY_SOFT}")
     if config.augment and not has_soft_targets:
         raise UserError(f"--augment: {ONLY_SOFT}")
     if spec.augment_model and not config.augment:

@@ -56,6 +56,10 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
     if spec.config.labelled and all(same_labels(spec, record) for record in records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))
+    if data.task.add_questions:  # a question about a context of --train belongs there, wherever it is from
+        of_context = {data.task.group(example): by_id[example.id] for example in data.own}
+        for example in data.examples:
+            by_id.setdefault(example.id, of_context.get(data.task.group(example), -1))
     of_input = np.array([by_id.get(name, by_id.get(re.sub(rf"{COPY}\d+$", "", name), -1)) for name in inputs.ids])
     return np.stack([(of_input == fold.number) | (of_input < 0) for fold in folds])
 

@@ -65,6 +65,9 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     if unlabelled:
         examples = Concat(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: soft targets only")
+    if spec.config.cloze:
+        examples, more = task.add_questions(examples, spec.config.cloze, spec.data.question_length)
+        notes += more
     tokenizer = choose_tokenizer(spec, task, examples)
     copies: Sequence = ()
     if count := spec.config.augment * spec.config.epochs:
@@ -116,7 +119,12 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
 def read_unlabelled(spec: RunSpec, task: Task, say: Say = say) -> Sequence:
     """The texts of --unlabelled that hold more than blanks, as training examples without label."""
     flag = f"--unlabelled {spec.unlabelled}"
-    examples = read_texts(spec.unlabelled, spec.data, say, task.unlabelled, flag)
+    if task.read_unlabelled:
+        examples = task.read_unlabelled(spec.unlabelled, spec.data, say, flag)
+        if examples and not examples[0].question and not spec.config.cloze:
+            raise UserError(f"{flag}: holds contexts without questions; add --cloze 4 (say) to have some made of them")
+    else:
+        examples = read_texts(spec.unlabelled, spec.data, say, task.unlabelled, flag)
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples
@@ -151,7 +159,7 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
         str(data.hashes["unlabelled"]),
         spec.dev if spec.holds_out_dev else "",
         f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
-        str(len(data.copies)),
+        f"{len(data.copies)} {spec.config.cloze}",
         spec.fold,
         str(bool(spec.teachers)),  # without one, text that has no label is left out
         str(data.hashes["augment model"]),

@@ -72,9 +72,9 @@ def preflight(run: Run) -> list[tuple[str, str]]:
 
 
 def draw_sample(run: Run, examples: Sequence, flag: str) -> Sample:
-    """Some examples, drawn at random; where those of a group are read together, what stands in the file's middle."""
+    """Some examples, drawn at random; of sentences, which are read with their neighbours, the file's middle."""
     count = min(SAMPLE, len(examples))
-    if run.task.group is None:
+    if run.task.group is None or run.task.head == "span":
         drawn = list(limited(examples, str(count)))
     else:
         start = (len(examples) - count) // 2

@@ -300,7 +300,17 @@ ROWS = [
     ),
     Cure(
         "--unlabelled: plain text is no input for {}; leave it out",
+        lambda w: w.new_task(unlabelled=None) or w.train("--unlabelled", w.base.csv("train"), teacher=w.base.model()),
+        leave_out(),
+    ),
+    Cure(
+        "{}: holds contexts without questions; add --cloze 4 (say) to have some made of them",
         lambda w: w.squad("train", "--unlabelled", w.base.csv("train"), teacher=w.base.model("span")),
+        lambda w, argv, line: put(argv, *find("add (--cloze 4)", line).split()),
+    ),
+    Cure(
+        "--cloze: {} has no questions; leave it out",
+        lambda w: w.train("--cloze", 1, teacher=w.base.model()),
         leave_out(),
     ),
     Cure(

@@ -93,6 +93,7 @@ ROWS = [
     ),
     Cure(ONLY_SOFT, lambda w: w.train("--unlabelled", w.base.csv("train")), give("give (--teacher)", teacher)),
     Cure(ONLY_SOFT, lambda w: w.train("--augment", 1), give("give (--teacher)", teacher)),
+    Cure(ONLY_SOFT, lambda w: w.squad("train", "--cloze", 1), give("give (--teacher)", lambda w: w.base.model("span"))),
     Cure(
         ONLY_SOFT,
         lambda w: w.train("--augment", 1, "--alpha", 0, teacher=teacher(w)),
