@@ -505,7 +505,7 @@ FAULTS = [
      "of_context.get(data.task.group(example), -1)", "-1",
      "tasks/test_cloze.py::test_the_teacher_that_has_not_seen_a_context_answers_what_is_asked_about_it"),
     ("inputs kept for another --cloze", "training/examples.py",
-     'f"{spec.config.augment} {spec.config.cloze}",', 'str(spec.config.augment),',
+     'f"{len(data.copies)} {spec.config.cloze}",', 'str(len(data.copies)),',
      "tasks/test_cloze.py::test_inputs_of_other_numbers_of_questions_are_other_files"),
     ("the best chosen on test", "study/summary.py",
      'key=lambda name: rows[name]["dev"])', 'key=lambda name: rows[name]["test"])',
