@@ -49,14 +49,16 @@ def prune(
     """
     check(loaded, output, feed_forward, words, task, data, texts)
     model, tokenizer = loaded.model, loaded.tokenizer
-    sources = [(path, task, task.read(path, "train" if task.splits else "", settings, say=say)) for path in data]
+    sources = []
+    for path in data:
+        examples = task.read(path, "train" if task.splits else "", settings, say=say)
+        sources.append((path, task, examples, task.label_list(examples) if examples else ()))
     for path in texts:
-        sources.append((path, TEXTS, read_texts(path, settings, say, TEXTS.unlabelled, f"--words {path}")))
+        sources.append((path, TEXTS, read_texts(path, settings, say, TEXTS.unlabelled, f"--words {path}"), ()))
     inputs, used = [], []
-    for path, kind, examples in sources:
+    for path, kind, examples, labels in sources:
         if not examples:
             raise UserError(f"{path}: holds nothing to prune by; give one text a line")
-        labels = kind.label_list(examples) if kind is not TEXTS else ()
         features = kind.featurize(examples, tokenizer, labels, loaded.max_length, settings)
         inputs.append(require_inputs(features, str(path)))
         used += [np.unique(features.tokens), *(pieces_of(tokenizer, kind.texts(examples)) if words else ())]
