@@ -5,18 +5,16 @@ import json
 import numpy as np
 from tokenizers import Tokenizer as Backend
 
-from kd_scratch.common.errors import UserError
 from kd_scratch.data.tokenizer import Tokenizer
 
 
 def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.ndarray]:
-    """The same tokenizer with fewer pieces, and the old number of each that it has, ascending.
+    """The same tokenizer with fewer pieces, and the old number of each that it has.
 
     used: numbers of pieces. They are kept, with all added tokens, all single characters, and each piece that single
     characters cannot spell. The longest piece is always taken first, so a text of pieces that are used is cut as
     before, and a longer piece that is gone is spelled by shorter ones.
     Example: without ##ation, "distillation" is distill ##a ##t ##i ##o ##n, unless ##at or so is used.
-    UserError where such a tokenizer would give some piece another number than its place.
     """
     content = json.loads(tokenizer.backend.to_str())
     vocab, prefix = content["model"]["vocab"], content["model"]["continuing_subword_prefix"]
@@ -28,11 +26,12 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
 
     numbers = tokenizer.backend.get_vocab()
     kept = [*filter(is_kept, filter(None, vocab)), *(name for name in names if name not in vocab)]
-    kept.sort(key=numbers.__getitem__)
+    kept.sort(key=lambda piece: (piece not in vocab, numbers[piece]))  # where the package puts those that are added
     number_of = {piece: i for i, piece in enumerate(kept)}
     content["model"]["vocab"] = {piece: i for piece, i in number_of.items() if piece in vocab}
     for token in content["added_tokens"]:
         token["id"] = number_of[token["content"]]
+    content["added_tokens"].sort(key=lambda token: token["id"])
     around = content["post_processor"]
     for end in ("sep", "cls"):  # BertProcessing
         if end in around:
@@ -40,8 +39,7 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
     for name, token in around.get("special_tokens", {}).items():  # TemplateProcessing
         token["ids"] = [number_of[piece] for piece in token["tokens"]]
     backend = Backend.from_str(json.dumps(content))
-    if backend.get_vocab() != number_of:
-        raise UserError("the numbers of the tokenizer's added tokens lie between those of its pieces; leave out --words")
+    assert backend.get_vocab() == number_of
     rest = tokenizer.max_length, tokenizer.special, tokenizer.whole, tokenizer.has_token_types, tokenizer.extra
     return Tokenizer(backend, "tokenizer", *rest), np.array([numbers[piece] for piece in kept])
 

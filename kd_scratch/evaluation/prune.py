@@ -76,12 +76,14 @@ def prune(
     return record
 
 
-def check(loaded: LoadedModel, output: Path, feed_forward: int, words: bool, task, data, texts) -> None:
+def check(
+    loaded: LoadedModel, output: Path, feed_forward: int, words: bool, task: Task | None, data: Sequence, texts: Sequence
+) -> None:
     """UserError, before any work, where a model cannot be pruned so."""
     check_new_folder(output, loaded.directory)
     config = loaded.model.config
     if config.int8:
-        raise UserError(f"{loaded.directory}: is int8, of which nothing can be cut; prune the float model it was made of")
+        raise UserError(f"{loaded.directory}: is an int8 model; prune the float model that it was made of")
     if not feed_forward and not words:
         raise UserError("nothing is to be pruned; give --feed-forward 768 (say), or --words, or both")
     if feed_forward and not 0 < feed_forward < config.feed_forward:
@@ -90,7 +92,7 @@ def check(loaded: LoadedModel, output: Path, feed_forward: int, words: bool, tas
     if not (data or texts):
         raise UserError("texts tell what can be pruned; give --task and --data, or --words FILE")
     if data and task is None:
-        raise UserError("--data: is read as a task has it; add --task, or give a file of texts alone to --words")
+        raise UserError("--data: which task is it a file of? Add --task, or give the file to --words if it holds texts alone")
 
 
 def pieces_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray]:

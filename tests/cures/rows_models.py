@@ -227,6 +227,43 @@ ROWS = [
         lambda w, argv, line: w.evaluate(model=find(r"kept in (.*?) \(.*evaluate it next", line)),
         note=True,
     ),
+    # --- pruning ---
+    Cure(
+        "{}: is an int8 model; prune the float model that it was made of",
+        lambda w: w.prune("--words", model=w.base.int8),
+        float_model,
+    ),
+    Cure(
+        "nothing is to be pruned; give --feed-forward 768 (say), or --words, or both",
+        lambda w: w.prune(),
+        lambda w, argv, line: [*argv, "--feed-forward", "9", "--words"],
+    ),
+    Cure(
+        "--feed-forward {}: must lie between 1 and {}; the model has {}",
+        lambda w: w.prune("--feed-forward", 32),
+        lambda w, argv, line: put(argv, "--feed-forward", find(r"between 1 and (\d+)", line)),
+    ),
+    Cure(
+        "texts tell what can be pruned; give --task and --data, or --words FILE",
+        lambda w: drop(drop(w.prune("--feed-forward", 9), "--task"), "--data"),
+        lambda w, argv, line: [*argv, "--words", str(w.write("texts.txt", "goal\nbank\n"))],
+    ),
+    Cure(
+        "--data: which task is it a file of? Add --task, or give the file to --words if it holds texts alone",
+        lambda w: drop(w.prune("--feed-forward", 9), "--task"),
+        lambda w, argv, line: [*argv, "--task", "csv"],
+    ),
+    Cure(
+        "{}: holds nothing to prune by; give one text a line",
+        lambda w: w.prune("--words", w.write("texts.txt", "\n  \n")),
+        lambda w, argv, line: (w.write("texts.txt", "goal\n"), argv)[1],
+    ),
+    Cure(
+        "kept in {}; it has not been trained since: distil into it (train --model), then quantize it",
+        lambda w: w.prune("--words"),
+        lambda w, argv, line: w.train(model=find("kept in (.*?);", line), teacher=find("kept in (.*?);", line)),
+        note=True,
+    ),
     # --- what a model is for ---
     Cure(
         "{}: has a {} head, {} needs a {} head; train it first",
