@@ -40,8 +40,9 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
         token["ids"] = [number_of[piece] for piece in token["tokens"]]
     backend = Backend.from_str(json.dumps(content))
     assert backend.get_vocab() == number_of
-    rest = tokenizer.max_length, tokenizer.special, tokenizer.whole, tokenizer.has_token_types, tokenizer.extra
-    return Tokenizer(backend, "tokenizer", *rest), np.array([numbers[piece] for piece in kept])
+    names = ("max_length", "special", "whole", "has_token_types", "extra")
+    small = Tokenizer(backend, **{name: getattr(tokenizer, name) for name in names})
+    return small, np.array([numbers[piece] for piece in kept])
 
 
 def is_spelled(piece: str, vocab: dict[str, int], prefix: str) -> bool:

@@ -1,17 +1,15 @@
-"""A float model in, one of a narrower feed-forward and with fewer words out, in the layout that it came in.
-
-Both are decided by texts; no labels are looked at, and nothing is trained.
-"""
+"""A float model in, one of narrower feed-forward or fewer words out: texts decide, without labels or training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kd_scratch.checkpoints.checkpoint import megabytes, save_model
+from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.console import progress, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, write_json
@@ -26,7 +24,7 @@ from kd_scratch.tasks.text_files import read_texts
 
 RECORD = "pruning.json"
 TEXTS = TASKS["csv"]  # reads the files that are texts alone
-WATCHED = 4096  # inputs of each file by which units are weighed that are drawn
+WATCHED = 4096  # inputs of each file by which units are weighed
 CHUNK = 4096  # texts that are cut into pieces together
 
 
@@ -42,13 +40,26 @@ def prune(
 ) -> dict:
     """Write a pruned model with its tokenizer, and return what pruning.json there holds too: rows before and after.
 
-    loaded: a float model on the CPU, not in its fast form. feed_forward: the units that each block keeps (0: all).
-    words: whether only the pieces that the texts use are kept, see fewer_pieces.
-    data: files of a task (of a file of several splits, what is to train on). texts: files as --unlabelled takes them.
-    Raises UserError where nothing is to be done, or there are no texts.
+    loaded: a float model on the CPU, not in its fast form. feed_forward: how many units each block keeps (0: all).
+    words: whether pieces that the texts do not use go (see fewer_pieces). data: files of the task (of one that has
+    splits, what is to train on). texts: files as --unlabelled takes them.
+    Raises UserError where nothing is to be pruned, or no text says how.
     """
-    check(loaded, output, feed_forward, words, task, data, texts)
+    check_new_folder(output, loaded.directory)
     model, tokenizer = loaded.model, loaded.tokenizer
+    units = model.config.feed_forward
+    for wrong, what in (
+        (model.config.int8, f"{loaded.directory}: is an int8 model; give the float model that it was made of"),
+        (not feed_forward and not words, "nothing is to be pruned; give --feed-forward 768 (say), or --words, or both"),
+        (not (data or texts), "texts tell what can be pruned; give --task and --data, or --words FILE"),
+        (data and task is None, "--data: of which task? Add --task, or give it to --words if it holds texts alone"),
+        (
+            feed_forward and not 0 < feed_forward < units,
+            f"--feed-forward {feed_forward}: the model has {units} units; give 1 to {units - 1}",
+        ),
+    ):
+        if wrong:
+            raise UserError(what)
     sources = []
     for path in data:
         examples = task.read(path, "train" if task.splits else "", settings, say=say)
@@ -62,37 +73,26 @@ def prune(
         features = kind.featurize(examples, tokenizer, labels, loaded.max_length, settings)
         inputs.append(require_inputs(features, str(path)))
         used += [np.unique(features.tokens), *(pieces_of(tokenizer, kind.texts(examples)) if words else ())]
-    units = kept = None
+    chosen = kept = None
     if feed_forward:
-        units = weigh_units(model, inputs).topk(feed_forward, dim=1).indices.sort(dim=1).values  # L,F -> L,W
+        chosen = weigh_units(model, inputs).topk(feed_forward, dim=1).indices.sort(dim=1).values  # L,F -> L,W
     if words:
         tokenizer, kept = fewer_pieces(tokenizer, np.unique(np.concatenate(used)))
-    small = take(model, units, kept, tokenizer.pad_id)
+    small = take(model, chosen, kept, tokenizer.pad_id)
     save_model(small, output)
     tokenizer.save(output, loaded.max_length, token_types=small.config.token_types > 0)
-    rows = {"before": about(model, loaded.directory), "after": about(small, output)}
+    rows = {
+        name: {
+            "parameters": one.num_parameters(),
+            "megabytes": one.num_parameters() * 4 / 1e6,  # in float32
+            "pieces": one.config.vocab_size,
+            "feed_forward": one.config.feed_forward,
+        }
+        for name, one in {"before": model, "after": small}.items()
+    }
     record = {"model": loaded.directory, "texts": [str(path) for path in (*data, *texts)], "rows": rows}
     write_json(output / RECORD, record)
     return record
-
-
-def check(
-    loaded: LoadedModel, output: Path, feed_forward: int, words: bool, task: Task | None, data: Sequence, texts: Sequence
-) -> None:
-    """UserError, before any work, where a model cannot be pruned so."""
-    check_new_folder(output, loaded.directory)
-    config = loaded.model.config
-    if config.int8:
-        raise UserError(f"{loaded.directory}: is an int8 model; prune the float model that it was made of")
-    if not feed_forward and not words:
-        raise UserError("nothing is to be pruned; give --feed-forward 768 (say), or --words, or both")
-    if feed_forward and not 0 < feed_forward < config.feed_forward:
-        most = config.feed_forward - 1
-        raise UserError(f"--feed-forward {feed_forward}: must lie between 1 and {most}; the model has {most + 1}")
-    if not (data or texts):
-        raise UserError("texts tell what can be pruned; give --task and --data, or --words FILE")
-    if data and task is None:
-        raise UserError("--data: which task is it a file of? Add --task, or give the file to --words if it holds texts alone")
 
 
 def pieces_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray]:
@@ -103,28 +103,24 @@ def pieces_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray
 
 @torch.inference_mode()
 def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> Tensor:
-    """How much each of the F units of each of L feed-forwards counts on some inputs: L,F
+    """How much each of the F units of each of L blocks counts on some inputs: L,F
 
-    That is the sum over tokens of what the unit adds to the sublayer's output, in length: |activation| times the norm
-    of the unit's column of the second matrix. (Pruning by activations and by weights: Molchanov et al. 2017, Han et
-    al. 2015; units of a whole Transformer by how much the output needs them: Michel et al. 2019.)
+    It is the length of what the unit adds to the output, summed over tokens: |activation| times the norm of the unit's
+    column of the second matrix. (Weights and activations, without labels: Sun et al. 2023; whole parts of a
+    Transformer by how much depends on them: Michel et al. 2019.)
     """
     blocks, real = model.encoder.blocks, torch.ones(1, 1)
     sums = torch.zeros(len(blocks), model.config.feed_forward, dtype=torch.float64)  # L,F
 
-    def watch(layer: int):
-        def add(module: nn.Module, arguments: tuple[Tensor]) -> None:
-            (x,) = arguments  # B,Q,F: in the last block of a sequence head the first position alone
-            sums[layer] += (x.abs() * real[:, : x.size(1), None]).sum(dim=(0, 1))  # padding does not count
+    def watch(layer: int, module: nn.Module, arguments: tuple[Tensor]) -> None:
+        (x,) = arguments  # B,Q,F: in the last block of a sequence head the first position alone
+        sums[layer] += (x.abs() * real[:, : x.size(1), None]).sum(dim=(0, 1))  # padding does not count
 
-        return add
-
-    hooks = [block.feed_forward.outer.register_forward_pre_hook(watch(i)) for i, block in enumerate(blocks)]
+    hooks = [b.feed_forward.outer.register_forward_pre_hook(partial(watch, i)) for i, b in enumerate(blocks)]
     first = torch.zeros(1, dtype=torch.int64)  # a head for masked words guesses one, not all
-    drawn = np.random.default_rng(0)
     for features in inputs:
         features = replace(features, head="sequence", labels=np.zeros(len(features), int), allowed=None)
-        some = np.sort(drawn.permutation(len(features))[:WATCHED])
+        some = np.random.default_rng(0).permutation(len(features))[:WATCHED]
         for batch in progress(length_sorted_batches(features.lengths[some], 32), desc="weighing units"):
             batch = collate(features, some[batch], torch.device("cpu"), model.config.pad_id)
             real = torch.ones(batch.input_ids.shape) if batch.attention_mask is None else batch.attention_mask
@@ -151,10 +147,3 @@ def take(model: Model, units: Tensor | None, kept: np.ndarray | None, pad_id: in
     small = Model(config)
     small.load_state_dict(tensors)
     return small.eval()
-
-
-def about(model: Model, directory: str | Path) -> dict[str, float]:
-    """The sizes of a model in a folder: parameters, MB on disk, pieces, feed-forward."""
-    config = model.config
-    sizes = {"parameters": model.num_parameters(), "megabytes": megabytes(directory)}
-    return sizes | {"pieces": config.vocab_size, "feed_forward": config.feed_forward}

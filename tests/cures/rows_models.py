@@ -229,7 +229,7 @@ ROWS = [
     ),
     # --- pruning ---
     Cure(
-        "{}: is an int8 model; prune the float model that it was made of",
+        "{}: is an int8 model; give the float model that it was made of",
         lambda w: w.prune("--words", model=w.base.int8),
         float_model,
     ),
@@ -239,9 +239,9 @@ ROWS = [
         lambda w, argv, line: [*argv, "--feed-forward", "9", "--words"],
     ),
     Cure(
-        "--feed-forward {}: must lie between 1 and {}; the model has {}",
+        "--feed-forward {}: the model has {} units; give 1 to {}",
         lambda w: w.prune("--feed-forward", 32),
-        lambda w, argv, line: put(argv, "--feed-forward", find(r"between 1 and (\d+)", line)),
+        lambda w, argv, line: put(argv, "--feed-forward", find(r"give 1 to (\d+)", line)),
     ),
     Cure(
         "texts tell what can be pruned; give --task and --data, or --words FILE",
@@ -249,7 +249,7 @@ ROWS = [
         lambda w, argv, line: [*argv, "--words", str(w.write("texts.txt", "goal\nbank\n"))],
     ),
     Cure(
-        "--data: which task is it a file of? Add --task, or give the file to --words if it holds texts alone",
+        "--data: of which task? Add --task, or give it to --words if it holds texts alone",
         lambda w: drop(w.prune("--feed-forward", 9), "--task"),
         lambda w, argv, line: [*argv, "--task", "csv"],
     ),
@@ -259,9 +259,9 @@ ROWS = [
         lambda w, argv, line: (w.write("texts.txt", "goal\n"), argv)[1],
     ),
     Cure(
-        "kept in {}; it has not been trained since: distil into it (train --model), then quantize it",
+        "kept in {}, not trained since: distil into it (train --model), then quantize it",
         lambda w: w.prune("--words"),
-        lambda w, argv, line: w.train(model=find("kept in (.*?);", line), teacher=find("kept in (.*?);", line)),
+        lambda w, argv, line: w.train(model=find("kept in (.*?), not", line), teacher=find("kept in (.*?), not", line)),
         note=True,
     ),
     # --- what a model is for ---

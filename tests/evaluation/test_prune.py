@@ -131,6 +131,18 @@ def test_the_command_writes_an_ordinary_folder_that_others_go_on_with(model_dire
     assert run(capsys, "evaluate", "--model", tmp_path / "int8", *files)[0] == 0
 
 
+def test_the_command_keeps_the_units_that_add_most(model_directory, files, tmp_path, capsys):
+    model = load_model(model_directory)
+    with torch.no_grad():
+        for block in model.encoder.blocks:
+            block.feed_forward.outer.weight[:, ::2] = 0
+    save_model(model, model_directory)
+    argv = ["prune", "--model", model_directory, "--output", tmp_path / "half", "--feed-forward", 16, *files]
+    assert run(capsys, *argv)[0] == 0
+    for text in TEXTS:
+        torch.testing.assert_close(logits_of(tmp_path / "half", text), logits_of(model_directory, text))
+
+
 def test_files_of_texts_alone_serve_for_words_and_units(model_directory, files, tmp_path, capsys):
     words = ["--words", tmp_path / "more.txt"]
     sizes = []
