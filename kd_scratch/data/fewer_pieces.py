@@ -18,13 +18,14 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
     """
     content = json.loads(tokenizer.backend.to_str())
     vocab, prefix = content["model"]["vocab"], content["model"]["continuing_subword_prefix"]
+    numbers = tokenizer.backend.get_vocab()
     names = {token["content"] for token in content["added_tokens"]} | {content["model"]["unk_token"]}
+    names |= set(tokenizer.special.values()) & numbers.keys()
     wanted = set(used.tolist())
 
     def is_kept(piece: str) -> bool:
         return vocab[piece] in wanted or piece in names or not is_spelled(piece, vocab, prefix)
 
-    numbers = tokenizer.backend.get_vocab()
     kept = [*filter(is_kept, filter(None, vocab)), *(name for name in names if name not in vocab)]
     kept.sort(key=lambda piece: (piece not in vocab, numbers[piece]))  # where the package puts those that are added
     number_of = {piece: i for i, piece in enumerate(kept)}
@@ -36,12 +37,12 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
     for end in ("sep", "cls"):  # BertProcessing
         if end in around:
             around[end][1] = number_of[around[end][0]]
-    for name, token in around.get("special_tokens", {}).items():  # TemplateProcessing
+    for token in around.get("special_tokens", {}).values():  # TemplateProcessing
         token["ids"] = [number_of[piece] for piece in token["tokens"]]
     backend = Backend.from_str(json.dumps(content))
     assert backend.get_vocab() == number_of
-    names = ("max_length", "special", "whole", "has_token_types", "extra")
-    small = Tokenizer(backend, **{name: getattr(tokenizer, name) for name in names})
+    same = ("max_length", "special", "whole", "has_token_types", "extra")
+    small = Tokenizer(backend, **{name: getattr(tokenizer, name) for name in same})
     return small, np.array([numbers[piece] for piece in kept])
 
 

@@ -24,8 +24,7 @@ from kd_scratch.tasks.text_files import read_texts
 
 RECORD = "pruning.json"
 TEXTS = TASKS["csv"]  # reads the files that are texts alone
-WATCHED = 4096  # inputs of each file by which units are weighed
-CHUNK = 4096  # texts that are cut into pieces together
+MANY = 4096  # inputs of each file by which units are weighed; texts that are cut into pieces together
 
 
 def prune(
@@ -36,7 +35,7 @@ def prune(
     task: Task | None = None,
     data: Sequence[Path] = (),
     texts: Sequence[Path] = (),
-    settings: DataConfig = DataConfig(),
+    settings: DataConfig | None = None,
 ) -> dict:
     """Write a pruned model with its tokenizer, and return what pruning.json there holds too: rows before and after.
 
@@ -46,19 +45,17 @@ def prune(
     Raises UserError where nothing is to be pruned, or no text says how.
     """
     check_new_folder(output, loaded.directory)
-    model, tokenizer = loaded.model, loaded.tokenizer
+    model, tokenizer, settings = loaded.model, loaded.tokenizer, settings or DataConfig()
     units = model.config.feed_forward
-    for wrong, what in (
+    wrong = f"--feed-forward {feed_forward}: the model has {units} units; give 1 to {units - 1}"
+    for is_wrong, what in (
         (model.config.int8, f"{loaded.directory}: is an int8 model; give the float model that it was made of"),
-        (not feed_forward and not words, "nothing is to be pruned; give --feed-forward 768 (say), or --words, or both"),
+        (not feed_forward and not words, "nothing is to be pruned; give --feed-forward 768 (say), or --words"),
+        (feed_forward and not 0 < feed_forward < units, wrong),
         (not (data or texts), "texts tell what can be pruned; give --task and --data, or --words FILE"),
         (data and task is None, "--data: of which task? Add --task, or give it to --words if it holds texts alone"),
-        (
-            feed_forward and not 0 < feed_forward < units,
-            f"--feed-forward {feed_forward}: the model has {units} units; give 1 to {units - 1}",
-        ),
     ):
-        if wrong:
+        if is_wrong:
             raise UserError(what)
     sources = []
     for path in data:
@@ -81,15 +78,11 @@ def prune(
     small = take(model, chosen, kept, tokenizer.pad_id)
     save_model(small, output)
     tokenizer.save(output, loaded.max_length, token_types=small.config.token_types > 0)
-    rows = {
-        name: {
-            "parameters": one.num_parameters(),
-            "megabytes": one.num_parameters() * 4 / 1e6,  # in float32
-            "pieces": one.config.vocab_size,
-            "feed_forward": one.config.feed_forward,
-        }
-        for name, one in {"before": model, "after": small}.items()
-    }
+    rows = {}
+    for name, one in (("before", model), ("after", small)):
+        count = one.num_parameters()
+        rows[name] = {"parameters": count, "megabytes": count * 4 / 1e6}  # in float32
+        rows[name] |= {"pieces": one.config.vocab_size, "feed_forward": one.config.feed_forward}
     record = {"model": loaded.directory, "texts": [str(path) for path in (*data, *texts)], "rows": rows}
     write_json(output / RECORD, record)
     return record
@@ -97,8 +90,8 @@ def prune(
 
 def pieces_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray]:
     """The numbers of the pieces of whole texts, however long, some thousand texts at a time."""
-    for start in range(0, len(texts), CHUNK):
-        yield np.unique([number for e in tokenizer.encode(texts[start : start + CHUNK]) for number in e.ids])
+    for start in range(0, len(texts), MANY):
+        yield np.unique([number for e in tokenizer.encode(texts[start : start + MANY]) for number in e.ids])
 
 
 @torch.inference_mode()
@@ -120,7 +113,7 @@ def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> Tensor:
     first = torch.zeros(1, dtype=torch.int64)  # a head for masked words guesses one, not all
     for features in inputs:
         features = replace(features, head="sequence", labels=np.zeros(len(features), int), allowed=None)
-        some = np.random.default_rng(0).permutation(len(features))[:WATCHED]
+        some = np.random.default_rng(0).permutation(len(features))[:MANY]
         for batch in progress(length_sorted_batches(features.lengths[some], 32), desc="weighing units"):
             batch = collate(features, some[batch], torch.device("cpu"), model.config.pad_id)
             real = torch.ones(batch.input_ids.shape) if batch.attention_mask is None else batch.attention_mask

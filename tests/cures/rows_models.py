@@ -234,7 +234,7 @@ ROWS = [
         float_model,
     ),
     Cure(
-        "nothing is to be pruned; give --feed-forward 768 (say), or --words, or both",
+        "nothing is to be pruned; give --feed-forward 768 (say), or --words",
         lambda w: w.prune(),
         lambda w, argv, line: [*argv, "--feed-forward", "9", "--words"],
     ),

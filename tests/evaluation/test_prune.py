@@ -19,7 +19,7 @@ def inputs_of(*rows):
     """Encoded inputs of some lengths, of pieces 5 and up."""
     tokens = [np.arange(5, 5 + length, dtype=np.int32) + 7 * i for i, length in enumerate(rows)]
     starts = np.cumsum([0, *rows])
-    return EncodedInputs("sequence", [str(length) for length in rows], np.concatenate(tokens), starts, np.zeros(len(rows)))
+    return EncodedInputs("sequence", range(len(rows)), np.concatenate(tokens), starts, np.zeros(len(rows)))
 
 
 @torch.no_grad()
@@ -173,7 +173,6 @@ def test_every_task_reads_its_files(head, task, tokenizer, tmp_path, capsys):
     status, _, err = run(capsys, *argv, "--task", task, "--data", data)
     assert status == 0, err
     small = load_model(tmp_path / "small")
-    assert small.config.head == head and small.config.feed_forward == 20 and small.config.labels == (
-        labels if head == "token" else ()
-    )
+    assert small.config.head == head and small.config.feed_forward == 20
+    assert small.config.labels == (labels if head == "token" else ())
     assert small.config.vocab_size == load_tokenizer(tmp_path / "small").vocab_size < tokenizer.vocab_size
