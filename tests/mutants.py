@@ -41,7 +41,7 @@ FAULTS = [
      "tensors[name] = tensors[name][rows]", "tensors[name] = tensors[name][: len(rows)]",
      "evaluation/test_prune.py::test_fewer_words_give_bit_for_bit_the_same_on_those_that_are_left"),
     ("words cut to what a model of this length sees", "evaluation/prune.py",
-     "*(pieces_of(tokenizer, kind.texts(examples)) if words else ())", "",
+     "kind.texts(examples) if words else ()", "()",
      "evaluation/test_prune.py::test_files_of_texts_alone_serve_for_words_and_units"),
     ("single characters cut out too", "data/fewer_pieces.py",
      "len(single) > 1 and all(", "all(",

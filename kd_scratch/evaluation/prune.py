@@ -1,6 +1,6 @@
 """A float model in, one of narrower feed-forward or fewer words out: texts decide, without labels or training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,9 @@ from kd_scratch.common.files import check_new_folder, write_json
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs, collate, length_sorted_batches, require_inputs
 from kd_scratch.data.fewer_pieces import fewer_pieces
-from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.nn.model import Model
-from kd_scratch.tasks import TASKS, Task
+from kd_scratch.tasks import TASKS, Task, limited
 from kd_scratch.tasks.text_files import read_texts
 
 RECORD = "pruning.json"
@@ -67,9 +66,14 @@ def prune(
     for path, kind, examples, labels in sources:
         if not examples:
             raise UserError(f"{path}: holds nothing to prune by; give one text a line")
+        examples = limited(examples, settings.limit)
         features = kind.featurize(examples, tokenizer, labels, loaded.max_length, settings)
         inputs.append(require_inputs(features, str(path)))
-        used += [np.unique(features.tokens), *(pieces_of(tokenizer, kind.texts(examples)) if words else ())]
+        used.append(np.unique(features.tokens))
+        whole = kind.texts(examples) if words else ()  # the inputs may be cut off
+        for start in range(0, len(whole), MANY):
+            encodings = tokenizer.encode(whole[start : start + MANY])
+            used.append(np.unique([number for encoding in encodings for number in encoding.ids]))
     chosen = kept = None
     if feed_forward:
         chosen = weigh_units(model, inputs).topk(feed_forward, dim=1).indices.sort(dim=1).values  # L,F -> L,W
@@ -88,12 +92,6 @@ def prune(
     return record
 
 
-def pieces_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray]:
-    """The numbers of the pieces of whole texts, however long, some thousand texts at a time."""
-    for start in range(0, len(texts), MANY):
-        yield np.unique([number for e in tokenizer.encode(texts[start : start + MANY]) for number in e.ids])
-
-
 @torch.inference_mode()
 def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> Tensor:
     """How much each of the F units of each of L blocks counts on some inputs: L,F
@@ -110,14 +108,13 @@ def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> Tensor:
         sums[layer] += (x.abs() * real[:, : x.size(1), None]).sum(dim=(0, 1))  # padding does not count
 
     hooks = [b.feed_forward.outer.register_forward_pre_hook(partial(watch, i)) for i, b in enumerate(blocks)]
-    first = torch.zeros(1, dtype=torch.int64)  # a head for masked words guesses one, not all
     for features in inputs:
         features = replace(features, head="sequence", labels=np.zeros(len(features), int), allowed=None)
         some = np.random.default_rng(0).permutation(len(features))[:MANY]
         for batch in progress(length_sorted_batches(features.lengths[some], 32), desc="weighing units"):
             batch = collate(features, some[batch], torch.device("cpu"), model.config.pad_id)
             real = torch.ones(batch.input_ids.shape) if batch.attention_mask is None else batch.attention_mask
-            model(**batch.inputs, at=first)
+            model(**batch.inputs, at=torch.zeros(1, dtype=torch.int64))  # a head for masked words guesses one, not all
     for hook in hooks:
         hook.remove()
     return sums * torch.stack([block.feed_forward.outer.weight.norm(dim=0) for block in blocks])

@@ -157,6 +157,9 @@ def test_files_of_texts_alone_serve_for_words_and_units(model_directory, files, 
     assert run(capsys, "prune", "--model", model_directory, "--output", tmp_path / "l", "--words", long)[0] == 0
     ends = [load_tokenizer(place).encode(["goalkeeper"])[0].tokens for place in (tmp_path / "l", model_directory)]
     assert ends[0] == ends[1]
+    argv = ["prune", "--model", model_directory, "--output", tmp_path / "first", *words, "--limit", 1]
+    assert run(capsys, *argv)[0] == 0
+    assert load_model(tmp_path / "first").config.vocab_size < sizes[0], "of the two texts one"
 
 
 @pytest.mark.parametrize("head,task", [("token", "conll"), ("span", "squad"), ("mlm", "mlm")])
