@@ -41,7 +41,7 @@ CUES = {
     rf"\bby \w+ing\b{CLAUSE}": "how",
     rf"^(?:If|When|Once|Unless|Until|After|Before) {CLAUSE},": "when",
     rf"(?<=\w )(?:if|when|once|unless|until) {CLAUSE}": "when",
-    rf"\b(?:(?:in|on|since) )?(?:(?:\d\d? )?{MONTH} \d+(?:, \d{{4}})?|(?:1[5-9]|20)\d\d)\b": "when",
+    rf"\b(?:(?:in|on|since) )?(?:(?:\d\d? )?{MONTH} \d+(?:, \d{{4}})?|(?:1[5-9]|20)\d\d)\b(?![.,]\d)": "when",
     rf"{NUMBER} (?:second|minute|hour|day|week|month|year|decade)s?\b(?! old| of age)": "how long",
     rf"[$€£¥] ?{NUMBER}(?: [mb]illion)?|{NUMBER} ?(?:%|percent\b|dollars\b|euros\b)": "how much",
     rf"{NUMBER}(?= (?:\w+ )?[a-z]+s\b)": "how many",
