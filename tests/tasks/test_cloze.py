@@ -39,15 +39,17 @@ LONG_TEXT = "the of a may we cookie in Paris 12 days London and, because. by usi
 @pytest.mark.parametrize(
     "context, question",
     [
-        ("We keep your data for 90 days.", "For how long do we keep your data?"),
-        ("If you agree, the shop may send you offers.", "When may the shop send you offers?"),
-        ("We use cookies to improve our pages.", "Why do we use cookies?"),
-        ("You can leave the list by clicking the link below.", "How can you leave the list?"),
-        ("We may share your address with other companies.", "With whom may we share your address?"),
-        ("The lock was made by Anna Lindh in 1932.", "When was the lock made by Anna Lindh?"),
-        ("You must not knowingly collect private letters of others.", "What must you not knowingly collect of others?"),
-        ("You agree that the shop keeps your address.", "You agree that the shop keeps what?"),
-        ("Marie Curie won the Nobel Prize.", "Who won the Nobel Prize?"),
+        ("We keep your data for 90 days.", "We keep your data for how long?"),
+        ("We keep your data for 90 days.", "We keep what for 90 days?"),
+        ("If you agree, the shop may send you offers.", "When the shop may send you offers?"),
+        ("We keep your name until you leave the shop.", "We keep your name when?"),
+        ("The old ferry was sold because nobody used it.", "The old ferry was sold why?"),
+        ("You can leave the list by clicking the link below.", "You can leave the list how?"),
+        ("We may share your address with other companies.", "We may share your address with what?"),
+        ("The lock was made by Anna Lindh in 1932.", "The lock was made by Anna Lindh when?"),
+        ("The lock was made by Anna Lindh in 1932.", "The lock was made by who in 1932?"),
+        ("The shop was opened on 3 May 2019 in the old town.", "The shop was opened when in the old town?"),
+        ("Marie Curie won the Nobel Prize.", "What won the Nobel Prize?"),
         ("There are 1,200 registered users in the list.", "There are how many registered users in the list?"),
         ("The ticket costs $5 for everybody here.", "The ticket costs how much for everybody here?"),
         ("They called it “the great flood” in the old town.", "They called it “what” in the old town?"),
@@ -73,13 +75,28 @@ def test_all_parts_of_a_context_are_asked_about():
     assert all(any(re.search(rf"\b{name}\b", text) for text in made) for name in "abcdefgh"), made
 
 
+@pytest.mark.parametrize(
+    "context, wrong",
+    [
+        ("You agree to send the shop letters of recommendation.", "send the shop what of"),
+        ("You agree that the shops send the names to us.", "that what the names"),
+        ("Cookies help us to find your friends.", "What us to find"),
+        ("We collect names for our friends.", "We what"),
+        ("The law in Section 1798.83 names the rights of all.", "Section when"),
+    ],
+)
+def test_a_verb_or_half_a_noun_or_number_is_no_answer(context, wrong):
+    made = make_questions(context, 20)
+    assert made and not any(wrong in text for text in made), made
+
+
 def test_sentences_end_where_a_person_would_end_them():
     text = "Our Rules\nMr. Smith of Acme Inc. paid $5.50.\n- first point,\nwhich goes on\n2. second point 我们。他们。"
     assert sentences(text) == [
         "Our Rules",
         "Mr. Smith of Acme Inc. paid $5.50.",
         "first point, which goes on",
-        "second point 我们。",
+        "2. second point 我们。",
         "他们。",
     ]
     assert max(map(len, sentences("word " * 1000))) <= 600
@@ -121,12 +138,12 @@ def test_questions_are_not_too_long():
 
 @pytest.mark.parametrize(
     "text",
-    ["9.9,", "in Foo ", "U.S. ", "to help ", '"a', "word ", "我们", " ", "\n ", "- * ", "(", "A", ". "],
+    ["9.9,", "in Foo ", "U.S. ", "if a ", '"a', "word ", "我们", "กำ", " ", "\n ", "- * ", "(", "aaaaa", ". ", "5 "],
 )
 def test_a_hundred_thousand_words_take_moments(text):
     start = time.process_time()
     make_questions(text * 100_000, 4)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2
 
 
 # --- contexts -> examples ---
