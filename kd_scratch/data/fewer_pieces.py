@@ -13,7 +13,7 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
 
     used: numbers of pieces. They are kept, with all added tokens, all single characters, and each piece that single
     characters cannot spell. The longest piece is always taken first, so a text of pieces that are used is cut as
-    before, and a longer piece that is gone is spelled by shorter ones.
+    before, and a longer piece that is gone is spelled by shorter ones: no word that could be spelled becomes unknown.
     Example: without ##ation, "distillation" is distill ##a ##t ##i ##o ##n, unless ##at or so is used.
     """
     content = json.loads(tokenizer.backend.to_str())
@@ -26,7 +26,8 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
     def is_kept(piece: str) -> bool:
         return vocab[piece] in wanted or piece in names or not is_spelled(piece, vocab, prefix)
 
-    kept = [*filter(is_kept, filter(None, vocab)), *(name for name in names if name not in vocab)]
+    kept = with_barriers({*filter(is_kept, filter(None, vocab))}, {*filter(None, vocab)} - names, prefix)
+    kept = [*kept, *(name for name in names if name not in vocab)]
     kept.sort(key=lambda piece: (piece not in vocab, numbers[piece]))  # where the package puts those that are added
     number_of = {piece: i for i, piece in enumerate(kept)}
     content["model"]["vocab"] = {piece: i for piece, i in number_of.items() if piece in vocab}
@@ -44,6 +45,29 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
     same = ("max_length", "special", "whole", "has_token_types", "extra")
     small = Tokenizer(backend, **{name: getattr(tokenizer, name) for name in same})
     return small, np.array([numbers[piece] for piece in kept])
+
+
+def with_barriers(kept: set[str], vocab: set[str], prefix: str) -> set[str]:
+    """Pieces to keep, with those that others must not run over where words have characters without a piece.
+
+    Of pieces ab ##cd ##bc a ##b ##c, "abcd" is ab ##cd. Without ab it would be a ##bc, and no ##d is there for the rest.
+    So where pieces such as ##cd are, one that is followed by nothing else stays: the end of ab begins a kept ##bc. All
+    kept pieces then end where they or others ended before, and those that hold such a character are met at their start.
+    """
+    continuing = {piece: piece.removeprefix(prefix) for piece in vocab if piece.startswith(prefix)}
+    if all(prefix + character in vocab for piece in vocab for character in continuing.get(piece, piece)[1:]):
+        return kept  # as in every vocabulary that was learned: pieces are made of single characters
+
+    def runs_on(piece: str) -> bool:
+        characters = continuing.get(piece, piece)
+        return any(characters[i:] in begun for i in range(1, len(characters)))
+
+    more = kept
+    while more:
+        begun = {continuing[piece][:i] for piece in kept & continuing.keys() for i in range(1, len(continuing[piece]))}
+        more = set(filter(runs_on, vocab - kept))
+        kept = kept | more
+    return kept
 
 
 def is_spelled(piece: str, vocab: dict[str, int], prefix: str) -> bool:

@@ -1,5 +1,6 @@
 """A tokenizer of fewer pieces: the texts it was cut to keep their pieces, and nothing else becomes unknown."""
 
+import itertools
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ from tokenizers import AddedToken
 from kd_scratch.data.fewer_pieces import fewer_pieces
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.data.tokenizer_files import surround, wordpiece
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, TORTURE
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -51,12 +52,12 @@ def test_no_word_that_could_be_spelled_is_unknown_afterwards(whole):
 
 
 def test_a_piece_that_single_characters_do_not_spell_is_kept():
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "ab", "##bb", "b", "##bc", "cb"]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "ab", "##bb", "b", "cb"]
     backend = wordpiece({piece: i for i, piece in enumerate(vocab)}, True, accents=None, chinese=True)
     backend.add_special_tokens(vocab[:5])
     surround(backend, "[CLS]", "[SEP]")
     small, kept = fewer_pieces(Tokenizer(backend), np.array([5]))
-    assert small.pieces(range(len(kept))) == [*vocab[:5], "a", "##b", "b", "##bc", "cb"]
+    assert small.pieces(range(len(kept))) == [*vocab[:5], "a", "##b", "b", "cb"]
     assert [small.pieces(row)[1:-1] for row in ids_of(small, ["abb"])] == [["a", "##b", "##b"]]
 
 
@@ -90,3 +91,30 @@ def test_added_tokens_in_gaps_of_the_numbers_go_behind_all_pieces():
     small, kept = fewer_pieces(whole, np.array([5]))
     assert [kept[row].tolist() for row in ids_of(small, ["aa x y a"])] == ids_of(whole, ["aa x y a"])
     assert small.pieces(range(len(kept))) == [*list(vocab)[:6], "##a", "x", "y"]
+
+
+def made_of(pieces):
+    """A tokenizer of these pieces behind the special ones."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend = wordpiece({piece: i for i, piece in enumerate([*special, *pieces])}, True, accents=None, chinese=True)
+    backend.add_special_tokens(special)
+    surround(backend, "[CLS]", "[SEP]")
+    return Tokenizer(backend)
+
+
+@pytest.mark.parametrize("seed", range(2000 if TORTURE else 60))
+def test_whatever_the_vocabulary_every_word_that_could_be_spelled_still_is(seed):
+    """All words of up to six of three letters, also where some letter has no piece of its own."""
+    draw = random.Random(seed)
+    words = ["".join(letters) for n in range(1, 7) for letters in itertools.product("abc", repeat=n)]
+    missing = {draw.choice(["##c", "c", "##b", ""]), draw.choice(["##c", ""])}
+    singles = [piece for piece in ("a", "b", "c", "##a", "##b", "##c") if piece not in missing]
+    longer = [draw.choice(["", "##"]) + word for word in draw.sample(words[3:39], draw.randint(6, 14))]
+    whole = made_of([*singles, *dict.fromkeys(longer)])
+    used = np.array(draw.sample(range(5, whole.vocab_size), draw.randint(0, 3)), int)
+    small, kept = fewer_pieces(whole, used)
+    before, after = ids_of(whole, words), ids_of(small, words)
+    for word, old, new in zip(words, before, after, strict=True):
+        assert (small.unknown_id in new) <= (whole.unknown_id in old), (word, whole.pieces(old), small.pieces(new))
+        if {*old} <= {*used.tolist(), 2, 3}:
+            assert kept[new].tolist() == old, "of pieces that are used alone"
