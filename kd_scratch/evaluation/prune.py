@@ -74,12 +74,13 @@ def prune(
         for start in range(0, len(whole), MANY):
             encodings = tokenizer.encode(whole[start : start + MANY])
             used.append(np.unique([number for encoding in encodings for number in encoding.ids]))
-    chosen = kept = None
+    chosen = mean = kept = None
     if feed_forward:
-        chosen = weigh_units(model, inputs).topk(feed_forward, dim=1).indices.sort(dim=1).values  # L,F -> L,W
+        weights, mean = weigh_units(model, inputs)
+        chosen = weights.topk(feed_forward, dim=1).indices.sort(dim=1).values  # L,F -> L,W
     if words:
         tokenizer, kept = fewer_pieces(tokenizer, np.unique(np.concatenate(used)))
-    small = take(model, chosen, kept, tokenizer.pad_id)
+    small = take(model, chosen, mean, kept, tokenizer.pad_id)
     save_model(small, output)
     tokenizer.save(output, loaded.max_length, token_types=small.config.token_types > 0)
     rows = {}
@@ -93,19 +94,20 @@ def prune(
 
 
 @torch.inference_mode()
-def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> Tensor:
-    """How much each of the F units of each of L blocks counts on some inputs: L,F
+def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> tuple[Tensor, Tensor]:
+    """How much each of the F units of each of L blocks counts on some inputs, L,F; and its mean activation, L,F
 
-    It is the length of what the unit adds to the output, summed over tokens: |activation| times the norm of the unit's
-    column of the second matrix. (Weights and activations, without labels: Sun et al. 2023; whole parts of a
-    Transformer by how much depends on them: Michel et al. 2019.)
+    A unit counts by how much what it adds to the output varies: the deviation of its activation over tokens times the
+    norm of its column of the second matrix. (What does not vary, the bias can add: see `take`. Weights and activations,
+    without labels: Sun et al. 2023; the mean in place of what is pruned: Molchanov et al. 2017.)
     """
     blocks, real = model.encoder.blocks, torch.ones(1, 1)
-    sums = torch.zeros(len(blocks), model.config.feed_forward, dtype=torch.float64)  # L,F
+    sums = torch.zeros(3, len(blocks), model.config.feed_forward, dtype=torch.float64)  # 3,L,F: of 1, of x, of x²
 
     def watch(layer: int, module: nn.Module, arguments: tuple[Tensor]) -> None:
         (x,) = arguments  # B,Q,F: in the last block of a sequence head the first position alone
-        sums[layer] += (x.abs() * real[:, : x.size(1), None]).sum(dim=(0, 1))  # padding does not count
+        x = x[real[:, : x.size(1)]].double()  # B,Q,F -> N,F: padding does not count
+        sums[:, layer] += torch.stack([torch.ones_like(x), x, x.square()]).sum(dim=1)
 
     hooks = [b.feed_forward.outer.register_forward_pre_hook(partial(watch, i)) for i, b in enumerate(blocks)]
     for features in inputs:
@@ -113,15 +115,20 @@ def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> Tensor:
         some = np.random.default_rng(0).permutation(len(features))[:MANY]
         for batch in progress(length_sorted_batches(features.lengths[some], 32), desc="weighing units"):
             batch = collate(features, some[batch], torch.device("cpu"), model.config.pad_id)
-            real = torch.ones(batch.input_ids.shape) if batch.attention_mask is None else batch.attention_mask
+            real = torch.ones_like(batch.input_ids).bool() if batch.attention_mask is None else batch.attention_mask
             model(**batch.inputs, at=torch.zeros(1, dtype=torch.int64))  # a head for masked words guesses one, not all
     for hook in hooks:
         hook.remove()
-    return sums * torch.stack([block.feed_forward.outer.weight.norm(dim=0) for block in blocks])
+    mean, square = sums[1:] / sums[0]  # L,F each
+    norms = torch.stack([block.feed_forward.outer.weight.norm(dim=0) for block in blocks])  # L,F
+    return (square - mean.square()).clamp(min=0).sqrt() * norms, mean
 
 
-def take(model: Model, units: Tensor | None, kept: np.ndarray | None, pad_id: int) -> Model:
-    """A model of some of another's feed-forward units (L,W; None: all) and rows of its word table (None: all)."""
+def take(model: Model, units: Tensor | None, mean: Tensor | None, kept: np.ndarray | None, pad_id: int) -> Model:
+    """A model of some of another's feed-forward units (L,W; None: all) and rows of its word table (None: all).
+
+    mean: L,F, the activations of all units; the bias takes what those that go add by it.
+    """
     tensors, config = model.state_dict(), model.config
     if kept is not None:
         rows = torch.from_numpy(kept)
@@ -131,7 +138,8 @@ def take(model: Model, units: Tensor | None, kept: np.ndarray | None, pad_id: in
     if units is not None:
         config = replace(config, feed_forward=units.size(1))
         for layer, chosen in enumerate(units):
-            block = f"encoder.blocks.{layer}.feed_forward."
+            block, gone = f"encoder.blocks.{layer}.feed_forward.", mean[layer].float().index_fill(0, chosen, 0.0)  # F
+            tensors[block + "outer.bias"] = tensors[block + "outer.bias"] + tensors[block + "outer.weight"] @ gone
             for part, dim in (("inner.weight", 0), ("inner.bias", 0), ("outer.weight", 1)):
                 tensors[block + part] = tensors[block + part].index_select(dim, chosen)
     small = Model(config)

@@ -24,9 +24,10 @@ def inputs_of(*rows):
 
 @torch.no_grad()
 def weights_by_hand(model, inputs):
-    """Each input by itself, without padding: |what enters the second matrix| times the norm of its column, summed."""
+    """Each input by itself, without padding: the deviation of what enters the second matrix times the norm of its
+    column, and its mean."""
     model.double()
-    sums = torch.zeros(3, 32, dtype=torch.float64)
+    seen = [[], [], []]
     for start, end in zip(inputs.starts, inputs.starts[1:], strict=False):
         ids = torch.from_numpy(inputs.tokens[start:end]).long()[None]
         x = model.embedding_norm(model.positions(model.embeddings(ids)))
@@ -35,11 +36,13 @@ def weights_by_hand(model, inputs):
             y = block.attention_residual(x, attend)
             inner = block.feed_forward.activation(block.feed_forward.inner(
                 block.feed_forward_residual.norm(y) if block.feed_forward_residual.norm_first else y))  # fmt: skip
-            seen = inner[:, :1] if layer == 2 and model.config.head == "sequence" else inner
-            sums[layer] += seen.abs().sum(dim=(0, 1)) * block.feed_forward.outer.weight.norm(dim=0)
+            seen[layer] += inner[0, :1] if layer == 2 and model.config.head == "sequence" else inner[0]
             x = block(x)[0]
+    norms = torch.stack([block.feed_forward.outer.weight.norm(dim=0) for block in model.encoder.blocks])
     model.float()
-    return sums
+    seen = [torch.stack(rows) for rows in seen]
+    deviation = torch.stack([rows.std(dim=0, correction=0) for rows in seen])
+    return deviation * norms, torch.stack([rows.mean(dim=0) for rows in seen])
 
 
 @EVERY_KIND
@@ -48,24 +51,25 @@ def test_a_unit_weighs_what_it_adds_on_real_tokens(kind, head):
     model, inputs = tiny_model(head, **KINDS[kind]), inputs_of(3, 11, 4, 6)
     expected = weights_by_hand(model, inputs)
     torch.testing.assert_close(weigh_units(model, [inputs]), expected, rtol=1e-4, atol=1e-5)
-    other = inputs_of(9)
-    both = expected + weights_by_hand(model, other)
-    torch.testing.assert_close(weigh_units(model, [inputs, other]), both, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weigh_units(model, [inputs_of(3, 11), inputs_of(3, 11)]),
+                               weights_by_hand(model, inputs_of(3, 11)), rtol=1e-4, atol=1e-5)  # fmt: skip
     assert not any(block.feed_forward.outer._forward_pre_hooks for block in model.encoder.blocks)
 
 
 @EVERY_KIND
 @pytest.mark.parametrize("head", ["sequence", "token", "span", "mlm", None])
-def test_units_that_add_nothing_go_and_nothing_changes(kind, head):
+def test_units_that_add_nothing_or_always_the_same_go_and_nothing_changes(kind, head):
     model, dead = tiny_model(head, **KINDS[kind]), torch.tensor([[1, 5, 9, 31], [0, 2, 4, 30], [7, 8, 10, 11]])
     with torch.no_grad():
         for layer, block in enumerate(model.encoder.blocks):
-            block.feed_forward.outer.weight[:, dead[layer]] = 0
-            block.feed_forward.inner.bias += 9  # all are active, but some of no consequence
-    units = weigh_units(model, [inputs_of(8, 12)]).topk(28, dim=1).indices.sort(dim=1).values
+            block.feed_forward.outer.weight[:, dead[layer][:2]] = 0  # of no consequence
+            block.feed_forward.inner.weight[dead[layer][2:]] = 0  # always the same
+            block.feed_forward.inner.bias += 9  # all are active
+    weights, mean = weigh_units(model, [inputs_of(8, 12)])
+    units = weights.topk(28, dim=1).indices.sort(dim=1).values
     for layer in range(3):
         assert {*range(32)} - {*units[layer].tolist()} == {*dead[layer].tolist()}
-    small = take(model, units, None, 0)
+    small = take(model, units, mean, None, 0)
     assert small.config == replace(model.config, feed_forward=28)
     ids = torch.tensor([[2, 17, 45, 99, 3]])
     for a, b in zip(model(ids, output_hidden_states=True).hidden_states,
@@ -77,7 +81,7 @@ def test_units_that_add_nothing_go_and_nothing_changes(kind, head):
 @pytest.mark.parametrize("head", ["sequence", "token", "span", "mlm", None])
 def test_fewer_words_give_bit_for_bit_the_same_on_those_that_are_left(kind, head):
     model, kept = tiny_model(head, **KINDS[kind]), np.array([0, 2, 3, 17, 45, 99])
-    small = take(model, None, kept, 0)
+    small = take(model, None, None, kept, 0)
     before = model(torch.from_numpy(kept)[None], output_hidden_states=True)
     after = small(torch.arange(6)[None], output_hidden_states=True)
     assert all(map(torch.equal, before.hidden_states, after.hidden_states))
