@@ -10,12 +10,21 @@ from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.evaluation.prune import prune
 from kd_scratch.tasks import TASKS
 
+SHOWN = {
+    "parameters": "parameters",
+    "megabytes": "MB in float32",
+    "int8_megabytes": "MB in int8, once quantized",
+    "pieces": "pieces",
+    "feed_forward": "feed-forward",
+    "changed_pieces": "dev pieces cut otherwise",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `prune`."""
     parser.add_argument("--model", required=True, metavar="DIR", help="a float model directory")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the pruned one goes")
-    width_help = "units that each block's feed-forward keeps: those that add most on the texts (default all)"
+    width_help = "units that each block's feed-forward keeps: those by which its output on the texts changes least (default all)"
     parser.add_argument("--feed-forward", type=int, default=0, metavar="WIDTH", help=width_help)
     words_help = (
         "of the pieces of words only those stay that texts use: --data and these files, read as `train --unlabelled` "
@@ -25,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=list(TASKS), help="how --data is read")
     data_help = "files of the task; labels are not looked at"
     parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="FILE", help=data_help)
+    dev_help = "a file of the task (clinc: its split val) to score the model on, before and after"
+    parser.add_argument("--dev", type=Path, metavar="FILE", help=dev_help)
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig, only=("threads",))
 
@@ -32,12 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> dict:
     """`prune`: open, prune, save; a table of what is left."""
     start_device(arguments, device="cpu")
-    loaded = load_for_inference(arguments.model, fast=False)
     task = TASKS[arguments.task] if arguments.task else None
+    loaded = load_for_inference(arguments.model, task if arguments.dev else None, fast=False)
     words, texts = arguments.words is not None, arguments.words or ()
-    settings = data_config(arguments)
-    record = prune(loaded, arguments.output, arguments.feed_forward, words, task, arguments.data, texts, settings)
-    header = ("", "parameters", "MB in float32", "pieces", "feed-forward")
-    show(table(header, [(name, *row.values()) for name, row in record["rows"].items()]))
+    what = (arguments.feed_forward, words, task, arguments.data, texts, data_config(arguments), arguments.dev)
+    record = prune(loaded, arguments.output, *what)
+    before, after = record["rows"].values()
+    show(table(("", "before", "after"), [(SHOWN.get(name, f"dev {name}"), before[name], after[name]) for name in after]))
     say(f"kept in {arguments.output}, not trained since: distil into it (train --model), then quantize it")
     return record

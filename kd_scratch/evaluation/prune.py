@@ -1,5 +1,6 @@
 """A float model in, one of narrower feed-forward or fewer words out: texts decide, without labels or training."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_scratch.checkpoints.checkpoint import save_model
@@ -16,8 +18,11 @@ from kd_scratch.common.files import check_new_folder, write_json
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs, collate, length_sorted_batches, require_inputs
 from kd_scratch.data.fewer_pieces import fewer_pieces
-from kd_scratch.evaluation.evaluate import LoadedModel
+from kd_scratch.data.tokenizer import Tokenizer
+from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate, read_evaluation_set
+from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
+from kd_scratch.nn.narrow import narrow
 from kd_scratch.tasks import TASKS, Task, limited
 from kd_scratch.tasks.text_files import read_texts
 
@@ -35,12 +40,13 @@ def prune(
     data: Sequence[Path] = (),
     texts: Sequence[Path] = (),
     settings: DataConfig | None = None,
+    dev: Path | None = None,
 ) -> dict:
     """Write a pruned model with its tokenizer, and return what pruning.json there holds too: rows before and after.
 
     loaded: a float model on the CPU, not in its fast form. feed_forward: how many units each block keeps (0: all).
     words: whether pieces that the texts do not use go (see fewer_pieces). data: files of the task (of one that has
-    splits, what is to train on). texts: files as --unlabelled takes them.
+    splits, what is to train on). texts: files as --unlabelled takes them. dev: a file of the task to score both models on.
     Raises UserError where nothing is to be pruned, or no text says how.
     """
     check_new_folder(output, loaded.directory)
@@ -53,10 +59,33 @@ def prune(
         (feed_forward and not 0 < feed_forward < units, wrong),
         (not (data or texts), "texts tell what can be pruned; give --task and --data, or --words FILE"),
         (data and task is None, "--data: of which task? Add --task, or give it to --words if it holds texts alone"),
+        (dev and task is None, "--dev: of which task? Add --task"),
     ):
         if is_wrong:
             raise UserError(what)
-    sources = []
+    dev_set = read_evaluation_set(task, dev, "val" if task.splits else "", settings) if dev else None
+    inputs, used = read_inputs(loaded, words, task, data, texts, settings)
+    kept = None
+    if words:
+        tokenizer, kept = fewer_pieces(tokenizer, np.unique(np.concatenate(used)))
+    moments = moments_of_units(model, inputs) if feed_forward else ()
+    small = take(model, moments, feed_forward, kept, tokenizer.pad_id)
+    save_model(small, output)
+    tokenizer.save(output, loaded.max_length, token_types=small.config.token_types > 0)
+    pruned = LoadedModel(small, tokenizer, loaded.max_length, str(output))
+    rows = {name: about(one, dev_set) for name, one in (("before", loaded), ("after", pruned))}
+    if dev_set:
+        rows["after"]["changed_pieces"] = changed_pieces(loaded.tokenizer, tokenizer, task.texts(dev_set.examples))
+    record = {"model": loaded.directory, "texts": [str(path) for path in (*data, *texts)], "rows": rows}
+    write_json(output / RECORD, record)
+    return record
+
+
+def read_inputs(
+    loaded: LoadedModel, words: bool, task: Task | None, data: Sequence[Path], texts: Sequence[Path], settings: DataConfig
+) -> tuple[list[EncodedInputs], list[np.ndarray]]:
+    """The inputs that files are turned into, and numbers of the pieces in them (words: also in what is cut off)."""
+    tokenizer, sources = loaded.tokenizer, []
     for path in data:
         examples = task.read(path, "train" if task.splits else "", settings, say=say)
         sources.append((path, task, examples, task.label_list(examples) if examples else ()))
@@ -74,40 +103,43 @@ def prune(
         for start in range(0, len(whole), MANY):
             encodings = tokenizer.encode(whole[start : start + MANY])
             used.append(np.unique([number for encoding in encodings for number in encoding.ids]))
-    chosen = mean = kept = None
-    if feed_forward:
-        weights, mean = weigh_units(model, inputs)
-        chosen = weights.topk(feed_forward, dim=1).indices.sort(dim=1).values  # L,F -> L,W
-    if words:
-        tokenizer, kept = fewer_pieces(tokenizer, np.unique(np.concatenate(used)))
-    small = take(model, chosen, mean, kept, tokenizer.pad_id)
-    save_model(small, output)
-    tokenizer.save(output, loaded.max_length, token_types=small.config.token_types > 0)
-    rows = {}
-    for name, one in (("before", model), ("after", small)):
-        count = one.num_parameters()
-        rows[name] = {"parameters": count, "megabytes": count * 4 / 1e6}  # in float32
-        rows[name] |= {"pieces": one.config.vocab_size, "feed_forward": one.config.feed_forward}
-    record = {"model": loaded.directory, "texts": [str(path) for path in (*data, *texts)], "rows": rows}
-    write_json(output / RECORD, record)
-    return record
+    return inputs, used
+
+
+def about(loaded: LoadedModel, dev_set: EvaluationSet | None) -> dict:
+    """What a float model takes, in float32 and in int8 (None: it has no such form), and its score on a dev set."""
+    model, config = loaded.model, loaded.model.config
+    count, tensors = model.num_parameters(), int8.tensors_of_int8_form(model).values()
+    in_int8 = sum(t.numel() * t.element_size() for t in tensors) / 1e6 if config.head != "mlm" else None
+    row = {"parameters": count, "megabytes": count * 4 / 1e6, "int8_megabytes": in_int8}
+    row |= {"pieces": config.vocab_size, "feed_forward": config.feed_forward}
+    if dev_set:
+        task, examples, settings = dev_set.task, dev_set.examples, dev_set.data
+        score = task.score(evaluate(loaded, task, examples, settings, torch.device("cpu")))[task.score_name]
+        row |= {task.score_name: score, "changed_pieces": 0.0}
+    return row
+
+
+def changed_pieces(before: Tokenizer, after: Tokenizer, texts: Sequence[str]) -> float:
+    """The share of the pieces of some texts that another tokenizer does not cut them to."""
+    changed = count = 0
+    for old, new in zip(before.encode(texts), after.encode(texts), strict=True):
+        changed += (Counter(before.pieces(old.ids)) - Counter(after.pieces(new.ids))).total()
+        count += len(old.ids)
+    return changed / count
 
 
 @torch.inference_mode()
-def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> tuple[Tensor, Tensor]:
-    """How much each of the F units of each of L blocks counts on some inputs, L,F; and its mean activation, L,F
-
-    A unit counts by how much what it adds to the output varies: the deviation of its activation over tokens times the
-    norm of its column of the second matrix. (What does not vary, the bias can add: see `take`. Weights and activations,
-    without labels: Sun et al. 2023; the mean in place of what is pruned: Molchanov et al. 2017.)
-    """
+def moments_of_units(model: Model, inputs: Sequence[EncodedInputs]) -> list[tuple[Tensor, Tensor]]:
+    """For each of L blocks the mean (F) and covariance (F,F) of what its F units give on the tokens of some inputs."""
     blocks, real = model.encoder.blocks, torch.ones(1, 1)
-    sums = torch.zeros(3, len(blocks), model.config.feed_forward, dtype=torch.float64)  # 3,L,F: of 1, of x, of x²
+    size = 1 + model.config.feed_forward
+    sums = torch.zeros(len(blocks), size, size, dtype=torch.float64)  # L,1+F,1+F: of products of 1 and the units
 
     def watch(layer: int, module: nn.Module, arguments: tuple[Tensor]) -> None:
         (x,) = arguments  # B,Q,F: in the last block of a sequence head the first position alone
-        x = x[real[:, : x.size(1)]].double()  # B,Q,F -> N,F: padding does not count
-        sums[:, layer] += torch.stack([torch.ones_like(x), x, x.square()]).sum(dim=1)
+        x = F.pad(x[real[:, : x.size(1)]], (1, 0), value=1.0)  # B,Q,F -> N,1+F: padding does not count
+        sums[layer] += x.T @ x
 
     hooks = [b.feed_forward.outer.register_forward_pre_hook(partial(watch, i)) for i, b in enumerate(blocks)]
     for features in inputs:
@@ -119,29 +151,29 @@ def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> tuple[Tensor, 
             model(**batch.inputs, at=torch.zeros(1, dtype=torch.int64))  # a head for masked words guesses one, not all
     for hook in hooks:
         hook.remove()
-    mean, square = sums[1:] / sums[0]  # L,F each
-    norms = torch.stack([block.feed_forward.outer.weight.norm(dim=0) for block in blocks])  # L,F
-    return (square - mean.square()).clamp(min=0).sqrt() * norms, mean
+    means = [products[0, 1:] / products[0, 0] for products in sums]
+    return [(mean, s[1:, 1:] / s[0, 0] - torch.outer(mean, mean)) for mean, s in zip(means, sums, strict=True)]
 
 
-def take(model: Model, units: Tensor | None, mean: Tensor | None, kept: np.ndarray | None, pad_id: int) -> Model:
-    """A model of some of another's feed-forward units (L,W; None: all) and rows of its word table (None: all).
-
-    mean: L,F, the activations of all units; the bias takes what those that go add by it.
-    """
+def take(
+    model: Model, moments: Sequence[tuple[Tensor, Tensor]], width: int, kept: np.ndarray | None, pad_id: int
+) -> Model:
+    """A model of another's feed-forwards cut to a width by moments_of_units (none of these: as they are) and of some
+    rows of its word table (None: all)."""
     tensors, config = model.state_dict(), model.config
     if kept is not None:
         rows = torch.from_numpy(kept)
         config = replace(config, vocab_size=len(rows), pad_id=pad_id)
         for name in {"embeddings.word.weight", "head.bias"} & tensors.keys():  # the second of a head for masked words
             tensors[name] = tensors[name][rows]
-    if units is not None:
-        config = replace(config, feed_forward=units.size(1))
-        for layer, chosen in enumerate(units):
-            block, gone = f"encoder.blocks.{layer}.feed_forward.", mean[layer].float().index_fill(0, chosen, 0.0)  # F
-            tensors[block + "outer.bias"] = tensors[block + "outer.bias"] + tensors[block + "outer.weight"] @ gone
-            for part, dim in (("inner.weight", 0), ("inner.bias", 0), ("outer.weight", 1)):
-                tensors[block + part] = tensors[block + part].index_select(dim, chosen)
+    if moments:
+        config = replace(config, feed_forward=width)
+    for layer, (mean, covariance) in enumerate(moments):
+        inner, outer = (f"encoder.blocks.{layer}.feed_forward.{part}." for part in ("inner", "outer"))
+        units, *fitted = narrow(tensors[outer + "weight"], tensors[outer + "bias"], mean, covariance, width)
+        for part, tensor in zip(("weight", "bias"), fitted, strict=True):
+            tensors[inner + part] = tensors[inner + part][units]
+            tensors[outer + part] = tensor
     small = Model(config)
     small.load_state_dict(tensors)
     return small.eval()
