@@ -40,7 +40,7 @@ def ingredients(record: dict, teachers: Iterable[str], task: Task) -> set[str]:
     settings, part = record["settings"], record["settings"].get("labelled")
     known = [other for path in teachers if (other := known_record(path))]
     is_there = {
-        "unlabelled": record.get("unlabelled") or task.unlabelled is None,
+        "unlabelled": record.get("unlabelled") or not (task.unlabelled or task.read_unlabelled),
         "augment": settings.get("augment") or task.reworded is None,
         "teachers": " " in (record.get("teacher") or "") or task.head == "mlm",
         "labelled": part,

@@ -146,8 +146,10 @@ def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str,
             gap = score[name] - score[baseline]
             chance = gap + rows[baseline].difference_interval[1]  # which is of baseline − teacher
             text = advice(score[name], score[baseline], chance, ingredients(taught[students[-1]], [first], task))
+            if gap <= chance:
+                return text
             shares = [f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap" for other in students]
-            return "; ".join([", ".join(shares), text]) if gap > chance else text
+            return "; ".join([", ".join(shares), text])
     return ""
 
 

@@ -66,6 +66,7 @@ def test_what_is_known_of_a_distillation(monkeypatch):
         (changed(DISTILLED, settings=tenth), [changed(teacher, settings=tenth, seed=1)], {"labelled"}),
     ):
         assert ingredients(record, teachers, task) == found
+    assert ingredients(DISTILLED, [], TASKS["squad"]) == set(), "contexts without labels can be had"
     assert ingredients(DISTILLED, [], TASKS["mlm"]) == {"unlabelled", "teachers", "augment"}, "what it cannot have"
 
 
@@ -113,6 +114,7 @@ def test_a_comparison_says_what_there_is_to_gain_where_its_records_tell_who_is_w
     assert told(records) == start + "what usually closes such a gap: " + ALL
     close = rows | {"plain": row(-0.009)}
     assert told(records, close) == "teacher 96.00, baseline 95.10: " + NOTHING.format("1.00")
+    assert told(records, rows | {"plain": row(0.0)}) == "teacher 96.00, baseline 96.00: " + NOTHING.format("1.00")
     others = {"kd": DISTILLED | {"teacher": "u"}, "both": DISTILLED | {"teacher": "s"}}
     for change in (others, {"plain": changed(baseline, seed=3)}, {"plain": DISTILLED}):
         assert told(records | change) == "", "of another teacher, or no baseline"
