@@ -148,7 +148,11 @@ def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str,
             text = advice(score[name], score[baseline], chance, ingredients(taught[students[-1]], [first], task))
             if gap <= chance:
                 return text
-            shares = [f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap" for other in students]
+            shares, own = [], records[baseline]["step"]
+            for other in students:
+                steps = taught[other]["step"]
+                unequal = "" if steps == own else f" ({steps:,} steps against {own:,})"
+                shares.append(f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap{unequal}")
             return "; ".join([", ".join(shares), text])
     return ""
 
