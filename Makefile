@@ -87,7 +87,8 @@ quick_student := --model tiny-student --learning-rate 5e-4
 # The teacher of the news has 5,000 labelled texts. The students are much smaller; they have 800 texts, 200 with labels.
 ifeq ($(QUICK_TASK),agnews)
 quick_teacher := --model mini-teacher --learning-rate 5e-4
-quick_student := --model mini-student --learning-rate 1e-3 --limit 800 --labelled 200 --alpha 0.9 --steps 480 --looks 6
+quick_student := --model mini-student --learning-rate 1e-3 --limit 800 --labelled 200 --steps 480 --looks 6
+quick_soft    := --alpha 0.9
 endif
 
 quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (minutes)
@@ -95,7 +96,7 @@ quickstart: .venv/run ## teacher, baseline and distilled student on generated te
 	$(BIN)/python data_scripts/make_sample.py $(QUICK_TASK) --output $(QUICK_DATA) $(if $(QUICK_ROWS),--rows $(QUICK_ROWS))
 	$(QUICK_TRAIN) $(quick_teacher) --output $(QUICK)/teacher
 	$(QUICK_TRAIN) $(quick_student) --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline
-	$(QUICK_TRAIN) $(quick_student) --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
+	$(QUICK_TRAIN) $(quick_student) $(quick_soft) --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
 	$(KD) quantize --model $(QUICK)/distilled --output $(QUICK)/int8
 	$(KD) compare --task $(QUICK_TASK) $(quick_test_$(QUICK_TASK)) --output $(QUICK)/comparison --device cpu \
 	    --models teacher=$(QUICK)/teacher baseline=$(QUICK)/baseline distilled=$(QUICK)/distilled int8=$(QUICK)/int8

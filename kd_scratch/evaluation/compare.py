@@ -152,7 +152,8 @@ def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str,
             for other in students:
                 steps = taught[other]["step"]
                 unequal = "" if steps == own else f" ({steps:,} steps against {own:,})"
-                shares.append(f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap{unequal}")
+                share = (score[other] - score[baseline]) / gap
+                shares.append(f"{other} closes {share:.0%} of the gap{unequal}")
             return "; ".join([", ".join(shares), text])
     return ""
 

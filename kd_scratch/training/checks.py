@@ -40,7 +40,8 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
         raise UserError(f"--unlabelled: plain text is no input for {spec.task}; leave it out")
     if config.cloze and task.add_questions is None:
         raise UserError(f"--cloze: {spec.task} has no questions; leave it out")
-    for flag, value in {"unlabelled": spec.unlabelled, "cloze": config.cloze, "augment": config.augment}.items():
+    only_soft = {"unlabelled": spec.unlabelled, "cloze": config.cloze, "augment": config.augment}
+    for flag, value in only_soft.items():
         if value and not has_soft_targets:
             raise UserError(f"--{flag}: {ONLY_SOFT}")
     if spec.augment_model and not config.augment:
