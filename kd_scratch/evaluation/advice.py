@@ -29,7 +29,7 @@ def advice(teacher: float, baseline: float, chance: float, known: Collection[str
     if "same labels" in known:
         text += "; its teacher had no more labels than it: soft targets of such a one cost 7.5 points on CLINC150"
     elif "labelled" in known:
-        text += "; with few labels, soft targets of a teacher that had all closed 65% of it on CLINC150"
+        text += "; with few labels, soft targets of a teacher of all labels closed 65% of it on CLINC150"
     means = [name for key, name in MEANS.items() if key not in known]
     return f"{text}; what usually closes such a gap: {', '.join(means)}"
 

@@ -21,8 +21,8 @@ NOTHING += "first, or make the student smaller"
     (0.96, 0.93, 0.011, ["unlabelled", "teachers", "augment"],
      f"3.00 points to gain; what usually closes such a gap: {LONGER}"),
     (0.96, 0.84, 0.011, ["labelled", "unlabelled", "teachers", "augment"],
-     "12.00 points to gain; with few labels, soft targets of a teacher that had all closed 65% of it on CLINC150; what "
-     f"usually closes such a gap: {LONGER}"),
+     "12.00 points to gain; with few labels, soft targets of a teacher of all labels closed 65% of it on CLINC150; "
+     f"what usually closes such a gap: {LONGER}"),
     (0.86, 0.84, 0.011, ["labelled", "same labels", "unlabelled", "teachers", "augment"],
      "2.00 points to gain; its teacher had no more labels than it: soft targets of such a one cost 7.5 points on "
      f"CLINC150; what usually closes such a gap: {LONGER}"),
