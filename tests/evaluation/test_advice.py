@@ -35,6 +35,11 @@ def test_the_advice_by_case(teacher, baseline, chance, known, expected):
     )
 
 
+def test_where_most_is_closed_nothing_is_advised():
+    assert advice(0.97, 0.74, 0.02, [], closed=0.91) == "teacher 97.00, baseline 74.00: 23.00 points to gain"
+    assert advice(0.97, 0.74, 0.02, [], closed=0.79).endswith(ALL)
+
+
 def test_chance_is_that_of_two_independent_scores():
     assert chance_of([0.5, 0.5], 100) == pytest.approx(1.96 * 0.0707, rel=1e-3)
     assert chance_of([0.96, 0.938], 3000) == pytest.approx(0.0111, rel=0.01)
@@ -116,6 +121,7 @@ def test_a_comparison_says_what_there_is_to_gain_where_its_records_tell_who_is_w
     assert told(longer | {"plain": baseline | {"step": 600}}) == start.replace(
         "of the gap,", "of the gap (1,200 steps against 600),"
     ) + "what usually closes such a gap: " + ALL
+    assert told(records, rows | {"kd": row(-0.005)}).endswith("baseline 92.00: 4.00 points to gain"), "88% are closed"
     close = rows | {"plain": row(-0.009)}
     assert told(records, close) == "teacher 96.00, baseline 95.10: " + NOTHING.format("1.00")
     assert told(records, rows | {"plain": row(0.0)}) == "teacher 96.00, baseline 96.00: " + NOTHING.format("1.00")
