@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `prune`."""
     parser.add_argument("--model", required=True, metavar="DIR", help="a float model directory")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the pruned one goes")
-    width_help = "units that each block's feed-forward keeps: those that add most on the texts (default all)"
+    width_help = "units that each block's feed-forward keeps: those that matter most on the texts (default all)"
     parser.add_argument("--feed-forward", type=int, default=0, metavar="WIDTH", help=width_help)
     words_help = (
         "of the pieces of words only those stay that texts use: --data and these files, read as `train --unlabelled` "
