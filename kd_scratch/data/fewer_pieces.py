@@ -27,7 +27,7 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
         return vocab[piece] in wanted or piece in names or not is_spelled(piece, vocab, prefix)
 
     kept = [*filter(is_kept, filter(None, vocab)), *(name for name in names if name not in vocab)]
-    kept.sort(key=lambda piece: (piece not in vocab, numbers[piece]))  # where the package puts those that are added
+    kept.sort(key=lambda piece: (piece not in vocab, numbers[piece]))  # added ones last
     number_of = {piece: i for i, piece in enumerate(kept)}
     content["model"]["vocab"] = {piece: i for piece, i in number_of.items() if piece in vocab}
     for token in content["added_tokens"]:

@@ -1,4 +1,4 @@
-"""A float model in, one of narrower feed-forward or fewer words out: texts decide, without labels or training."""
+"""A float model in, one of narrower feed-forward or fewer words out: texts decide, without labels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,9 +36,9 @@ def prune(
     texts: Sequence[Path] = (),
     settings: DataConfig | None = None,
 ) -> dict:
-    """Write a pruned model with its tokenizer, and return what pruning.json there holds too: rows before and after.
+    """Write a pruned model with its tokenizer, and return what pruning.json holds: rows before and after.
 
-    loaded: a float model on the CPU, not in its fast form. feed_forward: how many units each block keeps (0: all).
+    loaded: a float model on the CPU, not in its fast form. feed_forward: units per block (0: all).
     words: whether pieces that the texts do not use go (see fewer_pieces). data: files of the task (of one that has
     splits, what is to train on). texts: files as --unlabelled takes them.
     Raises UserError where nothing is to be pruned, or no text says how.
@@ -95,14 +95,14 @@ def prune(
 
 @torch.inference_mode()
 def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> tuple[Tensor, Tensor]:
-    """How much each of the F units of each of L blocks counts on some inputs, L,F; and its mean activation, L,F
+    """How much each of the F units of each of L blocks counts on inputs, L,F; its mean activation, L,F
 
     A unit counts by how much what it adds to the output varies: the deviation of its activation over tokens times the
     norm of its column of the second matrix. (What does not vary, the bias can add: see `take`. Weights and activations,
     without labels: Sun et al. 2023; the mean in place of what is pruned: Molchanov et al. 2017.)
     """
     blocks, real = model.encoder.blocks, torch.ones(1, 1)
-    sums = torch.zeros(3, len(blocks), model.config.feed_forward, dtype=torch.float64)  # 3,L,F: of 1, of x, of x²
+    sums = torch.zeros(3, len(blocks), model.config.feed_forward, dtype=torch.float64)  # of 1, x, x²
 
     def watch(layer: int, module: nn.Module, arguments: tuple[Tensor]) -> None:
         (x,) = arguments  # B,Q,F: in the last block of a sequence head the first position alone
@@ -116,7 +116,7 @@ def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> tuple[Tensor, 
         for batch in progress(length_sorted_batches(features.lengths[some], 32), desc="weighing units"):
             batch = collate(features, some[batch], torch.device("cpu"), model.config.pad_id)
             real = torch.ones_like(batch.input_ids).bool() if batch.attention_mask is None else batch.attention_mask
-            model(**batch.inputs, at=torch.zeros(1, dtype=torch.int64))  # a head for masked words guesses one, not all
+            model(**batch.inputs, at=torch.zeros(1, dtype=torch.int64))  # one masked word, not all
     for hook in hooks:
         hook.remove()
     mean, square = sums[1:] / sums[0]  # L,F each
@@ -125,7 +125,7 @@ def weigh_units(model: Model, inputs: Sequence[EncodedInputs]) -> tuple[Tensor, 
 
 
 def take(model: Model, units: Tensor | None, mean: Tensor | None, kept: np.ndarray | None, pad_id: int) -> Model:
-    """A model of some of another's feed-forward units (L,W; None: all) and rows of its word table (None: all).
+    """A model of some of another's feed-forward units (L,W) and rows of its word table; None: all.
 
     mean: L,F, the activations of all units; the bias takes what those that go add by it.
     """
@@ -133,7 +133,7 @@ def take(model: Model, units: Tensor | None, mean: Tensor | None, kept: np.ndarr
     if kept is not None:
         rows = torch.from_numpy(kept)
         config = replace(config, vocab_size=len(rows), pad_id=pad_id)
-        for name in {"embeddings.word.weight", "head.bias"} & tensors.keys():  # the second of a head for masked words
+        for name in {"embeddings.word.weight", "head.bias"} & tensors.keys():  # that of an mlm head
             tensors[name] = tensors[name][rows]
     if units is not None:
         config = replace(config, feed_forward=units.size(1))
