@@ -188,3 +188,22 @@ def quantize(model: str | Path, output: str | Path) -> dict:
     from kd_scratch.evaluation.evaluate import load_for_inference
 
     return library.quantize(load_for_inference(model, fast=False), Path(output))
+
+
+def prune(
+    model: str | Path, output: str | Path, texts: Sequence[str | Path], feed_forward: int = 0, words: bool = True
+) -> dict:
+    """Write a float model directory again with the words and feed-forward units that files of texts need most.
+
+    feed_forward: how many units each block keeps (0: all). words: whether pieces that the texts do not use go.
+
+    >>> from kd_scratch import prune
+    >>> rows = prune("student", "student-narrow", ["train.csv"], feed_forward=20)["rows"]
+    >>> rows["after"]["parameters"] < rows["before"]["parameters"]
+    True
+    """
+    from kd_scratch.evaluation import prune as library
+    from kd_scratch.evaluation.evaluate import load_for_inference
+
+    loaded = load_for_inference(model, fast=False)
+    return library.prune(loaded, Path(output), feed_forward, words, texts=[Path(path) for path in texts])

@@ -31,7 +31,7 @@ def folder(tmp_path, tokenizer, monkeypatch):
 
 
 def test_the_interface_is_what_the_commands_do():
-    wanted = {"load_model", "save_model", "load_tokenizer", "train", "evaluate", "predict", "quantize"}
+    wanted = {"load_model", "save_model", "load_tokenizer", "train", "evaluate", "predict", "prune", "quantize"}
     assert wanted <= set(FUNCTIONS)
 
 

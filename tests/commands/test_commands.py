@@ -546,6 +546,7 @@ def test_every_command_has_help(capsys):
         out = capsys.readouterr().out
         assert stop.value.code == 0
         fewer = {"quantize": ("--threads",), "benchmark": ("--threads",), "report": (), "convert": ()}
+        fewer["prune"] = ("--threads",)
         fewer["trace"] = ("--seed", "--threads")  # one example, on the CPU
         assert all(flag in out for flag in fewer.get(command, ("--seed", "--device", "--threads")))
 
@@ -731,10 +732,11 @@ def test_json_is_all_that_json_prints(runs, tmp_path, capsys):
         "predict": ["--model", runs / "teacher", "--text", "moon probe", "--output", tmp_path / "p.json"],
         "compare": [*data, "--models", *models, "--output", tmp_path / "c"],
         "quantize": ["--model", runs / "teacher", "--output", tmp_path / "int8"],
+        "prune": [*data, "--model", runs / "teacher", "--output", tmp_path / "few", "--words"],
         "benchmark": ["--models", *models, "--shapes", "1x8", "--output", tmp_path / "b.json"],
     }
     written = {"evaluate": "m.json", "predict": "p.json", "compare": "c/comparison.json",
-               "quantize": "int8/quantization.json", "benchmark": "b.json"}  # fmt: skip
+               "quantize": "int8/quantization.json", "prune": "few/pruning.json", "benchmark": "b.json"}  # fmt: skip
     for name, argv in commands.items():
         status = main([name, *map(str, argv), "--json"])
         out, err = capsys.readouterr()

@@ -227,6 +227,43 @@ ROWS = [
         lambda w, argv, line: w.evaluate(model=find(r"kept in (.*?) \(.*evaluate it next", line)),
         note=True,
     ),
+    # --- pruning ---
+    Cure(
+        "{}: is an int8 model; give the float model that it was made of",
+        lambda w: w.prune("--words", model=w.base.int8),
+        float_model,
+    ),
+    Cure(
+        "nothing is to be pruned; give --feed-forward 768 (say), or --words",
+        lambda w: w.prune(),
+        lambda w, argv, line: [*argv, "--feed-forward", "9", "--words"],
+    ),
+    Cure(
+        "--feed-forward {}: the model has {} units; give 1 to {}",
+        lambda w: w.prune("--feed-forward", 32),
+        lambda w, argv, line: put(argv, "--feed-forward", find(r"give 1 to (\d+)", line)),
+    ),
+    Cure(
+        "texts tell what can be pruned; give --task and --data, or --words FILE",
+        lambda w: drop(drop(w.prune("--feed-forward", 9), "--task"), "--data"),
+        lambda w, argv, line: [*argv, "--words", str(w.write("texts.txt", "goal\nbank\n"))],
+    ),
+    Cure(
+        "--data: of which task? Add --task, or give it to --words if it holds texts alone",
+        lambda w: drop(w.prune("--feed-forward", 9), "--task"),
+        lambda w, argv, line: [*argv, "--task", "csv"],
+    ),
+    Cure(
+        "{}: holds nothing to prune by; give one text a line",
+        lambda w: w.prune("--words", w.write("texts.txt", "\n  \n")),
+        lambda w, argv, line: (w.write("texts.txt", "goal\n"), argv)[1],
+    ),
+    Cure(
+        "kept in {}, not trained since: distil into it (train --model), then quantize it",
+        lambda w: w.prune("--words"),
+        lambda w, argv, line: w.train(model=find("kept in (.*?), not", line), teacher=find("kept in (.*?), not", line)),
+        note=True,
+    ),
     # --- what a model is for ---
     Cure(
         "{}: has a {} head, {} needs a {} head; train it first",

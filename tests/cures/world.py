@@ -133,6 +133,11 @@ class World:
         usual = {"task": "csv", "data": self.base.csv("test", 4), "model": self.base.model(), "device": "cpu"}
         return ["evaluate", *words(usual | flags), *map(str, more)]
 
+    def prune(self, *more, **flags) -> list[str]:
+        """A `prune` that succeeds once it is told what is to go."""
+        usual = {"task": "csv", "data": self.base.csv("train"), "model": self.base.model()}
+        return ["prune", *words(usual | {"output": self.folder / "pruned"} | flags), *map(str, more)]
+
     def conll(self, command: str, *more, **flags) -> list[str]:
         """The same of a tagger."""
         files = self.base.sample / "conll2003"

@@ -4,10 +4,12 @@ import itertools
 import json
 import random
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken
 
 from kd_scratch.common.errors import UserError
+from kd_scratch.data.fewer_pieces import fewer_pieces
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.data.tokenizer_files import NAMES, surround, wordpiece
 
@@ -191,6 +193,10 @@ def test_folders_of_every_spelling_are_read_to_the_same_ids_and_saved_so(tmp_pat
         (tmp_path / f"saved {i}").mkdir()
         assert_saved(ours, tmp_path / f"saved {i}", case["config"])
         ids = tuple(tuple(e.ids) for e in ours.encode(TEXTS))
+        few, kept = fewer_pieces(ours, np.array(sorted({*ids[0], *ids[2]})))
+        assert [tuple(kept[few.encode([TEXTS[i]])[0].ids]) for i in (0, 2)] == [ids[0], ids[2]]
+        (tmp_path / f"few {i}").mkdir()
+        assert_saved(few, tmp_path / f"few {i}", case["config"])
         assert by_ids.setdefault(ours.fingerprint, ids) == ids, "as equal as their ids"
     assert opened > 20
 

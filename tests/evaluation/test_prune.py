@@ -1,0 +1,185 @@
+"""A model of fewer units and words: which units go, that nothing else changes, and the folder that comes of it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kd_scratch.__main__ import main
+from kd_scratch.checkpoints.checkpoint import load_model, save_model
+from kd_scratch.data.batches import EncodedInputs
+from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.evaluation.prune import take, weigh_units
+from tests.conftest import EVERY_KIND, KINDS, TEXTS, tiny_model
+
+
+def inputs_of(*rows):
+    """Encoded inputs of some lengths, of pieces 5 and up."""
+    tokens = [np.arange(5, 5 + length, dtype=np.int32) + 7 * i for i, length in enumerate(rows)]
+    starts = np.cumsum([0, *rows])
+    return EncodedInputs("sequence", range(len(rows)), np.concatenate(tokens), starts, np.zeros(len(rows)))
+
+
+@torch.no_grad()
+def weights_by_hand(model, inputs):
+    """Each input by itself, without padding: the deviation of what enters the second matrix times the norm of its
+    column, and its mean."""
+    model.double()
+    seen = [[], [], []]
+    for start, end in zip(inputs.starts, inputs.starts[1:], strict=False):
+        ids = torch.from_numpy(inputs.tokens[start:end]).long()[None]
+        x = model.embedding_norm(model.positions(model.embeddings(ids)))
+        for layer, block in enumerate(model.encoder.blocks):
+            attend = lambda x, block=block: block.attention(x, x)[0]  # noqa: E731
+            y = block.attention_residual(x, attend)
+            inner = block.feed_forward.activation(block.feed_forward.inner(
+                block.feed_forward_residual.norm(y) if block.feed_forward_residual.norm_first else y))  # fmt: skip
+            seen[layer] += inner[0, :1] if layer == 2 and model.config.head == "sequence" else inner[0]
+            x = block(x)[0]
+    norms = torch.stack([block.feed_forward.outer.weight.norm(dim=0) for block in model.encoder.blocks])
+    model.float()
+    seen = [torch.stack(rows) for rows in seen]
+    deviation = torch.stack([rows.std(dim=0, correction=0) for rows in seen])
+    return deviation * norms, torch.stack([rows.mean(dim=0) for rows in seen])
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("head", ["sequence", "token", "mlm"])
+def test_a_unit_weighs_what_it_adds_on_real_tokens(kind, head):
+    model, inputs = tiny_model(head, **KINDS[kind]), inputs_of(3, 11, 4, 6)
+    expected = weights_by_hand(model, inputs)
+    torch.testing.assert_close(weigh_units(model, [inputs]), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weigh_units(model, [inputs_of(3, 11), inputs_of(3, 11)]),
+                               weights_by_hand(model, inputs_of(3, 11)), rtol=1e-4, atol=1e-5)  # fmt: skip
+    assert not any(block.feed_forward.outer._forward_pre_hooks for block in model.encoder.blocks)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("head", ["sequence", "token", "span", "mlm", None])
+def test_units_that_add_nothing_or_always_the_same_go_and_nothing_changes(kind, head):
+    model, dead = tiny_model(head, **KINDS[kind]), torch.tensor([[1, 5, 9, 31], [0, 2, 4, 30], [7, 8, 10, 11]])
+    with torch.no_grad():
+        for layer, block in enumerate(model.encoder.blocks):
+            block.feed_forward.outer.weight[:, dead[layer][:2]] = 0  # of no consequence
+            block.feed_forward.inner.weight[dead[layer][2:]] = 0  # always the same
+            block.feed_forward.inner.bias += 9  # all are active
+    weights, mean = weigh_units(model, [inputs_of(8, 12)])
+    units = weights.topk(28, dim=1).indices.sort(dim=1).values
+    for layer in range(3):
+        assert {*range(32)} - {*units[layer].tolist()} == {*dead[layer].tolist()}
+    small = take(model, units, mean, None, 0)
+    assert small.config == replace(model.config, feed_forward=28)
+    ids = torch.tensor([[2, 17, 45, 99, 3]])
+    for a, b in zip(model(ids, output_hidden_states=True).hidden_states,
+                    small(ids, output_hidden_states=True).hidden_states, strict=True):  # fmt: skip
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("head", ["sequence", "token", "span", "mlm", None])
+def test_fewer_words_give_bit_for_bit_the_same_on_those_that_are_left(kind, head):
+    model, kept = tiny_model(head, **KINDS[kind]), np.array([0, 2, 3, 17, 45, 99])
+    small = take(model, None, None, kept, 0)
+    before = model(torch.from_numpy(kept)[None], output_hidden_states=True)
+    after = small(torch.arange(6)[None], output_hidden_states=True)
+    assert all(map(torch.equal, before.hidden_states, after.hidden_states))
+    if head == "mlm":  # another shape of product, hence not to the last bit
+        torch.testing.assert_close(after.logits, before.logits[:, kept])
+    elif head:
+        assert torch.equal(before.logits, after.logits)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A table, and texts alone."""
+    rows = zip(TEXTS, ("no", "yes", "maybe", "no"), strict=True)
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows))
+    (tmp_path / "more.txt").write_text("a brown moon\n\nthe frozen goalkeeper\n")
+    return ["--task", "csv", "--data", str(tmp_path / "train.csv")]
+
+
+def run(capsys, *argv):
+    """Exit status, stdout, stderr."""
+    status = main([*map(str, argv)])
+    return status, *capsys.readouterr()
+
+
+@torch.inference_mode()
+def logits_of(directory, text):
+    [encoding] = load_tokenizer(directory).encode([text])
+    return load_model(directory)(torch.tensor([encoding.ids])).logits
+
+
+def test_the_command_writes_an_ordinary_folder_that_others_go_on_with(model_directory, files, tmp_path, capsys):
+    out = tmp_path / "few"
+    status, table, notes = run(capsys, "prune", "--model", model_directory, "--output", out, "--words", *files)
+    assert status == 0, notes
+    assert "pieces" in table and "distil into it" in table + notes
+    rows = json.loads((out / "pruning.json").read_text())["rows"]
+    assert rows["after"]["pieces"] == load_tokenizer(out).vocab_size < rows["before"]["pieces"]
+    assert rows["after"]["megabytes"] < rows["before"]["megabytes"]
+    for text in TEXTS:
+        assert torch.equal(logits_of(out, text), logits_of(model_directory, text)), text
+    argv = ["prune", "--model", out, "--output", tmp_path / "narrow", "--feed-forward", 9, *files, "--json"]
+    assert run(capsys, *argv)[0] == 0
+    config = json.loads((tmp_path / "narrow" / "config.json").read_text())
+    assert config["intermediate_size"] == 9 and config["vocab_size"] == rows["after"]["pieces"]
+    fast = ["--epochs", "1", "--max-length", "16", "--device", "cpu", "--threads", "1"]
+    train = ["train", "--task", "csv", "--train", files[-1], "--dev", files[-1], "--output", tmp_path / "taught", *fast]
+    status, _, err = run(capsys, *train, "--model", tmp_path / "narrow", "--teacher", out)
+    assert status == 0, err
+    status, _, err = run(capsys, "quantize", "--model", tmp_path / "taught", "--output", tmp_path / "int8")
+    assert status == 0, err
+    assert run(capsys, "evaluate", "--model", tmp_path / "int8", *files)[0] == 0
+
+
+def test_the_command_keeps_the_units_that_add_most(model_directory, files, tmp_path, capsys):
+    model = load_model(model_directory)
+    with torch.no_grad():
+        for block in model.encoder.blocks:
+            block.feed_forward.outer.weight[:, ::2] = 0
+    save_model(model, model_directory)
+    argv = ["prune", "--model", model_directory, "--output", tmp_path / "half", "--feed-forward", 16, *files]
+    assert run(capsys, *argv)[0] == 0
+    for text in TEXTS:
+        torch.testing.assert_close(logits_of(tmp_path / "half", text), logits_of(model_directory, text))
+
+
+def test_files_of_texts_alone_serve_for_words_and_units(model_directory, files, tmp_path, capsys):
+    words = ["--words", tmp_path / "more.txt"]
+    sizes = []
+    for name, argv in {"alone": words, "both": [*words, *files]}.items():
+        argv = ["prune", "--model", model_directory, "--output", tmp_path / name, "--feed-forward", 20, *argv]
+        status, _, err = run(capsys, *argv)
+        assert status == 0, err
+        sizes.append(load_model(tmp_path / name).config.vocab_size)
+    assert sizes[0] < sizes[1] < load_model(model_directory).config.vocab_size
+    long = tmp_path / "long.txt"  # far longer than the model's inputs: its end counts too
+    long.write_text("fox " * 60 + "goalkeeper\n")
+    assert run(capsys, "prune", "--model", model_directory, "--output", tmp_path / "l", "--words", long)[0] == 0
+    ends = [load_tokenizer(place).encode(["goalkeeper"])[0].tokens for place in (tmp_path / "l", model_directory)]
+    assert ends[0] == ends[1]
+    argv = ["prune", "--model", model_directory, "--output", tmp_path / "first", *words, "--limit", 1]
+    assert run(capsys, *argv)[0] == 0
+    assert load_model(tmp_path / "first").config.vocab_size < sizes[0], "of the two texts one"
+
+
+@pytest.mark.parametrize("head,task", [("token", "conll"), ("span", "squad"), ("mlm", "mlm")])
+def test_every_task_reads_its_files(head, task, tokenizer, tmp_path, capsys):
+    labels = ("O", "B-X", "I-X")
+    save_model(tiny_model(head, labels, vocab_size=tokenizer.vocab_size), tmp_path / "model")
+    tokenizer.save(tmp_path / "model", 32)
+    data = tmp_path / "data.txt"
+    answer = {"text": "fox", "answer_start": TEXTS[0].index("fox")}
+    question = {"id": "1", "question": "the shares of the moon?", "answers": [answer]}
+    squad = {"data": [{"title": "t", "paragraphs": [{"context": TEXTS[0], "qas": [question]}]}]}
+    data.write_text({"conll": "the O\nfox B-X\njumps O\n\n", "squad": json.dumps(squad), "mlm": TEXTS[0] + "\n"}[task])
+    argv = ["prune", "--model", tmp_path / "model", "--output", tmp_path / "small", "--words", "--feed-forward", 20]
+    status, _, err = run(capsys, *argv, "--task", task, "--data", data)
+    assert status == 0, err
+    small = load_model(tmp_path / "small")
+    assert small.config.head == head and small.config.feed_forward == 20
+    assert small.config.labels == (labels if head == "token" else ())
+    assert small.config.vocab_size == load_tokenizer(tmp_path / "small").vocab_size < tokenizer.vocab_size
