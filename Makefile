@@ -29,7 +29,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-core torture parity browser lint mutants bench bench-peers teacher teachers baseline distill quantize evaluate compare \
+.PHONY: help setup quickstart test test-core torture parity browser lint mutants bench bench-peers teacher teachers baseline distill quantize prune evaluate compare \
         evidence pretrain report trace demo \
         data-agnews data-clinc data-conll data-squad weights clean
 
@@ -129,6 +129,10 @@ pretrain: .venv/run ## distil the masked-word head of MODEL on the lines of TEXT
 
 quantize: .venv/run ## runs/TASK/distilled-SEED in int8 -> runs/TASK/int8-SEED
 	$(KD) quantize --model $(OUT)/distilled-$(SEED) --output $(OUT)/int8-$(SEED) $(ARGS)
+
+prune: .venv/run ## runs/TASK/distilled-SEED with the words of TASK and of the files WORDS, and WIDTH feed-forward units -> runs/TASK/pruned-SEED
+	$(KD) prune --task $(TASK) --data $(train_$(TASK)) --words $(WORDS) $(if $(WIDTH),--feed-forward $(WIDTH)) \
+	    --model $(OUT)/distilled-$(SEED) --output $(OUT)/pruned-$(SEED) $(ARGS)
 
 evaluate: .venv/run ## metrics of MODEL on TASK's test file
 	$(KD) evaluate --task $(TASK) --data $(test_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) $(ARGS)
