@@ -29,7 +29,7 @@ dev_conll    := $(KD_DATA)/conll2003/valid.txt
 test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-core torture parity browser lint mutants bench bench-peers teacher teachers baseline distill quantize evaluate compare \
+.PHONY: help setup quickstart test test-core torture parity browser lint mutants bench bench-peers teacher teachers baseline distill quantize prune evaluate compare \
         evidence pretrain report trace demo \
         data-agnews data-clinc data-conll data-squad weights clean
 
@@ -87,7 +87,8 @@ quick_student := --model tiny-student --learning-rate 5e-4
 # The teacher of the news has 5,000 labelled texts. The students are much smaller; they have 800 texts, 200 with labels.
 ifeq ($(QUICK_TASK),agnews)
 quick_teacher := --model mini-teacher --learning-rate 5e-4
-quick_student := --model mini-student --learning-rate 1e-3 --limit 800 --labelled 200 --alpha 0.9 --steps 480 --looks 6
+quick_student := --model mini-student --learning-rate 1e-3 --limit 800 --labelled 200 --steps 480 --looks 6
+quick_soft    := --alpha 0.9
 endif
 
 quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (minutes)
@@ -95,7 +96,7 @@ quickstart: .venv/run ## teacher, baseline and distilled student on generated te
 	$(BIN)/python data_scripts/make_sample.py $(QUICK_TASK) --output $(QUICK_DATA) $(if $(QUICK_ROWS),--rows $(QUICK_ROWS))
 	$(QUICK_TRAIN) $(quick_teacher) --output $(QUICK)/teacher
 	$(QUICK_TRAIN) $(quick_student) --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline
-	$(QUICK_TRAIN) $(quick_student) --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
+	$(QUICK_TRAIN) $(quick_student) $(quick_soft) --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
 	$(KD) quantize --model $(QUICK)/distilled --output $(QUICK)/int8
 	$(KD) compare --task $(QUICK_TASK) $(quick_test_$(QUICK_TASK)) --output $(QUICK)/comparison --device cpu \
 	    --models teacher=$(QUICK)/teacher baseline=$(QUICK)/baseline distilled=$(QUICK)/distilled int8=$(QUICK)/int8
@@ -128,6 +129,10 @@ pretrain: .venv/run ## distil the masked-word head of MODEL on the lines of TEXT
 
 quantize: .venv/run ## runs/TASK/distilled-SEED in int8 -> runs/TASK/int8-SEED
 	$(KD) quantize --model $(OUT)/distilled-$(SEED) --output $(OUT)/int8-$(SEED) $(ARGS)
+
+prune: .venv/run ## runs/TASK/distilled-SEED with the words of TASK and of the files WORDS, and WIDTH feed-forward units -> runs/TASK/pruned-SEED
+	$(KD) prune --task $(TASK) --data $(train_$(TASK)) --words $(WORDS) $(if $(WIDTH),--feed-forward $(WIDTH)) \
+	    --model $(OUT)/distilled-$(SEED) --output $(OUT)/pruned-$(SEED) $(ARGS)
 
 evaluate: .venv/run ## metrics of MODEL on TASK's test file
 	$(KD) evaluate --task $(TASK) --data $(test_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) $(ARGS)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `prune`."""
     parser.add_argument("--model", required=True, metavar="DIR", help="a float model directory")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the pruned one goes")
-    width_help = "units that each block's feed-forward keeps: those by which its output on the texts changes least (default all)"
+    width_help = "units that each block's feed-forward keeps: its output on the texts changes least without the others (default all)"
     parser.add_argument("--feed-forward", type=int, default=0, metavar="WIDTH", help=width_help)
     words_help = (
         "of the pieces of words only those stay that texts use: --data and these files, read as `train --unlabelled` "
@@ -49,6 +49,7 @@ def command(arguments: argparse.Namespace) -> dict:
     what = (arguments.feed_forward, words, task, arguments.data, texts, data_config(arguments), arguments.dev)
     record = prune(loaded, arguments.output, *what)
     before, after = record["rows"].values()
-    show(table(("", "before", "after"), [(SHOWN.get(name, f"dev {name}"), before[name], after[name]) for name in after]))
+    rows = [(SHOWN.get(name, f"dev {name}"), before[name], after[name]) for name in after]
+    show(table(("", "before", "after"), rows))
     say(f"kept in {arguments.output}, not trained since: distil into it (train --model), then quantize it")
     return record

@@ -13,7 +13,7 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
 
     used: numbers of pieces. They are kept, with all added tokens, all single characters, and each piece that single
     characters cannot spell. The longest piece is always taken first, so a text of pieces that are used is cut as
-    before, and a longer piece that is gone is spelled by shorter ones: no word that could be spelled becomes unknown.
+    before, and a longer piece that is gone is spelled by shorter ones: no word that was known becomes unknown.
     Example: without ##ation, "distillation" is distill ##a ##t ##i ##o ##n, unless ##at or so is used.
     """
     content = json.loads(tokenizer.backend.to_str())
@@ -28,7 +28,7 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
 
     kept = with_barriers({*filter(is_kept, filter(None, vocab))}, {*filter(None, vocab)} - names, prefix)
     kept = [*kept, *(name for name in names if name not in vocab)]
-    kept.sort(key=lambda piece: (piece not in vocab, numbers[piece]))  # where the package puts those that are added
+    kept.sort(key=lambda piece: (piece not in vocab, numbers[piece]))  # added ones last
     number_of = {piece: i for i, piece in enumerate(kept)}
     content["model"]["vocab"] = {piece: i for piece, i in number_of.items() if piece in vocab}
     for token in content["added_tokens"]:
@@ -48,11 +48,11 @@ def fewer_pieces(tokenizer: Tokenizer, used: np.ndarray) -> tuple[Tokenizer, np.
 
 
 def with_barriers(kept: set[str], vocab: set[str], prefix: str) -> set[str]:
-    """Pieces to keep, with those that others must not run over where words have characters without a piece.
+    """Pieces to keep, and those whose end another would run over where a character has no ##piece of its own.
 
-    Of pieces ab ##cd ##bc a ##b ##c, "abcd" is ab ##cd. Without ab it would be a ##bc, and no ##d is there for the rest.
-    So where pieces such as ##cd are, one that is followed by nothing else stays: the end of ab begins a kept ##bc. All
-    kept pieces then end where they or others ended before, and those that hold such a character are met at their start.
+    Of ab ##cd ##bc a ##b ##c, "abcd" is ab ##cd. Without ab it would be a ##bc, and then there is no ##d. So ab stays:
+    its end begins a kept, longer ##bc. What goes is then spelled by pieces that end where it ended, and ##cd is met at
+    its start, as before.
     """
     continuing = {piece: piece.removeprefix(prefix) for piece in vocab if piece.startswith(prefix)}
     if all(prefix + character in vocab for piece in vocab for character in continuing.get(piece, piece)[1:]):
@@ -64,7 +64,8 @@ def with_barriers(kept: set[str], vocab: set[str], prefix: str) -> set[str]:
 
     more = kept
     while more:
-        begun = {continuing[piece][:i] for piece in kept & continuing.keys() for i in range(1, len(continuing[piece]))}
+        ends = [continuing[piece] for piece in kept & continuing.keys()]
+        begun = {characters[:i] for characters in ends for i in range(1, len(characters))}
         more = set(filter(runs_on, vocab - kept))
         kept = kept | more
     return kept

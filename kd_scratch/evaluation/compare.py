@@ -145,9 +145,17 @@ def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str,
             score = {other: row.columns[task.score_name] for other, row in rows.items()}
             gap = score[name] - score[baseline]
             chance = gap + rows[baseline].difference_interval[1]  # which is of baseline − teacher
-            text = advice(score[name], score[baseline], chance, ingredients(taught[students[-1]], [first], task))
-            shares = [f"{other} closes {(score[other] - score[baseline]) / gap:.0%} of the gap" for other in students]
-            return "; ".join([", ".join(shares), text]) if gap > chance else text
+            known = ingredients(taught[students[-1]], [first], task)
+            if gap <= chance:
+                return advice(score[name], score[baseline], chance, known)
+            closed = {other: (score[other] - score[baseline]) / gap for other in students}
+            shares, own = [], records[baseline]["step"]
+            for other, share in closed.items():
+                steps = taught[other]["step"]
+                unequal = "" if steps == own else f" ({steps:,} steps against {own:,})"
+                shares.append(f"{other} closes {share:.0%} of the gap{unequal}")
+            text = advice(score[name], score[baseline], chance, known, max(closed.values()))
+            return "; ".join([", ".join(shares), text])
     return ""
 
 

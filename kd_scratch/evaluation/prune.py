@@ -1,4 +1,4 @@
-"""A float model in, one of narrower feed-forward or fewer words out: texts decide, without labels or training."""
+"""A float model in, one of narrower feed-forward or fewer words out: texts decide, without labels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from kd_scratch.data.batches import EncodedInputs, collate, length_sorted_batche
 from kd_scratch.data.fewer_pieces import fewer_pieces
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate, read_evaluation_set
+from kd_scratch.evaluation.inference import NOT_FINITE
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
 from kd_scratch.nn.narrow import narrow
@@ -42,11 +43,11 @@ def prune(
     settings: DataConfig | None = None,
     dev: Path | None = None,
 ) -> dict:
-    """Write a pruned model with its tokenizer, and return what pruning.json there holds too: rows before and after.
+    """Write a pruned model with its tokenizer, and return what pruning.json holds: rows before and after.
 
-    loaded: a float model on the CPU, not in its fast form. feed_forward: how many units each block keeps (0: all).
+    loaded: a float model on the CPU, not in its fast form. feed_forward: units per block (0: all).
     words: whether pieces that the texts do not use go (see fewer_pieces). data: files of the task (of one that has
-    splits, what is to train on). texts: files as --unlabelled takes them. dev: a file of the task to score both models on.
+    splits, what is to train on). texts: files as --unlabelled takes them. dev: a file to score both models on.
     Raises UserError where nothing is to be pruned, or no text says how.
     """
     check_new_folder(output, loaded.directory)
@@ -75,16 +76,22 @@ def prune(
     pruned = LoadedModel(small, tokenizer, loaded.max_length, str(output))
     rows = {name: about(one, dev_set) for name, one in (("before", loaded), ("after", pruned))}
     if dev_set:
-        rows["after"]["changed_pieces"] = changed_pieces(loaded.tokenizer, tokenizer, task.texts(dev_set.examples))
+        found = changed_pieces(loaded.tokenizer, tokenizer, task.texts(dev_set.examples))
+        rows["after"]["changed_pieces"] = found
     record = {"model": loaded.directory, "texts": [str(path) for path in (*data, *texts)], "rows": rows}
     write_json(output / RECORD, record)
     return record
 
 
 def read_inputs(
-    loaded: LoadedModel, words: bool, task: Task | None, data: Sequence[Path], texts: Sequence[Path], settings: DataConfig
+    loaded: LoadedModel,
+    words: bool,
+    task: Task | None,
+    data: Sequence[Path],
+    texts: Sequence[Path],
+    settings: DataConfig,
 ) -> tuple[list[EncodedInputs], list[np.ndarray]]:
-    """The inputs that files are turned into, and numbers of the pieces in them (words: also in what is cut off)."""
+    """The inputs that files become, and numbers of the pieces in them (words: also in what is cut off)."""
     tokenizer, sources = loaded.tokenizer, []
     for path in data:
         examples = task.read(path, "train" if task.splits else "", settings, say=say)
@@ -107,7 +114,7 @@ def read_inputs(
 
 
 def about(loaded: LoadedModel, dev_set: EvaluationSet | None) -> dict:
-    """What a float model takes, in float32 and in int8 (None: it has no such form), and its score on a dev set."""
+    """What a float model takes in float32 and in int8 (None: has no such form), and its score on a dev set."""
     model, config = loaded.model, loaded.model.config
     count, tensors = model.num_parameters(), int8.tensors_of_int8_form(model).values()
     in_int8 = sum(t.numel() * t.element_size() for t in tensors) / 1e6 if config.head != "mlm" else None
@@ -131,14 +138,16 @@ def changed_pieces(before: Tokenizer, after: Tokenizer, texts: Sequence[str]) ->
 
 @torch.inference_mode()
 def moments_of_units(model: Model, inputs: Sequence[EncodedInputs]) -> list[tuple[Tensor, Tensor]]:
-    """For each of L blocks the mean (F) and covariance (F,F) of what its F units give on the tokens of some inputs."""
+    """Of each of L blocks the mean F and the covariance F,F of what its F units give on the tokens of inputs."""
     blocks, real = model.encoder.blocks, torch.ones(1, 1)
     size = 1 + model.config.feed_forward
+    middles: dict[int, Tensor] = {}  # of each block: about the mean, so that float32 is exact enough for what varies
     sums = torch.zeros(len(blocks), size, size, dtype=torch.float64)  # L,1+F,1+F: of products of 1 and the units
 
     def watch(layer: int, module: nn.Module, arguments: tuple[Tensor]) -> None:
         (x,) = arguments  # B,Q,F: in the last block of a sequence head the first position alone
-        x = F.pad(x[real[:, : x.size(1)]], (1, 0), value=1.0)  # B,Q,F -> N,1+F: padding does not count
+        x = x[real[:, : x.size(1)]]  # B,Q,F -> N,F: padding does not count
+        x = F.pad(x - middles.setdefault(layer, x.mean(dim=0)), (1, 0), value=1.0)  # N,F -> N,1+F
         sums[layer] += x.T @ x
 
     hooks = [b.feed_forward.outer.register_forward_pre_hook(partial(watch, i)) for i, b in enumerate(blocks)]
@@ -148,23 +157,30 @@ def moments_of_units(model: Model, inputs: Sequence[EncodedInputs]) -> list[tupl
         for batch in progress(length_sorted_batches(features.lengths[some], 32), desc="weighing units"):
             batch = collate(features, some[batch], torch.device("cpu"), model.config.pad_id)
             real = torch.ones_like(batch.input_ids).bool() if batch.attention_mask is None else batch.attention_mask
-            model(**batch.inputs, at=torch.zeros(1, dtype=torch.int64))  # a head for masked words guesses one, not all
+            model(**batch.inputs, at=torch.zeros(1, dtype=torch.int64))  # one masked word, not all
     for hook in hooks:
         hook.remove()
-    means = [products[0, 1:] / products[0, 0] for products in sums]
-    return [(mean, s[1:, 1:] / s[0, 0] - torch.outer(mean, mean)) for mean, s in zip(means, sums, strict=True)]
+    if not sums.isfinite().all():
+        raise UserError(NOT_FINITE)
+    found = []
+    for layer, products in enumerate(sums):
+        mean, second = products[0, 1:] / products[0, 0], products[1:, 1:] / products[0, 0]
+        found.append((middles[layer] + mean, second - torch.outer(mean, mean)))
+    return found
 
 
 def take(
     model: Model, moments: Sequence[tuple[Tensor, Tensor]], width: int, kept: np.ndarray | None, pad_id: int
 ) -> Model:
-    """A model of another's feed-forwards cut to a width by moments_of_units (none of these: as they are) and of some
-    rows of its word table (None: all)."""
+    """Another model with some rows of its word table (None: all) and feed-forwards of a width, see `narrow`.
+
+    moments: those of moments_of_units; none: the feed-forwards stay as they are.
+    """
     tensors, config = model.state_dict(), model.config
     if kept is not None:
         rows = torch.from_numpy(kept)
         config = replace(config, vocab_size=len(rows), pad_id=pad_id)
-        for name in {"embeddings.word.weight", "head.bias"} & tensors.keys():  # the second of a head for masked words
+        for name in {"embeddings.word.weight", "head.bias"} & tensors.keys():  # that of an mlm head
             tensors[name] = tensors[name][rows]
     if moments:
         config = replace(config, feed_forward=width)

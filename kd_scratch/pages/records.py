@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kd_scratch.common.console import say
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json
 from kd_scratch.tasks import TASKS
@@ -24,7 +24,7 @@ def read_record(directory: str | Path) -> dict | None:
     return record
 
 
-def known_record(directory: str | Path) -> dict | None:
+def known_record(directory: str | Path, say: Say = say) -> dict | None:
     """The same where a record is of use but not needed: None, and a note, also where the file is something else."""
     try:
         return read_record(directory)

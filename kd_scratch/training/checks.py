@@ -36,16 +36,14 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
     if spec.task == "mlm":
         check_mlm(spec)
     task = TASKS[spec.task]
-    if spec.unlabelled and task.unlabelled is None and task.read_unlabelled is None:
+    if spec.unlabelled and not (task.unlabelled or task.read_unlabelled):
         raise UserError(f"--unlabelled: plain text is no input for {spec.task}; leave it out")
-    if spec.unlabelled and not has_soft_targets:
-        raise UserError(f"--unlabelled: {ONLY_SOFT}")
     if config.cloze and task.add_questions is None:
         raise UserError(f"--cloze: {spec.task} has no questions; leave it out")
-    if config.cloze and not has_soft_targets:
-        raise UserError(f"--cloze: {ONLY_SOFT}")
-    if config.augment and not has_soft_targets:
-        raise UserError(f"--augment: {ONLY_SOFT}")
+    only_soft = {"unlabelled": spec.unlabelled, "cloze": config.cloze, "augment": config.augment}
+    for flag, value in only_soft.items():
+        if value and not has_soft_targets:
+            raise UserError(f"--{flag}: {ONLY_SOFT}")
     if spec.augment_model and not config.augment:
         raise UserError("--augment-model is about --augment; give --augment 1 (say), or leave it out")
     if config.losses and not spec.teachers:

@@ -14,6 +14,7 @@ import numpy as np
 
 from kd_scratch.common.errors import UserError
 from kd_scratch.data.batches import EncodedInputs
+from kd_scratch.evaluation.advice import same_labels
 from kd_scratch.pages.records import known_record
 from kd_scratch.tasks.augment import COPY
 from kd_scratch.tasks.folds import Fold, fold_numbers, parse_fold
@@ -53,7 +54,8 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
         if record.get("train") != data.hashes["train"]:
             raise UserError(f"--teacher {path}: was trained on a fold of another file than {spec.train}; give that")
     numbers = fold_numbers(data.task, data.own, folds[0].count)
-    if spec.config.labelled and all(same_labels(spec, record) for record in records):
+    this = {"settings": {"labelled": spec.config.labelled}, "seed": spec.run.seed}
+    if spec.config.labelled and all(same_labels(this, record) for record in records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))
     if data.task.add_questions:  # a question about a context of --train belongs there, wherever it is from
@@ -62,8 +64,3 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
             by_id.setdefault(example.id, of_context.get(data.task.group(example), -1))
     of_input = np.array([by_id.get(name, by_id.get(re.sub(rf"{COPY}\d+$", "", name), -1)) for name in inputs.ids])
     return np.stack([(of_input == fold.number) | (of_input < 0) for fold in folds])
-
-
-def same_labels(spec: RunSpec, record: dict) -> bool:
-    """Whether a teacher was trained on the labels that this run has, of --labelled, and on no others."""
-    return record["settings"].get("labelled") == spec.config.labelled and record.get("seed") == spec.run.seed

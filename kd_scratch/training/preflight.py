@@ -201,9 +201,10 @@ def about_gain(run: Run) -> str:
     scores = [record["best_score"] for record in teachers if record and same_dev(record, run.identity)]
     if not scores:
         return ""
-    beside = (known_record(path.parent) for path in run.spec.output.parent.glob(f"*/{RECORD}"))
+    folders = (path.parent for path in run.spec.output.parent.glob(f"*/{RECORD}"))
+    beside = (known_record(folder, say=lambda note: None) for folder in folders)  # whatever else lies there
     baselines = [record["best_score"] for record in beside if record and is_baseline(record, run.identity)]
-    if not baselines:
+    if not baselines or run.spec.chooses_layers:  # whose first weights are not known yet
         return f"the teacher has {100 * max(scores):.2f} on this dev; no baseline beside the output to compare it with"
     both, known = (max(scores), max(baselines)), ingredients(run.identity, run.spec.teachers, run.task)
     return advice(*both, chance_of(both, len(run.data.dev_examples)), known)

@@ -352,16 +352,18 @@ def known_runs(tmp_path):
     return tmp_path
 
 
-def gain(folder, identity=DISTILLED, teachers=("teacher",), examples=3000):
-    spec = RunSpec("clinc", "x", "y", "m", folder / "runs" / "new", tuple(str(folder / name) for name in teachers))
+def gain(folder, identity=DISTILLED, teachers=("teacher",), examples=3000, layers=()):
+    teachers = tuple(str(folder / name) for name in teachers)
+    spec = RunSpec("clinc", "x", "y", "m", folder / "runs" / "new", teachers, init_layers=layers)
     data = SimpleNamespace(dev_examples=range(examples))
     return about_gain(SimpleNamespace(spec=spec, identity=identity, data=data, task=TASKS["clinc"]))
 
 
-def test_the_gain_is_that_of_the_teacher_above_the_best_baseline(known_runs):
+def test_the_gain_is_that_of_the_teacher_above_the_best_baseline(known_runs, capsys):
     assert gain(known_runs).startswith(
         "teacher 96.00, baseline 94.00: 2.00 points to gain; what usually closes such a gap: "
     )
+    assert "odd" not in "".join(capsys.readouterr()), "what else lies beside the output is nobody's business"
     assert "so there is nothing to close; train the teacher" in gain(known_runs, examples=300)
     assert gain(known_runs, teachers=("nowhere", "teacher")) == gain(known_runs)
     assert "--unlabelled" in gain(known_runs) and "--unlabelled" not in gain(
@@ -372,6 +374,7 @@ def test_the_gain_is_that_of_the_teacher_above_the_best_baseline(known_runs):
 def test_what_is_not_known_is_not_guessed(known_runs):
     alone = "the teacher has 96.00 on this dev; no baseline beside the output to compare it with"
     assert gain(known_runs, changed(DISTILLED, seed=5)) == alone
+    assert gain(known_runs, layers="auto:2") == alone, "before they are chosen, its first weights are those of others"
     assert gain(known_runs, changed(DISTILLED, dev="x")) == gain(known_runs, teachers=("nowhere",)) == ""
     (known_runs / "teacher" / "training.json").write_text("{}")
     assert gain(known_runs) == ""
