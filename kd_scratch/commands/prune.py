@@ -24,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `prune`."""
     parser.add_argument("--model", required=True, metavar="DIR", help="a float model directory")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the pruned one goes")
-    width_help = "units that each block's feed-forward keeps: its output on the texts changes least without the others (default all)"
+    width_help = "units that each block's feed-forward keeps, chosen so that the texts notice least (default all)"
     parser.add_argument("--feed-forward", type=int, default=0, metavar="WIDTH", help=width_help)
     words_help = (
         "of the pieces of words only those stay that texts use: --data and these files, read as `train --unlabelled` "
         "reads them; single characters, which spell all other words, stay too (default: all pieces)"
     )
     parser.add_argument("--words", type=Path, nargs="*", metavar="FILE", help=words_help)
-    parser.add_argument("--task", choices=list(TASKS), help="how --data is read")
+    parser.add_argument("--task", choices=list(TASKS), help="how --data and --dev are read")
     data_help = "files of the task; labels are not looked at"
     parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="FILE", help=data_help)
-    dev_help = "a file of the task (clinc: its split val) to score the model on, before and after"
+    dev_help = "score the model before and after on this file of the task (clinc: on its split val)"
     parser.add_argument("--dev", type=Path, metavar="FILE", help=dev_help)
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig, only=("threads",))

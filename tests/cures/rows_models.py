@@ -254,6 +254,12 @@ ROWS = [
         lambda w, argv, line: [*argv, "--task", "csv"],
     ),
     Cure(
+        "--dev: of which task? Add --task",
+        lambda w: ["prune", "--words", str(w.write("more.txt", "goal\n")),
+                   *drop(drop(w.prune("--dev", w.base.csv("dev", 4)), "--task"), "--data")[1:]],
+        lambda w, argv, line: [*argv, "--task", "csv"],
+    ),  # fmt: skip
+    Cure(
         "{}: holds nothing to prune by; give one text a line",
         lambda w: w.prune("--words", w.write("texts.txt", "\n  \n")),
         lambda w, argv, line: (w.write("texts.txt", "goal\n"), argv)[1],

@@ -12,6 +12,7 @@ from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.evaluation.prune import moments_of_units, take
+from kd_scratch.nn import int8
 from tests.conftest import EVERY_KIND, KINDS, TEXTS, tiny_model
 
 
@@ -101,7 +102,7 @@ def run(capsys, *argv):
 
 @torch.inference_mode()
 def logits_of(directory, text):
-    [encoding] = load_tokenizer(directory).encode([text])
+    [encoding] = load_tokenizer(directory).encode([text], max_length=32)  # as long as its inputs are
     return load_model(directory)(torch.tensor([encoding.ids])).logits
 
 
@@ -176,3 +177,50 @@ def test_every_task_reads_its_files(head, task, tokenizer, tmp_path, capsys):
     assert small.config.head == head and small.config.feed_forward == 20
     assert small.config.labels == (labels if head == "token" else ())
     assert small.config.vocab_size == load_tokenizer(tmp_path / "small").vocab_size < tokenizer.vocab_size
+
+
+def test_dev_tells_scores_and_how_many_pieces_are_others(model_directory, files, tmp_path, capsys):
+    (tmp_path / "one.txt").write_text("the fox\n")
+    argv = ["prune", "--model", model_directory, "--output", tmp_path / "few", "--words", tmp_path / "one.txt"]
+    status, out, err = run(capsys, *argv, *files[:2], "--dev", files[-1])
+    assert status == 0, err
+    assert "dev accuracy" in out and "dev pieces cut otherwise" in out
+    rows = json.loads((tmp_path / "few" / "pruning.json").read_text())["rows"]
+    before, after = load_tokenizer(model_directory), load_tokenizer(tmp_path / "few")
+    changed = count = 0
+    for text in TEXTS:
+        old, new = (tokenizer.encode([text], offsets=True)[0].tokens for tokenizer in (before, after))
+        changed += sum(min(old.count(piece), 1) * max(0, old.count(piece) - new.count(piece)) for piece in set(old))
+        count += len(old)
+    assert rows["after"]["changed_pieces"] == pytest.approx(changed / count) and 0 < changed < count
+    for name, directory in (("before", model_directory), ("after", tmp_path / "few")):
+        labels = load_model(directory).config.labels
+        right = [labels[logits_of(directory, text).argmax()] == label
+                 for text, label in zip(TEXTS, ("no", "yes", "maybe", "no"), strict=True)]  # fmt: skip
+        assert rows[name]["accuracy"] == pytest.approx(np.mean(right))
+
+
+@pytest.mark.parametrize("head", ["sequence", "mlm"])
+def test_the_megabytes_in_int8_are_those_of_the_quantized_weights(head, tokenizer, tmp_path, capsys):
+    model = tiny_model(head, vocab_size=tokenizer.vocab_size)
+    save_model(model, tmp_path / "model")
+    tokenizer.save(tmp_path / "model", 32)
+    (tmp_path / "texts.txt").write_text(TEXTS[0])
+    argv = ["prune", "--model", tmp_path / "model", "--output", tmp_path / "few", "--words", tmp_path / "texts.txt"]
+    assert run(capsys, *argv, "--feed-forward", 8)[0] == 0
+    after = json.loads((tmp_path / "few" / "pruning.json").read_text())["rows"]["after"]
+    if head == "mlm":
+        assert after["int8_megabytes"] is None
+    else:
+        tensors = int8.to_tensors(int8.quantize(load_model(tmp_path / "few"))).values()
+        assert after["int8_megabytes"] * 1e6 == sum(t.numel() * t.element_size() for t in tensors)
+
+
+def test_a_model_that_gives_no_numbers_is_refused(model_directory, files, tmp_path, capsys):
+    model = load_model(model_directory)
+    with torch.no_grad():
+        model.encoder.blocks[0].feed_forward.inner.bias[3] = float("inf")
+    save_model(model, model_directory)
+    argv = ["prune", "--model", model_directory, "--output", tmp_path / "few", "--feed-forward", 8, *files]
+    status, _, err = run(capsys, *argv)
+    assert status == 2 and "not finite numbers" in err and not (tmp_path / "few").exists()
