@@ -7,9 +7,7 @@ ROUNDS = 4  # units go in so many parts; after each, the others take over what t
 DAMPING = 1e-3  # of the mean variance, added to each: few tokens do not tell all about many units
 
 
-def narrow(
-    weight: Tensor, bias: Tensor, mean: Tensor, covariance: Tensor, width: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def narrow(weight: Tensor, bias: Tensor, mean: Tensor, covariance: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """The units K to keep of a feed-forward, ascending, and its new outer weight V D,width and bias c D.
 
     weight W D,F and bias D: its outer ones. mean F and covariance C F,F: of the activations a of its units.

@@ -255,8 +255,12 @@ ROWS = [
     ),
     Cure(
         "--dev: of which task? Add --task",
-        lambda w: ["prune", "--words", str(w.write("more.txt", "goal\n")),
-                   *drop(drop(w.prune("--dev", w.base.csv("dev", 4)), "--task"), "--data")[1:]],
+        lambda w: [
+            "prune",
+            "--words",
+            str(w.write("more.txt", "goal\n")),
+            *drop(drop(w.prune("--dev", w.base.csv("dev", 4)), "--task"), "--data")[1:],
+        ],
         lambda w, argv, line: [*argv, "--task", "csv"],
     ),  # fmt: skip
     Cure(

@@ -10,7 +10,7 @@ from kd_scratch.nn.narrow import narrow
 
 
 def activations(units, tokens=400, parts=None, seed=0):
-    """What units give on some tokens, N,F in float64: mixtures of fewer parts that vary (None: as many), not centred."""
+    """What units give on some tokens, N,F in float64: mixtures of parts that vary (None: as many), not centred."""
     draw = torch.Generator().manual_seed(seed)
     parts = parts or units
     mixture = torch.randn(parts, units, generator=draw, dtype=torch.float64)
