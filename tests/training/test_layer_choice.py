@@ -25,12 +25,12 @@ from tests.conftest import tiny_model
 FAST = "--epochs 4 --batch-size 8 --learning-rate 3e-3 --max-length 24 --device cpu --threads 1 --warmup-steps 8"
 
 
-@pytest.fixture(scope="module")
 def solid(text):
     """A text without blanks: a table breaks long lines, in the middle of a path too."""
     return "".join(text.split())
 
 
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Data, and a classifier of three layers that may teach it too."""
     folder = tmp_path_factory.mktemp("layers")
