@@ -27,6 +27,7 @@ from kd_scratch.config import SIZES
 from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.pages.records import RECORD
+from kd_scratch.study.chosen_layers import with_chosen_layers
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
 from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differences, parse_flags
 from kd_scratch.study.summary import Report, write_report
@@ -44,7 +45,6 @@ from kd_scratch.study.variants import (
     first_variants,
     grid_variants,
     study_flags,
-    with_chosen_layers,
 )
 from kd_scratch.training.checks import check_spec
 from kd_scratch.training.setup import libraries

@@ -11,7 +11,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import locked, make_folder, sha256
+from kd_scratch.common.files import sha256
 from kd_scratch.config import SIZES, ModelConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
@@ -21,9 +21,7 @@ from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.epochs import plan_epochs
 from kd_scratch.training.examples import encode_training_data, read_training_data
-from kd_scratch.training.layer_choice import choose_layers
-from kd_scratch.training.resume import CHOICE
-from kd_scratch.training.setup import set_up, with_layer_map
+from kd_scratch.training.setup import with_layer_map
 from kd_scratch.training.spec import RunSpec
 from kd_scratch.training.word_proposals import WordProposer
 
@@ -85,22 +83,6 @@ def common_run(spec: StudySpec) -> RunSpec:
 def study_flags(run: RunSpec) -> Flags:
     """The flags of a run but for those that differ between the runs of a study whatever the variant."""
     return {flag: values for flag, values in train_flags(run).items() if flag not in OF_EACH_RUN}
-
-
-def with_chosen_layers(spec: StudySpec) -> StudySpec:
-    """The study with its students' layers, where these are to be chosen: once for all variants and seeds, by short runs
-    with soft targets and the first seed. Where runs are there already, they began with what was chosen then."""
-    if not spec.run.chooses_layers:
-        return spec
-    say(f"layers, the same for all variants, are chosen with soft targets and seed {spec.seeds[0]}")
-    output, run = make_folder(spec.run.output), soft_run(spec)
-    ready = set_up(replace(run, run=replace(run.run, seed=spec.seeds[0])), resume=(output / CHOICE).is_file())
-    ready.train_inputs = encode_training_data(ready.spec, ready.data)
-    ready.resume = any((output / "runs").glob("*"))
-    with locked(output):
-        layers = choose_layers(ready).spec.init_layers
-    config = replace(spec.run.config, layer_steps=0)
-    return replace(spec, run=replace(spec.run, init_layers=layers, config=config))
 
 
 def first_variants(spec: StudySpec) -> list[Variant]:

@@ -562,7 +562,7 @@ def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys)
     assert fingerprint(load_model(tmp_path / "with")) != fingerprint(load_model(tmp_path / "without"))
     for extra, said in (
         (["--alpha", "0"], "only a teacher's soft targets can teach"),
-        (["--task", "squad"], "plain text is no input for squad"),
+        (["--task", "squad"], "holds contexts without questions; add --cloze 4"),
         (["--unlabelled", tmp_path / "none.txt"], "none.txt: no such file"),
     ):
         status, _, err = run(capsys, *distil, "--output", tmp_path / "no", "--unlabelled", text, *extra)

@@ -118,9 +118,12 @@ def test_a_comparison_says_what_there_is_to_gain_where_its_records_tell_who_is_w
     )
     assert told(records) == start + "what usually closes such a gap: " + ALL
     longer = records | {"kd": DISTILLED | {"step": 1200}, "both": DISTILLED | {"step": 600}}
-    assert told(longer | {"plain": baseline | {"step": 600}}) == start.replace(
-        "of the gap,", "of the gap (1,200 steps against 600),"
-    ) + "what usually closes such a gap: " + ALL
+    assert (
+        told(longer | {"plain": baseline | {"step": 600}})
+        == start.replace("of the gap,", "of the gap (1,200 steps against 600),")
+        + "what usually closes such a gap: "
+        + ALL
+    )
     assert told(records, rows | {"kd": row(-0.005)}).endswith("baseline 92.00: 4.00 points to gain"), "88% are closed"
     close = rows | {"plain": row(-0.009)}
     assert told(records, close) == "teacher 96.00, baseline 95.10: " + NOTHING.format("1.00")

@@ -199,6 +199,9 @@ def test_the_share_of_the_gap_goes_from_baseline_to_teacher():
         assert found["share"] == pytest.approx(share) and low <= share <= high
     assert low < high < 0
     assert gap_closed(baseline, baseline, first(321)) is None, "a teacher of one text more has nothing to teach"
+    few = {"score": 0.9, "drawn": {"score": [0.9] * 199 + [0.5]}}, {"score": 0.5, "drawn": {"score": [0.5] * 200}}
+    found = gap_closed([few[1]], [few[1]], few[0])
+    assert found["interval"] == (0.0, 0.0), "a draw in which both are alike says nothing"
 
 
 def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
