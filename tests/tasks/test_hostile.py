@@ -252,18 +252,18 @@ def test_a_malformed_file_has_its_expected_line(tmp_path, name, how):
 
 
 def measured(call: Callable) -> tuple[str, float, float]:
-    """What a call says when it refuses, the bytes that it took at most, and its seconds; in a process of its own."""
+    """What a call says when it refuses, the bytes that it took at most, and its seconds on the processor; in a process of its own."""
     receive, send = os.pipe()
     process = os.fork()
     if not process:
         try:
-            before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+            before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
             try:
                 said = f"read: {call()}"
             except BaseException as error:
                 said = str(error) if isinstance(error, UserError) else f"not a UserError: {error!r}"
             peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * KILOBYTES
-            os.write(send, json.dumps([said, peak, time.perf_counter() - started]).encode())
+            os.write(send, json.dumps([said, peak, time.process_time() - started]).encode())
         finally:
             os._exit(0)
     os.close(send)
