@@ -252,7 +252,8 @@ def test_a_malformed_file_has_its_expected_line(tmp_path, name, how):
 
 
 def measured(call: Callable) -> tuple[str, float, float]:
-    """What a call says when it refuses, the bytes that it took at most, and its seconds on the processor; in a process of its own."""
+    """What a call says when it refuses, the bytes that it took at most, and its seconds on the processor. It runs in a
+    process of its own."""
     receive, send = os.pipe()
     process = os.fork()
     if not process:
