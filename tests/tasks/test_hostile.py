@@ -257,6 +257,7 @@ def measured(call: Callable) -> tuple[str, float, float]:
     receive, send = os.pipe()
     process = os.fork()
     if not process:
+        sys.settrace(None)  # of coverage, which would count here what it then loses
         try:
             before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
             try:
