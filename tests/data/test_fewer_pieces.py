@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken
+from tokenizers import AddedToken, processors
 
 from kd_scratch.data.fewer_pieces import fewer_pieces
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -36,6 +36,17 @@ def test_texts_it_was_cut_to_are_cut_as_before_and_each_number_goes_to_one(whole
     assert small.pieces(range(len(kept))) == whole.pieces(kept.tolist())
     assert [kept[i] for i in small.special_ids] == whole.special_ids
     assert kept[small.pad_id] == whole.pad_id and kept[small.mask_id] == whole.mask_id
+
+
+def test_a_template_that_sets_the_special_tokens_has_their_new_numbers():
+    vocab = ["zz", "z", "##z", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    backend = wordpiece({piece: i for i, piece in enumerate(vocab)}, True, accents=None, chinese=True)
+    backend.add_special_tokens(vocab[3:8])
+    pair, ends = "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 5), ("[SEP]", 6)]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=ends)
+    small, kept = fewer_pieces(Tokenizer(backend), np.array([8]))
+    assert small.pieces(range(len(kept))) == vocab[1:]
+    assert ids_of(small, ["a zz"]) == [[4, 7, 0, 1, 5]]
 
 
 def test_no_word_that_could_be_spelled_is_unknown_afterwards(whole):
