@@ -73,7 +73,7 @@ def with_barriers(kept: set[str], vocab: set[str], prefix: str) -> set[str]:
 
 def is_spelled(piece: str, vocab: dict[str, int], prefix: str) -> bool:
     """Whether a piece of several characters could be cut into single ones that are in the vocabulary."""
-    inside = piece.startswith(prefix) and len(piece) > len(prefix)
-    characters = piece.removeprefix(prefix) if inside else piece
-    single = [(prefix if inside or i else "") + character for i, character in enumerate(characters)]
+    continues = piece.startswith(prefix) and len(piece) > len(prefix)
+    characters = piece.removeprefix(prefix) if continues else piece
+    single = [(prefix if continues or i else "") + character for i, character in enumerate(characters)]
     return len(single) > 1 and all(character in vocab for character in single)
