@@ -22,7 +22,7 @@ from kd_scratch.training.loop import train_model
 from kd_scratch.training.spec import RunSpec
 from tests.commands.test_commands import FAST, write_csv
 from tests.conftest import tiny_model
-from tests.training.test_loop import Interrupted, assert_same_state, change_output, make_run
+from tests.training.test_loop import assert_same_state, change_output, kill_at_saving, make_run
 
 OF_INPUT = np.array([EVERY] * 10 + [0] * 3 + [1] * 11 + [2] * 7)  # 13, 21 and 17 inputs: 4, 6 and 5 batches of 4
 LENGTHS = np.random.default_rng(0).integers(3, 30, len(OF_INPUT))
@@ -90,22 +90,13 @@ def test_a_killed_run_with_copies_of_each_epoch_ends_bit_equal(tmp_path, tokeniz
         return run
 
     monkeypatch.setattr(bookkeeping, "SAVE_EVERY", -1)
-    whole, part, real, count = new_run(), new_run(), bookkeeping.save_state, []
+    whole, part = new_run(), new_run()
     expected = train_model(whole)
     assert expected.step == (steps or 7)
     if not looks and not steps:
         assert [epoch["steps"] for epoch in expected.history] == [2, 3, 2]
 
-    def dies(*arguments):
-        real(*arguments)
-        count.append(1)
-        if len(count) == saves:
-            raise Interrupted
-
-    monkeypatch.setattr(bookkeeping, "save_state", dies)
-    with pytest.raises(Interrupted):
-        train_model(part)
-    monkeypatch.setattr(bookkeeping, "save_state", real)
+    kill_at_saving(monkeypatch, part, saves)
     again = new_run(resume=True)
     again = change_output(again, part.spec.output)
     again.plan = whole.plan

@@ -343,6 +343,22 @@ class Interrupted(Exception):
     pass
 
 
+def kill_at_saving(monkeypatch, run, saves):
+    """Train a run until its state has been saved so many times, as if it were killed there."""
+    real, count = bookkeeping.save_state, []
+
+    def dies(*arguments):
+        real(*arguments)
+        count.append(1)
+        if len(count) == saves:
+            raise Interrupted
+
+    monkeypatch.setattr(bookkeeping, "save_state", dies)
+    with pytest.raises(Interrupted):
+        train_model(run)
+    monkeypatch.setattr(bookkeeping, "save_state", real)
+
+
 def assert_same_state(one: Run, other: Run) -> None:
     """Weights and moments, bit for bit. (The checksum differs: it covers the times too.)"""
     states = [load_file(run.spec.output / STATE) for run in (one, other)]
@@ -399,19 +415,9 @@ def test_a_run_killed_after_any_step_ends_bit_equal_too(tmp_path, tokenizer, mon
         return make_run(tmp_path, tokenizer, dropout=0.1, teacher=True, **settings)
 
     monkeypatch.setattr(bookkeeping, "SAVE_EVERY", -1)
-    whole, part, real, count = new_run(), new_run(), bookkeeping.save_state, []
+    whole, part = new_run(), new_run()
     expected = train_model(whole)
-
-    def dies(*arguments):
-        real(*arguments)
-        count.append(1)
-        if len(count) == saves:
-            raise Interrupted
-
-    monkeypatch.setattr(bookkeeping, "save_state", dies)
-    with pytest.raises(Interrupted):
-        train_model(part)
-    monkeypatch.setattr(bookkeeping, "save_state", real)
+    kill_at_saving(monkeypatch, part, saves)
     again = change_output(new_run(), part.spec.output)
     done = train_model(replace(again, resume=True))
     assert fingerprint(again.model) == fingerprint(whole.model)
