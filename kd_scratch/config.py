@@ -151,8 +151,9 @@ class TrainConfig:
     )
     layer_map: str = setting(
         "",
-        "distillation: which layers of the student and the teacher --losses compare: spread (evenly, the default), own "
-        "(those that the student was made of), last (the last alone), or pairs as in 0:0,1:2,2:4 (0: the embeddings)",
+        "distillation: which layers of the student and the teacher --losses compare: own (those that the student was "
+        "made of; the default where --model is as deep as the teacher), spread (evenly, the default elsewhere), last "
+        "(the last alone), or pairs as in 0:0,1:2,2:4 (0: the embeddings)",
     )
     keep_states: bool = setting(
         False, "distillation: keep what --losses needs of the teacher in --cache, instead of running it in every step"

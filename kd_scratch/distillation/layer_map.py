@@ -40,29 +40,28 @@ def last_block(layer_map: LayerMap, depth: int) -> LayerMap:
 # --- maps by name ---
 
 
-def evenly_spread(depth: int, teacher_depth: int, kept: Sequence[int] = ()) -> LayerMap:
+def evenly_spread(depth: int, teacher_depth: int, made_of: Sequence[int] = ()) -> LayerMap:
     """A layer of the teacher for each of the student's: 3 of 6 -> (0,0) (1,2) (2,4) (3,6)  (Jiao et al. 2020, 3.1)."""
     spread = [LayerPair(layer, max(1, round(layer * teacher_depth / depth))) for layer in range(1, depth + 1)]
     return [LayerPair(0, 0), *spread]
 
 
-def own_layers(depth: int, teacher_depth: int, kept: Sequence[int]) -> LayerMap:
-    """The layers that the student was made of: layers 0, 2 and 4 kept of 6 -> (0,0) (1,1) (2,3) (3,5).
+def own_layers(depth: int, teacher_depth: int, made_of: Sequence[int]) -> LayerMap:
+    """The layers that the student was made of: layers 0, 2 and 4 of 6 -> (0,0) (1,1) (2,3) (3,5).
 
-    kept: --init-layers, counted from 0; empty: all. UserError where the student is not made of so many.
+    UserError where it was made of none that are known.
     """
-    kept = kept or range(teacher_depth)
-    if len(kept) != depth or max(kept) >= teacher_depth:
+    if not made_of:
         raise UserError("--layer-map own: the student is not made of a model of the teacher's depth; choose spread")
-    return [LayerPair(0, 0), *(LayerPair(layer, of + 1) for layer, of in enumerate(kept, 1))]
+    return [LayerPair(0, 0), *(LayerPair(layer, of + 1) for layer, of in enumerate(made_of, 1))]
 
 
-def last_layers(depth: int, teacher_depth: int, kept: Sequence[int] = ()) -> LayerMap:
+def last_layers(depth: int, teacher_depth: int, made_of: Sequence[int] = ()) -> LayerMap:
     """The last layer of each alone: 3 of 6 -> (3,6)  (Wang et al. 2020, section 3.1)."""
     return [LayerPair(depth, teacher_depth)]
 
 
-#: Names that --layer-map takes: student's depth, teacher's depth, --init-layers -> pairs.
+#: Names that --layer-map takes: student's depth, teacher's depth, what the student is made of (below) -> pairs.
 LAYER_MAPS: dict[str, Callable[[int, int, Sequence[int]], LayerMap]] = {
     "spread": evenly_spread,
     "own": own_layers,
@@ -70,11 +69,22 @@ LAYER_MAPS: dict[str, Callable[[int, int, Sequence[int]], LayerMap]] = {
 }
 
 
-def explicit(text: str, depth: int, teacher_depth: int, kept: Sequence[int]) -> str:
-    """A --layer-map with its pairs instead of a name: "own" -> "0:0,1:1,2:3,3:5"; anything else stays as it is."""
-    if text not in LAYER_MAPS:
+def usual_map(made_of: Sequence[int]) -> tuple[str, str]:
+    """The map of a run that names none, and why: the student's own layers, where they are known (see `explicit`)."""
+    if made_of:
+        return "own", "each with the layer that it was made of"
+    return "spread", "evenly spread, as --model is not as deep as the teacher"
+
+
+def explicit(text: str, depth: int, teacher_depth: int, made_of: Sequence[int]) -> str:
+    """A --layer-map as pairs: "own" -> "0:0,1:1,2:3,3:5". Pairs stay as they are, "" is the usual map.
+
+    made_of: which layers of a model of the teacher's depth, counted from 0, the student began with; empty: of none.
+    """
+    name = text or usual_map(made_of)[0]
+    if name not in LAYER_MAPS:
         return text
-    return listed(LAYER_MAPS[text](depth, teacher_depth, kept)).replace(" ", "")
+    return listed(LAYER_MAPS[name](depth, teacher_depth, made_of)).replace(" ", "")
 
 
 # --- maps by numbers ---

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from kd_scratch.common.console import COLUMNS, shorten, table
 from kd_scratch.common.errors import UserError, printable
-from kd_scratch.config import TrainConfig
+from kd_scratch.config import ModelConfig, TrainConfig
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses, parse_losses
-from kd_scratch.distillation.layer_map import parse_layer_map
+from kd_scratch.distillation.layer_map import explicit, parse_layer_map
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
+from kd_scratch.nn.model import Model
 from kd_scratch.pages import html, svg
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.tasks import TASKS
@@ -63,7 +64,7 @@ def trace(spec: TraceSpec) -> Trace:
         student.max_length,
         settled=student.model.config.token_types > 1,
     )
-    hidden_losses = make_hidden_losses(spec.config, student.model.config, teacher)
+    hidden_losses = losses_between(student.model.config, teacher, spec.config)
     found = find_example(spec)
     example = found.examples[found.place].id
     lead = printable(
@@ -109,6 +110,19 @@ def loss_stages(trail: Trail, config: TrainConfig, hidden_losses: HiddenLosses |
         stage, hidden_loss = hidden_losses_stage(trail, hidden_losses)
         stages.append(stage)
     return [*stages, total_stage(trail, units, config, hidden_loss)]
+
+
+def losses_between(student: ModelConfig, teacher: Model, config: TrainConfig) -> HiddenLosses | None:
+    """The hidden-state losses; a student that is not as deep as its teacher is made of layers that nobody knows here.
+
+    What `train` has written of a student has pairs of layers, not the name of a map.
+    """
+    if not config.losses:
+        return None
+    depth, teacher_depth = student.depth, teacher.config.depth
+    made_of = range(depth) if depth == teacher_depth else ()
+    layer_map = explicit(config.layer_map, depth, teacher_depth, made_of)
+    return make_hidden_losses(replace(config, layer_map=layer_map), student, teacher)
 
 
 def loss_settings(model: str, task: str, **chosen) -> TrainConfig:

@@ -20,13 +20,14 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs, require_inputs
 from kd_scratch.data.masking import num_masked
+from kd_scratch.distillation.layer_map import explicit, usual_map
 from kd_scratch.evaluation.advice import advice, chance_of, ingredients, is_baseline, same_dev
 from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.file_checks import near_labels, odd_labels, odd_texts
 from kd_scratch.training.layer_choice import describe_choice, read_choice
-from kd_scratch.training.setup import Run
+from kd_scratch.training.setup import Run, made_of
 
 SAMPLE = 1000  # examples of the training file, and as many of the dev file, that are looked at
 LARGE = 0.05  # a share of them that calls for a remark
@@ -189,9 +190,18 @@ def about_loss(run: Run) -> str:
     mean = f", mean of {len(run.teachers)} teachers' {config.teacher_mean}" if len(run.teachers) > 1 else ""
     text = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g}{mean})"
     if run.hidden_losses:
-        text += f" + {run.hidden_losses.describe()}, student→teacher; 0: embeddings"
-        text += "; those of the first choice of layers" if run.spec.chooses_layers else ""
+        text += f" + {run.hidden_losses.describe()}, student→teacher; 0: embeddings{about_map(run)}"
     return text
+
+
+def about_map(run: Run) -> str:
+    """Why these layers are compared, where nobody has asked for others."""
+    if run.spec.chooses_layers:
+        return "; those of the first choice of layers"
+    depths = run.model.config.depth, run.teachers[0].config.depth
+    layers = made_of(run.spec, depths[1])
+    name, why = usual_map(layers)
+    return f"; {why}" if explicit(name, *depths, layers) == run.spec.config.layer_map else ""
 
 
 def about_gain(run: Run) -> str:

@@ -107,17 +107,16 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
 def with_student(run: Run, spec: RunSpec, model: Model) -> Run:
     """The run with this description and student, and what compares it with its teacher."""
     hidden_losses = None
-    if run.teachers:
-        spec = with_layer_map(spec, model.config.depth, run.teachers[0].config.depth)
     if spec.config.losses:  # then the first teacher runs in every step, or its states are computed
+        spec = with_layer_map(spec, model.config.depth, run.teachers[0].config.depth)
         seed_everything(spec.run.seed)  # projections are the same whatever was opened before
         hidden_losses = make_hidden_losses(spec.config, model.config, run.teachers[0].to(run.device))
     return replace(run, spec=spec, model=model, hidden_losses=hidden_losses)
 
 
 def with_layer_map(spec: RunSpec, depth: int, teacher_depth: int) -> RunSpec:
-    """The description with the pairs of layers instead of a map's name. UserError where there are none."""
-    layer_map = explicit(spec.config.layer_map, depth, teacher_depth, spec.init_layers)
+    """The description with the pairs of layers that --losses compare. UserError where there are none."""
+    layer_map = explicit(spec.config.layer_map, depth, teacher_depth, made_of(spec, teacher_depth))
     return replace(spec, config=replace(spec.config, layer_map=layer_map))
 
 
@@ -145,6 +144,12 @@ def check_output(spec: RunSpec, resume: bool) -> bool:
     if resume:
         say(f"note: nothing to resume in {output}: starting from the beginning")
     return False
+
+
+def made_of(spec: RunSpec, teacher_depth: int) -> Sequence[int]:
+    """The layers of --model that become the student, if that model is as deep as the teacher; else none."""
+    whole = SIZES.get(spec.model) or load_config(spec.model)
+    return (spec.init_layers or range(whole.depth)) if whole.depth == teacher_depth else ()
 
 
 def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -> Model:

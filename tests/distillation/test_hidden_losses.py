@@ -222,26 +222,28 @@ def test_layers_are_spread_evenly_and_the_embeddings_go_with_the_embeddings():
 
 
 @pytest.mark.parametrize(
-    ("name", "kept", "pairs"),
+    ("name", "made_of", "pairs"),
     [
         ("spread", (0, 2, 4), "0:0,1:2,2:4,3:6"),
         ("own", (0, 2, 4), "0:0,1:1,2:3,3:5"),
         ("own", (5, 1, 3), "0:0,1:6,2:2,3:4"),
         ("last", (0, 2, 4), "3:6"),
         ("1:2", (0, 2, 4), "1:2"),
-        ("", (0, 2, 4), ""),
     ],
 )
-def test_a_map_has_a_name_or_pairs(name, kept, pairs):
-    assert explicit(name, 3, 6, kept) == pairs
+def test_a_map_has_a_name_or_pairs(name, made_of, pairs):
+    assert explicit(name, 3, 6, made_of) == pairs
     assert parse_layer_map(name) == ([] if name in LAYER_MAPS else parse_layer_map(pairs))
 
 
+@pytest.mark.parametrize(("made_of", "name"), [((0, 2, 4), "own"), (range(3), "own"), ((), "spread")])
+def test_the_usual_map_is_of_own_layers_where_they_are_known(made_of, name):
+    assert explicit("", 3, 6, made_of) == explicit(name, 3, 6, made_of)
+
+
 def test_a_student_that_was_not_made_of_the_teachers_layers_has_no_own_ones():
-    assert explicit("own", 3, 3, ()) == "0:0,1:1,2:2,3:3", "all of a model of the same depth"
-    for depth, teacher_depth, kept in ((3, 6, ()), (2, 3, (0, 3)), (3, 6, (0, 1))):
-        with pytest.raises(UserError, match="--layer-map own: the student is not made of a model of the teacher's"):
-            explicit("own", depth, teacher_depth, kept)
+    with pytest.raises(UserError, match="--layer-map own: the student is not made of a model of the teacher's depth"):
+        explicit("own", 3, 6, ())
 
 
 def test_own_layers_are_alike_at_the_start():

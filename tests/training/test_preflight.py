@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common import device
 from kd_scratch.common.device import free_memory
 from kd_scratch.common.errors import UserError
@@ -24,6 +25,7 @@ from kd_scratch.training.preflight import (
     about_disk,
     about_gain,
     about_layers,
+    about_loss,
     about_overlap,
     memory_bytes,
     preflight,
@@ -287,6 +289,24 @@ def test_the_terms_of_the_loss_and_their_layers_are_told(tmp_path, tokenizer):
     )
     told = " + 1 · hidden (1→2, 3→6) + 0.5 · relations (3→6), student→teacher; 0: embeddings"
     assert hidden_losses["loss"] == "0.5 · labels + 0.5 · soft targets (T = 2)" + told
+
+
+def test_it_is_told_why_these_layers_are_compared(tmp_path, tokenizer):
+    def told(model: str, teacher_depth: int, layer_map: str, layers=()):
+        shape = dict(labels=("a", "b"), vocab_size=tokenizer.vocab_size)
+        student, teacher = tiny_model(**shape, depth=len(layers) or 2), tiny_model(**shape, depth=teacher_depth)
+        spec = {"model": model, "init_layers": layers}
+        more = dict(losses="hidden", layer_map=layer_map)
+        run = make_run(tmp_path, tokenizer, "csv", texts(), student, teachers=[teacher], spec=spec, **more)
+        return about_loss(run).partition("0: embeddings")[2]
+
+    save_model(tiny_model(depth=3), tmp_path / "model")
+    whole = str(tmp_path / "model")
+    own = "; each with the layer that it was made of"
+    assert told(whole, 3, "0:0,1:1,2:3", (0, 2)) == own
+    assert told(whole, 3, "1:3", (0, 2)) == "", "somebody has asked for this"
+    spread = "; evenly spread, as --model is not as deep as the teacher"
+    assert told("tiny-student", 6, "0:0,1:3,2:6") == spread
 
 
 def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_counted(tmp_path, tokenizer):
