@@ -9,6 +9,8 @@ from contextlib import redirect_stdout
 
 from kd_scratch.commands import (
     benchmark,
+    calibrate,
+    cascade,
     compare,
     convert,
     demo,
@@ -34,6 +36,8 @@ COMMANDS = {
     "predict": predict,
     "prune": prune,
     "quantize": quantize,
+    "calibrate": calibrate,
+    "cascade": cascade,
     "convert": convert,
     "compare": compare,
     "evidence": evidence,

@@ -328,6 +328,12 @@ def _make_linear(weight: Tensor, scale: Tensor, bias: Tensor) -> nn.Module:
     return linear
 
 
+def divided(layer: nn.Module, divisor: float) -> nn.Module:
+    """An int8 linear layer whose outputs are those of another one, divided: the whole numbers stay as they are."""
+    weight = layer.weight()
+    return _make_linear(weight.int_repr(), weight.q_per_channel_scales() / divisor, layer.bias().detach() / divisor)
+
+
 def stacked_int8(layers: Sequence[nn.Module]) -> FastInt8Linear:
     """One int8 linear layer that gives the outputs of several, side by side, bit for bit."""
     if len(layers) == 1:

@@ -1,0 +1,51 @@
+"""The student where it is sure, else the teacher: what that costs and keeps. `python -m kd_scratch cascade`"""
+
+import argparse
+from pathlib import Path
+
+from kd_scratch.commands.flags import add_flags, data_config, start_device
+from kd_scratch.common.console import say, show
+from kd_scratch.common.files import check_target, write_text
+from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.evaluation.cascade import cascade, page_of, record_of, text_of
+from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
+from kd_scratch.tasks import TASKS, deciding_tasks
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `cascade`."""
+    parser.add_argument("--task", required=True, choices=deciding_tasks())
+    parser.add_argument("--student", required=True, metavar="DIR", help="answers first; float or int8")
+    parser.add_argument("--teacher", required=True, metavar="DIR", help="answers where the student is not sure")
+    dev_help = "the file that the threshold is chosen on (clinc: its split val)"
+    parser.add_argument("--dev", required=True, type=Path, metavar="FILE", help=dev_help)
+    test_help = "the file that the cascade is tested on (clinc: its split test)"
+    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help=test_help)
+    keep_help = "share of the teacher's score on dev that is to be kept (default 0.999)"
+    parser.add_argument("--keep", type=float, default=0.999, metavar="X", help=keep_help)
+    parser.add_argument("--output", type=Path, metavar="FILE.html", help="write the curve there, as a page")
+    add_flags(parser, DataConfig)
+    add_flags(parser, RunConfig)
+
+
+def command(arguments: argparse.Namespace) -> dict:
+    """`cascade`: choose on dev, test; a table of score and cost."""
+    task, device, data = TASKS[arguments.task], start_device(arguments), data_config(arguments)
+    student, teacher = (
+        load_for_inference(path, task, device=device) for path in (arguments.student, arguments.teacher)
+    )
+    dev_set = read_evaluation_set(task, arguments.dev, "val" if task.splits else "", data)
+    test_set = read_evaluation_set(task, arguments.data, "test" if task.splits else "", data)
+    if arguments.output:
+        check_target(arguments.output, arguments.dev, arguments.data, arguments.student, arguments.teacher)
+    say(
+        f"{arguments.student} ({student.model.num_parameters() / 1e6:.1f}M) before {arguments.teacher} "
+        f"({teacher.model.num_parameters() / 1e6:.1f}M): threshold chosen on {dev_set.describe()}; tested on "
+        f"{test_set.describe()}, {device.type}"
+    )
+    found = cascade(student, teacher, dev_set, test_set, arguments.keep, device)
+    if arguments.output:
+        write_text(arguments.output, page_of(found, test_set))
+        say(f"page: {arguments.output}")
+    show(text_of(found))
+    return record_of(found, test_set)

@@ -1,0 +1,114 @@
+"""A model whose probabilities mean what they say: its logits divided by one number (Guo et al. 2017, section 4.2).
+
+The number, a temperature, is fitted on dev and divides the last layer's weights. So nobody who opens the folder has to
+know of it, transformers neither, and the best label stays the best; what compares a probability with a fixed number
+(--oos-threshold, --null-threshold) may decide otherwise.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import check_new_folder, write_json
+from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
+from kd_scratch.evaluation.significance import calibration_error, calibration_floor, calibration_tally
+from kd_scratch.nn import int8
+from kd_scratch.nn.model import Model
+from kd_scratch.tasks import Predictions
+
+RECORD = "calibration.json"
+RANGE = (0.05, 20.0)  # temperatures that are tried
+ROUNDS = 30  # each leaves 62% of the range: a millionth of it in the end
+
+
+def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict:
+    """Write the calibrated form of a model, with its tokenizer, and return what calibration.json there holds too.
+
+    loaded: on the CPU, not in its fast form, float or int8. rows of the result: "before" and "after", each of the dev
+    set. UserError where no temperature fits, or the folder holds something already.
+    """
+    check_new_folder(output, loaded.directory)
+    predictions = evaluate(loaded, dev_set.task, dev_set.examples, dev_set.data, torch.device("cpu"))
+    temperature = fit_temperature(predictions)
+    after = at_temperature(predictions, temperature)
+    divide_logits(loaded.model, temperature)
+    save_model(loaded.model, output)
+    loaded.tokenizer.save(output, loaded.max_length, token_types=loaded.model.config.token_types > 0)
+    rows = {"before": quality(predictions), "after": quality(after)}
+    record = dev_set.record() | {"model": loaded.directory, "temperature": temperature, "rows": rows}
+    write_json(output / RECORD, record)
+    return record
+
+
+def fit_temperature(predictions: Predictions) -> float:
+    """The temperature at which the loss is lowest. UserError where that is none of RANGE.
+
+    The loss has one valley: it is convex in 1/T. Found by golden sections of log T.
+    """
+    low, high = map(math.log, RANGE)
+    ratio = (math.sqrt(5) - 1) / 2
+
+    def loss_at(log_t: float) -> float:
+        return loss(at_temperature(predictions, math.exp(log_t)))
+
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = loss_at(left), loss_at(right)
+    for _ in range(ROUNDS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = loss_at(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = loss_at(right)
+    temperature = math.exp((low + high) / 2)
+    if not 1.01 * RANGE[0] < temperature < 0.99 * RANGE[1]:
+        raise UserError(
+            "no temperature fits: all of these examples are decided right, or hardly any; give more of them"
+        )
+    return temperature
+
+
+def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
+    """The same predictions with divided logits."""
+    return replace(predictions, logits=predictions.logits / np.float32(temperature))
+
+
+def loss(predictions: Predictions) -> float:
+    """Mean cross-entropy of what is right; where a task cannot tell it, of whether what was decided is right."""
+    sure = predictions.task.confidence(predictions)
+    known = sure.loss[~np.isnan(sure.loss)]
+    if len(known):
+        return float(known.mean())
+    p = np.clip(sure.probability, 1e-12, 1 - 1e-12)
+    return float(-np.where(sure.right, np.log(p), np.log1p(-p)).mean())
+
+
+def quality(predictions: Predictions) -> dict[str, float]:
+    """The score, which should not change, the loss, the calibration error, and the least that can be measured of it."""
+    sure = predictions.task.confidence(predictions)
+    tally = calibration_tally(sure.probability, sure.right, np.zeros(len(sure.right), int), 1)
+    score = float(predictions.task.tally_score(predictions.task.tally(predictions).sum(axis=0)))
+    return {
+        predictions.task.score_name: score,
+        "loss": loss(predictions),
+        "calibration_error": float(calibration_error(tally[0])),
+        "floor": calibration_floor(sure.probability),
+    }
+
+
+@torch.no_grad()
+def divide_logits(model: Model, temperature: float) -> None:
+    """Divide the weights and biases of the last layer, of a float model or an int8 one, not in its fast form."""
+    last = model.head.classifier
+    if int8.is_int8(last):
+        model.head.classifier = int8.divided(last, temperature)
+    else:
+        last.weight /= temperature
+        last.bias /= temperature

@@ -1,0 +1,174 @@
+"""A cascade: the student answers where it is sure, the teacher where it is not.
+
+How sure is sure enough is chosen on dev: of all thresholds the one at which the teacher is asked least often, while the
+cascade keeps a share of the teacher's score. What that gives is then told of the test set.
+
+    cost of a text = the student's time + share that is asked · the teacher's time
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from kd_scratch.common.console import table
+from kd_scratch.common.errors import UserError
+from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
+from kd_scratch.evaluation.measure import time_examples
+from kd_scratch.evaluation.significance import group_sums, interval, resampled_sums
+from kd_scratch.pages import html, svg
+from kd_scratch.tasks import Predictions
+
+ALL = float(np.nextafter(1.0, 2.0))  # a threshold that no probability reaches
+
+
+class Point(NamedTuple):
+    """A cascade with one threshold, on one set of examples."""
+
+    threshold: float  # the teacher is asked where the student is less sure
+    asked: float  # share of the examples
+    score: float
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """What was chosen on dev, and what it gives on test."""
+
+    score_name: str
+    dev: Point
+    test: Point
+    curve: list[Point]  # on test, all thresholds, from the student alone to the teacher alone
+    milliseconds: dict[str, float]  # "student", "teacher": the mean of one example
+    interval: tuple[float, float]  # of the cascade's score less the teacher's, on test
+
+
+def cascade(
+    student: LoadedModel,
+    teacher: LoadedModel,
+    dev_set: EvaluationSet,
+    test_set: EvaluationSet,
+    keep: float,
+    device: torch.device,
+) -> Cascade:
+    """The cascade that keeps at least this share of the teacher's score on dev, on the test set.
+
+    UserError where no threshold does, as may be with keep above 1.
+    """
+    task = dev_set.task
+    models = {"student": student, "teacher": teacher}
+    on_dev, on_test = (
+        [evaluate(model, task, one.examples, one.data, device) for model in models.values()]
+        for one in (dev_set, test_set)
+    )
+    dev_curve, test_curve = curve(*on_dev), curve(*on_test)
+    chosen = choose(dev_curve, keep)
+    asked = sureness(on_test[0]) < chosen.threshold
+    mixed = mixed_tally(*on_test, asked)
+    score = float(task.tally_score(mixed.sum(axis=0)))
+    groups, count = on_test[0].groups, on_test[0].num_groups
+    drawn = [task.tally_score(resampled_sums(group_sums(t, groups, count))) for t in (mixed, task.tally(on_test[1]))]
+    times = time_examples(models, test_set, device)
+    return Cascade(
+        task.score_name,
+        chosen,
+        Point(chosen.threshold, float(asked.mean()), score),
+        test_curve,
+        {name: float(values.mean()) for name, values in times.items()},
+        interval(drawn[0] - drawn[1]),
+    )
+
+
+def sureness(predictions: Predictions) -> np.ndarray:
+    """How sure a model is of each example, N: of its least sure word where it decides on words."""
+    sure = predictions.task.confidence(predictions)
+    least = np.ones(len(predictions.examples))
+    np.minimum.at(least, sure.example, sure.probability)
+    return least
+
+
+def mixed_tally(student: Predictions, teacher: Predictions, asked: np.ndarray) -> np.ndarray:
+    """The tally, N,k, of the teacher's decisions where it is asked (N booleans), else of the student's."""
+    task = student.task
+    return np.where(asked[:, None], task.tally(teacher), task.tally(student))
+
+
+def curve(student: Predictions, teacher: Predictions) -> list[Point]:
+    """A point for each threshold that asks for other examples, from the student alone to the teacher alone."""
+    task, sure, count = student.task, sureness(student), len(student.examples)
+    order = np.argsort(sure, kind="stable")  # the least sure first
+    own, others = task.tally(student), task.tally(teacher)
+    swapped = np.cumsum((others - own)[order], axis=0)  # N,k: what changes where the first 1…N are asked
+    sums = own.sum(axis=0) + np.concatenate([np.zeros_like(swapped[:1]), swapped])  # N+1,k
+    scores = task.tally_score(sums)
+    thresholds = np.append(sure[order], ALL)
+    new = np.concatenate([[True], thresholds[1:] > thresholds[:-1]])  # those equally sure are asked together
+    points = (Point(float(thresholds[k]), k / count, float(scores[k])) for k in np.flatnonzero(new))
+    return list(points)
+
+
+def choose(points: list[Point], keep: float) -> Point:
+    """The first point whose score is at least this share of the last one's. UserError where there is none."""
+    wanted = keep * points[-1].score
+    for point in points:
+        if point.score >= wanted:
+            return point
+    best = max(point.score for point in points)
+    raise UserError(f"--keep {keep:g}: no threshold reaches {wanted:.4f} on dev; at most {best / points[-1].score:.4f}")
+
+
+# --- what a person sees ---
+
+
+def rows_of(found: Cascade) -> tuple[tuple[str, ...], list[tuple]]:
+    """The header and the three lines of the table, on test."""
+    cost, share = found.milliseconds, found.test.asked
+    lines = [
+        ("student alone", found.curve[0].score, 0.0, cost["student"]),
+        ("cascade", found.test.score, share, cost["student"] + share * cost["teacher"]),
+        ("teacher alone", found.curve[-1].score, 1.0, cost["teacher"]),
+    ]
+    header = ("", found.score_name, "asks the teacher", "mean ms", "times faster")
+    return header, [(*line, cost["teacher"] / line[-1]) for line in lines]
+
+
+def conclusion(found: Cascade) -> str:
+    """The threshold, and how far from the teacher it leads."""
+    low, high = found.interval
+    points = found.test.score - found.curve[-1].score
+    return (
+        f"The teacher is asked where the student is less sure than {found.test.threshold!r}, as chosen on dev "
+        f"({found.dev.asked:.1%} asked there). "
+        f"Cascade to teacher: {points:+.4f} (95% interval {low:+.4f} to {high:+.4f})."
+    )
+
+
+def text_of(found: Cascade) -> str:
+    """For the terminal."""
+    return f"{table(*rows_of(found))}\n\n{conclusion(found)}"
+
+
+def page_of(found: Cascade, test_set: EvaluationSet) -> str:
+    """A page: the table, and the score for each share that is asked, as a curve of mean milliseconds."""
+    cost = found.milliseconds
+    thinned = found.curve[:: 1 + len(found.curve) // 200]
+    lines = {
+        "cascade, by threshold": [(cost["student"] + p.asked * cost["teacher"], p.score) for p in thinned],
+        "student, cascade as chosen, teacher": [(row[3], row[1]) for row in rows_of(found)[1]],
+    }
+    picture = svg.curves("Score and cost of a cascade", "mean milliseconds of one example", found.score_name, lines)
+    table_and_text = html.html_table(*rows_of(found)) + html.paragraph(conclusion(found))
+    sections = [("What it costs and keeps", table_and_text), ("Every threshold, on test", html.figure(picture))]
+    return html.page("A student before its teacher", test_set.describe(), sections)
+
+
+def record_of(found: Cascade, test_set: EvaluationSet) -> dict:
+    """What JSON can hold of it."""
+    header, rows = rows_of(found)
+    return test_set.record() | {
+        "threshold": found.test.threshold,
+        "dev": found.dev._asdict(),
+        "rows": [dict(zip(("name", *header[1:]), row, strict=True)) for row in rows],
+        "interval to teacher": found.interval,
+        "curve": found.curve,
+    }

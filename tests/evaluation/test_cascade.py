@@ -1,0 +1,144 @@
+"""A cascade against what is counted by hand: who is asked, what that scores and costs, and what is chosen."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from kd_scratch.__main__ import main
+from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.common.errors import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.evaluation.cascade import ALL, Point, choose, curve, mixed_tally, sureness
+from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
+from kd_scratch.tasks import TASKS
+from tests.conftest import TEXTS, tiny_model
+from tests.evaluation.test_calibrate import LABELS, predictions_of
+
+TAGS = ("O", "B-PER", "I-PER", "B-LOC")
+
+
+def random_predictions(seed: int, count: int = 60):
+    """Of a student or a teacher; some are equally sure."""
+    rng = np.random.default_rng(seed)
+    logits = np.round(rng.normal(size=(count, 3)) * 3)
+    return predictions_of(logits, np.random.default_rng(99).integers(3, size=count))
+
+
+def test_every_threshold_scores_what_is_counted_by_hand():
+    student, teacher = random_predictions(0), random_predictions(1)
+    points = curve(student, teacher)
+    sure = sureness(student)
+    assert len(points) == len(set(sure)) + 1 < len(sure), "those equally sure are asked together"
+    for point in points:
+        asked = [p < point.threshold for p in sure]
+        right = [(t if ask else s) for ask, s, t in zip(asked, student.right, teacher.right, strict=True)]
+        assert point.asked == pytest.approx(np.mean(asked)) and point.score == pytest.approx(np.mean(right))
+    assert points[0].asked == 0 and points[0].score == student.right.mean()
+    assert points[-1] == Point(ALL, 1.0, teacher.right.mean())
+
+
+def test_the_first_point_that_keeps_enough_is_chosen():
+    points = [Point(0.1 * i, i / 4, score) for i, score in enumerate((0.80, 0.90, 0.93, 0.92, 0.91))]
+    assert choose(points, 0.98) == points[1] and choose(points, 1.0) == points[2] and choose(points, 0.5) == points[0]
+    with pytest.raises(UserError, match=r"--keep 1.2: no threshold reaches 1.0920 on dev; at most 1.0220"):
+        choose(points, 1.2)
+
+
+def save(folder, tokenizer, name, head, labels, seed, **shape):
+    model = tiny_model(head, labels=labels, vocab_size=tokenizer.vocab_size, seed=seed, max_positions=64, **shape)
+    save_model(model, folder / name)
+    tokenizer.save(folder / name, max_length=48)
+    return str(folder / name)
+
+
+def make_file(path, task: str, first: int):
+    if task == "csv":
+        lines = [f'{LABELS[(i * i) % 3]},"{TEXTS[i % 4]} {TEXTS[(i * 3) % 4][:i]}"' for i in range(first, first + 40)]
+        path.write_text("label,text\n" + "\n".join(lines) + "\n")
+    else:
+        words = TEXTS[0].split()
+        rows = ["\n".join(f"{word} NN I-NP {TAGS[(i * j) % 2]}" for j, word in enumerate(words[i % 3 :]))
+                for i in range(first, first + 20)]  # fmt: skip
+        path.write_text("\n\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("task", ["csv", "conll"])
+def test_the_command_chooses_on_dev_and_counts_on_test(tmp_path, tokenizer, capsys, task):
+    head, labels = ("sequence", LABELS) if task == "csv" else ("token", TAGS)
+    student = save(tmp_path, tokenizer, "student", head, labels, 0, depth=1)
+    teacher = save(tmp_path, tokenizer, "teacher", head, labels, 5)
+    dev, test = (make_file(tmp_path / name, task, first) for name, first in (("dev.x", 0), ("test.x", 40)))
+    argv = [
+        "cascade",
+        "--task",
+        task,
+        "--student",
+        student,
+        "--teacher",
+        teacher,
+        "--dev",
+        str(dev),
+        "--data",
+        str(test),
+    ]
+    page = tmp_path / "page.html"
+    assert main([*argv, "--keep", "0.9", "--json", "--output", str(page)]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    one = TASKS[task]
+    on = {}
+    for name, path in (("dev", dev), ("test", test)):
+        examples = read_evaluation_set(one, path, "", DataConfig(), say=lambda note: None).examples
+        on[name] = [evaluate(load_for_inference(folder, one), one, examples, DataConfig(), torch.device("cpu"))
+                    for folder in (student, teacher)]  # fmt: skip
+
+    for predictions in on["dev"]:
+        of = one.confidence(predictions)
+        least = [min(of.probability[of.example == i]) for i in range(len(predictions.examples))]
+        assert sureness(predictions).tolist() == least, "of the least sure word"
+
+    def score(pair, threshold):
+        asked = sureness(pair[0]) < threshold
+        return float(one.tally_score(mixed_tally(*pair, asked).sum(axis=0))), float(asked.mean())
+
+    threshold, wanted = found["threshold"], 0.9 * score(on["dev"], ALL)[0]
+    scores = {t: score(on["dev"], t)[0] for t in (*sureness(on["dev"][0]), ALL)}
+    assert threshold == min(t for t, value in scores.items() if value >= wanted)
+    alone, cascade, all_asked = found["rows"]
+    name = one.score_name
+    assert (cascade[name], cascade["asks the teacher"]) == pytest.approx(score(on["test"], threshold))
+    assert alone[name] == pytest.approx(score(on["test"], 0)[0]) and all_asked[name] == pytest.approx(
+        score(on["test"], ALL)[0]
+    )
+    cost = alone["mean ms"] + cascade["asks the teacher"] * all_asked["mean ms"]
+    assert cascade["mean ms"] == pytest.approx(cost) and found["curve"][-1][1] == 1
+    low, high = found["interval to teacher"]
+    assert low <= cascade[name] - all_asked[name] <= high
+    assert "<svg" in page.read_text() and "The teacher is asked where" in page.read_text()
+    assert main([*argv, "--keep", "0.9"]) == 0
+    told = capsys.readouterr().out
+    assert "teacher alone" in told and f"less sure than {threshold!r}" in told
+
+
+def test_a_page_replaces_neither_data_nor_a_model(tmp_path, tokenizer, capsys):
+    student = save(tmp_path, tokenizer, "student", "sequence", LABELS, 0)
+    data = make_file(tmp_path / "test.csv", "csv", 0)
+    argv = [
+        "cascade",
+        "--task",
+        "csv",
+        "--student",
+        student,
+        "--teacher",
+        student,
+        "--dev",
+        str(data),
+        "--data",
+        str(data),
+    ]
+    before = data.read_bytes()
+    assert main([*argv, "--output", str(data)]) == 2 and "would overwrite" in capsys.readouterr().err
+    assert data.read_bytes() == before
