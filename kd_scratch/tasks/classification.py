@@ -4,9 +4,10 @@ Three tasks, which differ in their reader only (text_files.py): AG News (Zhang e
 2019), and anybody's table or JSON lines.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,11 +23,14 @@ from kd_scratch.tasks.base import (
     Mistake,
     Predictions,
     Task,
+    Words,
+    are_pairs,
     best_probability,
     confidence_of,
     log_softmax,
     surest_mistakes,
 )
+from kd_scratch.tasks.file_checks import odd_texts
 from kd_scratch.tasks.text_files import AGNEWS_LABELS, OOS, Example, read_agnews, read_clinc, read_csv
 
 # --- examples -> features ---
@@ -35,7 +39,10 @@ from kd_scratch.tasks.text_files import AGNEWS_LABELS, OOS, Example, read_agnews
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
 ) -> EncodedInputs:
-    """[CLS] text [SEP], cut to max_length pieces. An out-of-scope text gets IGNORE where there is no class for it."""
+    """[CLS] text [SEP], or [CLS] text [SEP] second text [SEP] with types 0 and 1, cut to max_length pieces.
+
+    Of a pair, the longer text is cut. An out-of-scope text gets IGNORE where there is no class for it.
+    """
     index = {label: i for i, label in enumerate(labels)} | {None: UNLABELLED}
     for example in examples:
         if example.label not in index and example.in_scope:
@@ -44,13 +51,17 @@ def featurize(
                 f"{example.id}: label {example.label[:60]!r} is not one of the {len(labels)} that the model has: "
                 f"{', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}{cure if is_nameless(labels) else ''}"
             )
-    ids = [encoding.ids for encoding in tokenizer.encode([e.text for e in examples], max_length=max_length)]
+    pairs = [example.pair for example in examples] if are_pairs(examples) else None
+    encodings = tokenizer.encode([example.text for example in examples], pairs, max_length)
+    ids = [encoding.ids for encoding in encodings]
+    types = (kind * tokenizer.has_token_types for encoding in encodings for kind in encoding.type_ids)
     return EncodedInputs(
         head="sequence",
         ids=[example.id for example in examples],
         tokens=np.fromiter((token for row in ids for token in row), np.int32),
         starts=np.cumsum([0] + [len(row) for row in ids], dtype=np.int64),
         labels=np.array([index.get(example.label, IGNORE) for example in examples], np.int64),
+        token_types=np.fromiter(types, np.uint8) if pairs else None,
     )
 
 
@@ -63,6 +74,15 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
     if all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
+
+
+def reworded(example: Example, change: Callable[[Words], Words], name: str) -> Example:
+    """A copy without label. Both texts of a pair are changed together, word for word."""
+    words = change([word for text in example.texts for word in text.split()])
+    if example.pair is None:
+        return Example(name, " ".join(words), None)
+    first = len(example.text.split())
+    return Example(name, " ".join(words[:first]), None, pair=" ".join(words[first:]))
 
 
 # --- logits -> decisions and metrics ---
@@ -91,11 +111,26 @@ def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
     return rows
 
 
+def matthews(gold: Sequence[str], predicted: Sequence[str]) -> float:
+    """Matthews' correlation of N labels and predictions, -1 to 1; 0 where either are all of one class.
+
+    With n texts, c of them right, tₖ of class k in gold and pₖ in predictions (Gorodkin 2004):
+    (c n − Σ tₖ pₖ) / √((n² − Σ tₖ²)(n² − Σ pₖ²)); of two classes it is the usual one.
+    """
+    n, right = len(gold), sum(a == b for a, b in zip(gold, predicted, strict=True))
+    t, p = Counter(gold), Counter(predicted)
+    variances = [n**2 - sum(count**2 for count in counts.values()) for counts in (t, p)]
+    covariance = right * n - sum(t[label] * p[label] for label in t)
+    return covariance / math.sqrt(variances[0] * variances[1]) if all(variances) else 0.0
+
+
 def score(predictions: Predictions) -> dict:
     """Accuracy, macro-F1 and mean cross-entropy over the texts that are in scope; recall over those that are not.
 
-    Macro-F1 is the plain mean of the F1 of the classes that occur. With an oos class, calling an in-scope text out of
-    scope is an error as any other; oos_recall is None where the model cannot predict "out of scope" at all.
+    Macro-F1 is the plain mean of the F1 of the classes that occur. A model of two labels also has Matthews' correlation
+    and, where they are 0 and 1, the F1 of label 1: what GLUE scores CoLA, MRPC and QQP by. With an oos class, calling
+    an in-scope text out of scope is an error as any other; oos_recall is None where the model cannot predict "out of
+    scope" at all.
     Raises UserError where no text is in scope.
     """
     examples = predictions.examples
@@ -114,6 +149,10 @@ def score(predictions: Predictions) -> dict:
         "macro_f1": float(np.mean([row["f1"] for row in classes.values()])),
         "loss": float(-np.mean([log_p[i, index[gold[i]]] for i in in_scope])),
     }
+    if set(predictions.labels) == {"0", "1"}:
+        metrics["f1"] = classes["1"]["f1"] if "1" in classes else 0.0
+    if len(predictions.labels) == 2:
+        metrics["matthews"] = matthews([gold[i] for i in in_scope], [predicted[i] for i in in_scope])
     if out_of_scope:
         able = OOS in predictions.labels or predictions.data.oos_threshold > 0
         metrics["oos_examples"] = len(out_of_scope)
@@ -170,7 +209,7 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
     for example, label, probability in zip(*columns, strict=True):
         if label != example.label and (example.in_scope or example.label in predictions.labels):
             what = f"{example.id}  {example.label} -> {label}"
-            wrong.append(Mistake(round(float(probability), 6), what, example.text))
+            wrong.append(Mistake(round(float(probability), 6), what, " | ".join(example.texts)))
     return surest_mistakes(wrong, most)
 
 
@@ -178,16 +217,18 @@ CSV = Task(
     name="csv",
     head="sequence",
     read=read_csv,
-    texts=lambda examples: [example.text for example in examples],
+    texts=lambda examples: [text for example in examples for text in example.texts],
     label_list=label_list,
     featurize=featurize,
     decide=decide,
     score=score,
-    columns=("accuracy", "macro_f1", "loss"),
+    columns=("accuracy", "macro_f1", "f1", "matthews", "loss"),
     tally=tally,
-    unlabelled=lambda place, text: Example(place, text, label=None),
+    unlabelled=lambda place, text, pair=None: Example(place, text, label=None, pair=pair),
     unlabel=lambda example: replace(example, label=None),
-    reworded=lambda example, change, name: Example(name, " ".join(change(example.text.split())), None),
+    reworded=reworded,
+    # of pairs, the first texts and the second ones apart
+    odd=lambda examples: sum(map(odd_texts, zip(*(example.texts for example in examples), strict=True)), []),
     confidence=confidence,
     confused=confused,
     prediction_records=prediction_records,
