@@ -1,10 +1,9 @@
 """Text classification, the whole way: file -> examples -> features -> logits -> metrics.
 
-Three tasks, which differ in their reader only (text_files.py): AG News (Zhang et al. 2015), CLINC150 (Larson et al.
-2019), and anybody's table or JSON lines.
+Tasks that differ in their reader (text_files.py): AG News (Zhang et al. 2015), CLINC150 (Larson et al. 2019), anybody's
+table or JSON lines; and cola, such a table that is scored as CoLA is (Warstadt et al. 2019).
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -111,17 +110,25 @@ def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
     return rows
 
 
-def matthews(gold: Sequence[str], predicted: Sequence[str]) -> float:
-    """Matthews' correlation of N labels and predictions, -1 to 1; 0 where either are all of one class.
+def tally_by_label(predictions: Predictions) -> np.ndarray:
+    """Of each of N texts, whether it is of class k, whether it was given label k, and whether that is right: N,2K+1"""
+    columns = np.array(predictions.gold), np.array(predictions.decisions)  # N each
+    names = np.unique(np.concatenate(columns))
+    gold, decided = (column[:, None] == names for column in columns)  # N,1 == K -> N,K
+    return np.hstack([gold, decided, predictions.right[:, None]]).astype(np.float64)
 
-    With n texts, c of them right, tₖ of class k in gold and pₖ in predictions (Gorodkin 2004):
-    (c n − Σ tₖ pₖ) / √((n² − Σ tₖ²)(n² − Σ pₖ²)); of two classes it is the usual one.
+
+def matthews(sums: np.ndarray) -> np.ndarray:
+    """Matthews' correlation of a tally by label, -1 to 1; 0 where all texts are, or were called, of one class.
+
+    With n texts, c of them right, tₖ of class k and pₖ called so (Gorodkin 2004); of two classes it is the usual one:
+    (c n − Σ tₖ pₖ) / √((n² − Σ tₖ²)(n² − Σ pₖ²)).    …,2K+1 -> …
     """
-    n, right = len(gold), sum(a == b for a, b in zip(gold, predicted, strict=True))
-    t, p = Counter(gold), Counter(predicted)
-    variances = [n**2 - sum(count**2 for count in counts.values()) for counts in (t, p)]
-    covariance = right * n - sum(t[label] * p[label] for label in t)
-    return covariance / math.sqrt(variances[0] * variances[1]) if all(variances) else 0.0
+    t, p = np.split(sums[..., :-1], 2, axis=-1)  # …,K each
+    n = t.sum(axis=-1)
+    covariance = sums[..., -1] * n - (t * p).sum(axis=-1)
+    variances = (n**2 - (t**2).sum(axis=-1)) * (n**2 - (p**2).sum(axis=-1))
+    return np.where(variances > 0, covariance / np.sqrt(np.maximum(variances, 1)), 0.0)
 
 
 def score(predictions: Predictions) -> dict:
@@ -151,8 +158,8 @@ def score(predictions: Predictions) -> dict:
     }
     if set(predictions.labels) == {"0", "1"}:
         metrics["f1"] = classes["1"]["f1"] if "1" in classes else 0.0
-    if len(predictions.labels) == 2:
-        metrics["matthews"] = matthews([gold[i] for i in in_scope], [predicted[i] for i in in_scope])
+    if len(predictions.labels) == 2 or predictions.task.score_name == "matthews":
+        metrics["matthews"] = float(matthews(tally_by_label(predictions)[in_scope].sum(axis=0)))
     if out_of_scope:
         able = OOS in predictions.labels or predictions.data.oos_threshold > 0
         metrics["oos_examples"] = len(out_of_scope)
@@ -209,7 +216,8 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
     for example, label, probability in zip(*columns, strict=True):
         if label != example.label and (example.in_scope or example.label in predictions.labels):
             what = f"{example.id}  {example.label} -> {label}"
-            wrong.append(Mistake(round(float(probability), 6), what, " | ".join(example.texts)))
+            texts = example.texts if example.pair is None else [shorten(text, 36) for text in example.texts]
+            wrong.append(Mistake(round(float(probability), 6), what, " | ".join(texts)))
     return surest_mistakes(wrong, most)
 
 
@@ -234,6 +242,14 @@ CSV = Task(
     prediction_records=prediction_records,
     details=details,
     mistakes=mistakes,
+)
+COLA = replace(
+    CSV,
+    name="cola",
+    score_name="matthews",
+    columns=("matthews", "accuracy", "macro_f1", "f1", "loss"),
+    tally=tally_by_label,
+    tally_score=matthews,
 )
 AGNEWS = replace(
     CSV,

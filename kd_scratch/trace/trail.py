@@ -115,8 +115,8 @@ def own_example(spec: TraceSpec, task: Task):
     if given == ["data"]:
         return None
     if given != needed:
-        flags, others = (" and ".join(f"--{name}".replace("_", "-") for name in names) for names in (needed, given))
-        raise UserError(f"--task {task.name} needs --data, or {flags}; given: {others or 'nothing'}")
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in needed)
+        raise UserError(f"--task {task.name} needs --data, or {flags}; given: {', '.join(given) or 'nothing'}")
     if spec.example is not None:
         raise UserError("--example: is for a file; leave it out beside your own text")
     if task.head == "span":
