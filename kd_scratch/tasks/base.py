@@ -97,8 +97,8 @@ def require_kind(owner: str, owner_pairs: bool | None, source: str, pairs: bool)
     """UserError where texts are pairs and what they are for is not, or vice versa. owner_pairs: None where unknown."""
     if owner_pairs not in (None, pairs):
         kinds = ("pairs of texts", "single ones") if owner_pairs else ("single texts", "pairs of them")
-        cure = "two columns, as in --text-column premise,hypothesis" if owner_pairs else "one column with --text-column"
-        raise UserError(f"{owner}: is of {kinds[0]}, {source} of {kinds[1]}; name {cure}")
+        one, two = "choose one column with --text-column", "choose two columns, as in --text-column premise,hypothesis"
+        raise UserError(f"{owner}: is of {kinds[0]}, {source} of {kinds[1]}; {two if owner_pairs else one}")
 
 
 # --- what a task does where its record does not say otherwise ---

@@ -91,7 +91,7 @@ def choose(
     if len(texts) > 2:
         raise UserError(f"{place}: --text-column names {len(texts)} columns; give one, or two that make pairs")
     if len(set(texts)) < len(texts):
-        raise UserError(f"{place}: both texts are {shorten(names[texts[0]], 30)!r}; name two with --text-column")
+        raise UserError(f"{place}: both texts are {shorten(names[texts[0]], 30)!r}; choose two with --text-column")
     if labelled and columns[-1] in texts:
         same_one = shorten(names[columns[-1]], 30)
         raise UserError(f"{place}: text and label are both {same_one!r}; choose another one with --label-column")

@@ -18,8 +18,10 @@ transformers = pytest.importorskip("transformers")
 sklearn = pytest.importorskip("sklearn.metrics")
 
 CSV, COLA, CPU = TASKS["csv"], TASKS["cola"], torch.device("cpu")
-ODD = [("", ""), ("a", ""), ("", "b"), ("[SEP] a [CLS]", "[SEP]"), ("x" * 300, "y"), ("y", "東京は日本の首都。" * 20),
-       ("a\nb\tc", " \u200b"), ("one two three four", "one two three four"), ("word " * 500, "Wörter " * 500)]  # fmt: skip
+ODD = [
+    ("", ""), ("a", ""), ("", "b"), ("[SEP] a [CLS]", "[SEP]"), ("x" * 300, "y"), ("y", "東京は日本の首都。" * 20),
+    ("a\nb\tc", " \u200b"), ("one two three four", "one two three four"), ("word " * 500, "Wörter " * 500),
+]  # fmt: skip
 KINDS = {
     "bert": ("Bert", dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)),
     "distilbert": ("DistilBert", dict(dim=32, n_layers=2, n_heads=4, hidden_dim=64)),
@@ -65,7 +67,8 @@ def test_logits_of_pairs_are_those_of_transformers(minilm, real_data, tmp_path, 
     examples = [Example(str(i), a, "0", pair=b) for i, (a, b) in enumerate(pairs)]
     found = evaluate(loaded, CSV, examples, DataConfig(), CPU).logits
     for row, (a, b) in zip(found, pairs, strict=True):
-        inputs = reference(a, b, truncation=True, max_length=64, return_tensors="pt")
+        # as lists: of a single empty text_pair transformers makes a single text
+        inputs = reference([a], [b], truncation=True, max_length=64, return_tensors="pt")
         assert ("token_type_ids" in inputs) == (kind == "bert")
         with torch.no_grad():
             np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
@@ -93,8 +96,6 @@ def test_metrics_of_1000_random_cases_are_those_of_scikit_learn(labels, task):
         found = task.score(Predictions(task, examples, None, logits, tuple(labels), DataConfig()))
         assert found["matthews"] == pytest.approx(sklearn.matthews_corrcoef(gold, decided), abs=1e-12)
         assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(gold, decided), abs=1e-12)
-        macro = sklearn.f1_score(gold, decided, average="macro", zero_division=0)
-        assert found["macro_f1"] == pytest.approx(macro, abs=1e-12)
         if labels == "01":
             f1 = sklearn.f1_score(gold, decided, pos_label="1", labels=["0", "1"], zero_division=0)
             assert found["f1"] == pytest.approx(f1, abs=1e-12)
