@@ -152,8 +152,8 @@ def about_cut_texts(run: Run, sample: Sample) -> str:
     """How many texts are longer than max_length."""
     longest = run.spec.config.max_length
     data = run.data
-    one_more = run.task.featurize(sample.examples, data.tokenizer, data.labels, longest + 1, run.spec.data)
-    cut = float(np.mean(one_more.lengths > longest))
+    lengths = run.task.featurize(sample.examples, data.tokenizer, data.labels, longest + 1, run.spec.data).lengths
+    cut = float(np.mean(lengths > longest))
     return share(cut, "of the texts are cut", "a larger --max-length would read more of them")
 
 

@@ -96,7 +96,7 @@ def test_predict_takes_pairs_and_gives_what_evaluate_does(runs, tmp_path, capsys
 
 REFUSED = {
     "one text of two": ("predict --model PAIRS --text a", "was trained on pairs of texts; predict needs --text and"),
-    "not as many": ("predict --model PAIRS --text a b --text-pair c", "--text has 2 texts, --text-pair 1; give as many"),
+    "not as many": ("predict --model PAIRS --text a b --text-pair c", "--text has 2 texts, --text-pair 1; give as"),
     "pairs for single texts": ("predict --model SINGLE --text a --text-pair b", "predict needs --text for it, and no"),
     "pairs for a tagger": ("predict --model TAGS --text a --text-pair b", "predict needs --text for it, and no more"),
     "a pair alone": ("predict --model UNKNOWN --text-pair b", "predict needs --text and --text-pair for it"),
@@ -110,11 +110,11 @@ REFUSED = {
     "a teacher of pairs": ("train --task csv --train PLAIN --dev PLAIN --model SINGLE --teacher PAIRS --output OUT "
                            "--threads 1", "PAIRS: is of pairs of texts, --train of single ones; choose two columns"),
     "a teacher of single texts": ("train --task csv --train DATA --dev DATA --model PAIRS --teacher SINGLE --output "
-                                  "OUT --threads 1", "SINGLE: is of single texts, --train of pairs of them; choose one"),
-    "demo": ("demo --port 0 --models a=PAIRS", "was trained on pairs of texts, the page takes single ones; ask it with"),
+                                  "OUT --threads 1", "SINGLE: is of single texts, --train of pairs of them; choose"),
+    "demo": ("demo --port 0 --models a=PAIRS", "was trained on pairs of texts, the page takes single ones; ask it"),
     "trace of one text": ("trace --task csv --model PAIRS --teacher PAIRS --text a",
                           "PAIRS: is of pairs of texts, --data of single ones"),
-    "trace of a pair alone": ("trace --task csv --model PAIRS --teacher PAIRS --text-pair a", "needs --data, or --text"),
+    "trace of a pair alone": ("trace --task csv --model PAIRS --teacher PAIRS --text-pair a", "needs --data, or"),
     "trace of a pair of another task": ("trace --task conll --model TAGS --teacher TAGS --text a --text-pair b",
                                         "needs --data, or --text; given: text, text_pair"),
 }  # fmt: skip
