@@ -49,7 +49,7 @@ class ModelConfig:
     head: str | None = None
     labels: tuple[str, ...] = ()
     int8: bool = False  # quantized, see int8.py
-    pairs: bool | None = None  # a sequence head: whether it was trained on pairs of texts; None: nobody has noted it
+    pairs: bool | None = None  # a sequence head: whether it was trained on pairs of texts; None: not noted
 
     def __post_init__(self):
         for name, choices in CHOICES.items():

@@ -122,7 +122,7 @@ def name_labels(loaded: LoadedModel, task: Task, examples: Sequence) -> None:
 
 
 def require_fit(loaded: LoadedModel, pairs: bool, source: str) -> None:
-    """UserError where a model of single texts gets pairs of them, or vice versa, or cannot tell two texts apart."""
+    """UserError where a model of single texts gets pairs, or vice versa, or cannot tell two texts apart."""
     require_kind(loaded.directory, loaded.model.config.pairs, source, pairs)
     if pairs and loaded.model.config.pairs is None:  # else it was checked when it was opened
         check_fit(loaded.model, loaded.tokenizer, loaded.max_length, loaded.directory, pairs=True)

@@ -94,7 +94,7 @@ def are_pairs(examples: Sequence) -> bool:
 
 
 def require_kind(owner: str, owner_pairs: bool | None, source: str, pairs: bool) -> None:
-    """UserError where texts are pairs and what they are for is not, or vice versa. owner_pairs: None where unknown."""
+    """UserError where texts are pairs and what they are for is not, or vice versa. owner_pairs: None: unknown."""
     if owner_pairs not in (None, pairs):
         kinds = ("pairs of texts", "single ones") if owner_pairs else ("single texts", "pairs of them")
         one, two = "choose one column with --text-column", "choose two columns, as in --text-column premise,hypothesis"

@@ -1,7 +1,7 @@
 """Text classification, the whole way: file -> examples -> features -> logits -> metrics.
 
-Tasks that differ in their reader (text_files.py): AG News (Zhang et al. 2015), CLINC150 (Larson et al. 2019), anybody's
-table or JSON lines; and cola, such a table that is scored as CoLA is (Warstadt et al. 2019).
+Tasks that differ in their reader (text_files.py): AG News (Zhang et al. 2015), CLINC150 (Larson et al. 2019),
+anybody's table or JSON lines; and cola, such a table that is scored as CoLA is (Warstadt et al. 2019).
 """
 
 import re
@@ -111,7 +111,7 @@ def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
 
 
 def tally_by_label(predictions: Predictions) -> np.ndarray:
-    """Of each of N texts, whether it is of class k, whether it was given label k, and whether that is right: N,2K+1"""
+    """Of each of N texts, whether it is of class k, whether it was called so, and whether that is right: N,2K+1"""
     columns = np.array(predictions.gold), np.array(predictions.decisions)  # N each
     names = np.unique(np.concatenate(columns))
     gold, decided = (column[:, None] == names for column in columns)  # N,1 == K -> N,K
@@ -121,7 +121,7 @@ def tally_by_label(predictions: Predictions) -> np.ndarray:
 def matthews(sums: np.ndarray) -> np.ndarray:
     """Matthews' correlation of a tally by label, -1 to 1; 0 where all texts are, or were called, of one class.
 
-    With n texts, c of them right, tₖ of class k and pₖ called so (Gorodkin 2004); of two classes it is the usual one:
+    With n texts, c right, tₖ of class k and pₖ called so (Gorodkin 2004); of two classes it is the usual one:
     (c n − Σ tₖ pₖ) / √((n² − Σ tₖ²)(n² − Σ pₖ²)).    …,2K+1 -> …
     """
     t, p = np.split(sums[..., :-1], 2, axis=-1)  # …,K each

@@ -11,7 +11,7 @@ from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
 from kd_scratch.data.tables import SAMPLE, Layout, table_rows
 
-#: Columns that are read where a file has none of the usual name, and no other one was asked for: the first there is.
+#: Columns that are read where a file has none of the usual name, and no other one was asked for.
 SPARE = {"text": ("sentence",), "label": ("intent", "gold_label", "is_duplicate", "quality")}
 #: The same for the two texts of a pair, as they are called in GLUE, SNLI and the like.
 PAIRS = (
@@ -55,7 +55,7 @@ def is_number(name: str) -> bool:
 def meant(names: Sequence[str], asked: str) -> list[str]:
     """The columns that --text-column asks for: one, or two that make pairs, as in "premise,hypothesis".
 
-    "text" is also a pair of usual names, where there is no such column; a name that holds a comma may be one column's.
+    "text" is also a pair of usual names, where there is no such column. One column's name may hold a comma.
     """
     known = set(map(same, names))
     if same(asked) in known:
@@ -68,16 +68,16 @@ def meant(names: Sequence[str], asked: str) -> list[str]:
 def choose(
     names: Sequence[str], data: DataConfig, labelled: bool, place: str, say: Say, numbers: bool = True
 ) -> tuple[tuple[int, ...], int | None]:
-    """The columns of a table, or fields of JSON, that the flags name: one or two of texts, and that of the label.
+    """The columns of a table, or fields of JSON, that the flags name: of one text or two, and of the label.
 
-    UserError where a flag names none, or too many, or two name the same. numbers: a column may be chosen by its number.
+    UserError where a flag names none, or too many, or two the same. numbers: one may be chosen by its number.
     """
     wanted = wanted_columns(names, data, labelled)
     by_number = {name for _, name in wanted if numbers and is_number(name)}
     found = [
         [numbered(len(names), flag, name, place)] if name in by_number else named(names, name) for flag, name in wanted
     ]
-    unclear = [(flag, name, len(which)) for (flag, name), which in zip(wanted, found, strict=True) if len(which) != 1]
+    unclear = [(*one, len(which)) for one, which in zip(wanted, found, strict=True) if len(which) != 1]
     if unclear:
         known = ", ".join(shorten(name, 30) for name in names[:12])
         what = " and ".join(f"{count} columns are called {name!r}" for _, name, count in unclear)
@@ -119,7 +119,7 @@ def wanted_columns(names: Sequence[str], data: DataConfig, labelled: bool) -> li
 
 
 def like_cola(first: Sequence[str], data: DataConfig, place: str, say: Say) -> DataConfig:
-    """The settings, or those for CoLA's files, where the first row looks like theirs: source, label, mark, sentence."""
+    """The settings; where the first row looks like CoLA's (source, label, mark, sentence), those for its files."""
     is_usual = (data.text_column, data.label_column, data.header) == ("text", "label", "auto")
     if not is_usual or len(first) != 4 or first[1] not in ("0", "1") or first[2] not in ("", "*"):
         return data

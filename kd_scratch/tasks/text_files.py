@@ -30,7 +30,7 @@ SPLITS = {"train": ("train",), "val": ("val", "validation", "valid", "dev"), "te
 
 @dataclass(frozen=True)
 class Example:
-    """One text, or a pair of them, with its label. The id is its place: file name and line, or split and number."""
+    """One text, or a pair, with its label. The id is its place: file name and line, or split and number."""
 
     id: str
     text: str
@@ -301,8 +301,8 @@ def read_texts(
     """Texts without labels: the text column of a table (a file called .csv or .tsv, or one with a header and tabs), the
     text field of JSON lines, or each line that holds more than blanks. Two columns are read as one text.
 
-    make: id, text -> example. name: of the file, in messages, where it stands beside --train. pairs: two columns are
-    needed, and make gets both texts.
+    make: id, text -> example. name: of the file, in messages, where it stands beside --train.
+    pairs: two columns are needed, and make gets both texts.
     """
     file = open_text(path, data.encoding, say)
     usual = (data.text_column, DataConfig.text_column) if name else (data.text_column,)

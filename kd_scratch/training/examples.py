@@ -119,7 +119,7 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
 
 
 def read_unlabelled(spec: RunSpec, task: Task, pairs: bool = False, say: Say = say) -> Sequence:
-    """The texts (or pairs of them) of --unlabelled that hold more than blanks, as training examples without label."""
+    """The texts, or pairs, of --unlabelled that hold more than blanks, as training examples without label."""
     flag = f"--unlabelled {spec.unlabelled}"
     if task.read_unlabelled:
         examples = task.read_unlabelled(spec.unlabelled, spec.data, say, flag)
