@@ -287,8 +287,8 @@ def check_fit(
 
 
 def fingerprint(model: Model) -> str:
-    """SHA-256 of a model's shape and weights, whatever files they came from."""
-    parts: list[bytes | str] = [repr(config_to_json(model.config))]
+    """SHA-256 of a model's shape and weights, whatever files they came from (and whatever it was trained on)."""
+    parts: list[bytes | str] = [repr(config_to_json(replace(model.config, pairs=None)))]
     for name, tensor in sorted(int8.to_tensors(model).items()):
         parts += [name, tensor.detach().cpu().contiguous().numpy().tobytes()]
     return sha256(*parts)

@@ -2,12 +2,13 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from kd_scratch import predict
 from kd_scratch.__main__ import main
-from kd_scratch.checkpoints.checkpoint import load_config, load_model, save_model
+from kd_scratch.checkpoints.checkpoint import fingerprint, load_config, load_model, save_model
 from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.data.tokenizer import load_tokenizer
 from tests.conftest import tiny_model
@@ -68,6 +69,10 @@ def test_a_model_of_another_task_has_no_such_note(runs, tmp_path):
     assert "text_pairs" not in json.loads((tmp_path / "config.json").read_text())
     model = load_model(runs / "teacher", "token", ("O", "B-PER"), say=lambda note: None)
     assert model.config.pairs is None
+    noted = load_model(runs / "teacher")
+    before = fingerprint(noted)
+    noted.config = replace(noted.config, pairs=None)
+    assert fingerprint(noted) == before, "a run from before it was noted stays the same run"
 
 
 def test_evaluate_shows_the_metrics_of_two_labels_and_both_texts_of_a_mistake(runs, tmp_path, capsys):
