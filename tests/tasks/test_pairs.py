@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.augment import Altered
 from kd_scratch.tasks.classification import Example, featurize, matthews, reworded, tally_by_label
 from kd_scratch.tasks.text_files import read_texts
+from kd_scratch.training.preflight import Sample, about_overlap
 from tests.conftest import tiny_model
 
 CSV, COLA = TASKS["csv"], TASKS["cola"]
@@ -260,6 +262,14 @@ def test_what_is_odd_about_one_of_the_two_columns_is_seen():
     assert CSV.odd([]) == [] and CSV.odd([Example("1", "a b", "0")]) == []
 
 
+def test_dev_overlaps_where_both_texts_are_the_same():
+    train = [Example(str(i), f"the premise {i // 3}", "0", pair=f"it is {i % 3}") for i in range(12)]
+    run = SimpleNamespace(task=CSV, data=SimpleNamespace(hashes={}, examples=train))
+    other = [replace(example, pair="it is not") for example in train]
+    assert about_overlap(run, Sample(train[:6], None)).startswith("100% OF DEV STANDS IN TRAIN TOO")
+    assert about_overlap(run, Sample(other, None)) == ""
+
+
 # --- metrics ---
 
 
@@ -269,9 +279,9 @@ def predictions(gold, decided, labels=("0", "1"), task=CSV):
 
 
 def test_metrics_of_two_labels_are_those_of_the_formulas():
-    gold, decided = "1110100", "1011001"  # 2 right ones, 2 wrong ones, 2 missed, 1 right zero
+    gold, decided = "1110100", "1010001"  # 2 right ones, 1 wrong one, 2 missed, 2 right zeros
     found = CSV.score(predictions(gold, decided))
-    tp, fp, fn, tn = 2, 2, 2, 1
+    tp, fp, fn, tn = 2, 1, 2, 2
     assert found["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
     expected = (tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
     assert found["matthews"] == pytest.approx(expected, abs=1e-15)
