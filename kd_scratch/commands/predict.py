@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", nargs="+", metavar="TEXT", help="texts to label, or to find entities in, each in quotes"
     )
+    parser.add_argument(
+        "--text-pair", nargs="+", metavar="TEXT", help="for a model of pairs of texts: the second text of each"
+    )
     parser.add_argument("--question", nargs="+", metavar="TEXT", help="question answering: questions about --context")
     parser.add_argument("--context", metavar="TEXT", help="question answering: the text that holds the answers")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all of it there")
@@ -33,7 +36,8 @@ def command(arguments: argparse.Namespace) -> dict:
     loaded = load_for_inference(arguments.model, device=device)
     if arguments.output is not None:
         check_target(arguments.output, arguments.model)
-    result = predict(loaded, arguments.text, arguments.question, arguments.context, data, device)
+    texts = arguments.text, arguments.question, arguments.context
+    result = predict(loaded, *texts, data, device, arguments.text_pair)
     if arguments.output is not None:
         write_json(arguments.output, result)
     for text, prediction in result.items():

@@ -16,6 +16,7 @@ from tests.cures import (
     rows_formats,
     rows_models,
     rows_pages,
+    rows_pairs,
     rows_runs,
     rows_settings,
     rows_study,
@@ -33,6 +34,7 @@ TABLES = (
     rows_models,
     rows_folders,
     rows_pages,
+    rows_pairs,
     rows_study,
     rows_download,
 )
