@@ -1,5 +1,7 @@
 """A model over a whole data set: length-sorted batches, no gradient, logits back in the order of the inputs."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,9 +30,13 @@ def compute_logits(
     dtype: torch.dtype | None = None,
     title: str = "evaluating",
     out: np.ndarray | None = None,
+    tokens: int = 0,
+    done: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Logits of every input, float32, in `out` where that is given (zeros). The model's mode is put back afterwards.
 
+    tokens: the most in a batch, see length_sorted_batches. done: takes the number of inputs that are computed, batch by
+    batch, instead of a progress bar.
     Ranks (common/distributed.py) share the work; all get all logits. UserError where some are not finite numbers.
 
     sequence head: N,C.  token and span heads: ΣS,C, one row per token; those of input i begin at features.starts[i].
@@ -41,9 +47,9 @@ def compute_logits(
     per_token = features.head in ("token", "span")
     sampler = MaskedLMSampler(0, 0) if features.head == "mlm" else None
     logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
-    batches = distributed.rank_slice(length_sorted_batches(features.lengths, batch_size))
+    batches = distributed.rank_slice(length_sorted_batches(features.lengths, batch_size, tokens))
     finite = True
-    with progress(total=len(features), desc=title, unit="ex") as bar:
+    with progress(total=len(features), desc=title, unit="ex", **({"disable": True} if done else {})) as bar:
         for indices in batches:
             batch = collate(features, indices, device, model.config.pad_id, sampler)
             with autocast(device, dtype):
@@ -54,7 +60,7 @@ def compute_logits(
                 put_tokens(logits, features, indices, result)
             else:
                 logits[indices] = result
-            bar.update(len(indices) * distributed.world_size())
+            (done or bar.update)(len(indices) * distributed.world_size())
     model.train(training)
     if not distributed.all_ranks_agree(finite):
         raise UserError(NOT_FINITE)
