@@ -95,18 +95,18 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     if head not in USUAL:
         check_inputs(loaded, {})
     task = TASKS[arguments.task or USUAL[head]]
-    answerer = Answerer(loaded, task, data, device, arguments.probabilities)
     abstain = "null_threshold" in given(arguments, DataConfig)
+    answerer = Answerer(loaded, task, data, device, abstain, arguments.probabilities)
     if is_stream:
         first = sys.stdin.buffer.readline()
         if not first and arguments.file is None:
             check_inputs(loaded, {})
         lines = chain([first] * bool(first), sys.stdin.buffer)
-        return answer_stream(answerer, lines, abstain, lambda line: print(line, end="", flush=True))
+        return answer_stream(answerer, lines, lambda line: print(line, end="", flush=True))
     if arguments.output is None:
         raise UserError(f"--file {arguments.file}: needs a file for the answers: add --output FILE.csv, .tsv or .jsonl")
     split = find_split(task, arguments.split)
-    found = predict_file(answerer, arguments.file, arguments.output, split, abstain, arguments.force)
+    found = predict_file(answerer, arguments.file, arguments.output, split, arguments.force)
     odd = f", {found['odd']:,} of them odd (see the column error)" if found["odd"] else ""
     show(f"{found['inputs']:,} inputs{odd}, answers in {arguments.output}, {found['seconds']:.1f} s")
     return found

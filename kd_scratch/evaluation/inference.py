@@ -1,7 +1,5 @@
 """A model over a whole data set: length-sorted batches, no gradient, logits back in the order of the inputs."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,12 +29,10 @@ def compute_logits(
     title: str = "evaluating",
     out: np.ndarray | None = None,
     tokens: int = 0,
-    done: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Logits of every input, float32, in `out` where that is given (zeros). The model's mode is put back afterwards.
 
-    tokens: the most in a batch, see length_sorted_batches. done: takes the number of inputs that are computed, batch by
-    batch, instead of a progress bar.
+    tokens: the most in a batch, see length_sorted_batches.
     Ranks (common/distributed.py) share the work; all get all logits. UserError where some are not finite numbers.
 
     sequence head: N,C.  token and span heads: ΣS,C, one row per token; those of input i begin at features.starts[i].
@@ -49,7 +45,7 @@ def compute_logits(
     logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
     batches = distributed.rank_slice(length_sorted_batches(features.lengths, batch_size, tokens))
     finite = True
-    with progress(total=len(features), desc=title, unit="ex", **({"disable": True} if done else {})) as bar:
+    with progress(total=len(features), desc=title, unit="ex") as bar:
         for indices in batches:
             batch = collate(features, indices, device, model.config.pad_id, sampler)
             with autocast(device, dtype):
@@ -60,7 +56,7 @@ def compute_logits(
                 put_tokens(logits, features, indices, result)
             else:
                 logits[indices] = result
-            (done or bar.update)(len(indices) * distributed.world_size())
+            bar.update(len(indices) * distributed.world_size())
     model.train(training)
     if not distributed.all_ranks_agree(finite):
         raise UserError(NOT_FINITE)

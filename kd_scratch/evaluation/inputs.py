@@ -6,14 +6,14 @@ other rows are of use, so here each is read by itself. Rows stay in the file unt
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_scratch.common.console import Say, progress, say
+from kd_scratch.common.console import Say, progress
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
@@ -26,7 +26,6 @@ from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile makes of bytes that are not UTF-8
 EMPTY = "there is no text"
-JSON_LINES = (".jsonl", ".ndjson")
 FIRST = 100  # inputs of which one must be readable
 #: Task -> what finds the columns of its tables, and what becomes of its texts, where that is not as usual.
 OWN = {"agnews": (text_files.agnews_columns, text_files.without_backslashes)}
@@ -50,43 +49,47 @@ class Record(NamedTuple):
 
 
 Records = Callable[[], Iterator[Record]]  # reads the file anew
-Make = Callable[[int, object], object]  # line, value of a record -> example, UserError, or None: there is no text
+Make = Callable[..., object]  # line, value of a record -> example, UserError, or None: there is no text
 
 
-class Inputs(NamedTuple):
-    """The inputs of a file: what reads them anew, how many there are, and the names of all their columns."""
+def open_inputs(
+    task: Task, path: Path, split: str, data: DataConfig, abstain: bool, taken: Collection[str], say: Say
+) -> tuple[Callable[[], Iterator[Row]], int, list[str]]:
+    """What reads the inputs of a file anew, how many there are, and the names of all their columns.
 
-    read: Callable[[], Iterator[Row]]
-    count: int
-    columns: list[str]
-
-
-def open_inputs(task: Task, path: Path, split: str, data: DataConfig, abstain: bool, say: Say = say) -> Inputs:
-    """The inputs of a file, which is read once to count them. abstain: a question may be left without an answer.
-
+    abstain: questions may be unanswerable. taken: names that no column may have; it gets "input_" in front of them.
     Raises UserError where the file as a whole cannot be read, and where none of its first inputs can.
     """
     file = open_text(path, data.encoding, say, lenient=True)
     is_span = task.head == "span"
     opened = open_questions(file, data, abstain, say) if is_span else open_texts(task, file, split, data, say)
-    read = partial(rows, path, *opened)
-    number, readable, error = 0, False, ""
+    read = partial(rows, path, *opened, taken)
+    count, readable, error = 0, False, ""
     names: dict[str, None] = {}
-    for number, row in enumerate(progress(read(), desc="counting", unit="row"), 1):
+    for count, row in enumerate(progress(read(), desc="counting", unit="row"), 1):
         names.update(dict.fromkeys(row.columns))
         error = error or row.error
         readable = readable or not row.error or row.error.endswith(EMPTY)
-        if number == FIRST and not readable:
+        if count == FIRST and not readable:
             break
     if not readable:
-        why = f"none of its first {number} inputs can be read: {error}" if number else "holds no inputs"
-        raise UserError(f"{path}: {why}")
-    return Inputs(read, number, list(names))
+        raise UserError(f"{path}: none of its first {count} inputs can be read: {error or EMPTY}")
+    return read, count, list(names)
 
 
-def rows(path: Path, records: Records, make: Make) -> Iterator[Row]:
+def open_stream(task: Task, source: Iterable[bytes], data: DataConfig, abstain: bool, taken: Collection[str]):
+    """The input in each line when it comes, as a Row: a text, or of a question an object with question and context."""
+    path = Path("standard input")
+    lines = (line.decode(errors="surrogateescape") for line in source)
+    if task.head == "span":
+        return rows(path, lambda: json_records(lines, path), question_maker(path, data, abstain)[1], taken)
+    return rows(path, lambda: line_records(lines), text_maker(task, path), taken)
+
+
+def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> Iterator[Row]:
     """The input that each record of a file is."""
     for line, text, value, columns in records():
+        columns = {f"input_{name}" if name in taken else name: value for name, value in columns.items()}
         try:
             if isinstance(value, UserError):
                 raise value
@@ -103,19 +106,19 @@ def rows(path: Path, records: Records, make: Make) -> Iterator[Row]:
 # --- formats -> records ---
 
 
-def line_records(file: TextFile) -> Iterator[Record]:
+def line_records(lines: Iterable[str]) -> Iterator[Record]:
     """Each line, blank ones too."""
-    for i, (_, text) in enumerate(file.lines(), 1):
+    for i, text in enumerate(lines, 1):
         text = text.rstrip("\r\n")
         yield Record(i, text, text, {"text": text})
 
 
-def json_records(file: TextFile) -> Iterator[Record]:
+def json_records(lines: Iterable[str], path: Path) -> Iterator[Record]:
     """The object in each line that is not blank."""
-    for i, (_, text) in enumerate(file.lines(), 1):
+    for i, text in enumerate(lines, 1):
         if text.strip():
             try:
-                value = parse_line(text, i, str(file.path))
+                value = parse_line(text, i, str(path))
                 yield Record(i, text, value, value)
             except UserError as error:
                 yield Record(i, text, error, {})
@@ -128,39 +131,39 @@ def table_records(file: TextFile, layout: Layout, header: Sequence[str] | None, 
         names[f"column_{i}" if not name or name in names else name] = None
     for line, _, row in islice(rows_or_errors(file, layout), int(header is not None), None):
         cells = [] if isinstance(row, UserError) else row
+        if cells and (len(cells) < width or any(cells[width:])):
+            row = UserError(f"line {line}: {len(cells)} columns instead of {width}")
+        elif cells == header:
+            row = UserError(f"line {line}: repeats the header")
         yield Record(line, " ".join(cells), row, dict(zip(names, cells, strict=False)))
 
 
 def sentence_records(file: TextFile, columns: conll_columns.Columns) -> Iterator[Record]:
-    """The sentences of a file of CoNLL's kind, as examples without tags. A block with an odd line is one record."""
+    """The sentences of a file of CoNLL's kind, as examples without tags. One with an odd line is odd."""
     block: list[str] = []
-    number = ""  # of the sentence, where a column has it
     for i, (_, line) in enumerate(chain(file.lines(), [(0, "")]), 1):
-        cells = columns.split(line.strip())
-        mark = cells[columns.sentence] if columns.sentence is not None and columns.sentence < len(cells) else ""
-        if line.strip() and mark in ("", number):
+        if line.strip():
             block.append(line.rstrip("\r\n"))
             continue
         first = i - len(block)
+        lines = conll_columns.tidy_lines(file.path, "\n".join(block), Counter())
         try:
-            lines = conll_columns.tidy_lines(file.path, "\n".join(block), Counter())
             for found in conll_file.read_sentences(file.path, lines, columns, conll_file.Tags(), Counter(), first):
                 example = conll_file.untagged(found.id, found.words)
                 yield Record(first, " ".join(found.words), example, {"id": found.id})
         except UserError as error:
             yield Record(first, "", error, {"id": f"{file.path.name}:{first}"})
-        block = [line.rstrip("\r\n")] if line.strip() else []
-        number = mark or number
+        block = []
 
 
 # --- a task's files -> records, and what makes examples of them ---
 
 
 def text_maker(task: Task, path: Path) -> Make:
-    """A function: line and text (and label) -> example without label; None where the text is blank."""
+    """A function: line, text (and label) -> example without label; None where the text is blank."""
     _, clean = OWN.get(task.name, (find_columns, str))
 
-    def make(line: int, text: str, *label: str) -> object | None:
+    def make(line: int, text: str, label: str = "") -> object | None:
         check_length(text, f"{path}: line {line}")
         text = clean(text)
         return task.unlabelled(f"{path.name}:{line}", text) if text.strip() else None
@@ -178,43 +181,37 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
         columns = [{"id": example.id, "text": example.text, "label": example.label} for example in found]
         return lambda: (Record(i, row["text"], row["text"], row) for i, row in enumerate(columns, 1)), make
     is_json = text_files.is_json_lines(file)
-    if task.head == "token" and is_json and has_words(file, data):
-        return partial(json_records, file), partial(example_of_words, path, data)
     if task.head == "token" and not is_json and (layout := word_columns(file, data, say)):
         return partial(sentence_records, file, layout), lambda line, example: example
     is_table = not is_json and text_files.is_table_of_texts(file, (data.text_column, DataConfig.text_column))
-    if data.text_column == DataConfig.text_column and (is_json or (is_table and find is find_columns)):
-        data = settings_for_texts(file, data, is_table, say)
+    if data.text_column == DataConfig.text_column and find is find_columns and task.head == "sequence":
+        data = settings_for_texts(file, data, is_table, say) if is_table or is_json else data
     if is_json:
-        return partial(json_records, file), text_files.json_maker(file, data, say, make, labelled=False)
+        of_object = text_files.json_maker(file, data, say, make, labelled=False)
+        of_object = partial(example_of_words, path, data, of_object) if task.head == "token" else of_object
+        return lambda: json_records((text for _, text in file.lines()), path), of_object
     if not is_table:
-        return partial(line_records, file), make
+        return lambda: line_records(text for _, text in file.lines()), make
     number = int(data.text_column) if is_number(data.text_column) else 1
     layout = find_layout(file, lambda row: bool(named(row, data.text_column)), number, say)
     columns = find(file, layout, data, say, labelled=False)
-    swallowed = text_files.SwallowedRows(path, layout, columns)
     records = partial(table_records, file, layout, columns.header, columns.width)
-    return records, text_files.table_maker(path, columns, Counter(), swallowed, make)
+    return records, lambda line, cells: make(line, " ".join(cells[i] for i in columns.text))
 
 
-def has_words(file: TextFile, data: DataConfig) -> bool:
-    """Whether one of the first objects of JSON lines has a list of words."""
-    some = islice((record.value for record in json_records(file) if isinstance(record.value, dict)), FIRST)
-    return any(isinstance(value.get(key), list) for value in some for key in (data.text_column, *conll_file.WORD_KEYS))
-
-
-def example_of_words(path: Path, data: DataConfig, line: int, value: dict) -> conll_file.Example | None:
-    """The sentence of an object that has its words."""
-    place = f"{path}: line {line}"
-    words = conll_file.listed(value, (data.text_column, *conll_file.WORD_KEYS), f"{place}: words", "--text-column")
+def example_of_words(path: Path, data: DataConfig, of_text: Make, line: int, value: dict) -> object | None:
+    """The sentence of an object that has a list of its words, or else a text."""
+    words = next((value[key] for key in (data.text_column, *conll_file.WORD_KEYS) if key in value), None)
+    if not isinstance(words, list):
+        return of_text(line, value)
     if not all(isinstance(word, str) for word in words):
-        raise UserError(f"{place}: each of the words must be a text")
-    check_length(" ".join(words), place)
+        raise UserError(f"line {line}: each of the words must be a text")
+    check_length(" ".join(words), f"line {line}")
     return conll_file.untagged(f"{path.name}:{line}", words) if words else None
 
 
 def word_columns(file: TextFile, data: DataConfig, say: Say) -> conll_columns.Columns | None:
-    """How a file of CoNLL's kind is written; None for another one: less than half of its lines end with a tag."""
+    """How a file of CoNLL's kind is written; None for another one: most of its lines do not end with a tag."""
     notes: list[str] = []
     sample = "\n".join(text.rstrip("\r\n") for _, text in islice(file.lines(), SAMPLE))
     try:
@@ -223,8 +220,8 @@ def word_columns(file: TextFile, data: DataConfig, say: Say) -> conll_columns.Co
     except UserError:
         return None
     cells = [cells for _, cells in conll_columns.sentence_cells(lines, columns)]
-    whole = [row for row in cells if len(row) == columns.count > 1]
-    if 2 * sum(bool(conll_columns.TAG_CELL.fullmatch(row[columns.tag])) for row in whole) <= len(cells):
+    tags = [row[columns.tag] for row in cells if len(row) == columns.count > 1]
+    if 2 * sum(conll_columns.TAG_CELL.fullmatch(tag) is not None for tag in tags) <= len(cells):
         return None
     for note in notes:
         say(note)
@@ -232,7 +229,7 @@ def word_columns(file: TextFile, data: DataConfig, say: Say) -> conll_columns.Co
 
 
 def question_maker(path: Path, data: DataConfig, abstain: bool) -> tuple[squad_file.Reader, Make]:
-    """What reads questions, and a function: line and object (or node, and the one above it) -> example."""
+    """What reads questions, and a function: line, object (or node, and the one with its context) -> example."""
     reader = squad_file.Reader(path, data, labelled=False)
     reader.seen = None  # ids need not differ
 
@@ -247,46 +244,22 @@ def question_maker(path: Path, data: DataConfig, abstain: bool) -> tuple[squad_f
 
 def open_questions(file: TextFile, data: DataConfig, abstain: bool, say: Say) -> tuple[Records, Make]:
     """Questions with their contexts: SQuAD's JSON and its relatives, JSON lines, or a table with a header."""
-    path = file.path
+    path, ending = file.path, file.path.suffix.lower()
     reader, make = question_maker(path, data, abstain)
+    if ending in (".csv", *TSV):
+        names = (data.question_column, data.context_column)
+        layout = find_layout(file, lambda row: all(name in row for name in names), 2, say)
+        header = next(table_rows(file, layout), (0, 0, []))[2]
+        records = partial(table_records, file, layout, header, len(header))
+        return records, lambda line, cells: make(line, dict(zip(header, cells, strict=False)))
+    if ending in (".jsonl", ".ndjson") or squad_file.is_json_lines(file):
+        return lambda: json_records((text for _, text in file.lines()), path), make
+    root = squad_file.root_of(file)
 
-    def make_of_cells(line: int, cells: list[str]) -> squad_file.Example | None:
-        if len(cells) != len(header):
-            raise UserError(f"{path}: line {line}: {len(cells)} columns instead of the header's {len(header)}")
-        return make(line, dict(zip(header, cells, strict=True)))
-
-    def questions() -> Iterator[Record]:
+    def records() -> Iterator[Record]:
         for i, (node, above) in enumerate(reader.questions(root, squad_file.LEVELS, None), 1):
             context = (above or node).value.get(data.context_column)
             text = f"{node.value.get(data.question_column)} {context}"
             yield Record(i, text, (node, above), {**node.value, data.context_column: context})
 
-    is_table = path.suffix.lower() in (".csv", *TSV)
-    if not is_table and (path.suffix.lower() in JSON_LINES or squad_file.is_json_lines(file)):
-        return partial(json_records, file), make
-    if not is_table:
-        root = squad_file.root_of(file)
-        return questions, make
-    names = (data.question_column, data.context_column)
-    layout = find_layout(file, lambda row: all(name in row for name in names), 2, say)
-    header = next(table_rows(file, layout), (0, 0, []))[2]
-    return partial(table_records, file, layout, header, len(header)), make_of_cells
-
-
-class Stream(NamedTuple):
-    """Lines that come one by one, in place of a file."""
-
-    path: Path
-    source: Iterable[bytes]
-
-    def lines(self) -> Iterator[tuple[int, str]]:
-        """As those of TextFile."""
-        return ((0, line.decode(errors="surrogateescape")) for line in self.source)
-
-
-def open_stream(task: Task, source: Iterable[bytes], data: DataConfig, abstain: bool) -> Iterator[Row]:
-    """The input in each line when it comes: a text, or for questions an object with question and context."""
-    stream = Stream(Path("standard input"), source)
-    if task.head == "span":
-        return rows(stream.path, partial(json_records, stream), question_maker(stream.path, data, abstain)[1])
-    return rows(stream.path, partial(line_records, stream), text_maker(task, stream.path))
+    return records, make

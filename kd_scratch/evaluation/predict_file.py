@@ -20,23 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kd_scratch.common import files
 from kd_scratch.common.console import progress, say
 from kd_scratch.common.errors import DiskError, UserError, remedy
-from kd_scratch.common.files import (
-    OF_A_MODEL,
-    check_target,
-    locked,
-    read_json,
-    remove,
-    replace_file,
-    sha256,
-    sha256_of_file,
-    write_json,
-)
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.inference import compute_logits
-from kd_scratch.evaluation.inputs import Inputs, Row, open_inputs, open_stream
+from kd_scratch.evaluation.inputs import Row, open_inputs, open_stream
 from kd_scratch.tasks import Predictions, Task, question_answering, token_classification
 from kd_scratch.tasks.base import log_softmax
 
@@ -44,61 +34,58 @@ ROWS = 2048  # of a part: sorting more of them by length saves hardly any paddin
 CHARACTERS = 500_000  # of a part: two minutes of BERT-base
 TOKENS = 2048  # of a batch, padding and all: as fast as 512 or 4096 on a CPU, faster than 8192
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": ""}  # by the ending of OUT; "": no table
-BEST = 5  # answers to a question, with --probabilities
+BEST = 5  # answers to a question that have a probability
 
 
 # --- predictions -> answers ---
 
 
-def of_texts(predictions: Predictions, probabilities: bool) -> Iterator[dict]:
-    """The label of each text, the probability of the best one, and on request that of each."""
+def of_texts(predictions: Predictions) -> Iterator[dict]:
+    """The label of each text, the probability of the best one, and that of each."""
     chances = np.exp(log_softmax(predictions.logits)).round(6).tolist()  # N,C
     for label, row in zip(predictions.decisions, chances, strict=True):
-        answer = {"prediction": label, "confidence": max(row)}
-        yield answer | {"probabilities": dict(zip(predictions.labels, row, strict=True))} if probabilities else answer
+        every = dict(zip(predictions.labels, row, strict=True))
+        yield {"prediction": label, "confidence": max(row), "probabilities": every}
 
 
-def of_sentences(predictions: Predictions, probabilities: bool) -> Iterator[dict]:
-    """The words of each sentence, their tags, the probability of the least certain, and on request that of each tag."""
+def of_sentences(predictions: Predictions) -> Iterator[dict]:
+    """The words of each sentence, their tags, the probability of the least certain one, and that of all of each."""
     chances = np.exp(log_softmax(token_classification.word_logits(predictions))).round(6)  # W,C
-    bounds = predictions.features.word_starts
-    for i, (example, tags) in enumerate(zip(predictions.examples, predictions.decisions, strict=True)):
-        rows = chances[bounds[i] : bounds[i + 1]]
-        answer = {"words": example.words, "prediction": tags, "confidence": float(rows.max(axis=1).min())}
-        every = [dict(zip(predictions.labels, row, strict=True)) for row in rows.tolist()] if probabilities else ()
-        yield answer | {"probabilities": every} if probabilities else answer
+    chances = np.split(chances, predictions.features.word_starts[1:-1])
+    for example, tags, rows in zip(predictions.examples, predictions.decisions, chances, strict=True):
+        every = [dict(zip(predictions.labels, row, strict=True)) for row in rows.tolist()]
+        least = float(rows.max(axis=1).min())
+        yield {"words": example.words, "prediction": tags, "confidence": least, "probabilities": every}
 
 
-def of_questions(predictions: Predictions, probabilities: bool) -> Iterator[dict]:
-    """The answer to each question, its probability and place, how probable it is that there is none, and on request the
-    best answers with their probabilities."""
-    data = predictions.data.answer_length, BEST
+def of_questions(predictions: Predictions) -> Iterator[dict]:
+    """The answer to each question, its place, its probability, that of no answer against it, and those of the best."""
     parts = predictions.examples, predictions.features, predictions.logits
-    every = question_answering.candidates(*parts, *data) if probabilities else [None] * len(predictions.examples)
-    for answer, found in zip(predictions.decisions, every, strict=True):
-        numbers = {"confidence": round(answer.probability, 6), "start": answer.start, "end": answer.end}
-        record = {"prediction": answer.text, **numbers, "no_answer": round(answer.no_answer, 6)}
-        if found:
-            record["probabilities"] = [[best.text, round(best.probability, 6)] for best in (*found[0], found[1])]
-        yield record
+    found = question_answering.candidates(*parts, predictions.data.answer_length, BEST)
+    for answer, (best, nothing) in zip(predictions.decisions, found, strict=True):
+        numbers = {"confidence": round(answer.probability, 6), "no_answer": round(answer.no_answer, 6)}
+        every = [[other.text, round(other.probability, 6)] for other in (*best, nothing)]
+        place = {"start": answer.start, "end": answer.end}
+        yield {"prediction": answer.text, **numbers, **place, "probabilities": every}
 
 
-#: Head -> what makes an answer of each prediction, and the fields of one.
+#: Head -> what makes an answer of each prediction, and its fields.
 ANSWERS = {
     "sequence": (of_texts, ("prediction", "confidence")),
     "token": (of_sentences, ("words", "prediction", "confidence")),
-    "span": (of_questions, ("prediction", "confidence", "start", "end", "no_answer")),
+    "span": (of_questions, ("prediction", "confidence", "no_answer", "start", "end")),
 }
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model that answers inputs of a task. probabilities: with those of all labels."""
+    """A model that answers inputs of a task. abstain: questions may be unanswerable. probabilities: of all labels."""
 
     loaded: LoadedModel
     task: Task
     data: DataConfig
     device: torch.device
+    abstain: bool = False
     probabilities: bool = False
 
     @property
@@ -106,19 +93,18 @@ class Answerer:
         """What a record has beside the columns of its input."""
         return (*ANSWERS[self.task.head][1], *["probabilities"] * self.probabilities, "error")
 
-    def records(self, rows: Sequence[Row], done: Callable[[int], None] = lambda count: None) -> list[dict]:
-        """The columns of each row, with an answer or an error. done: takes how many more rows have one.
+    @property
+    def by_label(self) -> list[str]:
+        """The columns of a table that have the probabilities of labels."""
+        of_texts = self.probabilities and self.task.head == "sequence"
+        return [f"probability_{label}" for label in self.loaded.model.config.labels] if of_texts else []
 
-        UserError where logits are not finite numbers.
-        """
-        answers = iter(self.answers([row.example for row in rows if row.example], done))
-        return [self.renamed(row.columns) | (next(answers) if row.example else {"error": row.error}) for row in rows]
+    def records(self, rows: Sequence[Row], title: str = "") -> list[dict]:
+        """The columns of each row, with an answer or an error. UserError where logits are not finite numbers."""
+        answers = iter(self.answers([row.example for row in rows if row.example], title))
+        return [row.columns | (next(answers) if row.example else {"error": row.error}) for row in rows]
 
-    def renamed(self, columns: dict) -> dict:
-        """The columns of an input, with other names for those that an answer has too."""
-        return {f"input_{name}" if name in self.fields else name: value for name, value in columns.items()}
-
-    def answers(self, examples: Sequence, done: Callable[[int], None]) -> list[dict]:
+    def answers(self, examples: Sequence, title: str) -> list[dict]:
         """The answer to each example, or the error where the task refuses it."""
         if not examples:
             return []
@@ -128,18 +114,22 @@ class Answerer:
             features = self.task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, self.data)
         except UserError as error:
             if len(examples) > 1:
-                return [answer for example in examples for answer in self.answers([example], done)]
+                return [answer for example in examples for answer in self.answers([example], title)]
             return [{"error": str(error)}]
-        inputs = 0
+        logits = compute_logits(loaded.model, features, self.device, ROWS, title=title, tokens=TOKENS)
+        found = ANSWERS[self.task.head][0](Predictions(self.task, examples, features, logits, labels, self.data))
+        return [{name: answer[name] for name in self.fields[:-1]} for answer in found]
 
-        def count(more: int) -> None:  # a question may have several inputs
-            nonlocal inputs
-            before, inputs = inputs, inputs + more
-            done(len(examples) * inputs // len(features) - len(examples) * before // len(features))
 
-        logits = compute_logits(loaded.model, features, self.device, ROWS, tokens=TOKENS, done=count)
-        predictions = Predictions(self.task, examples, features, logits, labels, self.data)
-        return list(ANSWERS[self.task.head][0](predictions, self.probabilities))
+def answer_stream(answerer: Answerer, source: Iterable[bytes], write: Callable[[str], None]) -> dict:
+    """Write the answer to each line of a stream, as JSON, when it comes; how many there were, and how many odd."""
+    counts = {"inputs": 0, "odd": 0}
+    for row in open_stream(answerer.task, source, answerer.data, answerer.abstain, answerer.fields):
+        [record] = answerer.records([row])
+        write(json_line(record))
+        counts["inputs"] += 1
+        counts["odd"] += "error" in record
+    return counts
 
 
 # --- records -> a file ---
@@ -163,22 +153,15 @@ def table_line(values: Iterable, delimiter: str) -> str:
     return as_text(buffer.getvalue()[:-2]) + "\n"
 
 
-def writer(answerer: Answerer, columns: Sequence[str], delimiter: str) -> tuple[str, Callable[[dict], str]]:
-    """The header of a file of records (JSON lines have none), and what makes a line of each.
-
-    In a table the probabilities of a text's labels have a column each.
-    """
-    if not delimiter:
-        return "", json_line
-    names = [*answerer.renamed(dict.fromkeys(columns)), *answerer.fields]
-    if answerer.probabilities and answerer.task.head == "sequence":
-        i = names.index("probabilities")
-        names[i : i + 1] = [f"probability_{label}" for label in answerer.loaded.model.config.labels]
+def table_writer(answerer: Answerer, columns: Sequence[str], delimiter: str) -> tuple[str, Callable[[dict], str]]:
+    """The header of a table of records, and what makes a row of each. The probabilities of labels have columns."""
+    names = [*columns, *answerer.fields]
+    if answerer.by_label:
+        names[-2:-1] = answerer.by_label
 
     def line(record: dict) -> str:
-        every = record.get("probabilities")
-        each = {f"probability_{label}": p for label, p in every.items()} if isinstance(every, dict) else {}
-        return table_line([each.get(name, record.get(name)) for name in names], delimiter)
+        each = dict(zip(answerer.by_label, record.get("probabilities", {}).values(), strict=False))
+        return table_line(map((record | each).get, names), delimiter)
 
     return table_line(names, delimiter), line
 
@@ -193,103 +176,79 @@ class Written:
     bytes: int = 0
 
 
-def answer_stream(answerer: Answerer, source: Iterable[bytes], abstain: bool, write: Callable[[str], None]) -> dict:
-    """Write the answer to each line of a stream, as JSON, when it comes; how many there were, and how many odd."""
-    counts = {"inputs": 0, "odd": 0}
-    for row in open_stream(answerer.task, source, answerer.data, abstain):
-        [record] = answerer.records([row])
-        write(json_line(record))
-        counts["inputs"] += 1
-        counts["odd"] += "error" in record
-    return counts
-
-
-def predict_file(
-    answerer: Answerer, path: Path, output: Path, split: str = "", abstain: bool = False, force: bool = False
-) -> dict:
+def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", force: bool = False) -> dict:
     """Write the answers to all inputs of a file; the record of how many there are, and how many of them odd.
 
-    output: .csv, .tsv or .jsonl. It goes on where the same call was killed. abstain: questions may be unanswerable.
-    force: replace the output, and what another call has left unfinished. UserError where that is needed, and where
-    nothing can be read or written.
+    output: .csv, .tsv or .jsonl. It goes on where the same call was killed. force: replace the output, and what another
+    call has left unfinished. Raises UserError where that is needed, and where nothing can be read or written.
     """
-    model = Path(answerer.loaded.directory)
+    start, loaded, task = time.monotonic(), answerer.loaded, answerer.task
+    model, ending = Path(loaded.directory), output.suffix.lower()
     part, state = (output.with_name(output.name + end) for end in (".part", ".part.json"))
     for target in (output, part, state):
-        check_target(target, path, model)
-    if output.suffix.lower() not in DELIMITERS:
+        files.check_target(target, path, model)
+    if ending not in DELIMITERS:
         raise UserError(f"--output {output}: give it a name that ends with .csv, .tsv or .jsonl")
     if output.exists() and not force:
         raise UserError(f"--output {output}: is there already; choose another name, or replace it with --force")
     notes: list[str] = []
-    inputs = open_inputs(answerer.task, path, split, answerer.data, abstain, notes.append)
-    settings = (answerer.task.name, split, abstain, asdict(answerer.data), answerer.probabilities, output.suffix)
-    files = sorted(
-        file for file in model.iterdir() if file.name in OF_A_MODEL or file.suffix in (".safetensors", ".bin")
-    )
-    run = sha256(repr(settings), *map(sha256_of_file, (path, *files)))
-    with locked(output.parent, part.name):
+    taken = {*answerer.fields, *answerer.by_label}
+    read, count, columns = open_inputs(task, path, split, answerer.data, answerer.abstain, taken, notes.append)
+    delimiter = DELIMITERS[ending]
+    header, line = table_writer(answerer, columns, delimiter) if delimiter else ("", json_line)
+    settings = repr((task.name, split, answerer.data, answerer.abstain, answerer.fields, delimiter))
+    of_model = sorted(f for f in model.iterdir() if f.name in files.OF_A_MODEL or f.suffix in (".safetensors", ".bin"))
+    run = files.sha256(settings, *map(files.sha256_of_file, (path, *of_model)))
+    with files.locked(output.parent, part.name):
         written = resumable(part, state, run, force)
+        before = written.rows
         say(
-            f"answering {inputs.count:,} inputs of {path} ({path.stat().st_size / 1e6:.1f} MB) with {model} "
-            f"({answerer.loaded.model.num_parameters() / 1e6:.1f}M), {answerer.device.type}, "
-            f"{torch.get_num_threads()} threads, into {output}"
-            + (f"; {written.rows:,} of them are answered already" if written.rows else "")
+            f"answering {count:,} inputs of {path} ({path.stat().st_size / 1e6:.1f} MB) with {model} "
+            f"({loaded.model.num_parameters() / 1e6:.1f}M), {answerer.device.type}, {torch.get_num_threads()} threads, "
+            f"into {output}{f'; {before:,} of them are answered already' if before else ''}"
         )
         for note in notes:
             say(f"note: {note}")
-        before, start = written.rows, time.monotonic()
-        write_parts(answerer, inputs, part, state, written)
-        replace_file(part, output)
-        remove(state)
-    return {
-        "model": str(model),
-        "data": str(path),
-        "output": str(output),
-        "inputs": written.rows,
-        "odd": written.odd,
-        "resumed at": before,
-        "seconds": round(time.monotonic() - start, 2),
-    }
+        rows = islice(read(), before, None)
+        with progress(total=count, initial=before, desc="answering", unit="row") as bar:
+            while chunk := next_part(rows):
+                records = answerer.records(chunk, title=f"the next {len(chunk):,}")
+                written.rows += len(records)
+                written.odd += sum("error" in record for record in records)
+                append(part, state, written, "" if written.bytes else header, map(line, records))
+                bar.update(len(records))
+        files.replace_file(part, output)
+        files.remove(state)
+    counts = {"inputs": written.rows, "odd": written.odd, "resumed at": before}
+    seconds = round(time.monotonic() - start, 2)
+    return {"model": str(model), "data": str(path), "output": str(output), **counts, "seconds": seconds}
 
 
 def resumable(part: Path, state: Path, run: str, force: bool) -> Written:
     """How far this run has come before. UserError where another one stands there, but for force."""
     with suppress(UserError, TypeError):
-        written = Written(**read_json(state))
+        written = Written(**files.read_json(state))
         if written.run == run and part.stat().st_size >= written.bytes:
             return written
     if not force and (state.exists() or part.stat().st_size):
-        raise UserError(
-            f"{part}: is what another run has left, of another input, model or setting; choose another --output, or "
-            "begin anew with --force"
-        )
+        why = "is what another run has left, of another input, model or setting"
+        raise UserError(f"{part}: {why}; choose another --output, or begin anew with --force")
     return Written(run)
 
 
-def write_parts(answerer: Answerer, inputs: Inputs, part: Path, state: Path, written: Written) -> None:
-    """Append the records of all rows that are not yet written, part by part."""
-    header, line = writer(answerer, inputs.columns, DELIMITERS[part.with_suffix("").suffix.lower()])
-    rows = islice(inputs.read(), written.rows, None)
+def append(part: Path, state: Path, written: Written, header: str, lines: Iterable[str]) -> None:
+    """Add lines where the last part that is counted ends, then count them."""
     try:
-        with (
-            open(part, "r+b") as file,
-            progress(total=inputs.count, initial=written.rows, desc="answering", unit="row") as bar,
-        ):
+        with open(part, "r+b") as file:
             file.truncate(written.bytes)
             file.seek(written.bytes)
-            file.write(b"" if written.bytes else header.encode())
-            while chunk := next_part(rows):
-                records = answerer.records(chunk, bar.update)
-                file.write("".join(map(line, records)).encode())
-                file.flush()
-                os.fsync(file.fileno())
-                written.rows += len(records)
-                written.odd += sum("error" in record for record in records)
-                written.bytes = file.tell()
-                write_json(state, asdict(written))
+            file.write(f"{header}{''.join(lines)}".encode())
+            file.flush()
+            os.fsync(file.fileno())
+            written.bytes = file.tell()
     except OSError as error:
         raise DiskError(f"{part}: cannot be written: {error.strerror}{remedy(error)}") from None
+    files.write_json(state, asdict(written))
 
 
 def next_part(rows: Iterator[Row]) -> list[Row]:
