@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kd_scratch.common.console import Say, progress
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length
+from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import parse_line
@@ -90,6 +90,8 @@ def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> It
     """The input that each record of a file is."""
     for line, text, value, columns in records():
         columns = {f"input_{name}" if name in taken else name: value for name, value in columns.items()}
+        if len(text) > LONGEST:  # other programs would stumble over it in the output
+            columns = {name: value[:100] if isinstance(value, str) else None for name, value in columns.items()}
         try:
             if isinstance(value, UserError):
                 raise value
@@ -181,15 +183,20 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
         columns = [{"id": example.id, "text": example.text, "label": example.label} for example in found]
         return lambda: (Record(i, row["text"], row["text"], row) for i, row in enumerate(columns, 1)), make
     is_json = text_files.is_json_lines(file)
+
+    def objects() -> Iterator[Record]:
+        return json_records((text for _, text in file.lines()), path)
+
     if task.head == "token" and not is_json and (layout := word_columns(file, data, say)):
         return partial(sentence_records, file, layout), lambda line, example: example
     is_table = not is_json and text_files.is_table_of_texts(file, (data.text_column, DataConfig.text_column))
     if data.text_column == DataConfig.text_column and find is find_columns and task.head == "sequence":
-        data = settings_for_texts(file, data, is_table, say) if is_table or is_json else data
+        readable = is_table or (is_json and any(isinstance(record.value, dict) for record in islice(objects(), FIRST)))
+        data = settings_for_texts(file, data, is_table, say) if readable else data
     if is_json:
         of_object = text_files.json_maker(file, data, say, make, labelled=False)
         of_object = partial(example_of_words, path, data, of_object) if task.head == "token" else of_object
-        return lambda: json_records((text for _, text in file.lines()), path), of_object
+        return objects, of_object
     if not is_table:
         return lambda: line_records(text for _, text in file.lines()), make
     number = int(data.text_column) if is_number(data.text_column) else 1

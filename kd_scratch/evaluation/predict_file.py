@@ -225,7 +225,7 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
 
 
 def resumable(part: Path, state: Path, run: str, force: bool) -> Written:
-    """How far this run has come before. UserError where another one stands there, but for force."""
+    """How far this run has come before. UserError where what another one has left is in the way, but for force."""
     with suppress(UserError, TypeError):
         written = Written(**files.read_json(state))
         if written.run == run and part.stat().st_size >= written.bytes:
@@ -233,6 +233,7 @@ def resumable(part: Path, state: Path, run: str, force: bool) -> Written:
     if not force and (state.exists() or part.stat().st_size):
         why = "is what another run has left, of another input, model or setting"
         raise UserError(f"{part}: {why}; choose another --output, or begin anew with --force")
+    files.write_json(state, asdict(Written(run)))  # from here on what stands in the part is this run's
     return Written(run)
 
 
