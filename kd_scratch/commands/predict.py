@@ -107,7 +107,7 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
         raise UserError(f"--file {arguments.file}: needs a file for the answers: add --output FILE.csv, .tsv or .jsonl")
     split = find_split(task, arguments.split)
     found = predict_file(answerer, arguments.file, arguments.output, split, arguments.force)
-    odd = f", {found['odd']:,} of them odd (see the column error)" if found["odd"] else ""
+    odd = f", {found['odd']:,} of them odd (their column error has why)" if found["odd"] else ""
     show(f"{found['inputs']:,} inputs{odd}, answers in {arguments.output}, {found['seconds']:.1f} s")
     return found
 

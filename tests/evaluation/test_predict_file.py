@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import types
+from itertools import product
 
 import pytest
 import torch
@@ -231,40 +232,35 @@ class Killed(BaseException):
 def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
     model, ending, models, tmp_path, monkeypatch, small_parts
 ):
-    texts = [f"{TEXTS[i % 4]} {'fox ' * (i % 5)}" for i in range(8)]
-    (tmp_path / "a.txt").write_text("\n".join([*texts, "", *texts]))
-    output = tmp_path / f"out.{ending}"
-    flags = "--file", tmp_path / "a.txt", "--output", output
-    answer(models / model, *flags)
-    whole = output.read_bytes()
+    texts = [f"{TEXTS[i % 4]} {'fox ' * (i % 5)}" for i in range(4)]
+    path, output = tmp_path / "a.txt", tmp_path / f"out.{ending}"
+    path.write_text("\n".join([*texts, "", *texts]))
+    answerer = Answerer(load_for_inference(models / model), TASKS["csv"], DataConfig(), CPU)
+    predict_file(answerer, path, output)
+    whole, points = output.read_bytes(), 0
     names = ("write_json", "replace_file", "remove")
     calls = [(library.os, "fsync"), *((library.files, name) for name in names), (library, "compute_logits")]
-    points = 0
-    for owner, name in calls:
-        real = getattr(owner, name)
-        for survived in range(8):
-            output.unlink(missing_ok=True)
-            for after in (False, True):
-                left = [survived]
+    for (owner, name), survived, after in product(calls, range(3), (False, True)):
+        output.unlink()
+        real, left = getattr(owner, name), [survived]
 
-                def killed(*arguments, real=real, left=left, after=after, **options):
-                    left[0] -= 1
-                    result = real(*arguments, **options) if left[0] >= 0 or after else None
-                    if left[0] < 0:
-                        raise Killed
-                    return result
+        def killed(*arguments, real=real, left=left, after=after, **options):
+            left[0] -= 1
+            result = real(*arguments, **options) if left[0] >= 0 or after else None
+            if left[0] < 0:
+                raise Killed
+            return result
 
-                monkeypatch.setattr(owner, name, killed)
-                try:
-                    answer(models / model, *flags)
-                except Killed:
-                    points += 1
-                monkeypatch.setattr(owner, name, real)
-                if not output.exists():
-                    answer(models / model, *flags)
-                assert output.read_bytes() == whole
-                output.unlink()
-                (tmp_path / f"{output.name}.part.json").unlink(missing_ok=True)  # left where only that was not reached
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, killed)
+            try:
+                predict_file(answerer, path, output)
+            except Killed:
+                points += 1
+        if not output.exists():
+            predict_file(answerer, path, output)
+        assert output.read_bytes() == whole, (name, survived, after)
+        (tmp_path / f"{output.name}.part.json").unlink(missing_ok=True)  # where only that was not reached
     assert points > 20
 
 
