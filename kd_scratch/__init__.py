@@ -153,10 +153,12 @@ def predict(
     context: str | None = None,
     device: str = "auto",
     settings: DataConfig | None = None,
+    pairs: Sequence[str] | None = None,
 ) -> dict[str, dict | list]:
     """Predictions of a model directory's model for texts, or for questions about a context, by text or question.
 
-    A classifier gives each label with its probability, the most probable first; a tagger a list of entities; a model
+    A classifier gives each label with its probability, the most probable first (of pairs of texts, for which `pairs`
+    has the second ones, by "text | second text"); a tagger a list of entities; a model
     for question answering a list of answers, the most probable first. To open a model once and ask it often, see
     kd_scratch/evaluation/README.md.
 
@@ -173,7 +175,7 @@ def predict(
 
     chosen = pick_device(device)
     loaded = load_for_inference(model, device=chosen)
-    return library.predict(loaded, texts, questions, context, settings, chosen)
+    return library.predict(loaded, texts, questions, context, settings, chosen, pairs)
 
 
 def quantize(model: str | Path, output: str | Path) -> dict:

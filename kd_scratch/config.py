@@ -49,6 +49,7 @@ class ModelConfig:
     head: str | None = None
     labels: tuple[str, ...] = ()
     int8: bool = False  # quantized, see int8.py
+    pairs: bool | None = None  # a sequence head: whether it was trained on pairs of texts; None: not noted
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -226,8 +227,8 @@ class DataConfig:
     oos_threshold: float = setting(0.0, "clinc: texts whose best label is less probable than this are out of scope")
     text_column: str = setting(
         "text",
-        "of tables and JSON lines: name of the column that holds the text, or in a table its number from 1; conll: of "
-        "the words",
+        "of tables and JSON lines: name of the column that holds the text, or in a table its number from 1; two, as in "
+        "premise,hypothesis, make pairs of texts (in GLUE's files they are found); conll: of the words",
     )
     label_column: str = setting("label", "the same for the label; conll: for the tags")
     header: str = setting(

@@ -253,17 +253,23 @@ def take_layers(model: Model, layers: list[int]) -> Model:
     return student.eval()
 
 
-def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str, say=say) -> None:
+def check_fit(
+    model: Model, tokenizer: Tokenizer, max_length: int, name: str, say=say, pairs: bool | None = None
+) -> None:
     """UserError where a model has too few positions for max_length, or a smaller vocabulary than its tokenizer.
 
-    `say` gets a note where a model that can tell a question from its context is not told which is which.
+    pairs: whether it is for pairs of texts (None: by its config). `say` gets a note where a model that can tell a
+    question from its context, or the texts of a pair, is not told which is which.
     """
     if max_length > model.config.max_positions:
         most = model.config.max_positions
         raise UserError(f"{name}: has {most} positions, {max_length} are needed; give --max-length {most} or less")
-    if model.config.head == "span" and model.config.token_types == 1:
-        raise UserError(f"{name}: has one token type only; question and context need two (or a model without any)")
-    if model.config.head == "span" and model.config.token_types > 1 and not tokenizer.has_token_types:
+    pairs = model.config.pairs if pairs is None else pairs
+    if model.config.token_types == 1 and (model.config.head == "span" or (pairs and tokenizer.has_token_types)):
+        what = "two texts need two, as question and context do"
+        raise UserError(f"{name}: has one token type only; {what} (or a model without any)")
+    two_texts = model.config.head == "span" or pairs
+    if two_texts and model.config.token_types > 1 and not tokenizer.has_token_types:
         cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json if it was trained with them'
         say(
             f"note: {name}: its tokenizer gives no token types, so all pieces get type 0 (as in transformers 5); {cure}"
@@ -281,8 +287,8 @@ def check_fit(model: Model, tokenizer: Tokenizer, max_length: int, name: str, sa
 
 
 def fingerprint(model: Model) -> str:
-    """SHA-256 of a model's shape and weights, whatever files they came from."""
-    parts: list[bytes | str] = [repr(config_to_json(model.config))]
+    """SHA-256 of a model's shape and weights, whatever files they came from (and whatever it was trained on)."""
+    parts: list[bytes | str] = [repr(config_to_json(replace(model.config, pairs=None)))]
     for name, tensor in sorted(int8.to_tensors(model).items()):
         parts += [name, tensor.detach().cpu().contiguous().numpy().tobytes()]
     return sha256(*parts)

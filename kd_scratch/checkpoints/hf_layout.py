@@ -139,6 +139,7 @@ CONFIG_KEYS = {
 #: Other spellings of a key, which win where both are there, and of an activation.
 OTHER_KEYS = {"distilbert": dict(dim="hidden_size", n_layers="num_hidden_layers", n_heads="num_attention_heads")}
 OTHER_ACTIVATIONS = {"gelu_python": "gelu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}
+PAIRS = "text_pairs"  # a key of our own: whether a sequence head was trained on pairs of texts
 DISTILBERT_DEFAULTS = ModelConfig(model_type="distilbert", depth=6, token_types=0)
 #: DistilBERT has a dropout of its own for each head: key and default.
 DISTILBERT_HEAD_DROPOUT = {
@@ -181,6 +182,7 @@ def config_from_json(raw: dict, place: str, head: str | None = None, labels: tup
     else:
         values.setdefault("head_dropout", values.get("dropout", default.dropout))
     values["int8"] = _int8(raw, place)
+    values["pairs"] = raw[PAIRS] if head == "sequence" and type(raw.get(PAIRS)) is bool else None
     try:
         return replace(default, **values, head=head, labels=labels)
     except UserError as error:  # the message names our fields; its reader looks for the file's keys
@@ -204,6 +206,8 @@ def config_to_json(config: ModelConfig) -> dict:
         raw["quantization_config"] = INT8
     if config.head == "sequence" and len(config.labels) == 1:  # else that would be a model of regression
         raw["problem_type"] = "single_label_classification"
+    if config.pairs is not None:
+        raw[PAIRS] = config.pairs
     if config.labels:
         raw["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
         raw["label2id"] = {label: i for i, label in enumerate(config.labels)}

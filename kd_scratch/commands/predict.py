@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", nargs="+", metavar="TEXT", help="texts to label, or to find entities in, each in quotes"
     )
+    parser.add_argument(
+        "--text-pair", nargs="+", metavar="TEXT", help="for a model of pairs of texts: the second text of each"
+    )
     parser.add_argument("--question", nargs="+", metavar="TEXT", help="question answering: questions about --context")
     parser.add_argument("--context", metavar="TEXT", help="question answering: the text that holds the answers")
     parser.add_argument(
@@ -63,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> dict:
     """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
-    texts = [f"--{name}" for name in ("text", "question", "context") if getattr(arguments, name) is not None]
+    names = "text", "text_pair", "question", "context"
+    texts = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
     if arguments.file and texts:
         raise UserError(f"--file and {texts[0]}: leave out one of them")
     if arguments.file or not (texts or sys.stdin is None or sys.stdin.isatty()):
@@ -73,7 +77,8 @@ def command(arguments: argparse.Namespace) -> dict:
     loaded = load_for_inference(arguments.model, device=device)
     if arguments.output is not None:
         check_target(arguments.output, arguments.model)
-    result = predict(loaded, arguments.text, arguments.question, arguments.context, data, device)
+    texts = arguments.text, arguments.question, arguments.context
+    result = predict(loaded, *texts, data, device, arguments.text_pair)
     if arguments.output is not None:
         write_json(arguments.output, result)
     for text, prediction in result.items():

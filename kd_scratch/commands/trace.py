@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
     parser.add_argument("--example", metavar="ID", help="its id, or its number from 1 (default 1)")
     parser.add_argument("--text", metavar="TEXT", help="instead of a file: your own text")
+    parser.add_argument("--text-pair", metavar="TEXT", help="with models of pairs: the second text, beside --text")
     parser.add_argument(
         "--question", metavar="TEXT", help="squad, instead of a file: your own question about --context"
     )
@@ -50,6 +51,7 @@ def make_spec(arguments: argparse.Namespace) -> TraceSpec:
         split=arguments.split,
         example=arguments.example,
         text=arguments.text,
+        text_pair=arguments.text_pair,
         question=arguments.question,
         context=arguments.context,
         max_length=arguments.max_length,

@@ -77,6 +77,9 @@ def open_groups(named: Sequence[tuple[str, str]], device: torch.device) -> dict[
         if config.head not in USES:
             cure = "demo needs a model trained for a task (train --model)"
             raise UserError(f"{directory}: has a pre-training head; {cure}")
+        if config.pairs:
+            cure = "ask it with predict --text A --text-pair B"
+            raise UserError(f"{directory}: was trained on pairs of texts, the page takes single ones; {cure}")
         key = (config.head, frozenset(config.labels))
         if key not in groups:
             use = USES[config.head].name

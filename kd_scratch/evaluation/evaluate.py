@@ -20,6 +20,7 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS, Predictions, Task, limited
+from kd_scratch.tasks.base import are_pairs, require_kind
 from kd_scratch.tasks.tag_schemes import TagScheme
 
 
@@ -124,12 +125,20 @@ def name_labels(loaded: LoadedModel, task: Task, examples: Sequence) -> None:
         loaded.model.config = replace(loaded.model.config, labels=labels)
 
 
+def require_fit(loaded: LoadedModel, pairs: bool, source: str) -> None:
+    """UserError where a model of single texts gets pairs, or vice versa, or cannot tell two texts apart."""
+    require_kind(loaded.directory, loaded.model.config.pairs, source, pairs)
+    if pairs and loaded.model.config.pairs is None:  # else it was checked when it was opened
+        check_fit(loaded.model, loaded.tokenizer, loaded.max_length, loaded.directory, pairs=True)
+
+
 def evaluate(
     loaded: LoadedModel, task: Task, examples: Sequence, data: DataConfig, device: torch.device
 ) -> Predictions:
     """The model's predictions on the examples. `task.score` makes metrics of them."""
     name_labels(loaded, task, examples)
     labels = loaded.model.config.labels
+    require_fit(loaded, are_pairs(examples), "--data")
     features = require_inputs(task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data), "--data")
     logits = compute_logits(loaded.model, features, device)
     return Predictions(task, examples, features, logits, labels, data)

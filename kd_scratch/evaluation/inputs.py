@@ -21,7 +21,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import parse_line
 from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, rows_or_errors, table_rows
 from kd_scratch.tasks import Task, conll_columns, conll_file, squad_file, text_files
-from kd_scratch.tasks.columns import find_columns, is_number, named
+from kd_scratch.tasks.columns import find_columns, is_number, meant, named
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile makes of bytes that are not UTF-8
@@ -53,16 +53,24 @@ Make = Callable[..., object]  # line, value of a record -> example, UserError, o
 
 
 def open_inputs(
-    task: Task, path: Path, split: str, data: DataConfig, abstain: bool, taken: Collection[str], say: Say
+    task: Task,
+    path: Path,
+    split: str,
+    data: DataConfig,
+    abstain: bool,
+    taken: Collection[str],
+    say: Say,
+    pairs: bool = False,
 ) -> tuple[Callable[[], Iterator[Row]], int, list[str]]:
     """What reads the inputs of a file anew, how many there are, and the names of all their columns.
 
     abstain: questions may be unanswerable. taken: names that no column may have; it gets "input_" in front of them.
+    pairs: texts are pairs, which stand in two columns.
     Raises UserError where the file as a whole cannot be read, and where none of its first inputs can.
     """
     file = open_text(path, data.encoding, say, lenient=True)
     is_span = task.head == "span"
-    opened = open_questions(file, data, abstain, say) if is_span else open_texts(task, file, split, data, say)
+    opened = open_questions(file, data, abstain, say) if is_span else open_texts(task, file, split, data, say, pairs)
     read = partial(rows, path, *opened, taken)
     count, readable, error = 0, False, ""
     names: dict[str, None] = {}
@@ -77,12 +85,17 @@ def open_inputs(
     return read, count, list(names)
 
 
-def open_stream(task: Task, source: Iterable[bytes], data: DataConfig, abstain: bool, taken: Collection[str]):
-    """The input in each line when it comes, as a Row: a text, or of a question an object with question and context."""
+def open_stream(
+    task: Task, source: Iterable[bytes], data: DataConfig, abstain: bool, taken: Collection[str], pairs: bool = False
+) -> Iterator[Row]:
+    """The input in each line when it comes: a text; of a pair or a question an object that has both parts."""
     path = Path("standard input")
     lines = (line.decode(errors="surrogateescape") for line in source)
     if task.head == "span":
         return rows(path, lambda: json_records(lines, path), question_maker(path, data, abstain)[1], taken)
+    if pairs:
+        of_object = object_maker(path, data, lambda note: None, text_maker(task, path))
+        return rows(path, lambda: json_records(lines, path), of_object, taken)
     return rows(path, lambda: line_records(lines), text_maker(task, path), taken)
 
 
@@ -162,18 +175,27 @@ def sentence_records(file: TextFile, columns: conll_columns.Columns) -> Iterator
 
 
 def text_maker(task: Task, path: Path) -> Make:
-    """A function: line, text (and label) -> example without label; None where the text is blank."""
+    """A function: line, text, or both texts of a pair -> example without label; None where one is blank."""
     _, clean = OWN.get(task.name, (find_columns, str))
 
-    def make(line: int, text: str, label: str = "") -> object | None:
-        check_length(text, f"{path}: line {line}")
-        text = clean(text)
-        return task.unlabelled(f"{path.name}:{line}", text) if text.strip() else None
+    def make(line: int, *texts: str) -> object | None:
+        check_length(" ".join(texts), f"{path}: line {line}")
+        texts = [clean(text) for text in texts]
+        return task.unlabelled(f"{path.name}:{line}", *texts) if all(map(str.strip, texts)) else None
 
     return make
 
 
-def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Say) -> tuple[Records, Make]:
+def object_maker(path: Path, data: DataConfig, say: Say, make: Make) -> Make:
+    """The same of objects that have the texts."""
+
+    def of_parts(line: int, label_name: str, text: str, label: str, pair: str | None) -> object | None:
+        return make(line, *(part for part in (text, pair) if part is not None))
+
+    return text_files.json_maker(path, data, say, of_parts, labelled=False)
+
+
+def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Say, pairs: bool) -> tuple[Records, Make]:
     """Texts: lines, a table, JSON lines, or CLINC150's JSON; of words also CoNLL's columns, and lists in JSON lines."""
     path = file.path
     make = text_maker(task, path)
@@ -192,18 +214,19 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
     is_table = not is_json and text_files.is_table_of_texts(file, (data.text_column, DataConfig.text_column))
     if data.text_column == DataConfig.text_column and find is find_columns and task.head == "sequence":
         readable = is_table or (is_json and any(isinstance(record.value, dict) for record in islice(objects(), FIRST)))
-        data = settings_for_texts(file, data, is_table, say) if readable else data
+        data = settings_for_texts(file, data, is_table, say, pairs) if readable else data
     if is_json:
-        of_object = text_files.json_maker(file, data, say, make, labelled=False)
+        of_object = object_maker(path, data, say, make)
         of_object = partial(example_of_words, path, data, of_object) if task.head == "token" else of_object
         return objects, of_object
     if not is_table:
         return lambda: line_records(text for _, text in file.lines()), make
-    number = int(data.text_column) if is_number(data.text_column) else 1
-    layout = find_layout(file, lambda row: bool(named(row, data.text_column)), number, say)
+    number = max((int(name) for name in meant((), data.text_column) if is_number(name)), default=1)
+    layout = find_layout(file, lambda row: all(named(row, name) for name in meant(row, data.text_column)), number, say)
     columns = find(file, layout, data, say, labelled=False)
     records = partial(table_records, file, layout, columns.header, columns.width)
-    return records, lambda line, cells: make(line, " ".join(cells[i] for i in columns.text))
+    join = (lambda texts: texts) if columns.is_pair else lambda texts: [" ".join(texts)]
+    return records, lambda line, cells: make(line, *join([cells[i] for i in columns.text]))
 
 
 def example_of_words(path: Path, data: DataConfig, of_text: Make, line: int, value: dict) -> object | None:

@@ -7,16 +7,18 @@ import torch
 
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.evaluate import LoadedModel
+from kd_scratch.data.batches import collate
+from kd_scratch.evaluation.evaluate import LoadedModel, require_fit
 from kd_scratch.evaluation.inference import NOT_FINITE, compute_logits
-from kd_scratch.tasks import Predictions, question_answering, token_classification
+from kd_scratch.tasks import Predictions, classification, question_answering, token_classification
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.spans import split_words
 
 ANSWERS = 5  # the best answers that are given to each question
-#: Head -> the flags that `predict` needs for it.
+#: Head -> the flags that `predict` needs for it; of a pair of texts, text_pair as well.
 INPUTS = {"sequence": ("text",), "token": ("text",), "span": ("question", "context")}
+BOTH = " | "  # between the texts of a pair, where one text names them
 
 
 def predict(
@@ -26,18 +28,25 @@ def predict(
     context: str | None = None,
     data: DataConfig | None = None,
     device: torch.device | None = None,
+    pairs: Sequence[str] | None = None,
 ) -> dict[str, dict | list]:
     """Predictions for texts, or for questions about a context, as JSON can hold them, by text or question.
 
-    sequence head: each label with its probability, the most probable first. token head: a list of entities, see
+    sequence head: each label with its probability, the most probable first; pairs: the second text of each, and the
+    result is by "text | second text". token head: a list of entities, see
     `find_entities`. span head: a list of answers with start, end (code points), probability and whether it is
     "no answer". device: where the model is (None: the CPU).
     Raises UserError where the model's head needs other inputs.
     """
     data = data or DataConfig()
     device = device or torch.device("cpu")
-    check_inputs(loaded, {"text": texts, "question": questions, "context": context})
+    check_inputs(loaded, {"text": texts, "text_pair": pairs, "question": questions, "context": context})
     head = loaded.model.config.head
+    if pairs is not None:
+        if len(pairs) != len(texts):
+            raise UserError(f"--text has {len(texts)} texts, --text-pair {len(pairs)}; give as many, in the same order")
+        both = zip(texts, pairs, strict=True)
+        return {BOTH.join(pair): classify(loaded, pair[0], device, pair[1]) for pair in both}
     if head == "sequence":
         return {text: classify(loaded, text, device) for text in texts}
     if head == "token":
@@ -52,16 +61,27 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
     if head not in INPUTS:
         cure = "predict needs a model trained for a task (train --model)"
         raise UserError(f"{loaded.directory}: has a pre-training head; {cure}")
-    if {name for name, value in inputs.items() if value is not None} != set(INPUTS[head]):
-        flags = " and ".join(f"--{name}" for name in INPUTS[head])
+    given, needed = {name for name, value in inputs.items() if value is not None}, INPUTS[head]
+    pairs = loaded.model.config.pairs
+    if head == "sequence" and (pairs or (pairs is None and "text_pair" in given)):
+        needed = ("text", "text_pair")
+    if given != set(needed):
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in needed)
+        if pairs:
+            raise UserError(f"{loaded.directory}: was trained on pairs of texts; predict needs {flags}, and no more")
         raise UserError(f"{loaded.directory}: has a {head} head; predict needs {flags} for it, and no more")
 
 
 @torch.inference_mode()
-def classify(loaded: LoadedModel, text: str, device: torch.device) -> dict[str, float]:
-    """Every label with its probability, the most probable first. UserError where logits are not finite numbers."""
-    ids = loaded.tokenizer.encode([text], max_length=loaded.max_length)[0].ids
-    logits = loaded.model(torch.tensor([ids], device=device)).logits[0]  # C
+def classify(loaded: LoadedModel, text: str, device: torch.device, pair: str | None = None) -> dict[str, float]:
+    """Every label of a text (or a pair) with its probability, the most probable first.
+
+    UserError where logits are not finite numbers.
+    """
+    require_fit(loaded, pair is not None, "this")
+    example = classification.Example("text", text, None, pair=pair)
+    features = classification.featurize([example], loaded.tokenizer, (), loaded.max_length, DataConfig())
+    logits = loaded.model(**collate(features, np.array([0]), device).inputs).logits[0]  # C
     if not logits.isfinite().all():
         raise UserError(NOT_FINITE)
     probability = logits.cpu().double().softmax(dim=0).numpy()

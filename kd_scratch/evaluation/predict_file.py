@@ -24,11 +24,11 @@ from kd_scratch.common import files
 from kd_scratch.common.console import progress, say
 from kd_scratch.common.errors import DiskError, UserError, remedy
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.evaluate import LoadedModel
+from kd_scratch.evaluation.evaluate import LoadedModel, require_fit
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.inputs import Row, open_inputs, open_stream
 from kd_scratch.tasks import Predictions, Task, question_answering, token_classification
-from kd_scratch.tasks.base import log_softmax
+from kd_scratch.tasks.base import are_pairs, log_softmax
 
 ROWS = 2048  # of a part: sorting more of them by length saves hardly any padding
 CHARACTERS = 500_000  # of a part: two minutes of BERT-base
@@ -94,6 +94,11 @@ class Answerer:
         return (*ANSWERS[self.task.head][1], *["probabilities"] * self.probabilities, "error")
 
     @property
+    def pairs(self) -> bool:
+        """Whether the model reads pairs of texts."""
+        return bool(self.loaded.model.config.pairs)
+
+    @property
     def by_label(self) -> list[str]:
         """The columns of a table that have the probabilities of labels."""
         of_texts = self.probabilities and self.task.head == "sequence"
@@ -124,7 +129,7 @@ class Answerer:
 def answer_stream(answerer: Answerer, source: Iterable[bytes], write: Callable[[str], None]) -> dict:
     """Write the answer to each line of a stream, as JSON, when it comes; how many there were, and how many odd."""
     counts = {"inputs": 0, "odd": 0}
-    for row in open_stream(answerer.task, source, answerer.data, answerer.abstain, answerer.fields):
+    for row in open_stream(answerer.task, source, answerer.data, answerer.abstain, answerer.fields, answerer.pairs):
         [record] = answerer.records([row])
         write(json_line(record))
         counts["inputs"] += 1
@@ -193,7 +198,11 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
         raise UserError(f"--output {output}: is there already; choose another name, or replace it with --force")
     notes: list[str] = []
     taken = {*answerer.fields, *answerer.by_label}
-    read, count, columns = open_inputs(task, path, split, answerer.data, answerer.abstain, taken, notes.append)
+    read, count, columns = open_inputs(
+        task, path, split, answerer.data, answerer.abstain, taken, notes.append, answerer.pairs
+    )
+    first = next((row.example for row in read() if row.example), None)
+    require_fit(loaded, are_pairs([first]), str(path))
     delimiter = DELIMITERS[ending]
     header, line = table_writer(answerer, columns, delimiter) if delimiter else ("", json_line)
     settings = repr((task.name, split, answerer.data, answerer.abstain, answerer.fields, delimiter))

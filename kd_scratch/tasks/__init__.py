@@ -10,6 +10,7 @@ TASKS: dict[str, Task] = {
         classification.AGNEWS,
         classification.CLINC,
         classification.CSV,
+        classification.COLA,
         question_answering.TASK,
         token_classification.TASK,
         masked_lm.TASK,

@@ -88,6 +88,19 @@ class Summary(NamedTuple):
     points: float  # 0…1: how right the prediction is
 
 
+def are_pairs(examples: Sequence) -> bool:
+    """Whether examples of a sequence head are pairs of texts; those of one file are all of one kind."""
+    return bool(examples) and getattr(examples[0], "pair", None) is not None
+
+
+def require_kind(owner: str, owner_pairs: bool | None, source: str, pairs: bool) -> None:
+    """UserError where texts are pairs and what they are for is not, or vice versa. owner_pairs: None: unknown."""
+    if owner_pairs not in (None, pairs):
+        kinds = ("pairs of texts", "single ones") if owner_pairs else ("single texts", "pairs of them")
+        one, two = "choose one column with --text-column", "choose two columns, as in --text-column premise,hypothesis"
+        raise UserError(f"{owner}: is of {kinds[0]}, {source} of {kinds[1]}; {two if owner_pairs else one}")
+
+
 # --- what a task does where its record does not say otherwise ---
 
 
@@ -121,7 +134,7 @@ def label_confidence(predictions: Predictions) -> Confidence:
 
 def summaries_of_labels(predictions: Predictions) -> list[Summary]:
     """Each text, its gold label, the predicted one, and whether that is right."""
-    texts = predictions.task.texts(predictions.examples)
+    texts = [" | ".join(predictions.task.texts([example])) for example in predictions.examples]
     rows = zip(texts, predictions.gold, predictions.decisions, predictions.right, strict=True)
     return [Summary(text, str(gold), str(decision), float(right)) for text, gold, decision, right in rows]
 

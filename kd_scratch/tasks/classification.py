@@ -1,12 +1,12 @@
 """Text classification, the whole way: file -> examples -> features -> logits -> metrics.
 
-Three tasks, which differ in their reader only (text_files.py): AG News (Zhang et al. 2015), CLINC150 (Larson et al.
-2019), and anybody's table or JSON lines.
+Tasks that differ in their reader (text_files.py): AG News (Zhang et al. 2015), CLINC150 (Larson et al. 2019),
+anybody's table or JSON lines; and cola, such a table that is scored as CoLA is (Warstadt et al. 2019).
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,11 +22,14 @@ from kd_scratch.tasks.base import (
     Mistake,
     Predictions,
     Task,
+    Words,
+    are_pairs,
     best_probability,
     confidence_of,
     log_softmax,
     surest_mistakes,
 )
+from kd_scratch.tasks.file_checks import odd_texts
 from kd_scratch.tasks.text_files import AGNEWS_LABELS, OOS, Example, read_agnews, read_clinc, read_csv
 
 # --- examples -> features ---
@@ -35,7 +38,10 @@ from kd_scratch.tasks.text_files import AGNEWS_LABELS, OOS, Example, read_agnews
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
 ) -> EncodedInputs:
-    """[CLS] text [SEP], cut to max_length pieces. An out-of-scope text gets IGNORE where there is no class for it."""
+    """[CLS] text [SEP], or [CLS] text [SEP] second text [SEP] with types 0 and 1, cut to max_length pieces.
+
+    Of a pair, the longer text is cut. An out-of-scope text gets IGNORE where there is no class for it.
+    """
     index = {label: i for i, label in enumerate(labels)} | {None: UNLABELLED}
     for example in examples:
         if example.label not in index and example.in_scope:
@@ -44,13 +50,17 @@ def featurize(
                 f"{example.id}: label {example.label[:60]!r} is not one of the {len(labels)} that the model has: "
                 f"{', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}{cure if is_nameless(labels) else ''}"
             )
-    ids = [encoding.ids for encoding in tokenizer.encode([e.text for e in examples], max_length=max_length)]
+    pairs = [example.pair for example in examples] if are_pairs(examples) else None
+    encodings = tokenizer.encode([example.text for example in examples], pairs, max_length)
+    ids = [encoding.ids for encoding in encodings]
+    types = (kind * tokenizer.has_token_types for encoding in encodings for kind in encoding.type_ids)
     return EncodedInputs(
         head="sequence",
         ids=[example.id for example in examples],
         tokens=np.fromiter((token for row in ids for token in row), np.int32),
         starts=np.cumsum([0] + [len(row) for row in ids], dtype=np.int64),
         labels=np.array([index.get(example.label, IGNORE) for example in examples], np.int64),
+        token_types=np.fromiter(types, np.uint8) if pairs else None,
     )
 
 
@@ -63,6 +73,15 @@ def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
     if all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
+
+
+def reworded(example: Example, change: Callable[[Words], Words], name: str) -> Example:
+    """A copy without label. Both texts of a pair are changed together, word for word."""
+    words = change([word for text in example.texts for word in text.split()])
+    if example.pair is None:
+        return Example(name, " ".join(words), None)
+    first = len(example.text.split())
+    return Example(name, " ".join(words[:first]), None, pair=" ".join(words[first:]))
 
 
 # --- logits -> decisions and metrics ---
@@ -91,11 +110,34 @@ def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
     return rows
 
 
+def tally_by_label(predictions: Predictions) -> np.ndarray:
+    """Of each of N texts, whether it is of class k, whether it was called so, and whether that is right: N,2K+1"""
+    columns = np.array(predictions.gold), np.array(predictions.decisions)  # N each
+    names = np.unique(np.concatenate(columns))
+    gold, decided = (column[:, None] == names for column in columns)  # N,1 == K -> N,K
+    return np.hstack([gold, decided, predictions.right[:, None]]).astype(np.float64)
+
+
+def matthews(sums: np.ndarray) -> np.ndarray:
+    """Matthews' correlation of a tally by label, -1 to 1; 0 where all texts are, or were called, of one class.
+
+    With n texts, c right, tₖ of class k and pₖ called so (Gorodkin 2004); of two classes it is the usual one:
+    (c n − Σ tₖ pₖ) / √((n² − Σ tₖ²)(n² − Σ pₖ²)).    …,2K+1 -> …
+    """
+    t, p = np.split(sums[..., :-1], 2, axis=-1)  # …,K each
+    n = t.sum(axis=-1)
+    covariance = sums[..., -1] * n - (t * p).sum(axis=-1)
+    variances = (n**2 - (t**2).sum(axis=-1)) * (n**2 - (p**2).sum(axis=-1))
+    return np.where(variances > 0, covariance / np.sqrt(np.maximum(variances, 1)), 0.0)
+
+
 def score(predictions: Predictions) -> dict:
     """Accuracy, macro-F1 and mean cross-entropy over the texts that are in scope; recall over those that are not.
 
-    Macro-F1 is the plain mean of the F1 of the classes that occur. With an oos class, calling an in-scope text out of
-    scope is an error as any other; oos_recall is None where the model cannot predict "out of scope" at all.
+    Macro-F1 is the plain mean of the F1 of the classes that occur. A model of two labels also has Matthews' correlation
+    and, where they are 0 and 1, the F1 of label 1: what GLUE scores CoLA, MRPC and QQP by. With an oos class, calling
+    an in-scope text out of scope is an error as any other; oos_recall is None where the model cannot predict "out of
+    scope" at all.
     Raises UserError where no text is in scope.
     """
     examples = predictions.examples
@@ -114,6 +156,10 @@ def score(predictions: Predictions) -> dict:
         "macro_f1": float(np.mean([row["f1"] for row in classes.values()])),
         "loss": float(-np.mean([log_p[i, index[gold[i]]] for i in in_scope])),
     }
+    if set(predictions.labels) == {"0", "1"}:
+        metrics["f1"] = classes["1"]["f1"] if "1" in classes else 0.0
+    if len(predictions.labels) == 2 or predictions.task.score_name == "matthews":
+        metrics["matthews"] = float(matthews(tally_by_label(predictions)[in_scope].sum(axis=0)))
     if out_of_scope:
         able = OOS in predictions.labels or predictions.data.oos_threshold > 0
         metrics["oos_examples"] = len(out_of_scope)
@@ -170,7 +216,8 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
     for example, label, probability in zip(*columns, strict=True):
         if label != example.label and (example.in_scope or example.label in predictions.labels):
             what = f"{example.id}  {example.label} -> {label}"
-            wrong.append(Mistake(round(float(probability), 6), what, example.text))
+            texts = example.texts if example.pair is None else [shorten(text, 36) for text in example.texts]
+            wrong.append(Mistake(round(float(probability), 6), what, " | ".join(texts)))
     return surest_mistakes(wrong, most)
 
 
@@ -178,21 +225,31 @@ CSV = Task(
     name="csv",
     head="sequence",
     read=read_csv,
-    texts=lambda examples: [example.text for example in examples],
+    texts=lambda examples: [text for example in examples for text in example.texts],
     label_list=label_list,
     featurize=featurize,
     decide=decide,
     score=score,
-    columns=("accuracy", "macro_f1", "loss"),
+    columns=("accuracy", "macro_f1", "f1", "matthews", "loss"),
     tally=tally,
-    unlabelled=lambda place, text: Example(place, text, label=None),
+    unlabelled=lambda place, text, pair=None: Example(place, text, label=None, pair=pair),
     unlabel=lambda example: replace(example, label=None),
-    reworded=lambda example, change, name: Example(name, " ".join(change(example.text.split())), None),
+    reworded=reworded,
+    # of pairs, the first texts and the second ones apart
+    odd=lambda examples: sum(map(odd_texts, zip(*(example.texts for example in examples), strict=True)), []),
     confidence=confidence,
     confused=confused,
     prediction_records=prediction_records,
     details=details,
     mistakes=mistakes,
+)
+COLA = replace(
+    CSV,
+    name="cola",
+    score_name="matthews",
+    columns=("matthews", "accuracy", "macro_f1", "f1", "loss"),
+    tally=tally_by_label,
+    tally_score=matthews,
 )
 AGNEWS = replace(
     CSV,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from kd_scratch.common.console import Say, shorten
@@ -12,17 +12,26 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.tables import SAMPLE, Layout, table_rows
 
 #: Columns that are read where a file has none of the usual name, and no other one was asked for.
-SPARE = {"text": ("sentence",), "label": ("intent",)}
+SPARE = {"text": ("sentence",), "label": ("intent", "gold_label", "is_duplicate", "quality")}
+#: The same for the two texts of a pair, as they are called in GLUE, SNLI and the like.
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("#1 string", "#2 string"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("premise", "hypothesis"),
+)
 
 
 @dataclass(frozen=True)
 class Columns:
     """Where text and label stand in the rows of a table."""
 
-    text: tuple[int, ...]  # several: their texts are joined
+    text: tuple[int, ...]  # several: their texts are joined, or make a pair
     label: int | None  # None: there is none
     width: int  # of each row
     header: list[str] | None  # the first row, where it holds names
+    is_pair: bool = False
 
 
 def same(name: str) -> str:
@@ -34,8 +43,8 @@ def named(names: Sequence[str], wanted: str) -> list[int]:
     """Which of the names are the wanted one: to the letter, else but for case and blanks, else a spare one."""
     exact = [i for i, name in enumerate(names) if name == wanted]
     alike = [i for i, name in enumerate(names) if same(name) == same(wanted)]
-    spare = [i for i, name in enumerate(names) if same(name) in SPARE.get(wanted, ())]
-    return exact or alike or spare
+    spare = ([i for i, name in enumerate(names) if same(name) == other] for other in SPARE.get(wanted, ()))
+    return exact or alike or next(filter(None, spare), [])
 
 
 def is_number(name: str) -> bool:
@@ -43,31 +52,57 @@ def is_number(name: str) -> bool:
     return re.fullmatch("[0-9]{1,9}", name) is not None
 
 
-def choose(names: Sequence[str], wanted: dict[str, str], place: str, say: Say, numbers: bool = True) -> list[int]:
-    """The columns of a table, or fields of JSON, that the flags name. UserError where one of them names none, or more
-    than one, or two the same. numbers: a column may be chosen by its number."""
-    by_number = {flag for flag, name in wanted.items() if numbers and is_number(name)}
-    found = {
-        flag: [numbered(len(names), flag, name, place)] if flag in by_number else named(names, name)
-        for flag, name in wanted.items()
-    }
-    unclear = [flag for flag in wanted if len(found[flag]) != 1]
+def meant(names: Sequence[str], asked: str) -> list[str]:
+    """The columns that --text-column asks for: one, or two that make pairs, as in "premise,hypothesis".
+
+    "text" is also a pair of usual names, where there is no such column. One column's name may hold a comma.
+    """
+    known = set(map(same, names))
+    if same(asked) in known:
+        return [asked]
+    if asked == DataConfig.text_column:
+        return next(([*pair] for pair in PAIRS if known.issuperset(pair)), [asked])
+    return [part.strip() for part in asked.split(",")]
+
+
+def choose(
+    names: Sequence[str], data: DataConfig, labelled: bool, place: str, say: Say, numbers: bool = True
+) -> tuple[tuple[int, ...], int | None]:
+    """The columns of a table, or fields of JSON, that the flags name: of one text or two, and of the label.
+
+    UserError where a flag names none, or too many, or two the same. numbers: one may be chosen by its number.
+    """
+    wanted = wanted_columns(names, data, labelled)
+    by_number = {name for _, name in wanted if numbers and is_number(name)}
+    found = [
+        [numbered(len(names), flag, name, place)] if name in by_number else named(names, name) for flag, name in wanted
+    ]
+    unclear = [(*one, len(which)) for one, which in zip(wanted, found, strict=True) if len(which) != 1]
     if unclear:
         known = ", ".join(shorten(name, 30) for name in names[:12])
-        what = " and ".join(f"{len(found[flag])} columns are called {wanted[flag]!r}" for flag in unclear)
+        what = " and ".join(f"{count} columns are called {name!r}" for _, name, count in unclear)
+        flags = dict.fromkeys(flag for flag, _, _ in unclear)
         raise UserError(
-            f"{place}: {what} among {known}; choose one with {' and one with '.join(unclear)}, by its name or, in a "
+            f"{place}: {what} among {known}; choose one with {' and one with '.join(flags)}, by its name or, in a "
             "table, by its number (1: the first; without a header give all as numbers)"
         )
-    columns = [column for [column] in found.values()]
-    if len(set(columns)) < len(columns):
-        same_one = shorten(names[columns[0]], 30)
+    columns = [column for [column] in found]
+    texts = tuple(columns[: len(columns) - labelled])
+    if len(texts) > 2:
+        raise UserError(f"{place}: --text-column names {len(texts)} columns; give one, or two that make pairs")
+    if len(set(texts)) < len(texts):
+        raise UserError(f"{place}: both texts are {shorten(names[texts[0]], 30)!r}; choose two with --text-column")
+    if labelled and columns[-1] in texts:
+        same_one = shorten(names[columns[-1]], 30)
         raise UserError(f"{place}: text and label are both {same_one!r}; choose another one with --label-column")
-    for flag, column in zip(wanted, columns, strict=True):
-        if flag not in by_number and names[column] != wanted[flag]:
+    usual = [names[i] for i in texts] if len(texts) > 1 and data.text_column == DataConfig.text_column else []
+    if usual:
+        say(f"{place}: {usual[0]!r} and {usual[1]!r} are read as pairs of texts")
+    for (flag, name), column in zip(wanted, columns, strict=True):
+        if name not in by_number and names[column] not in (name, *usual):
             what = flag.removeprefix("--").removesuffix("-column")
             say(f"{place}: {names[column]!r} is read as the {what} column")
-    return columns
+    return texts, columns[-1] if labelled else None
 
 
 def numbered(width: int, flag: str, wanted: str, place: str) -> int:
@@ -77,10 +112,19 @@ def numbered(width: int, flag: str, wanted: str, place: str) -> int:
     return int(wanted) - 1
 
 
-def wanted_columns(data: DataConfig, labelled: bool) -> dict[str, str]:
-    """The flags that name a column, with what they name."""
-    flags = {"--text-column": data.text_column, "--label-column": data.label_column}
-    return flags if labelled else {"--text-column": data.text_column}
+def wanted_columns(names: Sequence[str], data: DataConfig, labelled: bool) -> list[tuple[str, str]]:
+    """The columns that are to be found among these names: a flag and a name, for each."""
+    texts = [("--text-column", name) for name in meant(names, data.text_column)]
+    return [*texts, ("--label-column", data.label_column)] if labelled else texts
+
+
+def like_cola(first: Sequence[str], data: DataConfig, place: str, say: Say) -> DataConfig:
+    """The settings; where the first row looks like CoLA's (source, label, mark, sentence), those for its files."""
+    is_usual = (data.text_column, data.label_column, data.header) == ("text", "label", "auto")
+    if not is_usual or len(first) != 4 or first[1] not in ("0", "1") or first[2] not in ("", "*"):
+        return data
+    say(f"{place}: no header, columns as in CoLA: the second is the label, the fourth the text")
+    return replace(data, text_column="4", label_column="2", header="no")
 
 
 def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, labelled: bool = True) -> Columns:
@@ -89,22 +133,21 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
     By number, a table has a header where its first row looks like one (see looks_like_header), or --header
     knows.
     """
-    wanted = wanted_columns(data, labelled)
-    by_number = all(map(is_number, wanted.values()))
-    rows = list(islice(table_rows(file, layout), SAMPLE if by_number else 1))
-    line, _, first = rows[0] if rows else (1, 0, [])
+    line, _, first = next(table_rows(file, layout), (1, 0, []))
     place = f"{file.path}: line {line}"
+    data = like_cola(first, data, place, say)
+    by_number = all(is_number(name) for _, name in wanted_columns(first, data, labelled))
     if data.header == "no" and not by_number:
         raise UserError("--header no: then --text-column and --label-column must be numbers, 1 is the first")
-    found = choose(first, wanted, place, say)
-    label = found[1] if labelled else None
+    texts, label = choose(first, data, labelled, place, say)
     header = not by_number or data.header == "yes"
     if by_number and data.header == "auto":
-        cells = [row[label if labelled else found[0]].strip() for _, _, row in rows if len(row) == len(first)]
+        rows = [row for _, _, row in islice(table_rows(file, layout), SAMPLE) if len(row) == len(first)]
+        cells = [row[label if labelled else texts[0]].strip() for row in rows]
         header = looks_like_header(first, cells, labelled)
         what = "taken as the header" if header else "taken as data, not as a header"
         say(f"{place} is {what}: {', '.join(shorten(cell, 20) for cell in first[:6])}; --header yes or no decides it")
-    return Columns((found[0],), label, len(first), first if header else None)
+    return Columns(texts, label, len(first), first if header else None, len(texts) > 1)
 
 
 def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool) -> bool:
@@ -113,8 +156,8 @@ def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool
     It does where it has a usual name; and where its label is none of the others', though those repeat, or
     are numbers.
     """
-    usual = {"text", "label", *SPARE["text"], *SPARE["label"]}
-    if usual & set(map(same, first)):
+    usual, known = {"text", "label", *SPARE["text"], *SPARE["label"]}, set(map(same, first))
+    if usual & known or any(known.issuperset(pair) for pair in PAIRS):
         return True
     head, *others = cells
     if not labelled or not others or head in others:

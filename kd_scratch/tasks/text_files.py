@@ -17,8 +17,9 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.data.rows import FileRows, text_rows
-from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
-from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, named, wanted_columns
+from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
+from kd_scratch.tasks.broken_rows import MOST_LABELS, BrokenRows
+from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, meant, named, same, wanted_columns
 from kd_scratch.tasks.file_checks import bare
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
@@ -29,24 +30,32 @@ SPLITS = {"train": ("train",), "val": ("val", "validation", "valid", "dev"), "te
 
 @dataclass(frozen=True)
 class Example:
-    """One text with its label. The id is its place: file name and line, or split and number."""
+    """One text, or a pair, with its label. The id is its place: file name and line, or split and number."""
 
     id: str
     text: str
     label: str | None  # None: unlabelled, for soft targets
     in_scope: bool = True  # False: CLINC150's texts that belong to no intent
+    pair: str | None = None  # the second text
+
+    @property
+    def texts(self) -> list[str]:
+        """The text, or both."""
+        return [self.text] if self.pair is None else [self.text, self.pair]
 
 
-Make = Callable[[int, str, str], object]  # line, text, label ("": none) -> example, UserError, or None: no example
+#: line, text, label ("": none), second text of a pair (None: none) -> example, UserError, or None: no example
+Make = Callable[[int, str, str, str | None], object]
 
 
-def example_of_row(path: Path, line: int, text: str, label: str) -> Example:
+def example_of_row(path: Path, line: int, text: str, label: str, pair: str | None = None) -> Example:
     """The example that begins in a line of a file. UserError where it has no label, or its text is too long."""
     if not label:
         raise UserError(f"{path}: line {line}: the label is empty; give it one, or delete the row")
-    if len(text) > LONGEST:
-        check_length(text, f"{path}: line {line}")
-    return Example(f"{path.name}:{line}", text, label)
+    for part in (text, pair or ""):
+        if len(part) > LONGEST:
+            check_length(part, f"{path}: line {line}")
+    return Example(f"{path.name}:{line}", text, label, pair=pair)
 
 
 # --- rows of a table, or lines of JSON ---
@@ -58,40 +67,44 @@ def read_rows(
     """The examples of a table or of JSON lines, whichever the file is. columns: finds those of a table."""
     counts: Counter = Counter()
 
-    def cleaned(line: int, text: str, label: str) -> object:
+    def cleaned(line: int, label_name: str, text: str, label: str, pair: str | None) -> object:
         label_alone = label.strip()
         if label_alone != label:
             counts["blanks around labels do not count"] += 1
-        return make(line, text, label_alone)
+        if label_alone == "-" and same(label_name) == "gold_label":
+            counts["rows on whose label people did not agree (gold_label -), left out"] += 1
+            return None
+        return make(line, text, label_alone, pair)
 
     if is_json_lines(file):
-        rows = json_rows(file, json_maker(file, data, say, cleaned, labelled))
+        rows = json_rows(file, json_maker(file.path, data, say, cleaned, labelled))
     else:
-        wanted = [name for name in wanted_columns(data, labelled).values() if not is_number(name)]
-        numbers = [int(name) for name in wanted_columns(data, labelled).values() if is_number(name)]
-        layout = find_layout(
-            file,
-            lambda row: bool(wanted) and all(named(row, name) for name in wanted),
-            max(numbers, default=1),
-            say,
-        )
+
+        def is_header(row: Sequence[str]) -> bool:
+            wanted = [name for _, name in wanted_columns(row, data, labelled) if not is_number(name)]
+            return bool(wanted) and all(named(row, name) for name in wanted)
+
+        numbers = [int(name) for _, name in wanted_columns((), data, labelled) if is_number(name)]
+        layout = find_layout(file, is_header, max(numbers, default=1), say)
         found = columns(file, layout, data, say, labelled)
-        swallowed = SwallowedRows(file.path, layout, found)
+        broken = BrokenRows(file.path, layout, found)
         rows = table_examples(
-            file, layout, table_maker(file.path, found, counts, swallowed, cleaned), found.header is not None
+            file, layout, table_maker(file.path, found, counts, broken, cleaned), found.header is not None
         )
-        swallowed.check(say)
+        broken.check(len(rows), say)
     for what, count in counts.items():
         if count:
             say(f"{file.path}: {what}: {count:,}")
     return rows
 
 
-def table_maker(path: Path, columns: Columns, counts: Counter, swallowed: "SwallowedRows", make: Make):
+def table_maker(path: Path, columns: Columns, counts: Counter, broken: BrokenRows, make: Make):
     """A function: line number and fields of a row -> example."""
     text_at, label_at, width = columns.text[0], columns.label, columns.width
     names = columns.header
-    others = columns.text if len(columns.text) > 1 else ()
+    label_name = names[label_at] if names and label_at is not None else ""
+    pair_at = columns.text[1] if columns.is_pair else None
+    others = columns.text if len(columns.text) > 1 and not columns.is_pair else ()
 
     def make_row(line: int, row: list[str]) -> object:
         if len(row) != width or not row[0]:
@@ -100,8 +113,12 @@ def table_maker(path: Path, columns: Columns, counts: Counter, swallowed: "Swall
                 return None
             if len(row) < width or any(cell.strip() for cell in row[width:]):
                 of_what = "header's" if columns.header else "first row's"
-                cure = f"; put quotes around a text that holds {swallowed.delimiter}" if len(row) > width else ""
-                raise UserError(f"{path}: line {line}: {len(row)} columns instead of the {of_what} {width}{cure}")
+                cure = f"; put quotes around a text that holds {broken.delimiter}" if len(row) > width else ""
+                error = UserError(f"{path}: line {line}: {len(row)} columns instead of the {of_what} {width}{cure}")
+                if len(row) > width or broken.layout.quotes or len(broken.short) == SAMPLE:
+                    raise error
+                broken.short.append(error)
+                return None
             if len(row) > width:
                 counts["rows with empty cells behind the last column"] += 1
         if row == names:
@@ -109,67 +126,14 @@ def table_maker(path: Path, columns: Columns, counts: Counter, swallowed: "Swall
             return None
         text = " ".join(row[i] for i in others) if others else row[text_at]
         label = row[label_at] if label_at is not None else ""
-        if len(swallowed.labels) < MOST_LABELS:
-            swallowed.labels.add(label)
-        if "\n" in text:
-            swallowed.look_at(line, text)
-        return make(line, text, label)
+        if len(broken.labels) < MOST_LABELS:
+            broken.labels.add(label)
+        pair = row[pair_at] if columns.is_pair else None
+        for i in columns.text if "\n" in text or "\n" in (pair or "") else ():
+            broken.look_at(line, row[i], i)
+        return make(line, label_name, text, label, pair)
 
     return make_row
-
-
-MOST_LABELS = 100_000  # that are kept; where there are more, they are no labels
-
-
-class SwallowedRows:
-    """Finds texts that hold rows of the table: a quote was left open in one row and closed by that of a later one.
-
-    A line within a text is one where it has as many columns as a row, and the label of another row.
-    """
-
-    def __init__(self, path: Path, layout: Layout, columns: Columns):
-        self.path = path
-        self.layout = layout
-        self.columns = columns
-        self.labels: set[str] = set()  # of all rows
-        self.suspects: list[tuple[int, list[str]]] = []  # line, what would be the labels of the rows within
-
-    @property
-    def delimiter(self) -> str:
-        """What parts the columns, in words."""
-        return DELIMITERS.get(self.layout.delimiter, repr(self.layout.delimiter))
-
-    def look_at(self, line: int, text: str) -> None:
-        """Keep what is needed of a text of several lines."""
-        if self.columns.label is not None and self.layout.quotes and len(self.suspects) < SAMPLE:
-            if inner := self.inner_labels(text):
-                self.suspects.append((line, inner))
-
-    def inner_labels(self, text: str) -> list[str]:
-        """The cells in the label's place of a text's lines, but of the last, which is a part; [] where one has none."""
-        found = []
-        for i, line in enumerate(text.splitlines()[:-1]):
-            cells = line.split(self.layout.delimiter)
-            before = self.columns.text[0] if i == 0 else 0  # columns that stand before the text
-            at = self.columns.label - before
-            if i == 0 and at < 0:
-                continue  # the label of this row stands before the quote
-            if len(cells) != self.columns.width - before:
-                return []
-            found.append(cells[at].strip(' "'))
-        return found
-
-    def check(self, say: Say) -> None:
-        """UserError where a text holds two rows or more; a line where one holds what may be a row."""
-        labels = {label.strip() for label in self.labels}
-        for line, inner in self.suspects:
-            if labels.issuperset(inner):
-                message = (
-                    f"{self.path}: line {line}: the text that begins there holds {len(inner)} lines that look like rows"
-                )
-                if len(inner) > 1:
-                    raise UserError(f"{message}; a quote is left open: close it, or write it twice to mean a character")
-                say(f"{message}: was a quote left open?")
 
 
 def is_json_lines(file: TextFile) -> bool:
@@ -180,32 +144,30 @@ def is_json_lines(file: TextFile) -> bool:
     return isinstance(find_object(first), dict)
 
 
-def json_maker(file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool):
+def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: bool):
     """A function: line number and object of a line of JSON -> example."""
-    keys: dict[str, str] = {}  # by flag: the field that it means, as the first object has it
+    keys: dict = {}  # the fields of the texts and of the label, as the first object has them
 
-    def value_of(row: dict, flag: str, place: str) -> object:
-        key = keys[flag]
+    def value_of(row: dict, key: str, place: str) -> object:
         if key not in row:
             raise UserError(f"{place}: has no field {key!r} among {', '.join(shorten(k, 30) for k in list(row)[:12])}")
         return row[key]
 
     def make_object(line: int, row: dict) -> object:
-        place = f"{file.path}: line {line}"
+        place = f"{path}: line {line}"
         if not keys:
             names = list(row)
-            wanted = wanted_columns(data, labelled)
-            found = choose(names, wanted, place, say, numbers=False)
-            keys.update((flag, names[i]) for flag, i in zip(wanted, found, strict=True))
-        text = value_of(row, "--text-column", place)
-        if not isinstance(text, str):
-            raise UserError(f"{place}: {keys['--text-column']!r} must be a text in quotes, not {json_kind(text)}")
-        label = value_of(row, "--label-column", place) if labelled else ""
+            texts, label_at = choose(names, data, labelled, place, say, numbers=False)
+            keys.update(texts=[names[i] for i in texts], label=names[label_at] if labelled else "")
+        texts = [value_of(row, key, place) for key in keys["texts"]]
+        for key, text in zip(keys["texts"], texts, strict=True):
+            if not isinstance(text, str):
+                raise UserError(f"{place}: {key!r} must be a text in quotes, not {json_kind(text)}")
+        label = value_of(row, keys["label"], place) if labelled else ""
         if not isinstance(label, str | int):
-            raise UserError(
-                f"{place}: {keys['--label-column']!r} must be a text or a whole number, not {json_kind(label)}"
-            )
-        return make(line, text, str(label).lower() if isinstance(label, bool) else str(label))
+            raise UserError(f"{place}: {keys['label']!r} must be a text or a whole number, not {json_kind(label)}")
+        label = str(label).lower() if isinstance(label, bool) else str(label)
+        return make(line, keys["label"], texts[0], label, texts[1] if len(texts) > 1 else None)
 
     return make_object
 
@@ -220,10 +182,13 @@ def json_kind(value: object) -> str:
 
 
 def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
-    """Anybody's texts and labels: a table, or JSON lines; --text-column and --label-column choose among its columns."""
+    """Anybody's texts, or pairs of them, and labels: a table, or JSON lines; GLUE's files as they are.
 
-    def make(line: int, text: str, label: str) -> Example:
-        return example_of_row(path, line, text, label)
+    --text-column and --label-column choose among its columns.
+    """
+
+    def make(line: int, text: str, label: str, pair: str | None) -> Example:
+        return example_of_row(path, line, text, label, pair)
 
     return read_rows(open_text(path, data.encoding, say), data, say, make)
 
@@ -238,14 +203,14 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
     first_line: dict[str, int] = {}  # by class
     lowest = 1
 
-    def make(line: int, text: str, label: str) -> Example:
+    def make(line: int, text: str, label: str, pair: str | None) -> Example:
         first_line.setdefault(label, line)
         name = NAMES.get(bare(label))
         if label in ("0", "1", "2", "3", "4"):
             name = AGNEWS_LABELS[(int(label) - lowest) % 4]
         if name is None:
             raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4, nor a name")
-        return example_of_row(path, line, without_backslashes(text), name)
+        return example_of_row(path, line, without_backslashes(text), name, pair)
 
     rows = read_rows(open_text(path, data.encoding, say), data, say, make, columns=agnews_columns)
     if "0" in first_line:
@@ -270,13 +235,13 @@ NAMES = {bare(name): name for name in AGNEWS_LABELS}
 def agnews_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, labelled: bool = True) -> Columns:
     """The three of the official file; or those that are chosen, or named in the header."""
     line, _, first = next(table_rows(file, layout), (1, 0, []))
-    wanted = wanted_columns(data, labelled)
-    if all(named(first, name) or is_number(name) for name in wanted.values()):
+    wanted = [name for _, name in wanted_columns(first, data, labelled)]
+    if all(named(first, name) or is_number(name) for name in wanted):
         return find_columns(file, layout, data, say, labelled)
     if len(first) != 3:
         raise UserError(
             f"{file.path}: line {line}: {len(first)} columns instead of 3 (class, title, description), and none called "
-            f"{' and '.join(wanted.values())}; choose them with --text-column and --label-column"
+            f"{' and '.join(wanted)}; choose them with --text-column and --label-column"
         )
     header = data.header == "yes" or (
         data.header == "auto" and bare(first[0]) not in NAMES and re.search("[A-Za-z]", first[0]) is not None
@@ -298,10 +263,10 @@ def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     if holds_splits(file):
         return clinc_examples(file, split, data, say)
 
-    def make(line: int, text: str, label: str) -> Example | None:
+    def make(line: int, text: str, label: str, pair: str | None) -> Example | None:
         if label == OOS and split == "train" and not data.oos:
             return None
-        example = example_of_row(path, line, text, label)
+        example = example_of_row(path, line, text, label, pair)
         return replace(example, in_scope=label != OOS or split == "train")
 
     return read_rows(file, data, say, make)
@@ -344,28 +309,34 @@ def is_table_of_texts(file: TextFile, usual: Sequence[str]) -> bool:
     """Whether a file is called .csv or .tsv, or has tabs in its first line and a column of one of the usual names."""
     header = next(file.lines())[1].rstrip("\r\n").split("\t")
     return file.path.suffix.lower() in (".csv", *TSV) or (
-        len(header) > 1 and any(named(header, column) for column in usual)
+        len(header) > 1 and any(named(header, meant(header, column)[-1]) for column in usual)
     )
 
 
-def read_texts(path: Path, data: DataConfig, say: Say, make: Callable[[str, str], object], name: str = "") -> FileRows:
+def read_texts(
+    path: Path, data: DataConfig, say: Say, make: Callable[..., object], name: str = "", pairs: bool = False
+) -> FileRows:
     """Texts without labels: the text column of a table (a file called .csv or .tsv, or one with a header and tabs), the
-    text field of JSON lines, or each line that holds more than blanks.
+    text field of JSON lines, or each line that holds more than blanks. Two columns are read as one text.
 
     make: id, text -> example. name: of the file, in messages, where it stands beside --train.
+    pairs: two columns are needed, and make gets both texts.
     """
     file = open_text(path, data.encoding, say)
     usual = (data.text_column, DataConfig.text_column) if name else (data.text_column,)
 
-    def make_row(line: int, text: str, label: str) -> object:
-        check_length(text, f"{name or path}: line {line}")
-        return make(f"{path.name}:{line}", text) if text.strip() else None
+    def make_row(line: int, text: str, label: str, pair: str | None) -> object:
+        both = f"{text} {pair}" if pair else text
+        check_length(both, f"{name or path}: line {line}")
+        return make(f"{path.name}:{line}", *((text, pair) if pairs else (both,))) if both.strip() else None
 
     is_table = is_table_of_texts(file, usual)
     if is_table or is_json_lines(file):
         if name:
-            data = settings_for_texts(file, data, is_table and not is_json_lines(file), say)
+            data = settings_for_texts(file, data, is_table and not is_json_lines(file), say, pairs)
         else:
             say(f"{path}: texts are those of the {'column' if is_table else 'field'} {data.text_column!r}")
         return read_rows(file, data, say, make_row, labelled=False)
+    if pairs:
+        raise UserError(f"{path}: holds single texts, --train pairs; give a table with two columns of texts")
     return text_rows(file, name or str(path), lambda line, text: make(f"{path.name}:{line}", text), check=False)

@@ -1,7 +1,7 @@
 """Where the texts stand in a table or JSON lines without labels, which may name its columns otherwise than --train."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -11,44 +11,59 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
 from kd_scratch.data.tables import SAMPLE, find_layout, table_rows
-from kd_scratch.tasks.columns import is_number, looks_like_header, named
+from kd_scratch.tasks.columns import is_number, like_cola, looks_like_header, meant, named
 
 
-def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Say) -> DataConfig:
+def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Say, pairs: bool = False) -> DataConfig:
     """The settings with the text column of this file: that of --train, one of a usual name, the only one, or the only
-    one that holds texts. UserError where there is none of these."""
-    wanted = (data.text_column, DataConfig.text_column)
-    names, rows = sample_of_table(file, wanted) if is_table else sample_of_json(file)
+    one that holds texts; for pairs the two columns. UserError where there is none of these."""
+    count, asked = 1 + pairs, dict.fromkeys((data.text_column, DataConfig.text_column))
+    names, rows = sample_of_table(file, asked) if is_table else sample_of_json(file)
     if not any(str(cell).strip() for row in (names, *rows) for cell in row):
         raise UserError(f"{file.path}: holds nothing but blank lines; give one text a line")
-    by_number = is_table and is_number(data.text_column)
+    data = like_cola(names, data, f"{file.path}: line 1", say) if is_table else data
+    numbers = meant(names, data.text_column)
+    by_number = is_table and all(map(is_number, numbers))
     header = is_table and (data.header == "yes" or (data.header == "auto" and holds_names(names, rows)))
-    if by_number and int(data.text_column) <= len(names):
+    if by_number and len(numbers) == count and max(map(int, numbers)) <= len(names):
         taken = "the header" if header else "data"
         say(f"{file.path}: texts are those of column {data.text_column}; line 1 is taken as {taken}")
         return replace(data, header="yes" if header else "no")
-    for name in wanted:
-        if named(names, name):
-            say(f"{file.path}: texts are those of {name!r}")
-            return replace(data, text_column=name, header="auto")
+    for wanted in (meant(names, name) for name in asked):
+        if len(wanted) == count and all(named(names, name) for name in wanted):
+            say(f"{file.path}: texts are those of {' and '.join(map(repr, wanted))}")
+            return replace(data, text_column=",".join(wanted), header="auto")
     found = [i for i in range(len(names)) if holds_texts([row[i] for row in rows])] if header or not is_table else []
-    if len(names) == 1 or len(found) == 1:
-        i = found[0] if found else 0
-        what = repr(shorten(names[i], 30)) if header or not is_table else "the only column, line 1 among them"
+    if len(names) == count or len(found) == count:
+        found = found if len(found) == count else range(count)
+        what = " and ".join(repr(shorten(names[i], 30)) for i in found)
+        if is_table and not header:
+            what = "the only column, line 1 among them" if count == 1 else "the two columns, line 1 among them"
         say(f"{file.path}: texts are those of {what}")
         if is_table:
-            return replace(data, text_column=str(i + 1), header="yes" if header else "no")
-        return replace(data, text_column=names[i])
+            numbers = ",".join(str(i + 1) for i in found)
+            return replace(data, text_column=numbers, header="yes" if header else "no")
+        return replace(data, text_column=",".join(names[i] for i in found))
     known = ", ".join(shorten(name, 30) for name in names[:12])
+    if pairs:
+        raise UserError(
+            f"{file.path}: line 1: which two of these are the pairs' texts, {known}? Write sentence1 and sentence2 for "
+            "their names"
+        )
+    name = "text" if by_number else data.text_column
     raise UserError(
-        f"{file.path}: line 1: which of these are the texts, {known}? Write {wanted[0] if not by_number else 'text'} "
-        "for its name; or put each text on a line of a file called .txt"
+        f"{file.path}: line 1: which of these are the texts, {known}? Write {name} for its name; "
+        "or put each text on a line of a file called .txt"
     )
 
 
-def sample_of_table(file: TextFile, wanted: Sequence[str]) -> tuple[list[str], list[list]]:
+def sample_of_table(file: TextFile, asked: Iterable[str]) -> tuple[list[str], list[list]]:
     """The first row of a table, and some others of its width."""
-    layout = find_layout(file, lambda row: any(named(row, name) for name in wanted), 1, lambda line: None)
+
+    def is_header(row: Sequence[str]) -> bool:
+        return any(named(row, meant(row, name)[-1]) for name in asked)
+
+    layout = find_layout(file, is_header, 1, lambda line: None)
     rows = [row for _, _, row in islice(table_rows(file, layout), SAMPLE)] or [[]]
     return rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
 

@@ -17,6 +17,8 @@ def file_stage(found: Found, code: list[Callable]) -> Stage:
     example = found.examples[found.place]
     rows = []
     for name, value in vars(example).items():
+        if name == "pair" and value is None:
+            continue
         if isinstance(value, tuple):
             value = " | ".join("?" if part is None else part for part in value)
         rows.append((name, "-" if value is None else shorten(str(value), 58)))
@@ -53,11 +55,12 @@ def origins(trail: Trail, tokenizer: Tokenizer) -> dict[int, Origin]:
     if trail.task.head == "token":
         return word_origins(trail, tokenizer)
     if trail.task.head == "sequence":
-        text = trail.task.texts([gold])[0]
-        ids = tokenizer.encode([text], max_length=trail.max_length)[0].ids
+        texts = trail.task.texts([gold])[:2]
+        ids = tokenizer.encode(*([text] for text in texts), max_length=trail.max_length)[0].ids
         plain = ids == trail.batch.input_ids[0].tolist()  # else the task makes its inputs in another way
-        return text_origins("text", text, tokenizer, trail.max_length) if plain else {}
-    found = text_origins("question", gold.question, tokenizer, trail.data.question_length + 2)
+        names = ("text",) if len(texts) == 1 else ("first", "second")
+        return text_origins(dict(zip(names, texts, strict=True)), tokenizer, trail.max_length) if plain else {}
+    found = text_origins({"question": gold.question}, tokenizer, trail.data.question_length + 2)
     windows = trail.features
     first = windows.context_at[trail.window]
     for i in range(first, len(trail.pieces) - 1):
@@ -66,10 +69,15 @@ def origins(trail: Trail, tokenizer: Tokenizer) -> dict[int, Origin]:
     return found
 
 
-def text_origins(name: str, text: str, tokenizer: Tokenizer, longest: int) -> dict[int, Origin]:
-    """The same for a text that an input begins with."""
-    offsets = tokenizer.encode([text], max_length=longest, offsets=True)[0].offsets
-    return {i: (name, start, end, text[start:end]) for i, (start, end) in enumerate(offsets) if start < end}
+def text_origins(texts: dict[str, str], tokenizer: Tokenizer, longest: int) -> dict[int, Origin]:
+    """The same for the text that an input begins with, or a pair of them, by name."""
+    encoding = tokenizer.encode(*([text] for text in texts.values()), max_length=longest, offsets=True)[0]
+    named, found = list(texts.items()), {}
+    for i, (kind, (start, end)) in enumerate(zip(encoding.type_ids, encoding.offsets, strict=True)):
+        name, text = named[kind]
+        if start < end:
+            found[i] = (name, start, end, text[start:end])
+    return found
 
 
 def word_origins(trail: Trail, tokenizer: Tokenizer) -> dict[int, Origin]:

@@ -35,6 +35,7 @@ class TraceSpec:
     split: str = ""  # "" where a file is one split; of those that hold several, test
     example: str | None = None  # its id, or its number from 1; None: the first
     text: str | None = None
+    text_pair: str | None = None  # the second text of a pair
     question: str | None = None
     context: str | None = None
     max_length: int = 0  # 0: what the student was trained with
@@ -106,12 +107,15 @@ class Trail:
 def own_example(spec: TraceSpec, task: Task):
     """The example of your own text, None where it is in a file. UserError for fields that do not go together."""
     needed = ["question", "context"] if task.head == "span" else ["text"]
-    fields = {"data": spec.file, "text": spec.text, "question": spec.question, "context": spec.context}
+    if spec.text_pair is not None and task.head == "sequence":
+        needed.append("text_pair")
+    names = ("text", "text_pair", "question", "context")
+    fields = {"data": spec.file} | {name: getattr(spec, name) for name in names}
     given = [name for name, value in fields.items() if value is not None]
     if given == ["data"]:
         return None
     if given != needed:
-        flags = " and ".join(f"--{name}" for name in needed)
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in needed)
         raise UserError(f"--task {task.name} needs --data, or {flags}; given: {', '.join(given) or 'nothing'}")
     if spec.example is not None:
         raise UserError("--example: is for a file; leave it out beside your own text")
@@ -119,7 +123,7 @@ def own_example(spec: TraceSpec, task: Task):
         return question_answering.Example("your own question", spec.question, spec.context, labelled=False)
     if task.unlabelled is None:
         raise UserError(f"--text: plain text is no input for {task.name}; give --data")
-    example = task.unlabelled("your own text", spec.text)
+    example = task.unlabelled("your own text", *(text for text in (spec.text, spec.text_pair) if text is not None))
     if task.head == "token" and not example.words:
         raise UserError("--text: holds no word")
     return example
@@ -185,7 +189,8 @@ def follow(spec: TraceSpec, student: LoadedModel, teacher: Model, found: Found) 
     features = predictions.features
     batch = collate(features, np.array([window]), CPU, student.model.config.pad_id)
     pieces = [shorten(piece, 14) for piece in student.tokenizer.pieces(batch.input_ids[0].tolist())]
-    teacher_predictions = evaluate(replace(student, model=teacher), task, examples, spec.data, CPU)
+    taught_by = replace(student, model=teacher, directory=spec.teacher)
+    teacher_predictions = evaluate(taught_by, task, examples, spec.data, CPU)
     if len(features) > 1:
         size = f"{len(features)} inputs (windows) of at most {student.max_length} pieces"
         why = f"What is read makes {size}. Followed: number {window + 1}, {why}"

@@ -16,6 +16,7 @@ from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.tasks import Task, limited
 from kd_scratch.tasks.augment import Altered, Propose
+from kd_scratch.tasks.base import are_pairs, require_kind
 from kd_scratch.tasks.feature_cache import cached_features
 from kd_scratch.tasks.folds import outside_fold, parse_fold
 from kd_scratch.tasks.text_files import read_texts
@@ -45,9 +46,10 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     file must not import, since what inputs are does not depend on the network otherwise."""
     hashes = data_hashes(spec)
     notes: list[str] = []
-    unlabelled = read_unlabelled(spec, task, notes.append) if spec.unlabelled else ()
     examples, labels = read_labelled(spec, task, notes.append)
+    unlabelled = read_unlabelled(spec, task, are_pairs(examples), notes.append) if spec.unlabelled else ()
     dev_examples, examples = split_dev(spec, task, examples, notes.append)
+    require_kind("--train", are_pairs(examples), f"--dev {spec.dev}", are_pairs(dev_examples))
     examples, more = task.trainable(limited(examples, spec.data.limit))
     notes += more
     if not examples or not dev_examples:
@@ -116,15 +118,15 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
     return mask
 
 
-def read_unlabelled(spec: RunSpec, task: Task, say: Say = say) -> Sequence:
-    """The texts of --unlabelled that hold more than blanks, as training examples without label."""
+def read_unlabelled(spec: RunSpec, task: Task, pairs: bool = False, say: Say = say) -> Sequence:
+    """The texts, or pairs, of --unlabelled that hold more than blanks, as training examples without label."""
     flag = f"--unlabelled {spec.unlabelled}"
     if task.read_unlabelled:
         examples = task.read_unlabelled(spec.unlabelled, spec.data, say, flag)
         if examples and not examples[0].question and not spec.config.cloze:
             raise UserError(f"{flag}: holds contexts without questions; add --cloze 4 (say) to have some made of them")
     else:
-        examples = read_texts(spec.unlabelled, spec.data, say, task.unlabelled, flag)
+        examples = read_texts(spec.unlabelled, spec.data, say, task.unlabelled, flag, pairs)
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples

@@ -151,8 +151,8 @@ def about_length(run: Run, sample: Sample) -> str:
 def about_cut_texts(run: Run, sample: Sample) -> str:
     """How many texts are longer than max_length."""
     longest = run.spec.config.max_length
-    one_more = run.data.tokenizer.encode(run.task.texts(sample.examples), max_length=longest + 1)
-    lengths = np.array([len(encoding.ids) for encoding in one_more])
+    data = run.data
+    lengths = run.task.featurize(sample.examples, data.tokenizer, data.labels, longest + 1, run.spec.data).lengths
     cut = float(np.mean(lengths > longest))
     return share(cut, "of the texts are cut", "a larger --max-length would read more of them")
 

@@ -34,6 +34,7 @@ from kd_scratch.distillation.layer_map import explicit
 from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
+from kd_scratch.tasks.base import are_pairs, require_kind
 from kd_scratch.training.checks import check_spec
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
@@ -165,6 +166,8 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
         model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
+    if data.task.head == "sequence":
+        model.config = replace(model.config, pairs=are_pairs(data.examples))
     check_fit(model, data.tokenizer, spec.config.max_length, spec.model, say)
     return model
 
@@ -189,7 +192,9 @@ def named_shape(spec: RunSpec, data: TrainingData):
 def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer: Tokenizer) -> Model:
     """A teacher, checked against the student that it is to teach. Raises UserError where they do not fit."""
     settled = path != spec.teachers[0] or (student.config.token_types > 1 and spec.model not in SIZES)
-    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length, settled)
+    pairs = bool(student.config.pairs)
+    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length, settled, pairs)
+    require_kind(f"--teacher {path}", teacher.config.pairs, "--train", pairs)
     if task.head == "mlm" and teacher.config.vocab_size != student.config.vocab_size:
         sizes = f"{teacher.config.vocab_size:,} words, the student {student.config.vocab_size:,}"
         raise UserError(f"--teacher {path}: has a vocabulary of {sizes}; to be compared they need as many")
@@ -197,11 +202,18 @@ def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer
 
 
 def open_teacher(
-    path: str, task: Task, labels: Sequence[str], tokenizer: Tokenizer, max_length: int, settled: bool = True
+    path: str,
+    task: Task,
+    labels: Sequence[str],
+    tokenizer: Tokenizer,
+    max_length: int,
+    settled: bool = True,
+    pairs: bool = False,
 ) -> Model:
     """A model directory's model as a teacher: it has the task's head, these labels (in any order) and this tokenizer.
 
     settled: whether the student needs its token types as they are; else the tokenizer gives those of the teacher's.
+    pairs: whether inputs are pairs of texts.
     Raises UserError where it has not.
     """
     teacher = load_model(path)
@@ -231,12 +243,12 @@ def open_teacher(
             f"size with --tokenizer {path}"
         )
     own = teacher_tokenizer.has_token_types
-    if task.head == "span" and teacher.config.token_types > 1 and own != tokenizer.has_token_types:
+    if (task.head == "span" or pairs) and teacher.config.token_types > 1 and own != tokenizer.has_token_types:
         if settled:
             cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
             raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
         tokenizer.has_token_types = own
-    check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}")
+    check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}", pairs=pairs)
     return teacher
 
 

@@ -653,7 +653,7 @@ def test_oos_without_such_texts_and_a_tokenizer_that_is_not_there_are_refused(tm
 def test_a_model_that_does_not_fit_its_tokenizer_or_its_task_is_refused(tokenizer):
     with pytest.raises(UserError, match=f"x: the model has 50 pieces, the tokenizer {tokenizer.vocab_size}"):
         check_fit(tiny_model(vocab_size=50), tokenizer, 24, "x")
-    with pytest.raises(UserError, match="x: has one token type only; question and context need two"):
+    with pytest.raises(UserError, match="x: has one token type only; two texts need two"):
         check_fit(tiny_model(head="span", vocab_size=tokenizer.vocab_size, token_types=1), tokenizer, 24, "x")
 
 

@@ -16,6 +16,7 @@ from tests.cures import (
     rows_formats,
     rows_models,
     rows_pages,
+    rows_pairs,
     rows_predict,
     rows_runs,
     rows_settings,
@@ -35,6 +36,7 @@ TABLES = (
     rows_predict,
     rows_folders,
     rows_pages,
+    rows_pairs,
     rows_study,
     rows_download,
 )

@@ -18,6 +18,7 @@ from kd_scratch.data.batches import length_sorted_batches
 from kd_scratch.evaluation import inputs as inputs_module
 from kd_scratch.evaluation import predict_file as library
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
+from kd_scratch.evaluation.predict import predict
 from kd_scratch.evaluation.predict_file import Answerer, next_part, predict_file
 from kd_scratch.nn.int8 import quantize
 from kd_scratch.tasks import TASKS
@@ -218,6 +219,40 @@ def test_tables_keep_all_columns_and_are_read_back_as_they_were(models, tmp_path
         for row in rows[1:]:
             best = max(range(4), key=lambda i: float(row[6 + i]))
             assert row[4] == LABELS["sequence"][best] and float(row[5]) == float(row[6 + best])
+
+
+PAIR = {"premise": "the fox", "hypothesis": "a dog jumps"}
+PAIRS = {
+    "p.csv": "n,premise,hypothesis\n1,the fox,a dog jumps\n2,,a\n3,the fox,\n",
+    "p.jsonl": json_lines([PAIR, PAIR | {"premise": ""}, PAIR | {"hypothesis": 5}]),
+}
+
+
+@pytest.fixture
+def reader_of_pairs(tmp_path, tokenizer):
+    """A model that was trained on pairs."""
+    save_model(tiny_model("sequence", vocab_size=tokenizer.vocab_size, pairs=True), tmp_path / "model", tokenizer)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_of_texts_are_answered_as_one_by_one(name, reader_of_pairs, tmp_path, monkeypatch, capsys):
+    (tmp_path / name).write_text(PAIRS[name])
+    answer(reader_of_pairs, "--file", tmp_path / name, "--output", tmp_path / "out.jsonl", "--probabilities")
+    first, *others = lines_of(tmp_path / "out.jsonl")
+    [alone] = predict(load_for_inference(reader_of_pairs), [PAIR["premise"]], pairs=[PAIR["hypothesis"]]).values()
+    assert first["probabilities"] == pytest.approx(alone, abs=1e-5) and all("error" in row for row in others)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", Source(json.dumps(PAIR).encode()))
+    assert main(["predict", "--model", str(reader_of_pairs)]) == 0
+    assert json.loads(capsys.readouterr().out)["prediction"] == first["prediction"]
+
+
+def test_a_model_of_pairs_refuses_single_texts_before_it_writes_anything(reader_of_pairs, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("the fox\n")
+    flags = "--model", reader_of_pairs, "--file", tmp_path / "a.txt", "--output", tmp_path / "o.csv"
+    assert main([*map(str, ["predict", *flags])]) == 2 and "is of pairs of texts" in capsys.readouterr().err
+    assert not (tmp_path / "o.csv.part").exists()
 
 
 # --- killed, and begun again ---

@@ -286,4 +286,5 @@ def test_real_files_have_their_rows_and_labels(real_data, name):
     task, settings, counts, digest = REAL[name]
     examples = list(TASKS[task].read(real_data(name), "", DataConfig(**settings), print))
     assert Counter(example.label for example in examples) == counts
-    assert hashlib.sha256(repr(examples).encode()).hexdigest().startswith(digest)
+    written = repr(examples).replace(", pair=None", "")
+    assert hashlib.sha256(written.encode()).hexdigest().startswith(digest)
