@@ -235,6 +235,7 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
 
 def resumable(part: Path, state: Path, run: str, force: bool) -> Written:
     """How far this run has come before. UserError where what another one has left is in the way, but for force."""
+    part.touch()
     with suppress(UserError, TypeError):
         written = Written(**files.read_json(state))
         if written.run == run and part.stat().st_size >= written.bytes:

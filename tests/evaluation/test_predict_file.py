@@ -1,6 +1,7 @@
 """Whole files answered: as `evaluate` decides, whatever is odd in them, and wherever the run was killed."""
 
 import csv
+import errno
 import io
 import json
 import sys
@@ -29,8 +30,11 @@ LABELS = {"sequence": ("World", "Sports", "Business", "Sci/Tech"), "token": ("O"
 WORDS = [text.split() for text in TEXTS]
 
 
-def conll(sentences):
+def conll(sentences, numbered=False):
     """Words with tags, as CoNLL writes them."""
+    if numbered:
+        sentences = [[f"{i}\t{word}\tX\tO" for i, word in enumerate(words, 1)] for words in sentences]
+        return "\n\n".join("\n".join(lines) for lines in sentences)
     return "\n\n".join(
         "\n".join(f"{word} X {'B-PER' if i == 1 else 'O'}" for i, word in enumerate(s)) for s in sentences
     )
@@ -59,6 +63,7 @@ FILES = {
     "agnews": ("agnews", "a.csv", "".join(f'"{i + 1}","{t[:9]}","{t[9:]}\\and"\n' for i, t in enumerate(TEXTS))),
     "clinc": ("clinc", "c.json", json.dumps({"test": [[text, "World"] for text in TEXTS], "train": []})),
     "conll": ("conll", "c.txt", f"-DOCSTART- X O\n\n{conll(WORDS)}\n"),
+    "conll numbered": ("conll", "c.txt", conll(WORDS, numbered=True)),
     "conll json": (
         "conll",
         "c.jsonl",
@@ -299,7 +304,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
     assert points > 20
 
 
-def test_what_is_answered_already_is_not_computed_again(models, tmp_path, monkeypatch, small_parts):
+def test_what_is_answered_already_is_not_computed_again(models, tmp_path, monkeypatch, small_parts, capsys):
     (tmp_path / "a.txt").write_text("fox\n" * 8)
     real, calls = library.compute_logits, []
 
@@ -312,7 +317,8 @@ def test_what_is_answered_already_is_not_computed_again(models, tmp_path, monkey
     monkeypatch.setattr(library, "compute_logits", logits)
     flags = ["--model", models / "sequence", "--file", tmp_path / "a.txt", "--output", tmp_path / "o.csv"]
     argv = [*map(str, ["predict", *flags])]
-    assert main(argv) == 130 and main(argv) == 0 and len(calls) == 4
+    assert main(argv) == 130 and capsys.readouterr().err == "interrupted; the same command goes on where it stopped\n"
+    assert main(argv) == 0 and len(calls) == 4 and "8 inputs" in capsys.readouterr().out
 
 
 def test_what_another_run_has_left_is_refused_and_replaced_by_force(models, tmp_path, monkeypatch, capsys, small_parts):
@@ -379,6 +385,26 @@ def test_batches_are_cut_by_their_tokens_too():
     lengths = torch.tensor([5, 40, 10, 10, 3]).numpy()
     assert [b.tolist() for b in length_sorted_batches(lengths, 64, 20)] == [[1], [2, 3], [0, 4]]
     assert [b.tolist() for b in length_sorted_batches(lengths, 2)] == [[1, 2], [3, 0], [4]]
+
+
+def test_columns_may_be_chosen_by_name_or_number(models, tmp_path):
+    (tmp_path / "a.csv").write_text("7,the fox\n8,the dog\n")
+    answer(models / "sequence", "--file", tmp_path / "a.csv", "--output", tmp_path / "o.jsonl", "--text-column", 2)
+    assert [row["column_2"] for row in lines_of(tmp_path / "o.jsonl") if row["prediction"]] == ["the fox", "the dog"]
+    (tmp_path / "t.csv").write_text("said,n\nthe fox,7\n")
+    answer(models / "token", "--file", tmp_path / "t.csv", "--output", tmp_path / "t.jsonl", "--text-column", "said")
+    assert lines_of(tmp_path / "t.jsonl")[0]["words"] == ["the", "fox"]
+
+
+def test_a_full_disk_and_a_model_without_a_task_are_one_line(models, tmp_path, tokenizer, monkeypatch, capsys):
+    (tmp_path / "a.txt").write_text("fox\n")
+    argv = ["predict", "--file", str(tmp_path / "a.txt"), "--output", str(tmp_path / "o.csv"), "--model"]
+    with monkeypatch.context() as patch:
+        patch.setattr(library.os, "fsync", lambda number: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+        assert main([*argv, str(models / "sequence")]) == 2
+    assert "make room on the disk" in capsys.readouterr().err
+    save_model(tiny_model(None, vocab_size=tokenizer.vocab_size), tmp_path / "bare", tokenizer)
+    assert main([*argv, str(tmp_path / "bare")]) == 2 and "has a pre-training head" in capsys.readouterr().err
 
 
 # --- standard input ---
