@@ -399,10 +399,18 @@ def test_columns_may_be_chosen_by_name_or_number(models, tmp_path):
 def test_a_full_disk_and_a_model_without_a_task_are_one_line(models, tmp_path, tokenizer, monkeypatch, capsys):
     (tmp_path / "a.txt").write_text("fox\n")
     argv = ["predict", "--file", str(tmp_path / "a.txt"), "--output", str(tmp_path / "o.csv"), "--model"]
+    real, calls = library.os.fsync, []
+
+    def fsync(number):
+        calls.append(number)
+        if len(calls) == 3:  # the state before it: the file and its folder
+            raise OSError(errno.ENOSPC, "no space")
+        real(number)
+
     with monkeypatch.context() as patch:
-        patch.setattr(library.os, "fsync", lambda number: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+        patch.setattr(library.os, "fsync", fsync)
         assert main([*argv, str(models / "sequence")]) == 2
-    assert "make room on the disk" in capsys.readouterr().err
+    assert "o.csv.part: cannot be written: no space; make room on the disk; the same command" in capsys.readouterr().err
     save_model(tiny_model(None, vocab_size=tokenizer.vocab_size), tmp_path / "bare", tokenizer)
     assert main([*argv, str(tmp_path / "bare")]) == 2 and "has a pre-training head" in capsys.readouterr().err
 
