@@ -130,7 +130,7 @@ def complain(why: str) -> None:
 
 def how_to_resume(arguments: argparse.Namespace) -> str:
     """How an interrupted command goes on, where it can."""
-    if arguments.command == "evidence":
+    if arguments.command == "evidence" or str(getattr(arguments, "file", None) or "-") != "-":
         return "; the same command goes on where it stopped"
     try:
         if arguments.command != "train" or not unfinished(arguments.output):

@@ -1,16 +1,29 @@
-"""A model directory and a text in, a prediction out. `python -m kd_scratch predict`"""
+"""A model directory and a text in, a prediction out; or a whole file. `python -m kd_scratch predict`"""
 
 import argparse
+import sys
+from itertools import chain
 from pathlib import Path
 
-from kd_scratch.commands.flags import add_flags, data_config, start_device
-from kd_scratch.common.console import shorten, show, table
+from kd_scratch.commands.flags import add_flags, data_config, given, start_device
+from kd_scratch.common.console import hush, shorten, show, table
+from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, write_json
 from kd_scratch.config import DataConfig, RunConfig
-from kd_scratch.evaluation.evaluate import load_for_inference
-from kd_scratch.evaluation.predict import predict
+from kd_scratch.evaluation.evaluate import find_split, load_for_inference
+from kd_scratch.evaluation.predict import check_inputs, predict
+from kd_scratch.evaluation.predict_file import Answerer, answer_stream, predict_file
+from kd_scratch.tasks import TASKS, deciding_tasks
 
 LABELS = 3  # that are shown for each text
+INPUT = "-"  # as --file: standard input
+#: Head -> the task whose files are read where --task names none.
+USUAL = {"sequence": "csv", "token": "conll", "span": "squad"}
+#: Fields of DataConfig that have a flag here.
+SETTINGS = (
+    "encoding oos oos_threshold text_column label_column header question_column context_column overlap question_length "
+    "answer_length null_threshold"
+).split()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +37,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--question", nargs="+", metavar="TEXT", help="question answering: questions about --context")
     parser.add_argument("--context", metavar="TEXT", help="question answering: the text that holds the answers")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all of it there")
-    add_flags(parser, DataConfig, only=("overlap", "question_length", "answer_length"))
+    parser.add_argument(
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="answer all of a file: texts as a table, JSON lines or lines; questions as SQuAD's JSON, JSON lines or a "
+        "table; sentences also as CoNLL's columns. What is odd in it becomes a row with an error. - or a pipe: each "
+        "line of standard input when it comes, in JSON lines (a question is an object with question and context)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write all of it there, as JSON; with --file as .csv, .tsv or .jsonl, with the columns of the input. What "
+        "was interrupted goes on by the same command, from FILE.part",
+    )
+    parser.add_argument("--probabilities", action="store_true", help="--file: also those of all labels")
+    parser.add_argument(
+        "--force", action="store_true", help="--file: replace --output, or what another run has left unfinished"
+    )
+    parser.add_argument(
+        "--task", choices=deciding_tasks(), help="--file: whose files are read (default csv, conll or squad, by model)"
+    )
+    parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
+    add_flags(parser, DataConfig, only=SETTINGS)
     add_flags(parser, RunConfig)
 
 
 def command(arguments: argparse.Namespace) -> dict:
     """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
+    names = "text", "text_pair", "question", "context"
+    texts = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
+    if arguments.file and texts:
+        raise UserError(f"--file and {texts[0]}: leave out one of them")
+    if arguments.file or not (texts or sys.stdin is None or sys.stdin.isatty()):
+        return whole_file(arguments, str(arguments.file) in (INPUT, "None"))
     device = start_device(arguments)
     data = data_config(arguments)
     loaded = load_for_inference(arguments.model, device=device)
@@ -43,6 +84,37 @@ def command(arguments: argparse.Namespace) -> dict:
     for text, prediction in result.items():
         SHOW[loaded.model.config.head](text, prediction)
     return result
+
+
+def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
+    """The answers to all inputs of a file, or of standard input, while they come."""
+    if is_stream:
+        if arguments.json or arguments.output:
+            flag = "--json" if arguments.json else "--output"
+            raise UserError(f"{flag}: standard input is answered in JSON lines, on standard output; leave it out")
+        hush()  # notes are no JSON
+    device = start_device(arguments)
+    data = data_config(arguments)
+    loaded = load_for_inference(arguments.model, arguments.task and TASKS[arguments.task], device=device)
+    head = loaded.model.config.head
+    if head not in USUAL:
+        check_inputs(loaded, {})
+    task = TASKS[arguments.task or USUAL[head]]
+    abstain = "null_threshold" in given(arguments, DataConfig)
+    answerer = Answerer(loaded, task, data, device, abstain, arguments.probabilities)
+    if is_stream:
+        first = sys.stdin.buffer.readline()
+        if not first and arguments.file is None:
+            check_inputs(loaded, {})
+        lines = chain([first] * bool(first), sys.stdin.buffer)
+        return answer_stream(answerer, lines, lambda line: print(line, end="", flush=True))
+    if arguments.output is None:
+        raise UserError(f"--file {arguments.file}: needs a file for the answers: add --output FILE.csv, .tsv or .jsonl")
+    split = find_split(task, arguments.split)
+    found = predict_file(answerer, arguments.file, arguments.output, split, arguments.force)
+    odd = f", {found['odd']:,} of them odd (their column error has why)" if found["odd"] else ""
+    show(f"{found['inputs']:,} inputs{odd}, answers in {arguments.output}, {found['seconds']:.1f} s")
+    return found
 
 
 def show_labels(text: str, probabilities: dict[str, float]) -> None:

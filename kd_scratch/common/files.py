@@ -194,8 +194,8 @@ def check_new_folder(output: Path, *models: str | Path, what: str = "already hol
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """A context in which no other process may be in the same one for this folder; UserError where one is.
+def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
+    """A context in which no other process may be in the same one for this file of a folder; UserError where one is.
 
     The lock goes with the process, however it ends. (On Windows there is none.)
     """
@@ -204,7 +204,7 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with open(folder / LOCK, "w") as file:
+    with open(folder / name, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

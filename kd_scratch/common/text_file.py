@@ -49,21 +49,24 @@ class TextFile:
     """The text of a file, as UTF-8: in the file itself, or in an unnamed copy that vanishes with this object.
 
     It is open as long as this lives: a file put in its place is another. Lines end with LF, CRLF or CR.
+    lenient: a byte that is no text becomes a surrogate (0xff: U+DCFF), and rows that are malformed do not end a table.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, start: int = 0):
+    def __init__(self, path: Path, file: BinaryIO, start: int = 0, lenient: bool = False):
         self.path = path
         self.file = file
         self.start = start  # place of the first byte of text: behind a mark
+        self.lenient = lenient
+        self.errors = "surrogateescape" if lenient else "strict"
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """(place of its first byte, text with its line end) of each line, one in memory at a time; at least one."""
         place = self.start
         with reading(self.path):
             raw = io.BufferedReader(_View(self.file, place), CHUNK)
-            for line in io.TextIOWrapper(raw, encoding="utf-8", newline=""):
+            for line in io.TextIOWrapper(raw, encoding="utf-8", errors=self.errors, newline=""):
                 yield place, line
-                place += len(line) if line.isascii() else len(line.encode())
+                place += len(line) if line.isascii() else len(line.encode(errors=self.errors))
         if place == self.start:
             yield place, ""  # a mark and nothing else
 
@@ -71,7 +74,7 @@ class TextFile:
         """The text between two places, of which `lines` gives the first one."""
         with reading(self.path):
             self.file.seek(begin)
-            return self.file.read(end - begin).decode()
+            return self.file.read(end - begin).decode(errors=self.errors)
 
     def holds(self, character: str) -> bool:
         """Whether a character of ASCII occurs in it."""
@@ -110,11 +113,11 @@ class _View(io.RawIOBase):
         return count
 
 
-def open_text(path: str | Path, encoding: str = AUTO, say: Say = say) -> TextFile:
+def open_text(path: str | Path, encoding: str = AUTO, say: Say = say, lenient: bool = False) -> TextFile:
     """A file as UTF-8, whatever its encoding; it is read once for that, and never whole in memory.
 
     encoding: the name of one that Python knows, or "auto". say: what takes the line about a file that is no
-    UTF-8. Raises UserError with the line where it is no text, or not in that encoding.
+    UTF-8. lenient: see TextFile; else it raises UserError with the line where it is no text, or not in that encoding.
     """
     path = Path(path)
     file = open_file(path)
@@ -132,11 +135,11 @@ def open_text(path: str | Path, encoding: str = AUTO, say: Say = say) -> TextFil
             if encoding.startswith("utf-") and encoding != "utf-8":
                 say(f"{path}: read as {encoding[:6].upper()}")
         if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
-            if not utf8:
+            if not utf8 and not lenient:
                 refuse(file, path)
-            return TextFile(path, file, len(mark) if MARKS.get(mark) == "utf-8" else 0)
+            return TextFile(path, file, len(mark) if MARKS.get(mark) == "utf-8" else 0, lenient)
         file.seek(0)
-        return TextFile(path, as_utf8(file, path, encoding))
+        return TextFile(path, as_utf8(file, path, encoding, lenient), lenient=lenient)
 
 
 def unmarked_utf16(beginning: bytes) -> str | None:
@@ -219,21 +222,23 @@ def refuse(file: BinaryIO, path: Path) -> None:
             raise UserError(f"{path}: line {i}: NUL character; this is not a text file")
 
 
-def as_utf8(file: BinaryIO, path: Path, encoding: str) -> BinaryIO:
+def as_utf8(file: BinaryIO, path: Path, encoding: str, lenient: bool = False) -> BinaryIO:
     """An unnamed copy in UTF-8, in the folder for temporary files, of a file in another encoding, without its mark.
 
-    Raises UserError with the line where it is not in that encoding, DiskError where there is no room.
+    lenient: see TextFile. Raises UserError with the line where it is not in that encoding, DiskError where there is no
+    room.
     """
-    decoder = codecs.getincrementaldecoder(encoding)()
+    errors = "surrogateescape" if lenient else "strict"
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
     line = 1
     try:
         copy = tempfile.TemporaryFile()
         for i, chunk in enumerate(chunks(file)):
             text = decoder.decode(chunk, final=not chunk)
-            if "\0" in text:
+            if "\0" in text and not lenient:
                 line += text.count("\n", 0, text.index("\0"))
                 raise UserError(f"{path}: line {line}: NUL character; this is not text in {encoding}")
-            copy.write((text.removeprefix("\ufeff") if i == 0 else text).encode())
+            copy.write((text.removeprefix("\ufeff") if i == 0 else text).encode(errors=errors))
             line += text.count("\n")
         copy.flush()
     except UnicodeError as error:

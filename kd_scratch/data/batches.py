@@ -157,7 +157,15 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def length_sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Batches of every input once, longest first: the least padding, and too little memory is noticed at once."""
+def length_sorted_batches(lengths: np.ndarray, batch_size: int, tokens: int = 0) -> list[np.ndarray]:
+    """Batches of every input once, longest first: the least padding, and too little memory is noticed at once.
+
+    tokens: the most that a batch may have, padding and all, but for a longer input alone; 0: as many as it gets.
+    """
     order = np.argsort(-lengths, kind="stable")
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    batches, start = [], 0
+    while start < len(order):
+        most = min(batch_size, tokens // lengths[order[start]]) if tokens else batch_size
+        batches.append(order[start : start + max(1, most)])
+        start += len(batches[-1])
+    return batches

@@ -8,7 +8,7 @@ file is looked at.
 import csv
 import io
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -49,26 +49,45 @@ class Layout:
 
 
 def table_rows(file: TextFile, layout: Layout) -> Iterator[tuple[int, int, list[str]]]:
-    """(line number, place of its first byte, fields) of each row that is not blank; UserError for a malformed one."""
-    place = 0
+    """(line number, place of its first byte, fields) of each row that is not blank; UserError for a malformed one, or
+    where the file is lenient, none."""
+    for line, start, row in rows_or_errors(file, layout):
+        if not isinstance(row, UserError):
+            yield line, start, row
+        elif not file.lenient:
+            raise row
 
-    def lines():
-        nonlocal place
-        for begin, text in islice(file.lines(), layout.skip, None):
-            place = begin + (len(text) if text.isascii() else len(text.encode()))
-            yield text
 
-    lines_before, _ = next(islice(file.lines(), layout.skip, None), (file.end(), ""))
-    start, line = lines_before, 1 + layout.skip
+def rows_or_errors(file: TextFile, layout: Layout) -> Iterator[tuple[int, int, list[str] | UserError]]:
+    """The same; what is wrong with a malformed row stands in its place, and rows go on with the next line.
+
+    (A quote that was left open has swallowed many of those: they are read again.)
+    """
+    source = islice(enumerate(file.lines(), 1), layout.skip, None)
+    again: deque = deque()  # lines that are read once more
+    used = []  # the lines of a row
+
+    def lines() -> Iterator[str]:
+        while item := again.popleft() if again else next(source, None):
+            used.append(item)
+            yield item[1][1]
+
     reader = layout.reader(lines())
-    try:
-        for row in reader:
-            if row:
-                yield line, start, row
-            line, start = reader.line_num + 1 + layout.skip, place
-    except csv.Error as error:
-        why = f"a field of more than {LONGEST:,} characters; is a quote left open?" if "limit" in str(error) else error
-        raise UserError(f"{file.path}: line {line}: malformed CSV: {why}") from None
+    while True:
+        used.clear()
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            long = f"a field of more than {LONGEST:,} characters; is a quote left open?"
+            why = long if "limit" in str(error) else error
+            row = UserError(f"{file.path}: line {used[0][0]}: malformed CSV: {why}")
+            again.extendleft(reversed(used[1:]))
+            reader = layout.reader(lines())
+        if row is None:
+            return
+        if row != []:
+            line, (start, _) = used[0]
+            yield line, start, row
 
 
 def table_examples(file: TextFile, layout: Layout, make: Make, header: bool = False) -> FileRows:

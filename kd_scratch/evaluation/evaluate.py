@@ -94,17 +94,21 @@ class EvaluationSet:
         }
 
 
+def find_split(task: Task, split: str) -> str:
+    """The split, or of files that have several and none is named, "test". UserError where they have no such split."""
+    if split and split not in task.splits:
+        known = f"the splits {', '.join(task.splits)}" if task.splits else "no splits; leave it out"
+        raise UserError(f"--split {split}: the files of {task.name} have {known}")
+    return split or ("test" if task.splits else "")
+
+
 def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, say: Say = say) -> EvaluationSet:
     """The examples of a split of a file: "test" where a file has splits and none is named.
 
     say: what takes notes of what was decided about the file, or repaired in it.
     Raises UserError for a split that the task's files do not have, and where there are no examples.
     """
-    if split and split not in task.splits:
-        known = f"the splits {', '.join(task.splits)}" if task.splits else "no splits; leave it out"
-        raise UserError(f"--split {split}: the files of {task.name} have {known}")
-    if not split and task.splits:
-        split = "test"
+    split = find_split(task, split)
     examples = limited(task.read(path, split, data, say=lambda note: say(f"note: {note}")), data.limit)
     if not examples:
         raise UserError(f"{path}: holds no examples to evaluate on")

@@ -28,9 +28,11 @@ def compute_logits(
     dtype: torch.dtype | None = None,
     title: str = "evaluating",
     out: np.ndarray | None = None,
+    tokens: int = 0,
 ) -> np.ndarray:
     """Logits of every input, float32, in `out` where that is given (zeros). The model's mode is put back afterwards.
 
+    tokens: the most in a batch, see length_sorted_batches.
     Ranks (common/distributed.py) share the work; all get all logits. UserError where some are not finite numbers.
 
     sequence head: N,C.  token and span heads: ΣS,C, one row per token; those of input i begin at features.starts[i].
@@ -41,7 +43,7 @@ def compute_logits(
     per_token = features.head in ("token", "span")
     sampler = MaskedLMSampler(0, 0) if features.head == "mlm" else None
     logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
-    batches = distributed.rank_slice(length_sorted_batches(features.lengths, batch_size))
+    batches = distributed.rank_slice(length_sorted_batches(features.lengths, batch_size, tokens))
     finite = True
     with progress(total=len(features), desc=title, unit="ex") as bar:
         for indices in batches:

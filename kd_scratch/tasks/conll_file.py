@@ -43,6 +43,11 @@ class Example:
     scheme: str = "IOB2"  # how the file writes its tags
 
 
+def untagged(place: str, words: Sequence[str]) -> Example:
+    """A sentence without tags, which is a document of its own."""
+    return Example(place, tuple(words), (None,) * len(words), document=place)
+
+
 @dataclass
 class Tags:
     """The tags of a file, as it writes them, and what they mean."""
@@ -128,12 +133,15 @@ class _Sentence:
 
 
 def read_sentences(
-    path: Path, lines: Sequence[str], columns: Columns, tags: Tags, counts: Counter[str]
+    path: Path, lines: Sequence[str], columns: Columns, tags: Tags, counts: Counter[str], first: int = 1
 ) -> Iterator[_Sentence]:
-    """The sentences of a file of columns. tags: are counted there; counts: of lines that are left out."""
+    """The sentences of a file of columns, or of a part of it: from the line of the number `first` on.
+
+    tags: are counted there; counts: of lines that are left out.
+    """
     sentence: _Sentence | None = None
     document = number_of = ""
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first):
         cells = columns.split(line)
         begins = DOCSTART.match(line)
         comment = columns.is_comment(line, cells, in_sentence=sentence is not None)

@@ -119,13 +119,18 @@ def read_squad(path: Path, split: str, data: DataConfig, say: Say = say, labelle
         examples = json_rows(file, lambda i, value: reader.example(Node(value, path, f"line {i}"), None))
         reader.finish(len(examples), say)
         return examples
-    value = file.json()
-    root = Node({"": value} if isinstance(value, list) else value, path, "")
-    if not isinstance(root.value, dict):
-        raise UserError(f"{path}: is not SQuAD's JSON: it must be an object or a list")
+    root = root_of(file)
     examples = [reader.example(node, context) for node, context in reader.questions(root, LEVELS, None)]
     reader.finish(len(examples), say)
     return [replace(example, may_be_unanswerable=True) for example in examples] if reader.version2 else examples
+
+
+def root_of(file: TextFile) -> Node:
+    """All that a file of JSON holds. UserError where that is neither an object nor a list."""
+    value = file.json()
+    if not isinstance(value, dict | list):
+        raise UserError(f"{file.path}: is not SQuAD's JSON: it must be an object or a list")
+    return Node({"": value} if isinstance(value, list) else value, file.path, "")
 
 
 def read_without_answers(path: Path, data: DataConfig, say: Say, name: str) -> Sequence[Example]:

@@ -77,7 +77,7 @@ def read_rows(
         return make(line, text, label_alone, pair)
 
     if is_json_lines(file):
-        rows = json_rows(file, json_maker(file, data, say, cleaned, labelled))
+        rows = json_rows(file, json_maker(file.path, data, say, cleaned, labelled))
     else:
 
         def is_header(row: Sequence[str]) -> bool:
@@ -144,7 +144,7 @@ def is_json_lines(file: TextFile) -> bool:
     return isinstance(find_object(first), dict)
 
 
-def json_maker(file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool):
+def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: bool):
     """A function: line number and object of a line of JSON -> example."""
     keys: dict = {}  # the fields of the texts and of the label, as the first object has them
 
@@ -154,7 +154,7 @@ def json_maker(file: TextFile, data: DataConfig, say: Say, make: Make, labelled:
         return row[key]
 
     def make_object(line: int, row: dict) -> object:
-        place = f"{file.path}: line {line}"
+        place = f"{path}: line {line}"
         if not keys:
             names = list(row)
             texts, label_at = choose(names, data, labelled, place, say, numbers=False)
@@ -210,7 +210,7 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
             name = AGNEWS_LABELS[(int(label) - lowest) % 4]
         if name is None:
             raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4, nor a name")
-        return example_of_row(path, line, text.replace("\\", " ").strip(), name, pair)
+        return example_of_row(path, line, without_backslashes(text), name, pair)
 
     rows = read_rows(open_text(path, data.encoding, say), data, say, make, columns=agnews_columns)
     if "0" in first_line:
@@ -222,6 +222,11 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
         lowest = 0
         say(f"{path}: classes are 0 to 3, read as {', '.join(AGNEWS_LABELS)}")
     return rows
+
+
+def without_backslashes(text: str) -> str:
+    """A text of AG News with blanks for the backslashes that stand for line breaks."""
+    return text.replace("\\", " ").strip()
 
 
 NAMES = {bare(name): name for name in AGNEWS_LABELS}
@@ -255,10 +260,7 @@ def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     --oos.
     """
     file = open_text(path, data.encoding, say)
-    first = next((text.strip() for _, text in file.lines() if text.strip()), "")
-    row = find_object(first)
-    known = {key for keys in SPLITS.values() for key in keys}
-    if (row is None and first[:1] in ("{", "[")) or (row is not None and known & row.keys()):
+    if holds_splits(file):
         return clinc_examples(file, split, data, say)
 
     def make(line: int, text: str, label: str, pair: str | None) -> Example | None:
@@ -268,6 +270,14 @@ def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
         return replace(example, in_scope=label != OOS or split == "train")
 
     return read_rows(file, data, say, make)
+
+
+def holds_splits(file: TextFile) -> bool:
+    """Whether a file is CLINC150's JSON, as far as its first line shows."""
+    first = next((text.strip() for _, text in file.lines() if text.strip()), "")
+    row = find_object(first)
+    known = {key for keys in SPLITS.values() for key in keys}
+    return first[:1] in ("{", "[") if row is None else bool(known & row.keys())
 
 
 def clinc_examples(file: TextFile, split: str, data: DataConfig, say: Say) -> list[Example]:
@@ -295,6 +305,14 @@ def clinc_examples(file: TextFile, split: str, data: DataConfig, say: Say) -> li
     return examples
 
 
+def is_table_of_texts(file: TextFile, usual: Sequence[str]) -> bool:
+    """Whether a file is called .csv or .tsv, or has tabs in its first line and a column of one of the usual names."""
+    header = next(file.lines())[1].rstrip("\r\n").split("\t")
+    return file.path.suffix.lower() in (".csv", *TSV) or (
+        len(header) > 1 and any(named(header, meant(header, column)[-1]) for column in usual)
+    )
+
+
 def read_texts(
     path: Path, data: DataConfig, say: Say, make: Callable[..., object], name: str = "", pairs: bool = False
 ) -> FileRows:
@@ -312,10 +330,7 @@ def read_texts(
         check_length(both, f"{name or path}: line {line}")
         return make(f"{path.name}:{line}", *((text, pair) if pairs else (both,))) if both.strip() else None
 
-    header = next(file.lines())[1].rstrip("\r\n").split("\t")
-    is_table = path.suffix.lower() in (".csv", *TSV) or (
-        len(header) > 1 and any(named(header, meant(header, column)[-1]) for column in usual)
-    )
+    is_table = is_table_of_texts(file, usual)
     if is_table or is_json_lines(file):
         if name:
             data = settings_for_texts(file, data, is_table and not is_json_lines(file), say, pairs)

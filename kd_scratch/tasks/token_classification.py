@@ -32,7 +32,7 @@ from kd_scratch.tasks.base import (
     log_softmax,
     surest_mistakes,
 )
-from kd_scratch.tasks.conll_file import Example, read_conll, trainable
+from kd_scratch.tasks.conll_file import Example, read_conll, trainable, untagged
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
 from kd_scratch.tasks.file_checks import odd_sentences
 from kd_scratch.tasks.spans import split_words
@@ -65,8 +65,7 @@ def student_labels(labels: tuple[str, ...], teacher_labels: tuple[str, ...]) -> 
 
 def from_text(place: str, text: str) -> Example:
     """The words of a plain text as an example without tags, which is a document of its own."""
-    words = tuple(text[start:end] for start, end in split_words(text))
-    return Example(place, words, (None,) * len(words), document=place)
+    return untagged(place, [text[start:end] for start, end in split_words(text)])
 
 
 def unlabel(example: Example) -> Example:

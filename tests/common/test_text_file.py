@@ -129,3 +129,17 @@ def test_a_disk_without_room_for_the_copy_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     with pytest.raises(DiskError, match=r"no copy of .*x\.txt in UTF-8: No space left on device; make room"):
         opened(tmp_path, FRENCH.encode("utf-16"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "first", "bad"), [("auto", "café", b"\xff"), ("utf-8", "café", b"\xff"), ("cp1251", "жук", b"\x98")]
+)
+def test_a_lenient_file_keeps_what_is_no_text_as_surrogates(encoding, first, bad, tmp_path):
+    written = first.encode("utf-8" if encoding == "auto" else encoding)
+    (tmp_path / "a.txt").write_bytes(written + b"\na" + bad + b"\0b\nlast\n")
+    with pytest.raises(UserError):
+        open_text(tmp_path / "a.txt", encoding)
+    file = open_text(tmp_path / "a.txt", encoding, lenient=True)
+    lines = list(file.lines())
+    assert [text for _, text in lines] == [f"{first}\n", f"a{chr(0xDC00 + bad[0])}\0b\n", "last\n"]
+    assert file.part(lines[2][0], file.end()) == "last\n", "places are those of bytes"

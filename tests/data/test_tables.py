@@ -10,7 +10,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import LONGEST
 from kd_scratch.common.text_file import open_text
 from kd_scratch.data.rows import FileRows
-from kd_scratch.data.tables import Layout, find_layout, sample_rows, table_examples, table_rows
+from kd_scratch.data.tables import Layout, find_layout, rows_or_errors, sample_rows, table_examples, table_rows
 
 
 def layout_of(tmp_path, text: str, name: str = "x.csv", header=("text", "label")) -> Layout:
@@ -107,3 +107,23 @@ def test_a_sample_ends_where_a_field_is_too_long(tmp_path):
     layout = Layout(",")
     lines = ["text,label\n", "fox,a\n", f"{'x' * (LONGEST + 1)},b\n", "dog,b\n"]
     assert sample_rows(lines, layout) == [["text", "label"], ["fox", "a"]]
+
+
+def test_behind_a_malformed_row_rows_go_on_with_the_next_line(tmp_path):
+    (tmp_path / "x.csv").write_text('a,1\n\n"b" c,2\n"two\nlines",3\n"open,4\nd,5\n"e""",6\n')
+    found = list(rows_or_errors(open_text(tmp_path / "x.csv"), Layout()))
+    assert [line for line, _, _ in found] == [1, 3, 4, 6, 7, 8]
+    assert [row for _, _, row in found if isinstance(row, list)] == [
+        ["a", "1"],
+        ["two\nlines", "3"],
+        ["d", "5"],
+        ['e"', "6"],
+    ]
+    assert [str(row)[-52:] for _, _, row in found if isinstance(row, UserError)] == [
+        "x.csv: line 3: malformed CSV: ',' expected after '\"'",
+        "x.csv: line 6: malformed CSV: ',' expected after '\"'",
+    ]
+    with pytest.raises(UserError, match="line 3: malformed"):
+        list(table_rows(open_text(tmp_path / "x.csv"), Layout()))
+    lenient = table_rows(open_text(tmp_path / "x.csv", lenient=True), Layout())
+    assert [line for line, _, _ in lenient] == [1, 4, 7, 8]

@@ -1,0 +1,295 @@
+"""The inputs of a file, one after another, whatever it holds. An odd one has an error instead of an example.
+
+The readers of tasks/ refuse a file for one bad row, since a score without it would be another score. Answers to the
+other rows are of use, so here each is read by itself. Rows stay in the file until they are asked for.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from kd_scratch.common.console import Say, progress
+from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import LONGEST, check_length
+from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.config import DataConfig
+from kd_scratch.data.json_lines import parse_line
+from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, rows_or_errors, table_rows
+from kd_scratch.tasks import Task, conll_columns, conll_file, squad_file, text_files
+from kd_scratch.tasks.columns import find_columns, is_number, meant, named
+from kd_scratch.tasks.unlabelled_file import settings_for_texts
+
+NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile makes of bytes that are not UTF-8
+EMPTY = "there is no text"
+FIRST = 100  # inputs of which one must be readable
+#: Task -> what finds the columns of its tables, and what becomes of its texts, where that is not as usual.
+OWN = {"agnews": (text_files.agnews_columns, text_files.without_backslashes)}
+
+
+class Row(NamedTuple):
+    """One input: what the file has of it, by column; and the example made of that, or what is odd about it."""
+
+    columns: dict[str, object]
+    example: object | None
+    error: str = ""
+
+
+class Record(NamedTuple):
+    """What begins in a line of the file: its text, what is made of that (or what is wrong with it), and its columns."""
+
+    line: int
+    text: str
+    value: object | UserError
+    columns: dict[str, object]
+
+
+Records = Callable[[], Iterator[Record]]  # reads the file anew
+Make = Callable[..., object]  # line, value of a record -> example, UserError, or None: there is no text
+
+
+def open_inputs(
+    task: Task,
+    path: Path,
+    split: str,
+    data: DataConfig,
+    abstain: bool,
+    taken: Collection[str],
+    say: Say,
+    pairs: bool = False,
+) -> tuple[Callable[[], Iterator[Row]], int, list[str]]:
+    """What reads the inputs of a file anew, how many there are, and the names of all their columns.
+
+    abstain: questions may be unanswerable. taken: names that no column may have; it gets "input_" in front of them.
+    pairs: texts are pairs, which stand in two columns.
+    Raises UserError where the file as a whole cannot be read, and where none of its first inputs can.
+    """
+    file = open_text(path, data.encoding, say, lenient=True)
+    is_span = task.head == "span"
+    opened = open_questions(file, data, abstain, say) if is_span else open_texts(task, file, split, data, say, pairs)
+    read = partial(rows, path, *opened, taken)
+    count, readable, error = 0, False, ""
+    names: dict[str, None] = {}
+    for count, row in enumerate(progress(read(), desc="counting", unit="row"), 1):
+        names.update(dict.fromkeys(row.columns))
+        error = error or row.error
+        readable = readable or not row.error or row.error.endswith(EMPTY)
+        if count == FIRST and not readable:
+            break
+    if not readable:
+        raise UserError(f"{path}: none of its first {count} inputs can be read: {error or EMPTY}")
+    return read, count, list(names)
+
+
+def open_stream(
+    task: Task, source: Iterable[bytes], data: DataConfig, abstain: bool, taken: Collection[str], pairs: bool = False
+) -> Iterator[Row]:
+    """The input in each line when it comes: a text; of a pair or a question an object that has both parts."""
+    path = Path("standard input")
+    lines = (line.decode(errors="surrogateescape") for line in source)
+    if task.head == "span":
+        return rows(path, lambda: json_records(lines, path), question_maker(path, data, abstain)[1], taken)
+    if pairs:
+        of_object = object_maker(path, data, lambda note: None, text_maker(task, path))
+        return rows(path, lambda: json_records(lines, path), of_object, taken)
+    return rows(path, lambda: line_records(lines), text_maker(task, path), taken)
+
+
+def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> Iterator[Row]:
+    """The input that each record of a file is."""
+    for line, text, value, columns in records():
+        columns = {f"input_{name}" if name in taken else name: value for name, value in columns.items()}
+        if len(text) > LONGEST:  # other programs would stumble over it in the output
+            columns = {name: value[:100] if isinstance(value, str) else None for name, value in columns.items()}
+        try:
+            if isinstance(value, UserError):
+                raise value
+            if bad := NO_TEXT.search(text):
+                what = "NUL character" if bad[0] == "\0" else f"byte {ord(bad[0]) - 0xDC00:#04x} is not UTF-8"
+                raise UserError(f"line {line}: {what}")
+            example = make(line, value)
+            row = Row(columns, example, "" if example else f"line {line}: {EMPTY}")
+        except UserError as error:
+            row = Row(columns, None, str(error).removeprefix(f"{path}: "))
+        yield row
+
+
+# --- formats -> records ---
+
+
+def line_records(lines: Iterable[str]) -> Iterator[Record]:
+    """Each line, blank ones too."""
+    for i, text in enumerate(lines, 1):
+        text = text.rstrip("\r\n")
+        yield Record(i, text, text, {"text": text})
+
+
+def json_records(lines: Iterable[str], path: Path) -> Iterator[Record]:
+    """The object in each line that is not blank."""
+    for i, text in enumerate(lines, 1):
+        if text.strip():
+            try:
+                value = parse_line(text, i, str(path))
+                yield Record(i, text, value, value)
+            except UserError as error:
+                yield Record(i, text, error, {})
+
+
+def table_records(file: TextFile, layout: Layout, header: Sequence[str] | None, width: int) -> Iterator[Record]:
+    """The cells of each row. Columns that have no name, or that of an earlier one, get one."""
+    names: dict[str, None] = {}
+    for i, name in enumerate(header or [""] * width, 1):
+        names[f"column_{i}" if not name or name in names else name] = None
+    for line, _, row in islice(rows_or_errors(file, layout), int(header is not None), None):
+        cells = [] if isinstance(row, UserError) else row
+        if cells and (len(cells) < width or any(cells[width:])):
+            row = UserError(f"line {line}: {len(cells)} columns instead of {width}")
+        elif cells == header:
+            row = UserError(f"line {line}: repeats the header")
+        yield Record(line, " ".join(cells), row, dict(zip(names, cells, strict=False)))
+
+
+def sentence_records(file: TextFile, columns: conll_columns.Columns) -> Iterator[Record]:
+    """The sentences of a file of CoNLL's kind, as examples without tags. One with an odd line is odd."""
+    block: list[str] = []
+    for i, (_, line) in enumerate(chain(file.lines(), [(0, "")]), 1):
+        if line.strip():
+            block.append(line.rstrip("\r\n"))
+            continue
+        first = i - len(block)
+        lines = conll_columns.tidy_lines(file.path, "\n".join(block), Counter())
+        try:
+            for found in conll_file.read_sentences(file.path, lines, columns, conll_file.Tags(), Counter(), first):
+                example = conll_file.untagged(found.id, found.words)
+                yield Record(first, " ".join(found.words), example, {"id": found.id})
+        except UserError as error:
+            yield Record(first, "", error, {"id": f"{file.path.name}:{first}"})
+        block = []
+
+
+# --- a task's files -> records, and what makes examples of them ---
+
+
+def text_maker(task: Task, path: Path) -> Make:
+    """A function: line, text, or both texts of a pair -> example without label; None where one is blank."""
+    _, clean = OWN.get(task.name, (find_columns, str))
+
+    def make(line: int, *texts: str) -> object | None:
+        check_length(" ".join(texts), f"{path}: line {line}")
+        texts = [clean(text) for text in texts]
+        return task.unlabelled(f"{path.name}:{line}", *texts) if all(map(str.strip, texts)) else None
+
+    return make
+
+
+def object_maker(path: Path, data: DataConfig, say: Say, make: Make) -> Make:
+    """The same of objects that have the texts."""
+
+    def of_parts(line: int, label_name: str, text: str, label: str, pair: str | None) -> object | None:
+        return make(line, *(part for part in (text, pair) if part is not None))
+
+    return text_files.json_maker(path, data, say, of_parts, labelled=False)
+
+
+def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Say, pairs: bool) -> tuple[Records, Make]:
+    """Texts: lines, a table, JSON lines, or CLINC150's JSON; of words also CoNLL's columns, and lists in JSON lines."""
+    path = file.path
+    make = text_maker(task, path)
+    find, _ = OWN.get(task.name, (find_columns, str))
+    if task.splits and text_files.holds_splits(file):
+        found = text_files.clinc_examples(file, split, data, say)
+        columns = [{"id": example.id, "text": example.text, "label": example.label} for example in found]
+        return lambda: (Record(i, row["text"], row["text"], row) for i, row in enumerate(columns, 1)), make
+    is_json = text_files.is_json_lines(file)
+
+    def objects() -> Iterator[Record]:
+        return json_records((text for _, text in file.lines()), path)
+
+    if task.head == "token" and not is_json and (layout := word_columns(file, data, say)):
+        return partial(sentence_records, file, layout), lambda line, example: example
+    is_table = not is_json and text_files.is_table_of_texts(file, (data.text_column, DataConfig.text_column))
+    if data.text_column == DataConfig.text_column and find is find_columns and task.head == "sequence":
+        readable = is_table or (is_json and any(isinstance(record.value, dict) for record in islice(objects(), FIRST)))
+        data = settings_for_texts(file, data, is_table, say, pairs) if readable else data
+    if is_json:
+        of_object = object_maker(path, data, say, make)
+        of_object = partial(example_of_words, path, data, of_object) if task.head == "token" else of_object
+        return objects, of_object
+    if not is_table:
+        return lambda: line_records(text for _, text in file.lines()), make
+    number = max((int(name) for name in meant((), data.text_column) if is_number(name)), default=1)
+    layout = find_layout(file, lambda row: all(named(row, name) for name in meant(row, data.text_column)), number, say)
+    columns = find(file, layout, data, say, labelled=False)
+    records = partial(table_records, file, layout, columns.header, columns.width)
+    join = (lambda texts: texts) if columns.is_pair else lambda texts: [" ".join(texts)]
+    return records, lambda line, cells: make(line, *join([cells[i] for i in columns.text]))
+
+
+def example_of_words(path: Path, data: DataConfig, of_text: Make, line: int, value: dict) -> object | None:
+    """The sentence of an object that has a list of its words, or else a text."""
+    words = next((value[key] for key in (data.text_column, *conll_file.WORD_KEYS) if key in value), None)
+    if not isinstance(words, list):
+        return of_text(line, value)
+    if not all(isinstance(word, str) for word in words):
+        raise UserError(f"line {line}: each of the words must be a text")
+    check_length(" ".join(words), f"line {line}")
+    return conll_file.untagged(f"{path.name}:{line}", words) if words else None
+
+
+def word_columns(file: TextFile, data: DataConfig, say: Say) -> conll_columns.Columns | None:
+    """How a file of CoNLL's kind is written; None for another one: most of its lines do not end with a tag."""
+    notes: list[str] = []
+    sample = "\n".join(text.rstrip("\r\n") for _, text in islice(file.lines(), SAMPLE))
+    try:
+        lines = conll_columns.tidy_lines(file.path, sample, Counter())
+        columns = conll_columns.find_columns(file.path, lines, data, notes.append)
+    except UserError:
+        return None
+    cells = [cells for _, cells in conll_columns.sentence_cells(lines, columns)]
+    tags = [row[columns.tag] for row in cells if len(row) == columns.count > 1]
+    if 2 * sum(conll_columns.TAG_CELL.fullmatch(tag) is not None for tag in tags) <= len(cells):
+        return None
+    for note in notes:
+        say(note)
+    return columns
+
+
+def question_maker(path: Path, data: DataConfig, abstain: bool) -> tuple[squad_file.Reader, Make]:
+    """What reads questions, and a function: line, object (or node, and the one with its context) -> example."""
+    reader = squad_file.Reader(path, data, labelled=False)
+    reader.seen = None  # ids need not differ
+
+    def make(line: int, value: dict | tuple) -> squad_file.Example | None:
+        node, above = value if isinstance(value, tuple) else (squad_file.Node(value, path, f"line {line}"), None)
+        example = reader.example(node, above)
+        example = replace(example, may_be_unanswerable=abstain or "is_impossible" in node.value)
+        return example if example.question.strip() and example.context.strip() else None
+
+    return reader, make
+
+
+def open_questions(file: TextFile, data: DataConfig, abstain: bool, say: Say) -> tuple[Records, Make]:
+    """Questions with their contexts: SQuAD's JSON and its relatives, JSON lines, or a table with a header."""
+    path, ending = file.path, file.path.suffix.lower()
+    reader, make = question_maker(path, data, abstain)
+    if ending in (".csv", *TSV):
+        names = (data.question_column, data.context_column)
+        layout = find_layout(file, lambda row: all(name in row for name in names), 2, say)
+        header = next(table_rows(file, layout), (0, 0, []))[2]
+        records = partial(table_records, file, layout, header, len(header))
+        return records, lambda line, cells: make(line, dict(zip(header, cells, strict=False)))
+    if ending in (".jsonl", ".ndjson") or squad_file.is_json_lines(file):
+        return lambda: json_records((text for _, text in file.lines()), path), make
+    root = squad_file.root_of(file)
+
+    def records() -> Iterator[Record]:
+        for i, (node, above) in enumerate(reader.questions(root, squad_file.LEVELS, None), 1):
+            context = (above or node).value.get(data.context_column)
+            text = f"{node.value.get(data.question_column)} {context}"
+            yield Record(i, text, (node, above), {**node.value, data.context_column: context})
+
+    return records, make

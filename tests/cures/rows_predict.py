@@ -1,0 +1,85 @@
+"""Cures for whole files that are to be answered."""
+
+import io
+import sys
+
+from tests.cures.world import Cure, drop, find, leave_out, put
+
+ANSWERS = "error: --output .*; choose another name, or replace it with (--force)"
+
+
+def whole(world, *more, output="o.csv"):
+    """A command that answers a file."""
+    texts = world.write("texts.txt", "the goal\na match\n")
+    return ["predict", "--model", str(world.base.model()), "--device", "cpu", "--file", str(texts),
+            *(["--output", str(world.folder / output)] if output else []), *map(str, more)]  # fmt: skip
+
+
+def left(world):
+    """A command whose output another run has begun."""
+    world.write("o.csv.part", "text,prediction\n")
+    return whole(world)
+
+
+def there(world):
+    """A command whose output is there."""
+    world.write("o.csv", "text,prediction\n")
+    return whole(world)
+
+
+def piped(world, *more):
+    """A command that answers standard input."""
+    world.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the goal\n")))
+    return ["predict", "--model", str(world.base.model()), "--device", "cpu", *map(str, more)]
+
+
+ROWS = [
+    Cure(
+        "--output {}: give it a name that ends with .csv, .tsv or .jsonl",
+        lambda w: whole(w, output="o.xlsx"),
+        lambda w, argv, line: put(argv, "--output", w.folder / f"o{find('ends with .csv, .tsv or (.jsonl)', line)}"),
+    ),
+    Cure(
+        "--output {}: is there already; choose another name, or replace it with --force",
+        there,
+        lambda w, argv, line: [*argv, find(ANSWERS, line)],
+    ),
+    Cure(
+        "--output {}: is there already; choose another name, or replace it with --force",
+        there,
+        lambda w, argv, line: put(argv, "--output", w.folder / "another.csv"),
+    ),
+    Cure(
+        "; choose another --output, or begin anew with --force",
+        left,
+        lambda w, argv, line: put(argv, find("choose another (--output)", line), w.folder / "another.csv"),
+    ),
+    Cure(
+        "; choose another --output, or begin anew with --force",
+        left,
+        lambda w, argv, line: [*argv, find("or begin anew with (--force)", line)],
+    ),
+    Cure(
+        "needs a file for the answers: add --output FILE.csv, .tsv or .jsonl",
+        lambda w: whole(w, output=""),
+        lambda w, argv, line: put(argv, find("add (--output) FILE", line), w.folder / "o.tsv"),
+    ),
+    Cure(
+        "--file and {}: leave out one of them",
+        lambda w: whole(w, "--text", "a goal"),
+        lambda w, argv, line: drop(drop(argv, find("(--file) and --text: leave out", line)), "--output"),
+    ),
+    Cure(
+        "--file and {}: leave out one of them",
+        lambda w: whole(w, "--text", "a goal"),
+        lambda w, argv, line: drop(argv, find("--file and (--text): leave out", line)),
+    ),
+    *(
+        Cure(
+            "{}: standard input is answered in JSON lines, on standard output; leave it out",
+            lambda w, flags=flags: piped(w, *flags),
+            leave_out(),
+        )
+        for flags in (["--json"], ["--file", "-", "--output", "o.jsonl"])
+    ),
+]

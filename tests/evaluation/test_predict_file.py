@@ -1,0 +1,480 @@
+"""Whole files answered: as `evaluate` decides, whatever is odd in them, and wherever the run was killed."""
+
+import csv
+import errno
+import io
+import json
+import sys
+import types
+from itertools import product
+
+import pytest
+import torch
+
+from kd_scratch import save_model
+from kd_scratch.__main__ import main
+from kd_scratch.common.errors import UserError
+from kd_scratch.config import DataConfig
+from kd_scratch.data.batches import length_sorted_batches
+from kd_scratch.evaluation import inputs as inputs_module
+from kd_scratch.evaluation import predict_file as library
+from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
+from kd_scratch.evaluation.predict import predict
+from kd_scratch.evaluation.predict_file import Answerer, next_part, predict_file
+from kd_scratch.nn.int8 import quantize
+from kd_scratch.tasks import TASKS
+from tests.conftest import TEXTS, tiny_model
+
+CPU = torch.device("cpu")
+LABELS = {"sequence": ("World", "Sports", "Business", "Sci/Tech"), "token": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")}
+WORDS = [text.split() for text in TEXTS]
+
+
+def conll(sentences, numbered=False):
+    """Words with tags, as CoNLL writes them."""
+    if numbered:
+        sentences = [[f"{i}\t{word}\tX\tO" for i, word in enumerate(words, 1)] for words in sentences]
+        return "\n\n".join("\n".join(lines) for lines in sentences)
+    return "\n\n".join(
+        "\n".join(f"{word} X {'B-PER' if i == 1 else 'O'}" for i, word in enumerate(s)) for s in sentences
+    )
+
+
+def squad(version2=False):
+    """Questions about two contexts, as SQuAD's JSON."""
+    paragraphs = []
+    for i, text in enumerate(TEXTS[:2]):
+        questions = [{"id": f"{i}{j}", "question": f"what of {word}", "answers": [{"text": word, "answer_start": 0}]}
+                     for j, word in enumerate(text.split()[:3])]  # fmt: skip
+        for question in questions if version2 else ():
+            question |= {"is_impossible": True, "answers": []}
+        paragraphs.append({"context": text, "qas": questions})
+    return json.dumps({"data": [{"paragraphs": paragraphs}]}, indent=1)
+
+
+def json_lines(rows):
+    """Objects, one a line."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+#: task, name of the file, what it holds
+FILES = {
+    "csv": ("csv", "a.csv", "label,text\n" + "".join(f'World,"{text}"\n' for text in TEXTS)),
+    "agnews": ("agnews", "a.csv", "".join(f'"{i + 1}","{t[:9]}","{t[9:]}\\and"\n' for i, t in enumerate(TEXTS))),
+    "clinc": ("clinc", "c.json", json.dumps({"test": [[text, "World"] for text in TEXTS], "train": []})),
+    "conll": ("conll", "c.txt", f"-DOCSTART- X O\n\n{conll(WORDS)}\n"),
+    "conll numbered": ("conll", "c.txt", conll(WORDS, numbered=True)),
+    "conll json": (
+        "conll",
+        "c.jsonl",
+        json_lines({"tokens": words, "ner_tags": ["O"] * len(words)} for words in WORDS),
+    ),
+    "squad": ("squad", "s.json", squad()),
+    "squad 2": ("squad", "s.json", squad(version2=True)),
+    "squad lines": ("squad", "s.jsonl", json_lines(dict(question="who", context=t, answers=["the"]) for t in TEXTS)),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, tokenizer):
+    """A folder with a tiny model of each head, and an int8 one of texts."""
+    folder = tmp_path_factory.mktemp("models")
+    for head in ("sequence", "token", "span"):
+        model = tiny_model(head, LABELS.get(head, ()), vocab_size=tokenizer.vocab_size)
+        save_model(model, folder / head, tokenizer)
+        if head == "sequence":
+            save_model(quantize(model), folder / "int8", tokenizer)
+    return folder
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of three rows, so that a small file has several."""
+    monkeypatch.setattr(library, "ROWS", 3)
+
+
+def answer(model, *flags):
+    """`predict` with a model, and what ends well."""
+    assert main(["predict", "--model", str(model), "--device", "cpu", "--quiet", *map(str, flags)]) == 0
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_whole_file_is_decided_as_evaluate_decides_it(kind, models, tmp_path, small_parts):
+    name, file, text = FILES[kind]
+    task = TASKS[name]
+    path = tmp_path / file
+    path.write_text(text)
+    answer(models / task.head, "--task", name, "--file", path, "--output", tmp_path / "out.jsonl", "--probabilities")
+    found = lines_of(tmp_path / "out.jsonl")
+    loaded = load_for_inference(models / task.head)
+    test_set = read_evaluation_set(task, path, "", DataConfig(), lambda note: None)
+    decisions = evaluate(loaded, task, test_set.examples, DataConfig(), CPU).decisions
+    if task.head == "span":
+        decisions = [decision.text for decision in decisions]
+    assert [row["prediction"] for row in found] == [list(d) if isinstance(d, tuple) else d for d in decisions]
+    assert not any("error" in row for row in found) and all(0 < row["confidence"] <= 1 for row in found)
+    for row in found:
+        if task.head == "sequence":
+            assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+            assert max(row["probabilities"], key=row["probabilities"].get) == row["prediction"]
+        elif task.head == "token":
+            assert len(row["words"]) == len(row["prediction"]) == len(row["probabilities"])
+        elif row["prediction"]:
+            assert row["context"][row["start"] : row["end"]] == row["prediction"] == row["probabilities"][0][0]
+
+
+def test_a_question_may_be_left_unanswered_where_the_flag_asks_for_it(models, tmp_path):
+    (tmp_path / "s.json").write_text(squad())
+    for threshold in ("0", "1"):
+        answer(models / "span", "--file", tmp_path / "s.json", "--output", tmp_path / f"{threshold}.jsonl",
+               "--null-threshold", threshold)  # fmt: skip
+    assert {row["prediction"] for row in lines_of(tmp_path / "0.jsonl")} == {""}
+    assert "" not in {row["prediction"] for row in lines_of(tmp_path / "1.jsonl")}
+
+
+#: head of the model, name of the file, its bytes, what `error` begins with in each row (None: it is answered)
+ODD = {
+    "table": (
+        "sequence", "a.csv",
+        b'text,n\nthe fox,1\n,2\n"the "dog",3\ncaf\xc3\xa9,4\none\na,b,c\ntext,n\n,\nfin\xff,5\n',
+        [None, "line 3: there is no text", "line 4: malformed CSV", None, "line 6: 1 columns instead of 2",
+         "line 7: 3 columns instead of 2", "line 8: repeats the header", "line 9: there is no text",
+         "line 10: byte 0xff is not UTF-8"]),
+    "an open quote": (
+        "sequence", "a.csv", b'text,n\nfox,1\n"dog,2\nthe lazy dog,3\nfox,4\n',
+        [None, "line 3: malformed CSV", None, None]),
+    "lines": (
+        "sequence", "a.txt",
+        b"the fox\n\n \xc3\xa9 \xff fox\r\nthe\0dog\n" + b"a" * 1_000_001 + b"\nlast",
+        [None, "line 2: there is no text", "line 3: byte 0xff is not UTF-8", "line 4: NUL character",
+         "line 5: a text of 1,000,001 characters", None]),
+    "json lines": (
+        "sequence", "a.jsonl",
+        b'{"text": "fox"}\n{"text": 5}\n\n{oh\n[1]\n{"txt": "a"}\n{"text": "\\ud83d"}\n{"text": " "}\n',
+        [None, "line 2: 'text' must be a text in quotes, not a number", "line 4: not JSON", "line 5: is not an object",
+         "line 6: has no field 'text'", "line 7: not usable JSON", "line 8: there is no text"]),
+    "words": (
+        "token", "c.txt", b"EU X O\nno\n\nfox X O\ncaf\xc3\xa9 X O\n\nthe\xff X O\n\ndog X O\n",
+        ["line 2: has no tag", None, "line 7: byte 0xff is not UTF-8", None]),
+    "lists of words": (
+        "token", "c.jsonl",
+        b'{"tokens": ["a"]}\n{"tokens": []}\n{"tokens": [1]}\n{"text": "a fox"}\n{"n": 1}\n',
+        [None, "line 2: there is no text", "line 3: each of the words must be a text", None, "line 5: has no field"]),
+    "sentences": (
+        "token", "c.txt", b"the fox runs.\n\nO my fox\n", [None, "line 2: there is no text", None]),
+    "questions": (
+        "span", "s.jsonl",
+        b'{"question": "who", "context": "the fox"}\n{"question": "who"}\n{"question": "", "context": "a"}\nx\n',
+        [None, "is not SQuAD's JSON: line 2: context must be", "line 3: there is no text", "line 4: not JSON"]),
+    "a table of questions": (
+        "span", "s.csv", b"question,context\nwho,the fox\nwho,the fox, the dog\nwho,\n",
+        [None, "line 3: 3 columns instead of 2", "line 4: there is no text"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_an_odd_input_is_a_row_with_an_error_and_not_the_end(kind, ending, models, tmp_path, capsys):
+    head, name, content, wanted = ODD[kind]
+    (tmp_path / name).write_bytes(content)
+    output = tmp_path / f"out.{ending}"
+    argv = ["predict", "--model", models / head, "--device", "cpu", "--file", tmp_path / name, "--output", output]
+    assert main([*map(str, argv), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["inputs"], summary["odd"]) == (len(wanted), len(wanted) - wanted.count(None))
+    rows = lines_of(output) if ending == "jsonl" else list(csv.DictReader(io.StringIO(output.read_text())))
+    for row, error in zip(rows, wanted, strict=True):
+        assert bool(row.get("prediction")) == (error is None), row
+        assert (row.get("error") or "").startswith(error or "") and bool(row.get("error")) == bool(error)
+
+
+def test_an_example_that_the_task_refuses_is_odd_too(models, tmp_path):
+    rows = [{"question": "who " * n, "context": "the fox"} for n in (1, 60, 2)]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answer(models / "span", "--file", tmp_path / "s.jsonl", "--output", tmp_path / "out.jsonl")
+    first, second, third = lines_of(tmp_path / "out.jsonl")
+    assert "leaves no room for the context" in second["error"] and first["prediction"] and third["prediction"]
+
+
+def test_a_file_of_another_format_is_refused_at_once(models, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text("the fox\n" * 200)
+    argv = ["predict", "--model", models / "sequence", "--file", tmp_path / "a.jsonl", "--output", tmp_path / "o.csv"]
+    assert main([*map(str, argv)]) == 2
+    assert "a.jsonl: none of its first 100 inputs can be read: line 1: not JSON" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
+
+
+def test_tables_keep_all_columns_and_are_read_back_as_they_were(models, tmp_path):
+    texts = ['the "fox"', "a\ttab, a comma", "two\nlines", "a\rreturn", "=1+1"]
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [["text", "prediction", "n", "n"], *([text, "old", i, ""] for i, text in enumerate(texts))]
+        )
+    for ending, delimiter in (("csv", ","), ("tsv", "\t")):
+        output = tmp_path / f"out.{ending}"
+        answer(models / "sequence", "--file", tmp_path / "a.csv", "--output", output, "--probabilities")
+        rows = list(csv.reader(io.StringIO(output.read_bytes().decode(), newline=""), delimiter=delimiter))
+        every = [f"probability_{label}" for label in LABELS["sequence"]]
+        assert rows[0] == ["text", "input_prediction", "n", "column_4", "prediction", "confidence", *every, "error"]
+        assert [row[0] for row in rows[1:]] == texts and {row[1] for row in rows[1:]} == {"old"}
+        for row in rows[1:]:
+            best = max(range(4), key=lambda i: float(row[6 + i]))
+            assert row[4] == LABELS["sequence"][best] and float(row[5]) == float(row[6 + best])
+
+
+PAIR = {"premise": "the fox", "hypothesis": "a dog jumps"}
+PAIRS = {
+    "p.csv": "n,premise,hypothesis\n1,the fox,a dog jumps\n2,,a\n3,the fox,\n",
+    "p.jsonl": json_lines([PAIR, PAIR | {"premise": ""}, PAIR | {"hypothesis": 5}]),
+}
+
+
+@pytest.fixture
+def reader_of_pairs(tmp_path, tokenizer):
+    """A model that was trained on pairs."""
+    save_model(tiny_model("sequence", vocab_size=tokenizer.vocab_size, pairs=True), tmp_path / "model", tokenizer)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_of_texts_are_answered_as_one_by_one(name, reader_of_pairs, tmp_path, monkeypatch, capsys):
+    (tmp_path / name).write_text(PAIRS[name])
+    answer(reader_of_pairs, "--file", tmp_path / name, "--output", tmp_path / "out.jsonl", "--probabilities")
+    first, *others = lines_of(tmp_path / "out.jsonl")
+    [alone] = predict(load_for_inference(reader_of_pairs), [PAIR["premise"]], pairs=[PAIR["hypothesis"]]).values()
+    assert first["probabilities"] == pytest.approx(alone, abs=1e-5) and all("error" in row for row in others)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", Source(json.dumps(PAIR).encode()))
+    assert main(["predict", "--model", str(reader_of_pairs)]) == 0
+    assert json.loads(capsys.readouterr().out)["prediction"] == first["prediction"]
+
+
+def test_a_model_of_pairs_refuses_single_texts_before_it_writes_anything(reader_of_pairs, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("the fox\n")
+    flags = "--model", reader_of_pairs, "--file", tmp_path / "a.txt", "--output", tmp_path / "o.csv"
+    assert main([*map(str, ["predict", *flags])]) == 2 and "is of pairs of texts" in capsys.readouterr().err
+    assert not (tmp_path / "o.csv.part").exists()
+
+
+# --- killed, and begun again ---
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+@pytest.mark.parametrize("model", ["sequence", "int8"])
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
+    model, ending, models, tmp_path, monkeypatch, small_parts
+):
+    texts = [f"{TEXTS[i % 4]} {'fox ' * (i % 5)}" for i in range(4)]
+    path, output = tmp_path / "a.txt", tmp_path / f"out.{ending}"
+    path.write_text("\n".join([*texts, "", *texts]))
+    answerer = Answerer(load_for_inference(models / model), TASKS["csv"], DataConfig(), CPU)
+    predict_file(answerer, path, output)
+    whole, points = output.read_bytes(), 0
+    names = ("write_json", "replace_file", "remove")
+    calls = [(library.os, "fsync"), *((library.files, name) for name in names), (library, "compute_logits")]
+    for (owner, name), survived, after in product(calls, range(3), (False, True)):
+        output.unlink()
+        real, left = getattr(owner, name), [survived]
+
+        def killed(*arguments, real=real, left=left, after=after, **options):
+            left[0] -= 1
+            result = real(*arguments, **options) if left[0] >= 0 or after else None
+            if left[0] < 0:
+                raise Killed
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, killed)
+            try:
+                predict_file(answerer, path, output)
+            except Killed:
+                points += 1
+        if not output.exists():
+            predict_file(answerer, path, output)
+        assert output.read_bytes() == whole, (name, survived, after)
+        (tmp_path / f"{output.name}.part.json").unlink(missing_ok=True)  # where only that was not reached
+    assert points > 20
+
+
+def test_what_is_answered_already_is_not_computed_again(models, tmp_path, monkeypatch, small_parts, capsys):
+    (tmp_path / "a.txt").write_text("fox\n" * 8)
+    real, calls = library.compute_logits, []
+
+    def logits(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(library, "compute_logits", logits)
+    flags = ["--model", models / "sequence", "--file", tmp_path / "a.txt", "--output", tmp_path / "o.csv"]
+    argv = [*map(str, ["predict", *flags])]
+    assert main(argv) == 130 and capsys.readouterr().err == "interrupted; the same command goes on where it stopped\n"
+    assert main(argv) == 0 and len(calls) == 4 and "8 inputs" in capsys.readouterr().out
+
+
+def test_what_another_run_has_left_is_refused_and_replaced_by_force(models, tmp_path, monkeypatch, capsys, small_parts):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} fox\n" * 8)
+    output = tmp_path / "o.jsonl"
+    argv = ["predict", "--model", str(models / "sequence"), "--output", str(output), "--file"]
+    with monkeypatch.context() as patch:
+        patch.setattr(library.files, "replace_file", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main([*argv, str(tmp_path / "a.txt")])
+    assert main([*argv, str(tmp_path / "b.txt")]) == 2
+    assert "o.jsonl.part: is what another run has left" in capsys.readouterr().err
+    assert main([*argv, str(tmp_path / "a.txt"), "--probabilities"]) == 2
+    assert main([*argv, str(tmp_path / "b.txt"), "--force"]) == 0 and "b fox" in output.read_text()
+    capsys.readouterr()
+    assert main([*argv, str(tmp_path / "a.txt")]) == 2 and "is there already" in capsys.readouterr().err
+    assert main([*argv, str(tmp_path / "a.txt"), "--force"]) == 0 and "a fox" in output.read_text()
+    output.with_name("o.jsonl.part").write_text("somebody's own")
+    assert (
+        main([*argv, str(tmp_path / "a.txt")]) == 2 and output.with_name("o.jsonl.part").read_text() == "somebody's own"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "output", "message"),
+    [
+        ("a.csv", "a.csv", "would overwrite"),
+        ("a.csv.part", "a.csv", "would overwrite"),
+        ("a.txt", "model/model.jsonl", ""),
+        ("a.txt", "o.json", "give it a name that ends with .csv, .tsv or .jsonl"),
+        ("a.txt", "", "needs a file for the answers: add --output"),
+        ("none.txt", "o.csv", "no such file"),
+    ],
+)
+def test_nothing_is_overwritten_and_bad_names_are_refused(file, output, message, models, tmp_path, capsys):
+    for name in ("a.csv", "a.csv.part", "a.txt"):
+        (tmp_path / name).write_text("text\nfox\n")
+    argv = ["predict", "--model", models / "sequence", "--file", tmp_path / file]
+    argv += ["--output", tmp_path / output] if output else []
+    assert main([*map(str, argv)]) == (2 if message else 0)
+    assert message in capsys.readouterr().err
+
+
+# --- how much is held, and computed, at once ---
+
+
+def test_parts_are_bounded_by_rows_and_by_characters(monkeypatch):
+    row = inputs_module.Row({"text": "a" * 300_000}, object())
+    assert [len(next_part(iter([row] * 5))) for _ in range(2)] == [2, 2]
+    monkeypatch.setattr(library, "ROWS", 4)
+    assert len(next_part(iter([inputs_module.Row({}, None, "odd")] * 9))) == 4 and next_part(iter([])) == []
+
+
+def test_rows_are_read_when_they_are_asked_for(tmp_path):
+    (tmp_path / "a.txt").write_text("fox\n" * 5000)
+    read, count, columns = inputs_module.open_inputs(
+        TASKS["csv"], tmp_path / "a.txt", "", DataConfig(), False, (), print
+    )
+    assert count == 5000 and columns == ["text"] and isinstance(read(), types.GeneratorType)
+
+
+def test_batches_are_cut_by_their_tokens_too():
+    lengths = torch.tensor([5, 40, 10, 10, 3]).numpy()
+    assert [b.tolist() for b in length_sorted_batches(lengths, 64, 20)] == [[1], [2, 3], [0, 4]]
+    assert [b.tolist() for b in length_sorted_batches(lengths, 2)] == [[1, 2], [3, 0], [4]]
+
+
+def test_columns_may_be_chosen_by_name_or_number(models, tmp_path):
+    (tmp_path / "a.csv").write_text("7,the fox\n8,the dog\n")
+    answer(models / "sequence", "--file", tmp_path / "a.csv", "--output", tmp_path / "o.jsonl", "--text-column", 2)
+    assert [row["column_2"] for row in lines_of(tmp_path / "o.jsonl") if row["prediction"]] == ["the fox", "the dog"]
+    (tmp_path / "t.csv").write_text("said,n\nthe fox,7\n")
+    answer(models / "token", "--file", tmp_path / "t.csv", "--output", tmp_path / "t.jsonl", "--text-column", "said")
+    assert lines_of(tmp_path / "t.jsonl")[0]["words"] == ["the", "fox"]
+
+
+def test_a_full_disk_and_a_model_without_a_task_are_one_line(models, tmp_path, tokenizer, monkeypatch, capsys):
+    (tmp_path / "a.txt").write_text("fox\n")
+    argv = ["predict", "--file", str(tmp_path / "a.txt"), "--output", str(tmp_path / "o.csv"), "--model"]
+    real, calls = library.os.fsync, []
+
+    def fsync(number):
+        calls.append(number)
+        if len(calls) == 3:  # the state before it: the file and its folder
+            raise OSError(errno.ENOSPC, "no space")
+        real(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library.os, "fsync", fsync)
+        assert main([*argv, str(models / "sequence")]) == 2
+    assert "o.csv.part: cannot be written: no space; make room on the disk; the same command" in capsys.readouterr().err
+    save_model(tiny_model(None, vocab_size=tokenizer.vocab_size), tmp_path / "bare", tokenizer)
+    assert main([*argv, str(tmp_path / "bare")]) == 2 and "has a pre-training head" in capsys.readouterr().err
+
+
+# --- standard input ---
+
+
+class Source:
+    """What a pipe holds, in place of standard input."""
+
+    def __init__(self, content):
+        self.buffer = io.BytesIO(content)
+        self.isatty = lambda: False
+
+
+@pytest.mark.parametrize("flags", [[], ["--file", "-"]])
+def test_each_line_of_standard_input_is_answered_as_json(flags, models, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Source(b"the fox\n\nfi\xff\nthe dog"))
+    assert main(["predict", "--model", str(models / "sequence"), *flags]) == 0
+    first, second, third, fourth = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["text"] == "the fox" and first["prediction"] in LABELS["sequence"] and fourth["prediction"]
+    assert "there is no text" in second["error"] and "0xff" in third["error"]
+
+
+def test_an_answer_is_there_before_the_next_line(models):
+    loaded = load_for_inference(models / "span")
+    written = []
+
+    def lines():
+        for i in range(3):
+            assert len(written) == i
+            yield b'{"question": "who", "context": "the fox"}\n'
+
+    counts = library.answer_stream(Answerer(loaded, TASKS["squad"], DataConfig(), CPU), lines(), written.append)
+    assert counts == {"inputs": 3, "odd": 0} and json.loads(written[2])["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "predict needs --text for it"),
+        (
+            ["--file", "-", "--json"],
+            "--json: standard input is answered in JSON lines, on standard output; leave it out",
+        ),
+        (["--file", "-", "--output", "x.csv"], "--output: standard input"),
+        (["--file", "a.csv", "--text", "fox"], "--file and --text: leave out one of them"),
+        (["--file", "a.csv", "--task", "conll"], "has a sequence head, conll needs a token head"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, message, models, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Source(b""))
+    assert main(["predict", "--model", str(models / "sequence"), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_that_gives_no_numbers_ends_the_run(models, tmp_path, tokenizer):
+    model = tiny_model("sequence", LABELS["sequence"], vocab_size=tokenizer.vocab_size)
+    with torch.no_grad():
+        model.head.out.bias.fill_(float("nan")) if hasattr(model.head, "out") else next(model.head.parameters()).fill_(
+            float("nan")
+        )
+    save_model(model, tmp_path / "nan", tokenizer)
+    (tmp_path / "a.txt").write_text("fox\n")
+    answerer = Answerer(load_for_inference(tmp_path / "nan"), TASKS["csv"], DataConfig(), CPU)
+    with pytest.raises(UserError, match="not finite"):
+        predict_file(answerer, tmp_path / "a.txt", tmp_path / "o.csv")
