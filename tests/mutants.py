@@ -111,7 +111,7 @@ FAULTS = [
      "least = np.zeros(len(predictions.examples))\n    np.maximum",
      "evaluation/test_cascade.py::test_the_command_chooses_on_dev_and_counts_on_test"),
     ("those equally sure are asked one by one", "evaluation/cascade.py",
-     "[[True], thresholds[1:] > thresholds[:-1]]", "[[True], thresholds[1:] >= thresholds[:-1]]",
+     "rising[1:] - rising[:-1] > EQUAL", "rising[1:] - rising[:-1] >= 0",
      "evaluation/test_cascade.py::test_every_threshold_scores_what_is_counted_by_hand"),
     ("trace takes a named map for the spread one", "trace/trace.py",
      "replace(config, layer_map=layer_map)", "config",

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "was interrupted goes on by the same command, from FILE.part",
     )
     parser.add_argument("--probabilities", action="store_true", help="--file: also those of all labels")
+    parser.add_argument("--ask", metavar="DIR", help="--file: a model that answers where --model is not sure")
+    below_help = "--ask: where it is less sure than this, a number that `cascade` finds on dev"
+    parser.add_argument("--below", type=float, metavar="P", help=below_help)
     parser.add_argument(
         "--force", action="store_true", help="--file: replace --output, or what another run has left unfinished"
     )
@@ -68,6 +72,10 @@ def command(arguments: argparse.Namespace) -> dict:
     """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
     names = "text", "text_pair", "question", "context"
     texts = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
+    if (arguments.ask is None) != (arguments.below is None):
+        raise UserError("--ask and --below belong together; give both, or leave out both")
+    if arguments.ask and texts:
+        raise UserError(f"--ask and {texts[0]}: leave out one of them")
     if arguments.file and texts:
         raise UserError(f"--file and {texts[0]}: leave out one of them")
     if arguments.file or not (texts or sys.stdin is None or sys.stdin.isatty()):
@@ -102,6 +110,8 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     task = TASKS[arguments.task or USUAL[head]]
     abstain = "null_threshold" in given(arguments, DataConfig)
     answerer = Answerer(loaded, task, data, device, abstain, arguments.probabilities)
+    if arguments.ask:
+        answerer = replace(answerer, other=other_model(answerer, arguments.ask), below=arguments.below)
     if is_stream:
         first = sys.stdin.buffer.readline()
         if not first and arguments.file is None:
@@ -115,6 +125,15 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     odd = f", {found['odd']:,} of them odd (their column error has why)" if found["odd"] else ""
     show(f"{found['inputs']:,} inputs{odd}, answers in {arguments.output}, {found['seconds']:.1f} s")
     return found
+
+
+def other_model(answerer: Answerer, directory: str) -> Answerer:
+    """What answers where the first model is not sure. UserError where it has other labels."""
+    other = load_for_inference(directory, answerer.task, device=answerer.device)
+    first = answerer.loaded.model.config.labels
+    if set(other.model.config.labels) != set(first):
+        raise UserError(f"--ask {directory}: has other labels than --model; give a model of the same ones")
+    return replace(answerer, loaded=other)
 
 
 def show_labels(text: str, probabilities: dict[str, float]) -> None:

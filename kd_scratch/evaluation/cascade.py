@@ -20,6 +20,7 @@ from kd_scratch.evaluation.significance import group_sums, interval, resampled_s
 from kd_scratch.pages import html, svg
 from kd_scratch.tasks import Predictions
 
+EQUAL = 1e-9  # a difference of probabilities that is rounding
 ALL = float(np.nextafter(1.0, 2.0))  # a threshold that no probability reaches
 
 
@@ -101,8 +102,9 @@ def curve(student: Predictions, teacher: Predictions) -> list[Point]:
     swapped = np.cumsum((others - own)[order], axis=0)  # N,k: what changes where the first 1…N are asked
     sums = own.sum(axis=0) + np.concatenate([np.zeros_like(swapped[:1]), swapped])  # N+1,k
     scores = task.tally_score(sums)
-    thresholds = np.append(sure[order], ALL)
-    new = np.concatenate([[True], thresholds[1:] > thresholds[:-1]])  # those equally sure are asked together
+    rising = sure[order]
+    thresholds = np.concatenate([[0.0], (rising[1:] + rising[:-1]) / 2, [ALL]])  # halfway, so that rounding is harmless
+    new = np.concatenate([[True], rising[1:] - rising[:-1] > EQUAL, [True]])  # those equally sure are asked together
     points = (Point(float(thresholds[k]), k / count, float(scores[k])) for k in np.flatnonzero(new))
     return list(points)
 

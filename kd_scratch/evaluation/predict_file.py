@@ -79,7 +79,10 @@ ANSWERS = {
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model that answers inputs of a task. abstain: questions may be unanswerable. probabilities: of all labels."""
+    """A model that answers inputs of a task. abstain: questions may be unanswerable. probabilities: of all labels.
+
+    other: a model of the same labels that answers instead where this one is less sure than `below` (see cascade.py).
+    """
 
     loaded: LoadedModel
     task: Task
@@ -87,11 +90,14 @@ class Answerer:
     device: torch.device
     abstain: bool = False
     probabilities: bool = False
+    other: "Answerer | None" = None
+    below: float = 0.0
 
     @property
     def fields(self) -> tuple[str, ...]:
         """What a record has beside the columns of its input."""
-        return (*ANSWERS[self.task.head][1], *["probabilities"] * self.probabilities, "error")
+        asked = ["asked"] * (self.other is not None)
+        return (*ANSWERS[self.task.head][1], *asked, *["probabilities"] * self.probabilities, "error")
 
     @property
     def pairs(self) -> bool:
@@ -110,7 +116,17 @@ class Answerer:
         return [row.columns | (next(answers) if row.example else {"error": row.error}) for row in rows]
 
     def answers(self, examples: Sequence, title: str) -> list[dict]:
-        """The answer to each example, or the error where the task refuses it."""
+        """The answer to each example, of the other model where this one is not sure, or the error."""
+        found = self.own_answers(examples, title)
+        if self.other is None:
+            return found
+        unsure = [i for i, answer in enumerate(found) if answer.get("confidence", 1.0) < self.below]
+        others = self.other.answers([examples[i] for i in unsure], title)
+        asked = dict(zip(unsure, others, strict=True))
+        return [asked.get(i, answer) | {"asked": i in asked} for i, answer in enumerate(found)]
+
+    def own_answers(self, examples: Sequence, title: str) -> list[dict]:
+        """This model's answer to each example, or the error where the task refuses it."""
         if not examples:
             return []
         loaded = self.loaded
@@ -119,11 +135,11 @@ class Answerer:
             features = self.task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, self.data)
         except UserError as error:
             if len(examples) > 1:
-                return [answer for example in examples for answer in self.answers([example], title)]
+                return [answer for example in examples for answer in self.own_answers([example], title)]
             return [{"error": str(error)}]
         logits = compute_logits(loaded.model, features, self.device, ROWS, title=title, tokens=TOKENS)
         found = ANSWERS[self.task.head][0](Predictions(self.task, examples, features, logits, labels, self.data))
-        return [{name: answer[name] for name in self.fields[:-1]} for answer in found]
+        return [{name: answer[name] for name in self.fields if name in answer} for answer in found]
 
 
 def answer_stream(answerer: Answerer, source: Iterable[bytes], write: Callable[[str], None]) -> dict:
@@ -160,12 +176,12 @@ def table_line(values: Iterable, delimiter: str) -> str:
 
 def table_writer(answerer: Answerer, columns: Sequence[str], delimiter: str) -> tuple[str, Callable[[dict], str]]:
     """The header of a table of records, and what makes a row of each. The probabilities of labels have columns."""
-    names = [*columns, *answerer.fields]
-    if answerer.by_label:
-        names[-2:-1] = answerer.by_label
+    names, by_label = [*columns, *answerer.fields], answerer.by_label
+    if by_label:
+        names[-2:-1] = by_label
 
     def line(record: dict) -> str:
-        each = dict(zip(answerer.by_label, record.get("probabilities", {}).values(), strict=False))
+        each = {f"probability_{label}": p for label, p in record.get("probabilities", {}).items()} if by_label else {}
         return table_line(map((record | each).get, names), delimiter)
 
     return table_line(names, delimiter), line
@@ -188,10 +204,11 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
     call has left unfinished. Raises UserError where that is needed, and where nothing can be read or written.
     """
     start, loaded, task = time.monotonic(), answerer.loaded, answerer.task
-    model, ending = Path(loaded.directory), output.suffix.lower()
+    models = [Path(one.loaded.directory) for one in (answerer, answerer.other) if one]
+    model, ending = models[0], output.suffix.lower()
     part, state = (output.with_name(output.name + end) for end in (".part", ".part.json"))
     for target in (output, part, state):
-        files.check_target(target, path, model)
+        files.check_target(target, path, *models)
     if ending not in DELIMITERS:
         raise UserError(f"--output {output}: give it a name that ends with .csv, .tsv or .jsonl")
     if output.exists() and not force:
@@ -202,12 +219,19 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
         task, path, split, answerer.data, answerer.abstain, taken, notes.append, answerer.pairs
     )
     first = next((row.example for row in read() if row.example), None)
-    require_fit(loaded, are_pairs([first]), str(path))
+    for one in (answerer, answerer.other):
+        if one:
+            require_fit(one.loaded, are_pairs([first]), str(path))
     delimiter = DELIMITERS[ending]
     header, line = table_writer(answerer, columns, delimiter) if delimiter else ("", json_line)
-    settings = repr((task.name, split, answerer.data, answerer.abstain, answerer.fields, delimiter))
-    of_model = sorted(f for f in model.iterdir() if f.name in files.OF_A_MODEL or f.suffix in (".safetensors", ".bin"))
-    run = files.sha256(settings, *map(files.sha256_of_file, (path, *of_model)))
+    settings = repr((task.name, split, answerer.data, answerer.abstain, answerer.fields, answerer.below, delimiter))
+    of_models = sorted(
+        f
+        for folder in models
+        for f in folder.iterdir()
+        if f.name in files.OF_A_MODEL or f.suffix in (".safetensors", ".bin")
+    )
+    run = files.sha256(settings, *map(files.sha256_of_file, (path, *of_models)))
     with files.locked(output.parent, part.name):
         written = resumable(part, state, run, force)
         before = written.rows

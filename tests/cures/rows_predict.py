@@ -1,6 +1,7 @@
 """Cures for whole files that are to be answered."""
 
 import io
+import shutil
 import sys
 
 from tests.cures.world import Cure, drop, find, leave_out, put
@@ -13,6 +14,14 @@ def whole(world, *more, output="o.csv"):
     texts = world.write("texts.txt", "the goal\na match\n")
     return ["predict", "--model", str(world.base.model()), "--device", "cpu", "--file", str(texts),
             *(["--output", str(world.folder / output)] if output else []), *map(str, more)]  # fmt: skip
+
+
+def of_other_labels(world):
+    """A model that calls sport otherwise."""
+    folder = shutil.copytree(world.base.model(), world.folder / "other")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"sport"', '"sports"'))
+    return folder
 
 
 def left(world):
@@ -81,5 +90,20 @@ ROWS = [
             leave_out(),
         )
         for flags in (["--json"], ["--file", "-", "--output", "o.jsonl"])
+    ),
+    Cure(
+        "--ask and --below belong together; give both, or leave out both",
+        lambda w: whole(w, "--ask", w.base.model()),
+        lambda w, argv, line: put(argv, find("--ask and (--below) belong", line), "0.5"),
+    ),
+    Cure(
+        "--ask and {}: leave out one of them",
+        lambda w: whole(w, "--ask", w.base.model(), "--below", "0.5", "--text", "a goal"),
+        lambda w, argv, line: drop(argv, find("--ask and (--text): leave out", line)),
+    ),
+    Cure(
+        "--ask {}: has other labels than --model; give a model of the same ones",
+        lambda w: whole(w, "--ask", of_other_labels(w), "--below", "0.5"),
+        lambda w, argv, line: put(argv, find("(--ask) .*of the same ones", line), w.base.model()),
     ),
 ]

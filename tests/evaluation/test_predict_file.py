@@ -13,6 +13,7 @@ import torch
 
 from kd_scratch import save_model
 from kd_scratch.__main__ import main
+from kd_scratch.checkpoints.checkpoint import load_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import length_sorted_batches
@@ -478,3 +479,26 @@ def test_a_model_that_gives_no_numbers_ends_the_run(models, tmp_path, tokenizer)
     answerer = Answerer(load_for_inference(tmp_path / "nan"), TASKS["csv"], DataConfig(), CPU)
     with pytest.raises(UserError, match="not finite"):
         predict_file(answerer, tmp_path / "a.txt", tmp_path / "o.csv")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+def test_another_model_answers_where_the_first_is_not_sure(ending, models, tokenizer, tmp_path, small_parts):
+    labels = tuple(reversed(load_model(models / "sequence").config.labels))
+    other = tiny_model("sequence", labels, vocab_size=tokenizer.vocab_size, seed=7)
+    save_model(other, tmp_path / "other", tokenizer)
+    (tmp_path / "in.txt").write_text("\n".join(f"{text[:n]}" for text in TEXTS for n in (9, 14, 19, 24)) + "\n")
+    flags = ["--file", tmp_path / "in.txt", "--probabilities", "--output"]
+
+    def rows(name, model, *more):
+        answer(model, *flags, tmp_path / f"{name}{ending}", *more)
+        text = (tmp_path / f"{name}{ending}").read_text()
+        if ending == ".csv":
+            return list(csv.DictReader(io.StringIO(text)))
+        return [json.loads(line) for line in text.splitlines()]
+
+    own, others = rows("own", models / "sequence"), rows("others", tmp_path / "other")
+    below = sorted(float(row["confidence"]) for row in own)[len(own) // 2]
+    both = rows("both", models / "sequence", "--ask", tmp_path / "other", "--below", repr(below))
+    asked = [str(row.pop("asked")).lower() == "true" for row in both]
+    assert asked == [float(row["confidence"]) < below for row in own] and 0 < sum(asked) < len(asked)
+    assert both == [b if ask else a for ask, a, b in zip(asked, own, others, strict=True)]
