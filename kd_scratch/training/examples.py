@@ -10,7 +10,7 @@ from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import SIZES
+from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -45,7 +45,10 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     file must not import, since what inputs are does not depend on the network otherwise."""
     hashes = data_hashes(spec)
     notes: list[str] = []
-    unlabelled = read_unlabelled(spec, task, notes.append) if spec.unlabelled else ()
+    unlabelled: Sequence = ()
+    if spec.unlabelled:
+        flag = f"--unlabelled {spec.unlabelled}"
+        unlabelled = read_unlabelled(task, spec.unlabelled, spec.data, flag, notes.append, bool(spec.config.cloze))
     examples, labels = read_labelled(spec, task, notes.append)
     dev_examples, examples = split_dev(spec, task, examples, notes.append)
     examples, more = task.trainable(limited(examples, spec.data.limit))
@@ -59,7 +62,7 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     if fold := parse_fold(spec.fold):
         kept = outside_fold(task, examples, fold)
         examples = Subset(examples, kept)
-        has_label = has_label[kept] if spec.config.labelled and spec.teachers else None
+        has_label = has_label[kept] if spec.config.labelled and spec.is_taught else None
         notes.append(f"--fold {spec.fold}: {len(examples):,} examples are left")
     own = examples
     if unlabelled:
@@ -96,7 +99,7 @@ def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, mask: np.nda
     them. Examples of one group stay side by side: windows may span them."""
     labelled, others = int(mask.sum()), int((~mask).sum())
     notes.append(f"--labelled {spec.config.labelled}: {labelled:,} examples have a label, {others:,} have none")
-    if spec.teachers:
+    if spec.is_taught:
         return WithoutLabels(examples, ~mask, task.unlabel)
     return Subset(examples, mask.nonzero()[0])
 
@@ -116,15 +119,16 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
     return mask
 
 
-def read_unlabelled(spec: RunSpec, task: Task, say: Say = say) -> Sequence:
-    """The texts of --unlabelled that hold more than blanks, as training examples without label."""
-    flag = f"--unlabelled {spec.unlabelled}"
+def read_unlabelled(
+    task: Task, path: Path, data: DataConfig, flag: str, say: Say = say, cloze: bool = False
+) -> Sequence:
+    """The texts of --unlabelled that hold more than blanks, as examples without label. flag: with its value."""
     if task.read_unlabelled:
-        examples = task.read_unlabelled(spec.unlabelled, spec.data, say, flag)
-        if examples and not examples[0].question and not spec.config.cloze:
+        examples = task.read_unlabelled(path, data, say, flag)
+        if examples and not examples[0].question and not cloze:
             raise UserError(f"{flag}: holds contexts without questions; add --cloze 4 (say) to have some made of them")
     else:
-        examples = read_texts(spec.unlabelled, spec.data, say, task.unlabelled, flag)
+        examples = read_texts(path, data, say, task.unlabelled, flag)
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples
@@ -161,7 +165,7 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
         f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
         f"{len(data.copies)} {spec.config.cloze}",
         spec.fold,
-        str(bool(spec.teachers)),  # without one, text that has no label is left out
+        str(spec.is_taught),  # without one, text that has no label is left out
         str(data.hashes["augment model"]),
         source_hash("training.examples", *(["training.word_proposals"] if spec.augment_model else [])),
     ]

@@ -29,6 +29,7 @@ from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.tokenizer import INPUTS, Tokenizer, load_tokenizer
+from kd_scratch.distillation.answer_file import AnswersFile
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses
 from kd_scratch.distillation.layer_map import explicit
 from kd_scratch.distillation.teacher import label_order
@@ -53,12 +54,14 @@ class Run:
     dev_inputs: EncodedInputs
     model: Model
     teachers: list[Model]  # several: their logits are averaged, and the hidden-state losses look at the first
+    answers: list[AnswersFile]  # instead of teachers
     hidden_losses: HiddenLosses | None
     identity: dict  # what a resumed run must have in common with the interrupted one
     resume: bool  # whether there is an interrupted run to go on with
     # ---
     train_inputs: EncodedInputs | None = None
     teacher_logits: np.ndarray | None = None  # for every training input; None: plain fine-tuning, or a live teacher
+    partly_taught: bool = False  # whether rows of those are NaN: texts without an answer
     teacher_states: dict[int, np.ndarray] | None = None  # its hidden states where they are kept: by layer ΣS,D
     live_teacher: Model | None = None  # runs in every step, where its outputs are not kept
     layer_choice: dict = field(default_factory=dict)  # where layers were chosen: their scores on dev, the best first
@@ -93,12 +96,13 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
+    answers = [AnswersFile(Path(path), task, model.config.labels) for path in spec.answers]
     dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
     require_inputs(dev_inputs, "--dev")
     say(
         f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
     )
-    run = with_student(Run(spec, task, device, data, dev_inputs, model, teachers, None, {}, resume), spec, model)
+    run = with_student(Run(spec, task, device, data, dev_inputs, model, teachers, answers, None, {}, resume), spec, model)
     run.identity = identify(run)
     require_same_everywhere(run.identity)
     return replace(run, spec=asked) if asked.chooses_layers else run
@@ -259,7 +263,7 @@ def identify(run: Run) -> dict:
         "tokenizer": run.data.tokenizer.fingerprint,
         "labels": sha256(*run.model.config.labels),
         "initial weights": fingerprint(run.model),
-        "teacher": " ".join(fingerprint(teacher) for teacher in run.teachers) or None,
+        "teacher": " ".join([*map(fingerprint, run.teachers), *(file.sha256 for file in run.answers)]) or None,
     }
 
 

@@ -11,6 +11,7 @@ from kd_scratch.common.timing import Clock
 from kd_scratch.distillation.student import Student
 from kd_scratch.distillation.teacher import by_row, mean_logits, mean_probabilities, teacher_logits, teacher_states
 from kd_scratch.tasks.token_classification import teaches_iob1
+from kd_scratch.training.answers import add_answers
 from kd_scratch.training.cross_fitting import unseen_by
 from kd_scratch.training.optimizer import Stepper, make_optimizer
 from kd_scratch.training.resume import Progress, load_state, restore_weights
@@ -68,12 +69,15 @@ def note_iob1(run: Run) -> None:
 
 
 def add_teacher_outputs(run: Run) -> None:
-    """Compute the teachers' outputs or find them in the cache; or keep the first teacher, to run in every step."""
+    """Compute the teachers' outputs, read their answers, or find them in the cache; or keep the first teacher, to run in
+    every step."""
     clock, config = Clock(run.device), run.spec.config
     has_soft_targets = config.alpha > 0
     dtype = amp_dtype(config.amp, run.device)
     inputs = run.data.tokenizer.fingerprint, run.train_inputs, run.spec.cache, run.device, dtype
-    if has_soft_targets and run.task.head != "mlm":  # whose logits would fill disks: one for each word
+    if has_soft_targets and run.answers:
+        add_answers(run)
+    elif has_soft_targets and run.task.head != "mlm":  # whose logits would fill disks: one for each word
         counted = unseen_by(run.spec, run.data, run.train_inputs)
         if counted is not None:
             unseen = int(counted.all(axis=0).sum())
@@ -85,8 +89,8 @@ def add_teacher_outputs(run: Run) -> None:
         else:
             temperature = config.temperature
             run.teacher_logits = mean_probabilities(each, run.train_inputs, temperature, run.spec.cache, counted)
-        if run.task.head == "token" and config.alpha < 1:
-            note_iob1(run)
+    if run.task.head == "token" and run.teacher_logits is not None and config.alpha < 1:
+        note_iob1(run)
     if config.keep_states:
         run.teacher_states = teacher_states(run.teachers[0], run.hidden_losses.teacher_layers(), *inputs)
     needs_logits = has_soft_targets and run.teacher_logits is None
