@@ -206,7 +206,8 @@ def log(p: np.ndarray) -> np.ndarray:
 
 def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
     """log p of one distribution over the labels, C. The rest is spread evenly over those that are not named."""
-    if "probabilities" not in row and "label" in row and isinstance(confidence := row.get("confidence", 1), int | float):
+    confidence = row.get("confidence", 1)
+    if "probabilities" not in row and "label" in row and isinstance(confidence, int | float):
         row = {"probabilities": {str(row["label"]): confidence}, "rest": max(0, 1 - confidence)}
     named, rest = row.get("probabilities"), row.get("rest")
     if not isinstance(named, dict):
@@ -239,8 +240,9 @@ def read_spans(row: dict, labels: dict[str, int], place: str) -> tuple[list[Span
     if not isinstance(spans, list) or not all(isinstance(span, dict) for span in spans):
         raise UserError(f'{place}: "spans" is no list of objects; give one with "text" and "probability" an answer')
     for span in spans:
-        if not isinstance(span.get("text"), str) or not isinstance(span.get("start", 0), int):
-            raise UserError(f'{place}: a span has no "text", or its "start" is no whole number; correct it')
+        start = span.get("start", 0) or 0
+        if not isinstance(span.get("text"), str) or not isinstance(start, int) or start < 0:
+            raise UserError(f'{place}: a span has no "text", or its "start" is no whole number from 0; correct it')
     p, rest = masses({f"span {i}": span.get("probability") for i, span in enumerate(spans, 1)}, row.get("rest"), place)
     return [Span(span["text"], span.get("start"), mass) for span, mass in zip(spans, p, strict=True)], rest
 

@@ -43,9 +43,7 @@ def distillation_loss(
     return (1 - alpha) * hard_loss + alpha * soft_loss
 
 
-def partly_taught_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float
-) -> Tensor:
+def partly_taught_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
     """The same where a teacher has no logits for some units (NaN), which learn from their labels alone."""
     untaught = teacher.isnan().any(dim=-1)  # U
     teacher = torch.where(untaught.unsqueeze(-1), student.detach(), teacher)  # where they agree, there is no loss

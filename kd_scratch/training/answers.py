@@ -141,11 +141,12 @@ def span_targets(windows, numbers: slice, example, answer: Answer, place: str) -
     """The distributions of starts and of ends over the allowed positions of each of an example's windows.
 
     Where a text stands several times and "start" is not given, its places share its mass. In a window that does not
-    hold all of a span, that mass is at [CLS], as a label is; the rest's is spread evenly over positions without any.
+    hold all of a span, that mass is at [CLS], as a label is; the rest's is spread evenly over all positions.
     """
     at, base = windows.context_at[numbers][0], windows.first_piece[numbers][0]
     sizes = windows.lengths[numbers] - at - 1
-    bounds = [(first - base, first - base + size) for first, size in zip(windows.first_piece[numbers], sizes, strict=True)]
+    firsts = windows.first_piece[numbers] - base
+    bounds = list(zip(firsts, firsts + sizes, strict=True))
     pieces = windows.piece_spans[base : base + bounds[-1][1]]
     targets = [np.zeros((1 + size, 2)) for size in sizes]
     spans, rest = answer.value
@@ -161,9 +162,7 @@ def span_targets(windows, numbers: slice, example, answer: Answer, place: str) -
                 first, last = (max(0, position - at + 1) for position in label)  # row 0: [CLS], then the context
                 target[first, 0] += mass / len(places)
                 target[last, 1] += mass / len(places)
-    for target in targets:
-        target += np.where(target == 0, rest / np.maximum(1, (target == 0).sum(axis=0)), 0)
-    return [target / target.sum(axis=0) for target in targets]
+    return [(target + rest / len(target)) / (target.sum(axis=0) + rest) for target in targets]
 
 
 ROWS = {"sequence": rows_of_texts, "token": rows_of_words, "span": rows_of_questions}

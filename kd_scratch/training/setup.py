@@ -54,10 +54,10 @@ class Run:
     dev_inputs: EncodedInputs
     model: Model
     teachers: list[Model]  # several: their logits are averaged, and the hidden-state losses look at the first
-    answers: list[AnswersFile]  # instead of teachers
     hidden_losses: HiddenLosses | None
     identity: dict  # what a resumed run must have in common with the interrupted one
     resume: bool  # whether there is an interrupted run to go on with
+    answers: list[AnswersFile] = field(default_factory=list)  # instead of teachers
     # ---
     train_inputs: EncodedInputs | None = None
     teacher_logits: np.ndarray | None = None  # for every training input; None: plain fine-tuning, or a live teacher
@@ -102,7 +102,8 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     say(
         f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
     )
-    run = with_student(Run(spec, task, device, data, dev_inputs, model, teachers, answers, None, {}, resume), spec, model)
+    run = Run(spec, task, device, data, dev_inputs, model, teachers, None, {}, resume, answers)
+    run = with_student(run, spec, model)
     run.identity = identify(run)
     require_same_everywhere(run.identity)
     return replace(run, spec=asked) if asked.chooses_layers else run
