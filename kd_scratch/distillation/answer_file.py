@@ -1,10 +1,10 @@
 """A teacher as a file: its answers as JSON lines, one object an example, from any program or person.
 
-    {"id": "my.csv:2", "hash": "1f0e5a…", "probabilities": {"refund": 0.9, "card": 0.1}}     every label of a text
-    {"text": "where is it?", "probabilities": {"refund": 0.9}, "rest": 0.1}                  the best, and the rest's mass
-    {"id": "my.csv:3", "label": "card", "confidence": 0.8}                                   one label
+    {"id": "my.csv:2", "hash": "1f0e5a…", "probabilities": {"refund": 0.9, "card": 0.1}}
+    {"text": "where is it?", "probabilities": {"refund": 0.9}, "rest": 0.1}
+    {"id": "my.csv:3", "label": "card", "confidence": 0.8}
     {"id": "train.txt:1", "words": [{"label": "O"}, {"probabilities": {"O": 0.2}, "rest": 0.8}]}
-    {"id": "q1", "spans": [{"text": "90 days", "start": 17, "probability": 0.7}, {"text": "", "probability": 0.3}]}
+    {"id": "q1", "spans": [{"text": "90 days", "start": 17, "probability": 1}]}
 
 What the fields mean, and what is refused, is in this chapter's README.
 """

@@ -6,20 +6,18 @@ are made once, chunk by chunk, and kept in --cache.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
-import torch
 
-from kd_scratch.checkpoints.safetensors import is_usable, save_file
-from kd_scratch.common import distributed
 from kd_scratch.common.console import progress, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import make_folder, sha256, sha256_of_file
+from kd_scratch.common.files import sha256, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
-from kd_scratch.data.disk_arrays import zeros_on_disk
 from kd_scratch.distillation.answer_file import Answer, AnswersFile, example_hash, log
-from kd_scratch.distillation.teacher import features_hash, mean_probabilities, read_cached
+from kd_scratch.distillation.teacher import features_hash, made_once, mean_probabilities
+from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.tasks.feature_cache import chunks
 from kd_scratch.tasks.question_answering import answer_pieces, label_windows
 from kd_scratch.training.setup import Run
@@ -63,20 +61,13 @@ def cached_logits(run: Run, file: AnswersFile) -> np.ndarray:
         "labels": sha256(*model.labels),
         "code": source_hash("training.answers"),
     }
-    path = make_folder(run.spec.cache) / f"teacher-answers-{sha256(*key.values())[:24]}.safetensors"
-    shape = len(inputs) if inputs.head == "sequence" else len(inputs.tokens), model.classes
-    if distributed.writes_cache() and not is_usable(path, say):
-        logits = make_logits(run, file, zeros_on_disk(path.parent, shape, np.float32))
-        if sha256_of_file(file.path) != file.sha256:
-            raise UserError(f"{file.path}: has been changed while it was read; start again")
-        save_file({"logits": torch.from_numpy(logits)}, path, metadata=key, checksum=True)
-    distributed.barrier()
-    say(f"answers of {file.path} for {len(inputs):,} inputs, memory-mapped: {path}")
-    return read_cached(path, key, shape)
+    what = f"answers of {file.path} for {len(inputs):,} inputs"
+    fill = partial(fill_logits, run, file)
+    return made_once(what, key, logits_shape(run.model, inputs), fill, run.spec.cache)
 
 
-def make_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> np.ndarray:
-    """`logits`, filled with the answers to the training examples. UserError where the file is about other texts."""
+def fill_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> None:
+    """Fill in the answers to the training examples. UserError where the file is about other texts, or was changed."""
     used, unfit, place = np.zeros(len(file.ids), bool), [], 0
     with progress(run.data.examples, desc=f"reading {file.path.name}", unit="ex") as bar:
         for chunk in chunks(bar, run.task):
@@ -97,7 +88,8 @@ def make_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> np.ndarray:
         raise UserError(f"{file.path}: {what}; write the answers for that file")
     if not used.all():
         say(f"note: {file.path}: {(~used).sum():,} of {len(used):,} lines are about texts that nobody learns from")
-    return logits
+    if sha256_of_file(file.path) != file.sha256:
+        raise UserError(f"{file.path}: has been changed while it was read; start again")
 
 
 # --- answers -> rows of logits, by head: NaN where there is no answer ---

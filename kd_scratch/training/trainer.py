@@ -69,8 +69,8 @@ def note_iob1(run: Run) -> None:
 
 
 def add_teacher_outputs(run: Run) -> None:
-    """Compute the teachers' outputs, read their answers, or find them in the cache; or keep the first teacher, to run in
-    every step."""
+    """Compute the teachers' outputs, read their answers, or find them in the cache; or keep the first teacher, which
+    then runs in every step."""
     clock, config = Clock(run.device), run.spec.config
     has_soft_targets = config.alpha > 0
     dtype = amp_dtype(config.amp, run.device)

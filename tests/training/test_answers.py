@@ -1,4 +1,4 @@
-"""answers.py and distillation/answer_file.py: what a teacher answers, written to a file, teaches as the teacher does."""
+"""answers.py and distillation/answer_file.py: a teacher's answers, written to a file, teach as the teacher does."""
 
 import json
 import re
@@ -74,10 +74,9 @@ def spec_of(world, tmp_path, task="csv", answers=(), teachers=(), temperature=2.
     settings = dict(epochs=1, batch_size=8, learning_rate=1e-3, max_length=48, temperature=temperature)
     config = TrainConfig(**settings | more.pop("config", {}))
     data = more.pop("data", DataConfig(overlap=8))
-    return RunSpec(
-        task, world / train, str(world / dev), str(world / f"{task}-1"), tmp_path / "out", tuple(map(str, teachers)),
-        tuple(map(str, answers)), cache=tmp_path / "cache", config=config, data=data, run=RunConfig(device="cpu"), **more
-    )  # fmt: skip
+    more |= {"teachers": tuple(map(str, teachers)), "answers": tuple(map(str, answers)), "cache": tmp_path / "cache"}
+    files = world / train, str(world / dev), str(world / f"{task}-1"), tmp_path / "out"
+    return RunSpec(task, *files, config=config, data=data, run=RunConfig(device="cpu"), **more)
 
 
 def prepared(spec: RunSpec):
@@ -301,7 +300,7 @@ def test_the_second_time_they_are_read_from_the_cache_and_changed_answers_are_no
     file = answer(world, "csv-1", tmp_path / "a.jsonl")
     first = prepared(spec_of(world, tmp_path, answers=[file]))
     with monkeypatch.context() as patch:
-        patch.setattr("kd_scratch.training.answers.make_logits", None)  # whoever calls it fails
+        patch.setattr("kd_scratch.training.answers.fill_logits", lambda *more: pytest.fail("made again"))
         second = prepared(spec_of(world, tmp_path, answers=[file]))
     assert np.array_equal(first.teacher_logits, second.teacher_logits)
     rows = read_lines(file)
