@@ -218,8 +218,8 @@ def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarr
         what = f"{shorten(min(unknown), 40)!r} is not one of the {len(labels)} labels of --train: {known}"
         raise UserError(f"{place}: {what}; correct its name, or count it to the rest")
     if rest is None and (lacking := labels.keys() - named.keys()):
-        what = f"lacks the label {shorten(min(lacking), 40)!r}; add it, or for all that are not named"
-        raise UserError(f'{place}: {what} "rest": 0')
+        what = f"lacks the label {shorten(min(lacking), 40)!r}"
+        raise UserError(f'{place}: {what}; add it, or "rest": 0 for all that are not named')
     values, rest = masses(named, rest if len(named) < len(labels) else 0, place)
     p = np.full(len(labels), rest / max(1, len(labels) - len(named)))
     p[[labels[name] for name in named]] = values

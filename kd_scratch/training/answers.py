@@ -35,7 +35,7 @@ def add_answers(run: Run) -> None:
     if len(lost):
         raise UserError(
             f"--answers: {len(lost):,} of {len(inputs):,} inputs have neither label nor answer, the first is "
-            f"{inputs.ids[lost[0]]}; have them answered too (`answers`, with --unlabelled for text alone)"
+            f"{inputs.ids[lost[0]]}; write answers for these too (`answers`, with --unlabelled for text alone)"
         )
     if len(alone):
         say(f"note: --answers: {len(alone):,} of {len(inputs):,} inputs have none: their labels alone teach them")

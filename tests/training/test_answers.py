@@ -167,7 +167,7 @@ def test_a_label_without_answer_teaches_alone_and_a_text_without_both_is_refused
     mixed, taught, labels = losses_of(run), losses_of(whole), losses_of(run, alpha=0.0)
     for i in range(20):
         np.testing.assert_allclose(mixed[i], taught[i] if rows[i]["hash"] in known else labels[i], rtol=1e-6)
-    message = r"have neither label nor answer, the first is train.csv:\d+; have them answered"
+    message = r"have neither label nor answer, the first is train.csv:\d+; write answers for these"
     with pytest.raises(UserError, match=message):
         prepared(spec_of(world, tmp_path, answers=[few], config=dict(labelled="3")))
 
