@@ -88,8 +88,9 @@ def train(
     """The record of a training run, once its model directory is written: fine-tuning, or with a teacher distillation.
 
     dev: a file, or a part of the training file to hold out, such as "10%". model: a model directory, or a size with
-    random weights ("tiny-student"). teacher: a model directory, or several. answers: files of answers instead. settings: fields of TrainConfig (epochs,
-    temperature, losses, …), DataConfig, RunConfig and RunSpec (init_layers, …), as `train --help` lists them.
+    random weights ("tiny-student"). teacher: a model directory, or several. answers: a file of answers, or several,
+    instead. settings: fields of TrainConfig (epochs, temperature, losses, …), DataConfig, RunConfig and RunSpec
+    (init_layers, …), as `train --help` lists them.
 
     >>> from kd_scratch import train
     >>> settings = dict(epochs=1, max_length=32)

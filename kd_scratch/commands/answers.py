@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `answers`."""
     add_data_flags(parser, deciding_tasks(), "train")
     parser.add_argument("--model", required=True, metavar="DIR")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.jsonl", help="the answers go there")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.jsonl", help="to write")
     parser.add_argument(
         "--unlabelled", action="store_true", help="--data holds text without labels, as of train's --unlabelled"
     )
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="K",
-        help="name only the K most probable labels (or spans), and the rest's mass (default: all labels; 20 spans)",
+        help="name only the K most probable labels (or spans), and the rest's mass (default all; squad: 20)",
     )
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)

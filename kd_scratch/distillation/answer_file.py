@@ -44,7 +44,7 @@ def text_hash(text: str) -> str:
 
 
 def example_hash(task: Task, example) -> str:
-    """That of an example's text; squad: of context, line break, question; conll: of the words with blanks between."""
+    """That of an example's text; squad: context, line break, question; conll: words and blanks between."""
     return text_hash("\n".join(task.texts([example])))
 
 
@@ -92,7 +92,7 @@ def answers_for_words(predictions: Predictions, top: int) -> Iterator[dict]:
 
 
 def answers_for_questions(predictions: Predictions, top: int) -> Iterator[dict]:
-    """The best spans for each question, and "no answer" (an empty text), with their probabilities among all."""
+    """The best spans for each question, and "no answer" (an empty text), as probable as they are among all."""
     examples, windows, longest = predictions.examples, predictions.features, predictions.data.answer_length
     for best, none in candidates(examples, windows, predictions.logits, longest, top or SPANS):
         spans = [{"text": a.text, "start": a.start, "probability": rounded(a.probability)} for a in (*best, none)]
@@ -103,7 +103,7 @@ WRITERS = {"sequence": answers_for_texts, "token": answers_for_words, "span": an
 
 
 def distribution(p: np.ndarray, labels: Sequence[str], top: int) -> dict:
-    """One distribution, C, as JSON can hold it: all labels, or the `top` most probable ones and the rest's mass."""
+    """One distribution, C, as JSON can hold it: all labels, or the `top` most probable ones and the rest."""
     if not 0 < top < len(p):
         return {"probabilities": dict(zip(labels, map(rounded, p), strict=True))}
     named = {labels[i]: rounded(p[i]) for i in np.argsort(-p, kind="stable")[:top]}
@@ -135,7 +135,7 @@ class Answer(NamedTuple):
 
 
 class AnswersFile:
-    """The answers in a file, all checked when it is opened, each parsed when asked for. Memory holds 50 bytes a line.
+    """The answers in a file, all checked when it is opened, each parsed when asked for. 50 bytes a line.
 
     labels: those of the student. Raises UserError with the first line that cannot be used.
     """
@@ -167,12 +167,11 @@ class AnswersFile:
             raise UserError(f"{place}: {what}")
         value = self.reader(row, self.labels, place)
         if self.keys is not None:
-            self.keys.extend((int(text_hash(name), 16) if name else 0, int(text or "0", 16)))
+            self.keys.extend(int(digits, 16) or 1 if digits else 0 for digits in (name and text_hash(name), text))
         return Answer(line, name, value)
 
     def find(self, ids: Sequence[str], hashes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The line (from 0) that answers each of E examples, -1: none; and lines that have an id of theirs, but another
-        text."""
+        """The line (from 0) that answers each of E examples, -1: none; and lines of their ids with other texts."""
         texts = np.array([int(digits, 16) for digits in hashes], np.uint64)
         by_id = self.lookup("ids", np.array([int(text_hash(name), 16) for name in ids], np.uint64))
         fits = (by_id >= 0) & ((self.texts[by_id] == 0) | (self.texts[by_id] == texts))
@@ -187,7 +186,7 @@ class AnswersFile:
 
 
 def masses(named: dict, rest, place: str) -> tuple[list[float], float]:
-    """The probabilities by name, and the rest's (None: 0), which together sum to 1. UserError where they do not."""
+    """The probabilities by name and the rest's (None: 0), which together sum to 1; UserError where not."""
     for name, p in (*named.items(), ("rest", rest or 0)):
         if type(p) not in (int, float) or not -1e-6 <= p <= 1 + TOLERANCE:  # NaN is in no interval
             what = f"the probability of {shorten(name, 40)!r} is {shorten(json.dumps(p), 30)}"
@@ -205,7 +204,7 @@ def log(p: np.ndarray) -> np.ndarray:
 
 
 def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
-    """log p of one distribution over the labels, C. The rest is spread evenly over those that are not named."""
+    """log p of a distribution over the labels, C. The rest is spread evenly over those without a name."""
     confidence = row.get("confidence", 1)
     if "probabilities" not in row and "label" in row and isinstance(confidence, int | float):
         row = {"probabilities": {str(row["label"]): confidence}, "rest": max(0, 1 - confidence)}
@@ -243,7 +242,8 @@ def read_spans(row: dict, labels: dict[str, int], place: str) -> tuple[list[Span
         start = span.get("start", 0) or 0
         if not isinstance(span.get("text"), str) or not isinstance(start, int) or start < 0:
             raise UserError(f'{place}: a span has no "text", or its "start" is no whole number from 0; correct it')
-    p, rest = masses({f"span {i}": span.get("probability") for i, span in enumerate(spans, 1)}, row.get("rest"), place)
+    named = {f"span {i}": span.get("probability") for i, span in enumerate(spans, 1)}
+    p, rest = masses(named, row.get("rest"), place)
     return [Span(span["text"], span.get("start"), mass) for span, mass in zip(spans, p, strict=True)], rest
 
 

@@ -1,7 +1,6 @@
-"""What answers files mean for the inputs of a run: logits, which training reads as if a teacher had made them.
+"""What answers files mean for the inputs of a run: logits, as if a teacher had made them.
 
-The logits are log p: softmax(log p / T) is what a live teacher's softmax(t / T) would be. A row of NaN: no answer. They
-are made once, chunk by chunk, and kept in --cache.
+They are log p: softmax(log p / T) is what a live teacher's softmax(t / T) would be. A row of NaN: no answer.
 """
 
 from collections.abc import Sequence
@@ -31,21 +30,22 @@ def add_answers(run: Run) -> None:
     rows, labels = unit_rows(inputs)
     known = answered.any(axis=0)[rows]
     number = rows if inputs.head == "sequence" else np.searchsorted(inputs.starts, rows, side="right") - 1
-    lost, alone = (np.unique(number[~known & which]) for which in (labels == UNLABELLED, labels != UNLABELLED))
+    lost = np.unique(number[~known & (labels == UNLABELLED)])
+    alone = np.unique(number[~known & (labels != UNLABELLED)])
     if len(lost):
         raise UserError(
             f"--answers: {len(lost):,} of {len(inputs):,} inputs have neither label nor answer, the first is "
             f"{inputs.ids[lost[0]]}; write answers for these too (`answers`, with --unlabelled for text alone)"
         )
     if len(alone):
-        say(f"note: --answers: {len(alone):,} of {len(inputs):,} inputs have none: their labels alone teach them")
+        say(f"note: --answers: {len(alone):,} of {len(inputs):,} inputs have none, they learn from their labels")
     run.partly_taught = not known.all()
     answered[:, ~answered.any(axis=0)] = True  # a mean of nothing is NaN too
     run.teacher_logits = mean_probabilities(each, inputs, run.spec.config.temperature, run.spec.cache, answered)
 
 
 def unit_rows(inputs: EncodedInputs) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the logits that the loss looks at (span head: of each window the first), and their labels."""
+    """The rows of logits that the loss looks at (span head: each window's first), and their labels."""
     labels = inputs.labels[:, 0] if inputs.head == "span" else inputs.labels
     rows = np.flatnonzero((labels != IGNORE) | (inputs.head == "sequence"))
     return (inputs.starts[rows] if inputs.head == "span" else rows), labels[rows]
@@ -67,7 +67,7 @@ def cached_logits(run: Run, file: AnswersFile) -> np.ndarray:
 
 
 def fill_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> None:
-    """Fill in the answers to the training examples. UserError where the file is about other texts, or was changed."""
+    """Fill in the answers to the training examples. UserError for a file of other texts, or changed since."""
     used, unfit, place = np.zeros(len(file.ids), bool), [], 0
     with progress(run.data.examples, desc=f"reading {file.path.name}", unit="ex") as bar:
         for chunk in chunks(bar, run.task):
@@ -87,7 +87,7 @@ def fill_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> None:
         what = f"is about no text of --train, where ids are such as {run.data.examples[0].id}"
         raise UserError(f"{file.path}: {what}; write the answers for that file")
     if not used.all():
-        say(f"note: {file.path}: {(~used).sum():,} of {len(used):,} lines are about texts that nobody learns from")
+        say(f"note: {file.path}: {(~used).sum():,} of {len(used):,} lines are about texts that are not learned")
     if sha256_of_file(file.path) != file.sha256:
         raise UserError(f"{file.path}: has been changed while it was read; start again")
 

@@ -162,7 +162,7 @@ def test_a_label_without_answer_teaches_alone_and_a_text_without_both_is_refused
     few = write_lines(tmp_path / "few", rows[:10])
     known = {row["hash"] for row in rows[:10]}
     run = prepared(spec_of(world, tmp_path, answers=[few]))
-    assert run.partly_taught and "inputs have none: their labels alone teach them" in capsys.readouterr().out
+    assert run.partly_taught and "inputs have none, they learn from their labels" in capsys.readouterr().out
     whole = prepared(spec_of(world, tmp_path, answers=[tmp_path / "a.jsonl"]))
     mixed, taught, labels = losses_of(run), losses_of(whole), losses_of(run, alpha=0.0)
     for i in range(20):
@@ -209,7 +209,7 @@ def test_lines_about_other_texts_are_refused_or_counted(world, tmp_path, capsys)
         prepared(spec_of(world, tmp_path, answers=[write_lines(tmp_path / "e", read_lines(file)[:3])]))
     write_lines(tmp_path / "more", [*rows, {"text": "nobody has written this", "label": "sport"}])
     prepared(spec_of(world, tmp_path, answers=[tmp_path / "more"]))
-    assert "1 of 31 lines are about texts that nobody learns from" in capsys.readouterr().out
+    assert "1 of 31 lines are about texts that are not learned" in capsys.readouterr().out
 
 
 def test_a_sentence_of_another_number_of_words_is_refused(world, tmp_path):
