@@ -153,8 +153,10 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
     return train_tokenizer(task.texts(examples), spec.vocab_size)
 
 
-def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str], None] = say) -> EncodedInputs:
-    """The training examples as token ids, from the cache or made now.
+def encode_training_data(
+    spec: RunSpec, data: TrainingData, say: Callable[[str], None] = say, tokenizer: Tokenizer | None = None
+) -> EncodedInputs:
+    """The training examples as token ids, from the cache or made now. tokenizer: another than the student's.
 
     Raises UserError where a data file has changed since it was hashed, and where nothing is left of any text.
     """
@@ -172,7 +174,7 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
     inputs = cached_features(
         data.task,
         Concat(data.examples, data.copies),
-        data.tokenizer,
+        tokenizer or data.tokenizer,
         data.labels,
         spec.config.max_length,
         spec.data,

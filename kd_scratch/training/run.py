@@ -34,7 +34,6 @@ def train(run: Run, force: bool = False) -> dict | None:
     """
     teacher_records = read_teacher_records(run)
     run.train_inputs = encode_training_data(run.spec, run.data, run.data.notes.append)
-    run.data.copies = ()  # the model that proposed their words may go
     announce(run)
     make_folder(run.spec.output)
     is_first = distributed.rank() == 0
@@ -46,6 +45,7 @@ def train(run: Run, force: bool = False) -> dict | None:
             run = choose_layers(run)
         if run.spec.is_taught:
             add_teacher_outputs(run)
+        run.data.copies = ()  # the model that proposed their words may go
         dtype = amp_dtype(run.spec.config.amp, run.device)
         rates = torch.tensor([matmul_rate(run.device, dtype)], device=run.device)
         run.matmul_rate = distributed.all_reduce_sum(rates)[0]

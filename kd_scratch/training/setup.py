@@ -194,7 +194,9 @@ def named_shape(spec: RunSpec, data: TrainingData):
 def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer: Tokenizer) -> Model:
     """A teacher, checked against the student that it is to teach. Raises UserError where they do not fit."""
     settled = path != spec.teachers[0] or (student.config.token_types > 1 and spec.model not in SIZES)
-    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length, settled)
+    own_pieces = task.head == "sequence" and not spec.config.losses  # each text has one distribution, however it is cut
+    limits = student.config.labels, tokenizer, spec.config.max_length
+    teacher = open_teacher(path, task, *limits, settled, own_pieces)
     if task.head == "mlm" and teacher.config.vocab_size != student.config.vocab_size:
         sizes = f"{teacher.config.vocab_size:,} words, the student {student.config.vocab_size:,}"
         raise UserError(f"--teacher {path}: has a vocabulary of {sizes}; to be compared they need as many")
@@ -202,11 +204,18 @@ def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer
 
 
 def open_teacher(
-    path: str, task: Task, labels: Sequence[str], tokenizer: Tokenizer, max_length: int, settled: bool = True
+    path: str,
+    task: Task,
+    labels: Sequence[str],
+    tokenizer: Tokenizer,
+    max_length: int,
+    settled: bool = True,
+    own_pieces: bool = False,
 ) -> Model:
     """A model directory's model as a teacher: it has the task's head, these labels (in any order) and this tokenizer.
 
     settled: whether the student needs its token types as they are; else the tokenizer gives those of the teacher's.
+    own_pieces: whether it may have another tokenizer.
     Raises UserError where it has not.
     """
     teacher = load_model(path)
@@ -228,12 +237,15 @@ def open_teacher(
         raise UserError(f"--teacher {path}: {error}; {cure}") from None
     teacher_tokenizer = load_tokenizer(path)
     difference = teacher_tokenizer.difference(tokenizer)
-    if difference:
+    if difference and not own_pieces:
         layers = ",".join(map(str, range(0, teacher.config.depth, 2)))
+        more = (
+            f", or give its answers (`answers --model {path}`) to --answers" if task.head in ("token", "span") else ""
+        )
         raise UserError(
             f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't correspond: "
             f"{difference}; make the student of the teacher's layers (--model {path} --init-layers {layers}), or of a "
-            f"size with --tokenizer {path}"
+            f"size with --tokenizer {path}{more}"
         )
     own = teacher_tokenizer.has_token_types
     if task.head == "span" and teacher.config.token_types > 1 and own != tokenizer.has_token_types:
@@ -264,6 +276,7 @@ def identify(run: Run) -> dict:
         "tokenizer": run.data.tokenizer.fingerprint,
         "labels": sha256(*run.model.config.labels),
         "initial weights": fingerprint(run.model),
+        "teacher tokenizer": " ".join(load_tokenizer(path).fingerprint for path in spec.teachers) or None,
         "teacher": " ".join([*map(fingerprint, run.teachers), *(file.sha256 for file in run.answers)]) or None,
     }
 

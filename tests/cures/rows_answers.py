@@ -5,7 +5,10 @@ from pathlib import Path
 
 import kd_scratch.training.answers
 from kd_scratch.__main__ import main
-from tests.cures.world import Cure, find, leave_out, put, value
+from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.data.tokenizer import train_tokenizer
+from tests.conftest import tiny_model
+from tests.cures.world import KINDS, Cure, drop, find, leave_out, put, value
 
 GOOD = {"id": "train.csv:2", "probabilities": {"sport": 0.5, "trade": 0.5}}
 
@@ -111,6 +114,21 @@ def with_spans(spans, rest):
     return lambda row, line: row | {"spans": spans, "rest": rest}
 
 
+def tagger_of_other_words(world):
+    """A run of a tagger whose teacher has the same tags and another tokenizer."""
+    tags = ("O", *(f"{letter}-{kind}" for kind in ("LOC", "MISC", "ORG", "PER") for letter in "BI"))
+    folder, tokenizer = world.folder / "tagger", train_tokenizer(list(KINDS.values()), vocab_size=60)
+    save_model(tiny_model("token", tags, vocab_size=tokenizer.vocab_size), folder)
+    tokenizer.save(folder, max_length=40)
+    return world.conll("train", "--teacher", folder)
+
+
+def answers_given(world, argv, line):
+    """Follows "give its answers (`answers --model DIR`) to --answers"."""
+    answered(world, put(argv, "--model", find(r"answers \(`answers --model (.*)`\) to --answers", line)))
+    return [*drop(argv, "--teacher"), "--answers", str(world.folder / "a.jsonl")]
+
+
 NOT_THERE = "{}: {}; write it as it stands there, or leave it out"
 NO_SPANS = '{}: "spans" is no list of objects; give one with "text" and "probability" an answer'
 ANOTHER_TEXT = "is about another text than {} is now; write the answers anew, or delete the line"
@@ -202,6 +220,7 @@ ROWS = [
     Cure("{}; write answers for these too (`answers`, with --unlabelled for text alone)", unlabelled, answered_too),
     Cure("{}: has been changed while it was read; start again", changed_meanwhile,
          lambda w, argv, line: find("(start again)", line) and argv),
+    Cure(", or give its answers (`answers --model {}`) to --answers", tagger_of_other_words, answers_given),
     # --- settings ---
     *(
         Cure("--answers takes the place of --teacher; leave one of them out",

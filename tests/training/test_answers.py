@@ -81,6 +81,7 @@ def spec_of(world, tmp_path, task="csv", answers=(), teachers=(), temperature=2.
 
 def prepared(spec: RunSpec):
     """A run with its soft targets."""
+    hush(False)
     run = set_up(spec)
     run.train_inputs = encode_training_data(spec, run.data, run.data.notes.append)
     add_teacher_outputs(run)
@@ -92,7 +93,6 @@ def answer(world, model, output, *more, task="csv", data=None) -> Path:
     argv = ["answers", "--task", task, "--data", world / (data or FILES[task][0]), "--model", world / model]
     argv += ["--output", output, "--max-length", 48, "--overlap", 8, *USUAL, *more]
     assert main(list(map(str, argv))) == 0
-    hush(False)
     return output
 
 
@@ -433,3 +433,38 @@ def test_a_student_learns_from_a_teacher_of_another_family(tmp_path, world):
         assert main(argv) == 0
         scores[name] = json.loads((tmp_path / name / "training.json").read_text())["best_score"]
     assert scores["taught"] > scores["alone"] + 0.15, scores
+
+
+# --- a live teacher with another tokenizer ---
+
+
+def save_with_other_pieces(world, folder: Path, task: str) -> Path:
+    """The random teacher of a task once more, with fewer pieces."""
+    texts = [(world / "train.csv").read_text(), (world / "conll2003" / "train.txt").read_text()]
+    tokenizer = train_tokenizer(texts, vocab_size=100)
+    head, labels = {"csv": ("sequence", LABELS), "conll": ("token", TAGS)}[task]
+    save_model(tiny_model(head, labels, seed=7, vocab_size=tokenizer.vocab_size, max_positions=64), folder)
+    tokenizer.save(folder, max_length=48)
+    return folder
+
+
+def test_a_classifier_with_other_pieces_teaches_live_as_its_answers_do(world, tmp_path, capsys):
+    teacher = save_with_other_pieces(world, tmp_path / "other", "csv")
+    live = prepared(spec_of(world, tmp_path, teachers=[teacher, world / "csv-1"], config=dict(augment=1)))
+    assert f"--teacher {teacher}: reads the texts with a tokenizer of its own" in capsys.readouterr().out
+    assert len(live.teacher_logits) == 60, "copies too"
+    alone = prepared(spec_of(world, tmp_path, teachers=[teacher]))
+    read = prepared(spec_of(world, tmp_path, answers=[answer(world, teacher, tmp_path / "a.jsonl")]))
+    np.testing.assert_allclose(losses_of(alone), losses_of(read), rtol=1e-6, atol=1e-6)
+    same = prepared(spec_of(world, tmp_path, teachers=[world / "csv-1"]))
+    assert same.identity["teacher tokenizer"] != alone.identity["teacher tokenizer"]
+    np.testing.assert_allclose(live.teacher_logits[:30], (alone.teacher_logits + same.teacher_logits) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("task, more", [("conll", {}), ("csv", dict(config=dict(losses="hidden")))])
+def test_where_tokens_are_compared_they_must_be_the_same(world, tmp_path, task, more):
+    teacher = save_with_other_pieces(world, tmp_path / "other", task)
+    with pytest.raises(UserError, match="its tokenizer differs from the student's") as refused:
+        set_up(spec_of(world, tmp_path, task, teachers=[teacher], **more))
+    cure = f"or give its answers (`answers --model {teacher}`) to --answers"
+    assert str(refused.value).endswith(cure) == (task == "conll")
