@@ -154,7 +154,7 @@ class AnswersFile:
         both = np.stack([self.ids, self.texts])[:, order]
         for i in np.flatnonzero((both[:, 1:] == both[:, :-1]).all(axis=0)):
             first, second = self.rows[order[i]], self.rows[order[i + 1]]
-            if repr(first.value) != repr(second.value):
+            if not same_answers(first.value, second.value):
                 what = f"contradicts line {first.line}, which is about the same text; keep one of them"
                 raise UserError(f"{path}: line {second.line}: {what}")
 
@@ -185,13 +185,19 @@ class AnswersFile:
         return np.where(known[at] == keys, at, -1)
 
 
+def same_answers(value, other) -> bool:
+    """Whether the values of two answers are equal."""
+    return np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other
+
+
 def masses(named: dict, rest, place: str) -> tuple[list[float], float]:
     """The probabilities by name and the rest's (None: 0), which together sum to 1; UserError where not."""
-    for name, p in (*named.items(), ("rest", rest or 0)):
+    rest = 0 if rest is None else rest
+    for name, p in (*named.items(), ("rest", rest)):
         if type(p) not in (int, float) or not -1e-6 <= p <= 1 + TOLERANCE:  # NaN is in no interval
             what = f"the probability of {shorten(name, 40)!r} is {shorten(json.dumps(p), 30)}"
             raise UserError(f"{place}: {what}; give a number from 0 to 1")
-    values, rest = [max(0.0, p) for p in named.values()], max(0.0, rest or 0)
+    values, rest = [max(0.0, p) for p in named.values()], max(0.0, rest)
     if abs(sum(values) + rest - 1) > TOLERANCE:
         what = f"the probabilities and the rest sum to {sum(values) + rest:.4g} and not to 1"
         raise UserError(f'{place}: {what}; correct them, or give what is missing as "rest"')

@@ -48,7 +48,8 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     unlabelled: Sequence = ()
     if spec.unlabelled:
         flag = f"--unlabelled {spec.unlabelled}"
-        unlabelled = read_unlabelled(task, spec.unlabelled, spec.data, flag, notes.append, bool(spec.config.cloze))
+        questions = "" if spec.config.cloze else "add --cloze 4 (say) to have some made of them"
+        unlabelled = read_unlabelled(task, spec.unlabelled, spec.data, flag, notes.append, questions)
     examples, labels = read_labelled(spec, task, notes.append)
     dev_examples, examples = split_dev(spec, task, examples, notes.append)
     examples, more = task.trainable(limited(examples, spec.data.limit))
@@ -120,13 +121,16 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
 
 
 def read_unlabelled(
-    task: Task, path: Path, data: DataConfig, flag: str, say: Say = say, cloze: bool = False
+    task: Task, path: Path, data: DataConfig, flag: str, say: Say = say, questions: str = "give a file that has some"
 ) -> Sequence:
-    """The texts of --unlabelled that hold more than blanks, as examples without label. flag: with its value."""
+    """The texts of --unlabelled that hold more than blanks, as examples without label. flag: with its value.
+
+    questions: what to do where contexts have none; "" where these will be made.
+    """
     if task.read_unlabelled:
         examples = task.read_unlabelled(path, data, say, flag)
-        if examples and not examples[0].question and not cloze:
-            raise UserError(f"{flag}: holds contexts without questions; add --cloze 4 (say) to have some made of them")
+        if examples and not examples[0].question and questions:
+            raise UserError(f"{flag}: holds contexts without questions; {questions}")
     else:
         examples = read_texts(path, data, say, task.unlabelled, flag)
     if not examples:

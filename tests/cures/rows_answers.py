@@ -220,6 +220,14 @@ ROWS = [
     Cure("{}; write answers for these too (`answers`, with --unlabelled for text alone)", unlabelled, answered_too),
     Cure("{}: has been changed while it was read; start again", changed_meanwhile,
          lambda w, argv, line: find("(start again)", line) and argv),
+    Cure(
+        "give a file that has some",
+        lambda w: ["answers", "--task", "squad", "--data", str(w.write("contexts.txt", "the team of the bank\n")),
+                   "--unlabelled", "--model", str(w.base.model("span")), "--output", str(w.folder / "a.jsonl"),
+                   "--max-length", "40", "--device", "cpu"],
+        lambda w, argv, line: find("(give a file that has some)", line)
+        and put(argv, "--data", w.base.sample / "squad" / "dev.json"),
+    ),
     Cure(", or give its answers (`answers --model {}`) to --answers", tagger_of_other_words, answers_given),
     # --- settings ---
     *(

@@ -62,6 +62,7 @@ BAD = {
     "a NaN confidence": (line(label="no", confidence=math.nan), "of 'no' is NaN"),
     "a negative rest": (line(probabilities={"no": 0.7, "yes": 0.7}, rest=-0.4), "of 'rest' is -0.4"),
     "a rest that is none": (line(probabilities={"no": 1}, rest="none"), "of 'rest' is \"none\""),
+    "an empty rest": (line(probabilities={"no": 1}, rest=""), "of 'rest' is \"\""),
     "another answer": (line(label="no"), "contradicts line 1, which is about the same text; keep one of them"),
 }
 
@@ -179,3 +180,21 @@ def test_memory_holds_some_bytes_a_line_however_long_the_lines_are(tmp_path):
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(file.ids) == lines and held < 100 * lines and peak < 400 * lines + 1e6, (held, peak)
+
+
+@pytest.mark.parametrize("task, value", [
+    ("csv", {"probabilities": {str(i): 1 / 2000 for i in range(2000)}}),
+    ("conll", {"words": [{"probabilities": {"0": 1}, "rest": 0}] * 2}),
+    ("squad", {"spans": [{"text": "a", "probability": 1}]}),
+])  # fmt: skip
+def test_the_same_line_twice_is_one_answer_and_a_small_difference_makes_two(tmp_path, task, value):
+    labels = [str(i) for i in range(2000)]
+    other = json.loads(
+        json.dumps(value).replace("0.0005", "0.0004", 1).replace('"a"', '"b"').replace('{"0": 1}', '{"1": 1}', 1)
+    )
+    assert other != value and len(opened(tmp_path, line(**value), line(**value), task=task, labels=labels).ids) == 2
+    with pytest.raises(UserError, match="line 2: contradicts line 1"):
+        opened(tmp_path, line(**value), line(**other), task=task, labels=labels)
+    if task == "conll":
+        with pytest.raises(UserError, match="line 2: contradicts line 1"):
+            opened(tmp_path, line(**value), line(words=value["words"][:1]), task=task, labels=labels)

@@ -15,6 +15,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model, save_model
 from kd_scratch.common.console import hush
 from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.data.batches import collate
 from kd_scratch.data.tokenizer import train_tokenizer
@@ -348,6 +349,14 @@ def test_a_resumed_run_ends_equal_and_other_answers_are_not_resumed(world, tmp_p
     file.write_text(text)
     assert main(train_argv(world, tmp_path, "parts", *argv, "--resume")) == 0
     assert fingerprint(load_model(tmp_path / "parts")) == fingerprint(load_model(tmp_path / "whole"))
+
+
+def test_layers_are_chosen_by_answers_too(world, tmp_path):
+    file = answer(world, "csv-2", tmp_path / "a.jsonl")
+    argv = ["--answers", file, "--init-layers", "auto:1", "--layer-steps", 2, "--steps", 3]
+    assert main(train_argv(world, tmp_path, "chosen", *argv)) == 0
+    record = json.loads((tmp_path / "chosen" / "training.json").read_text())
+    assert len(record["layer choice"]["scores"]) == 3 and record["teacher"] == sha256_of_file(file)
 
 
 REFUSED = {
