@@ -64,7 +64,7 @@ def preflight(run: Run) -> list[tuple[str, str]]:
         ("  dev", about_length(run, dev)),
         ("layers", about_layers(run)),
     ]
-    if run.spec.is_taught:
+    if run.teachers or run.answers:
         rows += [("loss", about_loss(run)), ("gain", about_gain(run))]
     rows.append(("disk", about_disk(run, train)))
     longest = int(max(train.inputs.lengths.max(), dev.inputs.lengths.max()))

@@ -62,6 +62,14 @@ def world(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def loud():
+    """Whatever a command of another test, or of this one, has been told."""
+    hush(False)
+    yield
+    hush(False)
+
+
 FILES = {
     "csv": ("train.csv", "dev.csv"),
     "conll": ("conll2003/train.txt", "conll2003/valid.txt"),
@@ -82,7 +90,6 @@ def spec_of(world, tmp_path, task="csv", answers=(), teachers=(), temperature=2.
 
 def prepared(spec: RunSpec):
     """A run with its soft targets."""
-    hush(False)
     run = set_up(spec)
     run.train_inputs = encode_training_data(spec, run.data, run.data.notes.append)
     add_teacher_outputs(run)
@@ -94,6 +101,7 @@ def answer(world, model, output, *more, task="csv", data=None) -> Path:
     argv = ["answers", "--task", task, "--data", world / (data or FILES[task][0]), "--model", world / model]
     argv += ["--output", output, "--max-length", 48, "--overlap", 8, *USUAL, *more]
     assert main(list(map(str, argv))) == 0
+    hush(False)
     return output
 
 
