@@ -81,14 +81,16 @@ def train(
     model: str | Path,
     output: str | Path,
     teacher: str | Path | Sequence[str | Path] = (),
+    answers: str | Path | Sequence[str | Path] = (),
     resume: bool = False,
     **settings,
 ) -> dict:
     """The record of a training run, once its model directory is written: fine-tuning, or with a teacher distillation.
 
     dev: a file, or a part of the training file to hold out, such as "10%". model: a model directory, or a size with
-    random weights ("tiny-student"). teacher: a model directory, or several. settings: fields of TrainConfig (epochs,
-    temperature, losses, …), DataConfig, RunConfig and RunSpec (init_layers, …), as `train --help` lists them.
+    random weights ("tiny-student"). teacher: a model directory, or several. answers: a file of answers, or several,
+    instead. settings: fields of TrainConfig (epochs, temperature, losses, …), DataConfig, RunConfig and RunSpec
+    (init_layers, …), as `train --help` lists them.
 
     >>> from kd_scratch import train
     >>> settings = dict(epochs=1, max_length=32)
@@ -104,10 +106,12 @@ def train(
 
     if task not in TASKS:
         raise UserError(f"{task}: no such task; there are {', '.join(TASKS)}")
-    teachers = (teacher,) if isinstance(teacher, str | Path) else tuple(teacher)
+    sources = {"teachers": teacher, "answers": answers}
+    for name, given in sources.items():
+        sources[name] = tuple(map(str, [given] if isinstance(given, str | Path) else given))
     paths = {"train": Path(train), "dev": str(dev), "model": str(model), "output": Path(output)}
     paths |= {name: Path(settings.pop(name)) for name in ("unlabelled", "cache") if name in settings}
-    spec = RunSpec.of(task, teachers=tuple(map(str, teachers)), **paths, **settings)
+    spec = RunSpec.of(task, **sources, **paths, **settings)
     return run_to_the_end(set_up(spec, resume))
 
 

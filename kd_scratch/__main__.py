@@ -8,6 +8,7 @@ import sys
 from contextlib import redirect_stdout
 
 from kd_scratch.commands import (
+    answers,
     benchmark,
     calibrate,
     cascade,
@@ -34,6 +35,7 @@ COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "answers": answers,
     "prune": prune,
     "quantize": quantize,
     "calibrate": calibrate,

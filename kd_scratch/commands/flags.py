@@ -66,11 +66,11 @@ def start_device(arguments: argparse.Namespace, **fixed) -> torch.device:
     return start(**vars(RunConfig(**fixed, **given(arguments, RunConfig))))
 
 
-def add_data_flags(parser: argparse.ArgumentParser, tasks: Iterable[str] = TASKS) -> None:
-    """The flags of a command that evaluates on a file."""
+def add_data_flags(parser: argparse.ArgumentParser, tasks: Iterable[str] = TASKS, split: str = "test") -> None:
+    """The flags of a command that lets a model read a file. split: the one that is read where none is named."""
     parser.add_argument("--task", required=True, choices=list(tasks))
-    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the file to evaluate on")
-    parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
+    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the file to read")
+    parser.add_argument("--split", default="", metavar="NAME", help=f"clinc: train, val or test (default {split})")
     parser.add_argument(
         "--max-length",
         type=int,

@@ -88,6 +88,13 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         "seen), and --losses compares with the first",
     )
     parser.add_argument(
+        "--answers",
+        nargs="+",
+        metavar="FILE",
+        help="distil from what a teacher of any kind has answered, as JSON lines (`answers` writes such a file of a "
+        "model); of several files, the mean of their probabilities counts",
+    )
+    parser.add_argument(
         "--unlabelled",
         type=Path,
         metavar="FILE",
@@ -117,7 +124,8 @@ def make_spec(arguments: argparse.Namespace) -> RunSpec:
     for config in (TrainConfig, DataConfig, RunConfig):
         settings |= given(arguments, config)
     settings["init_layers"] = arguments.init_layers
-    return RunSpec.of(arguments.task, teachers=tuple(arguments.teacher or ()), **settings)
+    settings |= {"teachers": tuple(arguments.teacher or ()), "answers": tuple(arguments.answers or ())}
+    return RunSpec.of(arguments.task, **settings)
 
 
 def command(arguments: argparse.Namespace) -> dict | None:

@@ -4,6 +4,7 @@ Each is a *sum* over units (units.py). The caller divides by the units of the wh
 batch into parts, or over ranks, changes nothing.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,3 +41,11 @@ def distillation_loss(
     hard_loss = cross_entropy(student, labels) if alpha < 1 else 0.0
     soft_loss = soft_targets(student, teacher, temperature) if alpha > 0 else 0.0
     return (1 - alpha) * hard_loss + alpha * soft_loss
+
+
+def partly_taught_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
+    """The same where a teacher has no logits for some units (NaN), which learn from their labels alone."""
+    untaught = teacher.isnan().any(dim=-1)  # U
+    teacher = torch.where(untaught.unsqueeze(-1), student.detach(), teacher)  # where they agree, there is no loss
+    alone = labels.masked_fill(~untaught, UNLABELLED)
+    return distillation_loss(student, teacher, labels, temperature, alpha) + alpha * cross_entropy(student, alone)

@@ -3,7 +3,7 @@
 They are kept under a name made of the hashes of all that decides them, and found again by input, never by step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +57,33 @@ def teacher_logits(
     its name.
     """
     key = cache_key(teacher, tokenizer_hash, features, device, dtype) | {"labels": sha256(*labels)}
+
+    def fill(logits: np.ndarray) -> None:
+        compute_logits(teacher.to(device), features, device, dtype=dtype, title="teacher's logits", out=logits)
+        if teacher.config.head != "span" and teacher.config.labels != labels:
+            order = label_order(teacher.config.labels, labels)
+            for start in range(0, len(logits), SLICE):
+                logits[start : start + SLICE] = logits[start : start + SLICE, order]
+
+    what = f"teacher's logits for {len(features):,} inputs"
+    return made_once(what, key, logits_shape(teacher, features), fill, cache, say)
+
+
+def made_once(
+    what: str, key: dict[str, str], shape: tuple[int, int], fill: Callable[[np.ndarray], None], cache: Path, say=say
+) -> np.ndarray:
+    """Logits from the file in `cache` that has the key's hash in its name, memory-mapped; where there is none, it is
+    made first, by `fill` out of zeros. what: they are, in messages."""
     path = make_folder(cache) / f"teacher-logits-{sha256(*key.values())[:24]}.safetensors"
-    shape = logits_shape(teacher, features)
     if distributed.all_ranks_agree(is_usable(path, say)):
-        say(f"teacher's logits for {len(features):,} inputs: read from {path}")
+        say(f"{what}: read from {path}")
         return read_cached(path, key, shape)
     logits = zeros_on_disk(path.parent, shape, np.float32)
-    compute_logits(teacher.to(device), features, device, dtype=dtype, title="teacher's logits", out=logits)
-    if teacher.config.head != "span" and teacher.config.labels != labels:
-        order = label_order(teacher.config.labels, labels)
-        for start in range(0, len(logits), SLICE):
-            logits[start : start + SLICE] = logits[start : start + SLICE, order]
+    fill(logits)
     if distributed.writes_cache():
         save_file({"logits": torch.from_numpy(logits)}, path, metadata=key, checksum=True)
     distributed.barrier()
-    say(f"teacher's logits for {len(features):,} inputs: computed once, kept in {path}")
+    say(f"{what}: computed once, kept in {path}")
     return read_cached(path, key, shape)
 
 

@@ -97,7 +97,7 @@ def flag_values(name: str, value) -> list[str]:
     """The value of a field as it stands behind its flag. True -> [], 0.5 -> ["0.5"], layers (0, 2) -> ["0,2"]"""
     if value is True:
         return []
-    if name == "teachers":
+    if name in ("teachers", "answers"):
         return list(value)
     if name == "init_layers" and not isinstance(value, str):
         return [",".join(map(str, value))]

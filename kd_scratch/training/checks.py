@@ -18,14 +18,14 @@ ONLY_SOFT = "only a teacher's soft targets can teach from such text; give --teac
 
 def check_spec(spec: RunSpec, device: torch.device) -> None:
     """UserError where settings do not go together, or with the device."""
-    config, has_soft_targets = spec.config, bool(spec.teachers) and spec.config.alpha > 0
+    config, has_soft_targets = spec.config, spec.is_taught and spec.config.alpha > 0
     amp_dtype(config.amp, device)  # refuses what the device cannot
     parse_losses(config.losses)
     parse_layer_map(config.layer_map)
     parse_fold(spec.fold)
     if config.gradient_checkpointing and config.dropout and device.type == "mps":
         raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
-    empty = {"--teacher": "" in spec.teachers, "--tokenizer": spec.tokenizer == ""}
+    empty = {"--teacher": "" in spec.teachers, "--answers": "" in spec.answers, "--tokenizer": spec.tokenizer == ""}
     for flag, is_empty in empty.items():
         if is_empty:  # a variable of the shell that was never set
             raise UserError(f"{flag} is empty; give a name, or leave it out")
@@ -35,6 +35,8 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
         raise UserError(f"--dev {spec.dev}: no such file; give one, or a share of --train, as in --dev 10%")
     if spec.task == "mlm":
         check_mlm(spec)
+    if spec.answers:
+        check_answers(spec)
     task = TASKS[spec.task]
     if spec.unlabelled and not (task.unlabelled or task.read_unlabelled):
         raise UserError(f"--unlabelled: plain text is no input for {spec.task}; leave it out")
@@ -48,14 +50,27 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
         raise UserError("--augment-model is about --augment; give --augment 1 (say), or leave it out")
     if config.losses and not spec.teachers:
         raise UserError("--losses compares student and teacher; give --teacher")
-    if config.labelled and spec.teachers and config.alpha == 0:
+    if config.labelled and spec.is_taught and config.alpha == 0:
         raise UserError("--labelled: with an --alpha of 0 nothing is learned from the other texts; leave --teacher out")
+
+
+def check_answers(spec: RunSpec) -> None:
+    """UserError for what a teacher is needed for that can be asked."""
+    if spec.teachers:
+        raise UserError("--answers takes the place of --teacher; leave one of them out")
+    if len(set(spec.answers)) < len(spec.answers):
+        raise UserError("--answers: a file is given twice; leave one out")
+    asking = {name: getattr(spec.config, name) for name in ("losses", "augment", "cloze")} | {"fold": spec.fold}
+    for flag in (flag for flag, value in asking.items() if value):
+        raise UserError(f"--{flag} needs a teacher that can be asked, no file of --answers; leave one of the two out")
 
 
 def check_mlm(spec: RunSpec) -> None:
     """UserError for settings that make no sense with masked words."""
     if len(spec.teachers) > 1:
         raise UserError("--teacher: with masked words there can be one only, since it runs in every step; give one")
+    if spec.answers:
+        raise UserError("--answers: other words are masked in every epoch, which no file can answer; leave it out")
     if spec.config.keep_states:
         raise UserError(
             "--keep-states: other words are masked in every epoch, so there is nothing to keep; leave it out"

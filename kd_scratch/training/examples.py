@@ -10,7 +10,7 @@ from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import SIZES
+from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -47,7 +47,12 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     hashes = data_hashes(spec)
     notes: list[str] = []
     examples, labels = read_labelled(spec, task, notes.append)
-    unlabelled = read_unlabelled(spec, task, are_pairs(examples), notes.append) if spec.unlabelled else ()
+    unlabelled: Sequence = ()
+    if spec.unlabelled:
+        flag = f"--unlabelled {spec.unlabelled}"
+        questions = "" if spec.config.cloze else "add --cloze 4 (say) to have some made of them"
+        more = notes.append, questions, are_pairs(examples)
+        unlabelled = read_unlabelled(task, spec.unlabelled, spec.data, flag, *more)
     dev_examples, examples = split_dev(spec, task, examples, notes.append)
     require_kind("--train", are_pairs(examples), f"--dev {spec.dev}", are_pairs(dev_examples))
     examples, more = task.trainable(limited(examples, spec.data.limit))
@@ -61,7 +66,7 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     if fold := parse_fold(spec.fold):
         kept = outside_fold(task, examples, fold)
         examples = Subset(examples, kept)
-        has_label = has_label[kept] if spec.config.labelled and spec.teachers else None
+        has_label = has_label[kept] if spec.config.labelled and spec.is_taught else None
         notes.append(f"--fold {spec.fold}: {len(examples):,} examples are left")
     own = examples
     if unlabelled:
@@ -98,7 +103,7 @@ def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, mask: np.nda
     them. Examples of one group stay side by side: windows may span them."""
     labelled, others = int(mask.sum()), int((~mask).sum())
     notes.append(f"--labelled {spec.config.labelled}: {labelled:,} examples have a label, {others:,} have none")
-    if spec.teachers:
+    if spec.is_taught:
         return WithoutLabels(examples, ~mask, task.unlabel)
     return Subset(examples, mask.nonzero()[0])
 
@@ -118,15 +123,25 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
     return mask
 
 
-def read_unlabelled(spec: RunSpec, task: Task, pairs: bool = False, say: Say = say) -> Sequence:
-    """The texts, or pairs, of --unlabelled that hold more than blanks, as training examples without label."""
-    flag = f"--unlabelled {spec.unlabelled}"
+def read_unlabelled(
+    task: Task,
+    path: Path,
+    data: DataConfig,
+    flag: str,
+    say: Say = say,
+    questions: str = "give a file that has some",
+    pairs: bool = False,
+) -> Sequence:
+    """The texts, or pairs, of --unlabelled that hold more than blanks, as examples without label.
+
+    flag: with its value. questions: what to do where contexts have none; "" where these will be made.
+    """
     if task.read_unlabelled:
-        examples = task.read_unlabelled(spec.unlabelled, spec.data, say, flag)
-        if examples and not examples[0].question and not spec.config.cloze:
-            raise UserError(f"{flag}: holds contexts without questions; add --cloze 4 (say) to have some made of them")
+        examples = task.read_unlabelled(path, data, say, flag)
+        if examples and not examples[0].question and questions:
+            raise UserError(f"{flag}: holds contexts without questions; {questions}")
     else:
-        examples = read_texts(spec.unlabelled, spec.data, say, task.unlabelled, flag, pairs)
+        examples = read_texts(path, data, say, task.unlabelled, flag, pairs)
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples
@@ -151,8 +166,10 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
     return train_tokenizer(task.texts(examples), spec.vocab_size)
 
 
-def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str], None] = say) -> EncodedInputs:
-    """The training examples as token ids, from the cache or made now.
+def encode_training_data(
+    spec: RunSpec, data: TrainingData, say: Callable[[str], None] = say, tokenizer: Tokenizer | None = None
+) -> EncodedInputs:
+    """The training examples as token ids, from the cache or made now. tokenizer: another than the student's.
 
     Raises UserError where a data file has changed since it was hashed, and where nothing is left of any text.
     """
@@ -163,14 +180,14 @@ def encode_training_data(spec: RunSpec, data: TrainingData, say: Callable[[str],
         f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
         f"{len(data.copies)} {spec.config.cloze}",
         spec.fold,
-        str(bool(spec.teachers)),  # without one, text that has no label is left out
+        str(spec.is_taught),  # without one, text that has no label is left out
         str(data.hashes["augment model"]),
         source_hash("training.examples", *(["training.word_proposals"] if spec.augment_model else [])),
     ]
     inputs = cached_features(
         data.task,
         Concat(data.examples, data.copies),
-        data.tokenizer,
+        tokenizer or data.tokenizer,
         data.labels,
         spec.config.max_length,
         spec.data,

@@ -132,7 +132,7 @@ def try_all(run: Run, whole: Model, choice: dict) -> None:
     say(f"choosing layers: {describe_choice(run.spec, choice)}")
     config = replace(run.spec.config, keep_states=False)  # which ones are needed would differ with the layers
     ready = replace(run, spec=replace(run.spec, config=config), teachers=list(run.teachers))
-    if run.teachers:
+    if run.spec.is_taught:
         add_teacher_outputs(ready)
         ready.teachers = run.teachers
     for layers in choices(depth, count, scores):

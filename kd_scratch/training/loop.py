@@ -19,7 +19,7 @@ from kd_scratch.common.device import autocast, seed_step
 from kd_scratch.common.timing import Clock
 from kd_scratch.data.batches import Batch, collate
 from kd_scratch.data.masking import MaskedLMSampler
-from kd_scratch.distillation.losses import distillation_loss
+from kd_scratch.distillation.losses import distillation_loss, partly_taught_loss
 from kd_scratch.distillation.teacher import gather, gather_states
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
 from kd_scratch.evaluation.inference import compute_logits
@@ -143,7 +143,8 @@ def batch_loss(trainer: Trainer, batch: Batch, kept: KeptOutputs, per_unit: floa
     student_units = unit_logits(head, student_logits, batch)
     teacher_units = None if teacher_logits is None else unit_logits(head, teacher_logits, batch)
     labels = unit_labels(head, batch)
-    loss = distillation_loss(student_units, teacher_units, labels, config.temperature, config.alpha) * per_unit
+    loss_of_units = partly_taught_loss if run.partly_taught else distillation_loss
+    loss = loss_of_units(student_units, teacher_units, labels, config.temperature, config.alpha) * per_unit
     if hidden_loss is not None:
         loss = loss + hidden_loss * per_input
     return loss

@@ -64,7 +64,7 @@ def preflight(run: Run) -> list[tuple[str, str]]:
         ("  dev", about_length(run, dev)),
         ("layers", about_layers(run)),
     ]
-    if run.teachers:
+    if run.teachers or run.answers:
         rows += [("loss", about_loss(run)), ("gain", about_gain(run))]
     rows.append(("disk", about_disk(run, train)))
     longest = int(max(train.inputs.lengths.max(), dev.inputs.lengths.max()))
@@ -188,6 +188,7 @@ def about_loss(run: Run) -> str:
     """The terms of the loss, and which layers are compared."""
     config = run.spec.config
     mean = f", mean of {len(run.teachers)} teachers' {config.teacher_mean}" if len(run.teachers) > 1 else ""
+    mean = f", mean of {len(run.answers)} files' probabilities" if len(run.answers) > 1 else mean
     text = f"{1 - config.alpha:g} · labels + {config.alpha:g} · soft targets (T = {config.temperature:g}{mean})"
     if run.hidden_losses:
         text += f" + {run.hidden_losses.describe()}, student→teacher; 0: embeddings{about_map(run)}"
@@ -265,7 +266,8 @@ def cache_bytes(run: Run, sample: Sample) -> int:
     arrays = (inputs.tokens, inputs.labels, inputs.token_types, inputs.allowed, inputs.starts)
     size = sum(array.nbytes for array in arrays if array is not None)
     if run.spec.config.alpha > 0 and inputs.head != "mlm":
-        size += sum(2 * 4 * int(np.prod(logits_shape(teacher, inputs))) for teacher in run.teachers)
+        makers = run.teachers + len(run.answers) * [run.model]
+        size += sum(2 * 4 * int(np.prod(logits_shape(maker, inputs))) for maker in makers)
     if run.spec.config.keep_states:
         layers = len(run.hidden_losses.teacher_layers())
         size += 2 * 4 * len(inputs.tokens) * run.teachers[0].config.width * layers

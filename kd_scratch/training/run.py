@@ -34,7 +34,6 @@ def train(run: Run, force: bool = False) -> dict | None:
     """
     teacher_records = read_teacher_records(run)
     run.train_inputs = encode_training_data(run.spec, run.data, run.data.notes.append)
-    run.data.copies = ()  # the model that proposed their words may go
     announce(run)
     make_folder(run.spec.output)
     is_first = distributed.rank() == 0
@@ -44,8 +43,9 @@ def train(run: Run, force: bool = False) -> dict | None:
         run.resume = distributed.broadcast_object(has_state(run.spec.output))
         if run.spec.chooses_layers:
             run = choose_layers(run)
-        if run.teachers:
+        if run.spec.is_taught:
             add_teacher_outputs(run)
+        run.data.copies = ()  # the model that proposed their words may go
         dtype = amp_dtype(run.spec.config.amp, run.device)
         rates = torch.tensor([matmul_rate(run.device, dtype)], device=run.device)
         run.matmul_rate = distributed.all_reduce_sum(rates)[0]
@@ -60,8 +60,9 @@ def announce(run: Run) -> None:
     spec, config, inputs = run.spec, run.spec.config, run.train_inputs
     teachers = run.teachers if config.alpha or config.losses else []  # else they are not needed
     named = zip(spec.teachers, teachers, strict=False)
-    sources = " and ".join(f"{path} ({teacher.num_parameters() / 1e6:.1f}M)" for path, teacher in named)
-    doing = f"distilling {sources} into" if teachers else "fine-tuning"
+    sources = [f"{path} ({teacher.num_parameters() / 1e6:.1f}M)" for path, teacher in named]
+    sources += [f"{file.path} ({len(file.ids):,} answers)" for file in run.answers if config.alpha]
+    doing = f"distilling {' and '.join(sources)} into" if sources else "fine-tuning"
     size = f"{run.model.config.depth} layers, {run.model.num_parameters() / 1e6:.1f}M"
     steps, total = several(run.plan.steps), config.steps or run.plan.steps_before(config.epochs)
     length = f"{config.epochs} epochs of {steps} steps"
@@ -72,7 +73,7 @@ def announce(run: Run) -> None:
         f"{doing} {spec.model} ({size}) on {run.device.type}, {torch.get_num_threads()} threads: "
         f"{len(inputs):,} inputs ({len(inputs.tokens):,} tokens), {of_epoch}{len(run.dev_inputs):,} dev, {length}"
     )
-    for note in [*run.data.notes, *more_notes(run, bool(teachers), total)]:
+    for note in [*run.data.notes, *more_notes(run, bool(sources), total)]:
         say(f"note: {shorten(note, 2000)}")
 
 
@@ -83,11 +84,11 @@ def more_notes(run: Run, has_teacher: bool, total_steps: int) -> list[str]:
         notes.append(f"windows left out of training: {lost:,}, no window of their context holds the whole answer")
     usual = run.task.train_config()
     idle = [f"--{name}" for name in ("temperature", "alpha") if getattr(config, name) != getattr(usual, name)]
-    if idle and not spec.teachers:
+    if idle and not spec.is_taught:
         notes.append(f"{' and '.join(idle)}: there is no --teacher, so nothing is distilled")
     if config.teacher_mean != usual.teacher_mean and len(spec.teachers) < 2:
         notes.append(f"--teacher-mean {config.teacher_mean}: there are not several teachers, so there is no mean")
-    if spec.teachers and not has_teacher:
+    if spec.is_taught and not has_teacher:
         notes.append("--alpha 0: the teacher is not used; only the labels teach")
     if 2 * config.warmup_steps > total_steps:
         notes.append(f"most of the {total_steps} steps are warm-up; consider fewer --warmup-steps")

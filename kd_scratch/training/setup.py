@@ -29,6 +29,7 @@ from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.tokenizer import INPUTS, Tokenizer, load_tokenizer
+from kd_scratch.distillation.answer_file import AnswersFile
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses
 from kd_scratch.distillation.layer_map import explicit
 from kd_scratch.distillation.teacher import label_order
@@ -57,9 +58,11 @@ class Run:
     hidden_losses: HiddenLosses | None
     identity: dict  # what a resumed run must have in common with the interrupted one
     resume: bool  # whether there is an interrupted run to go on with
+    answers: list[AnswersFile] = field(default_factory=list)  # instead of teachers
     # ---
     train_inputs: EncodedInputs | None = None
     teacher_logits: np.ndarray | None = None  # for every training input; None: plain fine-tuning, or a live teacher
+    partly_taught: bool = False  # whether rows of those are NaN: texts without an answer
     teacher_states: dict[int, np.ndarray] | None = None  # its hidden states where they are kept: by layer ΣS,D
     live_teacher: Model | None = None  # runs in every step, where its outputs are not kept
     layer_choice: dict = field(default_factory=dict)  # where layers were chosen: their scores on dev, the best first
@@ -94,12 +97,14 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
+    answers = [AnswersFile(Path(path), task, model.config.labels) for path in spec.answers]
     dev_inputs = task.featurize(data.dev_examples, data.tokenizer, data.labels, spec.config.max_length, spec.data)
     require_inputs(dev_inputs, "--dev")
     say(
         f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
     )
-    run = with_student(Run(spec, task, device, data, dev_inputs, model, teachers, None, {}, resume), spec, model)
+    run = Run(spec, task, device, data, dev_inputs, model, teachers, None, {}, resume, answers)
+    run = with_student(run, spec, model)
     run.identity = identify(run)
     require_same_everywhere(run.identity)
     return replace(run, spec=asked) if asked.chooses_layers else run
@@ -193,7 +198,9 @@ def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer
     """A teacher, checked against the student that it is to teach. Raises UserError where they do not fit."""
     settled = path != spec.teachers[0] or (student.config.token_types > 1 and spec.model not in SIZES)
     pairs = bool(student.config.pairs)
-    teacher = open_teacher(path, task, student.config.labels, tokenizer, spec.config.max_length, settled, pairs)
+    own_pieces = task.head == "sequence" and not spec.config.losses  # each text has one distribution, however it is cut
+    limits = student.config.labels, tokenizer, spec.config.max_length
+    teacher = open_teacher(path, task, *limits, settled, pairs, own_pieces)
     require_kind(f"--teacher {path}", teacher.config.pairs, "--train", pairs)
     if task.head == "mlm" and teacher.config.vocab_size != student.config.vocab_size:
         sizes = f"{teacher.config.vocab_size:,} words, the student {student.config.vocab_size:,}"
@@ -209,11 +216,12 @@ def open_teacher(
     max_length: int,
     settled: bool = True,
     pairs: bool = False,
+    own_pieces: bool = False,
 ) -> Model:
     """A model directory's model as a teacher: it has the task's head, these labels (in any order) and this tokenizer.
 
     settled: whether the student needs its token types as they are; else the tokenizer gives those of the teacher's.
-    pairs: whether inputs are pairs of texts.
+    pairs: whether inputs are pairs of texts. own_pieces: whether it may have another tokenizer.
     Raises UserError where it has not.
     """
     teacher = load_model(path)
@@ -235,15 +243,19 @@ def open_teacher(
         raise UserError(f"--teacher {path}: {error}; {cure}") from None
     teacher_tokenizer = load_tokenizer(path)
     difference = teacher_tokenizer.difference(tokenizer)
-    if difference:
+    if difference and not own_pieces:
         layers = ",".join(map(str, range(0, teacher.config.depth, 2)))
+        more = (
+            f", or give its answers (`answers --model {path}`) to --answers" if task.head in ("token", "span") else ""
+        )
         raise UserError(
             f"--teacher {path}: its tokenizer differs from the student's, so their tokens don't correspond: "
             f"{difference}; make the student of the teacher's layers (--model {path} --init-layers {layers}), or of a "
-            f"size with --tokenizer {path}"
+            f"size with --tokenizer {path}{more}"
         )
     own = teacher_tokenizer.has_token_types
-    if (task.head == "span" or pairs) and teacher.config.token_types > 1 and own != tokenizer.has_token_types:
+    needs_types = (task.head == "span" or pairs) and teacher.config.token_types > 1
+    if needs_types and not difference and own != tokenizer.has_token_types:
         if settled:
             cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
             raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
@@ -271,7 +283,8 @@ def identify(run: Run) -> dict:
         "tokenizer": run.data.tokenizer.fingerprint,
         "labels": sha256(*run.model.config.labels),
         "initial weights": fingerprint(run.model),
-        "teacher": " ".join(fingerprint(teacher) for teacher in run.teachers) or None,
+        "teacher tokenizer": " ".join(load_tokenizer(path).fingerprint for path in spec.teachers) or None,
+        "teacher": " ".join([*map(fingerprint, run.teachers), *(file.sha256 for file in run.answers)]) or None,
     }
 
 

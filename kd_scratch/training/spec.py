@@ -44,6 +44,7 @@ class RunSpec:
     model: str  # a model directory, or a size with random weights
     output: Path
     teachers: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()  # files that hold what teachers answer, instead of those
     unlabelled: Path | None = None
     augment_model: str | None = None  # a directory whose head for masked words proposes words for --augment
     fold: str = ""  # "2/5": learn without the second of five parts of --train
@@ -77,6 +78,11 @@ class RunSpec:
         if unknown:
             raise UserError(f"{', '.join(sorted(unknown))}: there is no such setting; `train --help` lists them")
         return cls(task=task, **settings)
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether there are soft targets: a teacher's, or those of answers files."""
+        return bool(self.teachers or self.answers)
 
     @property
     def chooses_layers(self) -> bool:

@@ -304,7 +304,7 @@ ROWS = [
         leave_out(),
     ),
     Cure(
-        "{}: holds contexts without questions; add --cloze 4 (say) to have some made of them",
+        "add --cloze 4 (say) to have some made of them",
         lambda w: w.squad("train", "--unlabelled", w.base.csv("train"), teacher=w.base.model("span")),
         lambda w, argv, line: put(argv, *find("add (--cloze 4)", line).split()),
     ),

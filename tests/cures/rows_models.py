@@ -361,7 +361,7 @@ ROWS = [
     ),
     Cure(
         "make the student of the teacher's layers (--model {} --init-layers {}), or of a size with --tokenizer {}",
-        lambda w: w.train(teacher=other_tokenizer(w)),
+        lambda w: w.train("--losses", "hidden", teacher=other_tokenizer(w)),
         lambda w, argv, line: [*argv, *find(r"teacher's layers \((--model \S+ --init-layers \S+)\)", line).split(" ")],
     ),
     *(
@@ -373,8 +373,10 @@ ROWS = [
             ),
         )
         for start in (
-            lambda w: w.train(teacher=other_tokenizer(w)),
-            lambda w: w.train("--tokenizer", w.base.model(), model="tiny-student", teacher=other_tokenizer(w)),
+            lambda w: w.train("--losses", "hidden", teacher=other_tokenizer(w)),
+            lambda w: w.train(
+                *("--losses", "hidden", "--tokenizer", w.base.model()), model="tiny-student", teacher=other_tokenizer(w)
+            ),
         )
     ),
 ]

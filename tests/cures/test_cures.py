@@ -9,6 +9,7 @@ import pytest
 from kd_scratch.__main__ import COMMANDS
 from tests.conftest import ROOT
 from tests.cures import (
+    rows_answers,
     rows_conll,
     rows_data,
     rows_download,
@@ -27,6 +28,7 @@ from tests.cures.exceptions import EXCEPTIONS, NO_ADVICE
 from tests.cures.world import Base, World, call
 
 TABLES = (
+    rows_answers,
     rows_conll,
     rows_data,
     rows_formats,

@@ -12,7 +12,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs, collate, epoch_batches, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
-from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_targets
+from kd_scratch.distillation.losses import cross_entropy, distillation_loss, partly_taught_loss, soft_targets
 from kd_scratch.distillation.teacher import by_row, gather, label_order, mean_logits, mean_probabilities, teacher_logits
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
 from tests.conftest import tiny_model, units
@@ -113,6 +113,20 @@ def test_cross_entropy_is_the_sum_of_minus_log_probability_of_the_labels():
     z, labels = random_logits(4, 5, seed=1), [0, 4, 2, 2]
     by_hand = -sum(math.log(softmax_by_hand(row)[label]) for row, label in zip(z.tolist(), labels, strict=True))
     assert cross_entropy(z, torch.tensor(labels)).item() == pytest.approx(by_hand, rel=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_a_unit_without_a_teacher_has_its_label_alone_and_the_others_are_as_ever(alpha):
+    student, teacher = random_logits(6, 4, seed=1).requires_grad_(), random_logits(6, 4, seed=2)
+    labels = torch.tensor([0, 1, 2, 3, UNLABELLED, 1])
+    teacher[[1, 5]] = math.nan
+    taught = [0, 2, 3, 4]
+    loss = partly_taught_loss(student, teacher, labels, 2.0, alpha)
+    expected = distillation_loss(student[taught], teacher[taught], labels[taught], 2.0, alpha)
+    expected = expected + cross_entropy(student[[1, 5]], labels[[1, 5]])
+    torch.testing.assert_close(loss, expected)
+    (found,), (wanted,) = torch.autograd.grad(loss, student), torch.autograd.grad(expected, student)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_a_unit_without_label_has_soft_targets_and_no_cross_entropy():

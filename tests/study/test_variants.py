@@ -24,6 +24,7 @@ OTHER = {
     "model": "scratch-small",
     "output": Path("runs/a b"),
     "teachers": ("first", "second one"),
+    "answers": ("a.jsonl", "b c.jsonl"),
     "unlabelled": Path("news.txt"),
     "augment_model": "runs/words",
     "fold": "2/5",

@@ -28,7 +28,6 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import read_unlabelled
-from kd_scratch.training.spec import RunSpec
 from tests.conftest import TORTURE
 
 DATA = DataConfig()
@@ -310,8 +309,7 @@ def test_a_hundred_megabytes_on_one_line_take_bounded_time_and_memory(tmp_path, 
 def test_a_hundred_megabytes_on_one_line_without_labels(tmp_path):
     path = tmp_path / "news.txt"
     path.write_bytes(b"x " * (HUNDRED // 2))
-    spec = RunSpec("agnews", path, "10%", "", path, teachers=("teacher",), unlabelled=path)
-    said, peak, _ = measured(lambda: len(read_unlabelled(spec, TASKS["agnews"])))
+    said, peak, _ = measured(lambda: len(read_unlabelled(TASKS["agnews"], path, DataConfig(), "--unlabelled news.txt")))
     assert "line 1: a text of" in said and peak < 6 * HUNDRED
 
 
