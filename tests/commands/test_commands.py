@@ -544,7 +544,7 @@ def test_every_command_has_help(capsys):
         out = capsys.readouterr().out
         assert stop.value.code == 0
         fewer = {"quantize": ("--threads",), "benchmark": ("--threads",), "report": (), "convert": ()}
-        fewer["prune"] = ("--threads",)
+        fewer["prune"] = fewer["calibrate"] = ("--threads",)
         fewer["trace"] = ("--seed", "--threads")  # one example, on the CPU
         assert all(flag in out for flag in fewer.get(command, ("--seed", "--device", "--threads")))
 
@@ -560,7 +560,6 @@ def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys)
     assert fingerprint(load_model(tmp_path / "with")) != fingerprint(load_model(tmp_path / "without"))
     for extra, said in (
         (["--alpha", "0"], "only a teacher's soft targets can teach"),
-        (["--task", "squad"], "holds contexts without questions; add --cloze 4"),
         (["--unlabelled", tmp_path / "none.txt"], "none.txt: no such file"),
     ):
         status, _, err = run(capsys, *distil, "--output", tmp_path / "no", "--unlabelled", text, *extra)

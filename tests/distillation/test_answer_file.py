@@ -13,6 +13,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.distillation.answer_file import AnswersFile, distribution, example_hash, text_hash
 from kd_scratch.distillation.units import LOWEST
 from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.classification import Example as Text
 
 LABELS = ("no", "yes", "maybe")
 
@@ -139,8 +140,8 @@ def test_labels_that_are_numbers_may_be_written_as_numbers(tmp_path):
 
 def test_the_hash_is_anybodys_and_of_what_the_readme_says():
     assert text_hash("Größe") == hashlib.sha256("Größe".encode()).hexdigest()[:16]
-    text = SimpleNamespace(text="a text")
-    assert example_hash(TASKS["csv"], text) == text_hash("a text")
+    assert example_hash(TASKS["csv"], Text("x:1", "a text", None)) == text_hash("a text")
+    assert example_hash(TASKS["csv"], Text("x:1", "a", None, pair="b")) == text_hash("a\nb")
     assert example_hash(TASKS["conll"], SimpleNamespace(words=("Ada", "flew"))) == text_hash("Ada flew")
     assert example_hash(TASKS["squad"], SimpleNamespace(context="c", question="q")) == text_hash("c\nq")
 
