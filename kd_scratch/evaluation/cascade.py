@@ -156,7 +156,7 @@ def page_of(found: Cascade, test_set: EvaluationSet) -> str:
     thinned = found.curve[:: 1 + len(found.curve) // 200]
     lines = {
         "cascade, by threshold": [(cost["student"] + p.asked * cost["teacher"], p.score) for p in thinned],
-        "student, cascade as chosen, teacher": [(row[3], row[1]) for row in rows_of(found)[1]],
+        "student, chosen, teacher": [(row[3], row[1]) for row in rows_of(found)[1]],
     }
     picture = svg.curves("Score and cost of a cascade", "mean milliseconds of one example", found.score_name, lines)
     table_and_text = html.html_table(*rows_of(found)) + html.paragraph(conclusion(found))
