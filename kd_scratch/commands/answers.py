@@ -11,8 +11,9 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, sha256_of_file
 from kd_scratch.config import DataConfig, RunConfig
 from kd_scratch.distillation.answer_file import write_answers
-from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
-from kd_scratch.tasks import TASKS, deciding_tasks
+from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set, require_fit
+from kd_scratch.tasks import TASKS, deciding_tasks, limited
+from kd_scratch.tasks.base import are_pairs
 from kd_scratch.training.examples import read_unlabelled
 
 
@@ -43,10 +44,14 @@ def command(arguments: argparse.Namespace) -> dict:
     device = start_device(arguments)
     loaded = load_for_inference(arguments.model, task, arguments.max_length, device)
     if arguments.unlabelled:
-        examples = read_unlabelled(task, path, data, f"--data {path}", pairs=bool(loaded.model.config.pairs))
+        if arguments.split:
+            raise UserError("--split: a file of texts without labels has no splits; leave it out")
+        flag, pairs = f"--data {path}", bool(loaded.model.config.pairs)
+        examples = limited(read_unlabelled(task, path, data, flag, pairs=pairs), data.limit)
     else:
         split = arguments.split or ("train" if task.splits else "")
         examples = read_evaluation_set(task, path, split, data).examples
+    require_fit(loaded, are_pairs(examples), f"--data {path}")
     check_target(arguments.output, path, arguments.model)
     say(
         f"answers of {arguments.model} ({loaded.model.num_parameters() / 1e6:.1f}M) to {len(examples):,} examples of "

@@ -11,6 +11,7 @@ from kd_scratch.common.console import hush, shorten, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, write_json
 from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.evaluation.cascade import ALL
 from kd_scratch.evaluation.evaluate import find_split, load_for_inference
 from kd_scratch.evaluation.predict import check_inputs, predict
 from kd_scratch.evaluation.predict_file import Answerer, answer_stream, predict_file
@@ -74,6 +75,8 @@ def command(arguments: argparse.Namespace) -> dict:
     texts = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
     if (arguments.ask is None) != (arguments.below is None):
         raise UserError("--ask and --below belong together; give both, or leave out both")
+    if arguments.ask and not 0 <= arguments.below <= ALL:
+        raise UserError(f"--below {arguments.below:g}: is a probability; give a number from 0 to 1")
     if arguments.ask and texts:
         raise UserError(f"--ask and {texts[0]}: leave out one of them")
     if arguments.file and texts:

@@ -161,7 +161,8 @@ class AnswersFile:
     def parse(self, line: int, row: dict) -> Answer:
         """The answer in a line. Its keys are kept when the file is read for the first time."""
         place, name = f"{self.path}: line {line}", row.get("id")
-        text = text_hash(row["text"]) if isinstance(row.get("text"), str) else str(row.get("hash", ""))[:16].lower()
+        name = str(name) if type(name) is int else name
+        text = text_hash(row["text"]) if isinstance(row.get("text"), str) else str(row.get("hash") or "")[:16].lower()
         if not re.fullmatch("[0-9a-f]{16}" + "|" * isinstance(name, str), text):
             what = 'is about no text; give its "id", its "text", or as "hash" 16 digits of its SHA-256'
             raise UserError(f"{place}: {what}")
@@ -212,8 +213,10 @@ def log(p: np.ndarray) -> np.ndarray:
 def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
     """log p of a distribution over the labels, C. The rest is spread evenly over those without a name."""
     confidence = row.get("confidence", 1)
-    if "probabilities" not in row and "label" in row and isinstance(confidence, int | float):
-        row = {"probabilities": {str(row["label"]): confidence}, "rest": max(0, 1 - confidence)}
+    label = row.get("prediction", row.get("label"))  # what `predict --file` writes has the file's own label beside it
+    if "probabilities" not in row and label is not None and isinstance(confidence, int | float):
+        label = str(label).lower() if isinstance(label, bool) else str(label)  # as JSON writes it
+        row = {"probabilities": {label: confidence}, "rest": max(0, 1 - confidence)}
     named, rest = row.get("probabilities"), row.get("rest")
     if not isinstance(named, dict):
         what = 'has neither "probabilities" nor a "label" with "confidence"; give one of them'

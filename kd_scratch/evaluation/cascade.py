@@ -19,6 +19,7 @@ from kd_scratch.evaluation.measure import time_examples
 from kd_scratch.evaluation.significance import group_sums, interval, resampled_sums
 from kd_scratch.pages import html, svg
 from kd_scratch.tasks import Predictions
+from kd_scratch.tasks.base import best_probability
 
 EQUAL = 1e-9  # a difference of probabilities that is rounding
 ALL = float(np.nextafter(1.0, 2.0))  # a threshold that no probability reaches
@@ -28,7 +29,7 @@ class Point(NamedTuple):
     """A cascade with one threshold, on one set of examples."""
 
     threshold: float  # the teacher is asked where the student is less sure
-    asked: float  # share of the examples
+    asked: float  # share of the examples that count
     score: float
 
 
@@ -54,9 +55,11 @@ def cascade(
 ) -> Cascade:
     """The cascade that keeps at least this share of the teacher's score on dev, on the test set.
 
-    UserError where no threshold does, as may be with keep above 1.
+    UserError where no threshold does, as may be with keep above 1, and for models of other labels.
     """
     task = dev_set.task
+    if task.head == "sequence" and set(student.model.config.labels) != set(teacher.model.config.labels):
+        raise UserError(f"{teacher.directory}: has other labels than {student.directory}; give models of the same ones")
     models = {"student": student, "teacher": teacher}
     on_dev, on_test = (
         [evaluate(model, task, one.examples, one.data, device) for model in models.values()]
@@ -65,15 +68,15 @@ def cascade(
     dev_curve, test_curve = curve(*on_dev), curve(*on_test)
     chosen = choose(dev_curve, keep)
     asked = sureness(on_test[0]) < chosen.threshold
-    mixed = mixed_tally(*on_test, asked)
-    score = float(task.tally_score(mixed.sum(axis=0)))
+    mixed = np.where(asked[:, None], task.tally(on_test[1]), task.tally(on_test[0]))  # N,k
+    score, counted = float(task.tally_score(mixed.sum(axis=0))), on_test[0].counts
     groups, count = on_test[0].groups, on_test[0].num_groups
     drawn = [task.tally_score(resampled_sums(group_sums(t, groups, count))) for t in (mixed, task.tally(on_test[1]))]
     times = time_examples(models, test_set, device)
     return Cascade(
         task.score_name,
         chosen,
-        Point(chosen.threshold, float(asked.mean()), score),
+        Point(chosen.threshold, float(asked[counted].mean()), score),
         test_curve,
         {name: float(values.mean()) for name, values in times.items()},
         interval(drawn[0] - drawn[1]),
@@ -81,24 +84,26 @@ def cascade(
 
 
 def sureness(predictions: Predictions) -> np.ndarray:
-    """How sure a model is of each example, N: of its least sure word where it decides on words."""
+    """How sure a model is of each example, N: of its label, its answer, or its least sure word."""
+    head = predictions.task.head
+    if head == "sequence":
+        return best_probability(predictions)
+    if head == "span":
+        return np.array([answer.probability for answer in predictions.decisions])
     sure = predictions.task.confidence(predictions)
     least = np.ones(len(predictions.examples))
     np.minimum.at(least, sure.example, sure.probability)
     return least
 
 
-def mixed_tally(student: Predictions, teacher: Predictions, asked: np.ndarray) -> np.ndarray:
-    """The tally, N,k, of the teacher's decisions where it is asked (N booleans), else of the student's."""
-    task = student.task
-    return np.where(asked[:, None], task.tally(teacher), task.tally(student))
-
-
 def curve(student: Predictions, teacher: Predictions) -> list[Point]:
-    """A point for each threshold that asks for other examples, from the student alone to the teacher alone."""
-    task, sure, count = student.task, sureness(student), len(student.examples)
-    order = np.argsort(sure, kind="stable")  # the least sure first
-    own, others = task.tally(student), task.tally(teacher)
+    """A point for each threshold that asks for other examples, from the student alone to the teacher alone.
+
+    Of the examples that count: what is out of scope has no part in score and share.
+    """
+    task, counted = student.task, np.flatnonzero(student.counts)
+    sure, own, others = (values[counted] for values in (sureness(student), task.tally(student), task.tally(teacher)))
+    order, count = np.argsort(sure, kind="stable"), len(counted)  # the least sure first
     swapped = np.cumsum((others - own)[order], axis=0)  # N,k: what changes where the first 1…N are asked
     sums = own.sum(axis=0) + np.concatenate([np.zeros_like(swapped[:1]), swapped])  # N+1,k
     scores = task.tally_score(sums)

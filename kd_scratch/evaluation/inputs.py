@@ -91,6 +91,7 @@ def open_stream(
     """The input in each line when it comes: a text; of a pair or a question an object that has both parts."""
     path = Path("standard input")
     lines = (line.decode(errors="surrogateescape") for line in source)
+    lines = (line.removeprefix("\ufeff") if i == 0 else line for i, line in enumerate(lines))
     if task.head == "span":
         return rows(path, lambda: json_records(lines, path), question_maker(path, data, abstain)[1], taken)
     if pairs:
@@ -102,7 +103,7 @@ def open_stream(
 def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> Iterator[Row]:
     """The input that each record of a file is."""
     for line, text, value, columns in records():
-        columns = {f"input_{name}" if name in taken else name: value for name, value in columns.items()}
+        columns = renamed(columns, taken)
         if len(text) > LONGEST:  # other programs would stumble over it in the output
             columns = {name: value[:100] if isinstance(value, str) else None for name, value in columns.items()}
         try:
@@ -116,6 +117,17 @@ def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> It
         except UserError as error:
             row = Row(columns, None, str(error).removeprefix(f"{path}: "))
         yield row
+
+
+def renamed(columns: dict[str, object], taken: Collection[str]) -> dict[str, object]:
+    """The columns, with as many "input_" before a name that is taken as make it a new one."""
+    found = {}
+    for name, value in columns.items():
+        if name in taken:
+            while name in taken or name in columns:
+                name = f"input_{name}"
+        found[name] = value
+    return found
 
 
 # --- formats -> records ---

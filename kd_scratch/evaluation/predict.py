@@ -42,6 +42,8 @@ def predict(
     device = device or torch.device("cpu")
     check_inputs(loaded, {"text": texts, "text_pair": pairs, "question": questions, "context": context})
     head = loaded.model.config.head
+    if head == "sequence":
+        require_fit(loaded, pairs is not None, "this")
     if pairs is not None:
         if len(pairs) != len(texts):
             raise UserError(f"--text has {len(texts)} texts, --text-pair {len(pairs)}; give as many, in the same order")
@@ -78,7 +80,6 @@ def classify(loaded: LoadedModel, text: str, device: torch.device, pair: str | N
 
     UserError where logits are not finite numbers.
     """
-    require_fit(loaded, pair is not None, "this")
     example = classification.Example("text", text, None, pair=pair)
     features = classification.featurize([example], loaded.tokenizer, (), loaded.max_length, DataConfig())
     logits = loaded.model(**collate(features, np.array([0]), device).inputs).logits[0]  # C

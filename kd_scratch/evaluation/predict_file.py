@@ -40,22 +40,27 @@ BEST = 5  # answers to a question that have a probability
 # --- predictions -> answers ---
 
 
+def surely(probability: float) -> dict[str, float]:
+    """How sure a model is: as it is written, and as --below compares it."""
+    return {"confidence": round(probability, 6), "sure": probability}
+
+
 def of_texts(predictions: Predictions) -> Iterator[dict]:
     """The label of each text, the probability of the best one, and that of each."""
-    chances = np.exp(log_softmax(predictions.logits)).round(6).tolist()  # N,C
+    chances = np.exp(log_softmax(predictions.logits))  # N,C
     for label, row in zip(predictions.decisions, chances, strict=True):
-        every = dict(zip(predictions.labels, row, strict=True))
-        yield {"prediction": label, "confidence": max(row), "probabilities": every}
+        every = dict(zip(predictions.labels, row.round(6).tolist(), strict=True))
+        yield {"prediction": label, **surely(float(row.max())), "probabilities": every}
 
 
 def of_sentences(predictions: Predictions) -> Iterator[dict]:
     """The words of each sentence, their tags, the probability of the least certain one, and that of all of each."""
-    chances = np.exp(log_softmax(token_classification.word_logits(predictions))).round(6)  # W,C
+    chances = np.exp(log_softmax(token_classification.word_logits(predictions)))  # W,C
     chances = np.split(chances, predictions.features.word_starts[1:-1])
     for example, tags, rows in zip(predictions.examples, predictions.decisions, chances, strict=True):
-        every = [dict(zip(predictions.labels, row, strict=True)) for row in rows.tolist()]
-        least = float(rows.max(axis=1).min())
-        yield {"words": example.words, "prediction": tags, "confidence": least, "probabilities": every}
+        every = [dict(zip(predictions.labels, row, strict=True)) for row in rows.round(6).tolist()]
+        least = surely(float(rows.max(axis=1).min()))
+        yield {"words": example.words, "prediction": tags, **least, "probabilities": every}
 
 
 def of_questions(predictions: Predictions) -> Iterator[dict]:
@@ -63,7 +68,7 @@ def of_questions(predictions: Predictions) -> Iterator[dict]:
     parts = predictions.examples, predictions.features, predictions.logits
     found = question_answering.candidates(*parts, predictions.data.answer_length, BEST)
     for answer, (best, nothing) in zip(predictions.decisions, found, strict=True):
-        numbers = {"confidence": round(answer.probability, 6), "no_answer": round(answer.no_answer, 6)}
+        numbers = surely(answer.probability) | {"no_answer": round(answer.no_answer, 6)}
         every = [[other.text, round(other.probability, 6)] for other in (*best, nothing)]
         place = {"start": answer.start, "end": answer.end}
         yield {"prediction": answer.text, **numbers, **place, "probabilities": every}
@@ -117,13 +122,13 @@ class Answerer:
 
     def answers(self, examples: Sequence, title: str) -> list[dict]:
         """The answer to each example, of the other model where this one is not sure, or the error."""
-        found = self.own_answers(examples, title)
-        if self.other is None:
-            return found
-        unsure = [i for i, answer in enumerate(found) if answer.get("confidence", 1.0) < self.below]
-        others = self.other.answers([examples[i] for i in unsure], title)
-        asked = dict(zip(unsure, others, strict=True))
-        return [asked.get(i, answer) | {"asked": i in asked} for i, answer in enumerate(found)]
+        found, asked = self.own_answers(examples, title), {}
+        if self.other is not None:
+            unsure = [i for i, answer in enumerate(found) if answer.get("sure", 1.0) < self.below]
+            others = self.other.own_answers([examples[i] for i in unsure], title)
+            asked = dict(zip(unsure, others, strict=True))
+        answers = (asked.get(i, answer) | {"asked": i in asked} for i, answer in enumerate(found))
+        return [{name: answer[name] for name in self.fields if name in answer} for answer in answers]
 
     def own_answers(self, examples: Sequence, title: str) -> list[dict]:
         """This model's answer to each example, or the error where the task refuses it."""
@@ -138,8 +143,7 @@ class Answerer:
                 return [answer for example in examples for answer in self.own_answers([example], title)]
             return [{"error": str(error)}]
         logits = compute_logits(loaded.model, features, self.device, ROWS, title=title, tokens=TOKENS)
-        found = ANSWERS[self.task.head][0](Predictions(self.task, examples, features, logits, labels, self.data))
-        return [{name: answer[name] for name in self.fields if name in answer} for answer in found]
+        return list(ANSWERS[self.task.head][0](Predictions(self.task, examples, features, logits, labels, self.data)))
 
 
 def answer_stream(answerer: Answerer, source: Iterable[bytes], write: Callable[[str], None]) -> dict:
@@ -224,13 +228,24 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
             require_fit(one.loaded, are_pairs([first]), str(path))
     delimiter = DELIMITERS[ending]
     header, line = table_writer(answerer, columns, delimiter) if delimiter else ("", json_line)
-    settings = repr((task.name, split, answerer.data, answerer.abstain, answerer.fields, answerer.below, delimiter))
-    of_models = sorted(
-        f
-        for folder in models
-        for f in folder.iterdir()
-        if f.name in files.OF_A_MODEL or f.suffix in (".safetensors", ".bin")
+    settings = repr(
+        (
+            task.name,
+            split,
+            answerer.data,
+            answerer.abstain,
+            answerer.fields,
+            answerer.below,
+            delimiter,
+            path.suffix.lower(),
+        )
     )
+    of_models = [
+        file
+        for folder in models
+        for file in sorted(folder.iterdir())
+        if file.name in files.OF_A_MODEL or file.suffix in (".safetensors", ".bin")
+    ]
     run = files.sha256(settings, *map(files.sha256_of_file, (path, *of_models)))
     with files.locked(output.parent, part.name):
         written = resumable(part, state, run, force)
@@ -264,7 +279,7 @@ def resumable(part: Path, state: Path, run: str, force: bool) -> Written:
         written = Written(**files.read_json(state))
         if written.run == run and part.stat().st_size >= written.bytes:
             return written
-    if not force and (state.exists() or part.stat().st_size):
+    if not force and part.stat().st_size:
         why = "is what another run has left, of another input, model or setting"
         raise UserError(f"{part}: {why}; choose another --output, or begin anew with --force")
     files.write_json(state, asdict(Written(run)))  # from here on what stands in the part is this run's

@@ -68,16 +68,20 @@ def cached_logits(run: Run, file: AnswersFile) -> np.ndarray:
 
 def fill_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> None:
     """Fill in the answers to the training examples. UserError for a file of other texts, or changed since."""
-    used, unfit, place = np.zeros(len(file.ids), bool), [], 0
+    used, unfit, place = np.zeros(len(file.ids), np.int32), [], 0
     with progress(run.data.examples, desc=f"reading {file.path.name}", unit="ex") as bar:
         for chunk in chunks(bar, run.task):
             hashes = [example_hash(run.task, example) for example in chunk]
             found, others = file.find([example.id for example in chunk], hashes)
-            used[found[found >= 0]] = True
+            np.add.at(used, found[found >= 0], 1)
             unfit.append(others)
             rows = ROWS[run.task.head](run, chunk, [file.rows[i] if i >= 0 else None for i in found], str(file.path))
             logits[place : place + len(rows)] = rows
             place += len(rows)
+    if len(shared := np.flatnonzero((used > 1) & (file.texts == 0))):
+        answer = file.rows[shared[0]]
+        what = f'has no text, and two texts are called {answer.id}; give its "text" or "hash" too'
+        raise UserError(f"{file.path}: line {answer.line}: {what}")
     unfit = np.concatenate(unfit)
     if len(unfit := unfit[~used[unfit]]):  # of two texts with one id, each has its own line
         answer = file.rows[unfit[0]]

@@ -10,6 +10,7 @@ from kd_scratch.data.tokenizer import train_tokenizer
 from tests.conftest import tiny_model
 from tests.cures.world import KINDS, Cure, drop, find, leave_out, put, value
 
+ELSEWHERE = "the goal of another file"
 GOOD = {"id": "train.csv:2", "probabilities": {"sport": 0.5, "trade": 0.5}}
 
 
@@ -26,6 +27,13 @@ def taught_by(*rows, task="csv", **flags):
 
 def line_of(argv) -> Path:
     return Path(value(argv, "--answers"))
+
+
+def two_files_of_one_name(world):
+    """A text of the training file and one without label, both with the id train.csv:2."""
+    (world.folder / "more").mkdir()
+    more = world.write("more/train.csv", f"text\n{ELSEWHERE}\n")
+    return [*taught_by(GOOD)(world), "--unlabelled", str(more)]
 
 
 def edit(change):
@@ -141,6 +149,11 @@ ROWS = [
         "{}: holds no answers; give each text a line",
         lambda w: taught_by()(w)[:-1] + [str(w.write("a.jsonl", "\n"))],
         lambda w, argv, line: w.write("a.jsonl", json.dumps(GOOD)) and argv,
+    ),
+    Cure(
+        'has no text, and two texts are called {}; give its "text" or "hash" too',
+        two_files_of_one_name,
+        edit(lambda row, line: find('(give its "text")', line) and row | {"text": ELSEWHERE}),
     ),
     Cure(
         "contradicts line {}, which is about the same text; keep one of them",

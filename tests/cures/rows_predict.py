@@ -106,4 +106,9 @@ ROWS = [
         lambda w: whole(w, "--ask", of_other_labels(w), "--below", "0.5"),
         lambda w, argv, line: put(argv, find("(--ask) .*of the same ones", line), w.base.model()),
     ),
+    Cure(
+        "--below {}: is a probability; give a number from 0 to 1",
+        lambda w: whole(w, "--ask", w.base.model(), "--below", "90"),
+        lambda w, argv, line: put(argv, find("(--below) 90: .*number from", line), find("from 0 to (1)", line)),
+    ),
 ]

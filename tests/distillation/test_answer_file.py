@@ -165,6 +165,21 @@ def test_lines_are_found_by_id_where_the_text_fits_and_else_by_text(tmp_path):
     assert unfit.tolist() == [1], "an id that is there, of another text"
 
 
+@pytest.mark.parametrize(
+    ("labels", "row", "best"),
+    [
+        (("false", "true"), {"id": 5, "label": True, "confidence": 0.9}, "true"),
+        (("no", "yes"), {"text": "a", "label": "no", "prediction": "yes", "confidence": 0.9}, "yes"),
+        (("no", "yes"), {"id": "5", "hash": None, "label": "yes"}, "yes"),
+    ],
+    ids=["a number for an id, and a boolean", "of a file that had labels", "no hash"],
+)
+def test_lines_as_other_programs_write_them(tmp_path, labels, row, best):
+    file = opened(tmp_path, json.dumps(row), labels=labels)
+    assert labels[file.rows[0].value.argmax()] == best
+    assert file.find(["5"], [text_hash("a")])[0].tolist() == [0]
+
+
 def test_a_distribution_is_written_whole_or_with_its_best_labels():
     p = np.array([0.2, 0.7, 0.1])
     assert distribution(p, LABELS, 0) == {"probabilities": {"no": 0.2, "yes": 0.7, "maybe": 0.1}}

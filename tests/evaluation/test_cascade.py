@@ -10,7 +10,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.cascade import ALL, Point, choose, curve, mixed_tally, sureness
+from kd_scratch.evaluation.cascade import ALL, Point, choose, curve, sureness
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.tasks import TASKS
 from tests.conftest import TEXTS, tiny_model
@@ -102,7 +102,8 @@ def test_the_command_chooses_on_dev_and_counts_on_test(tmp_path, tokenizer, caps
 
     def score(pair, threshold):
         asked = sureness(pair[0]) < threshold
-        return float(one.tally_score(mixed_tally(*pair, asked).sum(axis=0))), float(asked.mean())
+        mixed = np.where(asked[:, None], one.tally(pair[1]), one.tally(pair[0]))
+        return float(one.tally_score(mixed.sum(axis=0))), float(asked.mean())
 
     threshold, wanted = found["threshold"], 0.9 * score(on["dev"], ALL)[0]
     scores = dict(score(on["dev"], t)[::-1] for t in (*sureness(on["dev"][0]), ALL))  # by the share that is asked
@@ -143,3 +144,42 @@ def test_a_page_replaces_neither_data_nor_a_model(tmp_path, tokenizer, capsys):
     before = data.read_bytes()
     assert main([*argv, "--output", str(data)]) == 2 and "would overwrite" in capsys.readouterr().err
     assert data.read_bytes() == before
+
+
+def test_what_does_not_count_has_no_part_in_score_and_share():
+    """CLINC150's texts out of scope: asked about like others, and counted neither here nor there."""
+    both = [random_predictions(seed) for seed in (0, 1)]
+    out = np.arange(60) % 4 == 0
+    task = TASKS["clinc"]
+    for predictions in both:
+        predictions.task = task
+        for example, is_out in zip(predictions.examples, out, strict=True):
+            if is_out:
+                object.__setattr__(example, "label", None)
+                object.__setattr__(example, "in_scope", False)
+    sure = sureness(both[0])
+    assert (sure[out] < 1).all()
+    for point in curve(*both):
+        asked = (sure < point.threshold)[~out]
+        right = np.where(asked, both[1].right[~out], both[0].right[~out])
+        assert point.asked == pytest.approx(asked.mean()) and point.score == pytest.approx(right.mean())
+
+
+def test_models_of_other_labels_are_refused(tmp_path, tokenizer, capsys):
+    student = save(tmp_path, tokenizer, "student", "sequence", LABELS, 0)
+    teacher = save(tmp_path, tokenizer, "teacher", "sequence", (*LABELS[:2], "perhaps"), 0)
+    data = make_file(tmp_path / "test.csv", "csv", 0)
+    argv = ["cascade", "--task", "csv", "--student", student, "--dev", str(data), "--data", str(data), "--teacher"]
+    assert main([*argv, teacher]) == 2
+    assert "has other labels than" in capsys.readouterr().err
+    assert main([*argv, student]) == 0
+
+
+def test_a_correlation_is_counted_by_the_same_columns_for_both():
+    """Also where one of the models names a label that no text has."""
+    examples = predictions_of(np.eye(3)[[0, 1, 0, 1]], [0, 1, 1, 1])
+    other = predictions_of(np.eye(3)[[0, 2, 1, 1]], [0, 1, 1, 1])
+    for predictions in (examples, other):
+        predictions.task = TASKS["cola"]
+    points = curve(examples, other)
+    assert points[-1].score == pytest.approx(float(TASKS["cola"].score(other)["matthews"]))

@@ -502,3 +502,49 @@ def test_another_model_answers_where_the_first_is_not_sure(ending, models, token
     asked = [str(row.pop("asked")).lower() == "true" for row in both]
     assert asked == [float(row["confidence"]) < below for row in own] and 0 < sum(asked) < len(asked)
     assert both == [b if ask else a for ask, a, b in zip(asked, own, others, strict=True)]
+
+
+@pytest.mark.parametrize("change", ["the other model first", "another ending"])
+def test_what_was_begun_in_another_way_is_not_gone_on_with(
+    change, models, tokenizer, tmp_path, small_parts, monkeypatch
+):
+    labels = load_model(models / "sequence").config.labels
+    save_model(tiny_model("sequence", labels, vocab_size=tokenizer.vocab_size, seed=7), tmp_path / "other", tokenizer)
+    (tmp_path / "in.txt").write_text("text\n" + "\n".join(TEXTS * 3) + "\n")
+    argv = ["--file", "in.txt", "--output", "out.csv", "--ask", "other", "--below", "0.5"]
+    monkeypatch.chdir(tmp_path)
+    append, calls = library.append, []
+
+    def stopped(*arguments):
+        calls.append(append(*arguments))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(library, "append", stopped)
+    model = str(models / "sequence")
+    assert main(["predict", "--model", model, *argv]) not in (0, 2) and (tmp_path / "out.csv.part").stat().st_size
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    if change == "another ending":
+        (tmp_path / "in.txt").rename(tmp_path / "in.csv")
+        argv[1] = "in.csv"
+    else:
+        model, argv[argv.index("other")] = "other", model
+    assert main(["predict", "--model", model, *argv]) == 2, "there is something of another run"
+
+
+def test_no_column_takes_the_place_of_another():
+    columns = {"prediction": 1, "input_prediction": 2, "text": 3}
+    found = inputs_module.renamed(columns, {"prediction"})
+    assert found == {"input_input_prediction": 1, "input_prediction": 2, "text": 3} and list(found.values()) == [
+        1,
+        2,
+        3,
+    ]
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_the_first_line(models):
+    answerer = Answerer(load_for_inference(models / "sequence"), TASKS["csv"], DataConfig(), torch.device("cpu"))
+    lines = []
+    library.answer_stream(answerer, ["\ufeffa goal\n".encode(), b"a goal\n"], lines.append)
+    assert json.loads(lines[0]) == json.loads(lines[1])
