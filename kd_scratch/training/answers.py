@@ -83,7 +83,7 @@ def fill_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> None:
         what = f'has no text, and two texts are called {answer.id}; give its "text" or "hash" too'
         raise UserError(f"{file.path}: line {answer.line}: {what}")
     unfit = np.concatenate(unfit)
-    if len(unfit := unfit[~used[unfit]]):  # of two texts with one id, each has its own line
+    if len(unfit := unfit[used[unfit] == 0]):  # of two texts with one id, each has its own line
         answer = file.rows[unfit[0]]
         what = f"is about another text than {answer.id} is now; write the answers anew, or delete the line"
         raise UserError(f"{file.path}: line {answer.line}: {what}")
