@@ -10,6 +10,7 @@ from kd_scratch.data.tokenizer import train_tokenizer
 from tests.conftest import tiny_model
 from tests.cures.world import KINDS, Cure, drop, find, leave_out, put, value
 
+ANSWER = ["answers", "--task", "csv", "--unlabelled", "--device", "cpu"]
 ELSEWHERE = "the goal of another file"
 GOOD = {"id": "train.csv:2", "probabilities": {"sport": 0.5, "trade": 0.5}}
 
@@ -256,6 +257,12 @@ ROWS = [
     *(
         Cure(TEACHER, answers_and(*flags), leave_out("(--[a-z]+) needs a teacher"))
         for flags in (("--losses", "hidden"), ("--augment", 1), ("--fold", "1/2"))
+    ),
+    Cure(
+        "--split: a file of texts without labels has no splits; leave it out",
+        lambda w: [*ANSWER, "--model", str(w.base.model()), "--data", str(w.write("t.txt", "a goal\n")), "--split", "test",
+                   "--output", str(w.folder / "a.jsonl")],
+        leave_out("(--split): a file of texts .*leave it out"),
     ),
     Cure(
         "--answers: other words are masked in every epoch, which no file can answer; leave it out",

@@ -183,3 +183,17 @@ def test_a_correlation_is_counted_by_the_same_columns_for_both():
         predictions.task = TASKS["cola"]
     points = curve(examples, other)
     assert points[-1].score == pytest.approx(float(TASKS["cola"].score(other)["matthews"]))
+
+
+def test_a_model_is_as_sure_of_a_question_as_of_its_answer(tmp_path, tokenizer):
+    folder = save(tmp_path, tokenizer, "model", "span", (), 0)
+    asked = [
+        {"id": f"q{i}", "question": "what?", "answers": [{"text": TEXTS[i][:5], "answer_start": 0}]} for i in (0, 1)
+    ]
+    paragraphs = [{"context": TEXTS[i], "qas": [one]} for i, one in enumerate(asked)]
+    (tmp_path / "test.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    task = TASKS["squad"]
+    examples = read_evaluation_set(task, tmp_path / "test.json", "", DataConfig(), say=lambda note: None).examples
+    predictions = evaluate(load_for_inference(folder, task), task, examples, DataConfig(), torch.device("cpu"))
+    assert sureness(predictions).tolist() == [answer.probability for answer in predictions.decisions]
+    assert curve(predictions, predictions)[-1].asked == 1
