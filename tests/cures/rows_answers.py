@@ -260,8 +260,8 @@ ROWS = [
     ),
     Cure(
         "--split: a file of texts without labels has no splits; leave it out",
-        lambda w: [*ANSWER, "--model", str(w.base.model()), "--data", str(w.write("t.txt", "a goal\n")), "--split", "test",
-                   "--output", str(w.folder / "a.jsonl")],
+        lambda w: [*ANSWER, "--model", str(w.base.model()), "--data", str(w.write("t.txt", "a goal\n")),
+                   "--split", "test", "--output", str(w.folder / "a.jsonl")],
         leave_out("(--split): a file of texts .*leave it out"),
     ),
     Cure(
