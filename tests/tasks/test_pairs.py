@@ -279,9 +279,9 @@ def predictions(gold, decided, labels=("0", "1"), task=CSV):
 
 
 def test_metrics_of_two_labels_are_those_of_the_formulas():
-    gold, decided = "1110100", "1010001"  # 2 right ones, 1 wrong one, 2 missed, 2 right zeros
+    gold, decided = "11101000", "10100010"  # 2 right ones, 1 wrong one, 2 missed, 3 right zeros; 4 ones and 3
     found = CSV.score(predictions(gold, decided))
-    tp, fp, fn, tn = 2, 1, 2, 2
+    tp, fp, fn, tn = 2, 1, 2, 3
     assert found["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
     expected = (tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
     assert found["matthews"] == pytest.approx(expected, abs=1e-15)
