@@ -265,14 +265,14 @@ def tagged(sentence: str, rng: Random, wrong: float) -> list[tuple[str, str]]:
     """(word, tag in IOB2) of a sentence with brackets; a share of the entities gets a wrong type."""
     words = []
     for found in re.finditer(r"\[(\w+) ([^\]]+)\]|(\S+)", sentence):
-        kind, inside, outside = found.groups()
-        if outside:
-            words.append((outside, "O"))
+        kind, entity, word = found.groups()
+        if word:
+            words.append((word, "O"))
             continue
         if rng.random() < wrong:
             kind = rng.choice([other for other in ENTITY_TYPES if other != kind])
-        first, *others = inside.split(" ")
-        words += [(first, f"B-{kind}"), *((word, f"I-{kind}") for word in others)]
+        first, *others = entity.split(" ")
+        words += [(first, f"B-{kind}"), *((other, f"I-{kind}") for other in others)]
     return words
 
 
