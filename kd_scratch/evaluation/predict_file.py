@@ -65,11 +65,9 @@ def of_sentences(predictions: Predictions) -> Iterator[dict]:
 
 def of_questions(predictions: Predictions) -> Iterator[dict]:
     """The answer to each question, its place, its probability, that of no answer against it, and those of the best."""
-    parts = predictions.examples, predictions.features, predictions.logits
-    found = question_answering.candidates(*parts, predictions.data.answer_length, BEST)
-    for answer, (best, nothing) in zip(predictions.decisions, found, strict=True):
+    for answer, best in question_answering.decide_among(predictions, BEST):
         numbers = surely(answer.probability) | {"no_answer": round(answer.no_answer, 6)}
-        every = [[other.text, round(other.probability, 6)] for other in (*best, nothing)]
+        every = [[other.text, round(other.probability, 6)] for other in best]
         place = {"start": answer.start, "end": answer.end}
         yield {"prediction": answer.text, **numbers, **place, "probabilities": every}
 

@@ -234,13 +234,17 @@ def context_scores(
 
 def decide(predictions: Predictions) -> list[Answer]:
     """The best answer to each question; none where the file is of version 2.0, and that is probable enough."""
-    data = predictions.data
-    found = candidates(predictions.examples, predictions.features, predictions.logits, data.answer_length, 1)
-    decisions = []
+    return [answer for answer, _ in decide_among(predictions, 1)]
+
+
+def decide_among(predictions: Predictions, most: int) -> list[tuple[Answer, list[Answer]]]:
+    """The answer to each question as `decide` has it, and its `most` best ones with "no answer" behind them."""
+    data, decided = predictions.data, []
+    found = candidates(predictions.examples, predictions.features, predictions.logits, data.answer_length, most)
     for example, (answers, no_answer) in zip(predictions.examples, found, strict=True):
         is_none = example.may_be_unanswerable and no_answer.no_answer > data.null_threshold
-        decisions.append(no_answer if is_none or not answers else answers[0])
-    return decisions
+        decided.append((no_answer if is_none or not answers else answers[0], [*answers, no_answer]))
+    return decided
 
 
 # --- answers -> metrics ---
