@@ -15,8 +15,8 @@ import torch
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, write_json
+from kd_scratch.evaluation.compare import calibration
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
-from kd_scratch.evaluation.significance import calibration_error, calibration_floor, calibration_tally
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import Predictions
@@ -92,15 +92,9 @@ def loss(predictions: Predictions) -> float:
 
 def quality(predictions: Predictions) -> dict[str, float]:
     """The score, which should not change, the loss, the calibration error, and the least that can be measured of it."""
-    sure = predictions.task.confidence(predictions)
-    tally = calibration_tally(sure.probability, sure.right, np.zeros(len(sure.right), int), 1)
-    score = float(predictions.task.tally_score(predictions.task.tally(predictions).sum(axis=0)))
-    return {
-        predictions.task.score_name: score,
-        "loss": loss(predictions),
-        "calibration_error": float(calibration_error(tally[0])),
-        "floor": calibration_floor(sure.probability),
-    }
+    task, ((error, _, floor), _) = predictions.task, calibration(predictions)
+    score = float(task.tally_score(task.tally(predictions).sum(axis=0)))
+    return {task.score_name: score, "loss": loss(predictions), "calibration_error": error, "floor": floor}
 
 
 @torch.no_grad()
