@@ -35,7 +35,7 @@ def command(arguments: argparse.Namespace) -> dict:
         load_for_inference(path, task, device=device) for path in (arguments.student, arguments.teacher)
     )
     dev_set = read_evaluation_set(task, arguments.dev, "val" if task.splits else "", data)
-    test_set = read_evaluation_set(task, arguments.data, "test" if task.splits else "", data)
+    test_set = read_evaluation_set(task, arguments.data, "", data)
     if arguments.output:
         check_target(arguments.output, arguments.dev, arguments.data, arguments.student, arguments.teacher)
     say(

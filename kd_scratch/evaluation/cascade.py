@@ -58,13 +58,13 @@ def cascade(
     UserError where no threshold does, as may be with keep above 1, and for models of other labels.
     """
     task = dev_set.task
-    if task.head == "sequence" and set(student.model.config.labels) != set(teacher.model.config.labels):
-        raise UserError(f"{teacher.directory}: has other labels than {student.directory}; give models of the same ones")
     models = {"student": student, "teacher": teacher}
     on_dev, on_test = (
         [evaluate(model, task, one.examples, one.data, device) for model in models.values()]
         for one in (dev_set, test_set)
     )
+    if task.head == "sequence" and set(on_dev[0].labels) != set(on_dev[1].labels):
+        raise UserError(f"{teacher.directory}: has other labels than {student.directory}; give models of the same ones")
     dev_curve, test_curve = curve(*on_dev), curve(*on_test)
     chosen = choose(dev_curve, keep)
     asked = sureness(on_test[0]) < chosen.threshold
