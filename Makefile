@@ -30,7 +30,7 @@ test_conll   := $(KD_DATA)/conll2003/test.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-core torture parity browser lint mutants bench bench-peers teacher teachers baseline distill quantize prune evaluate compare \
-        evidence pretrain report trace demo \
+        evidence pretrain report trace demo exercise check solution book notebook \
         data-agnews data-clinc data-conll data-squad weights clean
 
 help: ## list the targets
@@ -169,6 +169,17 @@ data-agnews data-clinc data-conll data-squad: .venv/run ## download the official
 
 weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=bert-base-uncased
 	$(BIN)/python data_scripts/download_checkpoint.py $(or $(MODEL),$(error set MODEL=hub-name))
+
+# --- learn by doing ---
+
+exercise check solution: .venv/test ## write a function anew: list them; NAME=attention begins one; checks it; shows the original
+	@$(BIN)/python -m tests.exercises $@ $(NAME)$(if $(AGAIN), --again)
+
+book: .venv/run ## the chapters as pages to read: code, explanations, and the numbers of a traced example -> runs/book
+	$(BIN)/python data_scripts/make_book.py --output $(RUNS)/book
+
+notebook: .venv/run ## the README as a notebook -> runs/kd_scratch.ipynb
+	$(BIN)/python data_scripts/make_notebook.py --output $(RUNS)/kd_scratch.ipynb
 
 # --- checks ------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ def test_every_module_beside_the_tests_can_be_imported(path):
 
 def test_each_folder_of_tests_is_a_chapter_or_is_run_apart():
     folders = {path.name for path in (ROOT / "tests").glob("*/") if any(path.glob("*.py"))}
-    assert folders <= {*CHAPTERS, "data_scripts", "parity", "browser", "peers", "cures"}
+    assert folders <= {*CHAPTERS, "data_scripts", "parity", "browser", "peers", "cures", "exercises"}
 
 
 def test_every_planted_fault_finds_its_line_and_its_test():
