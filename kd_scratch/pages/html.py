@@ -31,8 +31,8 @@ pre { background: var(--tint); padding: 0.75rem; overflow-x: auto; overflow-wrap
 """
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A whole page. title, lead and the sections' headings are text; what the sections hold is HTML."""
+def page(title: str, lead: str, sections: Sequence[tuple[str, str]], style: str = "") -> str:
+    """A whole page. title, lead and the sections' headings are text; what the sections hold is HTML; style: more CSS."""
     links = "".join(f'<a href="#s{i}">{escape(heading)}</a>' for i, (heading, _) in enumerate(sections, 1))
     parts = (
         f'<section id="s{i}"><h2>{escape(heading)}</h2>\n{body}\n</section>'
@@ -42,7 +42,7 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
+            f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>",
             f'<header><h1>{escape(title)}</h1>\n<p class="soft">{escape(lead)}</p></header>',
             f"<nav>{links}</nav>\n<main>",
             *parts,

@@ -194,12 +194,17 @@ def ring(number, frame) -> None:
     raise TimeoutError(f"it has not ended after {SECONDS} seconds")
 
 
+def pytest_sessionstart() -> None:
+    """Reading the files of tests, which may call the copy, has so many seconds."""
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(SECONDS)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    """Each test has so many seconds."""
+    """Each test has as many."""
     found["running"] = item.nodeid
     write_report()
-    signal.signal(signal.SIGALRM, ring)
     signal.alarm(SECONDS)
     try:
         return (yield)
