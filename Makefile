@@ -72,6 +72,7 @@ QUICK := $(RUNS)/quickstart/$(QUICK_TASK)
 QUICK_DATA := $(QUICK)/data
 QUICK_ROWS ?= $(if $(filter agnews,$(QUICK_TASK)),5000,$(if $(filter squad,$(QUICK_TASK)),2400))
 QUICK_EPOCHS ?= 4
+QUICK_STEPS ?= 480
 quick_train_agnews := --train $(QUICK_DATA)/ag_news_csv/train.csv --dev $(QUICK_DATA)/ag_news_csv/dev.csv
 quick_test_agnews  := --data $(QUICK_DATA)/ag_news_csv/test.csv
 quick_train_clinc  := --train $(QUICK_DATA)/clinc150/data_full.json --dev $(QUICK_DATA)/clinc150/data_full.json
@@ -87,7 +88,7 @@ quick_student := --model tiny-student --learning-rate 5e-4
 # The teacher of the news has 5,000 labelled texts. The students are much smaller; they have 800 texts, 200 with labels.
 ifeq ($(QUICK_TASK),agnews)
 quick_teacher := --model mini-teacher --learning-rate 5e-4
-quick_student := --model mini-student --learning-rate 1e-3 --limit 800 --labelled 200 --steps 480 --looks 6
+quick_student := --model mini-student --learning-rate 1e-3 --limit 800 --labelled 200 --steps $(QUICK_STEPS) --looks 6
 quick_soft    := --alpha 0.9
 endif
 

@@ -35,7 +35,11 @@ def describe(value: object) -> str | None:
     if isinstance(value, torch.Tensor | np.ndarray):
         if getattr(value, "is_meta", False) or getattr(value, "is_quantized", False):
             return f"{','.join(map(str, value.shape))} {value.dtype}"
-        flat = value.detach().flatten()[:SHOWN].tolist() if isinstance(value, torch.Tensor) else value.ravel()[:SHOWN].tolist()
+        flat = (
+            value.detach().flatten()[:SHOWN].tolist()
+            if isinstance(value, torch.Tensor)
+            else value.ravel()[:SHOWN].tolist()
+        )
         numbers = " ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in flat)
         more = " …" if np.prod(value.shape) > SHOWN else ""
         return f"{','.join(map(str, value.shape)) + ': ' if value.ndim else ''}{numbers}{more}".replace("-", "−")
@@ -141,7 +145,7 @@ def run(*words: object) -> None:
 
 def run_example(folder: Path, package: Path) -> tuple[dict[tuple[str, int], list[str]], Trace]:
     """All numbers, and the trace of the example that comes first. folder: an empty one, for data and models."""
-    recorder = Recorder(package)
+    recorder, first = Recorder(package), None
     with contextlib.chdir(folder), open(os.devnull, "w") as nowhere:
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             make_agnews("data", rows=240)
@@ -156,7 +160,16 @@ def run_example(folder: Path, package: Path) -> tuple[dict[tuple[str, int], list
                 often = ["--task", task, "--train", train, "--dev", dev, "--max-length", length, *SMALL, "--looks", 1]
                 teacher, student = f"{task}/teacher", f"{task}/student"
                 run("train", *often, "--model", "mini-teacher", "--output", teacher)
-                often += ["--tokenizer", teacher, "--teacher", teacher, "--cache", f"{task}/cache", "--model", "mini-student"]
+                often += [
+                    "--tokenizer",
+                    teacher,
+                    "--teacher",
+                    teacher,
+                    "--cache",
+                    f"{task}/cache",
+                    "--model",
+                    "mini-student",
+                ]
                 run("train", *often, "--losses", "hidden,attention,cosine,relations", "--output", student)
                 spec = TraceSpec(task, student, teacher, Path(dev), config=loss_settings(student, task))
                 with recorder:
@@ -167,8 +180,10 @@ def run_example(folder: Path, package: Path) -> tuple[dict[tuple[str, int], list
                     run("train", *often, "--losses", "hidden,relations", "--steps", 4, "--output", f"{task}/again")
                     run("quantize", "--model", student, "--output", f"{task}/int8", "--quiet")
                     run("evaluate", "--task", task, "--data", dev, "--model", f"{task}/int8", "--threads", 1, "--quiet")
-                first = traced if task == "agnews" else first
+                first = first or traced
             with recorder:
                 models = ["--models", f"teacher={teacher}", f"int8={task}/int8"]
-                run("compare", "--task", task, "--data", dev, *models, "--output", "compared", "--threads", 1, "--quiet")
+                run(
+                    "compare", "--task", task, "--data", dev, *models, "--output", "compared", "--threads", 1, "--quiet"
+                )
     return recorder.numbers, first

@@ -32,7 +32,7 @@ pre { background: var(--tint); padding: 0.75rem; overflow-x: auto; overflow-wrap
 
 
 def page(title: str, lead: str, sections: Sequence[tuple[str, str]], style: str = "") -> str:
-    """A whole page. title, lead and the sections' headings are text; what the sections hold is HTML; style: more CSS."""
+    """A whole page. title, lead and headings are text; what the sections hold is HTML, and style more CSS."""
     links = "".join(f'<a href="#s{i}">{escape(heading)}</a>' for i, (heading, _) in enumerate(sections, 1))
     parts = (
         f'<section id="s{i}"><h2>{escape(heading)}</h2>\n{body}\n</section>'

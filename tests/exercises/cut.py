@@ -35,7 +35,9 @@ def cut(text: str, names: Sequence[str]) -> str:
         first, last = body_lines(node)
         indent = " " * (node.col_offset + 4)
         stub = [f"# {shapes}" for shapes in shape_trail(lines[first - 1 : last])]
-        lines[first - 1 : last] = [indent + line for line in [*stub, f'raise {STUB}("{name}: its body is yours to write")']]
+        lines[first - 1 : last] = [
+            indent + line for line in [*stub, f'raise {STUB}("{name}: its body is yours to write")']
+        ]
     return "\n".join(lines)
 
 

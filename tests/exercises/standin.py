@@ -1,4 +1,4 @@
-"""A plugin of pytest: a reader's copy of a file stands in the place of the original, and its first wrong number is found.
+"""A plugin of pytest: a reader's copy of a file in the place of the original, and where its numbers go wrong.
 
 Three variables of the environment say what: KD_STANDIN (module, a colon, the copy), KD_FUNCTIONS (names in it) and
 KD_REPORT, the file that gets what was found, as JSON, whenever something is. Nothing of kd_scratch may be imported
@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 import torch
 
-MODULE, _, COPY = os.environ["KD_STANDIN"].partition(":")
-FUNCTIONS = os.environ["KD_FUNCTIONS"].split(",")
+MODULE, _, COPY = os.environ.get("KD_STANDIN", "").partition(":")
+FUNCTIONS = os.environ.get("KD_FUNCTIONS", "").split(",")
 SECONDS = int(os.environ.get("KD_SECONDS", "30"))  # that a test may take
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 found: dict = {"passed": 0, "running": "", "failed": None}
@@ -66,8 +66,9 @@ class Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(name, COPY, loader=Loader(name, COPY)) if name == MODULE else None
 
 
-assert MODULE not in sys.modules, "the original is there already"
-sys.meta_path.insert(0, Finder())
+if MODULE:
+    assert MODULE not in sys.modules, "the original is there already"
+    sys.meta_path.insert(0, Finder())
 
 
 @functools.cache
@@ -152,7 +153,9 @@ def difference(expected, got, place: str) -> dict | None:
     if isinstance(expected, torch.Tensor | np.ndarray):
         if type(got) is not type(expected) or shape(got) != shape(expected):
             return wrong
-        a, b = (torch.as_tensor(x).float() if str(x.dtype).endswith("bool") else torch.as_tensor(x) for x in (expected, got))
+        a, b = (
+            torch.as_tensor(x).float() if str(x.dtype).endswith("bool") else torch.as_tensor(x) for x in (expected, got)
+        )
         near = TOLERANCE.get(a.dtype, 0.0)
         at = (~torch.isclose(b, a, rtol=near, atol=near, equal_nan=True)).nonzero()
         if len(at):

@@ -1,4 +1,4 @@
-"""The exercises in the order of the book: which functions lose their bodies, and which unit tests say that they are back.
+"""The exercises in the order of the book: which functions lose their bodies, and which unit tests want them back.
 
 Nothing is stored twice: the file, its docstrings and the tests are the project's own. A new exercise is one entry in
 EXERCISES, and three wrong bodies in `wrong.py` that its tests must catch.
@@ -70,7 +70,8 @@ EXERCISES = (
         ),
         "words into pieces, each distinct word once",
         f"{DEVLIN}, section 3, Input/Output Representations; Wu et al. 2016, section 4.1 (wordpieces)",
-        "tokenizer.encode(words) gives one object a word, whose .ids have [CLS] before and [SEP] behind the word's own; "
+        "tokenizer.encode(words) gives one object a word, whose .ids have [CLS] before and [SEP] behind the "
+        "word's own; "
         "tokenizer.unknown_id is [UNK].",
     ),
     Exercise(
@@ -85,7 +86,8 @@ EXERCISES = (
         + ("nn/test_model.py::test_hidden_state_0_is_the_normalized_sum_of_word_segment_and_position",),
         "token ids into vectors",
         f"{DEVLIN}, section 3, figure 2; {VASWANI}, section 3.4 for the scale",
-        "There may be no table of segments (token_type is None): then token_type_ids do not matter. The scale is for the "
+        "There may be no table of segments (token_type is None): then token_type_ids do not matter. The "
+        "scale is for the "
         "word's vector alone.",
     ),
     Exercise(
@@ -113,7 +115,8 @@ EXERCISES = (
         ),
         "mean 0 and variance 1 for each position",
         'Ba et al. 2016, "Layer Normalization", section 3',
-        "The result is compared with torch's own to the last bit: torch.nn.functional has this formula as a kernel. Write "
+        "The result is compared with torch's own to the last bit: torch.nn.functional has this formula as a "
+        "kernel. Write "
         "it out by hand first, and see how far the check goes.",
     ),
     Exercise(
@@ -130,7 +133,8 @@ EXERCISES = (
         ),
         "each query takes a weighted mean of the values, with a mask",
         f"{VASWANI}, section 3.2.1, equation 1",
-        "One way of computing it, without the fused kernel, is enough. Zero weights with dropout(…) of this file, which is "
+        "One way of computing it, without the fused kernel, is enough. Zero weights with dropout(…) of this "
+        "file, which is "
         "called here with two arguments, after the maps are taken.",
     ),
     Exercise(
@@ -162,7 +166,8 @@ EXERCISES = (
         ),
         "the way around a sublayer, and a block of two of them",
         f"{VASWANI}, section 3.1; pre-norm: Xiong et al. 2020, figure 1",
-        "dropout(x, p, training) of this file; a residual takes a function as its sublayer, self.attention(x, memory, mask, "
+        "dropout(x, p, training) of this file; a residual takes a function as its sublayer, "
+        "self.attention(x, memory, mask, "
         "need_maps) also returns maps. With first_only the queries are x[:, :1].",
     ),
     Exercise(
@@ -212,7 +217,8 @@ EXERCISES = (
         + ("tasks/test_question_answering.py::test_inputs_without_a_label_have_no_part_in_the_loss",),
         "what has a distribution of its own: texts, words, starts and ends",
         f"{HINTON}; {DEVLIN}, section 4.2 for start and end",
-        'Heads are "sequence", "mlm", "token" and "span". batch.counted: which of the B·S tokens, or of the B texts of the '
+        'Heads are "sequence", "mlm", "token" and "span". batch.counted: which of the B·S tokens, or of the '
+        "B texts of the "
         "span head, are units. Of a text's two units the start comes first.",
     ),
     Exercise(
@@ -295,7 +301,8 @@ EXERCISES = (
         "labels of words onto the first of their pieces, in windows",
         f"{DEVLIN}, section 5.3",
         "Steps: TagScheme.of(labels); sentence_groups(examples, data.documents); scheme.encode(example.tags); "
-        "word_pieces(examples, tokenizer, max_length − 2); sentence_windows(lengths, max_length − 2, data.overlap). A tag "
+        "word_pieces(examples, tokenizer, max_length − 2); sentence_windows(lengths, max_length − 2, "
+        "data.overlap). A tag "
         "that is None is UNLABELLED, one that is not in labels IGNORE. A window has the id of its first decided word's "
         "example; without one, of the group's first example.",
     ),
@@ -329,7 +336,8 @@ EXERCISES = (
         ),
         "the header of a file of tensors",
         "https://github.com/huggingface/safetensors, README, Format; and the picture at the top of the file",
-        "Compact JSON (no blanks, characters as they are) in UTF-8, __metadata__ first and sorted, then the tensors: wide "
+        "Compact JSON (no blanks, characters as they are) in UTF-8, __metadata__ first and sorted, then the "
+        "tensors: wide "
         "types first, in the order of DTYPES, and by name; blanks up to a multiple of 8 bytes.",
     ),
     Exercise(
@@ -343,9 +351,11 @@ EXERCISES = (
             "test_the_linear_layer_by_hand_is_torchs",
         ),
         "a linear layer in whole numbers",
-        'Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", '
+        'Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient '
+        'Integer-Arithmetic-Only Inference", '
         "section 2",
-        "The zero point is the whole number that stands for 0: round(−low / step), before the step gets its least size. "
+        "The zero point is the whole number that stands for 0: round(−low / step), before the step gets its "
+        "least size. "
         "An input of zeros alone has a step of 1.",
     ),
     Exercise(
@@ -359,7 +369,8 @@ EXERCISES = (
         ),
         "the learning rate at each step",
         f"{DEVLIN}, appendix A.2",
-        "The first step has 1 / warmup of the highest rate, the first after the warm-up all of it, and the one after the "
+        "The first step has 1 / warmup of the highest rate, the first after the warm-up all of it, and the "
+        "one after the "
         "last nothing. warmup may be 0.",
     ),
 )

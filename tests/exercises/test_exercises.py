@@ -1,4 +1,4 @@
-"""The exercises: each is solved by the original's bodies and by no wrong ones; whatever a reader does is one clear line."""
+"""The exercises: each is solved by the original's bodies and by no wrong ones; what a reader does gets a clear line."""
 
 import ast
 import gc
@@ -150,14 +150,19 @@ def test_a_right_body_passes_and_a_wrong_one_shows_its_first_wrong_number(attemp
     call, first, expected, got = text.split("\n")[-4:]
     assert call == "  sinusoidal_table(positions 512, width 6)"
     assert first.startswith("  first wrong: result[1, 2]; ") and first.endswith(" of 3072 numbers are wrong")
-    assert expected == "    expected  512,6 float32: 0.0463992208" and got.startswith("    got       512,6 float32: 0.0998")
+    assert expected == "    expected  512,6 float32: 0.0463992245" and got.startswith(
+        "    got       512,6 float32: 0.0998"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "lines"),
     [
-        ("return torch.zeros(positions, width, 1)", ["first wrong: result", "expected  512,6 float32", "got       512,6,1"]),
+        (
+            "return torch.zeros(positions, width, 1)",
+            ["first wrong: result", "expected  512,6 float32", "got       512,6,1"],
+        ),
         ("return numpy.zeros(width)", ["layers.py:72: NameError: name 'numpy' is not defined"]),
         ("while True:\n        pass", ["layers.py:7", "TimeoutError: it has not ended after 6 seconds"]),
         ("return 1\n\n\nnothing_of_that_name", ["the file cannot be imported: NameError: name 'nothing_of_that_name'"]),
@@ -173,10 +178,10 @@ def test_every_other_failure_is_a_line_too(body, lines, attempt, monkeypatch):
 
 @pytest.mark.slow
 def test_a_loop_that_swallows_every_error_is_ended_too(attempt, monkeypatch):
-    body = "while True:\n        try:\n            while True:\n                pass\n        except BaseException:\n            pass"
-    monkeypatch.setenv("KD_SECONDS", "1")
-    with pytest.raises(UserError, match="has not ended after 20 seconds; end the loop"):
-        attempt(body, longest=20)
+    body = "while True:\n        try:\n            while True: pass\n        except BaseException: pass"
+    monkeypatch.setenv("KD_SECONDS", "4")
+    with pytest.raises(UserError, match="has not ended after 8 seconds; end the loop"):
+        attempt(body, longest=8)
 
 
 @pytest.mark.slow
@@ -219,11 +224,13 @@ def test_a_readers_work_is_kept_until_they_say_otherwise_and_then_under_another_
     assert begin(exercise, tmp_path), "untouched: the lines once more"
     path = copy_of(exercise, tmp_path)
     path.write_text("my work")
-    with pytest.raises(UserError, match="make check NAME=schedule looks at it, and with AGAIN=1 you begin anew"):
+    with pytest.raises(UserError, match="make check NAME=schedule looks at it, with AGAIN=1 you begin anew"):
         begin(exercise, tmp_path)
     assert path.read_text() == "my work"
     begin(exercise, tmp_path, again=True)
-    assert (path.parent / "before-optimizer.py").read_text() == "my work" and "raise NotImplementedError" in path.read_text()
+    assert (
+        path.parent / "before-optimizer.py"
+    ).read_text() == "my work" and "raise NotImplementedError" in path.read_text()
 
 
 def test_the_solution_is_a_difference_to_the_original(tmp_path):
@@ -245,8 +252,10 @@ def test_the_command_lists_begins_and_complains_in_one_line(tmp_path, monkeypatc
     assert command.main(["solution", "schedule"]) == 0 and capsys.readouterr().out
     for argv, line in {
         ("check",): "NAME: is missing; make exercise lists the exercises, choose one of them",
-        ("check", "atention"): "NAME=atention: there is no such exercise; choose attention, if you mean that; make exercise "
-        "lists them",
+        (
+            "check",
+            "atention",
+        ): "NAME=atention: there is no such exercise; choose attention, if you mean that; make exercise lists them",
         ("exercise", "x"): "NAME=x: there is no such exercise; make exercise lists them",
     }.items():
         assert command.main(argv) == 2 and capsys.readouterr().err == f"error: {line}\n"

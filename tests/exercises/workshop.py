@@ -66,8 +66,8 @@ def begin(exercise: Exercise, folder: Path = FOLDER, again: bool = False) -> str
     if path.exists() and path.read_bytes() != text.encode():
         if not again:
             raise UserError(
-                f"{shown(path)}: holds your work already; make check NAME={exercise.name} looks at it, and with AGAIN=1 "
-                "you begin anew"
+                f"{shown(path)}: holds your work already; make check NAME={exercise.name} looks at it, with "
+                "AGAIN=1 you begin anew"
             )
         path.replace(path.with_name(f"before-{path.name}"))
     lines = five_lines(exercise, path, text)
@@ -121,7 +121,18 @@ def read_copy(exercise: Exercise, folder: Path) -> str:
 def arguments(exercise: Exercise) -> list[str]:
     """How pytest runs the tests of an exercise."""
     tests = (f"tests/{test}" for test in exercise.tests)
-    return ["-q", "-x", "-p", "tests.exercises.standin", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=line", *tests]
+    return [
+        "-q",
+        "-x",
+        "-p",
+        "tests.exercises.standin",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--tb=line",
+        *tests,
+    ]
 
 
 def environment(exercise: Exercise, path: Path, report: Path) -> dict[str, str]:
@@ -144,7 +155,13 @@ def check(exercise: Exercise, folder: Path = FOLDER, longest: int = LONGEST) -> 
         variables = os.environ | environment(exercise, path, report) | {"PYTHONPATH": str(ROOT)}
         try:
             done = subprocess.run(
-                command, cwd=ROOT, env=variables, capture_output=True, encoding="utf-8", errors="replace", timeout=longest
+                command,
+                cwd=ROOT,
+                env=variables,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=longest,
             )
         except subprocess.TimeoutExpired:
             done = None
@@ -160,7 +177,9 @@ def check(exercise: Exercise, folder: Path = FOLDER, longest: int = LONGEST) -> 
     lines = list(failure(exercise, path, found))
     other = changed_outside(text, original(exercise), exercise.functions)
     if other:
-        lines.append(f"  note: the copy differs from kd_scratch/{exercise.file} elsewhere too, at {shorten(other, 60)!r}")
+        lines.append(
+            f"  note: the copy differs from kd_scratch/{exercise.file} elsewhere too, at {shorten(other, 60)!r}"
+        )
     return False, "\n".join(lines)
 
 

@@ -26,7 +26,8 @@ WRONG = {
     ],
     "attention": [],
     "heads": [
-        ("x = x.view(x.size(0), x.size(1), heads, x.size(2) // heads)  # B,S,D -> B,S,H,W\n    return x.transpose(1, 2)",
+        ("x = x.view(x.size(0), x.size(1), heads, x.size(2) // heads)  # B,S,D -> B,S,H,W\n"
+         "    return x.transpose(1, 2)",
          "return x.reshape(x.size(0), heads, x.size(1), x.size(2) // heads)"),  # cut without a transposition
         ("return x.transpose(1, 2).flatten(2)", "return x.flatten(1).view(x.size(0), x.size(2), -1)"),
         ("heads, x.size(2) // heads)  # B,S,D -> B,S,H,W\n    return x.transpose(1, 2)",
