@@ -22,6 +22,21 @@ ROOT = Path(__file__).parents[1]
 
 #: what goes wrong, file, the line's part, what it becomes, the test that names it and must fail
 FAULTS = [
+    ("an exercise that begins with a line of its solution", "../tests/exercises/cut.py",
+     "lines[first - 1 : last] = [", "lines[first:last] = [",
+     "exercises/test_exercises.py::test_a_cut_file_keeps_docstring_and_shapes_and_all_else"),
+    ("a reader's work overwritten", "../tests/exercises/workshop.py",
+     "if not again:", "if False:",
+     "exercises/test_exercises.py::test_a_readers_work_is_kept_until_they_say_otherwise_and_then_under_another_name"),
+    ("a wrong number that is not shown", "../tests/exercises/standin.py",
+     'found["failed"]["number"] = watching[0] or None', 'found["failed"]["number"] = None',
+     "exercises/test_exercises.py::test_a_right_body_passes_and_a_wrong_one_shows_its_first_wrong_number"),
+    ("numbers of the last call beside those of the first", "../data_scripts/book_numbers.py",
+     "if (file, line) in self.numbers:", "if False:",
+     "data_scripts/test_make_book.py::test_each_statement_leaves_what_it_made_when_it_ran_first"),
+    ("a notebook that waits for a network", "../data_scripts/make_notebook.py",
+     "if command in RUN:", "if command:",
+     "data_scripts/test_make_notebook.py::test_its_cells_are_the_readmes"),
     ("a cure that names no flag of ours", "evaluation/evaluate.py",
      "add --device cpu", "add --device=processor",
      "cures/test_cures.py::test_the_cure_works"),

@@ -55,7 +55,8 @@ def is_advice(text: str) -> bool:
 def advice() -> dict[str, str]:
     """Every text in the sources that holds advice, and where it stands."""
     found = {}
-    for path in sorted([*(ROOT / "kd_scratch").rglob("*.py"), *(ROOT / "data_scripts").glob("*.py")]):
+    paths = [*(ROOT / "kd_scratch").rglob("*.py"), *(ROOT / "data_scripts").glob("*.py")]
+    for path in sorted([*paths, ROOT / "tests" / "exercises" / "workshop.py"]):
         for node in strings(ast.parse(path.read_text())):
             text = template(node)
             if " " in text.strip() and "\n" not in text and is_advice(text):

@@ -4,6 +4,10 @@ CONFIG = "checkpoints/test_model_folders.py::test_the_printed_cure_works"
 TOKENIZER = "data/test_tokenizer_files.py::"
 TOKENIZER += "test_what_has_no_meaning_here_is_refused_in_one_line_and_the_cure_works"
 UNFIT = "data/test_tokenizer_files.py::test_a_tokenizer_with_more_pieces_than_the_model_is_refused_for_its_true_cause"
+EXERCISES = "exercises/test_exercises.py::"
+COMMAND = EXERCISES + "test_the_command_lists_begins_and_complains_in_one_line"
+UNCHECKED = EXERCISES + "test_what_cannot_be_checked_is_refused_in_one_line_and_the_cure_works"
+SOLVED = EXERCISES + "test_a_right_body_passes_and_a_wrong_one_shows_its_first_wrong_number"
 FOLDS = "training/test_cross_fitting.py::test_teachers_that_do_not_belong_together_are_refused"
 
 EXCEPTIONS = {
@@ -61,6 +65,19 @@ EXCEPTIONS = {
     "transfer-encoding: is not supported; send content-length": "demo/test_server.py::test_a_question_is_answered",
     "too much is waiting to be computed; try again in a second": "demo/test_server.py::"
     "test_a_wait_that_would_be_too_long_is_refused_at_once_and_the_server_recovers",
+    # --- exercises: a reader's own file ---
+    "; choose {}, if you mean that": COMMAND,
+    "NAME={}: there is no such exercise{}; make exercise lists them": COMMAND,
+    "{}: holds your work already; make check NAME={} looks at it, with AGAIN=1 you begin anew": EXERCISES
+    + "test_a_readers_work_is_kept_until_they_say_otherwise_and_then_under_another_name",
+    "Write: the body of {} in {}. The docstring says what goes in and comes out.": SOLVED,
+    "Check: make check NAME={}. Compare: make solution NAME={}.": SOLVED,
+    "{}:{}: {}; mend that line, or one before it": UNCHECKED,
+    "{}: has no {} any more; make solution NAME={} shows where it was": UNCHECKED,
+    "{}:{}: {}; write it in place of that line": UNCHECKED,
+    "{}: {}. Compare: make solution NAME={}{}": SOLVED,
+    ". Next: make exercise NAME={}": SOLVED,
+    "pytest could not run the tests of {}; run make test-core to see why: {}": "needs a broken pytest",
     # --- needs other code than this ---
     "{}: {} by hand differs by {} from what {} computes; change the first as the second was changed": "a reader who "
     "edits a layer; unedited they agree in trace/test_trace.py::test_no_number_is_no_agreement",
@@ -71,6 +88,7 @@ EXCEPTIONS = {
 }
 #: Texts that only look like advice.
 NO_ADVICE = (
+    "make quickstart",
     "train loss",
     "byte {} of its pickle needs a mark",
     "start logit",

@@ -115,9 +115,7 @@ EXERCISES = (
         ),
         "mean 0 and variance 1 for each position",
         'Ba et al. 2016, "Layer Normalization", section 3',
-        "The result is compared with torch's own to the last bit: torch.nn.functional has this formula as a "
-        "kernel. Write "
-        "it out by hand first, and see how far the check goes.",
+        "Any number of dimensions may stand before D. Write the formula out; the original calls torch's kernel for it.",
     ),
     Exercise(
         "attention",

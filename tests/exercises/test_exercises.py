@@ -4,6 +4,7 @@ import ast
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -268,3 +269,10 @@ def test_make_calls_it_and_git_ignores_what_it_writes():
     assert "/exercises/" in (ROOT / ".gitignore").read_text().split("\n")
     done = subprocess.run(["make", "-n", "exercise", "NAME=heads", "AGAIN=1"], cwd=ROOT, capture_output=True, text=True)
     assert "tests.exercises exercise heads --again" in done.stdout
+
+
+def test_the_tests_that_the_readme_wants_are_there():
+    page = (ROOT / "tests" / "exercises" / "README.md").read_text()
+    changes = page.split("## Exercises of change")[1]
+    assert changes.count("`tests/") >= 8 and len(re.findall(r"^\| (?:another|rotary|a |one)", changes, re.M)) == 6
+    assert all((ROOT / path).exists() for path in re.findall(r"`(tests/[\w/.]+)`", changes))

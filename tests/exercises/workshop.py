@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kd_scratch.common.console import shorten, table
+from kd_scratch.common.console import shorten
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder, read_text, write_text
 from tests.exercises.cut import changed_outside, cut, find, is_written
@@ -47,11 +47,11 @@ def shown(path: Path) -> str:
 
 def listing(folder: Path = FOLDER) -> str:
     """All exercises, in the order of the book, and which of them were begun."""
-    rows = []
+    lines = ["   exercise              what to write"]
     for number, exercise in enumerate(EXERCISES, 1):
-        begun = "begun" if copy_of(exercise, folder).exists() else ""
-        rows.append((f"{number:2} {exercise.name}", exercise.file, shorten(exercise.topic, 44), begun))
-    return table(("exercise", "kd_scratch/", "what", ""), rows, left=True)
+        begun = " (begun)" if copy_of(exercise, folder).exists() else ""
+        lines.append(f"{number:2} {exercise.name:22}{shorten(exercise.topic, 54 - len(begun))}{begun}")
+    return "\n".join(lines)
 
 
 # --- begin ---
@@ -197,9 +197,9 @@ def failure(exercise: Exercise, path: Path, found: dict) -> Iterator[str]:
         yield f"{exercise.name}: {at}: the file cannot be imported: {failed['type']}: {failed['text']}"
         return
     if failed["type"] == "NotImplementedError" and failed["line"]:
-        yield f"{exercise.name}: {at}: {failed['text']}; {found['passed']} tests pass without it"
+        yield f"{exercise.name}: {at}: {failed['text']} ({found['passed']} passed without it)"
         return
-    yield f"{exercise.name}: {found['passed']} tests pass, then {failed['test']} fails"
+    yield f"{exercise.name}: {found['passed']} passed, then {failed['test']} fails"
     if number is None or failed["line"]:
         where = f"{at}: " if failed["line"] else ""
         yield f"  {where}{failed['type']}: {failed['text']}"
