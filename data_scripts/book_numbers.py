@@ -143,9 +143,9 @@ def run(*words: object) -> None:
         raise RuntimeError(f"the example of the book has failed: {' '.join(map(str, words))}")
 
 
-def run_example(folder: Path, package: Path) -> tuple[dict[tuple[str, int], list[str]], Trace]:
-    """All numbers, and the trace of the example that comes first. folder: an empty one, for data and models."""
-    recorder, first = Recorder(package), None
+def run_example(folder: Path, package: Path) -> tuple[dict, set, Trace]:
+    """All numbers, the places of those of the traced example, and its trace. folder: empty, for models."""
+    recorder, example, first = Recorder(package), set(), None
     with contextlib.chdir(folder), open(os.devnull, "w") as nowhere:
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             make_agnews("data", rows=240)
@@ -177,6 +177,7 @@ def run_example(folder: Path, package: Path) -> tuple[dict[tuple[str, int], list
                     trace(spec)
                     recorder.within = None
                     traced = trace(spec)
+                    example = example or set(recorder.numbers)
                     run("train", *often, "--losses", "hidden,relations", "--steps", 4, "--output", f"{task}/again")
                     run("quantize", "--model", student, "--output", f"{task}/int8", "--quiet")
                     run("evaluate", "--task", task, "--data", dev, "--model", f"{task}/int8", "--threads", 1, "--quiet")
@@ -186,4 +187,4 @@ def run_example(folder: Path, package: Path) -> tuple[dict[tuple[str, int], list
                 run(
                     "compare", "--task", task, "--data", dev, *models, "--output", "compared", "--threads", 1, "--quiet"
                 )
-    return recorder.numbers, first
+    return recorder.numbers, example, first

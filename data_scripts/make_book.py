@@ -9,12 +9,12 @@ Prints how many chapters, lines and numbers there are: 14 chapters, about 21,300
 
 import argparse
 import ast
-import inspect
 import io
 import keyword
 import re
 import sys
 import tempfile
+import textwrap
 import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
@@ -41,6 +41,7 @@ body { max-width: 100rem } .source { font-size: 0.8rem; margin-top: 0.75rem }
 .row .note { font-size: 0.8rem; padding-block: 0.25rem; margin-block: 0.5rem 0 } .note p { margin: 0 0 0.4rem }
 .row .note pre { background: none; padding: 0; margin: 0 0 0.4rem; font-size: 0.72rem }
 .row .number { color: var(--good); font: 0.75rem/1.55 ui-monospace, monospace; border-color: var(--good) }
+.row .other { color: var(--soft); border-color: var(--line) }
 .row i { color: var(--soft); font-style: normal } .row b { color: var(--accent); font-weight: 600 }
 .row q { quotes: none; color: var(--bad) } .row s { text-decoration: none; user-select: none; color: var(--line) }
 .row:target, .row:target pre { background: var(--tint) } details { font: 0.8rem/1.4 system-ui, sans-serif }
@@ -168,7 +169,7 @@ def links(**targets: list[tuple[str, str]]) -> str:
     return f"<details><summary>{title}</summary>{inner}</details>"
 
 
-def source(path: Path, numbers: dict, tests: dict, stages: dict) -> str:
+def source(path: Path, numbers: dict, example: set, tests: dict, stages: dict) -> str:
     """A file as HTML: rows of code with the docstring, or the numbers, that belong to it."""
     text = read(path)
     tree = ast.parse(text)
@@ -212,7 +213,8 @@ def source(path: Path, numbers: dict, tests: dict, stages: dict) -> str:
             if (str(path), line) in numbers:
                 if pending[:-1]:
                     row(pending[:-1])
-                row(pending[-1:], "number", "<br>".join(map(escape, numbers[str(path), line])))
+                kind = "number" if (str(path), line) in example else "number other"
+                row(pending[-1:], kind, "<br>".join(map(escape, numbers[str(path), line])))
                 pending = []
         line += 1
     while pending and not lines[pending[-1] - 1]:
@@ -229,6 +231,7 @@ def inline(text: str) -> str:
     """Code, bold and links of a line of Markdown; links lead to addresses only."""
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
     text = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
+    text = re.sub(r"(?<![\w*])\*([^*\s][^*]*)\*(?!\w)", r"<em>\1</em>", text)
     return re.sub(
         r"\[([^]]+)\]\((https://[^)\s]+)\)",
         r'<a href="\2">\1</a>',
@@ -259,10 +262,11 @@ def markdown(text: str) -> str:
                 table = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells)
                 done.append(f'<div class="wide"><table class="left">{table}</table></div>')
             elif lines[0].startswith("    "):
-                done.append(f"<pre>{escape(inspect.cleandoc(block))}</pre>")
+                done.append(f"<pre>{escape(textwrap.dedent(block).strip(chr(10)))}</pre>")
             elif re.match(r"[-*] |\d+\. ", lines[0]):
                 items = re.split(r"^(?:[-*]|\d+\.) ", "\n".join(lines), flags=re.M)[1:]
-                done.append("<ul>" + "".join(f"<li>{inline(item)}</li>" for item in items) + "</ul>")
+                tag = "ol" if lines[0][0].isdigit() else "ul"
+                done.append(f"<{tag}>" + "".join(f"<li>{inline(item)}</li>" for item in items) + f"</{tag}>")
             else:
                 done.append(f"<p>{inline(' '.join(lines))}</p>")
     return "\n".join(done)
@@ -273,7 +277,9 @@ def markdown(text: str) -> str:
 
 def turn(names: list[str], i: int) -> str:
     """Links to the pages before and behind."""
-    targets = [("index", "contents"), *((names[j], names[j]) for j in (i - 1, i + 1) if 0 <= j < len(names))]
+    targets = [("index", "contents")]
+    targets += [(name, f"← {name}") for name in names[max(0, i - 1) : i]]
+    targets += [(name, f"{name} →") for name in names[i + 1 : i + 2]]
     return " · ".join(f'<a href="{to}.html">{text}</a>' for to, text in targets)
 
 
@@ -289,7 +295,7 @@ def make_book(output: Path) -> dict[str, int]:
     """Write all pages into a folder; what there is of what, for people."""
     make_folder(output)
     with tempfile.TemporaryDirectory() as scratch:
-        numbers, traced = run_example(Path(scratch), PACKAGE)
+        numbers, example, traced = run_example(Path(scratch), PACKAGE)
     tests, stages = tests_by_name(), stages_by_place(traced)
     names = [name.removesuffix(".py") for name in chapters()]
     counts = {"chapters": len(names), "lines": 0, "lines with numbers": len(numbers)}
@@ -299,20 +305,23 @@ def make_book(output: Path) -> dict[str, int]:
         files = files_of(folder)
         readme = read(folder / "README.md").split("\n", 1)[1] if folder.is_dir() else ""
         sections = [("What it is for", f"<p>{turn(names, i)}</p>{markdown(readme)}")]
-        sections += [(path.name, source(path, numbers, tests, stages)) for path in files]
+        sections += [(path.name, source(path, numbers, example, tests, stages)) for path in files]
         write_text(output / f"{name}.html", page(f"{i + 1}. {name}", TITLE, sections, STYLE))
         size = sum(read(path).count("\n") for path in files)
         counts["lines"] += size
         cells = f'<a href="{name}.html">{i + 1}.&nbsp;{name}</a>', inline(first_sentence(folder)), f"{size:,}"
         contents.append("".join(f"<td>{cell}</td>" for cell in cells))
     for folder in sorted({path.parent for path in (ROOT / "tests").glob("*/test_*.py")}):
-        sections = [(path.name, source(path, {}, {}, {})) for path in sorted(folder.glob("test_*.py"))]
+        sections = [(path.name, source(path, {}, set(), {}, {})) for path in sorted(folder.glob("test_*.py"))]
         write_text(output / f"tests-{folder.name}.html", page(f"tests of {folder.name}", TITLE, sections, STYLE))
     write_text(output / "example.html", as_html(traced))
     table = f'<div class="wide"><table class="left"><tr>{"</tr><tr>".join(contents)}</tr></table></div>'
-    example = '<p>Green numbers are those of one example: <a href="example.html">its trace, stage by stage</a>.</p>'
+    note = (
+        '<p>Green numbers are those of an example: <a href="example.html">its trace, stage by stage</a>. Grey ones are '
+        "of a small training, or of questions and tags. Each line has what it made when it ran first.</p>"
+    )
     program = read(ROOT / "README.md").split("## Distillation in one screen")[1].split("\n## ")[0]
-    sections = [("Chapters", example + table), ("Distillation in one screen", markdown(program))]
+    sections = [("Chapters", note + table), ("Distillation in one screen", markdown(program))]
     write_text(output / "index.html", page(TITLE, "code, explanations, numbers", sections, STYLE))
     return counts | {"kB": sum(path.stat().st_size for path in output.glob("*.html")) // 1000}
 

@@ -152,6 +152,7 @@ def test_a_functions_row_has_its_docstring_tests_stages_and_numbers(book):
     assert "softmax(Q·Kᵀ / sqrt(W)) · V: each query takes" in row and "key, value  B,H,S,W" in row
     assert 'tests-nn.html#test_layers.test_attention_is_its_formula"' in row and 'href="example.html#s' in row
     numbers = re.findall(r'<div class="number">(.*?)</div>', row)
+    assert '<div class="number other">' in row, "of a batch with padding"
     scores = next(line for line in numbers if line.startswith("scores = "))
     assert re.fullmatch(r"scores = 1,4,(\d+),\1: .* …", scores), scores
 
@@ -162,6 +163,9 @@ def test_readmes_become_html_and_hostile_text_stays_text():
     )
     assert "<h3>A</h3>" in html and '<a href="https://e.org">d</a> f' in html and "<strong>c</strong>" in html
     assert "<code>&lt;i&gt;</code>" in html and "<td>&lt;k&gt;</td>" in html and "---" not in html
+    assert make_book.markdown("1. *a*\n2. b\n\n      c\n    d") == (
+        "<ol><li><em>a</em>\n</li><li>b</li></ol>\n<pre>  c\nd</pre>"
+    )
     assert make_book.markdown("```sh\nmake <it>\n```") == "<pre>make &lt;it&gt;</pre>"
     assert make_book.coloured('x = "<b>"  # <i>\n')[0] == "x = <q>&quot;&lt;b&gt;&quot;</q>  <i># &lt;i&gt;</i>"
 
