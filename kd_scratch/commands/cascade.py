@@ -7,7 +7,7 @@ from kd_scratch.commands.flags import add_flags, data_config, start_device
 from kd_scratch.common.console import say, show
 from kd_scratch.common.files import check_target, write_text
 from kd_scratch.config import DataConfig, RunConfig
-from kd_scratch.evaluation.cascade import cascade, page_of, record_of, text_of
+from kd_scratch.evaluation.cascade import KEEP, cascade, page_of, record_of, text_of
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
 from kd_scratch.tasks import TASKS, deciding_tasks
 
@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dev", required=True, type=Path, metavar="FILE", help=dev_help)
     test_help = "the file that the cascade is tested on (clinc: its split test)"
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help=test_help)
-    keep_help = "share of the teacher's score on dev that is to be kept (default 0.999)"
-    parser.add_argument("--keep", type=float, default=0.999, metavar="X", help=keep_help)
+    keep_help = "share of the teacher's score on dev that is to be kept (default %(default)s)"
+    parser.add_argument("--keep", type=float, default=KEEP, metavar="X", help=keep_help)
     parser.add_argument("--output", type=Path, metavar="FILE.html", help="write the curve there, as a page")
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
@@ -34,7 +34,7 @@ def command(arguments: argparse.Namespace) -> dict:
     student, teacher = (
         load_for_inference(path, task, device=device) for path in (arguments.student, arguments.teacher)
     )
-    dev_set = read_evaluation_set(task, arguments.dev, "val" if task.splits else "", data)
+    dev_set = read_evaluation_set(task, arguments.dev, task.dev_split, data)
     test_set = read_evaluation_set(task, arguments.data, "", data)
     if arguments.output:
         check_target(arguments.output, arguments.dev, arguments.data, arguments.student, arguments.teacher)
@@ -48,4 +48,4 @@ def command(arguments: argparse.Namespace) -> dict:
         write_text(arguments.output, page_of(found, test_set))
         say(f"page: {arguments.output}")
     show(text_of(found))
-    return record_of(found, test_set)
+    return test_set.record() | record_of(found)

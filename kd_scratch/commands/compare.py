@@ -14,6 +14,7 @@ from kd_scratch.commands.flags import (
     start_device,
 )
 from kd_scratch.common.console import say, show
+from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder
 from kd_scratch.config import DataConfig, RunConfig
 from kd_scratch.evaluation.compare import NAME, compare, record_of, text_of, write_comparison
@@ -39,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="tables (comparison.txt, .md, .json) and a page with pictures (comparison.html) are written there",
     )
+    dev_help = "also the cascade of the last model before the first, with the threshold chosen here (clinc: split val)"
+    parser.add_argument("--dev", type=Path, metavar="FILE", help=dev_help)
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
 
@@ -48,7 +51,12 @@ def command(arguments: argparse.Namespace) -> dict:
     task = TASKS[arguments.task]
     device = start_device(arguments)
     directories = by_name(arguments.models, "--models")
-    test_set = read_evaluation_set(task, arguments.data, arguments.split, data_config(arguments))
+    data, dev_set = data_config(arguments), None
+    test_set = read_evaluation_set(task, arguments.data, arguments.split, data)
+    if arguments.dev:
+        if len(directories) == 1:
+            raise UserError("--dev: a cascade needs two models; name the teacher first and the student last in --models")
+        dev_set = read_evaluation_set(task, arguments.dev, task.dev_split, data)
     models = {
         name: load_for_inference(directory, task, arguments.max_length, device)
         for name, directory in directories.items()
@@ -56,7 +64,7 @@ def command(arguments: argparse.Namespace) -> dict:
     folder = make_folder(arguments.output)
     threads = torch.get_num_threads()
     say(f"comparing {len(models)} models on {test_set.describe()}, {device.type}, {threads} threads")
-    found = compare(models, test_set, device, arguments.max_length)
+    found = compare(models, test_set, device, arguments.max_length, dev_set)
     write_comparison(found, folder)
     show(text_of(found))
     say(f"\nwith pictures: {folder / NAME}.html")

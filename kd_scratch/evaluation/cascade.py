@@ -6,6 +6,7 @@ cascade keeps a share of the teacher's score. What that gives is then told of th
     cost of a text = the student's time + share that is asked · the teacher's time
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from kd_scratch.pages import html, svg
 from kd_scratch.tasks import Predictions
 from kd_scratch.tasks.base import best_probability
 
+KEEP = 0.999  # the usual share of the teacher's score on dev that is to be kept
 EQUAL = 1e-9  # a difference of probabilities that is rounding
 ALL = float(np.nextafter(1.0, 2.0))  # a threshold that no probability reaches
 
@@ -52,17 +54,20 @@ def cascade(
     test_set: EvaluationSet,
     keep: float,
     device: torch.device,
+    on_test: Sequence[Predictions] = (),
 ) -> Cascade:
     """The cascade that keeps at least this share of the teacher's score on dev, on the test set.
 
-    UserError where no threshold does, as may be with keep above 1, and for models of other labels.
+    on_test: of student and teacher, where they are known. UserError where no threshold keeps so much, as may be with
+    keep above 1, and for models of other labels.
     """
     task = dev_set.task
     models = {"student": student, "teacher": teacher}
-    on_dev, on_test = (
-        [evaluate(model, task, one.examples, one.data, device) for model in models.values()]
-        for one in (dev_set, test_set)
-    )
+
+    def predictions(one: EvaluationSet) -> list[Predictions]:
+        return [evaluate(model, task, one.examples, one.data, device) for model in models.values()]
+
+    on_dev, on_test = predictions(dev_set), on_test or predictions(test_set)
     if task.head == "sequence" and set(on_dev[0].labels) != set(on_dev[1].labels):
         raise UserError(f"{teacher.directory}: has other labels than {student.directory}; give models of the same ones")
     dev_curve, test_curve = curve(*on_dev), curve(*on_test)
@@ -155,8 +160,8 @@ def text_of(found: Cascade) -> str:
     return f"{table(*rows_of(found))}\n\n{conclusion(found)}"
 
 
-def page_of(found: Cascade, test_set: EvaluationSet) -> str:
-    """A page: the table, and the score for each share that is asked, as a curve of mean milliseconds."""
+def section_of(found: Cascade) -> str:
+    """For a page: the table, and the score for each share that is asked, as a curve of mean milliseconds."""
     cost = found.milliseconds
     thinned = found.curve[:: 1 + len(found.curve) // 200]
     lines = {
@@ -164,15 +169,19 @@ def page_of(found: Cascade, test_set: EvaluationSet) -> str:
         "student, chosen, teacher": [(row[3], row[1]) for row in rows_of(found)[1]],
     }
     picture = svg.curves("Score and cost of a cascade", "mean milliseconds of one example", found.score_name, lines)
-    table_and_text = html.html_table(*rows_of(found)) + html.paragraph(conclusion(found))
-    sections = [("What it costs and keeps", table_and_text), ("Every threshold, on test", html.figure(picture))]
-    return html.page("A student before its teacher", test_set.describe(), sections)
+    return html.html_table(*rows_of(found)) + html.paragraph(conclusion(found)) + html.figure(picture)
 
 
-def record_of(found: Cascade, test_set: EvaluationSet) -> dict:
+def page_of(found: Cascade, test_set: EvaluationSet) -> str:
+    """The page that `cascade` writes."""
+    title = "A student before its teacher"
+    return html.page(title, test_set.describe(), [("What it costs and keeps, on test", section_of(found))])
+
+
+def record_of(found: Cascade) -> dict:
     """What JSON can hold of it."""
     header, rows = rows_of(found)
-    return test_set.record() | {
+    return {
         "threshold": found.test.threshold,
         "dev": found.dev._asdict(),
         "rows": [dict(zip(("name", *header[1:]), row, strict=True)) for row in rows],

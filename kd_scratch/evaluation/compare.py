@@ -11,6 +11,7 @@ from kd_scratch.checkpoints.checkpoint import fingerprint, load_model, megabytes
 from kd_scratch.common.console import progress, table
 from kd_scratch.common.files import write_json, write_text
 from kd_scratch.data.batches import collate
+from kd_scratch.evaluation import cascade as cascades
 from kd_scratch.evaluation.advice import advice, ingredients, is_baseline
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_machine, evaluate, name_labels
 from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, throughputs
@@ -37,11 +38,16 @@ MAPS, LONGEST_MAP = 3, 20  # so many attention maps are shown, of inputs of at m
 
 
 def compare(
-    models: dict[str, LoadedModel], test_set: EvaluationSet, device: torch.device, max_length: int = 0
+    models: dict[str, LoadedModel],
+    test_set: EvaluationSet,
+    device: torch.device,
+    max_length: int = 0,
+    dev_set: EvaluationSet | None = None,
 ) -> Comparison:
     """All that is to be known of several models on one test set; the first is the one that others are compared with.
 
-    max_length: what was asked for when they were loaded, for the record. The task must be one of `deciding_tasks`.
+    max_length: what was asked for when they were loaded, for the record. dev_set: where the threshold of the last
+    model is chosen, as a cascade before the first (which then has others beside it). The task must be one of `deciding_tasks`.
     """
     task = test_set.task
     records = {name: known_record(loaded.directory) for name, loaded in models.items()}
@@ -64,6 +70,12 @@ def compare(
     about["machine"] = about_machine(device, [loaded.model for loaded in models.values()])
     about["models"] = {name: loaded.directory for name, loaded in models.items()}
     shown = {name: models[name] for name in dict.fromkeys((first, student))}
+    before = None
+    if dev_set:
+        pair = [others[-1], first]
+        on_test = [predictions[name] for name in pair]
+        before = cascades.cascade(*(models[name] for name in pair), dev_set, test_set, cascades.KEEP, device, on_test)
+        about["cascade"] = {"student": pair[0]} | cascades.record_of(before)
     return Comparison(
         task=task,
         note=method_note(test_set, first, tokens, about["machine"]),
@@ -78,6 +90,7 @@ def compare(
         maps=attention_maps(shown, predictions, device),
         records=records,
         advice=gap_advice(task, models[first].directory, records, rows),
+        cascade=(cascades.text_of(before), cascades.section_of(before)) if before else None,
         about=about,
     )
 
@@ -243,6 +256,8 @@ def interval_text(bounds: tuple[float, float] | None) -> str | None:
 def text_of(found: Comparison, markdown: bool = False) -> str:
     """Tables and note, as a terminal or a Markdown file shows them."""
     parts = [table(header, rows, markdown) for header, rows in tables(found)]
+    if found.cascade:
+        parts.append(found.cascade[0])
     return "\n\n".join([*parts, *filter(None, [found.advice]), found.note])
 
 

@@ -64,7 +64,7 @@ def prune(
     ):
         if is_wrong:
             raise UserError(what)
-    dev_set = read_evaluation_set(task, dev, "val" if task.splits else "", settings) if dev else None
+    dev_set = read_evaluation_set(task, dev, task.dev_split, settings) if dev else None
     inputs, used = read_inputs(loaded, words, task, data, texts, settings)
     kept = None
     if words:

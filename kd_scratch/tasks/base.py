@@ -214,6 +214,11 @@ class Task:
         if self.score_name not in self.columns:
             raise ValueError(f"task {self.name}: its score_name {self.score_name!r} must be among its columns")
 
+    @property
+    def dev_split(self) -> str:
+        """The split that is dev data, of a file that holds several; "" where a file is one split."""
+        return "val" if self.splits else ""
+
     def train_config(self, **chosen) -> TrainConfig:
         """TrainConfig's defaults, those of the task, and the chosen values; UserError where one is not possible."""
         return TrainConfig(**(self.train_defaults | chosen))

@@ -93,7 +93,7 @@ def read_labelled(spec: RunSpec, task: Task, say: Say = say) -> tuple[Sequence, 
 def split_dev(spec: RunSpec, task: Task, examples: Sequence, say: Say = say) -> tuple[Sequence, Sequence]:
     """Dev examples and training examples: those of --dev, or a part of the training examples held out."""
     if not spec.holds_out_dev:
-        return task.read(Path(spec.dev), "val" if task.splits else "", spec.data, say=say), examples
+        return task.read(Path(spec.dev), task.dev_split, spec.data, say=say), examples
     mask = draw(task, examples, spec.dev, "--dev")
     return Subset(examples, mask.nonzero()[0]), Subset(examples, (~mask).nonzero()[0])
 

@@ -165,6 +165,26 @@ def test_compare_shows_every_model_against_the_first(runs, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("no_memory_processes")
+def test_compare_shows_the_cascade_that_the_command_finds(runs, tmp_path, capsys):
+    data = ["--task", "csv", "--data", runs / "test.csv", "--dev", runs / "dev.csv"]
+    models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
+    status, out, _ = run(capsys, "compare", *data, "--models", *models, "--output", tmp_path / "c")
+    assert status == 0 and "asks the teacher" in out
+    found = json.loads((tmp_path / "c" / "comparison.json").read_text())["cascade"]
+    pair = ["--student", runs / "distilled", "--teacher", runs / "teacher"]
+    _, out, _ = run(capsys, "cascade", *data, *pair, "--json")
+    alone = json.loads(out)
+    assert found.pop("student") == "distilled"
+    for key in ("threshold", "dev", "interval to teacher"):
+        assert found[key] == alone[key]
+    page = (tmp_path / "c" / "comparison.html").read_text()
+    assert "distilled where it is sure, else teacher" in page and "Score and cost of a cascade" in page
+    one = ["--models", models[0], "--output", tmp_path / "one"]
+    status, _, err = run(capsys, "compare", *data, *one)
+    assert status == 2 and "--dev: a cascade needs two models" in err
+
+
+@pytest.mark.usefixtures("no_memory_processes")
 def test_compare_agrees_with_evaluate(runs, tmp_path, capsys):
     run(
         capsys,

@@ -204,6 +204,7 @@ def hand_made(student: str = HOSTILE, **changed) -> Comparison:
         "maps": [([HOSTILE, "x"], {name: [[0.5, 0.5], [0.0, 1.0]] for name in both})],
         "records": {},
         "advice": f"train {HOSTILE} longer",
+        "cascade": None,
         "about": {"data": HOSTILE, "machine": {"processor": HOSTILE}},
     }
     return Comparison(**(found | changed))
