@@ -13,8 +13,7 @@ FOLDS = "training/test_cross_fitting.py::test_teachers_that_do_not_belong_togeth
 EXCEPTIONS = {
     "no temperature fits: all of these examples are decided right, or hardly any; give more of them": "evaluation/"
     "test_calibrate.py::test_no_temperature_fits_where_all_are_right_or_all_wrong",
-    "--dev: a cascade needs two models; name the teacher first and the student last in --models":
-        "commands/test_commands.py::test_compare_shows_the_cascade_that_the_command_finds",
+    "--dev: a cascade needs two models; name the teacher first and the student last in --models": "commands/test_commands.py::test_compare_shows_the_cascade_that_the_command_finds",
     "{}: has other labels than {}; give models of the same ones": "evaluation/test_cascade.py::"
     "test_models_of_other_labels_are_refused",
     # --- has a table of its own ---
@@ -79,7 +78,7 @@ EXCEPTIONS = {
     "{}:{}: {}; write it in place of that line": UNCHECKED,
     "{}: {}. Compare: make solution NAME={}{}": SOLVED,
     ". Next: make exercise NAME={}": SOLVED,
-    "pytest could not run the tests of {}; run make test-core to see why: {}": "needs a broken pytest",
+    "make solution NAME={} shows what is missing": EXERCISES + "test_a_copy_that_lacks_what_others_import_is_one_line",
     # --- needs other code than this ---
     "{}: {} by hand differs by {} from what {} computes; change the first as the second was changed": "a reader who "
     "edits a layer; unedited they agree in trace/test_trace.py::test_no_number_is_no_agreement",

@@ -234,6 +234,17 @@ def test_a_readers_work_is_kept_until_they_say_otherwise_and_then_under_another_
     ).read_text() == "my work" and "raise NotImplementedError" in path.read_text()
 
 
+@pytest.mark.slow
+def test_a_copy_that_lacks_what_others_import_is_one_line(attempt, tmp_path):
+    attempt("return torch.zeros(1)")
+    path = copy_of(BY_NAME["sinusoids"], tmp_path)
+    path.write_text(path.read_text().replace("def dropout(", "def dropped("))
+    with pytest.raises(
+        UserError, match="cannot import name 'dropout' .*; make solution NAME=sinusoids shows what is miss"
+    ):
+        check(BY_NAME["sinusoids"], tmp_path)
+
+
 def test_the_solution_is_a_difference_to_the_original(tmp_path):
     exercise = BY_NAME["schedule"]
     assert "+    rising = (step + 1) / max(1, warmup)" in solution(exercise, tmp_path)

@@ -172,8 +172,10 @@ def check(exercise: Exercise, folder: Path = FOLDER, longest: int = LONGEST) -> 
     if found["failed"] is None:
         if done is None:
             raise UserError(f"{found['running'] or shown(path)}: has not ended after {longest} seconds; end the loop")
-        last = " ".join((done.stderr + done.stdout).split()[-60:])
-        raise UserError(f"pytest could not run the tests of {exercise.name}; run make test-core to see why: {last}")
+        printed = (done.stdout + done.stderr).strip().split("\n")
+        why = next((line[1:].strip() for line in reversed(printed) if line.startswith("E ")), printed[-1])
+        missing = f"make solution NAME={exercise.name} shows what is missing"
+        raise UserError(f"{shown(path)}: the tests cannot be read with it: {shorten(why, 300)}; {missing}")
     lines = list(failure(exercise, path, found))
     other = changed_outside(text, original(exercise), exercise.functions)
     if other:
