@@ -46,7 +46,8 @@ body { max-width: 100rem } .source { font-size: 0.8rem; margin-top: 0.75rem }
 .row q { quotes: none; color: var(--bad) } .row s { text-decoration: none; user-select: none; color: var(--line) }
 .row:target, .row:target pre { background: var(--tint) } details { font: 0.8rem/1.4 system-ui, sans-serif }
 @media (max-width: 60rem) { .row { grid-template-columns: minmax(0, 1fr) } .row .number { margin-left: 2.2rem } }
-@media print { .row { grid-template-columns: 62% 36%; break-inside: avoid } .row pre { background: none } }
+@media print { .row { grid-template-columns: minmax(0, 1.7fr) minmax(0, 1fr); break-inside: avoid }
+  .row pre { background: none } .row .number { margin-left: 0 } }
 """
 
 
