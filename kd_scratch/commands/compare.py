@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="tables (comparison.txt, .md, .json) and a page with pictures (comparison.html) are written there",
     )
-    dev_help = "also the cascade of the last model before the first, with the threshold chosen here (clinc: split val)"
+    dev_help = (
+        "also the cascade of the last model before the first, with the threshold chosen here (clinc: its split val)"
+    )
     parser.add_argument("--dev", type=Path, metavar="FILE", help=dev_help)
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
@@ -55,7 +57,7 @@ def command(arguments: argparse.Namespace) -> dict:
     test_set = read_evaluation_set(task, arguments.data, arguments.split, data)
     if arguments.dev:
         if len(directories) == 1:
-            raise UserError("--dev: a cascade needs two models; name the teacher first and the student last in --models")
+            raise UserError("--dev: a cascade needs two models; give --models teacher=DIR student=DIR")
         dev_set = read_evaluation_set(task, arguments.dev, task.dev_split, data)
     models = {
         name: load_for_inference(directory, task, arguments.max_length, device)

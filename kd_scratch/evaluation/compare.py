@@ -47,7 +47,7 @@ def compare(
     """All that is to be known of several models on one test set; the first is the one that others are compared with.
 
     max_length: what was asked for when they were loaded, for the record. dev_set: where the threshold of the last
-    model is chosen, as a cascade before the first (which then has others beside it). The task must be one of `deciding_tasks`.
+    model is chosen, as a cascade before the first. The task must be one of `deciding_tasks`.
     """
     task = test_set.task
     records = {name: known_record(loaded.directory) for name, loaded in models.items()}

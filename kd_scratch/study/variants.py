@@ -123,6 +123,8 @@ def soft_run(spec: StudySpec) -> RunSpec:
 
 def possible_losses(spec: StudySpec) -> dict[str, float]:
     """The losses to try, each with its weight. UserError where one is not possible, unless it may be left out."""
+    if not spec.run.config.losses:
+        return {}
     student, teacher = shapes(spec.run)
     config = with_layer_map(spec.run, student.depth, teacher.config.depth).config
     check_layer_map(parse_layer_map(config.layer_map), student.depth, teacher.config.depth)  # never left out

@@ -305,6 +305,15 @@ def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, ca
     assert record["settings"]["losses"] == "hidden=1,cosine=2" and record["parameters"] > 0
 
 
+@pytest.mark.parametrize("more", [[], ["--init-layers", "0"]])
+def test_a_study_without_losses_has_soft_targets_alone(study, more):
+    """Also of the teacher's own layers, where the map of what is compared would be another one."""
+    folder, argv = study
+    teacher = argv[argv.index("--teacher") + 1]
+    spec = spec_of([*argv, "--output", str(folder / "x"), "--model", teacher, *more, "--losses", ""])
+    assert [variant.name for variant in first_variants(spec)] == [BASELINE, SOFT]
+
+
 def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
     folder, argv = study
     args = [*argv, "--output", str(folder / "x"), "--layer-map", "1:1"]
