@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import kd_scratch.evaluation.compare
 from kd_scratch.checkpoints.checkpoint import save_model
-from kd_scratch.common import timing
+from kd_scratch.common import console, timing
 from kd_scratch.config import SIZES, ModelConfig
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.distillation.units import unit_labels, unit_logits
@@ -32,9 +32,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start; 
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors: threads only get in each other's way, also those that a command under test has set."""
+def as_a_new_process():
+    """One thread, since with tiny tensors others only get in the way; and notes are printed. A command that an earlier
+    test has run may have set both otherwise.
+    """
     torch.set_num_threads(1)
+    console.hush(False)
 
 
 #: Kinds of shapes that every part of the program takes. A layer with a choice of its own gets a line here.
