@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from data_scripts.make_book import make_book
-from tests.browser.test_demo_browser import browser  # noqa: F401  a fixture
 
 PAGES = ("index.html", "nn.html#layers.attention", "distillation.html", "tests-nn.html", "example.html")
 
 
 @pytest.mark.parametrize("width", [1400, 390], ids=["desk", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_book_is_readable(browser, book, width, scheme):  # noqa: F811
+def test_the_book_is_readable(browser, book, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     complaints = []
     page.on("console", lambda message: complaints.append(message.text))

@@ -24,33 +24,6 @@ from tests.conftest import ROOT, TEXTS, tiny_model
 NAME = "<i>int8</i>"  # a model's name is a text like any other
 HOSTILE = "<img src=x onerror=window.hit=1> <script>window.hit=1</script> & \"quoted\" 'text' 😀 the fox"
 LOOKS = re.compile("” looks (most )?at “")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-
-
-def missing(why: str) -> None:
-    """No browser: skip, or fail where one is required."""
-    if os.environ.get("KD_REQUIRE_BROWSER"):
-        pytest.fail(f"KD_REQUIRE_BROWSER is set, but {why}")
-    pytest.skip(why)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium without a window."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright is not installed: pip install -e '.[browser]'")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        missing("there is no Chromium here")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS.split())
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="session")
