@@ -45,9 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocab-size",
         type=int,
-        default=4000,
         metavar="N",
-        help="with a size and no tokenizer: learn this many word pieces from the training data (default 4000)",
+        help="with a size: learn so many word pieces from the training data (default: those of the teacher, else 4000)",
     )
     parser.add_argument(
         "--norm-first", action="store_true", help="with a scratch size: norm before each sublayer instead of after it"

@@ -28,7 +28,7 @@ from kd_scratch.training.word_proposals import WordProposer
 BASELINE = "baseline"
 SOFT = "soft targets"
 COMBINED = "combined"
-OF_EACH_RUN = ("--output", "--seed", "--vocab-size")  # or without effect: the vocabulary is always the teacher's
+OF_EACH_RUN = ("--output", "--seed", "--vocab-size")  # or the same for all: the vocabulary is always the teacher's
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from kd_scratch.tasks.folds import outside_fold, parse_fold
 from kd_scratch.tasks.text_files import read_texts
 from kd_scratch.training.spec import RunSpec
 
+PIECES = 4000  # of a vocabulary learned for a size, where --vocab-size does not say
 VOCABULARY_SAMPLE = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
 
 
@@ -148,22 +149,30 @@ def read_unlabelled(
 
 
 def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer:
-    """The tokenizer of --model where that is a folder, else --tokenizer's, else the teacher's, else one learned now."""
+    """--model's where that is a folder; else --tokenizer's, or one that is learned now.
+
+    A teacher's is taken where neither --tokenizer nor --vocab-size says otherwise.
+    """
     if spec.model not in SIZES:
         if not Path(spec.model).is_dir():
             raise UserError(f"--model {spec.model}: no such model directory, and no size: {', '.join(SIZES)}")
         if spec.tokenizer:
             raise UserError("--tokenizer is for a size, a model directory has its own; leave it out")
+        if spec.vocab_size is not None:
+            raise UserError("--vocab-size is for a size, a model directory has its own vocabulary; leave it out")
         return load_tokenizer(spec.model)
-    if spec.tokenizer or spec.teachers:
+    if spec.tokenizer and spec.vocab_size is not None:
+        raise UserError("--vocab-size learns a vocabulary, --tokenizer takes another's; leave one of them out")
+    if spec.tokenizer or (spec.teachers and spec.vocab_size is None):
         tokenizer = load_tokenizer(spec.tokenizer or spec.teachers[0])
         tokenizer.has_token_types = True  # for a new student; see load_teacher
         return tokenizer
-    if not 10 <= spec.vocab_size <= 1_000_000:
-        raise UserError(f"--vocab-size {spec.vocab_size}: must lie between 10 and 1,000,000")
+    pieces = PIECES if spec.vocab_size is None else spec.vocab_size
+    if not 10 <= pieces <= 1_000_000:
+        raise UserError(f"--vocab-size {pieces}: must lie between 10 and 1,000,000")
     if len(examples) > VOCABULARY_SAMPLE:
         examples = limited(examples, str(VOCABULARY_SAMPLE))
-    return train_tokenizer(task.texts(examples), spec.vocab_size)
+    return train_tokenizer(task.texts(examples), pieces)
 
 
 def encode_training_data(

@@ -50,7 +50,7 @@ class RunSpec:
     fold: str = ""  # "2/5": learn without the second of five parts of --train
     init_layers: tuple[int, ...] | str = ()  # or "auto:2": the two that do best on dev, see layer_choice.py
     tokenizer: str | None = None
-    vocab_size: int = 4000
+    vocab_size: int | None = None  # learn so many pieces, instead of taking the teacher's tokenizer
     norm_first: bool = False
     cache: Path = CACHE
     config: TrainConfig = field(default_factory=TrainConfig)

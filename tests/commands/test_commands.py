@@ -396,6 +396,8 @@ BAD_FLAGS = {
     "out of scope 1": (["--oos-threshold", "1"], "--oos-threshold must be at least 0 and below 1"),
     "null threshold 2": (["--null-threshold", "2"], "--null-threshold must lie between 0 and 1"),
     "two tokenizers": (["--model", "TEACHER", "--tokenizer", "TEACHER"], "--tokenizer is for a size"),
+    "vocabulary of a directory": (["--model", "TEACHER", "--vocab-size", "80"], "--vocab-size is for a size"),
+    "two vocabularies": (["--tokenizer", "TEACHER", "--vocab-size", "80"], "leave one of them out"),
     "vocabulary of 3": (["--vocab-size", "3"], "--vocab-size 3: must lie between 10 and 1,000,000"),
     "no end to a norm": (["--max-grad-norm", "inf"], "--max-grad-norm: must be at most 1,073,741,824, not inf"),
     "temperature 1e200": (["--temperature", "1e200"], "--temperature: must be at most"),

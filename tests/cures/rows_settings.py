@@ -172,6 +172,16 @@ ROWS = [
         leave_out("(--tokenizer) .*; leave it out"),
     ),
     Cure(
+        "--vocab-size is for a size, a model directory has its own vocabulary; leave it out",
+        lambda w: w.train("--vocab-size", 80, model=teacher(w)),
+        leave_out("(--vocab-size) .*; leave it out"),
+    ),
+    Cure(
+        "--vocab-size learns a vocabulary, --tokenizer takes another's; leave one of them out",
+        lambda w: w.train("--vocab-size", 80, "--tokenizer", teacher(w), model="tiny-student"),
+        leave_out("(--vocab-size) .*; leave one of them out"),
+    ),
+    Cure(
         "--init-layers picks layers of a model directory, --model is a size here; leave it out",
         lambda w: w.train("--init-layers", 0, model="tiny-student"),
         leave_out("(--init-layers) .*; leave it out"),

@@ -50,9 +50,9 @@ def teachers(tmp_path_factory):
     common = dict(files, model="tiny-student", cache=folder / "cache", config=TrainConfig(**FAST))
     paths = []
     for number in (1, 2, 3):
-        tokenizer = paths[0] if paths else None
         output = folder / f"teacher-{number}"
-        spec = RunSpec("csv", output=output, fold=f"{number}/3", tokenizer=tokenizer, vocab_size=80, **common)
+        vocabulary = dict(tokenizer=paths[0]) if paths else dict(vocab_size=80)
+        spec = RunSpec("csv", output=output, fold=f"{number}/3", **vocabulary, **common)
         assert train(set_up(spec))["fold"] == f"{number}/3"
         paths.append(str(output))
     return folder, common | dict(teachers=tuple(paths))

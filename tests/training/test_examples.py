@@ -1,12 +1,15 @@
-"""What a run learns from: which labels of --labelled it has."""
+"""What a run learns from: which labels of --labelled it has, and which vocabulary."""
 
 from pathlib import Path
 
+from kd_scratch import save_model
 from kd_scratch.config import RunConfig, TrainConfig
+from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import read_training_data
 from kd_scratch.training.spec import RunSpec
 from tests.commands.test_commands import write_csv
+from tests.conftest import tiny_model
 
 
 def labelled_ids(tmp_path, seed: int) -> list[str]:
@@ -23,3 +26,17 @@ def test_each_seed_has_labels_of_its_own(tmp_path):
     assert all(len(ids) == 10 for ids in drawn.values())
     assert len({tuple(ids) for ids in drawn.values()}) == 3
     assert drawn[1] == labelled_ids(tmp_path, 1), "the same ones in every run"
+
+
+def test_a_vocabulary_that_is_asked_for_is_learned_beside_a_teacher_too(tmp_path):
+    path, teacher = Path(write_csv(tmp_path / "train.csv", 40)), tmp_path / "teacher"
+    save_model(
+        tiny_model(labels=("no", "yes"), vocab_size=90), teacher, train_tokenizer([path.read_text()], vocab_size=90)
+    )
+    common = dict(teachers=(str(teacher),), config=TrainConfig(), run=RunConfig())
+    sizes = {}
+    for asked in (None, 60):
+        spec = RunSpec("csv", path, str(path), "tiny-student", tmp_path, vocab_size=asked, **common)
+        sizes[asked] = read_training_data(spec, TASKS["csv"]).tokenizer
+    assert sizes[None].fingerprint == load_tokenizer(teacher).fingerprint
+    assert sizes[60].vocab_size <= 60 < sizes[None].vocab_size
