@@ -164,9 +164,9 @@ EXERCISES = (
         ),
         "the way around a sublayer, and a block of two of them",
         f"{VASWANI}, section 3.1; pre-norm: Xiong et al. 2020, figure 1",
-        "dropout(x, p, training) of this file; a residual takes a function as its sublayer, "
-        "self.attention(x, memory, mask, "
-        "need_maps) also returns maps. With first_only the queries are x[:, :1].",
+        "dropout(x, p, training) of this file. A residual's sublayer returns one tensor, but self.attention(x, "
+        "memory, mask, need_maps) returns two: keep the maps aside. With first_only the queries are the first position "
+        "of what the sublayer is given; the way around takes as many positions as the sublayer returns.",
     ),
     Exercise(
         "model-heads",
@@ -199,8 +199,8 @@ EXERCISES = (
         ),
         "inputs of many lengths as rectangles, and the batches of an epoch",
         'Khomenko et al. 2016, "Accelerating recurrent neural network training using sequence bucketing", section III',
-        "starts has N + 1 numbers. Only the last batch of the last pool may be smaller; random numbers come from "
-        "np.random.default_rng([seed, epoch]) alone.",
+        "Only one batch of an epoch may be smaller, and it may come anywhere. Random numbers come from "
+        "np.random.default_rng([seed, epoch]) alone; how you draw them is up to you.",
     ),
     Exercise(
         "units",
@@ -258,7 +258,8 @@ EXERCISES = (
         of_hidden("hidden"),
         "hidden states of student and teacher, compared where there is no padding",
         'Jiao et al. 2020, "TinyBERT", section 3.1, equation 8',
-        "What stands at padding may be anything, and must get no gradient.",
+        "What stands at padding may be anything, NaN too, and must get no gradient (0 · NaN is NaN). Every input "
+        "has a real token.",
     ),
     Exercise(
         "relations",
@@ -334,9 +335,9 @@ EXERCISES = (
         ),
         "the header of a file of tensors",
         "https://github.com/huggingface/safetensors, README, Format; and the picture at the top of the file",
-        "Compact JSON (no blanks, characters as they are) in UTF-8, __metadata__ first and sorted, then the "
-        "tensors: wide "
-        "types first, in the order of DTYPES, and by name; blanks up to a multiple of 8 bytes.",
+        "Compact JSON (no spaces between, ensure_ascii=False) in UTF-8: __metadata__ first, its keys sorted, unless "
+        "it is None; then the tensors in the order of DTYPES, and by name; spaces behind, to a multiple of 8 bytes. A "
+        "file cannot hold what _parse_header refuses, other dtypes, and tensors without dense values.",
     ),
     Exercise(
         "int8",
