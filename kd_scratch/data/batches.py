@@ -145,7 +145,8 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
     """The batches of one epoch, as numbers of inputs: each once, in an order that depends on (seed, epoch) alone.
 
     Inputs are shuffled and dealt into pools of POOL batches; each pool is sorted by length and cut into batches, and
-    those of all pools are shuffled together. So batches hold inputs of like length (little padding) and yet differ in every epoch.
+    those of all pools are shuffled together. So batches hold inputs of like length (little padding) and yet differ in
+    every epoch.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
