@@ -22,7 +22,7 @@ def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     student, teacher: logits z and t, U,K -> a scalar, 0 where they agree.
 
     T² keeps the gradient's size when T changes: for large T it tends to the gradient of ½ Σ (z−t)² / K on centred
-    logits. An outcome to which the teacher gives probability 0 adds nothing.
+    logits. All logits are finite; an outcome whose softmax(t/T) is so small that it becomes 0 adds nothing.
     """
     log_p = F.log_softmax(teacher / temperature, dim=-1)  # U,K
     log_q = F.log_softmax(student / temperature, dim=-1)  # U,K

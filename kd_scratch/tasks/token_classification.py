@@ -135,7 +135,7 @@ def featurize(
 
 
 def word_pieces(examples: Sequence[Example], tokenizer: Tokenizer, most: int) -> dict[str, list[int]]:
-    """The piece ids of each distinct word, at most so many: the same as if its sentence were tokenized word by word.
+    """The first `most` piece ids of each distinct word, which are the same in every sentence.
 
     A word of which the tokenizer leaves nothing (a lone control character) becomes [UNK], so that it can have a tag.
     """

@@ -414,9 +414,10 @@ def test_a_teacher_that_knows_the_labels_in_another_order_is_reindexed_by_name(c
     assert np.array_equal(cached(teacher, labels=("maybe", "no", "yes")), expected[:, [2, 0, 1]])
 
 
-def test_a_teacher_with_other_labels_leaves_no_file(cached):
+@pytest.mark.parametrize("labels", [("no", "yes", "perhaps"), ("no", "yes"), ("no", "yes", "maybe", "never")], ids=len)
+def test_a_teacher_with_other_labels_leaves_no_file(labels, cached):
     with pytest.raises(UserError, match="trained on other labels"):
-        cached(labels=("no", "yes", "perhaps"))
+        cached(labels=labels)
     assert not cached.files()
 
 

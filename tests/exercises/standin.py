@@ -106,13 +106,21 @@ def watched(name: str, function):
         wrong = difference(detached(expected), detached(got), "result")
         if wrong is not None:
             shown = ", ".join(f"{key} {shape(value)}" for key, value in given.items() if key != "self")
-            wrong = {"call": f"{name}({shown})", **wrong}
+            wrong = {"call": f"{with_settings(name, given.get('self'))}({shown})", **wrong}
         watching[0] = wrong
         if isinstance(got, BaseException):
             raise got
         return got
 
     return call
+
+
+def with_settings(name: str, owner) -> str:
+    """A method's name with what its object was made with: InputEmbeddings(training=True, scale=4.0).forward"""
+    settings = {} if owner is None else vars(owner) | getattr(owner, "_modules", {})
+    simple = {k: v for k, v in settings.items() if k[0] != "_" and (v is None or isinstance(v, bool | int | float))}
+    listed = ", ".join(f"{key}={value!r}" for key, value in simple.items())
+    return name.replace(".", f"({listed}).", 1) if simple else name
 
 
 def outcome(function, *arguments, **options):
@@ -140,23 +148,30 @@ def shape(value) -> str:
         size = ",".join(map(str, value.shape)) or "scalar"
         return f"{size} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"[:300]
+        text = f"{type(value).__name__}: {value}"
+        return text if len(text) <= 60 else text[:60] + "…"
     if type(value) in (tuple, list) and len(value) <= 4 and any(isinstance(x, torch.Tensor) for x in value):
         return f"({', '.join(map(shape, value))})"
     text = repr(value)
     return text if len(text) < 120 else f"{text[:100]} … ({type(value).__name__})"
 
 
+def kind(array) -> str:
+    """bool, int or float: what the numbers of a tensor or an array are."""
+    return next((name for name in ("bool", "float") if name in str(array.dtype)), "int")
+
+
 def difference(expected, got, place: str) -> dict | None:
     """Where two results differ first: place, both with their shapes, and for arrays the first wrong number."""
     wrong = {"place": place, "expected": shape(expected), "got": shape(got)}
     if isinstance(expected, torch.Tensor | np.ndarray):
-        if type(got) is not type(expected) or shape(got) != shape(expected):
+        if type(got) is not type(expected) or got.shape != expected.shape or kind(got) != kind(expected):
             return wrong
         a, b = (
             torch.as_tensor(x).float() if str(x.dtype).endswith("bool") else torch.as_tensor(x) for x in (expected, got)
         )
         near = TOLERANCE.get(a.dtype, 0.0)
+        b = b.to(a.dtype)  # float32 for float64, say: a test that minds it says so itself
         at = (~torch.isclose(b, a, rtol=near, atol=near, equal_nan=True)).nonzero()
         if len(at):
             first = at[0].tolist()

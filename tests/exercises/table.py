@@ -70,9 +70,8 @@ EXERCISES = (
         ),
         "words into pieces, each distinct word once",
         f"{DEVLIN}, section 3, Input/Output Representations; Wu et al. 2016, section 4.1 (wordpieces)",
-        "tokenizer.encode(words) gives one object a word, whose .ids have [CLS] before and [SEP] behind the "
-        "word's own; "
-        "tokenizer.unknown_id is [UNK].",
+        "tokenizer.encode(list of words) gives one object a word, whose .ids have [CLS] before and [SEP] behind the "
+        "word's own, all of them; tokenizer.unknown_id is [UNK].",
     ),
     Exercise(
         "embeddings",
@@ -86,9 +85,9 @@ EXERCISES = (
         + ("nn/test_model.py::test_hidden_state_0_is_the_normalized_sum_of_word_segment_and_position",),
         "token ids into vectors",
         f"{DEVLIN}, section 3, figure 2; {VASWANI}, section 3.4 for the scale",
-        "There may be no table of segments (token_type is None): then token_type_ids do not matter. The "
-        "scale is for the "
-        "word's vector alone.",
+        "Word and segment only: positions, norm and dropout come later. Without a table of segments (self.token_type "
+        "is None) token_type_ids do not matter; with one and no ids, all are segment 0. The scale is for the word's "
+        "vector alone.",
     ),
     Exercise(
         "sinusoids",
@@ -131,9 +130,9 @@ EXERCISES = (
         ),
         "each query takes a weighted mean of the values, with a mask",
         f"{VASWANI}, section 3.2.1, equation 1",
-        "One way of computing it, without the fused kernel, is enough. Zero weights with dropout(…) of this "
-        "file, which is "
-        "called here with two arguments, after the maps are taken.",
+        "One way of computing it is enough; the fused kernel does not concern you. A query that may look at nothing "
+        "has the answer that it would have without a mask. What meets the values is dropout(maps, drop) of this file; "
+        "the maps are returned as they were before.",
     ),
     Exercise(
         "heads",
@@ -180,7 +179,8 @@ EXERCISES = (
         ),
         "from hidden states to logits of a text, or of each token (tags; start and end of a span)",
         f"{DEVLIN}, section 4.1 (text), 4.2 (span), 5.3 (token)",
-        "dropout(x, p, training) comes right before the classifier.",
+        "The classes' docstrings say the steps (BERT's pooler is in its code, not in the paper). dropout(x, "
+        "self.dropout, self.training), the function of layers.py, comes right before the classifier, in both.",
     ),
     Exercise(
         "padding",
@@ -232,7 +232,7 @@ EXERCISES = (
         ),
         "the labels' part of the loss",
         'Goodfellow et al. 2016, "Deep Learning", section 6.2.2.3',
-        "UNLABELLED is a negative number that no class has.",
+        "UNLABELLED is a negative number that no class has, and not PyTorch's −100. F.cross_entropy may be used.",
     ),
     Exercise(
         "soft-targets",
@@ -249,7 +249,8 @@ EXERCISES = (
         ),
         "the teacher's part of the loss, with T²",
         HINTON,
-        "KL(p ‖ q) = Σ p · (ln p − ln q). Work with log_softmax, so that nothing overflows.",
+        "KL(p ‖ q) = Σ p · (ln p − ln q) over the K outcomes; no mean anywhere. Logits are finite. Work with "
+        "log_softmax, so that nothing overflows.",
     ),
     Exercise(
         "hidden-states",
@@ -281,8 +282,9 @@ EXERCISES = (
             "test_a_teacher_with_other_labels_leaves_no_file",
         ),
         "the teacher's columns in the student's order",
-        f"{HINTON}: both distributions are over the same classes",
-        'The UserError begins with "the teacher was trained on other labels"; what else it tells is up to you.',
+        HINTON,
+        "logits[:, order] are the teacher's in the student's order. Both must know exactly the same labels. The "
+        'UserError begins with "the teacher was trained on other labels"; what else it tells is up to you.',
     ),
     Exercise(
         "word-labels",
@@ -353,9 +355,9 @@ EXERCISES = (
         'Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient '
         'Integer-Arithmetic-Only Inference", '
         "section 2",
-        "The zero point is the whole number that stands for 0: round(−low / step), before the step gets its "
-        "least size. "
-        "An input of zeros alone has a step of 1.",
+        "The range is that of all of x, not of each row. The zero point is the whole number that stands for 0: "
+        "round(−low / step). x becomes round(x / step) + zero point, held within 0 … 2^bits − 1. An input of zeros "
+        "alone has a step of 1. The product is exact in float64.",
     ),
     Exercise(
         "schedule",

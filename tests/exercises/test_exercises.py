@@ -14,10 +14,13 @@ import torch
 import torch._dynamo  # noqa: F401  every optimizer imports it: two seconds in each fork otherwise
 
 from kd_scratch.common.errors import UserError
+from kd_scratch.nn.layers import InputEmbeddings
+from kd_scratch.nn.model import SequenceHead
 from tests.conftest import ROOT
 from tests.exercises import __main__ as command
 from tests.exercises import workshop
 from tests.exercises.cut import body_lines, cut, find, is_written
+from tests.exercises.standin import difference, with_settings
 from tests.exercises.table import BY_NAME, EXERCISES
 from tests.exercises.workshop import arguments, begin, check, copy_of, environment, original, read_copy, solution
 from tests.exercises.wrong import WRONG
@@ -162,7 +165,7 @@ def test_a_right_body_passes_and_a_wrong_one_shows_its_first_wrong_number(attemp
     [
         (
             "return torch.zeros(positions, width, 1)",
-            ["first wrong: result", "expected  512,6 float32", "got       512,6,1"],
+            ["expected  512,6 float32", "got       512,6,1"],
         ),
         ("return numpy.zeros(width)", ["layers.py:72: NameError: name 'numpy' is not defined"]),
         ("while True:\n        pass", ["layers.py:7", "TimeoutError: it has not ended after 6 seconds"]),
@@ -287,3 +290,20 @@ def test_the_tests_that_the_readme_wants_are_there():
     changes = page.split("## Exercises of change")[1]
     assert changes.count("`tests/") >= 8 and len(re.findall(r"^\| (?:another|rotary|a |one)", changes, re.M)) == 6
     assert all((ROOT / path).exists() for path in re.findall(r"`(tests/[\w/.]+)`", changes))
+
+
+def test_a_method_is_shown_with_what_decides_its_result():
+    assert with_settings("split_heads", None) == "split_heads"
+    head = SequenceHead(4, 2, 0.25, torch.tanh).eval()
+    assert with_settings("SequenceHead.forward", head) == "SequenceHead(training=False, dropout=0.25).forward"
+    embeddings = InputEmbeddings(8, 4, scale=2.0)
+    shown = "InputEmbeddings(training=True, scale=2.0, token_type=None).forward"
+    assert with_settings("InputEmbeddings.forward", embeddings) == shown
+
+
+def test_numbers_of_another_precision_are_compared_by_their_values():
+    expected = torch.tensor([1.0, 2.0])
+    assert difference(expected, expected.double(), "result") is None
+    wrong = difference(expected, torch.tensor([1.0, 3.0], dtype=torch.float64), "result")
+    assert wrong["at"] == [1] and wrong["got"] == "2 float64: 3"
+    assert difference(expected, expected.int(), "result")["got"] == "2 int32"

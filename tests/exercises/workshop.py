@@ -206,10 +206,10 @@ def failure(exercise: Exercise, path: Path, found: dict) -> Iterator[str]:
         where = f"{at}: " if failed["line"] else ""
         yield f"  {where}{failed['type']}: {failed['text']}"
     if number is not None:
-        many = f"; {number['count']} of {number['size']} numbers are wrong" if "count" in number else ""
-        place = f"{number['place']}{number.get('at', '')}"
         yield f"  {number['call']}"
-        yield f"  first wrong: {place}{many}"
+        if number.get("size", 0) > 1:
+            place = f"{number['place']}{number['at']}"
+            yield f"  first wrong: {place}; {number['count']} of {number['size']} numbers are wrong"
         yield f"    expected  {number['expected']}"
         yield f"    got       {number['got']}"
 

@@ -72,6 +72,7 @@ WRONG = {
     "label-order": [
         ("teacher.index(label) for label in student", "student.index(label) for label in teacher"),  # the inverse
         ("if set(teacher) != set(student):", "if len(teacher) != len(student):"),
+        ("if set(teacher) != set(student):", "if not set(student) <= set(teacher):"),  # a teacher that knows more
     ],
     "word-labels": [],
     "span-decoding": [
