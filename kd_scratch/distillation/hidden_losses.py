@@ -3,7 +3,7 @@
 A new loss is one function and one entry: flags, help, projections, preflight, trace and the study follow from it.
 
 Each function returns a *sum* over the B inputs, for the caller to divide by the inputs of the whole optimizer step.
-`real` B,S is True where a token is no padding.
+`real` B,S is True where a token is no padding; the letters of shapes stand at the top of nn/layers.py.
 """
 
 import math
@@ -85,7 +85,7 @@ def attention_mse(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
 
 
 def relation_kl(student: Tensor, teacher: Tensor, real: Tensor, heads: int) -> Tensor:
-    """Σ_inputs mean over relation heads and tokens of KL(R_t ‖ R_s), R = softmax(A·Aᵀ / sqrt(W)) over the real tokens.
+    """Σ_inputs mean over relation heads and real tokens of KL(R_t ‖ R_s), R = softmax(A·Aᵀ / sqrt(W)) over those.
 
     MiniLMv2 (Wang et al. 2021, section 3.1). A are all queries (or keys, or values) of a layer, B,S,D, cut into as many
     relation heads on both sides, however many heads (and whatever width) their attention has; real B,S -> a scalar.

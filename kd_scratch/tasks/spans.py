@@ -32,7 +32,7 @@ def context_windows(pieces: int, room: int, overlap: int) -> list[tuple[int, int
 
 
 def span_scores(logits: np.ndarray, longest: int) -> np.ndarray:
-    """The scores of all spans of at most `longest` of P pieces, in float64: P,2 -> P,longest.
+    """The scores of all spans of at most `longest` of P pieces, in float64: P,2 (start, end) -> P,longest.
 
     Entry p,k is the score of the span from piece p to piece p + k: its start logit + its end logit; −∞ for a span that
     reaches beyond the last piece.
@@ -51,7 +51,7 @@ class ScoredSpan(NamedTuple):
 
 
 def best_spans(scores: np.ndarray, most: int) -> list[ScoredSpan]:
-    """The `most` best of all spans, best first; ties: the earlier, then the shorter. scores: as of span_scores."""
+    """At most `most` of all spans, the best first; ties: the earlier, then the shorter. scores: as of span_scores."""
     flat = scores.ravel()
     if most == 1:
         best = np.array([flat.argmax()])

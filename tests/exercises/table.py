@@ -145,7 +145,7 @@ EXERCISES = (
         ),
         "D numbers a position as H heads of W, and back",
         f"{VASWANI}, section 3.2.2",
-        "Head h owns the h-th W of the D numbers.",
+        "W = D / H. Head h (from 0) owns the numbers h · W … (h + 1) · W − 1 of each position.",
     ),
     Exercise(
         "block",
@@ -269,7 +269,8 @@ EXERCISES = (
         of_hidden("relations, 2 heads") + of_hidden("relations, 4 heads"),
         "how tokens relate to each other in student and teacher",
         'Wang et al. 2021, "MiniLMv2", section 3.1',
-        "scaled_products(a, a, heads) of this file is A·Aᵀ / sqrt(W) for each relation head, B,H,S,S.",
+        "Padding counts for nothing as a key, and is left out of the mean as a query. Keys at −∞ on both sides would "
+        "make the divergence NaN. scaled_products and mean_over_tokens of this file help.",
     ),
     Exercise(
         "label-order",
@@ -320,7 +321,8 @@ EXERCISES = (
         ),
         "the best answers among all spans of a context",
         f"{DEVLIN}, section 4.2",
-        "Spans of −∞ are never among the best. longest may be more than P.",
+        "Spans of −∞ are never among the best, so there may be fewer than `most`. longest may be more than P. ScoredSpan "
+        "holds Python's own numbers.",
     ),
     Exercise(
         "safetensors-header",
@@ -370,9 +372,9 @@ EXERCISES = (
         ),
         "the learning rate at each step",
         f"{DEVLIN}, appendix A.2",
-        "The first step has 1 / warmup of the highest rate, the first after the warm-up all of it, and the "
-        "one after the "
-        "last nothing. warmup may be 0.",
+        "In the warm-up step k (from 0) has (k + 1) / warmup; step `warmup` has 1; from there it falls in a straight "
+        "line that reaches 0 at step `steps`, which is never taken. steps counts the warm-up too, which may be 0, or "
+        "longer than all: the lower of the two lines decides.",
     ),
 )
 BY_NAME = {exercise.name: exercise for exercise in EXERCISES}

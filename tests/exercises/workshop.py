@@ -188,7 +188,7 @@ def check(exercise: Exercise, folder: Path = FOLDER, longest: int = LONGEST) -> 
 def next_one(exercise: Exercise) -> str:
     """Where to go on."""
     number = EXERCISES.index(exercise) + 1
-    return f". Next: make exercise NAME={EXERCISES[number].name}" if number < len(EXERCISES) else ""
+    return f". Next: make exercise NAME={EXERCISES[number].name}" if number < len(EXERCISES) else ". That was the last"
 
 
 def failure(exercise: Exercise, path: Path, found: dict) -> Iterator[str]:
