@@ -96,12 +96,13 @@ EXERCISES = (
         tests_of(
             LAYERS,
             "test_sinusoids_follow_the_papers_formula",
+            "test_sinusoids_are_numbers_on_the_cpu_whatever_the_default_device",
             "test_learned_positions_are_parameters_and_sinusoids_are_neither_learned_nor_saved",
         ),
         "a fixed vector for each position",
         f"{VASWANI}, section 3.5",
-        'Compute in float64 on device="cpu" whatever the default device is (a model may be made on "meta"), return '
-        "float32. An odd width ends with a sine.",
+        'Compute angles, sines and cosines in float64, and round to float32 at the end. Say device="cpu": there are to '
+        'be numbers in the table of a model that is made on "meta", too. An odd width ends with a sine.',
     ),
     Exercise(
         "layer-norm",
@@ -321,8 +322,8 @@ EXERCISES = (
         ),
         "the best answers among all spans of a context",
         f"{DEVLIN}, section 4.2",
-        "Spans of −∞ are never among the best, so there may be fewer than `most`. longest may be more than P. ScoredSpan "
-        "holds Python's own numbers.",
+        "Spans of −∞ are never among the best, so there may be fewer than `most`. longest may be more than P. "
+        "ScoredSpan holds Python's own numbers.",
     ),
     Exercise(
         "safetensors-header",

@@ -250,6 +250,13 @@ def test_sinusoids_follow_the_papers_formula(width):
             assert float(table[p, i]) == pytest.approx(math.cos(angle) if i % 2 else math.sin(angle), abs=2**-25)
 
 
+def test_sinusoids_are_numbers_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):  # where every other tensor is without numbers
+        table, layer = sinusoidal_table(S, D), PositionalEncoding(S, D, "sinusoidal")
+    assert table.device.type == layer.weight.device.type == "cpu"
+    assert torch.equal(table, sinusoidal_table(S, D)) and torch.equal(table, layer.weight)
+
+
 @pytest.mark.parametrize("kind", ["learned", "sinusoidal"])
 def test_token_s_of_every_text_gets_vector_s_and_a_text_too_long_is_refused(kind):
     layer = filled(PositionalEncoding(S, D, kind))
@@ -263,8 +270,7 @@ def test_token_s_of_every_text_gets_vector_s_and_a_text_too_long_is_refused(kind
 def test_learned_positions_are_parameters_and_sinusoids_are_neither_learned_nor_saved():
     learned = PositionalEncoding(S, D)
     assert list(learned.state_dict()) == [name for name, _ in learned.named_parameters()] == ["weight"]
-    with torch.device("meta"):  # where every other tensor is without numbers
-        sinusoidal = PositionalEncoding(S, D, "sinusoidal")
+    sinusoidal = PositionalEncoding(S, D, "sinusoidal")
     assert not sinusoidal.state_dict() and not list(sinusoidal.parameters())
     assert torch.equal(sinusoidal.weight, sinusoidal_table(S, D))
     with pytest.raises(ValueError, match="'spiral'"):
