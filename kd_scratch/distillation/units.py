@@ -29,7 +29,7 @@ def unit_logits(head: str, logits: Tensor, batch: Batch) -> Tensor:
     if head == "span":
         allowed = batch.allowed.unsqueeze(-1)  # B,S,1
         start_end = logits.masked_fill(~allowed, LOWEST).index_select(0, batch.counted)  # B,S,2, those with a label
-        return start_end.transpose(1, 2).flatten(0, 1)  # B,S,2 -> B,2,S -> 2B,S
+        return start_end.transpose(1, 2).flatten(0, 1)  # B,S,2 -> B,2,S -> U,S
     raise ValueError(f"there is no head {head!r}")
 
 

@@ -170,6 +170,13 @@ def test_a_head_that_is_not_there_has_no_units():
             call()
 
 
+@pytest.mark.parametrize("head", ["sequence", "token", "span"])
+def test_units_are_in_full_precision_whatever_the_model_ran_in(head):
+    batch = collate(random_features(head, LENGTHS), np.array([0, 1]), CPU)
+    shape = (2, 3) if head == "sequence" else (*batch.input_ids.shape, 2 if head == "span" else 3)
+    assert unit_logits(head, torch.zeros(shape, dtype=torch.bfloat16), batch).dtype == torch.float32
+
+
 def test_a_unit_is_one_text_one_labelled_token_or_one_start_and_one_end():
     logits = torch.arange(2 * 3 * 2).reshape(2, 3, 2).float()
     features = EncodedInputs(

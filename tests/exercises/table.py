@@ -210,15 +210,17 @@ EXERCISES = (
         tests_of(
             LOSSES,
             "test_a_unit_is_one_text_one_labelled_token_or_one_start_and_one_end",
+            "test_units_are_in_full_precision_whatever_the_model_ran_in",
+            "test_a_head_that_is_not_there_has_no_units",
             "test_spans_have_no_mass_outside_the_allowed_positions_and_no_nan_even_with_one_allowed",
             "test_the_loss_does_not_depend_on_padding_or_on_what_else_is_in_the_batch",
         )
         + ("tasks/test_question_answering.py::test_inputs_without_a_label_have_no_part_in_the_loss",),
         "what has a distribution of its own: texts, words, starts and ends",
         f"{HINTON}; {DEVLIN}, section 4.2 for start and end",
-        'Heads are "sequence", "mlm", "token" and "span". batch.counted: which of the B·S tokens, or of the '
-        "B texts of the "
-        "span head, are units. Of a text's two units the start comes first.",
+        'Heads are "sequence", "mlm", "token" and "span". batch.counted: the numbers of the units among the '
+        "B·S tokens, or of the B texts of the span head. batch.allowed B,S: where an answer may start or end; "
+        "elsewhere the logits become LOWEST. Of the two units of a text the start comes first.",
     ),
     Exercise(
         "cross-entropy",
@@ -297,17 +299,20 @@ EXERCISES = (
             "test_the_first_piece_of_each_word_has_its_label_and_nothing_else",
             "test_pieces_are_those_of_a_tokenizer_that_gets_the_words",
             "test_words_in_are_tags_out_in_their_order_whatever_the_window",
+            "test_encoded_windows_by_hand",
             "test_with_documents_a_window_shows_the_neighbouring_sentences",
             "test_unknown_tags_are_missed_entities_and_are_named",
         )
         + ("tasks/test_tag_schemes.py::test_gold_tags_become_labels_and_decisions_iob2_whatever_the_scheme",),
         "labels of words onto the first of their pieces, in windows",
         f"{DEVLIN}, section 5.3",
-        "Steps: TagScheme.of(labels); sentence_groups(examples, data.documents); scheme.encode(example.tags); "
-        "word_pieces(examples, tokenizer, max_length − 2); sentence_windows(lengths, max_length − 2, "
-        "data.overlap). A tag "
-        "that is None is UNLABELLED, one that is not in labels IGNORE. A window has the id of its first decided word's "
-        "example; without one, of the group's first example.",
+        'Steps: TagScheme.of(labels); tokenizer.encode([""])[0].ids are [CLS] and [SEP]; '
+        "sentence_groups(examples, data.documents); scheme.encode(example.tags) gives tags in the scheme of "
+        "the labels; word_pieces(examples, tokenizer, max_length − 2); sentence_windows(lengths, max_length − "
+        "2, data.overlap). A tag that is None is UNLABELLED, one that is not in labels IGNORE, and so is a "
+        "word that the window shows and does not decide. A window has the id of the example of the first word "
+        'that it decides; without one, of the first example of the group. EncodedSentences(head="token", ids, '
+        "tokens int32, starts int64 from 0, labels int64, word_at, word_starts).",
     ),
     Exercise(
         "span-decoding",

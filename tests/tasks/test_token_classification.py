@@ -248,6 +248,22 @@ def test_with_documents_a_window_shows_the_neighbouring_sentences(tokenizer):
     assert together.word_starts.tolist() == [0, 2, 4, 5]
 
 
+def test_encoded_windows_by_hand(tokenizer):
+    examples = [
+        sentence("the . the . ,", "O B-LOC B-EVENT O O", number=0, document="a"),
+        Example("s:1", (",", "the", ".", "the", "."), (None,) * 5, "a"),
+    ]
+    features = featurize(examples, tokenizer, LABELS, 8, DataConfig(documents=True, overlap=2))
+    cls, the, dot, comma, sep = tokenizer.encode(["the . ,"])[0].ids
+    first, second = [cls, the, dot, the, dot, comma, comma, sep], [cls, comma, comma, the, dot, the, dot, sep]
+    assert features.tokens.tolist() == first + second and features.starts.tolist() == [0, 8, 16]
+    assert features.ids == ["s:0", "s:1"], "that of the first word that is decided there, not shown"
+    assert features.labels[:8].tolist() == [IGNORE, 0, LABELS.index("B-LOC"), IGNORE, 0, 0, IGNORE, IGNORE]
+    assert features.labels[8:].tolist() == [IGNORE, IGNORE, *[UNLABELLED] * 5, IGNORE]
+    assert features.word_at.tolist() == [1, 2, 3, 4, 5, 10, 11, 12, 13, 14]
+    assert features.word_starts.tolist() == [0, 5, 10]
+
+
 def test_no_room_is_refused(tokenizer):
     with pytest.raises(UserError, match="--max-length 2"):
         featurize([sentence("fox")], tokenizer, LABELS, 2, PLAIN)
