@@ -29,6 +29,7 @@ from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.inputs import Row, open_inputs, open_stream
 from kd_scratch.tasks import Predictions, Task, question_answering, token_classification
 from kd_scratch.tasks.base import are_pairs, log_softmax
+from kd_scratch.tasks.several_labels import sigmoid
 
 ROWS = 2048  # of a part: sorting more of them by length saves hardly any padding
 CHARACTERS = 500_000  # of a part: two minutes of BERT-base
@@ -46,11 +47,13 @@ def surely(probability: float) -> dict[str, float]:
 
 
 def of_texts(predictions: Predictions) -> Iterator[dict]:
-    """The label of each text, the probability of the best one, and that of each."""
-    chances = np.exp(log_softmax(predictions.logits))  # N,C
-    for label, row in zip(predictions.decisions, chances, strict=True):
-        every = dict(zip(predictions.labels, row.round(6).tolist(), strict=True))
-        yield {"prediction": label, **surely(float(row.max())), "probabilities": every}
+    """The label of each text, or several, how probable it is (of several the least sure), and each label's chance."""
+    task, logits = predictions.task, predictions.logits
+    chances = sigmoid(logits) if task.several else np.exp(log_softmax(logits))  # N,C
+    columns = predictions.decisions, task.sureness(predictions).tolist(), chances.round(6).tolist()
+    for label, sure, row in zip(*columns, strict=True):
+        every = dict(zip(predictions.labels, row, strict=True))
+        yield {"prediction": label, **surely(sure), "probabilities": every}
 
 
 def of_sentences(predictions: Predictions) -> Iterator[dict]:
@@ -141,7 +144,9 @@ class Answerer:
                 return [answer for example in examples for answer in self.own_answers([example], title)]
             return [{"error": str(error)}]
         logits = compute_logits(loaded.model, features, self.device, ROWS, title=title, tokens=TOKENS)
-        return list(ANSWERS[self.task.head][0](Predictions(self.task, examples, features, logits, labels, self.data)))
+        threshold = loaded.model.config.threshold
+        found = Predictions(self.task, examples, features, logits, labels, self.data, threshold)
+        return list(ANSWERS[self.task.head][0](found))
 
 
 def answer_stream(answerer: Answerer, source: Iterable[bytes], write: Callable[[str], None]) -> dict:
