@@ -39,6 +39,11 @@ class EncodedInputs:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def several(self) -> bool:
+        """Whether each label is there or not by itself, and not one of them."""
+        return self.head == "sequence" and self.labels.ndim == 2
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens per input, N."""

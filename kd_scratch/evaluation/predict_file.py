@@ -182,12 +182,19 @@ def table_line(values: Iterable, delimiter: str) -> str:
 
 
 def table_writer(answerer: Answerer, columns: Sequence[str], delimiter: str) -> tuple[str, Callable[[dict], str]]:
-    """The header of a table of records, and what makes a row of each. The probabilities of labels have columns."""
+    """The header of a table of records, and what makes a row of each. The probabilities of labels have columns; several
+    labels of a text share one, with --label-separator between them."""
     names, by_label = [*columns, *answerer.fields], answerer.by_label
+    separator = answerer.data.label_separator if answerer.task.several else ""
     if by_label:
         names[-2:-1] = by_label
+    if unfit := [label for label in answerer.loaded.model.config.labels if separator and separator in label]:
+        cure = "choose another --label-separator, or an --output that ends with .jsonl"
+        raise UserError(f"the label {unfit[0][:40]!r} holds {separator!r}, which stands between labels; {cure}")
 
     def line(record: dict) -> str:
+        if separator and "prediction" in record:
+            record = record | {"prediction": separator.join(record["prediction"])}
         each = {f"probability_{label}": p for label, p in record.get("probabilities", {}).items()} if by_label else {}
         return table_line(map((record | each).get, names), delimiter)
 
