@@ -59,8 +59,8 @@ def all_units(trail: Trail) -> Units:
         )
     if trail.task.several:
         text += (
-            " Each label is there or not by itself, so it is a unit: a choice of two, with logits 0 and z, whose softmax "
-            "is sigmoid(z) = 1 / (1 + e^-z) and 1 less that. Its cross-entropy is the binary one."
+            " Each label is there or not by itself, so it is a unit: a choice of two, with logits 0 and z, whose "
+            "softmax is sigmoid(z) = 1 / (1 + e^-z) and 1 less that. Its cross-entropy is the binary one."
         )
     return Units(
         student=unit_logits(head, trail.student.walk.logits, batch),
