@@ -246,7 +246,7 @@ def test_a_label_that_holds_the_separator_goes_into_json_alone(runs, tmp_path, c
     run(*argv, tmp_path / "out.csv", "--label-separator", "|")
 
 
-def test_int8_compare_and_cascade(runs, tmp_path, capsys):
+def test_int8_compare_and_cascade(runs, tmp_path, capsys, no_memory_processes):
     run("quantize", "--model", runs / "teacher", "--output", tmp_path / "int8", "--threads", 1, "--quiet")
     assert load_config(tmp_path / "int8").threshold == load_config(runs / "teacher").threshold
     assert metrics(tmp_path, capsys, tmp_path / "int8", "--data", runs / "test.csv")["micro_f1"] > 0.95
