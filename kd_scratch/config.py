@@ -50,7 +50,7 @@ class ModelConfig:
     labels: tuple[str, ...] = ()
     int8: bool = False  # quantized, see int8.py
     pairs: bool | None = None  # a sequence head: whether it was trained on pairs of texts; None: not noted
-    several: bool = False  # a sequence head: whether each label is there or not by itself, instead of one of them
+    several: bool = False  # a sequence head: whether each label is there or not by itself, not one of them
     threshold: float = 0.5  # of several labels, those are given that are at least so probable
 
     def __post_init__(self):
@@ -236,10 +236,10 @@ class DataConfig:
     )
     label_column: str = setting(
         "label",
-        "the same for the label; conll: for the tags; labels: several, as in toxic,threat, are columns of 0 and 1, "
-        "each for a label",
+        "the same for the label; conll: for the tags; labels: several, as in toxic,threat, are columns of 0 and "
+        "1, each for a label",
     )
-    label_separator: str = setting(";", "labels: what stands between the labels of a text where one column has them")
+    label_separator: str = setting(";", "labels: what stands between those of a text where one column has them")
     label_threshold: float = setting(
         0.0, "labels: a text gets those that are at least so probable; 0: as it was chosen on dev, else 0.5"
     )

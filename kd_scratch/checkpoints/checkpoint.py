@@ -85,9 +85,9 @@ def load_model(
     """The model in a directory, in eval mode, on the CPU, in float32 or (see int8.py) int8.
 
     With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
-    set of labels (put into the order of `labels`), else a new one with random weights. several: with `head`, whether a
-    text may have several of the labels. `dropout` replaces the checkpoint's own (see with_dropout). `say` gets notes of
-    what is ignored or new.
+    set of labels (put into the order of `labels`), else a new one with random weights. several: with `head`, whether
+    a text may have several. `dropout` replaces the checkpoint's own (see with_dropout). `say` gets notes of what is
+    ignored or new.
     Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
     """
     directory = Path(directory)
@@ -104,7 +104,8 @@ def load_model(
         own_labels = numbered(own_labels, config.labels)
     if own_labels != found.labels:
         notes.append(f"{directory}: {note_of_numbers(own_labels)}")
-    same_head = (config.head, config.several) == (found.kind, found.several) and set(config.labels) == set(own_labels)
+    same_head = (config.head, config.several) == (found.kind, found.several)
+    same_head = same_head and set(config.labels) == set(own_labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()

@@ -114,7 +114,8 @@ def own_head(raw: dict, place: str) -> OwnHead:
     try:
         if kind == "sequence":
             _check_problem(raw, place)
-        return OwnHead(kind, _labels(raw, place), several=kind == "sequence" and raw.get("problem_type") == SEVERAL)
+        several = kind == "sequence" and raw.get("problem_type") == SEVERAL
+        return OwnHead(kind, _labels(raw, place), several=several)
     except UserError as error:
         return OwnHead(kind, (), str(error))
 

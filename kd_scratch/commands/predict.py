@@ -24,8 +24,8 @@ INPUT = "-"  # as --file: standard input
 USUAL = {"sequence": "csv", "token": "conll", "span": "squad"}
 #: Fields of DataConfig that have a flag here.
 SETTINGS = (
-    "encoding oos oos_threshold text_column label_column label_separator label_threshold header question_column "
-    "context_column overlap question_length answer_length null_threshold"
+    "encoding oos oos_threshold text_column label_column label_separator label_threshold header "
+    "question_column context_column overlap question_length answer_length null_threshold"
 ).split()
 
 
@@ -151,7 +151,8 @@ def show_labels(text: str, probabilities: dict[str, float]) -> None:
 def show_several(threshold: float, text: str, probabilities: dict[str, float]) -> None:
     """Print the labels that a text gets."""
     rows = [(label, p) for label, p in probabilities.items() if p >= threshold]
-    show(table((shorten(text, 66), "probability"), rows or [(f"(no label has {threshold:.4f} or more)", None)]))
+    rows = rows or [(f"(no label has {threshold:.4f} or more)", None)]
+    show(table((shorten(text, 66), "probability"), rows))
 
 
 def show_entities(text: str, entities: list[dict]) -> None:

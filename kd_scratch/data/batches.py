@@ -23,8 +23,9 @@ POOL = 64  # batches that are sorted by length together
 class EncodedInputs:
     """N encoded inputs, end to end without padding: ΣS tokens in all. Input i is tokens[starts[i]:starts[i+1]].
 
-    labels: sequence head N (class), or of several labels N,C (1: has it, 0: not) · token head ΣS (class or IGNORE) ·
-    span head N,2 (start and end position) · mlm head ΣS (the token itself, or IGNORE where it is never masked)
+    labels: sequence head N (class), or of several labels N,C (1: has it, 0: not) · token head ΣS (class or
+    IGNORE) · span head N,2 (start and end position) · mlm head ΣS (the token itself, or IGNORE where it is never
+    masked)
     """
 
     head: str  # sequence, token, span or mlm

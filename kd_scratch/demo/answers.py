@@ -55,7 +55,7 @@ def find_labels(entry: Entry, data: DataConfig, text: str) -> dict[str, float]:
 
 
 def show_labels(entry: Entry, data: DataConfig, found: dict[str, float], text: str) -> tuple[dict, Window]:
-    """The best labels, and the pieces of the text; of several labels all that it gets, and their least probability."""
+    """The best labels, or of several all that the text gets and their threshold; and the pieces of the text."""
     encoding = entry.loaded.tokenizer.encode([text], max_length=entry.loaded.max_length, offsets=True)[0]
     config = entry.loaded.model.config
     threshold = {"threshold": data.label_threshold or config.threshold} if config.several else {}

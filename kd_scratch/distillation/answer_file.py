@@ -118,7 +118,7 @@ def near_1(p: float) -> float:
 
 
 def distribution(p: np.ndarray, labels: Sequence[str], top: int, digits: Callable[[float], float] = rounded) -> dict:
-    """One distribution, C, as JSON can hold it: all labels, or the `top` most probable ones and the sum of the rest."""
+    """One distribution, C, as JSON can hold it: all labels, or the `top` most probable and the sum of the rest."""
     if not 0 < top < len(p):
         return {"probabilities": dict(zip(labels, map(digits, p), strict=True))}
     named = {labels[i]: digits(p[i]) for i in np.argsort(-p, kind="stable")[:top]}
@@ -203,7 +203,7 @@ def same_answers(value, other) -> bool:
 
 
 def checked(named: dict, rest, place: str, most: int = 1) -> tuple[list[float], float]:
-    """The probabilities by name, and the rest's sum (None: 0), which may be so large; UserError where one is none."""
+    """The probabilities by name, and the rest's sum (None: 0), at most `most`. UserError where one is none."""
     rest = 0 if rest is None else rest
     for name, p, largest in (*((name, p, 1) for name, p in named.items()), ("rest", rest, most)):
         if type(p) not in (int, float) or not -1e-6 <= p <= largest + TOLERANCE:  # NaN is in no interval
@@ -227,7 +227,7 @@ def log(p: np.ndarray) -> np.ndarray:
 
 
 def by_label(row: dict, labels: dict[str, int], place: str) -> tuple[dict, object]:
-    """The probabilities of a line by label, and its rest. UserError where they are not of these labels, or not all."""
+    """The probabilities of a line by label, and its rest. UserError where they are not those of these labels."""
     named, rest = row.get("probabilities"), row.get("rest")
     if not isinstance(named, dict):
         what = 'has neither "probabilities" nor a "label" with "confidence"; give one of them'
@@ -257,8 +257,8 @@ def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarr
 
 
 def read_several(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
-    """log(p / (1 − p)) of each of several labels, C: the logit whose sigmoid is p. The rest is the sum of those without
-    a name, evenly spread. A list of labels: each of them is so sure (confidence), and each other one so unlikely."""
+    """log(p / (1 − p)) of each of several labels, C: the logit whose sigmoid is p. The rest is the sum of those
+    without a name, evenly spread. Of a list, each label is so sure (confidence), and any other so unlikely."""
     sure, found = row.get("confidence", 1), row.get("prediction", row.get("labels", row.get("label")))
     if "probabilities" not in row and isinstance(found, list) and isinstance(sure, int | float):
         named = {one_label(label, "labels", place): sure for label in found}

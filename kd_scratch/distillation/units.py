@@ -1,7 +1,7 @@
 """Units: what has one distribution of its own. The response-based losses are sums over units.
 
-A unit is one text (sequence head), one label of one text (the same, where a text may have several), one word, at its
-first token (token head), one start or one end of an answer (span head), or one masked word (mlm head).
+A unit is one text (sequence head), one label of one text (the same, where it may have several), one word, at its first
+token (token head), one start or one end of an answer (span head), or one masked word (mlm head).
 """
 
 import numpy as np
@@ -20,14 +20,14 @@ def unit_logits(head: str, logits: Tensor, batch: Batch) -> Tensor:
     """The logits of a batch's units, U,K over K outcomes, in full precision whatever the model ran in.
 
     Logits of student and teacher are cut alike: padding, tokens that are no unit, and positions outside the context
-    are left out of both distributions. A label that is there or not is a choice of two, with logits 0 and z. So the
-    cross-entropy is the binary one, and the soft targets compare sigmoid(t/T) with sigmoid(z/T).
+    are left out of both distributions. A label that is there or not is a choice of two, with logits 0 and z. So
+    the cross-entropy is the binary one, and the soft targets compare sigmoid(t/T) with sigmoid(z/T).
     Raises ValueError for an unknown head.
     """
     logits = logits.float()
     if head == "sequence" and batch.labels.dim() == 2:  # several labels: each is there or not
         z = logits.flatten()  # B,C -> B·C
-        return torch.stack([torch.zeros_like(z), z], dim=1)  # B·C,2, whose softmax is 1 − sigmoid(z), sigmoid(z)
+        return torch.stack([torch.zeros_like(z), z], dim=1)  # B·C,2: softmax is 1 − sigmoid(z), sigmoid(z)
     if head in ("sequence", "mlm"):
         return logits  # B,C or U,V: one row per unit already
     if head == "token":

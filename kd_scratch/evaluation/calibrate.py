@@ -105,8 +105,10 @@ def moved(p: float, temperature: float) -> float:
 
 @torch.no_grad()
 def divide_logits(model: Model, temperature: float) -> None:
-    """Divide the weights and biases of the last layer, of a float model or an int8 one, not in its fast form. A
-    threshold moves with the probabilities, so that no decision changes."""
+    """Divide the weights and biases of the last layer, of a float model or an int8 one, not in its fast form.
+
+    A threshold moves with the probabilities, so that no decision changes.
+    """
     last = model.head.classifier
     model.config = replace(model.config, threshold=moved(model.config.threshold, temperature))
     if int8.is_int8(last):

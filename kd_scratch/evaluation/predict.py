@@ -76,8 +76,8 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
 
 @torch.inference_mode()
 def classify(loaded: LoadedModel, text: str, device: torch.device, pair: str | None = None) -> dict[str, float]:
-    """Every label of a text (or a pair) with its probability, the most probable first. They sum to 1, but not where a
-    text may have several.
+    """Every label of a text (or a pair) with its probability, the most probable first. They sum to 1, unless a text
+    may have several.
 
     UserError where logits are not finite numbers.
     """

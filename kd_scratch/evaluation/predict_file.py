@@ -47,7 +47,7 @@ def surely(probability: float) -> dict[str, float]:
 
 
 def of_texts(predictions: Predictions) -> Iterator[dict]:
-    """The label of each text, or several, how probable it is (of several the least sure), and each label's chance."""
+    """The label of each text, or several, how sure that is, and the probability of each label."""
     task, logits = predictions.task, predictions.logits
     chances = sigmoid(logits) if task.several else np.exp(log_softmax(logits))  # N,C
     columns = predictions.decisions, task.sureness(predictions).tolist(), chances.round(6).tolist()
@@ -182,15 +182,15 @@ def table_line(values: Iterable, delimiter: str) -> str:
 
 
 def table_writer(answerer: Answerer, columns: Sequence[str], delimiter: str) -> tuple[str, Callable[[dict], str]]:
-    """The header of a table of records, and what makes a row of each. The probabilities of labels have columns; several
-    labels of a text share one, with --label-separator between them."""
+    """The header of a table of records, and what makes a row of each. The probabilities of labels have columns;
+    several labels of a text share one, with --label-separator between them."""
     names, by_label = [*columns, *answerer.fields], answerer.by_label
     separator = answerer.data.label_separator if answerer.task.several else ""
     if by_label:
         names[-2:-1] = by_label
     if unfit := [label for label in answerer.loaded.model.config.labels if separator and separator in label]:
         cure = "choose another --label-separator, or an --output that ends with .jsonl"
-        raise UserError(f"the label {unfit[0][:40]!r} holds {separator!r}, which stands between labels; {cure}")
+        raise UserError(f"the label {unfit[0][:40]!r} holds {separator!r}, which is to part labels; {cure}")
 
     def line(record: dict) -> str:
         if separator and "prediction" in record:

@@ -142,7 +142,7 @@ def label_confidence(predictions: Predictions) -> Confidence:
 
 
 def least_sure(predictions: Predictions) -> np.ndarray:
-    """The probability of the least sure thing that is decided about each example, N; 1 where there is none."""
+    """The probability of the least sure thing that is decided about each example, N; of nothing 1."""
     sure = predictions.task.confidence(predictions)
     least = np.ones(len(predictions.examples))
     np.minimum.at(least, sure.example, sure.probability)

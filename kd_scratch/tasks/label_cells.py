@@ -8,7 +8,7 @@ from kd_scratch.common.errors import UserError
 MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 SEPARATORS = ";,|"  # usual ones, in one of which a file may differ from the settings
 
-Value = str | int | float | list | dict | None  # a cell; a field; or of --label-column a,b,c the cells by name
+Value = str | int | float | list | dict | None  # a cell; a field; of --label-column a,b,c the cells by name
 
 
 def one_label(value: Value, name: str, place: str) -> str:
@@ -45,13 +45,14 @@ class SeveralLabels:
         self.others: Counter = Counter()  # cells that do not, but another one: which
 
     def read(self, value: Value, name: str, place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The labels that a text has, each once and sorted; and those that the file has columns for. An empty cell or
-        list is no label. UserError where a value is neither."""
+        """The labels that a text has, each once and sorted; and those that the file has columns for. An empty cell
+        or list is no label. UserError for what is neither."""
         if isinstance(value, dict):
             marked = {label: self.is_marked(mark, label, place) for label, mark in value.items()}
             return tuple(sorted(label for label in marked if marked[label])), tuple(marked)
         if isinstance(value, list):
-            if len(value) > len(set(map(str, value))) and {*map(type, value)} <= {int, bool} and set(value) <= {0, 1}:
+            twice = len(value) > len(set(map(str, value)))
+            if twice and {*map(type, value)} <= {int, bool} and set(value) <= {0, 1}:
                 cure = 'give their names, as in ["a", "b"], or write each into a field of its own'
                 raise UserError(f"{place}: {name!r} has 0 and 1 instead of labels; {cure}")
             parts = [one_label(part, name, place) for part in value]
@@ -77,7 +78,7 @@ class SeveralLabels:
         if self.others and not self.parted:
             [(other, count)] = self.others.most_common(1)
             notes.append(
-                f"no label cell holds {self.separator!r}, {count:,} hold {other!r}, which is read as a part of their "
-                f"label; --label-separator '{other}' would make several of it"
+                f"no label cell holds {self.separator!r}, {count:,} hold {other!r}, which is read as a part of "
+                f"their label; --label-separator '{other}' would make several of it"
             )
         return notes

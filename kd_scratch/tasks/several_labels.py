@@ -1,9 +1,9 @@
 """Several labels at once: each is there or not by itself. File -> examples -> features -> logits -> metrics.
 
-The head gives one logit z a label, as that of classification.py does; its probability is sigmoid(z), whatever the
-others are. A text gets the labels that are at least as probable as the model's threshold: one for all labels, chosen on
-dev so that micro-F1 is highest. (One a label would be chosen on that label's few examples: with 20 of them, a matter of
-chance.)
+The head gives one logit z a label, as that of classification.py does; its probability is sigmoid(z), whatever
+the others are. A text gets the labels that are at least as probable as the model's threshold: one for all labels,
+chosen on dev so that micro-F1 is highest. (One a label would be chosen on that label's few examples: with 20 of
+them, a matter of chance.)
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ NONE = "(none)"  # what stands for no label at all
 
 
 def label_list(examples: Sequence[Example]) -> Labels:
-    """The labels of the training examples, and those that their file has columns for; in the order of sorted_labels."""
+    """The labels of the training examples, and those that their file has columns for, as sorted_labels has them."""
     names = {label for example in examples for label in (*(example.label or ()), *example.known)}
     if not names:
         raise UserError("--train: no text has a label; is that their column? choose it with --label-column")
@@ -37,7 +37,7 @@ def label_list(examples: Sequence[Example]) -> Labels:
 def featurize(
     examples: Sequence[Example], tokenizer: Tokenizer, labels: Labels, max_length: int, data: DataConfig
 ) -> EncodedInputs:
-    """As in classification; labels N,C: 1 where a text has a label, else 0; UNLABELLED where it is not known."""
+    """As in classification; labels N,C: 1 where a text has a label, else 0; UNLABELLED where that is not known."""
     index = {label: i for i, label in enumerate(labels)}
     marks = np.zeros((len(examples), len(labels)), np.int64)
     for row, example in zip(marks, examples, strict=True):
@@ -51,7 +51,7 @@ def featurize(
 
 
 def student_labels(labels: Labels, teacher_labels: Labels) -> Labels:
-    """The teacher's where they are more: a label that no training text has may still be learned from the teacher."""
+    """The teacher's where they are more: a label that no training text has may still be learned from it."""
     return teacher_labels if set(labels) < set(teacher_labels) else labels
 
 
@@ -84,8 +84,8 @@ def gold_of(predictions: Predictions) -> np.ndarray:
 
 
 def choose_threshold(predictions: Predictions) -> float:
-    """The threshold at which micro-F1 is highest; of several as good ones that nearest to 0.5. It lies halfway between
-    two probabilities, so that rounding changes nothing. 0.5 where no text has a label."""
+    """The threshold at which micro-F1 is highest; of several as good ones that nearest to 0.5. It lies halfway
+    between two probabilities, so that rounding changes nothing. 0.5 where no text has a label."""
     p, gold = sigmoid(predictions.logits).ravel(), gold_of(predictions).ravel()
     order = np.argsort(-p, kind="stable")
     p, hits = p[order], np.cumsum(gold[order])  # of the most probable 1, 2, … pairs of text and label
@@ -98,7 +98,7 @@ def choose_threshold(predictions: Predictions) -> float:
 
 
 def sureness(predictions: Predictions) -> np.ndarray:
-    """How probable the least sure of the decisions on each text is, N: of a label that it gets p, of another 1 − p."""
+    """How probable the least sure decision on each text is, N: of a label that it gets p, of another 1 − p."""
     p = sigmoid(predictions.logits)
     return np.where(given(predictions), p, 1 - p).min(axis=1)
 
@@ -118,8 +118,8 @@ def f1_score(sums: np.ndarray) -> np.ndarray:
 
 
 def score(predictions: Predictions) -> dict:
-    """Micro-F1, over all pairs of text and label; macro-F1, the plain mean of the F1 of all the model's labels; the
-    share of texts whose labels are all right; mean binary cross-entropy, over all pairs.
+    """Micro-F1, over all pairs of text and label; macro-F1, the plain mean of the F1 of all the model's labels;
+    the share of texts whose labels are all right; mean binary cross-entropy, over all pairs.
 
     As in scikit-learn, with zero_division=0: a label that no text has, nor gets, has an F1 of 0.
     """
@@ -143,7 +143,7 @@ def score(predictions: Predictions) -> dict:
 
 
 def losses(predictions: Predictions) -> np.ndarray:
-    """The binary cross-entropy of each label of each text, N,C: −ln p where the text has it, else −ln(1 − p)."""
+    """The binary cross-entropy of each label of each text, N,C: −ln p where it has it, else −ln(1 − p)."""
     z = predictions.logits.astype(np.float64)
     return np.logaddexp(0.0, np.where(gold_of(predictions), -z, z))
 
@@ -193,7 +193,8 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
         example, label = predictions.examples[n], predictions.labels[c]
         what = f"{example.id}  {shorten(label, 30)} {'is not there' if gets[n, c] else 'is missing'}"
         sure = round(float(p[n, c] if gets[n, c] else 1 - p[n, c]), 6)
-        wrong.append(Mistake(sure, what, " | ".join(shorten(text, 76 // len(example.texts)) for text in example.texts)))
+        below = " | ".join(shorten(text, 76 // len(example.texts)) for text in example.texts)
+        wrong.append(Mistake(sure, what, below))
     return surest_mistakes(wrong, most)
 
 

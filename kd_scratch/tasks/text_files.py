@@ -35,7 +35,7 @@ class Example:
 
     id: str
     text: str
-    label: str | tuple[str, ...] | None  # several labels: those that it has; None: unlabelled, for soft targets
+    label: str | tuple[str, ...] | None  # tuple: several labels; None: unlabelled, for soft targets
     in_scope: bool = True  # False: CLINC150's texts that belong to no intent
     pair: str | None = None  # the second text
     known: tuple[str, ...] = ()  # several labels: those that its file has columns for
@@ -66,8 +66,8 @@ def example_of_row(path: Path, line: int, text: str, label: str | tuple[str, ...
 def read_rows(
     file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool = True, columns=find_columns, several=None
 ) -> FileRows:
-    """The examples of a table or of JSON lines, whichever the file is. columns: finds those of a table. several: what
-    reads the labels of a text where there may be several; make then gets what it finds."""
+    """The examples of a table or of JSON lines, whichever the file is. columns: finds those of a table. several:
+    what reads the labels of a text where there may be several; make then gets what it finds."""
     counts: Counter = Counter()
 
     def cleaned(line: int, label_name: str, text: str, value: Value, pair: str | None) -> object:
@@ -197,8 +197,8 @@ def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequen
 def read_several(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """Anybody's texts, or pairs of them, each with any number of labels, also none: a table or JSON lines.
 
-    The labels are one column's, with --label-separator between them; a list in JSON; or columns of 0 and 1, one a
-    label, whose names --label-column gives with commas between them.
+    The labels are one column's, with --label-separator between them; a list in JSON; or columns of 0 and 1, one
+    a label, whose names --label-column gives with commas between them.
     """
 
     def make(line: int, text: str, found: tuple, pair: str | None) -> Example:

@@ -152,7 +152,7 @@ def batch_loss(trainer: Trainer, batch: Batch, kept: KeptOutputs, per_unit: floa
 
 
 def score_dev(trainer: Trainer) -> dict:
-    """The model's scores on the dev set, by name. Where it needs a threshold, it gets the one that is best there."""
+    """The model's scores on the dev set, by name. If it needs a threshold, it gets the one that is best there."""
     run, model = trainer.run, trainer.run.model
     logits = compute_logits(model, run.dev_inputs, run.device, dtype=trainer.dtype, title="scoring dev")
     found = Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, model.config.labels, run.spec.data)

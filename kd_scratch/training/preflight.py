@@ -106,7 +106,8 @@ def about_labels(task: Task, labels: tuple[str, ...], train: EncodedInputs, dev:
         marks = train.labels[(train.labels >= 0).all(axis=1)]  # those of n texts, n,C
         absent = [labels[i] for i in np.flatnonzero(~marks.any(axis=0))]
         if len(marks):
-            text += f"; {marks.sum(axis=1).mean():.1f} a text, {np.mean(~marks.any(axis=1)):.0%} of the texts have none"
+            text += f"; {marks.sum(axis=1).mean():.1f} a text"
+            text += f", {np.mean(~marks.any(axis=1)):.0%} of the texts have none"
         if absent:
             text += f"; NO TEXT of {len(marks):,} has {', '.join(shorten(label, 30) for label in absent[:5])}"
         return "; ".join([text, *near_labels(labels)])

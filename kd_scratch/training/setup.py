@@ -132,8 +132,8 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
         return labels
     chosen = task.student_labels(labels, load_config(spec.teachers[0]).labels)
     if chosen != labels:
-        why = "are more than those of the data" if task.several else "write the tags of the data in another way"
-        say(f"the student gets its teacher's {len(chosen)} labels, which {why}")
+        why = "some are not in the data" if task.several else "they write its tags in another way"
+        say(f"the student gets its teacher's {len(chosen)} labels, not those of the data: {why}")
     return chosen
 
 
