@@ -367,7 +367,7 @@ FAULTS = [
      "np.add.at(sums, groups, tally)", "np.add.at(sums, np.arange(len(tally)) % count, tally)",
      "evaluation/test_significance.py::test_examples_of_a_group_are_drawn_together"),
     ("several labels at once taken for one of them", "checkpoints/own_head.py",
-     'several=kind == "sequence" and raw.get("problem_type") == SEVERAL', "several=False",
+     'several = kind == "sequence" and raw.get("problem_type") == SEVERAL', "several = False",
      "checkpoints/test_model_folders.py::test_a_folder_is_usable_with_the_same_outputs_or_refused_with_a_cure"),
     ("several labels saved as one of them", "checkpoints/hf_layout.py",
      "if config.several:", "if False:",
