@@ -1,8 +1,8 @@
 """A model whose probabilities mean what they say: its logits divided by one number (Guo et al. 2017, section 4.2).
 
 The number, a temperature, is fitted on dev and divides the last layer's weights. So nobody who opens the folder has to
-know of it, transformers neither, and the best label stays the best; what compares a probability with a fixed number
-(--oos-threshold, --null-threshold) may decide otherwise.
+know of it, transformers neither, and the best label stays the best (of several the threshold moves, too); what
+compares a probability with a fixed number (--oos-threshold, --null-threshold) may decide otherwise.
 """
 
 import math
