@@ -80,7 +80,11 @@ def decide(predictions: Predictions) -> list[tuple[str, ...]]:
 
 def gold_of(predictions: Predictions) -> np.ndarray:
     """Which labels each text has: N,C booleans."""
-    return np.array([[label in set(gold) for label in predictions.labels] for gold in predictions.gold], bool)
+    index = {label: i for i, label in enumerate(predictions.labels)}
+    marks = np.zeros((len(predictions.gold), len(index)), bool)
+    for row, gold in zip(marks, predictions.gold, strict=True):
+        row[[index[label] for label in gold]] = True
+    return marks
 
 
 def choose_threshold(predictions: Predictions) -> float:

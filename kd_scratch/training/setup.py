@@ -130,7 +130,7 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
     """The student's labels: those of the data, or the (first) teacher's where they say the same in another way."""
     if not spec.teachers:
         return labels
-    chosen = task.student_labels(labels, load_config(spec.teachers[0]).labels)
+    chosen = task.student_labels(labels, numbered(load_config(spec.teachers[0]).labels, labels))
     if chosen != labels:
         why = "some are not in the data" if task.several else "they write its tags in another way"
         say(f"the student gets its teacher's {len(chosen)} labels, not those of the data: {why}")

@@ -340,6 +340,25 @@ def test_a_student_gets_the_labels_that_only_its_teacher_knows(runs, tmp_path, c
     assert set(load_config(tmp_path / "x").labels) == set(CUES)
 
 
+def test_a_teacher_without_names_gives_its_numbers(runs, tmp_path):
+    teacher = load_model(runs / "teacher")
+    teacher.config = replace(teacher.config, labels=tuple(f"LABEL_{i}" for i in range(4)))
+    save_model(teacher, tmp_path / "nameless")
+    load_tokenizer(runs / "teacher").save(tmp_path / "nameless", max_length=16)
+    path = tmp_path / "numbers.csv"
+    path.write_text("text,label\n" + "the goal,0;2\nthe moon,2\nthe day,\n" * 4)
+    data = ["--task", "labels", "--train", path, "--dev", path, "--model", "tiny-student", *LEARN]
+    run("train", *data, "--teacher", tmp_path / "nameless", "--steps", 1, "--output", tmp_path / "x")
+    assert load_config(tmp_path / "x").labels == ("0", "1", "2", "3")
+
+
+def test_prune_keeps_the_threshold(runs, tmp_path):
+    flags = ["--task", "labels", "--data", runs / "train.csv", "--model", runs / "teacher", "--feed-forward", 400]
+    run("prune", *flags, "--output", tmp_path / "narrow", "--threads", 1, "--quiet")
+    narrow = load_config(tmp_path / "narrow")
+    assert narrow.several and narrow.threshold == load_config(runs / "teacher").threshold
+
+
 def test_what_is_told_before_training(runs, tmp_path):
     config = RunConfig(device="cpu", threads=1)
     paths = dict(train=runs / "test.csv", dev=str(runs / "test.csv"), model=str(runs / "student"), cache=tmp_path)
