@@ -8,12 +8,17 @@ from kd_scratch.common.errors import UserError
 MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 SEPARATORS = ";,|"  # usual ones, in one of which a file may differ from the settings
 
-Value = str | int | float | list | dict | None  # a cell; a field; of --label-column a,b,c the cells by name
+
+class Marks(dict):
+    """What the columns of --label-column a,b,c hold in one row, by name."""
+
+
+Value = object  # a cell, a field's JSON value, or Marks
 
 
 def one_label(value: Value, name: str, place: str) -> str:
     """The label as a text. UserError where it is none. name: of its column, place: file and line."""
-    if isinstance(value, dict):
+    if isinstance(value, Marks):
         cure = "give one, or choose --task labels for several labels a text"
         raise UserError(f"{place}: --label-column names {len(value)} columns; {cure}")
     if not isinstance(value, str | int):
@@ -34,7 +39,7 @@ class SeveralLabels:
     >>> labels = SeveralLabels(";")
     >>> labels.read("b; a", "label", "x.csv: line 2"), labels.read("", "label", "x.csv: line 3")
     ((('a', 'b'), ()), ((), ()))
-    >>> labels.read({"a": "0", "b": "1"}, "", "x.csv: line 4")
+    >>> labels.read(Marks(a="0", b="1"), "", "x.csv: line 4")
     (('b',), ('a', 'b'))
     """
 
@@ -47,7 +52,7 @@ class SeveralLabels:
     def read(self, value: Value, name: str, place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The labels that a text has, each once and sorted; and those that the file has columns for. An empty cell
         or list is no label. UserError for what is neither."""
-        if isinstance(value, dict):
+        if isinstance(value, Marks):
             marked = {label: self.is_marked(mark, label, place) for label, mark in value.items()}
             return tuple(sorted(label for label in marked if marked[label])), tuple(marked)
         if isinstance(value, list):

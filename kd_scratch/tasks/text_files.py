@@ -21,7 +21,7 @@ from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, table_examp
 from kd_scratch.tasks.broken_rows import MOST_LABELS, BrokenRows
 from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, meant, named, same, wanted_columns
 from kd_scratch.tasks.file_checks import bare
-from kd_scratch.tasks.label_cells import SeveralLabels, Value, json_kind, one_label
+from kd_scratch.tasks.label_cells import Marks, SeveralLabels, Value, json_kind, one_label
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
@@ -138,7 +138,7 @@ def table_maker(path: Path, columns: Columns, counts: Counter, broken: BrokenRow
         pair = row[pair_at] if columns.is_pair else None
         for i in columns.text if "\n" in text or "\n" in (pair or "") else ():
             broken.look_at(line, row[i], i)
-        value = {name: row[i] for name, i in marks.items()} if marks else label
+        value = Marks((name, row[i]) for name, i in marks.items()) if marks else label
         return make(line, label_name, text, value, pair)
 
     return make_row
@@ -171,7 +171,7 @@ def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: boo
         for key, text in zip(keys["texts"], texts, strict=True):
             if not isinstance(text, str):
                 raise UserError(f"{place}: {key!r} must be a text in quotes, not {json_kind(text)}")
-        found = {key: value_of(row, key, place) for key in keys["labels"]}
+        found = Marks((key, value_of(row, key, place)) for key in keys["labels"])
         first = next(iter(found), "")
         label = found if len(found) > 1 else found.get(first, "")
         return make(line, first, texts[0], label, texts[1] if len(texts) > 1 else None)

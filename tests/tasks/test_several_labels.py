@@ -63,6 +63,7 @@ VARIANTS = {
     "lists of 0 and 1": ("x.jsonl", jsonl({"text": "one", "labels": [0, 1, 0]}), {},
                          "line 1: 'labels' has 0 and 1 instead of labels", ""),
     "null": ("x.jsonl", jsonl({"text": "one", "labels": None}), {}, "must be a text or a whole number, not null", ""),
+    "an object": ("x.jsonl", jsonl({"text": "one", "labels": {"a": 1}}), {}, "not an object", ""),
     "a fraction in it": ("x.jsonl", jsonl({"text": "one", "labels": [0.5]}), {}, "not a fraction", ""),
     "a text of lines that end like empty cells": (
         "x.csv", 'text,label\n"roses are red,\nviolets are blue,\nand so on",a\ntwo,\n', {},
