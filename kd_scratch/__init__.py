@@ -162,8 +162,9 @@ def predict(
     """Predictions of a model directory's model for texts, or for questions about a context, by text or question.
 
     A classifier gives each label with its probability, the most probable first (of pairs of texts, for which `pairs`
-    has the second ones, by "text | second text"); a tagger a list of entities; a model
-    for question answering a list of answers, the most probable first. To open a model once and ask it often, see
+    has the second ones, by "text | second text"); where a text may have several labels, it gets those of the model's
+    config.threshold or more. A tagger gives a list of entities, a model for question answering a list of answers, the
+    most probable first. To open a model once and ask it often, see
     kd_scratch/evaluation/README.md.
 
     >>> from kd_scratch import predict

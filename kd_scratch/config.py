@@ -50,6 +50,8 @@ class ModelConfig:
     labels: tuple[str, ...] = ()
     int8: bool = False  # quantized, see int8.py
     pairs: bool | None = None  # a sequence head: whether it was trained on pairs of texts; None: not noted
+    several: bool = False  # a sequence head: whether each label is there or not by itself, not one of them
+    threshold: float = 0.5  # of several labels, those are given that are at least so probable
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -65,6 +67,8 @@ class ModelConfig:
         self._require("init_std", 0 <= self.init_std < 100, "0 or more")
         for name in ("dropout", "attention_dropout", "head_dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._require("several", self.head == "sequence" or not self.several, "false without a sequence head")
+        self._require("threshold", 0 <= self.threshold <= 1, "between 0 and 1")
         self._require("int8", not (self.int8 and self.head == "mlm"), "false with a head for masked words")
         if self.width % self.heads:
             raise UserError(f"width {self.width} is not a multiple of {self.heads} heads")
@@ -230,7 +234,15 @@ class DataConfig:
         "of tables and JSON lines: name of the column that holds the text, or in a table its number from 1; two, as in "
         "premise,hypothesis, make pairs of texts (in GLUE's files they are found); conll: of the words",
     )
-    label_column: str = setting("label", "the same for the label; conll: for the tags")
+    label_column: str = setting(
+        "label",
+        "the same for the label; conll: for the tags; labels: several, as in toxic,threat, are columns of 0 and "
+        "1, each for a label",
+    )
+    label_separator: str = setting(";", "labels: what stands between those of a text where one column has them")
+    label_threshold: float = setting(
+        0.0, "labels: a text gets those that are at least so probable; 0: as it was chosen on dev, else 0.5"
+    )
     header: str = setting(
         "auto",
         "whether the first row of a table holds names; auto: where columns are chosen by name, else if it looks so",
@@ -266,6 +278,10 @@ class DataConfig:
             raise UserError(f"--header must be auto, yes or no, not {self.header}")
         if not 0 <= self.oos_threshold < 1:
             raise UserError(f"--oos-threshold must be at least 0 and below 1, not {self.oos_threshold}")
+        if not 0 <= self.label_threshold <= 1:
+            raise UserError(f"--label-threshold must lie between 0 and 1, not {self.label_threshold}")
+        if not self.label_separator.strip():
+            raise UserError("--label-separator must not be blank; labels may hold blanks")
         if self.overlap < 0 or self.question_length < 1 or self.answer_length < 1:
             raise UserError("--overlap must be 0 or more, --question-length and --answer-length 1 or more")
         if self.documents and self.limit:

@@ -80,18 +80,20 @@ def load_model(
     labels: tuple[str, ...] = (),
     say=say,
     dropout: float | None = None,
+    several: bool = False,
 ) -> Model:
     """The model in a directory, in eval mode, on the CPU, in float32 or (see int8.py) int8.
 
     With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
-    set of labels (put into the order of `labels`), else a new one with random weights. `dropout` replaces the
-    checkpoint's own (see with_dropout). `say` gets notes of what is ignored or new.
+    set of labels (put into the order of `labels`), else a new one with random weights. several: with `head`, whether
+    a text may have several. `dropout` replaces the checkpoint's own (see with_dropout). `say` gets notes of what is
+    ignored or new.
     Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
     """
     directory = Path(directory)
     raw, notes = read_config(directory)
     place = str(directory / CONFIG)
-    config = config_from_json(raw, place, head, tuple(labels))
+    config = config_from_json(raw, place, head, tuple(labels), several)
     found = own_head(raw, place)
     if config.int8 and (head or dropout is not None):
         raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
@@ -102,7 +104,8 @@ def load_model(
         own_labels = numbered(own_labels, config.labels)
     if own_labels != found.labels:
         notes.append(f"{directory}: {note_of_numbers(own_labels)}")
-    same_head = config.head == found.kind and set(config.labels) == set(own_labels)
+    same_head = (config.head, config.several) == (found.kind, found.several)
+    same_head = same_head and set(config.labels) == set(own_labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)
     wanted = int8.tensors_of_int8_form(model) if config.int8 else model.state_dict()
@@ -288,7 +291,7 @@ def check_fit(
 
 def fingerprint(model: Model) -> str:
     """SHA-256 of a model's shape and weights, whatever files they came from (and whatever it was trained on)."""
-    parts: list[bytes | str] = [repr(config_to_json(replace(model.config, pairs=None)))]
+    parts: list[bytes | str] = [repr(config_to_json(replace(model.config, pairs=None, threshold=0.5)))]
     for name, tensor in sorted(int8.to_tensors(model).items()):
         parts += [name, tensor.detach().cpu().contiguous().numpy().tobytes()]
     return sha256(*parts)

@@ -6,7 +6,7 @@ Everything the hub's files call by another name than we do stands here, once, fo
 import re
 from dataclasses import fields, replace
 
-from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, own_head
+from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, ONE, SEVERAL, own_head
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 
@@ -140,6 +140,7 @@ CONFIG_KEYS = {
 OTHER_KEYS = {"distilbert": dict(dim="hidden_size", n_layers="num_hidden_layers", n_heads="num_attention_heads")}
 OTHER_ACTIVATIONS = {"gelu_python": "gelu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}
 PAIRS = "text_pairs"  # a key of our own: whether a sequence head was trained on pairs of texts
+THRESHOLD = "label_threshold"  # another one: which of several labels a text gets
 DISTILBERT_DEFAULTS = ModelConfig(model_type="distilbert", depth=6, token_types=0)
 #: DistilBERT has a dropout of its own for each head: key and default.
 DISTILBERT_HEAD_DROPOUT = {
@@ -150,7 +151,9 @@ DISTILBERT_HEAD_DROPOUT = {
 }
 
 
-def config_from_json(raw: dict, place: str, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
+def config_from_json(
+    raw: dict, place: str, head: str | None = None, labels: tuple[str, ...] = (), several: bool = False
+) -> ModelConfig:
     """A parsed config.json (see own_head.completed) as ModelConfig, with another head and its labels where asked for.
 
     UserError, naming `place` and the key, for what we cannot represent.
@@ -165,7 +168,7 @@ def config_from_json(raw: dict, place: str, head: str | None = None, labels: tup
         own = own_head(raw, place)
         if own.problem:
             raise UserError(own.problem)
-        head, labels = own.kind, own.labels
+        head, labels, several = own.kind, own.labels, own.several
     default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
     types = {f.name: f.type for f in fields(ModelConfig)}
     values = {}
@@ -183,10 +186,11 @@ def config_from_json(raw: dict, place: str, head: str | None = None, labels: tup
         values.setdefault("head_dropout", values.get("dropout", default.dropout))
     values["int8"] = _int8(raw, place)
     values["pairs"] = raw[PAIRS] if head == "sequence" and type(raw.get(PAIRS)) is bool else None
+    values["threshold"] = _checked(raw.get(THRESHOLD, 0.5), float, place, THRESHOLD) if several else 0.5
     try:
-        return replace(default, **values, head=head, labels=labels)
+        return replace(default, **values, head=head, labels=labels, several=several)
     except UserError as error:  # the message names our fields; its reader looks for the file's keys
-        keys = CONFIG_KEYS[model_type] | {"labels": "id2label"}
+        keys = CONFIG_KEYS[model_type] | {"labels": "id2label", "threshold": THRESHOLD}
         words = [keys.get(word, word) for word in str(error).split(" ")]
         raise UserError(f"{place}: {' '.join(words)}") from None
 
@@ -204,8 +208,10 @@ def config_to_json(config: ModelConfig) -> dict:
         raw[DISTILBERT_HEAD_DROPOUT[config.head][0]] = config.head_dropout
     if config.int8:
         raw["quantization_config"] = INT8
-    if config.head == "sequence" and len(config.labels) == 1:  # else that would be a model of regression
-        raw["problem_type"] = "single_label_classification"
+    if config.several:
+        raw |= {"problem_type": SEVERAL, THRESHOLD: config.threshold}
+    elif config.head == "sequence" and len(config.labels) == 1:  # else that would be a model of regression
+        raw["problem_type"] = ONE
     if config.pairs is not None:
         raw[PAIRS] = config.pairs
     if config.labels:

@@ -28,12 +28,9 @@ MODEL_TYPES = {
 #: What wrappers put before the names of all parameters: PyTorch's, those of trainers, and one's own classes.
 WRAPPER = r"(module|_orig_mod|_forward_module|model|base_model|auto_model|encoder|backbone|net|bert|distilbert|\d+)\."
 WORDS = re.compile(rf"(?P<wrapper>({WRAPPER})*?)((bert|distilbert)\.)?embeddings\.word_embeddings\.weight")
-#: The kinds of problems that a sequence head of the hub may be for; of the others the softmax means nothing.
-SEVERAL, NUMBERS = "multi_label_classification", "regression"
-KNOWN_PROBLEMS = {
-    SEVERAL: "gives several labels at once, which is not supported yet",
-    NUMBERS: "gives numbers instead of labels (regression), which is not supported yet",
-}
+#: The kinds of problems that a sequence head of the hub may be for: the values of problem_type.
+ONE, SEVERAL, NUMBERS = "single_label_classification", "multi_label_classification", "regression"
+REGRESSION = "gives numbers instead of labels (regression), which is not supported"
 AS_A_BODY = "its body can be trained for a task with labels (train --model)"
 
 
@@ -47,6 +44,7 @@ class OwnHead:
     kind: str | None
     labels: tuple[str, ...] = ()
     problem: str = ""
+    several: bool = False  # whether each label is there or not by itself
 
 
 def wrapper_prefix(names: Collection[str]) -> str:
@@ -116,7 +114,8 @@ def own_head(raw: dict, place: str) -> OwnHead:
     try:
         if kind == "sequence":
             _check_problem(raw, place)
-        return OwnHead(kind, _labels(raw, place))
+        several = kind == "sequence" and raw.get("problem_type") == SEVERAL
+        return OwnHead(kind, _labels(raw, place), several=several)
     except UserError as error:
         return OwnHead(kind, (), str(error))
 
@@ -145,18 +144,16 @@ def _architecture(raw: dict, place: str) -> str:
 
 
 def _check_problem(raw: dict, place: str) -> None:
-    """UserError where a sequence head is for something else than one of several labels."""
+    """UserError where a sequence head is for something else than labels: one of them, or each by itself."""
     problem = raw.get("problem_type")
-    if isinstance(problem, str) and problem in KNOWN_PROBLEMS:
-        raise UserError(f"{place}: problem_type is {problem!r}: it {KNOWN_PROBLEMS[problem]}; {AS_A_BODY}")
-    if problem not in (None, "single_label_classification"):
+    if problem == NUMBERS:
+        raise UserError(f"{place}: problem_type is {problem!r}: it {REGRESSION}; {AS_A_BODY}")
+    if problem not in (None, ONE, SEVERAL):
         raise UserError(f"{place}: problem_type is {str(problem)[:40]!r}, which is none; remove it")
     id2label = raw.get("id2label")
     only = len(id2label) == 1 if isinstance(id2label, dict) else raw.get("num_labels") == 1
     if only and problem is None:
-        raise UserError(
-            f"{place}: id2label or num_labels: one label only, so it {KNOWN_PROBLEMS[NUMBERS]}; {AS_A_BODY}"
-        )
+        raise UserError(f"{place}: id2label or num_labels: one label only, so it {REGRESSION}; {AS_A_BODY}")
 
 
 def _labels(raw: dict, place: str) -> tuple[str, ...]:

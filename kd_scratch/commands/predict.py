@@ -3,6 +3,7 @@
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from kd_scratch.tasks import TASKS, deciding_tasks
 
 LABELS = 3  # that are shown for each text
 INPUT = "-"  # as --file: standard input
-#: Head -> the task whose files are read where --task names none.
+#: Head -> the task whose files are read where --task names none; that of several labels is `labels`.
 USUAL = {"sequence": "csv", "token": "conll", "span": "squad"}
 #: Fields of DataConfig that have a flag here.
 SETTINGS = (
-    "encoding oos oos_threshold text_column label_column header question_column context_column overlap question_length "
-    "answer_length null_threshold"
+    "encoding oos oos_threshold text_column label_column label_separator label_threshold header "
+    "question_column context_column overlap question_length answer_length null_threshold"
 ).split()
 
 
@@ -92,8 +93,11 @@ def command(arguments: argparse.Namespace) -> dict:
     result = predict(loaded, *texts, data, device, arguments.text_pair)
     if arguments.output is not None:
         write_json(arguments.output, result)
+    config, show_one = loaded.model.config, SHOW[loaded.model.config.head]
+    if config.several:
+        show_one = partial(show_several, data.label_threshold or config.threshold)
     for text, prediction in result.items():
-        SHOW[loaded.model.config.head](text, prediction)
+        show_one(text, prediction)
     return result
 
 
@@ -110,7 +114,7 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     head = loaded.model.config.head
     if head not in USUAL:
         check_inputs(loaded, {})
-    task = TASKS[arguments.task or USUAL[head]]
+    task = TASKS[arguments.task or ("labels" if loaded.model.config.several else USUAL[head])]
     abstain = "null_threshold" in given(arguments, DataConfig)
     answerer = Answerer(loaded, task, data, device, abstain, arguments.probabilities)
     if arguments.ask:
@@ -142,6 +146,13 @@ def other_model(answerer: Answerer, directory: str) -> Answerer:
 def show_labels(text: str, probabilities: dict[str, float]) -> None:
     """Print the best labels of a text."""
     show(table((shorten(text, 66), "probability"), list(probabilities.items())[:LABELS]))
+
+
+def show_several(threshold: float, text: str, probabilities: dict[str, float]) -> None:
+    """Print the labels that a text gets."""
+    rows = [(label, p) for label, p in probabilities.items() if p >= threshold]
+    rows = rows or [(f"(no label has {threshold:.4f} or more)", None)]
+    show(table((shorten(text, 66), "probability"), rows))
 
 
 def show_entities(text: str, entities: list[dict]) -> None:

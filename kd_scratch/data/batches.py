@@ -23,8 +23,9 @@ POOL = 64  # batches that are sorted by length together
 class EncodedInputs:
     """N encoded inputs, end to end without padding: ΣS tokens in all. Input i is tokens[starts[i]:starts[i+1]].
 
-    labels: sequence head N (class) · token head ΣS (class or IGNORE) · span head N,2 (start and end position) ·
-    mlm head ΣS (the token itself, or IGNORE where it is never masked)
+    labels: sequence head N (class), or of several labels N,C (1: has it, 0: not) · token head ΣS (class or
+    IGNORE) · span head N,2 (start and end position) · mlm head ΣS (the token itself, or IGNORE where it is never
+    masked)
     """
 
     head: str  # sequence, token, span or mlm
@@ -38,6 +39,11 @@ class EncodedInputs:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def several(self) -> bool:
+        """Whether each label is there or not by itself, and not one of them."""
+        return self.head == "sequence" and self.labels.ndim == 2
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -60,7 +66,7 @@ class Batch:
     input_ids: Tensor  # B,S int64
     attention_mask: Tensor | None  # B,S bool, True at real tokens
     token_type_ids: Tensor | None  # B,S int64
-    labels: Tensor  # sequence: B · token: B,S · span: B,2
+    labels: Tensor  # sequence: B, several labels: B,C · token: B,S · span: B,2
     allowed: Tensor | None  # B,S bool
     counted: Tensor | None  # int64: which of the B·S tokens (token, mlm) or B inputs (span head) are not IGNOREd
     tokens: int  # real ones, without padding

@@ -55,11 +55,14 @@ def find_labels(entry: Entry, data: DataConfig, text: str) -> dict[str, float]:
 
 
 def show_labels(entry: Entry, data: DataConfig, found: dict[str, float], text: str) -> tuple[dict, Window]:
-    """The best labels, and the pieces of the text."""
+    """The best labels, or of several all that the text gets and their threshold; and the pieces of the text."""
     encoding = entry.loaded.tokenizer.encode([text], max_length=entry.loaded.max_length, offsets=True)[0]
-    best = [{"label": label, "probability": p} for label, p in list(found.items())[:LABELS]]
+    config = entry.loaded.model.config
+    threshold = {"threshold": data.label_threshold or config.threshold} if config.several else {}
+    shown = max(LABELS, sum(p >= threshold["threshold"] for p in found.values()) if threshold else 0)
+    best = [{"label": label, "probability": p} for label, p in list(found.items())[:shown]]
     spans = [None, *encoding.offsets[1:-1], None]
-    return {"labels": best}, Window(np.array(encoding.ids), None, spans, {})
+    return {"labels": best} | threshold, Window(np.array(encoding.ids), None, spans, {})
 
 
 Tagged = tuple[token_classification.EncodedSentences, tuple[str, ...], np.ndarray]

@@ -24,7 +24,7 @@ ATTENTION = 256  # pieces of the longest input whose attention is shown
 
 @dataclass
 class Group:
-    """Models that answer the same: of one head, with the same labels."""
+    """Models that answer the same: of one head, with the same labels, one a text or several."""
 
     id: str
     head: str
@@ -80,10 +80,10 @@ def open_groups(named: Sequence[tuple[str, str]], device: torch.device) -> dict[
         if config.pairs:
             cure = "ask it with predict --text A --text-pair B"
             raise UserError(f"{directory}: was trained on pairs of texts, the page takes single ones; {cure}")
-        key = (config.head, frozenset(config.labels))
+        key = (config.head, config.several, frozenset(config.labels))
         if key not in groups:
             use = USES[config.head].name
-            count = 1 + sum(head == config.head for head, _ in groups)
+            count = 1 + sum(head == config.head for head, *_ in groups)
             groups[key] = Group(use if count == 1 else f"{use}-{count}", config.head, config.labels)
         if name in groups[key].models:
             taken = "this name has another model of the same task and labels"

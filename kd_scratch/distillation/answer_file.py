@@ -3,6 +3,7 @@
     {"id": "my.csv:2", "hash": "1f0e5a…", "probabilities": {"refund": 0.9, "card": 0.1}}
     {"text": "where is it?", "probabilities": {"refund": 0.9}, "rest": 0.1}
     {"id": "my.csv:3", "label": "card", "confidence": 0.8}
+    {"id": "my.csv:4", "labels": ["toxic", "threat"], "confidence": 0.9}
     {"id": "train.txt:1", "words": [{"label": "O"}, {"probabilities": {"O": 0.2}, "rest": 0.8}]}
     {"id": "q1", "spans": [{"text": "90 days", "start": 17, "probability": 1}]}
 
@@ -13,7 +14,7 @@ import hashlib
 import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,9 @@ from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.tasks import Predictions, Task
 from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.feature_cache import chunks
+from kd_scratch.tasks.label_cells import one_label
 from kd_scratch.tasks.question_answering import candidates
+from kd_scratch.tasks.several_labels import sigmoid
 
 TOLERANCE = 0.01  # by which probabilities may miss a sum of 1: those that are rounded do
 SPANS = 20  # answers that are written for each question, unless another number is asked for
@@ -79,8 +82,10 @@ def answer_lines(
 
 
 def answers_for_texts(predictions: Predictions, top: int) -> Iterator[dict]:
-    """The distribution of each text over the labels."""
-    return (distribution(p, predictions.labels, top) for p in np.exp(log_softmax(predictions.logits)))
+    """The distribution of each text over the labels, or of several the probability of each."""
+    several, logits = predictions.task.several, predictions.logits
+    rows = sigmoid(logits) if several else np.exp(log_softmax(logits))
+    return (distribution(p, predictions.labels, top, near_1 if several else rounded) for p in rows)
 
 
 def answers_for_words(predictions: Predictions, top: int) -> Iterator[dict]:
@@ -102,17 +107,22 @@ def answers_for_questions(predictions: Predictions, top: int) -> Iterator[dict]:
 WRITERS = {"sequence": answers_for_texts, "token": answers_for_words, "span": answers_for_questions}
 
 
-def distribution(p: np.ndarray, labels: Sequence[str], top: int) -> dict:
-    """One distribution, C, as JSON can hold it: all labels, or the `top` most probable ones and the rest."""
-    if not 0 < top < len(p):
-        return {"probabilities": dict(zip(labels, map(rounded, p), strict=True))}
-    named = {labels[i]: rounded(p[i]) for i in np.argsort(-p, kind="stable")[:top]}
-    return {"probabilities": named, "rest": rounded(1 - sum(named.values()))}
-
-
 def rounded(p: float) -> float:
     """A probability with nine digits: more than a float32 logit has."""
     return float(f"{max(0.0, p):.9g}")
+
+
+def near_1(p: float) -> float:
+    """The same where 1 − p matters, too: that has nine digits where it is small."""
+    return rounded(p) if p < 0.5 else 1 - rounded(1 - p)
+
+
+def distribution(p: np.ndarray, labels: Sequence[str], top: int, digits: Callable[[float], float] = rounded) -> dict:
+    """One distribution, C, as JSON can hold it: all labels, or the `top` most probable and the sum of the rest."""
+    if not 0 < top < len(p):
+        return {"probabilities": dict(zip(labels, map(digits, p), strict=True))}
+    named = {labels[i]: digits(p[i]) for i in np.argsort(-p, kind="stable")[:top]}
+    return {"probabilities": named, "rest": rounded(p.sum() - sum(named.values()))}
 
 
 # --- reading ---
@@ -142,7 +152,8 @@ class AnswersFile:
 
     def __init__(self, path: Path, task: Task, labels: Sequence[str]):
         self.path, self.sha256 = path, sha256_of_file(path)
-        self.reader, self.labels = READERS[task.head], {label: i for i, label in enumerate(labels)}
+        self.reader = read_several if task.several else READERS[task.head]
+        self.labels = {label: i for i, label in enumerate(labels)}
         self.keys: array | None = array("Q")  # 64 bits of the hashes of each line's id and text; 0: not given
         self.rows = json_rows(path, self.parse)
         self.ids, self.texts = np.array(self.keys, np.uint64).reshape(-1, 2).T.copy()
@@ -191,14 +202,19 @@ def same_answers(value, other) -> bool:
     return np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other
 
 
+def checked(named: dict, rest, place: str, most: int = 1) -> tuple[list[float], float]:
+    """The probabilities by name, and the rest's sum (None: 0), at most `most`. UserError where one is none."""
+    rest = 0 if rest is None else rest
+    for name, p, largest in (*((name, p, 1) for name, p in named.items()), ("rest", rest, most)):
+        if type(p) not in (int, float) or not -1e-6 <= p <= largest + TOLERANCE:  # NaN is in no interval
+            what = f"the probability of {shorten(name, 40)!r} is {shorten(json.dumps(p), 30)}"
+            raise UserError(f"{place}: {what}; give a number from 0 to {largest}")
+    return [max(0.0, p) for p in named.values()], max(0.0, rest)
+
+
 def masses(named: dict, rest, place: str) -> tuple[list[float], float]:
     """The probabilities by name and the rest's (None: 0), which together sum to 1; UserError where not."""
-    rest = 0 if rest is None else rest
-    for name, p in (*named.items(), ("rest", rest)):
-        if type(p) not in (int, float) or not -1e-6 <= p <= 1 + TOLERANCE:  # NaN is in no interval
-            what = f"the probability of {shorten(name, 40)!r} is {shorten(json.dumps(p), 30)}"
-            raise UserError(f"{place}: {what}; give a number from 0 to 1")
-    values, rest = [max(0.0, p) for p in named.values()], max(0.0, rest)
+    values, rest = checked(named, rest, place)
     if abs(sum(values) + rest - 1) > TOLERANCE:
         what = f"the probabilities and the rest sum to {sum(values) + rest:.4g} and not to 1"
         raise UserError(f'{place}: {what}; correct them, or give what is missing as "rest"')
@@ -210,13 +226,8 @@ def log(p: np.ndarray) -> np.ndarray:
     return np.where(p > 0, np.log(np.maximum(p, 1e-300)), LOWEST).astype(np.float32)
 
 
-def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
-    """log p of a distribution over the labels, C. The rest is spread evenly over those without a name."""
-    confidence = row.get("confidence", 1)
-    label = row.get("prediction", row.get("label"))  # what `predict --file` writes has the file's own label beside it
-    if "probabilities" not in row and label is not None and isinstance(confidence, int | float):
-        label = str(label).lower() if isinstance(label, bool) else str(label)  # as JSON writes it
-        row = {"probabilities": {label: confidence}, "rest": max(0, 1 - confidence)}
+def by_label(row: dict, labels: dict[str, int], place: str) -> tuple[dict, object]:
+    """The probabilities of a line by label, and its rest. UserError where they are not those of these labels."""
     named, rest = row.get("probabilities"), row.get("rest")
     if not isinstance(named, dict):
         what = 'has neither "probabilities" nor a "label" with "confidence"; give one of them'
@@ -228,10 +239,36 @@ def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarr
     if rest is None and (lacking := labels.keys() - named.keys()):
         what = f"lacks the label {shorten(min(lacking), 40)!r}"
         raise UserError(f'{place}: {what}; add it, or "rest": 0 for all that are not named')
+    return named, rest
+
+
+def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
+    """log p of a distribution over the labels, C. The rest is spread evenly over those without a name."""
+    confidence = row.get("confidence", 1)
+    label = row.get("prediction", row.get("label"))  # what `predict --file` writes has the file's own label beside it
+    if "probabilities" not in row and label is not None and isinstance(confidence, int | float):
+        label = str(label).lower() if isinstance(label, bool) else str(label)  # as JSON writes it
+        row = {"probabilities": {label: confidence}, "rest": max(0, 1 - confidence)}
+    named, rest = by_label(row, labels, place)
     values, rest = masses(named, rest if len(named) < len(labels) else 0, place)
     p = np.full(len(labels), rest / max(1, len(labels) - len(named)))
     p[[labels[name] for name in named]] = values
     return log(p / p.sum())
+
+
+def read_several(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
+    """log(p / (1 − p)) of each of several labels, C: the logit whose sigmoid is p. The rest is the sum of those
+    without a name, evenly spread. Of a list, each label is so sure (confidence), and any other so unlikely."""
+    sure, found = row.get("confidence", 1), row.get("prediction", row.get("labels", row.get("label")))
+    if "probabilities" not in row and isinstance(found, list) and isinstance(sure, int | float):
+        named = {one_label(label, "labels", place): sure for label in found}
+        row = {"probabilities": named, "rest": (1 - sure) * (len(labels) - len(named))}
+    named, rest = by_label(row, labels, place)
+    others = len(labels) - len(named)
+    values, rest = checked(named, rest if others else 0, place, others)
+    p = np.full(len(labels), rest / max(1, others))
+    p[[labels[name] for name in named]] = values
+    return log(p) - log(1 - np.minimum(p, 1))
 
 
 def read_words(row: dict, labels: dict[str, int], place: str) -> np.ndarray:

@@ -163,7 +163,7 @@ def mean_probabilities(
     each: list[np.ndarray], features: EncodedInputs, temperature: float, folder: Path, counted: np.ndarray | None = None
 ) -> np.ndarray:
     """Logits whose softmax(·/T) is the mean of K teachers' softmax(t/T): T·log of it, memory-mapped; of one teacher its
-    own. counted: as of mean_logits.
+    own. counted: as of mean_logits. Of several labels: whose sigmoid(·/T) is the mean of their sigmoid(t/T).
 
     What one teacher alone finds likely keeps a K-th of that; in the geometric mean the others can rule it out.
     """
@@ -175,14 +175,18 @@ def mean_probabilities(
         rows = slice(edges[inputs[0]], edges[inputs[-1] + 1])
         scaled = np.stack([logits[rows].astype(np.float64) / temperature for logits in each])
         where = True if counted is None else counted[:, rows, None]
-        p = np.mean(probabilities(scaled, features, inputs), axis=0, where=where)
-        mean[rows] = temperature * np.log(np.maximum(p, 1e-300))  # finite, and as good as 0
+        signs = (1, -1) if features.several else (1,)  # sigmoid(−z) = 1 − sigmoid(z), to its last digit
+        p = [np.mean(probabilities(sign * scaled, features, inputs), axis=0, where=where) for sign in signs]
+        logs = [np.log(np.maximum(mean_p, 1e-300)) for mean_p in p]  # finite, and as good as 0
+        mean[rows] = temperature * (logs[0] - logs[1] if features.several else logs[0])
     return mean
 
 
 def probabilities(logits: np.ndarray, features: EncodedInputs, inputs: np.ndarray) -> np.ndarray:
     """softmax of the R rows of successive inputs, K,R,C -> K,R,C; span head: over the allowed positions of each window,
-    for starts and for ends, and 1 elsewhere, which no loss sees."""
+    for starts and for ends, and 1 elsewhere, which no loss sees. Of several labels the sigmoid."""
+    if features.several:
+        return torch.from_numpy(logits).sigmoid().numpy()
     if features.head != "span":
         return torch.from_numpy(logits).softmax(dim=-1).numpy()
     p = np.ones_like(logits)

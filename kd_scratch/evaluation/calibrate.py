@@ -1,8 +1,8 @@
 """A model whose probabilities mean what they say: its logits divided by one number (Guo et al. 2017, section 4.2).
 
 The number, a temperature, is fitted on dev and divides the last layer's weights. So nobody who opens the folder has to
-know of it, transformers neither, and the best label stays the best; what compares a probability with a fixed number
-(--oos-threshold, --null-threshold) may decide otherwise.
+know of it, transformers neither, and the best label stays the best (of several the threshold moves, too); what
+compares a probability with a fixed number (--oos-threshold, --null-threshold) may decide otherwise.
 """
 
 import math
@@ -77,7 +77,8 @@ def fit_temperature(predictions: Predictions) -> float:
 
 def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     """The same predictions with divided logits."""
-    return replace(predictions, logits=predictions.logits / np.float32(temperature))
+    threshold = moved(predictions.threshold, temperature)
+    return replace(predictions, logits=predictions.logits / np.float32(temperature), threshold=threshold)
 
 
 def loss(predictions: Predictions) -> float:
@@ -97,10 +98,19 @@ def quality(predictions: Predictions) -> dict[str, float]:
     return {task.score_name: score, "loss": loss(predictions), "calibration_error": error, "floor": floor}
 
 
+def moved(p: float, temperature: float) -> float:
+    """sigmoid(z / T) for the probability p = sigmoid(z)."""
+    return 1 / (1 + ((1 - p) / p) ** (1 / temperature)) if p else 0.0
+
+
 @torch.no_grad()
 def divide_logits(model: Model, temperature: float) -> None:
-    """Divide the weights and biases of the last layer, of a float model or an int8 one, not in its fast form."""
+    """Divide the weights and biases of the last layer, of a float model or an int8 one, not in its fast form.
+
+    A threshold moves with the probabilities, so that no decision changes.
+    """
     last = model.head.classifier
+    model.config = replace(model.config, threshold=moved(model.config.threshold, temperature))
     if int8.is_int8(last):
         model.head.classifier = int8.divided(last, temperature)
     else:

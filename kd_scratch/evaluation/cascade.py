@@ -20,7 +20,6 @@ from kd_scratch.evaluation.measure import time_examples
 from kd_scratch.evaluation.significance import group_sums, interval, resampled_sums
 from kd_scratch.pages import html, svg
 from kd_scratch.tasks import Predictions
-from kd_scratch.tasks.base import best_probability
 
 KEEP = 0.999  # the usual share of the teacher's score on dev that is to be kept
 EQUAL = 1e-9  # a difference of probabilities that is rounding
@@ -72,7 +71,7 @@ def cascade(
         raise UserError(f"{teacher.directory}: has other labels than {student.directory}; give models of the same ones")
     dev_curve, test_curve = curve(*on_dev), curve(*on_test)
     chosen = choose(dev_curve, keep)
-    asked = sureness(on_test[0]) < chosen.threshold
+    asked = task.sureness(on_test[0]) < chosen.threshold
     mixed = np.where(asked[:, None], task.tally(on_test[1]), task.tally(on_test[0]))  # N,k
     score, counted = float(task.tally_score(mixed.sum(axis=0))), on_test[0].counts
     groups, count = on_test[0].groups, on_test[0].num_groups
@@ -88,26 +87,15 @@ def cascade(
     )
 
 
-def sureness(predictions: Predictions) -> np.ndarray:
-    """How sure a model is of each example, N: of its label, its answer, or its least sure word."""
-    head = predictions.task.head
-    if head == "sequence":
-        return best_probability(predictions)
-    if head == "span":
-        return np.array([answer.probability for answer in predictions.decisions])
-    sure = predictions.task.confidence(predictions)
-    least = np.ones(len(predictions.examples))
-    np.minimum.at(least, sure.example, sure.probability)
-    return least
-
-
 def curve(student: Predictions, teacher: Predictions) -> list[Point]:
     """A point for each threshold that asks for other examples, from the student alone to the teacher alone.
 
     Of the examples that count: what is out of scope has no part in score and share.
     """
     task, counted = student.task, np.flatnonzero(student.counts)
-    sure, own, others = (values[counted] for values in (sureness(student), task.tally(student), task.tally(teacher)))
+    sure, own, others = (
+        values[counted] for values in (task.sureness(student), task.tally(student), task.tally(teacher))
+    )
     order, count = np.argsort(sure, kind="stable"), len(counted)  # the least sure first
     swapped = np.cumsum((others - own)[order], axis=0)  # N,k: what changes where the first 1…N are asked
     sums = own.sum(axis=0) + np.concatenate([np.zeros_like(swapped[:1]), swapped])  # N+1,k

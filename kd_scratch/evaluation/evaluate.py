@@ -20,7 +20,7 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS, Predictions, Task, limited
-from kd_scratch.tasks.base import are_pairs, require_kind
+from kd_scratch.tasks.base import are_pairs, require_kind, require_labels_of
 from kd_scratch.tasks.tag_schemes import TagScheme
 
 
@@ -51,11 +51,14 @@ def load_for_inference(
         raise UserError(f"{directory}: is an int8 model, which runs on the CPU only; add --device cpu")
     if task is not None and model.config.head != task.head:
         own = model.config.head
-        fitting = ", ".join(name for name, other in TASKS.items() if other.head == own)
+        fits = (own, model.config.several)
+        fitting = ", ".join(name for name, other in TASKS.items() if (other.head, other.several) == fits)
         raise UserError(
             f"{directory}: has a {own or 'pre-training'} head, {task.name} needs a {task.head} "
             f"head; train it first{f' (as it is, it fits --task {fitting})' if fitting else ''}"
         )
+    if task is not None:
+        require_labels_of(task, model.config, str(directory))
     if model.config.head == "token":
         try:
             TagScheme.of(model.config.labels)
@@ -119,7 +122,9 @@ def name_labels(loaded: LoadedModel, task: Task, examples: Sequence) -> None:
     """Let a model whose labels have no names (LABEL_0, …) call them by their numbers where the examples do; say so."""
     if task.head != "sequence":
         return
-    labels = numbered(loaded.model.config.labels, {task.gold(example) for example in examples} - {None})
+    gold = {task.gold(example) for example in examples} - {None}
+    gold = set().union(*gold) if task.several else gold
+    labels = numbered(loaded.model.config.labels, gold)
     if labels != loaded.model.config.labels:
         say(f"note: {loaded.directory}: {note_of_numbers(labels)}")
         loaded.model.config = replace(loaded.model.config, labels=labels)
@@ -141,7 +146,7 @@ def evaluate(
     require_fit(loaded, are_pairs(examples), "--data")
     features = require_inputs(task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data), "--data")
     logits = compute_logits(loaded.model, features, device)
-    return Predictions(task, examples, features, logits, labels, data)
+    return Predictions(task, examples, features, logits, labels, data, loaded.model.config.threshold)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
 
 @torch.inference_mode()
 def classify(loaded: LoadedModel, text: str, device: torch.device, pair: str | None = None) -> dict[str, float]:
-    """Every label of a text (or a pair) with its probability, the most probable first.
+    """Every label of a text (or a pair) with its probability, the most probable first. They sum to 1, unless a text
+    may have several.
 
     UserError where logits are not finite numbers.
     """
@@ -85,7 +86,8 @@ def classify(loaded: LoadedModel, text: str, device: torch.device, pair: str | N
     logits = loaded.model(**collate(features, np.array([0]), device).inputs).logits[0]  # C
     if not logits.isfinite().all():
         raise UserError(NOT_FINITE)
-    probability = logits.cpu().double().softmax(dim=0).numpy()
+    logits = logits.cpu().double()
+    probability = (logits.sigmoid() if loaded.model.config.several else logits.softmax(dim=0)).numpy()
     labels = loaded.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
 

@@ -29,6 +29,7 @@ from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.inputs import Row, open_inputs, open_stream
 from kd_scratch.tasks import Predictions, Task, question_answering, token_classification
 from kd_scratch.tasks.base import are_pairs, log_softmax
+from kd_scratch.tasks.several_labels import sigmoid
 
 ROWS = 2048  # of a part: sorting more of them by length saves hardly any padding
 CHARACTERS = 500_000  # of a part: two minutes of BERT-base
@@ -46,11 +47,13 @@ def surely(probability: float) -> dict[str, float]:
 
 
 def of_texts(predictions: Predictions) -> Iterator[dict]:
-    """The label of each text, the probability of the best one, and that of each."""
-    chances = np.exp(log_softmax(predictions.logits))  # N,C
-    for label, row in zip(predictions.decisions, chances, strict=True):
-        every = dict(zip(predictions.labels, row.round(6).tolist(), strict=True))
-        yield {"prediction": label, **surely(float(row.max())), "probabilities": every}
+    """The label of each text, or several, how sure that is, and the probability of each label."""
+    task, logits = predictions.task, predictions.logits
+    chances = sigmoid(logits) if task.several else np.exp(log_softmax(logits))  # N,C
+    columns = predictions.decisions, task.sureness(predictions).tolist(), chances.round(6).tolist()
+    for label, sure, row in zip(*columns, strict=True):
+        every = dict(zip(predictions.labels, row, strict=True))
+        yield {"prediction": label, **surely(sure), "probabilities": every}
 
 
 def of_sentences(predictions: Predictions) -> Iterator[dict]:
@@ -141,7 +144,9 @@ class Answerer:
                 return [answer for example in examples for answer in self.own_answers([example], title)]
             return [{"error": str(error)}]
         logits = compute_logits(loaded.model, features, self.device, ROWS, title=title, tokens=TOKENS)
-        return list(ANSWERS[self.task.head][0](Predictions(self.task, examples, features, logits, labels, self.data)))
+        threshold = loaded.model.config.threshold
+        found = Predictions(self.task, examples, features, logits, labels, self.data, threshold)
+        return list(ANSWERS[self.task.head][0](found))
 
 
 def answer_stream(answerer: Answerer, source: Iterable[bytes], write: Callable[[str], None]) -> dict:
@@ -177,12 +182,19 @@ def table_line(values: Iterable, delimiter: str) -> str:
 
 
 def table_writer(answerer: Answerer, columns: Sequence[str], delimiter: str) -> tuple[str, Callable[[dict], str]]:
-    """The header of a table of records, and what makes a row of each. The probabilities of labels have columns."""
+    """The header of a table of records, and what makes a row of each. The probabilities of labels have columns;
+    several labels of a text share one, with --label-separator between them."""
     names, by_label = [*columns, *answerer.fields], answerer.by_label
+    separator = answerer.data.label_separator if answerer.task.several else ""
     if by_label:
         names[-2:-1] = by_label
+    if unfit := [label for label in answerer.loaded.model.config.labels if separator and separator in label]:
+        cure = "choose another --label-separator, or an --output that ends with .jsonl"
+        raise UserError(f"the label {unfit[0][:40]!r} holds {separator!r}, which is to part labels; {cure}")
 
     def line(record: dict) -> str:
+        if separator and "prediction" in record:
+            record = record | {"prediction": separator.join(record["prediction"])}
         each = {f"probability_{label}": p for label, p in record.get("probabilities", {}).items()} if by_label else {}
         return table_line(map((record | each).get, names), delimiter)
 

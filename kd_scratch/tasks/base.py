@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import DataConfig, TrainConfig
+from kd_scratch.config import DataConfig, ModelConfig, TrainConfig
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.rows import Subset
 from kd_scratch.data.tokenizer import Tokenizer
@@ -29,6 +29,7 @@ class Predictions:
     logits: np.ndarray  # as inference.compute_logits gives them
     labels: Labels  # the model's
     data: DataConfig
+    threshold: float = 0.5  # the model's, of several labels
 
     @cached_property
     def decisions(self) -> list:
@@ -101,6 +102,14 @@ def require_kind(owner: str, owner_pairs: bool | None, source: str, pairs: bool)
         raise UserError(f"{owner}: is of {kinds[0]}, {source} of {kinds[1]}; {two if owner_pairs else one}")
 
 
+def require_labels_of(task: "Task", config: ModelConfig, owner: str) -> None:
+    """UserError where a model gives a text several labels and the task one, or vice versa."""
+    if config.several != task.several:
+        kinds = ("one label a text", "several labels at once (problem_type in config.json)")
+        cure = "choose --task labels" if config.several else "choose --task csv, or train it with --task labels"
+        raise UserError(f"{owner}: gives {kinds[config.several]}, {task.name} {kinds[task.several]}; {cure}")
+
+
 # --- what a task does where its record does not say otherwise ---
 
 
@@ -130,6 +139,14 @@ def label_confidence(predictions: Predictions) -> Confidence:
         return Confidence(np.zeros(0), np.zeros(0, bool), np.zeros(0, int), np.zeros(0))
     numbers = np.arange(len(predictions.examples))
     return confidence_of(predictions.logits, predictions.right, numbers, predictions.features.labels)
+
+
+def least_sure(predictions: Predictions) -> np.ndarray:
+    """The probability of the least sure thing that is decided about each example, N; of nothing 1."""
+    sure = predictions.task.confidence(predictions)
+    least = np.ones(len(predictions.examples))
+    np.minimum.at(least, sure.example, sure.probability)
+    return least
 
 
 def summaries_of_labels(predictions: Predictions) -> list[Summary]:
@@ -173,6 +190,8 @@ class Task:
     featurize: Callable[[Sequence, Tokenizer, Labels, int, DataConfig], EncodedInputs]
     decide: Callable[[Predictions], list]  # one decision per example, to be compared with ==
 
+    several: bool = False  # whether each label is there or not by itself, instead of one of them
+
     # its files and its training
     splits: tuple[str, ...] = ()  # those that one file holds; empty where a file is one split
     group: Callable[[object], str] | None = None  # examples of one group stay together; None: no groups
@@ -183,6 +202,9 @@ class Task:
     #: labels of the data, a teacher's -> the student's: the teacher's where they say the same in another way
     student_labels: Callable[[Labels, Labels], Labels] = lambda labels, teacher_labels: labels
     train_defaults: dict = field(default_factory=dict)  # fields of TrainConfig: where this task differs from it
+
+    #: predictions on dev -> the threshold that the model keeps; None: it needs none
+    choose_threshold: Callable[[Predictions], float] | None = None
 
     # its score
     gold: Callable[[object], object] = lambda example: example.label  # the right decision
@@ -204,6 +226,7 @@ class Task:
 
     # tables and pages
     confidence: Callable[[Predictions], Confidence] = label_confidence  # of each thing that is decided
+    sureness: Callable[[Predictions], np.ndarray] = least_sure  # how sure a model is of each example, N
     summaries: Callable[[Predictions], list[Summary]] = summaries_of_labels  # one per example
     confused: Callable[[Predictions], Counter] | None = None  # counts of (gold class, predicted class)
     prediction_records: Callable[[Predictions], dict] = records_of_labels  # what is written, by example id

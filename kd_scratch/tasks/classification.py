@@ -19,6 +19,7 @@ from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import (
     Confidence,
+    Labels,
     Mistake,
     Predictions,
     Task,
@@ -36,7 +37,7 @@ from kd_scratch.tasks.text_files import AGNEWS_LABELS, OOS, Example, read_agnews
 
 
 def featurize(
-    examples: Sequence[Example], tokenizer: Tokenizer, labels: tuple[str, ...], max_length: int, data: DataConfig
+    examples: Sequence[Example], tokenizer: Tokenizer, labels: Labels, max_length: int, data: DataConfig
 ) -> EncodedInputs:
     """[CLS] text [SEP], or [CLS] text [SEP] second text [SEP] with types 0 and 1, cut to max_length pieces.
 
@@ -45,11 +46,22 @@ def featurize(
     index = {label: i for i, label in enumerate(labels)} | {None: UNLABELLED}
     for example in examples:
         if example.label not in index and example.in_scope:
-            cure = "; write their names into id2label of its config.json, in the order of its training"
-            raise UserError(
-                f"{example.id}: label {example.label[:60]!r} is not one of the {len(labels)} that the model has: "
-                f"{', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}{cure if is_nameless(labels) else ''}"
-            )
+            raise refuse_label(example.id, example.label, labels)
+    numbers = np.array([index.get(example.label, IGNORE) for example in examples], np.int64)
+    return encode(examples, tokenizer, max_length, numbers)
+
+
+def refuse_label(place: str, label: str, labels: Labels) -> UserError:
+    """The error that a label is none of the model's."""
+    cure = "; write their names into id2label of its config.json, in the order of its training"
+    return UserError(
+        f"{place}: label {label[:60]!r} is not one of the {len(labels)} that the model has: "
+        f"{', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}{cure if is_nameless(labels) else ''}"
+    )
+
+
+def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, labels: np.ndarray) -> EncodedInputs:
+    """The examples as token ids, with their labels by number."""
     pairs = [example.pair for example in examples] if are_pairs(examples) else None
     encodings = tokenizer.encode([example.text for example in examples], pairs, max_length)
     ids = [encoding.ids for encoding in encodings]
@@ -59,17 +71,21 @@ def featurize(
         ids=[example.id for example in examples],
         tokens=np.fromiter((token for row in ids for token in row), np.int32),
         starts=np.cumsum([0] + [len(row) for row in ids], dtype=np.int64),
-        labels=np.array([index.get(example.label, IGNORE) for example in examples], np.int64),
+        labels=labels,
         token_types=np.fromiter(types, np.uint8) if pairs else None,
     )
 
 
-def label_list(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The labels of the training examples, sorted: the order of the logits does not depend on the order of the file.
+def label_list(examples: Sequence[Example]) -> Labels:
+    """The labels of the training examples, in the order of sorted_labels."""
+    return sorted_labels({example.label for example in examples})
+
+
+def sorted_labels(names: set[str]) -> Labels:
+    """Labels by name, so that the order of the logits does not depend on the order of the file.
 
     Where all are whole numbers, by their value: 2 before 10.
     """
-    names = {example.label for example in examples}
     if all(re.fullmatch(r"-?\d{1,18}", name, re.ASCII) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
@@ -238,6 +254,7 @@ CSV = Task(
     # of pairs, the first texts and the second ones apart
     odd=lambda examples: sum(map(odd_texts, zip(*(example.texts for example in examples), strict=True)), []),
     confidence=confidence,
+    sureness=best_probability,
     confused=confused,
     prediction_records=prediction_records,
     details=details,

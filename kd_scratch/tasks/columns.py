@@ -12,7 +12,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.tables import SAMPLE, Layout, table_rows
 
 #: Columns that are read where a file has none of the usual name, and no other one was asked for.
-SPARE = {"text": ("sentence",), "label": ("intent", "gold_label", "is_duplicate", "quality")}
+SPARE = {"text": ("sentence",), "label": ("intent", "gold_label", "is_duplicate", "quality", "labels")}
 #: The same for the two texts of a pair, as they are called in GLUE, SNLI and the like.
 PAIRS = (
     ("sentence1", "sentence2"),
@@ -28,10 +28,15 @@ class Columns:
     """Where text and label stand in the rows of a table."""
 
     text: tuple[int, ...]  # several: their texts are joined, or make a pair
-    label: int | None  # None: there is none
+    labels: tuple[int, ...]  # several: columns of 0 and 1; none: there is no label
     width: int  # of each row
     header: list[str] | None  # the first row, where it holds names
     is_pair: bool = False
+
+    @property
+    def label(self) -> int | None:
+        """The column of the label, or the first one of several; None: there is none."""
+        return self.labels[0] if self.labels else None
 
 
 def same(name: str) -> str:
@@ -67,8 +72,8 @@ def meant(names: Sequence[str], asked: str) -> list[str]:
 
 def choose(
     names: Sequence[str], data: DataConfig, labelled: bool, place: str, say: Say, numbers: bool = True
-) -> tuple[tuple[int, ...], int | None]:
-    """The columns of a table, or fields of JSON, that the flags name: of one text or two, and of the label.
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The columns of a table, or fields of JSON, that the flags name: of one text or two, and of the labels.
 
     UserError where a flag names none, or too many, or two the same. numbers: one may be chosen by its number.
     """
@@ -87,14 +92,17 @@ def choose(
             "table, by its number (1: the first; without a header give all as numbers)"
         )
     columns = [column for [column] in found]
-    texts = tuple(columns[: len(columns) - labelled])
+    count = sum(flag == "--text-column" for flag, _ in wanted)
+    texts, labels = tuple(columns[:count]), tuple(columns[count:])
     if len(texts) > 2:
         raise UserError(f"{place}: --text-column names {len(texts)} columns; give one, or two that make pairs")
     if len(set(texts)) < len(texts):
         raise UserError(f"{place}: both texts are {shorten(names[texts[0]], 30)!r}; choose two with --text-column")
-    if labelled and columns[-1] in texts:
-        same_one = shorten(names[columns[-1]], 30)
+    if shared := set(labels) & set(texts):
+        same_one = shorten(names[shared.pop()], 30)
         raise UserError(f"{place}: text and label are both {same_one!r}; choose another one with --label-column")
+    if len(set(labels)) < len(labels):
+        raise UserError(f"{place}: --label-column names a column twice; name each once")
     usual = [names[i] for i in texts] if len(texts) > 1 and data.text_column == DataConfig.text_column else []
     if usual:
         say(f"{place}: {usual[0]!r} and {usual[1]!r} are read as pairs of texts")
@@ -102,7 +110,7 @@ def choose(
         if name not in by_number and names[column] not in (name, *usual):
             what = flag.removeprefix("--").removesuffix("-column")
             say(f"{place}: {names[column]!r} is read as the {what} column")
-    return texts, columns[-1] if labelled else None
+    return texts, labels
 
 
 def numbered(width: int, flag: str, wanted: str, place: str) -> int:
@@ -115,7 +123,10 @@ def numbered(width: int, flag: str, wanted: str, place: str) -> int:
 def wanted_columns(names: Sequence[str], data: DataConfig, labelled: bool) -> list[tuple[str, str]]:
     """The columns that are to be found among these names: a flag and a name, for each."""
     texts = [("--text-column", name) for name in meant(names, data.text_column)]
-    return [*texts, ("--label-column", data.label_column)] if labelled else texts
+    asked = data.label_column
+    several = "," in asked and same(asked) not in map(same, names)
+    labels = [part.strip() for part in asked.split(",")] if several else [asked]
+    return [*texts, *(("--label-column", name) for name in labels if labelled)]
 
 
 def like_cola(first: Sequence[str], data: DataConfig, place: str, say: Say) -> DataConfig:
@@ -139,15 +150,15 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
     by_number = all(is_number(name) for _, name in wanted_columns(first, data, labelled))
     if data.header == "no" and not by_number:
         raise UserError("--header no: then --text-column and --label-column must be numbers, 1 is the first")
-    texts, label = choose(first, data, labelled, place, say)
+    texts, labels = choose(first, data, labelled, place, say)
     header = not by_number or data.header == "yes"
     if by_number and data.header == "auto":
         rows = [row for _, _, row in islice(table_rows(file, layout), SAMPLE) if len(row) == len(first)]
-        cells = [row[label if labelled else texts[0]].strip() for row in rows]
+        cells = [row[(labels or texts)[0]].strip() for row in rows]
         header = looks_like_header(first, cells, labelled)
         what = "taken as the header" if header else "taken as data, not as a header"
         say(f"{place} is {what}: {', '.join(shorten(cell, 20) for cell in first[:6])}; --header yes or no decides it")
-    return Columns(texts, label, len(first), first if header else None, len(texts) > 1)
+    return Columns(texts, labels, len(first), first if header else None, len(texts) > 1)
 
 
 def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool) -> bool:

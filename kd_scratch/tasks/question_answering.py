@@ -351,6 +351,7 @@ TASK = Task(
     read_unlabelled=read_without_answers,
     add_questions=add_questions,
     confidence=confidence,
+    sureness=lambda predictions: np.array([answer.probability for answer in predictions.decisions]),
     summaries=summaries,
     prediction_records=prediction_records,
     details=details,

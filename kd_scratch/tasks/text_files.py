@@ -21,6 +21,7 @@ from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, table_examp
 from kd_scratch.tasks.broken_rows import MOST_LABELS, BrokenRows
 from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, meant, named, same, wanted_columns
 from kd_scratch.tasks.file_checks import bare
+from kd_scratch.tasks.label_cells import Marks, SeveralLabels, Value, json_kind, one_label
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
@@ -34,9 +35,10 @@ class Example:
 
     id: str
     text: str
-    label: str | None  # None: unlabelled, for soft targets
+    label: str | tuple[str, ...] | None  # tuple: several labels; None: unlabelled, for soft targets
     in_scope: bool = True  # False: CLINC150's texts that belong to no intent
     pair: str | None = None  # the second text
+    known: tuple[str, ...] = ()  # several labels: those that its file has columns for
 
     @property
     def texts(self) -> list[str]:
@@ -48,9 +50,9 @@ class Example:
 Make = Callable[[int, str, str, str | None], object]
 
 
-def example_of_row(path: Path, line: int, text: str, label: str, pair: str | None = None) -> Example:
+def example_of_row(path: Path, line: int, text: str, label: str | tuple[str, ...], pair: str | None = None) -> Example:
     """The example that begins in a line of a file. UserError where it has no label, or its text is too long."""
-    if not label:
+    if label == "":
         raise UserError(f"{path}: line {line}: the label is empty; give it one, or delete the row")
     for part in (text, pair or ""):
         if len(part) > LONGEST:
@@ -62,12 +64,16 @@ def example_of_row(path: Path, line: int, text: str, label: str, pair: str | Non
 
 
 def read_rows(
-    file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool = True, columns=find_columns
+    file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool = True, columns=find_columns, several=None
 ) -> FileRows:
-    """The examples of a table or of JSON lines, whichever the file is. columns: finds those of a table."""
+    """The examples of a table or of JSON lines, whichever the file is. columns: finds those of a table. several:
+    what reads the labels of a text where there may be several; make then gets what it finds."""
     counts: Counter = Counter()
 
-    def cleaned(line: int, label_name: str, text: str, label: str, pair: str | None) -> object:
+    def cleaned(line: int, label_name: str, text: str, value: Value, pair: str | None) -> object:
+        if several:
+            return make(line, text, several.read(value, label_name, f"{file.path}: line {line}"), pair)
+        label = one_label(value, label_name, f"{file.path}: line {line}")
         label_alone = label.strip()
         if label_alone != label:
             counts["blanks around labels do not count"] += 1
@@ -92,9 +98,9 @@ def read_rows(
             file, layout, table_maker(file.path, found, counts, broken, cleaned), found.header is not None
         )
         broken.check(len(rows), say)
-    for what, count in counts.items():
-        if count:
-            say(f"{file.path}: {what}: {count:,}")
+    notes = [f"{what}: {count:,}" for what, count in counts.items() if count]
+    for note in notes + (several.notes() if several else []):
+        say(f"{file.path}: {note}")
     return rows
 
 
@@ -103,6 +109,7 @@ def table_maker(path: Path, columns: Columns, counts: Counter, broken: BrokenRow
     text_at, label_at, width = columns.text[0], columns.label, columns.width
     names = columns.header
     label_name = names[label_at] if names and label_at is not None else ""
+    marks = {names[i] if names else str(i + 1): i for i in columns.labels} if len(columns.labels) > 1 else {}
     pair_at = columns.text[1] if columns.is_pair else None
     others = columns.text if len(columns.text) > 1 and not columns.is_pair else ()
 
@@ -126,12 +133,13 @@ def table_maker(path: Path, columns: Columns, counts: Counter, broken: BrokenRow
             return None
         text = " ".join(row[i] for i in others) if others else row[text_at]
         label = row[label_at] if label_at is not None else ""
-        if len(broken.labels) < MOST_LABELS:
+        if label and len(broken.labels) < MOST_LABELS:
             broken.labels.add(label)
         pair = row[pair_at] if columns.is_pair else None
         for i in columns.text if "\n" in text or "\n" in (pair or "") else ():
             broken.look_at(line, row[i], i)
-        return make(line, label_name, text, label, pair)
+        value = Marks((name, row[i]) for name, i in marks.items()) if marks else label
+        return make(line, label_name, text, value, pair)
 
     return make_row
 
@@ -157,25 +165,18 @@ def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: boo
         place = f"{path}: line {line}"
         if not keys:
             names = list(row)
-            texts, label_at = choose(names, data, labelled, place, say, numbers=False)
-            keys.update(texts=[names[i] for i in texts], label=names[label_at] if labelled else "")
+            columns = zip(("texts", "labels"), choose(names, data, labelled, place, say, numbers=False), strict=True)
+            keys.update({what: [names[i] for i in places] for what, places in columns})
         texts = [value_of(row, key, place) for key in keys["texts"]]
         for key, text in zip(keys["texts"], texts, strict=True):
             if not isinstance(text, str):
                 raise UserError(f"{place}: {key!r} must be a text in quotes, not {json_kind(text)}")
-        label = value_of(row, keys["label"], place) if labelled else ""
-        if not isinstance(label, str | int):
-            raise UserError(f"{place}: {keys['label']!r} must be a text or a whole number, not {json_kind(label)}")
-        label = str(label).lower() if isinstance(label, bool) else str(label)
-        return make(line, keys["label"], texts[0], label, texts[1] if len(texts) > 1 else None)
+        found = Marks((key, value_of(row, key, place)) for key in keys["labels"])
+        first = next(iter(found), "")
+        label = found if len(found) > 1 else found.get(first, "")
+        return make(line, first, texts[0], label, texts[1] if len(texts) > 1 else None)
 
     return make_object
-
-
-def json_kind(value: object) -> str:
-    """What a JSON value is, in words."""
-    kinds = {list: "a list", dict: "an object", float: "a fraction", bool: "true or false", int: "a number"}
-    return kinds.get(type(value), "null")
 
 
 # --- formats ---
@@ -191,6 +192,21 @@ def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequen
         return example_of_row(path, line, text, label, pair)
 
     return read_rows(open_text(path, data.encoding, say), data, say, make)
+
+
+def read_several(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+    """Anybody's texts, or pairs of them, each with any number of labels, also none: a table or JSON lines.
+
+    The labels are one column's, with --label-separator between them; a list in JSON; or columns of 0 and 1, one
+    a label, whose names --label-column gives with commas between them.
+    """
+
+    def make(line: int, text: str, found: tuple, pair: str | None) -> Example:
+        labels, known = found
+        return replace(example_of_row(path, line, text, labels, pair), known=known)
+
+    file, labels = open_text(path, data.encoding, say), SeveralLabels(data.label_separator)
+    return read_rows(file, data, say, make, several=labels)
 
 
 def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
@@ -248,7 +264,7 @@ def agnews_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, l
     )
     if header:
         say(f"{file.path}: line {line} is the header: {', '.join(shorten(cell, 20) for cell in first)}")
-    return Columns((1, 2), 0, 3, first if header else None)
+    return Columns((1, 2), (0,), 3, first if header else None)
 
 
 def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:

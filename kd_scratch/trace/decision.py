@@ -9,6 +9,7 @@ from kd_scratch.common.console import shorten
 from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer, EncodedWindows, candidates
+from kd_scratch.tasks.several_labels import sigmoid, threshold_of
 from kd_scratch.tasks.squad_metric import question_scores
 from kd_scratch.tasks.token_classification import probabilities
 from kd_scratch.trace.stages import Grid, Stage, exact, near, number, softmax_grid
@@ -18,6 +19,7 @@ from kd_scratch.trace.trail import Side, Trail, word_places
 def decision_stage(trail: Trail) -> Stage:
     """The decision of the task on the example, with both models."""
     decide = {"sequence": decided_label, "token": decided_tags, "span": decided_answers}[trail.task.head]
+    decide = decided_labels if trail.task.several else decide
     return Stage("The decision", [trail.task.decide], decide(trail))
 
 
@@ -33,6 +35,23 @@ def decided_label(trail: Trail) -> list[str | Grid]:
     label = trail.task.gold(trail.gold)
     text += "." if label is None else f". The label in the file is {shorten(label, 40)!r}."
     return [text, Grid(("model", "label", "p"), rows)]
+
+
+def decided_labels(trail: Trail) -> list[str | Grid]:
+    """The labels of a text, where it may have several."""
+    names, known = trail.labels, trail.task.gold(trail.gold)
+    columns, thresholds = [], []
+    for name, side in trail.sides.items():
+        found = side.predictions
+        p = dict(zip(found.labels, sigmoid(found.logits)[0].tolist(), strict=True))
+        columns += [[f"{p[label]:.4f}", "yes" if label in found.decisions[0] else "no"] for label in names]
+        thresholds.append(f"{threshold_of(found):.4f} ({name})")
+    gold = ["?" if known is None else "yes" if label in known else "no" for label in names]
+    student, teacher = columns[: len(names)], columns[len(names) :]
+    rows = [(shorten(label, 20), *a, *b, g) for label, a, b, g in zip(names, student, teacher, gold, strict=True)]
+    rows = [("...", *[""] * 5) if i is None else rows[i] for i in near(len(rows), trail.unit)]
+    text = f"The text gets the labels whose p = sigmoid(z) (without temperature) is {' and '.join(thresholds)} or more:"
+    return [text, Grid(("label", "student", "gets", "teacher", "gets", "gold"), rows)]
 
 
 def decided_tags(trail: Trail) -> list[str | Grid]:

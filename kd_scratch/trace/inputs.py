@@ -17,7 +17,7 @@ def file_stage(found: Found, code: list[Callable]) -> Stage:
     example = found.examples[found.place]
     rows = []
     for name, value in vars(example).items():
-        if name == "pair" and value is None:
+        if (name, value) in (("pair", None), ("known", ())):
             continue
         if isinstance(value, tuple):
             value = " | ".join("?" if part is None else part for part in value)
@@ -139,6 +139,11 @@ def label_text(trail: Trail) -> str:
     labels = trail.labels
     if trail.unknown:
         return trail.unknown
+    if trail.task.several:
+        has = [f"{shorten(label, 40)!r} (number {labels.index(label)})" for label in trail.task.gold(gold)]
+        return (
+            f"Of the {len(labels)} labels, numbered from 0, it has {', '.join(has) or 'none'}: those are 1, others 0."
+        )
     if head == "sequence":
         label = trail.task.gold(gold)
         place = labels.index(label)

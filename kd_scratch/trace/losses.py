@@ -57,6 +57,11 @@ def all_units(trail: Trail) -> Units:
             "The teacher has the labels in another order: its columns "
             f"{', '.join(map(str, order[:4]))}{', ...' if len(order) > 4 else ''} (from 0) are the student's 0, 1, ..."
         )
+    if trail.task.several:
+        text += (
+            " Each label is there or not by itself, so it is a unit: a choice of two, with logits 0 and z, whose "
+            "softmax is sigmoid(z) = 1 / (1 + e^-z) and 1 less that. Its cross-entropy is the binary one."
+        )
     return Units(
         student=unit_logits(head, trail.student.walk.logits, batch),
         teacher=unit_logits(head, teacher_logits, batch),
@@ -72,12 +77,14 @@ def followed_unit(trail: Trail, units: Units) -> Unit:
     allowed = (student > -1e29).nonzero().flatten()  # span head: the allowed positions
     piece = f"{trail.position} {trail.pieces[trail.position]!r}"
     titles = {"sequence": "the whole text", "token": f"the word at position {piece}", "span": "the answer's start"}
+    title, names = titles[trail.task.head], [shorten(name, 20) for name in trail.labels]
     if trail.task.head == "span":
         names = [f"{i} {trail.pieces[i]}" for i in allowed.tolist()]
-    else:
-        names = [shorten(name, 20) for name in trail.labels]
+    elif trail.task.several:
+        name = names[trail.unit]
+        title, names = f"the label {name!r}", [f"not {name}", name]
     return Unit(
-        title=titles[trail.task.head],
+        title=title,
         names=names,
         student=student[allowed],
         teacher=units.teacher[trail.unit, allowed],
@@ -174,4 +181,6 @@ def unit_names(trail: Trail) -> list[str]:
     """A name for each unit of the input."""
     if trail.task.head == "token":
         return [f"{position} {trail.pieces[position]}" for position in trail.batch.counted.tolist()]
+    if trail.task.several:
+        return [shorten(name, 20) for name in trail.labels]
     return ["start", "end"] if trail.task.head == "span" else [shorten(trail.gold.id, 30)]

@@ -91,7 +91,11 @@ class Trail:
 
     @property
     def unit(self) -> int:
-        """Which of the input's units the position is."""
+        """Which of the input's units is followed: the position's; of several labels the first that the text has,
+        else the student's most probable one."""
+        if self.task.several:
+            there = (self.batch.labels[0] == 1).nonzero().flatten().tolist()
+            return there[0] if there else int(self.student.walk.logits[0].argmax())
         return self.batch.counted.tolist().index(self.position) if self.task.head == "token" else 0
 
     @property

@@ -1,6 +1,7 @@
 """What answers files mean for the inputs of a run: logits, as if a teacher had made them.
 
-They are log p: softmax(log p / T) is what a live teacher's softmax(t / T) would be. A row of NaN: no answer.
+They are log p: softmax(log p / T) is what a live teacher's softmax(t / T) would be. Of several labels they are
+log(p / (1 − p)), and the same holds of sigmoid. A row of NaN: no answer.
 """
 
 from collections.abc import Sequence
@@ -45,8 +46,8 @@ def add_answers(run: Run) -> None:
 
 
 def unit_rows(inputs: EncodedInputs) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of logits that the loss looks at (span head: each window's first), and their labels."""
-    labels = inputs.labels[:, 0] if inputs.head == "span" else inputs.labels
+    """The rows of logits that the loss looks at (span head: each window's first), and their first labels."""
+    labels = inputs.labels[:, 0] if inputs.labels.ndim == 2 else inputs.labels
     rows = np.flatnonzero((labels != IGNORE) | (inputs.head == "sequence"))
     return (inputs.starts[rows] if inputs.head == "span" else rows), labels[rows]
 

@@ -7,6 +7,7 @@ To follow one step: `train_epoch` here; `collate` in data/batches.py; `Student` 
 nn/model.py; the losses in distillation/losses.py; `Stepper` in training/optimizer.py.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -151,12 +152,14 @@ def batch_loss(trainer: Trainer, batch: Batch, kept: KeptOutputs, per_unit: floa
 
 
 def score_dev(trainer: Trainer) -> dict:
-    """The model's scores on the dev set, by name."""
-    run = trainer.run
-    logits = compute_logits(run.model, run.dev_inputs, run.device, dtype=trainer.dtype, title="scoring dev")
-    return run.task.score(
-        Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, run.model.config.labels, run.spec.data)
-    )
+    """The model's scores on the dev set, by name. If it needs a threshold, it gets the one that is best there."""
+    run, model = trainer.run, trainer.run.model
+    logits = compute_logits(model, run.dev_inputs, run.device, dtype=trainer.dtype, title="scoring dev")
+    found = Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, model.config.labels, run.spec.data)
+    if run.task.choose_threshold:
+        found.threshold = run.spec.data.label_threshold or run.task.choose_threshold(found)
+        model.config = replace(model.config, threshold=found.threshold)
+    return run.task.score(found)
 
 
 def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:

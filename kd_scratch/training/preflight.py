@@ -102,6 +102,15 @@ def about_labels(task: Task, labels: tuple[str, ...], train: EncodedInputs, dev:
         text += f"; {share(unknown, 'of the words of dev have a tag that train lacks', 'are both of one kind?')}"
         types = dict.fromkeys(label[2:] for label in labels if label[1:2] == "-")
         return "; ".join([text, *near_labels(list(types))])
+    if task.several:
+        marks = train.labels[(train.labels >= 0).all(axis=1)]  # those of n texts, n,C
+        absent = [labels[i] for i in np.flatnonzero(~marks.any(axis=0))]
+        if len(marks):
+            text += f"; {marks.sum(axis=1).mean():.1f} a text"
+            text += f", {np.mean(~marks.any(axis=1)):.0%} of the texts have none"
+        if absent:
+            text += f"; NO TEXT of {len(marks):,} has {', '.join(shorten(label, 30) for label in absent[:5])}"
+        return "; ".join([text, *near_labels(labels)])
     labelled = train.labels[train.labels >= 0]
     return "; ".join([text, *odd_labels([labels[i] for i in labelled], labels)])
 

@@ -35,7 +35,7 @@ from kd_scratch.distillation.layer_map import explicit
 from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
-from kd_scratch.tasks.base import are_pairs, require_kind
+from kd_scratch.tasks.base import are_pairs, require_kind, require_labels_of
 from kd_scratch.training.checks import check_spec
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
@@ -130,9 +130,10 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
     """The student's labels: those of the data, or the (first) teacher's where they say the same in another way."""
     if not spec.teachers:
         return labels
-    chosen = task.student_labels(labels, load_config(spec.teachers[0]).labels)
+    chosen = task.student_labels(labels, numbered(load_config(spec.teachers[0]).labels, labels))
     if chosen != labels:
-        say(f"the student gets its teacher's {len(chosen)} labels, which write the tags of the data in another way")
+        why = "some are not in the data" if task.several else "they write its tags in another way"
+        say(f"the student gets its teacher's {len(chosen)} labels, not those of the data: {why}")
     return chosen
 
 
@@ -168,7 +169,7 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
     else:
         if spec.norm_first:
             raise UserError("--norm-first: the norms of a model directory stay where they are; leave it out")
-        model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout)
+        model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout, data.task.several)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
     if data.task.head == "sequence":
@@ -188,6 +189,7 @@ def named_shape(spec: RunSpec, data: TrainingData):
         size,
         head=data.task.head,
         labels=data.labels,
+        several=data.task.several,
         vocab_size=data.tokenizer.vocab_size,
         pad_id=data.tokenizer.pad_id,
         norm_first=spec.norm_first,
@@ -232,6 +234,7 @@ def open_teacher(
             f"--teacher {path}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
             f"{task.head} head; fine-tune it first (train without --teacher)"
         )
+    require_labels_of(task, teacher.config, f"--teacher {path}")
     own = numbered(teacher.config.labels, labels) if task.head == "sequence" else teacher.config.labels
     if own != teacher.config.labels:
         say(f"note: --teacher {path}: {note_of_numbers(own)}")

@@ -43,6 +43,7 @@ def url(browser, tmp_path_factory, tokenizer):
         for seed, name in enumerate(("teacher", "distilled", NAME)):
             save(name, head, labels=labels[head], seed=seed, int8=name == NAME)
     save("news", "sequence", labels=("trade", "sport"))
+    save("several", "sequence", labels=("toxic", "threat", "insult", "spam"), several=True, threshold=0.01)
     command = [sys.executable, "-m", "kd_scratch", "demo", "--device", "cpu", "--threads", "1", "--port", "0"]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen([*command, "--models", *named], cwd=ROOT, **pipes) as process:
@@ -95,6 +96,7 @@ def overflow(page) -> int:
 
 
 TASKS = ("Ask a question", "Mark entities", "Classify a text: 3 labels", "Classify a text: 2 labels")
+TASKS += ("Classify a text: 4 labels",)
 
 
 def test_there_is_a_tab_for_each_task(browser, url):
@@ -143,6 +145,16 @@ def test_a_narrow_screen_shows_everything_without_scrolling_sideways(browser, ur
         panel.get_by_text("Computing").wait_for(state="detached")
         assert overflow(page) == 0
         picture(page, f"narrow-{task}")
+
+
+def test_each_of_several_labels_has_a_bar_of_its_own_and_a_tick_where_it_is_given(browser, url):
+    with visit(browser, url) as page:
+        panel = open_tab(page, 4)
+        try_example(panel)
+        rows = panel.locator(".card .bars li")
+        ticked = [text for text in rows.all_inner_texts() if text.startswith("✓ ")]
+        assert rows.count() == 4 and ticked and f"✓ {len(ticked)} label" in panel.locator(".card").inner_text()
+        assert "all of 1.0% or more, each by itself" in panel.locator(".card").inner_text()
 
 
 def test_a_chosen_answer_is_marked_in_the_passage(browser, url):

@@ -594,7 +594,7 @@ def ms_marco_MiniLM_L_6_v2(folder: Path) -> None:
 
 
 def toxic_bert(folder: Path) -> None:
-    """unitary's: several labels at once; softmax over them would be wrong."""
+    """unitary's: several labels at once, each with a probability of its own."""
     names = labelled("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
     config = SEQUENCE | BERT_2021 | names | {"problem_type": "multi_label_classification"}
     vocab = write_classifier(folder, 25, config, SETTINGS_2021, 6, write_safetensors)
@@ -874,7 +874,7 @@ SHAPES = {
     "ms-marco-MiniLM-L-6-v2-bert": Shape(
         ms_marco_MiniLM_L_6_v2, "sequence", "config.json: id2label or num_labels: one label only"
     ),
-    "toxic-bert": Shape(toxic_bert, "sequence", "config.json: problem_type"),
+    "toxic-bert": Shape(toxic_bert, "sequence"),
     "num-labels-alone": Shape(num_labels_alone, "sequence"),
     "relation-markers-2020": Shape(relation_markers_2020, "sequence"),
     "relation-markers-2023": Shape(relation_markers_2023, "sequence"),

@@ -133,7 +133,6 @@ def edit_config(directory, **changes):
 
 
 HEADS = {
-    "several labels at once": ("sequence", dict(problem_type="multi_label_classification"), "problem_type"),
     "regression": ("sequence", dict(problem_type="regression"), "problem_type"),
     "names with gaps": ("sequence", dict(id2label={"0": "no", "2": "yes", "3": "maybe"}), "id2label must name"),
 }

@@ -170,7 +170,7 @@ ROWS = [
         for field in ({"id": "train.csv:2", "hash": ""}, {"text": "the goal of team and coach train"})
     ),
     *(
-        Cure("{}: {}; give a number from 0 to 1", taught_by(GOOD | {"probabilities": {"sport": wrong, "trade": 0.5}}),
+        Cure("{}: {}; give a number from 0 to {}", taught_by(GOOD | {"probabilities": {"sport": wrong, "trade": 0.5}}),
              given("(give a number from 0 to 1)", **GOOD))
         for wrong in (-1, float("nan"), "0.5")
     ),

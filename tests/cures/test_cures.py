@@ -21,6 +21,7 @@ from tests.cures import (
     rows_predict,
     rows_runs,
     rows_settings,
+    rows_several,
     rows_study,
 )
 from tests.cures.advice import advice, is_advice
@@ -39,6 +40,7 @@ TABLES = (
     rows_folders,
     rows_pages,
     rows_pairs,
+    rows_several,
     rows_study,
     rows_download,
 )

@@ -10,13 +10,18 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.cascade import ALL, Point, choose, curve, sureness
+from kd_scratch.evaluation.cascade import ALL, Point, choose, curve
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.tasks import TASKS
 from tests.conftest import TEXTS, tiny_model
 from tests.evaluation.test_calibrate import LABELS, predictions_of
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC")
+
+
+def sureness_of(predictions):
+    """By the task's own rule."""
+    return predictions.task.sureness(predictions)
 
 
 def random_predictions(seed: int, count: int = 60):
@@ -29,7 +34,7 @@ def random_predictions(seed: int, count: int = 60):
 def test_every_threshold_scores_what_is_counted_by_hand():
     student, teacher = random_predictions(0), random_predictions(1)
     points = curve(student, teacher)
-    sure = sureness(student)
+    sure = sureness_of(student)
     assert len(points) == len(set(sure.round(9))) + 1 < len(sure), "those equally sure are asked together"
     for point in points:
         asked = [p < point.threshold for p in sure]
@@ -98,15 +103,15 @@ def test_the_command_chooses_on_dev_and_counts_on_test(tmp_path, tokenizer, caps
     for predictions in on["dev"]:
         of = one.confidence(predictions)
         least = [min(of.probability[of.example == i]) for i in range(len(predictions.examples))]
-        assert sureness(predictions).tolist() == least, "of the least sure word"
+        assert sureness_of(predictions).tolist() == least, "of the least sure word"
 
     def score(pair, threshold):
-        asked = sureness(pair[0]) < threshold
+        asked = sureness_of(pair[0]) < threshold
         mixed = np.where(asked[:, None], one.tally(pair[1]), one.tally(pair[0]))
         return float(one.tally_score(mixed.sum(axis=0))), float(asked.mean())
 
     threshold, wanted = found["threshold"], 0.9 * score(on["dev"], ALL)[0]
-    scores = dict(score(on["dev"], t)[::-1] for t in (*sureness(on["dev"][0]), ALL))  # by the share that is asked
+    scores = dict(score(on["dev"], t)[::-1] for t in (*sureness_of(on["dev"][0]), ALL))  # by the share that is asked
     asked = score(on["dev"], threshold)[1]
     assert asked == min(share for share, value in scores.items() if value >= wanted) == found["dev"]["asked"]
     alone, cascade, all_asked = found["rows"]
@@ -157,7 +162,7 @@ def test_what_does_not_count_has_no_part_in_score_and_share():
             if is_out:
                 object.__setattr__(example, "label", None)
                 object.__setattr__(example, "in_scope", False)
-    sure = sureness(both[0])
+    sure = sureness_of(both[0])
     assert (sure[out] < 1).all()
     for point in curve(*both):
         asked = (sure < point.threshold)[~out]
@@ -195,5 +200,5 @@ def test_a_model_is_as_sure_of_a_question_as_of_its_answer(tmp_path, tokenizer):
     task = TASKS["squad"]
     examples = read_evaluation_set(task, tmp_path / "test.json", "", DataConfig(), say=lambda note: None).examples
     predictions = evaluate(load_for_inference(folder, task), task, examples, DataConfig(), torch.device("cpu"))
-    assert sureness(predictions).tolist() == [answer.probability for answer in predictions.decisions]
+    assert sureness_of(predictions).tolist() == [answer.probability for answer in predictions.decisions]
     assert curve(predictions, predictions)[-1].asked == 1

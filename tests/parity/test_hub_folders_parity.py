@@ -87,7 +87,9 @@ def our_logits(model, inputs):
 
 def classes(tokenizer, model, text):
     """Label -> probability."""
-    probability = reference_logits(model, tokenizer(text, return_tensors="pt")).double().softmax(-1)
+    logits = reference_logits(model, tokenizer(text, return_tensors="pt")).double()
+    several = model.config.problem_type == "multi_label_classification"
+    probability = logits.sigmoid() if several else logits.softmax(-1)
     return {str(model.config.id2label[i]): float(p) for i, p in enumerate(probability)}
 
 

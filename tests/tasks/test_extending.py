@@ -18,7 +18,9 @@ from kd_scratch.tasks import TASKS, Task
 from tests.commands.test_commands import FAST, WORDS, run
 from tests.conftest import ROOT
 
-EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "kd_scratch" / "tasks" / "README.md").read_text(), re.S)[1]
+EXAMPLE = re.search(
+    r"How to add a task.*?```python\n(.*?)```", (ROOT / "kd_scratch" / "tasks" / "README.md").read_text(), re.S
+)[1]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ FORMATS = {
     "AG News": ("agnews", '"1","a","b"\n"2","c","d"\n', '"5","e","f"\n', "line 3: class '5' is not one of"),
     "CSV": ("csv", "text,label\na,good\n", "b,\n", "line 3: the label is empty"),
     "TSV": ("csv", "text\tlabel\na\tgood\n", "b\tbad\tc\n", "line 3: 3 columns instead of the header's 2"),
+    "several labels": ("labels", "text,label\na,good;new\nb,\n", "c,x,y\n", "line 4: 3 columns instead"),
     "plain text": ("mlm", "one text\nanother\n", "x" * 1_000_001, "line 3: a text of 1,000,001 characters"),
 }
 

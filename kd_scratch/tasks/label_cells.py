@@ -1,0 +1,89 @@
+"""What a cell of a table, or a field of JSON, means: the label of a text, or its several labels."""
+
+from collections import Counter
+
+from kd_scratch.common.console import shorten
+from kd_scratch.common.errors import UserError
+
+MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+SEPARATORS = ";,|"  # usual ones, in one of which a file may differ from the settings
+
+
+class Marks(dict):
+    """What the columns of --label-column a,b,c hold in one row, by name."""
+
+
+Value = object  # a cell, a field's JSON value, or Marks
+
+
+def one_label(value: Value, name: str, place: str) -> str:
+    """The label as a text. UserError where it is none. name: of its column, place: file and line."""
+    if isinstance(value, Marks):
+        cure = "give one, or choose --task labels for several labels a text"
+        raise UserError(f"{place}: --label-column names {len(value)} columns; {cure}")
+    if not isinstance(value, str | int):
+        cure = "; for several labels a text choose --task labels" if isinstance(value, list) else ""
+        raise UserError(f"{place}: {name!r} must be a text or a whole number, not {json_kind(value)}{cure}")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def json_kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    kinds = {list: "a list", dict: "an object", float: "a fraction", bool: "true or false", int: "a number"}
+    return kinds.get(type(value), "null")
+
+
+class SeveralLabels:
+    """Reads the labels of one text after another, and counts what was odd about them.
+
+    >>> labels = SeveralLabels(";")
+    >>> labels.read("b; a", "label", "x.csv: line 2"), labels.read("", "label", "x.csv: line 3")
+    ((('a', 'b'), ()), ((), ()))
+    >>> labels.read(Marks(a="0", b="1"), "", "x.csv: line 4")
+    (('b',), ('a', 'b'))
+    """
+
+    def __init__(self, separator: str):
+        self.separator = separator
+        self.counts: Counter = Counter()  # what was odd -> how often
+        self.parted = 0  # cells that hold the separator
+        self.others: Counter = Counter()  # cells that do not, but another one: which
+
+    def read(self, value: Value, name: str, place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The labels that a text has, each once and sorted; and those that the file has columns for. An empty cell
+        or list is no label. UserError for what is neither."""
+        if isinstance(value, Marks):
+            marked = {label: self.is_marked(mark, label, place) for label, mark in value.items()}
+            return tuple(sorted(label for label in marked if marked[label])), tuple(marked)
+        if isinstance(value, list):
+            twice = len(value) > len(set(map(str, value)))
+            if twice and {*map(type, value)} <= {int, bool} and set(value) <= {0, 1}:
+                cure = 'give their names, as in ["a", "b"], or write each into a field of its own'
+                raise UserError(f"{place}: {name!r} has 0 and 1 instead of labels; {cure}")
+            parts = [one_label(part, name, place) for part in value]
+        else:
+            parts = one_label(value, name, place).split(self.separator)
+            self.parted += len(parts) > 1
+            self.others.update(c for c in SEPARATORS if len(parts) == 1 and c in parts[0])
+        labels = [part.strip() for part in parts if part.strip()]
+        self.counts["rows that name a label twice, which counts once"] += len(set(labels)) < len(labels)
+        return tuple(sorted(set(labels))), ()
+
+    def is_marked(self, mark: Value, label: str, place: str) -> bool:
+        """Whether a cell says that its label is there."""
+        found = MARKS.get(str(mark).strip().lower())
+        if found is None:
+            what = f"column {label!r} holds {shorten(str(mark), 20)!r} instead of 0 or 1"
+            raise UserError(f"{place}: {what}; correct it, or delete the row")
+        return found
+
+    def notes(self) -> list[str]:
+        """What was odd, in a line each with its count."""
+        notes = [f"{what}: {count:,}" for what, count in self.counts.items() if count]
+        if self.others and not self.parted:
+            [(other, count)] = self.others.most_common(1)
+            notes.append(
+                f"no label cell holds {self.separator!r}, {count:,} hold {other!r}, which is read as a part of "
+                f"their label; --label-separator '{other}' would make several of it"
+            )
+        return notes
