@@ -101,58 +101,57 @@ def activation(graph: ModelGraph, x: str) -> str:
     return graph.node("Mul", doubled, graph.constant(0.5))
 
 
-def table(graph: ModelGraph, ids: str, name: str) -> str:
-    """ids … -> …,D: rows of a table, of floats or of 4-bit numbers (int8.Table, which this repeats in nodes)"""
+def table(graph: ModelGraph, name: str, ids: str = "") -> str:
+    """Rows of a table: ids … -> …,D, or all of them as they are: V,D. Of floats, or of 4-bit numbers (int8.Table)."""
     graph.place = name.removesuffix(".weight")
+
+    def rows(part: str) -> str:
+        return graph.node("Gather", part, ids) if ids else part
+
     if name + int8.SCALE not in graph.weights:
-        return graph.node("Gather", graph.weight(name), ids)
-    packed = graph.node("Gather", graph.tensor(name, graph.weights[name]), ids)  # …,D/2 uint8
-    four = graph.tensor("number/four", torch.tensor(4, dtype=torch.uint8))
-    low_bits = graph.node("BitShift", graph.node("BitShift", packed, four, direction="LEFT"), four, direction="RIGHT")
-    high_bits = graph.node("BitShift", packed, four, direction="RIGHT")
-    t = graph.node("Cast", graph.node("Concat", low_bits, high_bits, axis=-1), to=FLOAT)  # …,D, or one more
+        return rows(graph.weight(name))
+    packed, scale, low = (
+        rows(graph.tensor(name + part, graph.weights[name + part])) for part in ("", int8.SCALE, int8.LOW)
+    )
+    return unpacked(graph, packed, scale, low)
+
+
+def unpacked(graph: ModelGraph, packed: str, scale: str, low: str) -> str:
+    """packed …,D/2 (uint8), scale and low …,G (float16) -> …,D: what int8.Table.forward computes"""
     width, groups = graph.config.width, int8.Table.groups(graph.config.width)
+    four = graph.tensor("number/four", torch.tensor(4, dtype=torch.uint8))
+    high_bits = graph.node("BitShift", packed, four, direction="RIGHT")
+    low_bits = graph.node("BitShift", graph.node("BitShift", packed, four, direction="LEFT"), four, direction="RIGHT")
+    t = graph.node("Cast", graph.node("Concat", low_bits, high_bits, axis=-1), to=FLOAT)  # …,D, or one more
     if width % 2:
-        t = graph.node("Slice", t, graph.constant([0]), graph.constant([width]), graph.constant([-1]))
+        t = graph.node("Slice", t, *(graph.constant([n]) for n in (0, width, -1)))
     shape = graph.node("Shape", t)
-    if groups > 1:
-        t = graph.node("Reshape", t, groups_of(graph, ids, groups, width // groups))
-    parts = {}
-    for part in (int8.SCALE, int8.LOW):
-        rows = graph.node("Gather", graph.tensor(name + part, graph.weights[name + part]), ids)  # …,G float16
-        parts[part] = graph.node("Cast", rows, to=FLOAT)
-        if groups > 1:
-            parts[part] = graph.node("Unsqueeze", parts[part], graph.constant([-1]))  # …,G,1
-    x = graph.node("Add", parts[int8.LOW], graph.node("Mul", parts[int8.SCALE], t))
-    return graph.node("Reshape", x, shape) if groups > 1 else x
-
-
-def groups_of(graph: ModelGraph, ids: str, groups: int, length: int) -> str:
-    """The name of the shape …,G,32 where ids are …"""
-    return graph.node("Concat", graph.node("Shape", ids), graph.constant([groups, length]), axis=0)
+    column = graph.constant([-1])
+    outer = graph.node("Shape", scale)  # …,G
+    t = graph.node("Reshape", t, graph.node("Concat", outer, graph.constant([width // groups]), axis=0))  # …,G,32
+    scale, low = (graph.node("Unsqueeze", graph.node("Cast", part, to=FLOAT), column) for part in (scale, low))  # …,G,1
+    return graph.node("Reshape", graph.node("Add", low, graph.node("Mul", scale, t)), shape)  # …,G,32 -> …,D
 
 
 def embeddings(graph: ModelGraph) -> str:
     """The inputs B,S -> B,S,D: tokens, token types and positions"""
     config = graph.config
-    x = table(graph, "input_ids", "embeddings.word.weight")
+    x = table(graph, "embeddings.word.weight", "input_ids")
     if config.positions == "sinusoidal":
         x = graph.node("Mul", x, graph.constant(math.sqrt(config.width)))
     if config.token_types:
-        x = graph.node("Add", x, table(graph, "token_type_ids", "embeddings.token_type.weight"))
-    graph.place = "positions"
-    length = graph.node("Squeeze", graph.node("Shape", "input_ids", start=1, end=2), graph.constant([0]))
-    places = graph.node("Range", graph.constant(0), length, graph.constant(1))  # S; beyond the table Gather refuses
-    rows = table(graph, places, "positions.weight")
+        x = graph.node("Add", x, table(graph, "embeddings.token_type.weight", "token_type_ids"))
+    positions = table(graph, "positions.weight")  # P,D; of 4-bit numbers, they become floats when the file is opened
+    length = graph.node("Shape", "input_ids", start=1, end=2)  # S; where that is more than P, the sum is refused
+    positions = graph.node("Slice", positions, graph.constant([0]), length, graph.constant([0]))
     graph.place = "embeddings"
-    return layer_norm(graph, graph.node("Add", x, rows), "embedding_norm")
+    return layer_norm(graph, graph.node("Add", x, positions), "embedding_norm")
 
 
 def mask_of(graph: ModelGraph) -> str:
     """attention_mask B,S, 1 at real tokens -> B,1,1,S: what is added to the scores of keys, 0 or FAR"""
     graph.place = "mask"
-    mask = graph.node("Unsqueeze", "attention_mask", graph.constant([1]))
-    mask = graph.node("Cast", graph.node("Unsqueeze", mask, graph.constant([2])), to=FLOAT)
+    mask = graph.node("Cast", graph.node("Unsqueeze", "attention_mask", graph.constant([1, 2])), to=FLOAT)
     return graph.node("Mul", graph.node("Sub", graph.constant(1.0), mask), graph.constant(FAR))
 
 
