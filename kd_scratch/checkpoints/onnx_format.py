@@ -165,7 +165,7 @@ def value_info(name: str, dtype: torch.dtype, shape: list[int | str]) -> list[Pa
 
 
 def places(tensors: dict[str, Tensor], name: str, limit: int) -> dict[str, tuple[str, int]]:
-    """Where tensors lie that are not in a file of this name itself, by name: a file and an offset. {}: all are in it."""
+    """Where the tensors are that a file of this name does not hold itself: a file and an offset, by name."""
     if sum(map(size, tensors.values())) <= limit:
         return {}
     found, end = {}, 0

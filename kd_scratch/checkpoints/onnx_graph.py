@@ -25,7 +25,7 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.layers import sinusoidal_table
 
 FAR = -10000.0  # is added to the score of a key that may not be looked at: exp makes an exact 0 of that
-FLOAT, UINT8_ZERO = 1, 128
+FLOAT = 1  # the number of float32, see DTYPES
 
 
 class ModelGraph(Graph):
@@ -62,22 +62,18 @@ def linear(graph: ModelGraph, x: str, layer: str) -> str:
 
 
 def int8_product(graph: ModelGraph, x: str, layer: str) -> str:
-    """x …,in -> …,out: what int8.linear_by_hand computes, before the bias.
+    """x …,in -> …,out: what int8.linear_by_hand computes, before the bias
 
-    The range of the whole x is cut into 255 steps, and the product of whole numbers multiplied by both scales. The
-    weights are stored without a sign, 128 higher: some processors overflow where numbers with a sign meet others
-    without (see int8.activation_bits), and none is slower.
+    The range of the whole x is cut into 255 steps; the product is one of whole numbers, and then multiplied by both
+    scales. What becomes of x is shared by the products that have it as their input.
     """
     if x not in graph.rounded:
         graph.rounded[x] = graph.node("DynamicQuantizeLinear", x, outputs=3)
-    rounded, step, zero = graph.rounded[x]
-    whole = graph.weights[f"{layer}.weight"].T  # in,out
-    whole = (whole.to(torch.int16) + UINT8_ZERO).to(torch.uint8)
-    weight = graph.tensor(f"{layer}.weight", whole)
-    middle = graph.tensor("number/uint8", torch.tensor(UINT8_ZERO, dtype=torch.uint8))
-    total = graph.node("MatMulInteger", rounded, weight, zero, middle)  # int32
-    scale = graph.node("Mul", step, graph.tensor(f"{layer}.scale", graph.weights[f"{layer}.weight{int8.SCALE}"]))
-    return graph.node("Mul", graph.node("Cast", total, to=FLOAT), scale)
+    whole, step, zero_point = graph.rounded[x]
+    weight = graph.tensor(f"{layer}.weight", graph.weights[f"{layer}.weight"].T)  # in,out int8
+    total = graph.node("MatMulInteger", whole, weight, zero_point)  # …,out int32
+    scale = graph.tensor(f"{layer}.scale", graph.weights[f"{layer}.weight{int8.SCALE}"])  # out
+    return graph.node("Mul", graph.node("Cast", total, to=FLOAT), graph.node("Mul", step, scale))
 
 
 def layer_norm(graph: ModelGraph, x: str, layer: str) -> str:
