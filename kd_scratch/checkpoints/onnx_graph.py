@@ -184,7 +184,8 @@ def block(graph: ModelGraph, x: str, mask: str, layer: str, first_only: bool) ->
     if first_only:
         graph.place = f"{layer}.first"
         ends = [graph.constant([n]) for n in (0, 1, 1)]  # from, to, axis
-        x, query = graph.node("Slice", x, *ends), graph.node("Slice", memory, *ends)
+        query = graph.node("Slice", memory, *ends)
+        x = graph.node("Slice", x, *ends) if before else query
     y = attention(graph, query, memory, mask, f"{layer}.attention")
     x = graph.node("Add", y, x)
     if not before:
