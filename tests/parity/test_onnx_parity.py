@@ -3,7 +3,6 @@
 import json
 import random
 from collections import Counter
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,13 +10,13 @@ import pytest
 import torch
 
 from kd_scratch.__main__ import main
-from kd_scratch.checkpoints.checkpoint import load_model, save_model
+from kd_scratch.checkpoints.checkpoint import load_model, take_layers
 from kd_scratch.checkpoints.onnx_folder import FILES, export_onnx
 from kd_scratch.checkpoints.onnx_format import as_bytes, model_parts
 from kd_scratch.checkpoints.onnx_graph import graph_of
 from kd_scratch.config import HEADS, DataConfig, ModelConfig
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
+from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, read_evaluation_set
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS
@@ -162,29 +161,27 @@ class AsModel(torch.nn.Module):
         ("squad", "policyqa/test.json", 25),
     ],
 )
-def test_int8_decisions_on_real_data_are_the_same(task, name, limit, minilm, real_data, tmp_path):
-    """Two layers of a real checkpoint under a head with random weights: unsure about everything, and yet the same."""
-    task, path = TASKS[task], real_data(name)
-    labels = {"conll": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")}.get(task.name) or tuple(task.label_list([]) or ())
+def test_int8_files_are_as_near_to_the_float_model_as_ours_on_real_data(task, name, limit, minilm, real_data):
+    """Where an activation lies halfway between two steps, the last bit of a float decides, and the rest follows: in a
+    large batch, logits differ by a part of what rounding changes at all. Here of two layers of a real checkpoint.
+    """
+    task, data = TASKS[task], DataConfig(limit=str(limit))
+    examples = read_evaluation_set(task, real_data(name), "", data, say=lambda note: None).examples
+    labels = tuple(task.label_list([])) if task.name == "agnews" else ("O", "B-PER", "B-LOC") * (task.name == "conll")
     torch.manual_seed(0)
-    whole = load_model(minilm, task.head, labels, say=lambda note: None)
-    tokenizer = load_tokenizer(minilm)
-    state = int8.to_tensors(whole)
-    model = Model(replace(whole.config, depth=2)).eval()
-    model.load_state_dict({name: state[name] for name in model.state_dict()})
-    with torch.no_grad():
-        model.head.classifier.weight.mul_(20)
-    save_model(int8.quantize(model), tmp_path / "int8")
-    tokenizer.save(tmp_path / "int8", max_length=128)
-    export_onnx(load_model(tmp_path / "int8"), tokenizer, 128, tmp_path / "out")
-    data = DataConfig(limit=str(limit))
-    examples = read_evaluation_set(task, path, "", data, say=lambda note: None).examples
-    loaded = load_for_inference(tmp_path / "int8", task)
-    ours = evaluate(loaded, task, examples, data, torch.device("cpu"))
-    loaded.model = AsModel(tmp_path / "out" / "onnx" / FILES["int8"], loaded.model.config)
-    found = evaluate(loaded, task, examples, data, torch.device("cpu"))
-    same = np.mean([a == b for a, b in zip(ours.decisions, found.decisions, strict=True)])
-    assert same >= 0.995 and len({str(decision) for decision in ours.decisions}) > 1
+    model = take_layers(load_model(minilm, task.head, labels, say=lambda note: None), [0, 3])
+    small, tokenizer = int8.quantize(model), load_tokenizer(minilm)
+    file = AsModel(
+        b"".join(as_bytes(model_parts(graph_of(small.config, int8.to_tensors(small)), {}, {}))), small.config
+    )
+
+    def logits(model):
+        return evaluate(LoadedModel(model, tokenizer, 128), task, examples, data, torch.device("cpu")).logits
+
+    exact, ours, found = logits(model), logits(small), logits(file)
+    noise = np.square(ours - exact).mean() ** 0.5
+    assert 0 < noise < 0.2 * exact.std()
+    assert np.square(found - exact).mean() ** 0.5 < 1.1 * noise and np.square(found - ours).mean() ** 0.5 < noise
 
 
 # --- hostile ---
