@@ -83,7 +83,7 @@ def in_precision(model: Model, precision: str) -> Model:
     if precision == "int8":
         return model if model.config.int8 else int8.quantize(model)
     if model.config.int8:
-        raise UserError("is an int8 model; export it with --precision int8, or the float model that it was made of")
+        raise UserError("is an int8 model; give --precision int8, or the float model that it was made of")
     for name, tensor in int8.to_tensors(model).items():
         if not tensor.isfinite().all():
             raise UserError(f"{name}: holds numbers that are not finite; the model cannot be exported")

@@ -222,7 +222,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tokenizer
             ("float32", "float16"),
             "inner.weight: holds numbers above 65504, the largest of float16",
         ),
-        (whole, ("float32",), "m: is an int8 model; export it with --precision int8, or the float model"),
+        (whole, ("float32",), "m: is an int8 model; give --precision int8, or the float model"),
         (model("mlm"), ("float32", "int8"), "m: a head for masked words needs the table of tokens in float"),
         (model(), ("float64",), "m: --precision float64: there is none such; there are float32, float16, int8"),
     ):
