@@ -3,9 +3,9 @@
 Read it beside them. Where they hold tensors, here are names of values; a function adds nodes to the graph and returns
 the name of what they compute. Shapes are the alphabet of nn/layers.py.
 
-Standard operators only, of opset 17 (see OPSET), in the forms that ONNX Runtime's optimizer knows: it makes one operator
-of GELU and the bias before it, one of a product of heads and its scale, and one of an int8 product with all that
-surrounds it.
+Standard operators only, of opset 17 (see OPSET), in the forms that ONNX Runtime's optimizer knows: it makes one
+operator of GELU and the bias before it, one of a product of heads and its scale, and one of an int8 product with all
+that surrounds it.
 
 Three precisions:
 
