@@ -193,14 +193,14 @@ test-core: .venv/test ## layers, losses, tasks, files: half a minute, for whoeve
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow' $(CORE) $(ARGS)
 
 # every operation of a run instead of some, 100,000 mutations instead of thousands
-torture: .venv/test ## the long versions of the tests of crashes and of hostile files (half an hour)
+torture: .venv/parity ## the long versions of the tests of crashes and of hostile files (half an hour)
 	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py \
-	    tests/checkpoints/test_torch_pickle.py tests/tasks/test_hostile.py $(ARGS)
+	    tests/checkpoints/test_torch_pickle.py tests/tasks/test_hostile.py tests/parity/test_onnx_parity.py $(ARGS)
 
-parity: .venv/parity ## the same results as transformers, safetensors, scikit-learn and seqeval
+parity: .venv/parity ## the same results as transformers, safetensors, ONNX Runtime, scikit-learn and seqeval
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 tests/parity $(ARGS)
 
-browser: .venv/browser ## the demo in a real browser (needs chromium: apt-get install chromium)
+browser: .venv/browser ## the demo and exported models in a real browser (needs chromium: apt-get install chromium; and npm)
 	KD_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: .venv/test ## ruff: faults and format

@@ -197,6 +197,23 @@ def quantize(model: str | Path, output: str | Path) -> dict:
     return library.quantize(load_for_inference(model, fast=False), Path(output))
 
 
+def export_onnx(model: str | Path, output: str | Path, precisions: Sequence[str] = ()) -> dict:
+    """Write a model directory's model as a folder of ONNX files; returns what was written, by precision.
+
+    precisions: of float32, float16 and int8, one file for each; (): the model's own.
+
+    >>> from kd_scratch import export_onnx
+    >>> export_onnx("student", "for-browsers", ["float32", "int8"])["files"]["int8"]["files"]
+    ['onnx/model_quantized.onnx']
+    """
+    from kd_scratch.checkpoints import onnx_folder
+    from kd_scratch.evaluation.evaluate import load_for_inference
+
+    loaded = load_for_inference(model, fast=False)
+    arguments = loaded.model, loaded.tokenizer, loaded.max_length, Path(output), tuple(precisions), str(model)
+    return onnx_folder.export_onnx(*arguments)
+
+
 def prune(
     model: str | Path, output: str | Path, texts: Sequence[str | Path], feed_forward: int = 0, words: bool = True
 ) -> dict:

@@ -31,7 +31,17 @@ def folder(tmp_path, tokenizer, monkeypatch):
 
 
 def test_the_interface_is_what_the_commands_do():
-    wanted = {"load_model", "save_model", "load_tokenizer", "train", "evaluate", "predict", "prune", "quantize"}
+    wanted = {
+        "load_model",
+        "save_model",
+        "load_tokenizer",
+        "train",
+        "evaluate",
+        "predict",
+        "prune",
+        "quantize",
+        "export_onnx",
+    }
     assert wanted <= set(FUNCTIONS)
 
 

@@ -107,7 +107,7 @@ def save_file(
     if checksum:
         names.remove(CHECKSUM)
     prefix = [len(header).to_bytes(8, "little"), header]
-    chunks = chain(prefix, (_row_major_bytes(tensors[name]) for name in names))
+    chunks = chain(prefix, (row_major_bytes(tensors[name]) for name in names))
     write_atomically(path, _and_checksum(chunks) if checksum else chunks, keep)
 
 
@@ -262,7 +262,7 @@ def _layout(
     return header, names
 
 
-def _row_major_bytes(tensor: Tensor) -> memoryview:
+def row_major_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes as the file wants them; where they are not, a copy settles device, strides, and lazy signs."""
     row_major = tensor.detach()
     plain = tensor.device.type == "cpu" and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg())

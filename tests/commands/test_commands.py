@@ -565,7 +565,7 @@ def test_every_command_has_help(capsys):
             main([command, "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0
-        fewer = {"quantize": ("--threads",), "benchmark": ("--threads",), "report": (), "convert": ()}
+        fewer = {"quantize": ("--threads",), "benchmark": ("--threads",), "report": (), "convert": (), "export": ()}
         fewer["prune"] = fewer["calibrate"] = ("--threads",)
         fewer["trace"] = ("--seed", "--threads")  # one example, on the CPU
         assert all(flag in out for flag in fewer.get(command, ("--seed", "--device", "--threads")))

@@ -129,6 +129,21 @@ def broken(world):
     return model
 
 
+def large(world):
+    """A model with a number that float16 cannot hold."""
+    model = world.copy(world.base.model(), "large")
+    tensors = load_file(model / "model.safetensors")
+    tensors["classifier.weight"] = tensors["classifier.weight"] * 1e6
+    save_file(dict(tensors), model / "model.safetensors")
+    return model
+
+
+def exporting(world, model, precision):
+    """A command that writes ONNX files."""
+    argv = ["export", "--model", model, "--output", world.folder / "exported", "--precision", precision]
+    return list(map(str, argv))
+
+
 def no_tags(world):
     """A tagger of something else than entities."""
     model = world.folder / "no-tags"
@@ -226,6 +241,20 @@ ROWS = [
         lambda w: ["quantize", "--model", str(w.base.model()), "--output", str(w.folder / "small")],
         lambda w, argv, line: w.evaluate(model=find(r"kept in (.*?) \(.*evaluate it next", line)),
         note=True,
+    ),
+    # --- export ---
+    *(
+        Cure(
+            "is an int8 model; give --precision int8, or the float model that it was made of",
+            lambda w: exporting(w, w.base.int8, "float32"),
+            follow,
+        )
+        for follow in (lambda w, argv, line: put(argv, *find("give (--precision int8)", line).split()), float_model)
+    ),
+    Cure(
+        "{}: holds numbers above 65504, the largest of float16; give --precision float32",
+        lambda w: exporting(w, large(w), "float16"),
+        lambda w, argv, line: put(argv, *find("give (--precision float32)", line).split()),
     ),
     # --- pruning ---
     Cure(

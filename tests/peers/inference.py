@@ -3,10 +3,10 @@
     make bench-peers PEER=inference ARGS="--rounds 15"
 
 A BERT-base-shaped teacher and a DistilBERT-base-shaped student with random weights are written to disk, and all sides
-open the same files, for ONNX Runtime by way of an export of the `transformers` model. The script checks that the float
-sides give the same logits. Then all sides take turns, shape by shape; every turn is a pause, in which the others'
-threads go to sleep, one call that is not timed, and two that are. Figures are medians; a ratio is the median of the
-rounds' ratios, since the machine's speed drifts from round to round.
+open the same files, ONNX Runtime by way of an export of the `transformers` model, and of our own. The script checks
+that the float sides give the same logits. Then all sides take turns, shape by shape; every turn is a pause, in which
+the others' threads go to sleep, one call that is not timed, and two that are. Figures are medians; a ratio is the
+median of the rounds' ratios, since the machine's speed drifts from round to round.
 """
 
 import argparse
@@ -24,6 +24,8 @@ import numpy as np
 import torch
 
 from kd_scratch.checkpoints.checkpoint import load_model, megabytes, save_model
+from kd_scratch.checkpoints.onnx_format import save_graph
+from kd_scratch.checkpoints.onnx_graph import graph_of
 from kd_scratch.commands.flags import shape_list
 from kd_scratch.common.console import progress, table
 from kd_scratch.common.device import describe
@@ -78,7 +80,13 @@ def session(path: Path, threads: int, spinning: bool) -> Callable:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     loaded = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda ids: loaded.run(None, {"input_ids": ids.numpy(), "attention_mask": np.ones_like(ids.numpy())})[0]
+    names = [entry.name for entry in loaded.get_inputs()]
+
+    def call(ids: torch.Tensor) -> np.ndarray:
+        inputs = {"input_ids": ids.numpy(), "attention_mask": np.ones_like(ids.numpy())}
+        return loaded.run(None, {name: inputs.get(name, np.zeros_like(ids.numpy())) for name in names})[0]
+
+    return call
 
 
 def our_sides(folder: Path) -> dict[str, Callable]:
@@ -102,6 +110,11 @@ def other_sides(folder: Path, threads: int, spinning: bool) -> dict[str, Callabl
         onnx = exported(reference, folder / f"{name}.onnx")
         calls[f"{name}, transformers"] = lambda ids, model=reference: model(ids).logits.numpy()
         calls[f"{name}, ONNX Runtime"] = session(onnx, threads, spinning)
+    for directory, name in (("teacher", "teacher"), ("student", "student"), ("int8", "student-int8")):
+        model = load_model(folder / directory)
+        save_graph(graph_of(model.config, int8.to_tensors(model)), folder / f"{name}-ours.onnx", {})
+        side = f"{name.replace('-', ' ')}, our export"
+        calls[side] = session(folder / f"{name}-ours.onnx", threads, spinning)
     quantize_dynamic(folder / "student.onnx", folder / "student-int8.onnx", weight_type=QuantType.QInt8)
     calls["student int8, ONNX Runtime"] = session(folder / "student-int8.onnx", threads, spinning)
     return calls
@@ -152,8 +165,10 @@ def main(argv: list[str] | None = None) -> None:
         make_models(folder, *arguments.sizes)
         calls = our_sides(folder) | other_sides(folder, arguments.threads, not arguments.no_spinning)
         check(calls)
-        onnx = {name: (folder / f"{name}.onnx").stat().st_size / 1e6 for name in ("teacher", "student", "student-int8")}
-        sizes = {"ours": {name: megabytes(folder / name) for name in ("teacher", "student", "int8")}, "onnx": onnx}
+        sizes = {"ours": {name: megabytes(folder / name) for name in ("teacher", "student", "int8")}}
+        for side, ending in (("onnx", ""), ("our export", "-ours")):
+            paths = {name: folder / f"{name}{ending}.onnx" for name in ("teacher", "student", "student-int8")}
+            sizes[side] = {name: path.stat().st_size / 1e6 for name, path in paths.items()}
     print(table(("MB on disk", "teacher", "student", "student int8"), [(n, *row.values()) for n, row in sizes.items()]))
     print(f"our int8 student is {1 - sizes['ours']['int8'] / sizes['ours']['teacher']:.1%} smaller than the teacher")
     rates = machine_rates()
@@ -161,11 +176,14 @@ def main(argv: list[str] | None = None) -> None:
     medians = [(name, *(np.median(row[name]) for row in results.values())) for name in calls]
     print(table(("median ms", *results), medians))
     ratios = {
+        "teacher: our export / export of transformers": ("teacher, our export", "teacher, ONNX Runtime"),
         "teacher: ours / transformers": ("teacher, ours", "teacher, transformers"),
         "student: ours / transformers": ("student, ours", "student, transformers"),
         "teacher: ours / ONNX Runtime": ("teacher, ours", "teacher, ONNX Runtime"),
         "student: ours / ONNX Runtime": ("student, ours", "student, ONNX Runtime"),
         "student int8: ours / ONNX Runtime": ("student int8, ours", "student int8, ONNX Runtime"),
+        "student: our export / export of transformers": ("student, our export", "student, ONNX Runtime"),
+        "student int8: our export / export of transformers": ("student int8, our export", "student int8, ONNX Runtime"),
         "our teacher / our student int8": ("teacher, ours", "student int8, ours"),
         "transformers' teacher / our student int8": ("teacher, transformers", "student int8, ours"),
     }
