@@ -22,6 +22,7 @@ from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.distillation.losses import distillation_loss, partly_taught_loss
 from kd_scratch.distillation.teacher import gather, gather_states
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
+from kd_scratch.evaluation.evaluate import score_interval
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.model import forward_operations
 from kd_scratch.tasks import Predictions
@@ -150,13 +151,16 @@ def batch_loss(trainer: Trainer, batch: Batch, kept: KeptOutputs, per_unit: floa
     return loss
 
 
-def score_dev(trainer: Trainer) -> dict:
-    """The model's scores on the dev set, by name."""
+def predict_dev(trainer: Trainer) -> Predictions:
+    """What the model predicts on the dev set."""
     run = trainer.run
     logits = compute_logits(run.model, run.dev_inputs, run.device, dtype=trainer.dtype, title="scoring dev")
-    return run.task.score(
-        Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, run.model.config.labels, run.spec.data)
-    )
+    return Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, run.model.config.labels, run.spec.data)
+
+
+def score_dev(trainer: Trainer) -> dict:
+    """The model's scores on the dev set, by name."""
+    return trainer.run.task.score(predict_dev(trainer))
 
 
 def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
@@ -164,7 +168,8 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
 
     lengths: of the inputs that the epoch has seen, which may be cut short by --steps.
     """
-    run, progress, scores = trainer.run, trainer.progress, score_dev(trainer)
+    run, progress, predictions = trainer.run, trainer.progress, predict_dev(trainer)
+    scores = run.task.score(predictions)
     operations = 3 * forward_operations(run.model.config, lengths)  # the backward pass takes twice as many
     losses = np.array_split(progress.losses, min(len(progress.losses), CURVE_POINTS))
     progress.epoch += 1
@@ -186,6 +191,8 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
     if scores[run.task.score_name] > progress.best_score:
         progress.best_score = scores[run.task.score_name]
         progress.best_epoch = progress.epoch
+        if run.task.head != "mlm":  # which decides nothing
+            progress.history[-1]["interval"] = score_interval(predictions)
         if distributed.rank() == 0:
             output = run.spec.output
             progress.best_sha256 = save_model(run.model, output, keep=output / PREVIOUS_WEIGHTS)

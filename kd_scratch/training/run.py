@@ -15,6 +15,7 @@ from kd_scratch.common.files import locked, make_folder, sha256_of_file, write_j
 from kd_scratch.common.timing import matmul_rate
 from kd_scratch.data.batches import IGNORE
 from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.pages.card import write_card
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.pages.report import PAGE, runs_page
 from kd_scratch.training.epochs import several
@@ -116,6 +117,7 @@ def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict])
     load_tokenizer(output)
     record = {
         **run.identity,
+        **about_sources(run),
         "machine": describe(run.device),
         "parameters": run.model.num_parameters(),
         **vars(progress),
@@ -128,6 +130,27 @@ def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict])
     record = json.loads(json.dumps(record))
     page = runs_page(f"{output.name}: a training run", {"this run": record} | teacher_records)
     write_text(output / PAGE, page)
+    write_card(output, (*run.spec.teachers, run.spec.model), record)
     write_json(output / RECORD, record)  # last: it tells that the run has come to its end
     drop_state(output)
     return record
+
+
+def about_sources(run: Run) -> dict[str, dict]:
+    """What a run was made of, for its card: names without the paths to them, and how many examples."""
+    spec, data = run.spec, run.data
+    dev = f"{spec.dev} of train" if spec.holds_out_dev else name_of(spec.dev)
+    sources = {
+        "train": name_of(spec.train),
+        "dev": dev,
+        "unlabelled": name_of(spec.unlabelled or ""),
+        "model": name_of(spec.model),
+    }
+    sources |= {"layers": spec.init_layers, "teachers": [*map(name_of, (*spec.teachers, *spec.answers))]}
+    examples = {"train": len(data.own), "dev": len(data.dev_examples), "unlabelled": len(data.examples) - len(data.own)}
+    return {"sources": sources, "examples": examples}
+
+
+def name_of(path: str | Path) -> str:
+    """The last component of a path: what comes before it is nobody else's business."""
+    return Path(path).resolve().name if str(path) else ""
