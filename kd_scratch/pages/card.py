@@ -36,13 +36,11 @@ HEADS = {
     "mlm": ("fill-mask", "guesses masked words"),
     None: ("feature-extraction", "turns text into hidden states, and has no head yet"),
 }
-OF_FLOAT = (
-    "**These are the scores of the float model; those of its int8 form, which is here, have not been measured.** "
-)
+OF_FLOAT = "**These are the scores of the float model. What was made of it and is here has not been measured.** "
 CHOSEN = (
-    "The first of these scores has chosen the epoch that is kept, so they are a little too high. Measure it on text that "
-    "was used for nothing else: `python -m kd_scratch evaluate --task {task} --model . --data FILE`. The interval is over "
-    "dev sets like this one; another training run may differ by more."
+    "The first of these scores has chosen the epoch that is kept, so it is a little too high. Measure the model on "
+    "text that was used for nothing else: `python -m kd_scratch evaluate --task {task} --model . --data FILE`. The "
+    "interval is over dev sets like this one; another training run may differ by more."
 )
 UNLICENSED = "No licence was found with the models that it is made of. Whoever passes it on has to know it."
 OWN = "It is made of no other model, so its licence is up to whoever trained it and to that of the data."
@@ -68,13 +66,13 @@ def write_card(folder: Path, sources: Iterable[str | Path], training: dict | Non
         quantized = next(filter(None, (known_quantization(place, say) for place in places)), None)
         training = (quantized or {}).get("training") or next(filter(None, (known_record(p, say) for p in places)), None)
     text = card(folder, sources, licences, training, quantized)
-    write_text(path, f"{text}\n{MARK}{sha256(text)} -->\n")
+    write_text(path, f"{text}\n\n{MARK}{sha256(text)} -->\n")
 
 
 def is_generated(path: Path) -> bool:
     """Whether a card is as it was written here."""
     try:
-        text, mark, end = read_text(path).rpartition(f"\n{MARK}")
+        text, mark, end = read_text(path).rpartition(f"\n\n{MARK}")
     except UserError:
         return False
     return bool(mark) and end == f"{sha256(text)} -->\n"
@@ -137,12 +135,12 @@ def card(
 ) -> str:
     """The text of a card. licences: of which source each is, and the name of its file. The rest: see write_card."""
     config, onnx = load_config(folder), sorted(path.name for path in folder.glob("onnx/*.onnx"))
-    longest = min(load_tokenizer(folder).max_length or config.max_positions, config.max_positions)
+    longest = min(load_tokenizer(folder, lambda note: None).max_length or config.max_positions, config.max_positions)
     is_model = (folder / WEIGHTS).is_file()
     opens = is_model and not config.int8 and config.model_type != "kd_scratch"
     sections = {
-        "Scores": scores(training, config.int8) if training else "",
-        "Size and speed": size(folder, config, onnx, quantized),
+        "Scores": scores(training, config.int8 or bool(onnx)) if training else "",
+        "Size and speed": size(folder, config, onnx, training, quantized),
         "Made of": made_of(training) if training else "",
         "Use": usage(config, longest, is_model, opens, onnx),
         "Limits": limits(config, longest, opens),
@@ -175,9 +173,8 @@ def what_it_is(config: ModelConfig, training: dict | None) -> str:
     more = f" and {len(config.labels) - LABELS} more (in `{CONFIG}`)" if len(config.labels) > LABELS else ""
     kind = ("An int8 " if config.int8 else "A ") + KINDS[config.model_type]
     gives = HEADS[config.head][1].format("pair of texts" if config.pairs else "text")
-    text = f"{kind} of {config.depth} layers, {config.width} wide. It {gives}" + (
-        f": {labels}{more}." if labels else "."
-    )
+    depth = f"{config.depth} layer{'s' * (config.depth > 1)}"
+    text = f"{kind} of {depth}, {config.width} wide. It {gives}{': ' * bool(labels)}{labels}{more}."
     if not training:
         return text
     names = training.get("sources", {})
@@ -187,7 +184,7 @@ def what_it_is(config: ModelConfig, training: dict | None) -> str:
     return f"{text} It was {f'distilled from {teachers}' if training.get('teacher') else 'fine-tuned'}{start}."
 
 
-def scores(training: dict, int8: bool) -> str:
+def scores(training: dict, other_form: bool) -> str:
     """The scores on dev of the epoch that was kept, and what they are worth."""
     task, history = TASKS[training["task"]], training["history"]
     kept = next((epoch for epoch in history if epoch["epoch"] == training["best_epoch"]), history[-1])
@@ -196,14 +193,14 @@ def scores(training: dict, int8: bool) -> str:
         if is_number(kept["dev"].get(name)):
             low, high = kept.get("interval", (None, None)) if name == task.score_name else (None, None)
             cells.append((name, float(kept["dev"][name]), low, high))
-    notes = (OF_FLOAT if int8 else "") + CHOSEN.format(task=task.name)
+    notes = (OF_FLOAT if other_form else "") + CHOSEN.format(task=task.name)
     return f"{rows(('on dev', 'score', '95% from', 'to'), cells)}\n\n{notes}"
 
 
-def size(folder: Path, config: ModelConfig, onnx: Sequence[str], quantized: dict | None) -> str:
+def size(folder: Path, config: ModelConfig, onnx: Sequence[str], training: dict | None, quantized: dict | None) -> str:
     """Parameters, megabytes, and where `quantize` has measured them, milliseconds."""
     with torch.device("meta"):
-        parameters = Model(config).num_parameters()
+        parameters = training["parameters"] if training else Model(config).num_parameters()
     files = [(WEIGHTS, megabytes(folder))] if (folder / WEIGHTS).is_file() else []
     for name in onnx:
         parts = (folder / "onnx").glob(f"{escape(name)}*")  # tensors of more than 2 GB stand beside it
@@ -211,9 +208,9 @@ def size(folder: Path, config: ModelConfig, onnx: Sequence[str], quantized: dict
     text = f"{parameters:,} parameters.\n\n" + rows(("file", "MB"), [(code(name), size) for name, size in files])
     if quantized:
         float_row, int8_row = (quantized["rows"][name] for name in ("float", "int8"))
-        cells = [(code(key), float_row.get(key), value) for key, value in int8_row.items()]
-        threads, processor = (code(quantized["machine"].get(key)) for key in ("threads", "processor"))
-        text += f"\n\n{rows(('one input', 'float', 'int8'), cells)}\n\nMeasured with {threads} threads of {processor}."
+        cells = [(code(key.replace("_", " ")), float_row.get(key), value) for key, value in int8_row.items()]
+        machine = ", ".join(f"{key} {code(quantized['machine'].get(key))}" for key in ("processor", "threads"))
+        text += f"\n\n{rows(('one input at a time', 'float', 'int8'), cells)}\n\nMeasured by `quantize`: {machine}."
     return text
 
 
@@ -221,9 +218,10 @@ def made_of(training: dict) -> str:
     """Data with its hashes, and the settings that are not the usual ones, or always matter."""
     names, examples, data = training.get("sources", {}), training.get("examples", {}), []
     for part in ("train", "dev", "unlabelled"):
-        if training.get(part):
+        if isinstance(training.get(part), str):
             count = examples.get(part)
-            data.append((part, code(names.get(part, "?")), count if is_number(count) else None, code(training[part])))
+            digest = code(training[part]) if "%" not in training[part] else None  # --dev 10%: a part of --train
+            data.append((part, code(names.get(part, "?")), count if is_number(count) else None, digest))
     always = {"learning_rate", "batch_size", "max_length", "steps" if training["settings"].get("steps") else "epochs"}
     always |= {"temperature", "alpha"} if training.get("teacher") else set()
     usual = vars(TASKS[training["task"]].train_config()) | vars(DataConfig())
@@ -236,12 +234,9 @@ def made_of(training: dict) -> str:
 
 def limits(config: ModelConfig, longest: int, opens: bool) -> str:
     """What it cannot do, as far as the files tell."""
-    beyond = (
-        "is cut off"
-        if config.head in ("sequence", "mlm", None)
-        else "goes through several windows here, and is cut off elsewhere"
-    )
-    lines = [f"- Of a text, what is beyond {longest} word pieces {beyond}."]
+    windows = config.head in ("token", "span")
+    beyond = "several windows here, elsewhere cut off" if windows else "cut off"
+    lines = [f"- Of a text, what is beyond {longest} word pieces is {'read in ' * windows}{beyond}."]
     if config.int8:
         lines.append("- Only kd_scratch opens it, on a CPU. What else is in a batch may change its last digits.")
     elif not opens:
@@ -254,10 +249,9 @@ def licence_of(sources: Sequence[Path], licences: Sequence[tuple[str, str]]) -> 
     """Which licences go on for the model."""
     if not sources:
         return OWN
-    named = [
-        f"- {code(source.name)}: {code(common_licence([source]))}, by its card"
-        for source in sources
-        if common_licence([source])
+    by_card = [
+        (source.name, f"{code(found)}, by its card") for source in sources if (found := common_licence([source]))
     ]
-    named += [f"- {code(source)}: {code(name)}, a copy of its file" for source, name in licences]
+    by_file = [(source, f"{code(name)}, a copy of its file") for source, name in licences]
+    named = [f"- {code(source)}: {what}" for source, what in by_card + by_file]
     return "\n".join(["It is made of other models, whose licences go on for it:\n", *named]) if named else UNLICENSED

@@ -1,6 +1,7 @@
 """A training run from start to end: announced, trained, and written down. `set_up` comes before it."""
 
 import json
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kd_scratch.common.device import amp_dtype, describe
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import locked, make_folder, sha256_of_file, write_json, write_text
 from kd_scratch.common.timing import matmul_rate
+from kd_scratch.config import SIZES
 from kd_scratch.data.batches import IGNORE
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.pages.card import write_card
@@ -130,7 +132,8 @@ def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict])
     record = json.loads(json.dumps(record))
     page = runs_page(f"{output.name}: a training run", {"this run": record} | teacher_records)
     write_text(output / PAGE, page)
-    write_card(output, (*run.spec.teachers, run.spec.model), record)
+    models = [*run.spec.teachers, *[run.spec.model] * (run.spec.model not in SIZES)]
+    write_card(output, models, record)
     write_json(output / RECORD, record)  # last: it tells that the run has come to its end
     drop_state(output)
     return record
@@ -139,18 +142,18 @@ def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict])
 def about_sources(run: Run) -> dict[str, dict]:
     """What a run was made of, for its card: names without the paths to them, and how many examples."""
     spec, data = run.spec, run.data
-    dev = f"{spec.dev} of train" if spec.holds_out_dev else name_of(spec.dev)
     sources = {
         "train": name_of(spec.train),
-        "dev": dev,
-        "unlabelled": name_of(spec.unlabelled or ""),
-        "model": name_of(spec.model),
+        "dev": f"{spec.dev} of train" if spec.holds_out_dev else name_of(spec.dev),
+        "unlabelled": name_of(spec.unlabelled) if spec.unlabelled else None,
+        "model": f"random weights ({spec.model})" if spec.model in SIZES else name_of(spec.model),
+        "layers": ", ".join(map(str, spec.init_layers)),
+        "teachers": [name_of(path) for path in (*spec.teachers, *spec.answers)],
     }
-    sources |= {"layers": spec.init_layers, "teachers": [*map(name_of, (*spec.teachers, *spec.answers))]}
     examples = {"train": len(data.own), "dev": len(data.dev_examples), "unlabelled": len(data.examples) - len(data.own)}
     return {"sources": sources, "examples": examples}
 
 
 def name_of(path: str | Path) -> str:
     """The last component of a path: what comes before it is nobody else's business."""
-    return Path(path).resolve().name if str(path) else ""
+    return os.path.basename(os.path.abspath(path))
