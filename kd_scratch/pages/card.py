@@ -1,7 +1,8 @@
 """README.md of a model folder, as hubs of models show it (a model card, Mitchell et al. 2019).
 
-It is made of the files in the folder (config.json, training.json or quantization.json, onnx/); what they do not tell is
-left out. Of a path it has the last component alone. Text from a file stands in a code span, where no markup counts.
+It is made of the files in the folder (config.json, training.json or quantization.json, onnx/); what they do
+not tell is left out. Of a path it has the last component alone. Text from a file stands in a code span, where
+no markup counts.
 """
 
 import json
@@ -24,7 +25,8 @@ from kd_scratch.pages.records import is_number, known_quantization, known_record
 from kd_scratch.tasks import TASKS
 
 CARD = "README.md"
-MARK = "<!-- written by kd_scratch, which leaves it alone once it is edited: "  # the hash of what is above, and -->
+#: Its last line, with the hash of what is above.
+MARK = "<!-- written by kd_scratch, which leaves it alone once it is edited: "
 LICENCES = ("LICEN[CS]E*", "NOTICE*", "COPYING*")
 LABELS = 20  # that are named
 KINDS = {"bert": "BERT", "distilbert": "DistilBERT", "kd_scratch": "transformer of kd_scratch's own shape"}
@@ -36,12 +38,13 @@ HEADS = {
     "mlm": ("fill-mask", "guesses masked words"),
     None: ("feature-extraction", "turns text into hidden states, and has no head yet"),
 }
-OF_FLOAT = "**These are the scores of the float model. What was made of it and is here has not been measured.** "
+OF_FLOAT = "**These are the scores of the float model. What is here was made of it, and not measured.** "
 CHOSEN = (
-    "The first of these scores has chosen the epoch that is kept, so it is a little too high. Measure the model on "
-    "text that was used for nothing else: `python -m kd_scratch evaluate --task {task} --model . --data FILE`. The "
-    "interval is over dev sets like this one; another training run may differ by more."
+    "The first of these scores has chosen the epoch that is kept, so it is a little too high. Measure the model "
+    "on text that was used for nothing else: `python -m kd_scratch evaluate --task {task} --model . --data FILE`. "
+    "The interval is over dev sets like this one; another training run may differ by more."
 )
+CARRIED_ON = "It is made of other models, whose licences go on for it:\n"
 UNLICENSED = "No licence was found with the models that it is made of. Whoever passes it on has to know it."
 OWN = "It is made of no other model, so its licence is up to whoever trained it and to that of the data."
 
@@ -49,9 +52,9 @@ OWN = "It is made of no other model, so its licence is up to whoever trained it 
 def write_card(folder: Path, sources: Iterable[str | Path], training: dict | None = None, say: Say = say) -> None:
     """Write README.md into a model folder, and the licences of what the model was made of.
 
-    sources: the folders of the models that went into it (a name that is no folder is a size, and has no licence).
-    training: the record of its training. None: the model is another form of the first source, and what this folder or
-    that one holds of training and quantization tells of it.
+    sources: the folders of the models that went into it; a name that is no folder is left out.
+    training: the record of its training. None: the model is another form of the first source, and the records
+    in this folder or that one tell of it.
     A README.md that somebody has written or edited stays as it is; `say` gets a note of that.
     """
     sources = list(dict.fromkeys(Path(source).resolve() for source in sources if Path(source).is_dir()))
@@ -64,7 +67,8 @@ def write_card(folder: Path, sources: Iterable[str | Path], training: dict | Non
     if training is None:
         places = [folder, *sources[:1]]
         quantized = next(filter(None, (known_quantization(place, say) for place in places)), None)
-        training = (quantized or {}).get("training") or next(filter(None, (known_record(p, say) for p in places)), None)
+        known = [(quantized or {}).get("training"), *(known_record(place, say) for place in places)]
+        training = next(filter(None, known), None)
     text = card(folder, sources, licences, training, quantized)
     write_text(path, f"{text}\n\n{MARK}{sha256(text)} -->\n")
 
@@ -79,7 +83,7 @@ def is_generated(path: Path) -> bool:
 
 
 def copy_licences(source: Path, folder: Path, say: Say = say) -> list[str]:
-    """The names that a folder's licences have in another one, where they now stand too. None is ever overwritten."""
+    """The names of a folder's licences in another one, where they now stand too. None is ever overwritten."""
     names = []
     for path in sorted({path for pattern in LICENCES for path in source.glob(pattern) if path.is_file()}):
         try:
@@ -133,9 +137,10 @@ def card(
     training: dict | None,
     quantized: dict | None,
 ) -> str:
-    """The text of a card. licences: of which source each is, and the name of its file. The rest: see write_card."""
+    """The text of a card. licences: of which source each is, and the name of its file."""
     config, onnx = load_config(folder), sorted(path.name for path in folder.glob("onnx/*.onnx"))
-    longest = min(load_tokenizer(folder, lambda note: None).max_length or config.max_positions, config.max_positions)
+    longest = load_tokenizer(folder, lambda note: None).max_length or config.max_positions
+    longest = min(longest, config.max_positions)
     is_model = (folder / WEIGHTS).is_file()
     opens = is_model and not config.int8 and config.model_type != "kd_scratch"
     sections = {
@@ -156,7 +161,7 @@ def card(
 
 
 def front_matter(config: ModelConfig, training: dict | None, licence: str, opens: bool, onnx: bool) -> str:
-    """What a hub sorts models by, in YAML. What is not known is left out: the language, the base model's name there."""
+    """What a hub sorts models by, in YAML. Nobody knows here: the language, the name of the base model there."""
     facts = {"license": licence, "library_name": "transformers" if opens else ""}
     facts["pipeline_tag"] = HEADS[config.head][0]
     taught = bool(training and training.get("teacher"))
@@ -181,7 +186,8 @@ def what_it_is(config: ModelConfig, training: dict | None) -> str:
     teachers = " and ".join(map(code, names.get("teachers", []))) or "a teacher"
     layers = f"layers {code(names['layers'])} of " if names.get("layers") else ""
     start = f", starting from {layers}{code(names['model'])}" if names.get("model") else ""
-    return f"{text} It was {f'distilled from {teachers}' if training.get('teacher') else 'fine-tuned'}{start}."
+    how = f"distilled from {teachers}" if training.get("teacher") else "fine-tuned"
+    return f"{text} It was {how}{start}."
 
 
 def scores(training: dict, other_form: bool) -> str:
@@ -205,12 +211,14 @@ def size(folder: Path, config: ModelConfig, onnx: Sequence[str], training: dict 
     for name in onnx:
         parts = (folder / "onnx").glob(f"{escape(name)}*")  # tensors of more than 2 GB stand beside it
         files.append((f"onnx/{name}", sum(path.stat().st_size for path in parts) / 1e6))
-    text = f"{parameters:,} parameters.\n\n" + rows(("file", "MB"), [(code(name), size) for name, size in files])
+    table = rows(("file", "MB"), [(code(name), megabytes) for name, megabytes in files])
+    text = f"{parameters:,} parameters.\n\n{table}"
     if quantized:
         float_row, int8_row = (quantized["rows"][name] for name in ("float", "int8"))
         cells = [(code(key.replace("_", " ")), float_row.get(key), value) for key, value in int8_row.items()]
-        machine = ", ".join(f"{key} {code(quantized['machine'].get(key))}" for key in ("processor", "threads"))
-        text += f"\n\n{rows(('one input at a time', 'float', 'int8'), cells)}\n\nMeasured by `quantize`: {machine}."
+        table = rows(("one input at a time", "float", "int8"), cells)
+        on = ", ".join(f"{key} {code(quantized['machine'].get(key))}" for key in ("processor", "threads"))
+        text += f"\n\n{table}\n\nMeasured by `quantize`: {on}."
     return text
 
 
@@ -220,16 +228,18 @@ def made_of(training: dict) -> str:
     for part in ("train", "dev", "unlabelled"):
         if isinstance(training.get(part), str):
             count = examples.get(part)
-            digest = code(training[part]) if "%" not in training[part] else None  # --dev 10%: a part of --train
+            digest = None if "%" in training[part] else code(training[part])  # --dev 10%: a part of train
             data.append((part, code(names.get(part, "?")), count if is_number(count) else None, digest))
-    always = {"learning_rate", "batch_size", "max_length", "steps" if training["settings"].get("steps") else "epochs"}
+    always = {"learning_rate", "batch_size", "max_length"}
+    always.add("steps" if training["settings"].get("steps") else "epochs")
     always |= {"temperature", "alpha"} if training.get("teacher") else set()
     usual = vars(TASKS[training["task"]].train_config()) | vars(DataConfig())
     chosen = training["settings"] | training["data settings"]
     shown = {key: value for key, value in chosen.items() if key in always or value != usual.get(key)}
     settings = [(code(key), code(value)) for key, value in (shown | {"seed": training.get("seed")}).items()]
     table = rows(("data", "file", "examples", "SHA-256"), data)
-    return f"{table}\n\n{rows(('setting', 'value'), settings)}\n\nAll other settings are the usual ones of this task."
+    settings = rows(("setting", "value"), settings)
+    return f"{table}\n\n{settings}\n\nAll other settings are the usual ones of this task."
 
 
 def limits(config: ModelConfig, longest: int, opens: bool) -> str:
@@ -238,10 +248,10 @@ def limits(config: ModelConfig, longest: int, opens: bool) -> str:
     beyond = "several windows here, elsewhere cut off" if windows else "cut off"
     lines = [f"- Of a text, what is beyond {longest} word pieces is {'read in ' * windows}{beyond}."]
     if config.int8:
-        lines.append("- Only kd_scratch opens it, on a CPU. What else is in a batch may change its last digits.")
+        lines.append("- Only kd_scratch opens it, on a CPU. The batch that a text is in may change its last digits.")
     elif not opens:
         lines.append("- `transformers` does not open it.")
-    lines.append("- It knows the kind of text, and the language, that it was trained on. Nothing else was tested.")
+    lines.append("- It knows the kind of text, and the language, of its training data. Nothing else was tested.")
     return "\n".join(lines)
 
 
@@ -249,9 +259,7 @@ def licence_of(sources: Sequence[Path], licences: Sequence[tuple[str, str]]) -> 
     """Which licences go on for the model."""
     if not sources:
         return OWN
-    by_card = [
-        (source.name, f"{code(found)}, by its card") for source in sources if (found := common_licence([source]))
-    ]
-    by_file = [(source, f"{code(name)}, a copy of its file") for source, name in licences]
-    named = [f"- {code(source)}: {what}" for source, what in by_card + by_file]
-    return "\n".join(["It is made of other models, whose licences go on for it:\n", *named]) if named else UNLICENSED
+    by_card = [(source.name, common_licence([source]), "by its card") for source in sources]
+    by_file = [(source, name, "a copy of its file") for source, name in licences]
+    named = [f"- {code(source)}: {code(what)}, {how}" for source, what, how in by_card + by_file if what]
+    return "\n".join([CARRIED_ON, *named]) if named else UNLICENSED

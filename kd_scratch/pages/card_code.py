@@ -1,4 +1,4 @@
-"""The code that a model card shows: this program's, that of transformers, that of ONNX Runtime. Tests run all of it."""
+"""The code that a model card shows: for this program, transformers and ONNX Runtime. Tests run all of it."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ SHOW = {
     "token": "for piece, logits in zip(inputs.tokens(), output.logits[0]):\n"
     "    print(piece, model.config.id2label[int(logits.argmax())])",
     "span": "start, end = int(output.start_logits.argmax()), int(output.end_logits.argmax())\n"
-    'print(tokenizer.decode(inputs["input_ids"][0, start : end + 1]))',
+    'print(tokenizer.decode(inputs["input_ids"][0, start : end + 1], skip_special_tokens=True))',
     "mlm": "print(output.logits.shape)",
     None: "print(output.last_hidden_state.shape)",
 }
@@ -80,11 +80,12 @@ SHOW_ARRAYS = {
 
 
 def usage(config: ModelConfig, longest: int, ours: bool, transformers: bool, onnx: Sequence[str]) -> str:
-    """How a model is used: by this program, by transformers, by ONNX Runtime, where each can; "" where none can.
+    """How a model is used by each program that can use it; "" where none can.
 
-    longest: input in pieces. onnx: names of the files in onnx/.
+    longest: input in pieces. ours, transformers: whether they can. onnx: names of the files in onnx/.
     """
-    texts = {"span": '"a question", "a text"'}.get(config.head, '"a text", "another"' if config.pairs else '"a text"')
+    texts = '"a text", "another"' if config.pairs else '"a text"'
+    texts = '"a question", "a text"' if config.head == "span" else texts
     words = {"texts": texts, "longest": longest, "auto": AUTO[config.head]}
     parts = []
     if ours and config.head in ASK:

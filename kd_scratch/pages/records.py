@@ -1,4 +1,4 @@
-"""What `train` and `quantize` have written of what they did, read and checked before anything is made of it."""
+"""What `train` and `quantize` have written of what they did, read and checked before it is shown."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def known_record(directory: str | Path, say: Say = say) -> dict | None:
 
 
 def known_quantization(directory: str | Path, say: Say = say) -> dict | None:
-    """What `quantize` has written into a folder (quantization.json); None, and a note, where that is something else."""
+    """What `quantize` has written into a folder; None where there is none, or (with a note) something else."""
     path = Path(directory) / QUANTIZATION
     try:
         record = read_json(path) if path.is_file() else None

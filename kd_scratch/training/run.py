@@ -150,7 +150,8 @@ def about_sources(run: Run) -> dict[str, dict]:
         "layers": ", ".join(map(str, spec.init_layers)),
         "teachers": [name_of(path) for path in (*spec.teachers, *spec.answers)],
     }
-    examples = {"train": len(data.own), "dev": len(data.dev_examples), "unlabelled": len(data.examples) - len(data.own)}
+    examples = {"train": len(data.own), "dev": len(data.dev_examples)}
+    examples["unlabelled"] = len(data.examples) - len(data.own)  # questions that --cloze made among them
     return {"sources": sources, "examples": examples}
 
 

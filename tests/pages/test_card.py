@@ -291,6 +291,7 @@ def test_names_are_without_their_paths(tmp_path):
     data = SimpleNamespace(own=[1, 2], examples=[1, 2, 3], dev_examples=[1])
     assert about_sources(SimpleNamespace(spec=spec, data=data)) == {
         "sources": {"train": "a.csv", "dev": "10% of train", "unlabelled": None,
-                    "model": "random weights (tiny-student)", "layers": "0, 2", "teachers": [Path("..").resolve().name, "b.jsonl"]},
+                    "model": "random weights (tiny-student)", "layers": "0, 2",
+                    "teachers": [Path("..").resolve().name, "b.jsonl"]},
         "examples": {"train": 2, "dev": 1, "unlabelled": 1},
     }  # fmt: skip
