@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from kd_scratch.__main__ import main
@@ -95,6 +96,19 @@ def test_the_interval_is_that_of_the_comparison(folders):
     record = json.loads((folders / "student" / "training.json").read_text())
     assert score_interval(found.predictions) == row.interval
     assert tuple(record["history"][record["best_epoch"] - 1]["interval"]) == pytest.approx(row.interval, abs=1e-9)
+
+
+def test_the_interval_draws_whole_groups():
+    """Ten documents of ten sentences, each all right or all wrong: as wide as of ten sentences, by hand."""
+    right = np.repeat([1, 0, 1, 1, 0, 1, 1, 1, 0, 1], 10)
+    task = SimpleNamespace(
+        tally=lambda found: np.stack([right, np.ones(100)], axis=1), tally_score=lambda sums: sums[:, 0] / sums[:, 1]
+    )
+    groups = np.repeat(np.arange(10), 10)
+    found = score_interval(SimpleNamespace(task=task, groups=groups, num_groups=10, examples=range(100)))
+    rng = np.random.default_rng(0)
+    means = [right[::10][rng.integers(10, size=10)].mean() for _ in range(2000)]
+    assert found == pytest.approx(tuple(np.percentile(means, [2.5, 97.5]))) and found[1] - found[0] > 0.4
 
 
 def test_licences_are_carried_on_and_none_is_overwritten(folders):
