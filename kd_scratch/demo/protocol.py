@@ -28,8 +28,6 @@ class Limits:
     connections: int = 256
     unfetched: int = 32 * 1024 * 1024  # bytes of answers that wait to be fetched
     wait: float = 1.5  # seconds until its turn that a request may expect
-    answers: int = 64  # that are kept, for those who ask the same again
-    answer_bytes: int = 4 * 1024 * 1024
 
 
 @dataclass

@@ -47,7 +47,7 @@ class Server:
     def __init__(self, site: Site, port: int, limits: Limits):
         self.site = site
         self.limits = limits
-        self.worker = Worker(limits)
+        self.worker = Worker(limits.wait)
         names = (ADDRESS, "localhost")  # another name for this address would be another site's (DNS rebinding)
         self.hosts = {f"{name}:{port}" for name in names} | set(names if port == 80 else ())
         self.fixed = {path: Reply(200, encode(value)) for path, value in site.json.items()}
@@ -59,11 +59,9 @@ class Server:
     async def run(self, listener: socket.socket, interruption: Interruption) -> None:
         """Serve until a signal comes."""
         server = await asyncio.start_server(self.connection, sock=listener, limit=self.limits.head, backlog=256)
-        worker = asyncio.create_task(self.worker.work())
         while not interruption.signal:
             await asyncio.sleep(0.1)
         server.close()
-        worker.cancel()
         await asyncio.sleep(0.05)  # connections that were made just now become known
         for writer in self.open:
             writer.transport.abort()
@@ -111,7 +109,7 @@ class Server:
                 return method == "HEAD", self.fixed[path]
             choices, function = self.site.functions[path]
             page = "origin" in headers  # as it is in what a browser sends, and this server's own, as has been checked
-            return False, await self.worker.answer(path, function, parse_body(body, choices), page)
+            return False, await self.worker.answer(function, parse_body(body, choices), page)
         except Reply as reply:
             return method == "HEAD", reply
         except UserError as error:

@@ -17,14 +17,15 @@ from kd_scratch.evaluation.measure import in_turns
 from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
+from kd_scratch.pages.card import write_card
+from kd_scratch.pages.records import QUANTIZATION, known_record
 
-RECORD = "quantization.json"
 TOKENS = (16, 128)  # lengths of the inputs that are timed
 ROUNDS, WARM_UP = 15, 3  # how often each is timed, and how often it is computed before that
 
 
 def quantize(loaded: LoadedModel, output: Path) -> dict:
-    """Write the int8 form of a model, with its tokenizer, and return what quantization.json there holds too.
+    """Write the int8 form of a model, with tokenizer, card and licences, and return what quantization.json there holds.
 
     loaded: a float model on the CPU, not in its fast form (load_for_inference with fast=False).
     rows of the result: for "float" and "int8" the megabytes on disk, and the median milliseconds of one input.
@@ -44,8 +45,10 @@ def quantize(loaded: LoadedModel, output: Path) -> dict:
         "int8": int8.describe(),
         "machine": describe(torch.device("cpu")),
         "rows": {name: {"megabytes": size} | milliseconds[name] for name, size in sizes.items()},
+        "training": known_record(loaded.directory),  # of the float model, which may not be there any more
     }
-    write_json(output / RECORD, record)
+    write_json(output / QUANTIZATION, record)
+    write_card(output, [loaded.directory])
     return record
 
 

@@ -1,4 +1,4 @@
-"""What `train` has written of a run (training.json), read and checked before anything is made of it."""
+"""What `train` and `quantize` have written of what they did, read and checked before it is shown."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json
 from kd_scratch.tasks import TASKS
 
-RECORD = "training.json"
+RECORD, QUANTIZATION = "training.json", "quantization.json"
 NUMBER_LIMIT = 1e15  # of what can be drawn
 
 
@@ -19,7 +19,7 @@ def read_record(directory: str | Path) -> dict | None:
     record = read_json(path)
     try:
         _check(record)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: is not what `train` writes of a run; delete the folder and train again") from None
     return record
 
@@ -33,6 +33,23 @@ def known_record(directory: str | Path, say: Say = say) -> dict | None:
         return None
 
 
+def known_quantization(directory: str | Path, say: Say = say) -> dict | None:
+    """What `quantize` has written into a folder; None where there is none, or (with a note) something else."""
+    path = Path(directory) / QUANTIZATION
+    try:
+        record = read_json(path) if path.is_file() else None
+        if record is not None:
+            for name in ("float", "int8"):
+                _require(all(map(is_number, record["rows"][name].values())))
+            _require(isinstance(record["machine"], dict))
+            if record.get("training") is not None:
+                _check(record["training"])
+        return record
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        say(f"note: {path}: is not what `quantize` writes; it is left out")
+        return None
+
+
 def _check(record: dict) -> None:
     """KeyError, TypeError or AttributeError where a record is not as `train` writes it."""
     score_name = TASKS[record["task"]].score_name
@@ -40,15 +57,20 @@ def _check(record: dict) -> None:
     for epoch in record["history"]:
         _require(epoch["losses"])
         numbers = [epoch["epoch"], epoch["loss"], epoch["tokens_per_second"], epoch["dev"][score_name], epoch["steps"]]
-        _require(all(map(_is_number, numbers + epoch["losses"])))
+        _require(all(map(is_number, numbers + epoch["losses"])))
         _require(type(epoch["epoch"]) is int)
         _require(epoch["steps"] > 0)
+        low, high = epoch.get("interval", (0, 0))
+        _require(is_number(low) and is_number(high))
     for key in ("settings", "data settings", "machine", "seconds by phase"):
         _require(isinstance(record[key], dict))
+    for key in ("sources", "examples"):  # older records have none
+        _require(isinstance(record.get(key, {}), dict))
+    _require(isinstance(record.get("sources", {}).get("teachers", []), list))
     for key in ("parameters", "best_epoch", "step"):
         _require(type(record[key]) is int)
     numbers = (record["seconds"], record["best_score"], *record["seconds by phase"].values())
-    _require(all(map(_is_number, numbers)))
+    _require(all(map(is_number, numbers)))
 
 
 def _require(condition) -> None:
@@ -56,6 +78,6 @@ def _require(condition) -> None:
         raise TypeError
 
 
-def _is_number(value) -> bool:
+def is_number(value) -> bool:
     """Whether a JSON value is a number that can be drawn."""
     return type(value) in (int, float) and abs(value) < NUMBER_LIMIT

@@ -23,6 +23,7 @@ from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.distillation.losses import distillation_loss, partly_taught_loss
 from kd_scratch.distillation.teacher import gather, gather_states
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
+from kd_scratch.evaluation.evaluate import score_interval
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.model import forward_operations
 from kd_scratch.tasks import Predictions
@@ -151,15 +152,20 @@ def batch_loss(trainer: Trainer, batch: Batch, kept: KeptOutputs, per_unit: floa
     return loss
 
 
-def score_dev(trainer: Trainer) -> dict:
-    """The model's scores on the dev set, by name. If it needs a threshold, it gets the one that is best there."""
+def predict_dev(trainer: Trainer) -> Predictions:
+    """What the model predicts on the dev set. If it needs a threshold, it gets the one that is best there."""
     run, model = trainer.run, trainer.run.model
     logits = compute_logits(model, run.dev_inputs, run.device, dtype=trainer.dtype, title="scoring dev")
     found = Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, model.config.labels, run.spec.data)
     if run.task.choose_threshold:
         found.threshold = run.spec.data.label_threshold or run.task.choose_threshold(found)
         model.config = replace(model.config, threshold=found.threshold)
-    return run.task.score(found)
+    return found
+
+
+def score_dev(trainer: Trainer) -> dict:
+    """The model's scores on the dev set, by name."""
+    return trainer.run.task.score(predict_dev(trainer))
 
 
 def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
@@ -167,7 +173,8 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
 
     lengths: of the inputs that the epoch has seen, which may be cut short by --steps.
     """
-    run, progress, scores = trainer.run, trainer.progress, score_dev(trainer)
+    run, progress, predictions = trainer.run, trainer.progress, predict_dev(trainer)
+    scores = run.task.score(predictions)
     operations = 3 * forward_operations(run.model.config, lengths)  # the backward pass takes twice as many
     losses = np.array_split(progress.losses, min(len(progress.losses), CURVE_POINTS))
     progress.epoch += 1
@@ -189,6 +196,8 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
     if scores[run.task.score_name] > progress.best_score:
         progress.best_score = scores[run.task.score_name]
         progress.best_epoch = progress.epoch
+        if run.task.head != "mlm":  # which decides nothing
+            progress.history[-1]["interval"] = score_interval(predictions)
         if distributed.rank() == 0:
             output = run.spec.output
             progress.best_sha256 = save_model(run.model, output, keep=output / PREVIOUS_WEIGHTS)

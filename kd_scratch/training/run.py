@@ -1,6 +1,7 @@
 """A training run from start to end: announced, trained, and written down. `set_up` comes before it."""
 
 import json
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from kd_scratch.common.device import amp_dtype, describe
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import locked, make_folder, sha256_of_file, write_json, write_text
 from kd_scratch.common.timing import matmul_rate
+from kd_scratch.config import SIZES
 from kd_scratch.data.batches import IGNORE
 from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.pages.card import write_card
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.pages.report import PAGE, runs_page
 from kd_scratch.training.epochs import several
@@ -116,6 +119,7 @@ def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict])
     load_tokenizer(output)
     record = {
         **run.identity,
+        **about_sources(run),
         "machine": describe(run.device),
         "parameters": run.model.num_parameters(),
         **vars(progress),
@@ -128,6 +132,29 @@ def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict])
     record = json.loads(json.dumps(record))
     page = runs_page(f"{output.name}: a training run", {"this run": record} | teacher_records)
     write_text(output / PAGE, page)
+    models = [*run.spec.teachers, *[run.spec.model] * (run.spec.model not in SIZES)]
+    write_card(output, models, record)
     write_json(output / RECORD, record)  # last: it tells that the run has come to its end
     drop_state(output)
     return record
+
+
+def about_sources(run: Run) -> dict[str, dict]:
+    """What a run was made of, for its card: names without the paths to them, and how many examples."""
+    spec, data = run.spec, run.data
+    sources = {
+        "train": name_of(spec.train),
+        "dev": f"{spec.dev} of train" if spec.holds_out_dev else name_of(spec.dev),
+        "unlabelled": name_of(spec.unlabelled) if spec.unlabelled else None,
+        "model": f"random weights ({spec.model})" if spec.model in SIZES else name_of(spec.model),
+        "layers": ", ".join(map(str, spec.init_layers)),
+        "teachers": [name_of(path) for path in (*spec.teachers, *spec.answers)],
+    }
+    examples = {"train": len(data.own), "dev": len(data.dev_examples)}
+    examples["unlabelled"] = len(data.examples) - len(data.own)  # questions that --cloze made among them
+    return {"sources": sources, "examples": examples}
+
+
+def name_of(path: str | Path) -> str:
+    """The last component of a path: what comes before it is nobody else's business."""
+    return os.path.basename(os.path.abspath(path))

@@ -96,6 +96,7 @@ def test_training_leaves_a_model_directory_and_a_record(runs):
         "vocab.txt",
         "training.json",
         "report.html",
+        "README.md",
     }
     record = json.loads((runs / "distilled" / "training.json").read_text())
     assert record["teacher"] == fingerprint(load_model(runs / "teacher"))

@@ -80,10 +80,10 @@ def post(site, name: str, **values) -> tuple[int, dict]:
     """Status and JSON of an answer, from the bytes of a body to those of the answer."""
     choices, function = site.functions[f"/api/{name}"]
     try:
-        _, status, body = compute(function, parse_body(json.dumps(values).encode(), choices))
+        reply, _ = compute(function, parse_body(json.dumps(values).encode(), choices))
     except UserError as error:
         return 400, {"error": str(error)}
-    return status, json.loads(body)
+    return reply.status, json.loads(reply.body)
 
 
 def answered(site, name: str, **values) -> dict[str, dict]:

@@ -66,6 +66,7 @@ class Bench:
             "losses": [epoch["loss"] for epoch in record["history"]],
             "scores": [epoch["dev"] for epoch in record["history"]],
             "best": (record["best_epoch"], record["best_score"], record["best_sha256"]),
+            "card": (output / "README.md").read_text().partition("<!--")[0].replace(f"# `{name}`", ""),
             "files": sorted(os.listdir(output)),
             "cache": sorted(os.listdir(cache)),
             "logits": [sha256_of_file(path) for path in sorted(cache.iterdir())],
@@ -110,7 +111,7 @@ def assert_one_line(finished: Finished, *fragments: str) -> None:
 
 
 def test_a_whole_run_writes_state_weights_and_record_and_nothing_else_is_left(bench):
-    assert bench.expected["files"] == sorted([*MODEL_FILES, "report.html", "training.json"])
+    assert bench.expected["files"] == sorted([*MODEL_FILES, "README.md", "report.html", "training.json"])
     renamed = [file for name, file in bench.operations if name == "replace"]
     assert sum(STATE in file for file in renamed) >= 4 and any("model.safetensors" in file for file in renamed)
     assert {name for name, _ in bench.operations} == {"write", "fsync", "replace", "unlink"}

@@ -147,7 +147,12 @@ def test_a_short_run_is_the_training_that_follows(folder, tmp_path, more):
 
 def test_nothing_but_the_scores_remains_of_the_search(chosen):
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
-    assert {path.name for path in chosen.iterdir()} == names | {"training.json", "report.html", "layers.json"}
+    assert {path.name for path in chosen.iterdir()} == names | {
+        "training.json",
+        "report.html",
+        "layers.json",
+        "README.md",
+    }
     page, scores = (chosen / "report.html").read_text(), known(chosen)["scores"]
     assert all(f"layer choice: {layers}" in page for layers in scores)
 
