@@ -38,8 +38,8 @@ REASONS: dict[str, dict[str, list[str]]] = {
     "needs an Apple GPU": {
         "common/timing.py": ["torch.mps.synchronize()"],
         "training/checks.py": [
-            'raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other '
-            'numbers")',
+            'flags = "--dropout 0 --attention-dropout 0"',
+            'raise UserError(f"--gradient-checkpointing on mps needs {flags}: computed again, it drops other numbers")',
         ],
         "training/optimizer.py": ['torch._foreach_div_(gradients, getattr(self.optimizer, "grad_scale", 1.0))'],
     },

@@ -132,17 +132,18 @@ def attention(
     drop        probability with which an attention weight is zeroed (0 when evaluating)
     returns     B,H,Q,W and the attention maps B,H,Q,S (before dropout), which are None unless asked for
 
-    Without maps PyTorch's fused kernel computes the same without ever storing B,H,Q,S (on the CPU it cannot drop any
-    weights, so there this is for evaluating). A query that may look at nothing looks at everything instead: so there
-    is never a softmax over nothing (0/0), forward or backward.
+    Without maps PyTorch's fused kernel computes the same without ever storing B,H,Q,S. On the CPU it cannot drop any
+    weights, so there training has it with attention dropout 0 alone. A query that may look at nothing looks at
+    everything instead: so there is never a softmax over nothing (0/0), forward or backward.
     """
     if mask is not None:
         mask = mask | ~mask.any(dim=-1, keepdim=True)
     if not need_maps and (drop == 0 or query.device.type != "cpu"):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop), None
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # B,H,Q,W · B,H,W,S -> B,H,Q,S
+    # The queries are scaled, not the scores, of which there are more; these are masked in place.
+    scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # B,H,Q,W · B,H,W,S -> B,H,Q,S
     if mask is not None:
-        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
+        scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
     maps = scores.softmax(dim=-1)
     return dropout(maps, drop) @ value, maps if need_maps else None  # B,H,Q,S · B,H,S,W -> B,H,Q,W
 

@@ -163,12 +163,13 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
 
     What a checkpoint lacks, or holds in vain, is reported through `say`.
     """
+    dropout = spec.config.dropout, spec.config.attention_dropout
     if spec.model in SIZES:
-        model = Model(with_dropout(named_shape(spec, data), spec.config.dropout))
+        model = Model(with_dropout(named_shape(spec, data), *dropout))
     else:
         if spec.norm_first:
             raise UserError("--norm-first: the norms of a model directory stay where they are; leave it out")
-        model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout)
+        model = load_model(spec.model, data.task.head, data.labels, say, *dropout)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
     if data.task.head == "sequence":
