@@ -187,7 +187,10 @@ class TrainConfig:
         "fused kernel that cannot drop any",
     )
     amp: str = setting(
-        "auto", "mixed precision; auto: bf16 on a CUDA device that has it, else off", ("auto", "off", "bf16", "fp16")
+        "auto",
+        "mixed precision; auto: bf16 where processor or GPU have instructions for it, else off; a resumed run keeps "
+        "the one it began with",
+        ("auto", "off", "bf16", "fp16"),
     )
     freeze_embeddings: bool = setting(False, "leave the tables of tokens, positions and token types as they are")
     gradient_checkpointing: bool = setting(

@@ -13,6 +13,8 @@ from kd_scratch.common.errors import UserError
 #: Where Linux reports memory.
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+#: What PyTorch has to ask a processor of Intel's or AMD's for such instructions; unknown to some of its versions.
+HAS_BF16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
 def start(seed: int, threads: int, device: str) -> torch.device:
@@ -50,10 +52,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bf16 numbers: without them these take longer than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(False)
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in HAS_BF16)
+
+
 def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
     """The number type of mixed precision, or None for plain float32. UserError where the device cannot."""
     if choice == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else None
+        return torch.bfloat16 if has_bf16(device) else None
     if choice == "fp16" and device.type != "cuda":
         raise UserError("--amp fp16 needs a CUDA device; use bf16 or off")
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[choice]

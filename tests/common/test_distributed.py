@@ -80,6 +80,7 @@ def run_programs(*arguments: list[str]) -> list[Finished]:
 def flags(task: str, data: Path, output: Path, *more) -> list[str]:
     """The arguments of a short training run without dropout, with a cache of its own."""
     common = f"train --task {task} --model tiny-student --epochs 3 --batch-size 6 --learning-rate 3e-3 --dropout 0"
+    common += " --amp off"
     common += " --warmup-steps 2 --vocab-size 300 --max-length 96 --overlap 24 --device cpu --threads 1"
     cache = output.with_name(f"cache-{output.name}")
     paths = {"--train": data, "--dev": data, "--output": output, "--cache": cache}
