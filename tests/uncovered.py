@@ -15,16 +15,6 @@ PACKAGE = Path(__file__).parents[1] / "kd_scratch"
 #: why not -> file -> lines, without their indentation
 REASONS: dict[str, dict[str, list[str]]] = {
     "needs a CUDA device, of which test_no_step_waits_for_a_cuda_device is one test": {
-        "common/timing.py": [
-            "event = torch.cuda.Event(enable_timing=True)",
-            "event.record()",
-            "return event",
-            "self.events.append((phase, self.last, now))",
-            "torch.cuda.synchronize()",
-            "for phase, start, end in self.events:",
-            "self.seconds[phase] += start.elapsed_time(end) / 1000",
-            "self.events.clear()",
-        ],
         "common/distributed.py": [
             'device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))',
             "if device.index >= torch.cuda.device_count():",
@@ -36,7 +26,6 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "data/batches.py": ["tensor = tensor.pin_memory()"],
     },
     "needs an Apple GPU": {
-        "common/timing.py": ["torch.mps.synchronize()"],
         "training/checks.py": [
             'flags = "--dropout 0 --attention-dropout 0"',
             'raise UserError(f"--gradient-checkpointing on mps needs {flags}: computed again, it drops other numbers")',
