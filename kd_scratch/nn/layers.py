@@ -9,6 +9,7 @@ torch.nn.functional has the same formula as a fused kernel, the kernel does the 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -177,6 +178,7 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
         self.stacked: nn.Module | None = None  # fast.py: one product in place of query, key and value
+        self.keep: Callable | None = None  # takes the projections of a forward pass, where losses compare them
 
     def project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,Q,D and memory B,S,D -> queries B,Q,D, keys B,S,D and values B,S,D, the heads side by side
@@ -191,7 +193,10 @@ class MultiHeadAttention(nn.Module):
         self, x: Tensor, memory: Tensor, mask: Tensor | None = None, need_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """x B,Q,D looks at memory B,S,D (the same tensor in self-attention); mask B,1,1,S -> B,Q,D and maps B,H,Q,S"""
-        query, key, value = (split_heads(part, self.heads) for part in self.project(x, memory))
+        parts = self.project(x, memory)
+        if self.keep is not None:
+            self.keep(parts)
+        query, key, value = (split_heads(part, self.heads) for part in parts)
         drop = self.dropout if self.training else 0.0
         y, maps = attention(query, key, value, mask, drop, need_maps)
         return self.output(join_heads(y)), maps
