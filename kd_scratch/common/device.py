@@ -3,6 +3,8 @@
 import os
 import platform
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,20 @@ def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """The context in which a forward pass runs: lower precision where it is safe, float32 elsewhere."""
     return torch.autocast(device.type, dtype=dtype or torch.float32, enabled=dtype is not None)
+
+
+@contextmanager
+def tensor_cores(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """A context in which a CUDA device that trains in mixed precision takes TF32 for what stays in float32 (the losses
+    on hidden states): products on its tensor cores, with numbers of 10 bits, bf16 has 7. Without it they would take
+    most of such a step; who trains in float32 gets float32."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda" and dtype is not None:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -84,6 +84,18 @@ def test_negative_seeds_and_threads_are_refused(field):
         start(**vars(RunConfig(**{field: -1})))
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype", "expected"),
+    [("cuda", torch.bfloat16, "high"), ("cuda", None, "highest"), ("cpu", torch.bfloat16, "highest")],
+)
+def test_losses_get_tf32_where_a_gpu_trains_in_mixed_precision_and_nothing_else_does(kind, dtype, expected):
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(KeyError), device.tensor_cores(torch.device(kind), dtype):
+        assert torch.get_float32_matmul_precision() == expected
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 @pytest.mark.parametrize("instructions", [("_is_avx512_bf16_supported",), ("_is_amx_tile_supported",), ()])
 def test_auto_is_bf16_only_where_the_processor_has_instructions_for_it(monkeypatch, instructions):
     assert all(hasattr(torch.cpu, name) for name in HAS_BF16)  # else PyTorch calls them otherwise by now
