@@ -21,7 +21,10 @@ REASONS: dict[str, dict[str, list[str]]] = {
             'raise UserError(f"--nproc_per_node: there are only {torch.cuda.device_count()} CUDA devices here")',
             "torch.cuda.set_device(device)",
         ],
-        "common/device.py": ["return torch.cuda.mem_get_info(device)[0]"],
+        "common/device.py": [
+            "return torch.cuda.is_bf16_supported(False)",
+            "return torch.cuda.mem_get_info(device)[0]",
+        ],
         "nn/layers.py": ["return F.dropout(x, p)"],
         "data/batches.py": ["tensor = tensor.pin_memory()"],
     },
