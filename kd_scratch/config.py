@@ -184,9 +184,17 @@ class TrainConfig:
     layer_steps: int = setting(
         0, "with --init-layers auto: optimizer steps of the short run of each choice; 0: a tenth of all, at least 50"
     )
-    dropout: float = setting(0.1, "dropout of the trained model's hidden states and attention weights")
+    dropout: float = setting(0.1, "dropout of the trained model's hidden states; 0 also turns off its head's")
+    attention_dropout: float = setting(
+        -1.0,
+        "dropout of its attention weights; -1: that of --dropout; at 0 a CPU trains much faster on long inputs, by a "
+        "fused kernel that cannot drop any",
+    )
     amp: str = setting(
-        "auto", "mixed precision; auto: bf16 on a CUDA device that has it, else off", ("auto", "off", "bf16", "fp16")
+        "auto",
+        "mixed precision; auto: bf16 where processor or GPU have instructions for it, else off; a resumed run keeps "
+        "the one it began with",
+        ("auto", "off", "bf16", "fp16"),
     )
     freeze_embeddings: bool = setting(False, "leave the tables of tokens, positions and token types as they are")
     gradient_checkpointing: bool = setting(
@@ -208,6 +216,8 @@ class TrainConfig:
             raise UserError(f"--teacher-mean must be logits or probabilities, not {self.teacher_mean}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.attention_dropout != -1 and not 0 <= self.attention_dropout < 1:
+            raise UserError(f"--attention-dropout must be at least 0 and below 1 (or -1), not {self.attention_dropout}")
         if self.batch_size % self.accumulation:
             what = f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts"
             raise UserError(f"{what}; choose an --accumulation that divides it")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import kd_scratch.evaluation.compare
 from kd_scratch.checkpoints.checkpoint import save_model
-from kd_scratch.common import console, timing
+from kd_scratch.common import console, device, timing
 from kd_scratch.config import SIZES, ModelConfig
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.distillation.units import unit_labels, unit_logits
@@ -28,6 +28,10 @@ TEXTS = [
 TORTURE = bool(os.environ.get("KD_TORTURE"))  # `make torture`: the long versions of tests that have one
 tqdm.monitor_interval = 0  # tests fork: a thread that holds a lock just then would hold it in the child for ever
 timing.SQUARE["cpu"] = 64  # each training run measures the rate of matrix products: half a second otherwise
+HAS_BF16, device.HAS_BF16 = (
+    device.HAS_BF16,
+    (),
+)  # --amp auto is off on every processor, so that all see the same numbers
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start; tests run side by side
 
 

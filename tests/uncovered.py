@@ -15,31 +15,23 @@ PACKAGE = Path(__file__).parents[1] / "kd_scratch"
 #: why not -> file -> lines, without their indentation
 REASONS: dict[str, dict[str, list[str]]] = {
     "needs a CUDA device, of which test_no_step_waits_for_a_cuda_device is one test": {
-        "common/timing.py": [
-            "event = torch.cuda.Event(enable_timing=True)",
-            "event.record()",
-            "return event",
-            "self.events.append((phase, self.last, now))",
-            "torch.cuda.synchronize()",
-            "for phase, start, end in self.events:",
-            "self.seconds[phase] += start.elapsed_time(end) / 1000",
-            "self.events.clear()",
-        ],
         "common/distributed.py": [
             'device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))',
             "if device.index >= torch.cuda.device_count():",
             'raise UserError(f"--nproc_per_node: there are only {torch.cuda.device_count()} CUDA devices here")',
             "torch.cuda.set_device(device)",
         ],
-        "common/device.py": ["return torch.cuda.mem_get_info(device)[0]"],
+        "common/device.py": [
+            "return torch.cuda.is_bf16_supported(False)",
+            "return torch.cuda.mem_get_info(device)[0]",
+        ],
         "nn/layers.py": ["return F.dropout(x, p)"],
         "data/batches.py": ["tensor = tensor.pin_memory()"],
     },
     "needs an Apple GPU": {
-        "common/timing.py": ["torch.mps.synchronize()"],
         "training/checks.py": [
-            'raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other '
-            'numbers")',
+            'flags = "--dropout 0 --attention-dropout 0"',
+            'raise UserError(f"--gradient-checkpointing on mps needs {flags}: computed again, it drops other numbers")',
         ],
         "training/optimizer.py": ['torch._foreach_div_(gradients, getattr(self.optimizer, "grad_scale", 1.0))'],
     },

@@ -80,14 +80,15 @@ def load_model(
     labels: tuple[str, ...] = (),
     say=say,
     dropout: float | None = None,
+    attention_dropout: float = -1,
     several: bool = False,
 ) -> Model:
     """The model in a directory, in eval mode, on the CPU, in float32 or (see int8.py) int8.
 
     With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
     set of labels (put into the order of `labels`), else a new one with random weights. several: with `head`, whether
-    a text may have several. `dropout` replaces the checkpoint's own (see with_dropout). `say` gets notes of what is
-    ignored or new.
+    a text may have several. `dropout` and `attention_dropout` replace the checkpoint's own (see with_dropout). `say`
+    gets notes of what is ignored or new.
     Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
     """
     directory = Path(directory)
@@ -98,7 +99,7 @@ def load_model(
     if config.int8 and (head or dropout is not None):
         raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
     if dropout is not None:
-        config = with_dropout(config, dropout)
+        config = with_dropout(config, dropout, attention_dropout)
     own_labels = found.labels
     if config.head == "sequence" == found.kind and set(config.labels) == set(numbered(own_labels, config.labels)):
         own_labels = numbered(own_labels, config.labels)

@@ -3,6 +3,8 @@
 import os
 import platform
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from kd_scratch.common.errors import UserError
 #: Where Linux reports memory.
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+#: What PyTorch has to ask a processor of Intel's or AMD's for such instructions; unknown to some of its versions.
+HAS_BF16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
 def start(seed: int, threads: int, device: str) -> torch.device:
@@ -50,10 +54,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bf16 numbers: without them these take longer than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(False)
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in HAS_BF16)
+
+
 def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
     """The number type of mixed precision, or None for plain float32. UserError where the device cannot."""
     if choice == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else None
+        return torch.bfloat16 if has_bf16(device) else None
     if choice == "fp16" and device.type != "cuda":
         raise UserError("--amp fp16 needs a CUDA device; use bf16 or off")
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[choice]
@@ -62,6 +73,20 @@ def amp_dtype(choice: str, device: torch.device) -> torch.dtype | None:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """The context in which a forward pass runs: lower precision where it is safe, float32 elsewhere."""
     return torch.autocast(device.type, dtype=dtype or torch.float32, enabled=dtype is not None)
+
+
+@contextmanager
+def tensor_cores(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """A context in which a CUDA device that trains in mixed precision takes TF32 for what stays in float32 (the losses
+    on hidden states): products on its tensor cores, with numbers of 10 bits, bf16 has 7. Without it they would take
+    most of such a step; who trains in float32 gets float32."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda" and dtype is not None:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -20,8 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from kd_scratch.common import console
 from kd_scratch.common.errors import UserError
 
-#: One rank may tokenize a large file while the others wait; a dead one is noticed at once all the same.
-TIMEOUT = timedelta(hours=24)
+#: One rank may tokenize a large file while the others wait. Gloo notices a dead one at once all the same; NCCL does
+#: not, so what it sends, gradients and losses, has a group with a shorter patience: longer than rank 0 takes to save.
+TIMEOUT, STEP_TIMEOUT = timedelta(hours=24), timedelta(minutes=30)
+_step_group: dist.ProcessGroup | None = None
 _joined = False
 SLICE = 2**24  # numbers that are all-reduced at a time
 
@@ -41,11 +43,12 @@ def init_process_group(device: torch.device) -> torch.device:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=TIMEOUT)
+        group = dist.new_group(timeout=STEP_TIMEOUT)
     except (ValueError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"the processes do not find each other: {reason}; start them with torchrun") from None
-    global _joined
-    _joined = True
+    global _joined, _step_group
+    _joined, _step_group = True, group
     if rank() > 0:
         console.silence()
     return device
@@ -100,7 +103,7 @@ def data_parallel(model: nn.Module) -> nn.Module:
         return model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the flag's new name is unknown to older versions
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model, broadcast_buffers=False, process_group=_step_group)
 
 
 def sync_gradients(network: nn.Module, now: bool) -> AbstractContextManager:
@@ -132,7 +135,7 @@ def all_reduce_max(values: list[float]) -> list[float]:
 def all_reduce_sum(values: Tensor) -> list[float]:
     """All-reduce (sum) of some numbers, which may be on the device."""
     if world_size() > 1:
-        dist.all_reduce(values)
+        dist.all_reduce(values, group=_step_group)
     return values.tolist()
 
 

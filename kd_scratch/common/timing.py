@@ -9,45 +9,55 @@ import torch
 SQUARE = {"cpu": 1024, "cuda": 8192, "mps": 2048}  # side of the matrices that are multiplied
 
 
+#: Marks in the queue of a device that works while Python goes on, by its kind.
+EVENTS = {"cuda": lambda: torch.cuda.Event(enable_timing=True), "mps": lambda: torch.mps.Event(enable_timing=True)}
+
+
+class Mark:
+    """The point that a device's work has come to; on a CPU, which works when it is asked to, the time."""
+
+    def __init__(self, device: torch.device):
+        self.event, self.time = None, time.perf_counter()
+        if device.type in EVENTS:
+            self.event = EVENTS[device.type]()
+            self.event.record()
+
+    def wait(self) -> None:
+        """Wait until the device has come here."""
+        if self.event is not None:
+            self.event.synchronize()
+
+    def seconds_until(self, later: "Mark") -> float:
+        """The time from here to a later mark, both of which the device has passed."""
+        return later.time - self.time if self.event is None else self.event.elapsed_time(later.event) / 1000
+
+
 class Clock:
     """Splits the time between calls of `lap` among named phases.
 
-    A CUDA device works while Python has gone on, so there the laps are events in the device's own queue: they are read
-    in `totals`, and no step waits for them.
+    A GPU works while Python goes on: the laps are marks in its own queue, which are read in `totals`, and no step waits
+    for them.
     """
 
     def __init__(self, device: torch.device):
-        self.cuda = device.type == "cuda"
-        self.mps = device.type == "mps"
+        self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
-        self.events = []  # (phase, its start, its end), CUDA only
-        self.last = self._now()
-
-    def _now(self):
-        if self.mps:
-            torch.mps.synchronize()
-        if not self.cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        self.laps: list[tuple[str, Mark, Mark]] = []  # phase, its start, its end
+        self.last = Mark(device)
 
     def lap(self, phase: str) -> None:
         """The time since the last lap was spent in this phase."""
-        now = self._now()
-        if self.cuda:
-            self.events.append((phase, self.last, now))
-        else:
-            self.seconds[phase] += now - self.last
+        now = Mark(self.device)
+        self.laps.append((phase, self.last, now))
         self.last = now
 
     def totals(self) -> dict[str, float]:
-        """Seconds of each phase so far. On a CUDA device this waits until all its work is done."""
-        if self.events:
-            torch.cuda.synchronize()
-            for phase, start, end in self.events:
-                self.seconds[phase] += start.elapsed_time(end) / 1000
-            self.events.clear()
+        """Seconds of each phase so far. On a GPU this waits until all its work is done."""
+        if self.laps:
+            self.last.wait()
+        for phase, start, end in self.laps:
+            self.seconds[phase] += start.seconds_until(end)
+        self.laps.clear()
         return dict(self.seconds)
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 IGNORE = -100  # the label of a token that has none: no loss, no metric
 UNLABELLED = -200  # the label of a unit without label: it has the teacher's soft targets only
 POOL = 64  # batches that are sorted by length together
+#: Tokens, padding and all, of a batch that nothing is learned from. On a CPU 512 to 2048 are as fast, and twice as fast
+#: as 64 inputs of mixed lengths: what one layer writes is still near when the next one reads it.
+TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 32768}
 
 
 @dataclass
@@ -164,15 +167,16 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def length_sorted_batches(lengths: np.ndarray, batch_size: int, tokens: int = 0) -> list[np.ndarray]:
+def length_sorted_batches(lengths: np.ndarray, batch_size: int = 0, tokens: int = 0) -> list[np.ndarray]:
     """Batches of every input once, longest first: the least padding, and too little memory is noticed at once.
 
-    tokens: the most that a batch may have, padding and all, but for a longer input alone; 0: as many as it gets.
+    Of `batch_size` inputs each, or of as many as have at most so many `tokens`, padding and all; a longer input is a
+    batch by itself.
     """
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
     while start < len(order):
-        most = min(batch_size, tokens // lengths[order[start]]) if tokens else batch_size
+        most = batch_size or tokens // lengths[order[start]]
         batches.append(order[start : start + max(1, most)])
         start += len(batches[-1])
     return batches

@@ -6,8 +6,10 @@ Each function returns a *sum* over the B inputs, for the caller to divide by the
 `real` B,S is True where a token is no padding; the letters of shapes stand at the top of nn/layers.py.
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,7 +31,7 @@ from kd_scratch.distillation.layer_map import (
     listed,
     parse_layer_map,
 )
-from kd_scratch.nn.layers import split_heads
+from kd_scratch.nn.layers import EncoderBlock, split_heads
 from kd_scratch.nn.model import Model
 
 Projections = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of a block, all heads side by side, B,S,D each
@@ -214,6 +216,14 @@ def parse_losses(text: str) -> dict[str, float]:
 # --- all of them together ---
 
 
+def block_projections(model: Model, states: list[Tensor] | dict[int, Tensor], layer: int, made: dict) -> Projections:
+    """Queries, keys and values of block l, which works on the state after layer l − 1, each B,S,D; made but once."""
+    block = model.encoder.blocks[layer - 1]
+    if block not in made:
+        made[block] = block.project(states[layer - 1])
+    return made[block]
+
+
 class Term(NamedTuple):
     """One summand: a loss by name, between one layer of the student and one of the teacher."""
 
@@ -254,38 +264,67 @@ class HiddenLosses(nn.Module):
             for name in sorted({_projection(term.student_layer) for term in of_states}):
                 self.projections[name] = nn.Linear(student.width, shape.width, bias=False)
 
-    def forward(self, student: Model, student_states: list[Tensor], teacher_states: dict[int, Tensor], real: Tensor):
+    def forward(
+        self,
+        student: Model,
+        student_states: list[Tensor],
+        teacher_states: dict[int, Tensor],
+        real: Tensor,
+        kept: dict[EncoderBlock, Projections] | None = None,
+    ) -> Tensor:
         """The student's hidden states, L+1 of B,S,D; the teacher's by layer (`teacher_layers`); real B,S -> a scalar
 
-        Computed in full precision, whatever the models ran in.
+        kept: what kept_projections has of the forward passes. All that the losses make of states and projections is
+        computed in full precision, whatever the models ran in, and once for all losses.
         """
-        with torch.autocast(real.device.type, enabled=False):
-            terms = [self.term(term, student, student_states, teacher_states, real) for term in self.terms()]
+        made = dict(kept or {})
+        sides = student, student_states, teacher_states
+        terms = [self.weights[term.name] * self.term(term, *sides, real, made) for term in self.terms()]
         return torch.stack(terms).sum()
 
     def term(
-        self, term: Term, student: Model, student_states: list[Tensor], teacher_states: dict[int, Tensor], real: Tensor
+        self,
+        term: Term,
+        student: Model,
+        student_states: list[Tensor],
+        teacher_states: dict[int, Tensor],
+        real: Tensor,
+        made: dict,
     ) -> Tensor:
-        """One weighted loss between one layer of the student and one of the teacher; a scalar."""
-        loss = HIDDEN_LOSSES[term.name]
-        if loss.projections:
-            student_parts, teacher_parts = self.block_projections(term, student, student_states, teacher_states)
-            return self.weights[term.name] * loss.compare(student_parts, teacher_parts, real, self.heads_of(term.name))
-        student_state = self.project(student_states[term.student_layer].float(), term.student_layer)
-        teacher_state = teacher_states[term.teacher_layer].float()
-        return self.weights[term.name] * loss.compare(student_state, teacher_state, real)
+        """One loss, without its weight, between one layer of the student and one of the teacher; a scalar.
 
-    def block_projections(
-        self, term: Term, student: Model, student_states: list[Tensor], teacher_states: dict[int, Tensor]
-    ) -> tuple[Projections, Projections]:
-        """Queries, keys and values of both blocks. Block l works on the state after layer l − 1."""
+        made: what was made for it, or for terms before: projections by block, projected states by the student's layer.
+        """
+        loss, (teacher,) = HIDDEN_LOSSES[term.name], self.teacher
+        if loss.projections:
+            student_parts = block_projections(student, student_states, term.student_layer, made)
+            with torch.no_grad():
+                teacher_parts = block_projections(teacher, teacher_states, term.teacher_layer, made)
+        with torch.autocast(real.device.type, enabled=False):
+            if loss.projections:
+                sides = [tuple(part.float() for part in parts) for parts in (student_parts, teacher_parts)]
+                return loss.compare(*sides, real, self.heads_of(term.name))
+            if term.student_layer not in made:
+                state = student_states[term.student_layer].float()
+                made[term.student_layer] = self.project(state, term.student_layer)
+            return loss.compare(made[term.student_layer], teacher_states[term.teacher_layer].float(), real)
+
+    @contextmanager
+    def kept_projections(self, student: Model) -> Iterator[dict[EncoderBlock, Projections]]:
+        """What a forward pass of the student, and one of the teacher, make of what the losses compare: by block its
+        queries, keys and values. To make them again would take up to an eighth of a step."""
         (teacher,) = self.teacher
-        student_block = student.encoder.blocks[term.student_layer - 1]
-        teacher_block = teacher.encoder.blocks[term.teacher_layer - 1]
-        student_parts = student_block.project(student_states[term.student_layer - 1].float())
-        with torch.no_grad():
-            teacher_parts = teacher_block.project(teacher_states[term.teacher_layer - 1].float())
-        return student_parts, teacher_parts
+        compared = [term for term in self.terms() if HIDDEN_LOSSES[term.name].projections]
+        blocks = [student.encoder.blocks[term.student_layer - 1] for term in compared]
+        blocks += [teacher.encoder.blocks[term.teacher_layer - 1] for term in compared]
+        kept: dict[EncoderBlock, Projections] = {}
+        for block in blocks:
+            block.attention.keep = functools.partial(kept.__setitem__, block)
+        try:
+            yield kept
+        finally:
+            for block in blocks:
+                block.attention.keep = None
 
     def heads_of(self, name: str) -> int:
         """Into how many heads a loss cuts projections."""

@@ -1,5 +1,6 @@
 """What one training step runs and trains: the student, and beside it the teacher and the hidden-state losses."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -35,15 +36,16 @@ class Student(nn.Module):
         """A batch's inputs, and the teacher's hidden states by layer where they are kept -> logits of both, and loss"""
         (teacher,) = self.teacher
         need_states = self.hidden_losses is not None
-        output = self.model(**inputs, output_hidden_states=need_states)
-        teacher_logits = hidden_loss = None
-        if teacher is not None:
-            with torch.no_grad():
-                teacher_output = teacher(**inputs, output_hidden_states=need_states)
-            teacher_logits = teacher_output.logits
-            teacher_states = dict(enumerate(teacher_output.hidden_states))
+        with self.hidden_losses.kept_projections(self.model) if need_states else nullcontext() as kept:
+            output = self.model(**inputs, output_hidden_states=need_states)
+            teacher_logits = hidden_loss = None
+            if teacher is not None:
+                with torch.no_grad():
+                    teacher_output = teacher(**inputs, output_hidden_states=need_states)
+                teacher_logits = teacher_output.logits
+                teacher_states = dict(enumerate(teacher_output.hidden_states))
         if need_states:
             mask = inputs["attention_mask"]
             real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask
-            hidden_loss = self.hidden_losses(self.model, output.hidden_states, teacher_states, real)
+            hidden_loss = self.hidden_losses(self.model, output.hidden_states, teacher_states, real, kept)
         return StudentOutput(output.logits, teacher_logits, hidden_loss)

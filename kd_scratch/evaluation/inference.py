@@ -1,5 +1,7 @@
 """A model over a whole data set: length-sorted batches, no gradient, logits back in the order of the inputs."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,8 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import progress
 from kd_scratch.common.device import autocast
 from kd_scratch.common.errors import UserError
-from kd_scratch.data.batches import Batch, EncodedInputs, collate, length_sorted_batches
+from kd_scratch.common.timing import Mark
+from kd_scratch.data.batches import TOKENS, Batch, EncodedInputs, collate, length_sorted_batches
 from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.nn.model import Model
 
@@ -24,15 +27,14 @@ def compute_logits(
     model: Model,
     features: EncodedInputs,
     device: torch.device,
-    batch_size: int = 64,
+    batch_size: int = 0,
     dtype: torch.dtype | None = None,
     title: str = "evaluating",
     out: np.ndarray | None = None,
-    tokens: int = 0,
 ) -> np.ndarray:
     """Logits of every input, float32, in `out` where that is given (zeros). The model's mode is put back afterwards.
 
-    tokens: the most in a batch, see length_sorted_batches.
+    batch_size: inputs computed together; 0: as many as have TOKENS tokens.
     Ranks (common/distributed.py) share the work; all get all logits. UserError where some are not finite numbers.
 
     sequence head: N,C.  token and span heads: ΣS,C, one row per token; those of input i begin at features.starts[i].
@@ -43,25 +45,56 @@ def compute_logits(
     per_token = features.head in ("token", "span")
     sampler = MaskedLMSampler(0, 0) if features.head == "mlm" else None
     logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
-    batches = distributed.rank_slice(length_sorted_batches(features.lengths, batch_size, tokens))
+
+    def compute(batch: Batch) -> list[Tensor]:
+        with autocast(device, dtype):
+            result = model(**batch.inputs).logits.float()  # B,C or B,S,C or U,V
+        return [guesses(result, batch) if sampler else result]
+
     finite = True
-    with progress(total=len(features), desc=title, unit="ex") as bar:
-        for indices in batches:
-            batch = collate(features, indices, device, model.config.pad_id, sampler)
-            with autocast(device, dtype):
-                result = model(**batch.inputs).logits.float()  # B,C or B,S,C or U,V
-            result = (guesses(result, batch) if sampler else result).cpu().numpy()
-            finite = finite and bool(np.isfinite(result).all())
-            if per_token:
-                put_tokens(logits, features, indices, result)
-            else:
-                logits[indices] = result
-            bar.update(len(indices) * distributed.world_size())
+    pad_id = model.config.pad_id
+    for indices, (result,) in results(compute, features, device, title, batch_size, pad_id=pad_id, sampler=sampler):
+        finite = finite and bool(np.isfinite(result).all())
+        if per_token:
+            put_tokens(logits, features, indices, result)
+        else:
+            logits[indices] = result
     model.train(training)
     if not distributed.all_ranks_agree(finite):
         raise UserError(NOT_FINITE)
     distributed.all_reduce_array(logits)  # the rows of the other ranks are still 0
     return logits
+
+
+def results(
+    compute: Callable[[Batch], list[Tensor]],
+    features: EncodedInputs,
+    device: torch.device,
+    title: str,
+    batch_size: int = 0,
+    **collating,
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """The inputs of each of this rank's batches, and what `compute` makes of them.
+
+    Each result is handed out when the next one has begun: so a CUDA device works while it is put into its place.
+    """
+    sizes = {"batch_size": batch_size} if batch_size else {"tokens": TOKENS[device.type]}
+    begun = None
+    with progress(total=len(features), desc=title, unit="ex") as bar:
+        for indices in [*distributed.rank_slice(length_sorted_batches(features.lengths, **sizes)), None]:
+            ended, begun = begun, None
+            if indices is not None:
+                tensors = compute(collate(features, indices, device, **collating))
+                begun = (
+                    indices,
+                    [tensor.to("cpu", non_blocking=device.type == "cuda") for tensor in tensors],
+                    Mark(device),
+                )
+            if ended is not None:
+                indices, tensors, copied = ended
+                copied.wait()
+                yield indices, [tensor.numpy() for tensor in tensors]
+                bar.update(len(indices) * distributed.world_size())
 
 
 def guesses(logits: Tensor, batch: Batch) -> Tensor:
@@ -90,14 +123,15 @@ def compute_states(
     Ranks share the work; all get all states.
     """
     model.eval()
-    with progress(total=len(features), desc="teacher's states", unit="ex") as bar:
-        for indices in distributed.rank_slice(length_sorted_batches(features.lengths, 64)):
-            batch = collate(features, indices, device, model.config.pad_id)
-            with autocast(device, dtype):
-                states = model(**batch.inputs, output_hidden_states=True).hidden_states
-            for layer, rows in out.items():
-                put_tokens(rows, features, indices, states[layer].float().cpu().numpy())
-            bar.update(len(indices) * distributed.world_size())
+
+    def compute(batch: Batch) -> list[Tensor]:
+        with autocast(device, dtype):
+            states = model(**batch.inputs, output_hidden_states=True).hidden_states
+        return [states[layer].float() for layer in out]
+
+    for indices, states in results(compute, features, device, "teacher's states", pad_id=model.config.pad_id):
+        for rows, state in zip(out.values(), states, strict=True):
+            put_tokens(rows, features, indices, state)
     for rows in out.values():
         distributed.all_reduce_array(rows)  # the rows of the other ranks are still 0
 

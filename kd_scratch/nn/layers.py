@@ -9,6 +9,7 @@ torch.nn.functional has the same formula as a fused kernel, the kernel does the 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -132,17 +133,19 @@ def attention(
     drop        probability with which an attention weight is zeroed (0 when evaluating)
     returns     B,H,Q,W and the attention maps B,H,Q,S (before dropout), which are None unless asked for
 
-    Without maps PyTorch's fused kernel computes the same without ever storing B,H,Q,S (on the CPU it cannot drop any
-    weights, so there this is for evaluating). A query that may look at nothing looks at everything instead: so there
-    is never a softmax over nothing (0/0), forward or backward.
+    Without maps PyTorch's fused kernel computes the same without ever storing B,H,Q,S. On the CPU it cannot drop any
+    weights, and its backward pass in bf16 takes two to six times as long as that of the lines below. A query that may
+    look at nothing looks at everything instead: so there is never a softmax over nothing (0/0), forward or backward.
     """
     if mask is not None:
         mask = mask | ~mask.any(dim=-1, keepdim=True)
-    if not need_maps and (drop == 0 or query.device.type != "cpu"):
+    in_training = query.dtype == torch.bfloat16 and query.requires_grad
+    if not need_maps and (query.device.type != "cpu" or (drop == 0 and not in_training)):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop), None
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # B,H,Q,W · B,H,W,S -> B,H,Q,S
+    # The queries are scaled, not the scores, of which there are more; these are masked in place.
+    scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # B,H,Q,W · B,H,W,S -> B,H,Q,S
     if mask is not None:
-        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
+        scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
     maps = scores.softmax(dim=-1)
     return dropout(maps, drop) @ value, maps if need_maps else None  # B,H,Q,S · B,H,S,W -> B,H,Q,W
 
@@ -175,6 +178,7 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
         self.stacked: nn.Module | None = None  # fast.py: one product in place of query, key and value
+        self.keep: Callable | None = None  # takes the projections of a forward pass, where losses compare them
 
     def project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,Q,D and memory B,S,D -> queries B,Q,D, keys B,S,D and values B,S,D, the heads side by side
@@ -189,7 +193,10 @@ class MultiHeadAttention(nn.Module):
         self, x: Tensor, memory: Tensor, mask: Tensor | None = None, need_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """x B,Q,D looks at memory B,S,D (the same tensor in self-attention); mask B,1,1,S -> B,Q,D and maps B,H,Q,S"""
-        query, key, value = (split_heads(part, self.heads) for part in self.project(x, memory))
+        parts = self.project(x, memory)
+        if self.keep is not None:
+            self.keep(parts)
+        query, key, value = (split_heads(part, self.heads) for part in parts)
         drop = self.dropout if self.training else 0.0
         y, maps = attention(query, key, value, mask, drop, need_maps)
         return self.output(join_heads(y)), maps

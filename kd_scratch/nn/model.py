@@ -172,10 +172,15 @@ class Model(nn.Module):
         self.packed_parameters = parameters - sum(p.numel() for p in self.parameters())
 
 
-def with_dropout(config: ModelConfig, dropout: float) -> ModelConfig:
-    """The same shape with another dropout in the encoder; the head keeps its own unless all dropout is off."""
+def with_dropout(config: ModelConfig, dropout: float, attention: float = -1) -> ModelConfig:
+    """The same shape with another dropout of the encoder's hidden states and attention weights (below 0: the same).
+
+    The head keeps its own unless `dropout` is 0, which turns it off.
+    """
     head = config.head_dropout if dropout else 0.0
-    return replace(config, dropout=dropout, attention_dropout=dropout, head_dropout=head)
+    return replace(
+        config, dropout=dropout, attention_dropout=dropout if attention < 0 else attention, head_dropout=head
+    )
 
 
 def forward_operations(config: ModelConfig, lengths: np.ndarray, plain: bool = False) -> float:

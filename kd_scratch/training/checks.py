@@ -23,8 +23,9 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
     parse_losses(config.losses)
     parse_layer_map(config.layer_map)
     parse_fold(spec.fold)
-    if config.gradient_checkpointing and config.dropout and device.type == "mps":
-        raise UserError("--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers")
+    if config.gradient_checkpointing and (config.dropout or config.attention_dropout > 0) and device.type == "mps":
+        flags = "--dropout 0 --attention-dropout 0"
+        raise UserError(f"--gradient-checkpointing on mps needs {flags}: computed again, it drops other numbers")
     empty = {"--teacher": "" in spec.teachers, "--answers": "" in spec.answers, "--tokenizer": spec.tokenizer == ""}
     for flag, is_empty in empty.items():
         if is_empty:  # a variable of the shell that was never set

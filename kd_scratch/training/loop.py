@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common import distributed
-from kd_scratch.common.device import autocast, seed_step
+from kd_scratch.common.device import autocast, seed_step, tensor_cores
 from kd_scratch.common.timing import Clock
 from kd_scratch.data.batches import Batch, collate
 from kd_scratch.data.masking import MaskedLMSampler
@@ -50,7 +50,7 @@ def train_model(run: Run, force: bool = False) -> Progress:
     """
     trainer = Trainer(run, force)
     progress = trainer.progress
-    with Bookkeeping(trainer) as books:
+    with tensor_cores(run.device, trainer.dtype), Bookkeeping(trainer) as books:
         while progress.step < trainer.stepper.steps and not out_of_patience(progress, run.spec.config.patience):
             books.begin_epoch()
             lengths = train_epoch(trainer, books)

@@ -321,9 +321,10 @@ def training_bytes(shape: ModelConfig, parameters: int, config: TrainConfig, lon
     """About what training takes at its peak, in float32: weights, gradients and two moments; one part's activations.
 
     For each token, a layer keeps for the backward pass some 10 vectors of the model's width, 3 of the feed-forward's
-    and 2 rows of each head's attention map.
+    and 2 rows of each head's attention map (but where the fused kernel trains, see layers.attention).
     """
-    layer = 10 * shape.width + 3 * shape.feed_forward + 2 * shape.heads * longest
+    maps = 2 * shape.heads * longest if shape.attention_dropout or config.amp == "bf16" else 0
+    layer = 10 * shape.width + 3 * shape.feed_forward + maps
     numbers = 2 * layer + shape.depth * shape.width if config.gradient_checkpointing else shape.depth * layer
     tokens = part_size(config, processes) * longest
     return int(LIBRARIES) + 16 * parameters + 4 * tokens * numbers

@@ -13,7 +13,7 @@ from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file, r
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say, shorten
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import is_leftover, remove, replace_file, sha256_of_file
+from kd_scratch.common.files import is_leftover, read_json, remove, replace_file, sha256_of_file
 from kd_scratch.pages.records import RECORD
 
 STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
@@ -49,6 +49,21 @@ def has_state(folder: Path) -> bool:
 def unfinished(folder: Path) -> bool:
     """Whether a folder holds a run that has not come to its end: its state, or what comes before it."""
     return has_state(folder) or ((folder / CHOICE).is_file() and not (folder / RECORD).is_file())
+
+
+def saved_precision(folder: Path) -> str | None:
+    """The --amp of the unfinished run in a folder; None where there is none, or none that can be read (whoever resumes
+    it tells why)."""
+    places = (STATE, PREVIOUS, CHOICE)
+    for path in (folder / name for name in places if (folder / name).is_file()):
+        try:
+            identity = (
+                read_json(path)["identity"] if path.name == CHOICE else json.loads(read_metadata(path)["identity"])
+            )
+            return str(identity["settings"]["amp"])
+        except (UserError, OSError, LookupError, TypeError, ValueError, RecursionError):
+            continue
+    return None
 
 
 def drop_state(folder: Path) -> None:

@@ -22,7 +22,7 @@ from kd_scratch.checkpoints.checkpoint import (
 from kd_scratch.checkpoints.own_head import note_of_numbers, numbered
 from kd_scratch.common import distributed
 from kd_scratch.common.console import Say, say
-from kd_scratch.common.device import seed_everything, start
+from kd_scratch.common.device import has_bf16, seed_everything, start
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_apart, check_new_folder, sha256
 from kd_scratch.common.source_hash import source_hash
@@ -39,7 +39,7 @@ from kd_scratch.tasks.base import are_pairs, require_kind, require_labels_of
 from kd_scratch.training.checks import check_spec
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
-from kd_scratch.training.resume import unfinished
+from kd_scratch.training.resume import saved_precision, unfinished
 from kd_scratch.training.spec import RunSpec, layer_count
 from kd_scratch.training.word_proposals import WordProposer
 
@@ -86,6 +86,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     check_spec(spec, device)
     resume = distributed.rank() == 0 and check_output(spec, resume)
     resume = distributed.broadcast_object(resume)
+    spec = with_precision(spec, device)
     for directory in spec.teachers if spec.model in SIZES else (spec.model, *spec.teachers):
         if Path(directory).exists() or "/" in directory:  # else it may be a size that is misspelled
             require_model_directory(directory)
@@ -108,6 +109,19 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     run.identity = identify(run)
     require_same_everywhere(run.identity)
     return replace(run, spec=asked) if asked.chooses_layers else run
+
+
+def with_precision(spec: RunSpec, device: torch.device) -> RunSpec:
+    """The description with a precision in the place of --amp auto: that with which an unfinished run began, whatever
+    this processor could do, or else bf16 where the first rank's has it."""
+    if spec.config.amp != "auto":
+        return spec
+    choice = "bf16" if has_bf16(device) else "off"
+    began = saved_precision(spec.output)
+    if began in ("bf16", "off") and began != choice:
+        say(f"note: --amp auto: {began}, as the run began; for a new one it would be {choice} here")
+        choice = began
+    return replace(spec, config=replace(spec.config, amp=distributed.broadcast_object(choice)))
 
 
 def with_student(run: Run, spec: RunSpec, model: Model) -> Run:
@@ -164,12 +178,13 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
 
     What a checkpoint lacks, or holds in vain, is reported through `say`.
     """
+    dropout = spec.config.dropout, spec.config.attention_dropout
     if spec.model in SIZES:
-        model = Model(with_dropout(named_shape(spec, data), spec.config.dropout))
+        model = Model(with_dropout(named_shape(spec, data), *dropout))
     else:
         if spec.norm_first:
             raise UserError("--norm-first: the norms of a model directory stay where they are; leave it out")
-        model = load_model(spec.model, data.task.head, data.labels, say, spec.config.dropout, data.task.several)
+        model = load_model(spec.model, data.task.head, data.labels, say, *dropout, several=data.task.several)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
     if data.task.head == "sequence":

@@ -8,7 +8,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import load_model
 from kd_scratch.common.device import pick_device
 from kd_scratch.common.errors import UserError
-from kd_scratch.data.batches import IGNORE, EncodedInputs, collate, length_sorted_batches
+from kd_scratch.data.batches import IGNORE, TOKENS, EncodedInputs, collate, length_sorted_batches
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.tasks.augment import Gaps
 from kd_scratch.tasks.base import Words
@@ -43,7 +43,7 @@ class WordProposer:
     def __call__(self, texts: Sequence[Words], gaps: Sequence[Gaps]) -> list[dict[int, str]]:
         """The words that are proposed for each text, by place: drawn of the likeliest, by their probability."""
         inputs, proposed, model = self.with_gaps(texts, gaps), [{} for _ in texts], self.model.to(self.device)
-        for indices in length_sorted_batches(inputs.lengths, 64):
+        for indices in length_sorted_batches(inputs.lengths, tokens=TOKENS[self.device.type]):
             batch = collate(inputs, indices, self.device, model.config.pad_id)
             logits = model(batch.input_ids, batch.attention_mask, at=batch.counted).logits.float()  # U,V
             own = batch.labels.flatten()[batch.counted, None]  # U,1

@@ -394,6 +394,7 @@ BAD_FLAGS = {
     "no such model": (["--model", "bert-huge"], "bert-huge: "),
     "warm-up below 0": (["--warmup-steps", "-1"], "--warmup-steps must be 0 or more"),
     "dropout 1": (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
+    "no such dropout": (["--attention-dropout", "-0.5"], "--attention-dropout must be at least 0 and below 1 (or -1)"),
     "out of scope 1": (["--oos-threshold", "1"], "--oos-threshold must be at least 0 and below 1"),
     "null threshold 2": (["--null-threshold", "2"], "--null-threshold must lie between 0 and 1"),
     "two tokenizers": (["--model", "TEACHER", "--tokenizer", "TEACHER"], "--tokenizer is for a size"),

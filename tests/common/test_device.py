@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from kd_scratch.common import device
 from kd_scratch.common.device import amp_dtype, autocast, describe, pick_device, seed_everything, start
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import RunConfig
-from tests.conftest import ROOT
+from tests.conftest import HAS_BF16, ROOT
 
 CPU = torch.device("cpu")
 
@@ -81,6 +82,30 @@ def test_start_sets_the_thread_count():
 def test_negative_seeds_and_threads_are_refused(field):
     with pytest.raises(UserError, match="must be 0 or more"):
         start(**vars(RunConfig(**{field: -1})))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "expected"),
+    [("cuda", torch.bfloat16, "high"), ("cuda", None, "highest"), ("cpu", torch.bfloat16, "highest")],
+)
+def test_losses_get_tf32_where_a_gpu_trains_in_mixed_precision_and_nothing_else_does(kind, dtype, expected):
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(KeyError), device.tensor_cores(torch.device(kind), dtype):
+        assert torch.get_float32_matmul_precision() == expected
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("instructions", [("_is_avx512_bf16_supported",), ("_is_amx_tile_supported",), ()])
+def test_auto_is_bf16_only_where_the_processor_has_instructions_for_it(monkeypatch, instructions):
+    assert all(hasattr(torch.cpu, name) for name in HAS_BF16)  # else PyTorch calls them otherwise by now
+    for name in HAS_BF16:
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in instructions)
+    monkeypatch.setattr(device, "HAS_BF16", HAS_BF16)
+    expected = torch.bfloat16 if instructions else None
+    assert amp_dtype("auto", CPU) == expected and amp_dtype("auto", torch.device("mps")) is None
+    monkeypatch.setattr(device, "HAS_BF16", ("_a_name_of_another_version",))
+    assert amp_dtype("auto", CPU) is None
 
 
 def test_precision_follows_the_choice_and_the_device():

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch.distributed import TCPStore
 
 from data_scripts import make_sample
@@ -80,6 +82,7 @@ def run_programs(*arguments: list[str]) -> list[Finished]:
 def flags(task: str, data: Path, output: Path, *more) -> list[str]:
     """The arguments of a short training run without dropout, with a cache of its own."""
     common = f"train --task {task} --model tiny-student --epochs 3 --batch-size 6 --learning-rate 3e-3 --dropout 0"
+    common += " --amp off"
     common += " --warmup-steps 2 --vocab-size 300 --max-length 96 --overlap 24 --device cpu --threads 1"
     cache = output.with_name(f"cache-{output.name}")
     paths = {"--train": data, "--dev": data, "--output": output, "--cache": cache}
@@ -262,6 +265,25 @@ def test_alone_nothing_is_shared():
     assert distributed.broadcast_object({"a": 1}) == {"a": 1}
     assert distributed.all_reduce_max([3.0, 1.0]) == [3.0, 1.0]
     assert not distributed.is_lost_connection(RuntimeError("gloo"))
+
+
+def test_gradients_and_losses_wait_half_an_hour_for_a_lost_process_and_the_rest_a_day(monkeypatch):
+    """NCCL does not notice that one is gone; what it sends goes through a group with a shorter time-out."""
+    seen, dist = {}, distributed.dist
+    for name in ("_joined", "_step_group"):
+        monkeypatch.setattr(distributed, name, getattr(distributed, name))  # put back afterwards
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: seen.update(everything=timeout))
+    monkeypatch.setattr(dist, "new_group", lambda timeout: seen.update(steps=timeout) or "group of steps")
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(key, value)
+    distributed.init_process_group(torch.device("cpu"))
+    assert seen["everything"] == timedelta(hours=24) and seen["steps"] == timedelta(minutes=30)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "DistributedDataParallel", lambda model, **more: seen.update(more))
+    monkeypatch.setattr(dist, "all_reduce", lambda values, group=None: seen.update(losses=group))
+    distributed.data_parallel(torch.nn.Linear(1, 1))
+    distributed.all_reduce_sum(torch.zeros(2))
+    assert seen["process_group"] == seen["losses"] == "group of steps"
 
 
 def test_processes_that_cannot_meet_are_one_line(tmp_path, news):

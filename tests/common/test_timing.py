@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from kd_scratch.common import timing
 from kd_scratch.common.timing import Clock, matmul_rate
 from kd_scratch.nn.model import forward_operations
 from tests.conftest import tiny_model
@@ -24,6 +25,44 @@ def test_laps_are_the_time_between_them_and_add_up():
     assert sum(totals.values()) <= time.perf_counter() - started
     assert totals["a"] >= 0.04 and totals["b"] >= 0.04 and list(totals) == ["a", "b"]
     assert clock.totals() == totals
+
+
+class Queue:
+    """A GPU as far as clocks see it: marks get their time when the device comes to them, which Python may wait for."""
+
+    def __init__(self):
+        self.now, self.waited = 0.0, 0
+
+    def event(self):
+        return QueueEvent(self)
+
+
+class QueueEvent:
+    def __init__(self, queue):
+        self.queue, self.time = queue, None
+
+    def record(self):
+        self.time = self.queue.now
+
+    def synchronize(self):
+        self.queue.waited += 1
+
+    def elapsed_time(self, later):
+        assert self.queue.waited, "read before the device had come there"
+        return later.time - self.time  # milliseconds
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_laps_on_a_gpu_are_its_own_time_and_nothing_waits_before_the_totals(monkeypatch, kind):
+    queue = Queue()
+    monkeypatch.setitem(timing.EVENTS, kind, queue.event)
+    clock = Clock(torch.device(kind))
+    for phase, milliseconds in (("a", 3), ("b", 40), ("a", 5)):
+        queue.now += milliseconds
+        clock.lap(phase)
+    assert queue.waited == 0
+    assert clock.totals() == pytest.approx({"a": 0.008, "b": 0.04}) == clock.totals()
+    assert queue.waited == 1
 
 
 @pytest.mark.parametrize("head, plain", [("token", False), ("token", True), ("sequence", False), ("sequence", True)])

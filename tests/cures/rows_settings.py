@@ -27,10 +27,11 @@ def teacher(world):
     return world.base.model()
 
 
-def on_mps(world, dropout):
-    """A run that computes its layers anew."""
+def on_mps(world, *dropout):
+    """A run that computes its layers anew, checked."""
     settings = dict(train=world.base.csv("train"), dev="50%", model="tiny-student", output=world.folder)
-    return RunSpec.of("csv", gradient_checkpointing=True, dropout=dropout, **settings)
+    settings |= dict(zip(("dropout", "attention_dropout"), map(float, dropout), strict=True))
+    return lambda: check_spec(RunSpec.of("csv", gradient_checkpointing=True, **settings), torch.device("mps"))
 
 
 def no_such_device(world):
@@ -130,12 +131,13 @@ ROWS = [
         leave_out("(--unlabelled): .*; leave it out"),
     ),
     Cure("--labelled: masked words need no labels; leave it out", lambda w: w.mlm("--labelled", 4), leave_out()),
-    Cure(
-        "--gradient-checkpointing on mps needs --dropout 0: computed again, it drops other numbers",
-        lambda w: lambda: check_spec(on_mps(w, 0.1), torch.device("mps")),
-        lambda w, argv, line: (
-            lambda: check_spec(on_mps(w, float(find("needs --dropout (0)", line))), torch.device("mps"))
-        ),
+    *(
+        Cure(
+            "--gradient-checkpointing on mps needs {}: computed again, it drops other numbers",
+            lambda w, dropout=dropout: on_mps(w, *dropout),
+            lambda w, argv, line: on_mps(w, *find("needs (--dropout .*):", line).split()[1::2]),
+        )
+        for dropout in ((0.1, -1), (0, 0.1))
     ),
     *(
         Cure(

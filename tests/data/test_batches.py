@@ -1,5 +1,6 @@
 """Batches: which inputs come together and in what order, how they are padded, and a model's logits over all of them."""
 
+import itertools
 import random
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 from kd_scratch.config import DataConfig
+from kd_scratch.data import batches as data_batches
 from kd_scratch.data.batches import IGNORE, EncodedInputs, collate, epoch_batches, length_sorted_batches, pad
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.evaluation.inference import compute_logits, results
 from kd_scratch.tasks import TASKS
 from tests.conftest import TINY, tiny_model
 
@@ -189,6 +191,57 @@ def test_logits_come_in_the_order_of_the_inputs_and_do_not_depend_on_the_batch(h
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, logits_alone(model, features), atol=1e-6)
     assert np.ptp(logits, axis=0).min() > 0.01, "inputs whose logits hardly differ would hide a wrong order"
+
+
+def random_lengths(count):
+    """Of texts: most short, some long, one beyond what a batch may hold."""
+    lengths = np.random.default_rng(count).geometric(0.05, count).clip(1, 300)
+    lengths[count // 2] = 2000
+    return lengths
+
+
+def test_a_batch_has_a_bounded_number_of_tokens_and_what_is_longer_is_one_by_itself():
+    lengths, most = random_lengths(500), 1024
+    batches = length_sorted_batches(lengths, tokens=most)
+    assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(500))
+    assert batches[0].tolist() == [250], "longer than a batch may be"
+    padded = [len(batch) * lengths[batch].max() for batch in batches[1:]]
+    assert max(padded) <= most
+    for batch, following in itertools.pairwise(batches[1:]):  # and none is smaller than it need be
+        assert (len(batch) + 1) * lengths[batch].max() > most, following
+    assert lengths.sum() > 0.9 * sum(padded), "little of it is padding"
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_logits_do_not_depend_on_how_many_tokens_a_batch_has(monkeypatch, head):
+    lengths = [5, 12, 3, 30, 12, 7, 4, 30, 3]
+    features, seen, found = random_features(head, lengths), [], []
+    model = tiny_model(head).double()
+    model.register_forward_pre_hook(lambda model, _, inputs: seen.append(inputs["input_ids"].numel()), with_kwargs=True)
+    for tokens in (10**6, 40, 25, 1):
+        monkeypatch.setitem(data_batches.TOKENS, "cpu", tokens)
+        found.append(compute_logits(model, features, CPU))
+        assert all(number <= max(tokens, 30) for number in seen) and len(seen) == {10**6: 1, 1: 9}.get(
+            tokens, len(seen)
+        )
+        seen.clear()
+    for logits in found:
+        np.testing.assert_allclose(logits, found[0], atol=1e-6)
+        assert np.array_equal(logits.argmax(axis=-1), found[0].argmax(axis=-1))
+
+
+def test_a_result_is_put_into_its_place_once_the_next_batch_has_begun():
+    features, events = random_features("sequence", [3, 9, 5]), []
+
+    def compute(batch):
+        events.append(f"begun {batch.indices.tolist()}")
+        return [batch.input_ids.sum(dim=1)]
+
+    for indices, (sums,) in results(compute, features, CPU, "", batch_size=1, pad_id=0):
+        events.append(f"placed {indices.tolist()}")
+        (i,) = indices
+        assert sums.tolist() == [features.tokens[features.starts[i] : features.starts[i + 1]].sum()]
+    assert events == ["begun [1]", "begun [2]", "placed [1]", "begun [0]", "placed [2]", "placed [0]"]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -28,6 +28,7 @@ from kd_scratch.distillation.hidden_losses import (
 from kd_scratch.distillation.layer_map import LAYER_MAPS, blocks, evenly_spread, explicit, parse_layer_map
 from kd_scratch.distillation.student import Student
 from kd_scratch.distillation.teacher import gather_states, teacher_states
+from kd_scratch.nn.layers import EncoderBlock, MultiHeadAttention
 from tests.conftest import tiny_model
 from tests.data.test_batches import CPU, random_features
 
@@ -403,10 +404,67 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
         output = student(**INPUTS, output_hidden_states=True)
         its = dict(enumerate(teacher(**INPUTS, output_hidden_states=True).hidden_states))
         hidden_losses = features(student, output.hidden_states, its, REAL)
-    assert hidden_losses.dtype == torch.float32
-    assert hidden_losses == features(student, output.hidden_states, its, REAL), (
-        "though the states are of mixed precision"
+        made = {}
+        terms = [features.term(term, student, output.hidden_states, its, REAL, made) for term in features.terms()]
+        parts = {block: parts for block, parts in made.items() if isinstance(block, EncoderBlock)}
+    assert hidden_losses.dtype == torch.float32 and {parts[0].dtype for parts in parts.values()} == {torch.bfloat16}
+    assert hidden_losses == torch.stack(terms).sum()
+    assert hidden_losses == features(student, output.hidden_states, its, REAL, parts), (
+        "outside of autocast, though states and projections are of mixed precision"
     )
+
+
+def every_loss(student, teacher):
+    return HiddenLosses(dict.fromkeys(HIDDEN_LOSSES, 1.0), [], student.config, teacher)
+
+
+def test_projections_and_projected_states_are_made_once_however_many_losses_look_at_them(monkeypatch):
+    made, project = [], MultiHeadAttention.project
+    monkeypatch.setattr(MultiHeadAttention, "project", lambda self, *a: made.append(self) or project(self, *a))
+    student, teacher = two_models(width=24, heads=3)
+    Student(student, every_loss(student, teacher), teacher).train()(INPUTS)
+    everyone = [block.attention for model in (student, teacher) for block in model.encoder.blocks]
+    assert len(made) == len(everyone) and set(made) == set(everyone), "in the forward passes, and never again"
+    assert all(attention.keep is None for attention in everyone)
+
+    narrow, teacher = two_models(width=16, heads=2)
+    names = [name for name, loss in HIDDEN_LOSSES.items() if not loss.projections]
+    losses = HiddenLosses(dict.fromkeys(names, 1.0), [], narrow.config, teacher)
+    seen = []
+    for linear in losses.projections.values():
+        linear.register_forward_hook(lambda *_: seen.append(1))
+    Student(narrow, losses, teacher).train()(INPUTS)
+    assert len(seen) == len({term.student_layer for term in losses.terms()}) < len(losses.terms())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_kept_projections_have_the_loss_and_the_gradients_of_those_made_again(norm_first, recompute):
+    still = dict(dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
+    student, teacher = (model.double() for model in two_models(norm_first=norm_first, **still))
+    student.train()
+    student.encoder.recompute = recompute
+    losses, found = every_loss(student, teacher), []
+    for kept in (True, False):
+        if kept:
+            *_, loss = Student(student, losses, teacher)(INPUTS)
+        else:
+            states = [model(**INPUTS, output_hidden_states=True).hidden_states for model in (student, teacher)]
+            states[1] = [state.detach() for state in states[1]]
+            loss = losses(student, states[0], dict(enumerate(states[1])), REAL)
+        student.zero_grad()
+        loss.backward()
+        assert all(p.grad is None for p in teacher.parameters())
+        found.append([loss.detach(), *(p.grad for p in student.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found)
+
+
+def test_a_pass_that_fails_leaves_nothing_behind(monkeypatch):
+    student, teacher = two_models()
+    monkeypatch.setattr(teacher, "forward", None)
+    with pytest.raises(TypeError):
+        Student(student, every_loss(student, teacher), teacher)(INPUTS)
+    assert all(block.attention.keep is None for block in student.encoder.blocks)
 
 
 # --- the flags ---

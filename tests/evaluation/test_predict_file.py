@@ -384,7 +384,7 @@ def test_rows_are_read_when_they_are_asked_for(tmp_path):
 
 def test_batches_are_cut_by_their_tokens_too():
     lengths = torch.tensor([5, 40, 10, 10, 3]).numpy()
-    assert [b.tolist() for b in length_sorted_batches(lengths, 64, 20)] == [[1], [2, 3], [0, 4]]
+    assert [b.tolist() for b in length_sorted_batches(lengths, tokens=20)] == [[1], [2, 3], [0, 4]]
     assert [b.tolist() for b in length_sorted_batches(lengths, 2)] == [[1, 2], [3, 0], [4]]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
+from kd_scratch.nn import layers
 from kd_scratch.nn.layers import (
     Encoder,
     EncoderBlock,
@@ -337,6 +338,37 @@ def test_a_query_that_may_look_at_nothing_looks_at_everything_with_finite_gradie
 def test_a_query_that_may_look_at_nothing_has_the_same_gradients_on_both_paths(dtype):
     inputs = queries_keys_values(dtype)
     close(*(gradients(attention(*inputs, BLIND, need_maps=path)[0], inputs) for path in (False, True)))
+
+
+def fused_calls(monkeypatch):
+    """A list that grows with every call of PyTorch's fused kernel."""
+    calls, fused = [], layers.F.scaled_dot_product_attention
+    monkeypatch.setattr(layers.F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
+    return calls
+
+
+@pytest.mark.parametrize(("dropout", "mask"), [(0.0, KEYS), (0.0, None), (0.1, KEYS)])
+def test_training_without_attention_dropout_is_fused_with_the_gradients_of_the_explicit_path(
+    monkeypatch, dropout, mask
+):
+    calls = fused_calls(monkeypatch)
+    layer = filled(MultiHeadAttention(D, H, dropout)).train()
+    x, found = X.clone().requires_grad_(), []
+    for need_maps in (False, True):
+        y, _ = layer(x, x, mask, need_maps)
+        found.append(torch.autograd.grad((y * numbers(*y.shape, seed=9)).sum(), [x, *layer.parameters()]))
+    assert bool(calls) == (dropout == 0)
+    if dropout == 0:
+        close(*found)
+
+
+def test_training_in_bf16_is_explicit_on_a_cpu_and_evaluating_is_fused(monkeypatch):
+    calls, inputs = fused_calls(monkeypatch), queries_keys_values(torch.bfloat16)
+    learning, _ = attention(*inputs, KEYS)
+    assert not calls
+    with torch.no_grad():
+        evaluating, _ = attention(*(x.detach() for x in inputs), KEYS)
+    assert calls and torch.allclose(learning.float(), evaluating.float(), atol=0.05)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

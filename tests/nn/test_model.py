@@ -204,6 +204,8 @@ def test_with_dropout_changes_the_encoders_dropout_and_the_heads_only_when_all_i
     config = SIZES["distilbert-base"]
     assert with_dropout(config, 0.3) == replace(config, dropout=0.3, attention_dropout=0.3)
     assert with_dropout(config, 0.0) == replace(config, **OFF)
+    assert with_dropout(config, 0.3, 0.0) == replace(config, dropout=0.3, attention_dropout=0.0)
+    assert with_dropout(config, 0.0, 0.2) == replace(config, **OFF | {"attention_dropout": 0.2})
 
 
 # --- initial weights ---

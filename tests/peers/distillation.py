@@ -2,13 +2,15 @@
 
     make bench-peers TASK=agnews MODEL=DIR ARGS="--rows 6000 --test data/ag_news_csv/test.csv"
     make bench-peers TASK=agnews MODEL=DIR ARGS="--size bert-base --layers 0,2,4,6,8,10 --rows 320"
+    make bench-peers TASK=squad MODEL=DIR ARGS="--file data/policyqa/dev.json --rows 120 --attention-dropout 0"
 
-The job: a teacher into some of its layers; batches of 32, 3 epochs. With --size the teacher has that shape and random
-weights (the cost is the same), and MODEL gives its tokenizer only. All start from the same texts and checkpoint, and do
-everything from tokenising to the last step; ours saves its state after each epoch too, the others save nothing.
+The job: a teacher into some of its layers; batches of 32 texts (squad: of 12 windows of up to 384 pieces), 3 epochs.
+With --size the teacher has that shape and random weights (the cost is the same), and MODEL gives its tokenizer only.
+All start from the same texts and checkpoint, and do everything from tokenising to the last step; ours saves its state
+after each epoch too, the others save nothing.
 
-- usual: pads every text to 128 tokens and runs the teacher in every step. All steps cost the same, so `--steps` of them
-  are run and the total is extrapolated.
+- usual: pads every text to the longest that there may be, and runs the teacher in every step. All steps cost the same,
+  so `--steps` of them are run and the total is extrapolated.
 - tuned: pads to the longest text of a batch, groups texts by length, fused AdamW; the teacher still runs in every step.
 
 Each is a process of its own. They take turns of a few seconds, the others stopped meanwhile, so that all see the same
@@ -38,11 +40,11 @@ from kd_scratch.commands.flags import layer_list
 from kd_scratch.common.console import table
 from kd_scratch.common.device import describe, seed_everything
 from kd_scratch.common.timing import matmul_rate
-from kd_scratch.config import SIZES, DataConfig, RunConfig
+from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn.model import Model, forward_operations
-from kd_scratch.tasks import TASKS, Predictions, limited
+from kd_scratch.tasks import TASKS, Predictions, Task, limited
 from kd_scratch.training.examples import TrainingData
 from kd_scratch.training.loop import train_model
 from kd_scratch.training.run import add_teacher_outputs
@@ -53,7 +55,12 @@ EPOCHS, BATCH, LENGTH = 3, 32, 128
 SETTINGS = dict(epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-4, warmup_steps=50, temperature=2.0, alpha=0.5)
 CPU = torch.device("cpu")
 TURN = 3  # seconds
-FILES = {"agnews": "ag_news_csv/train.csv", "clinc": "clinc150/data_full.json"}
+FILES = {"agnews": "ag_news_csv/train.csv", "clinc": "clinc150/data_full.json", "squad": "squad/train-v1.1.json"}
+
+
+def settings_of(task: Task) -> dict:
+    """The settings of both sides."""
+    return SETTINGS | (dict(batch_size=12, max_length=384) if task.head == "span" else dict(max_length=LENGTH))
 
 
 def ours(
@@ -63,6 +70,8 @@ def ours(
     seed_everything(seed)
     started = time.perf_counter()
     tokenizer = load_tokenizer(directory)
+    config = task.train_config(**settings_of(task) | dict(amp="off") | more)
+    dropout = config.dropout, config.attention_dropout
     teachers = [load_model(directory)]
     spec = RunSpec(
         task=task.name,
@@ -72,7 +81,7 @@ def ours(
         output=folder,
         teachers=(str(directory),),
         cache=folder / "cache",
-        config=task.train_config(**SETTINGS | more, max_length=LENGTH, amp="off"),
+        config=config,
         run=RunConfig(seed=seed, device="cpu"),
     )
     run = Run(
@@ -80,13 +89,13 @@ def ours(
         task=task,
         device=CPU,
         data=TrainingData(task, examples, examples[:1], labels, tokenizer, hashes={}, notes=[]),
-        dev_inputs=task.featurize(examples[:1], tokenizer, labels, LENGTH, DataConfig()),
-        model=take_layers(teachers[0], layers),
+        dev_inputs=task.featurize(examples[:1], tokenizer, labels, config.max_length, DataConfig()),
+        model=take_layers(load_model(directory, task.head, labels, lambda note: None, *dropout), layers),
         teachers=teachers,
         hidden_losses=None,
         identity={},
         resume=False,
-        train_inputs=task.featurize(examples, tokenizer, labels, LENGTH, DataConfig()),
+        train_inputs=task.featurize(examples, tokenizer, labels, config.max_length, DataConfig()),
     )
     add_teacher_outputs(run)  # after which the teacher is gone
     train_model(run)
@@ -104,11 +113,15 @@ def distillation_trainer(mark: Callable[[], None], *, teacher, **options):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             output = model(**inputs)
             with torch.no_grad():
-                teacher_logits = teacher(**inputs).logits
+                taught = teacher(**inputs)
             t, alpha = SETTINGS["temperature"], SETTINGS["alpha"]
-            soft = torch.nn.functional.kl_div(
-                (output.logits / t).log_softmax(-1), (teacher_logits / t).softmax(-1), reduction="batchmean"
-            )
+            names = [name for name in ("logits", "start_logits", "end_logits") if name in output]
+            soft = sum(
+                torch.nn.functional.kl_div(
+                    (output[name] / t).log_softmax(-1), (taught[name] / t).softmax(-1), reduction="batchmean"
+                )
+                for name in names
+            ) / len(names)
             loss = (1 - alpha) * output.loss + alpha * t * t * soft
             return (loss, output) if return_outputs else loss
 
@@ -118,6 +131,25 @@ def distillation_trainer(mark: Callable[[], None], *, teacher, **options):
                 mark()
 
     return DistillationTrainer(callbacks=[FirstStep()], **options)
+
+
+def question_rows(tokenizer, examples, **common) -> list[dict]:
+    """Windows of questions, as the usual script for SQuAD makes them: without an answer both ends are [CLS]."""
+    overlap = dict(truncation="only_second", stride=DataConfig.overlap, return_overflowing_tokens=True)
+    questions, contexts = [example.question for example in examples], [example.context for example in examples]
+    encoded = tokenizer(questions, contexts, return_offsets_mapping=True, **overlap, **common)
+    rows = []
+    for i, n in enumerate(encoded["overflow_to_sample_mapping"]):
+        first, last = examples[n].start, examples[n].start + len(examples[n].answers[0])
+        sides, offsets = encoded.sequence_ids(i), encoded["offset_mapping"][i]
+        inside = [k for k, side in enumerate(sides) if side == 1]
+        start = end = 0
+        if offsets[inside[0]][0] <= first and offsets[inside[-1]][1] >= last:
+            start = max(k for k in inside if offsets[k][0] <= first)
+            end = min(k for k in inside if offsets[k][1] >= last)
+        names = ("input_ids", "token_type_ids", "attention_mask")
+        rows.append({name: encoded[name][i] for name in names} | {"start_positions": start, "end_positions": end})
+    return rows
 
 
 def with_trainer(
@@ -138,6 +170,7 @@ def with_trainer(
     mark is called after the first step.
     """
     from transformers import (
+        AutoModelForQuestionAnswering,
         AutoModelForSequenceClassification,
         AutoTokenizer,
         DataCollatorWithPadding,
@@ -146,20 +179,25 @@ def with_trainer(
 
     seed_everything(seed)
     started = time.perf_counter()
+    settings = settings_of(task)
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    teacher = AutoModelForSequenceClassification.from_pretrained(directory)
+    kind = AutoModelForQuestionAnswering if task.head == "span" else AutoModelForSequenceClassification
+    teacher = kind.from_pretrained(directory)
     student = copy.deepcopy(teacher)
     student.bert.encoder.layer = torch.nn.ModuleList(student.bert.encoder.layer[i] for i in layers)
     student.config.num_hidden_layers = len(layers)
-    texts = task.texts(examples)
-    encoded = tokenizer(texts, truncation=True, padding=False if tuned else "max_length", max_length=LENGTH)
-    rows = [
-        {name: encoded[name][i] for name in encoded} | {"label": labels.index(example.label)}
-        for i, example in enumerate(examples)
-    ]
+    common = dict(padding=False if tuned else "max_length", max_length=settings["max_length"])
+    if task.head == "span":
+        rows = question_rows(tokenizer, examples, **common)
+    else:
+        encoded = tokenizer(task.texts(examples), truncation=True, **common)
+        rows = [
+            {name: encoded[name][i] for name in encoded} | {"label": labels.index(example.label)}
+            for i, example in enumerate(examples)
+        ]
     arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=settings["batch_size"],
         num_train_epochs=EPOCHS,
         max_steps=steps,
         learning_rate=SETTINGS["learning_rate"],
@@ -188,14 +226,15 @@ def with_trainer(
     return time.perf_counter() - started, student
 
 
-def accuracy(task, student, tests, labels, directory: Path, folder: Path) -> float:
+def score_on(task, student, tests, labels, directory: Path, folder: Path) -> float:
     """The student's score on the test examples; one of transformers' goes the way of the files."""
     if not isinstance(student, Model):
         student.save_pretrained(folder)
         student = load_model(folder)
-    features = task.featurize(tests, load_tokenizer(directory), labels, LENGTH, DataConfig())
+    longest = settings_of(task)["max_length"]
+    features = task.featurize(tests, load_tokenizer(directory), labels, longest, DataConfig())
     logits = compute_logits(student, features, CPU)
-    return task.score(Predictions(task, tests, features, logits, labels, DataConfig()))["accuracy"]
+    return task.score(Predictions(task, tests, features, logits, labels, DataConfig()))[task.score_name]
 
 
 def play(name: str, arguments: argparse.Namespace) -> None:
@@ -206,7 +245,7 @@ def play(name: str, arguments: argparse.Namespace) -> None:
     sys.stdin.readline()
     common = task, examples, labels, folder / "teacher", folder / name, arguments.seed, arguments.layers
     if name == "ours":
-        _, _, student = ours(*common)
+        _, _, student = ours(*common, attention_dropout=arguments.attention_dropout)
     else:
         steps = arguments.steps if name == "usual" else -1
         _, student = with_trainer(*common, tuned=name == "tuned", steps=steps, mark=(folder / f"{name}.first").touch)
@@ -214,14 +253,15 @@ def play(name: str, arguments: argparse.Namespace) -> None:
     if arguments.test and name != "usual":
         sys.stdin.readline()
         tests = task.read(arguments.test, "test" if task.splits else "", DataConfig())
-        score = accuracy(task, student, tests, labels, folder / "teacher", folder / f"{name}-student")
+        score = score_on(task, student, tests, labels, folder / "teacher", folder / f"{name}-student")
         (folder / f"{name}.score").write_text(str(score))
 
 
 def job_data(arguments: argparse.Namespace) -> tuple[list, tuple[str, ...]]:
     """The training examples and all labels."""
     task = TASKS[arguments.task]
-    everything = task.read(arguments.data / FILES[arguments.task], "train" if task.splits else "", DataConfig())
+    path = arguments.file or arguments.data / FILES[arguments.task]
+    everything = task.read(path, "train" if task.splits else "", DataConfig())
     return list(limited(everything, arguments.rows)), task.label_list(everything)
 
 
@@ -257,6 +297,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--size", choices=list(SIZES), help="a teacher of this shape with random weights instead")
     parser.add_argument("--layers", type=layer_list, default=[0, 2, 4], metavar="0,2,4")
+    parser.add_argument("--file", type=Path, help="the training file, instead of the task's in the data folder")
+    parser.add_argument("--attention-dropout", type=float, default=TrainConfig.attention_dropout, help="of ours")
     parser.add_argument("--rows", default="1500", help="training rows, or a percentage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=10, help="steps of the usual way that are run")
@@ -277,7 +319,7 @@ def main(argv: list[str] | None = None) -> None:
         else:
             model = load_model(arguments.model, task.head, labels, say=lambda *_: None)
         save_model(model, folder / "teacher")
-        tokenizer.save(folder / "teacher", LENGTH)
+        tokenizer.save(folder / "teacher", settings_of(task)["max_length"])
         players = {}
         for name in ("ours", "tuned", "usual"):
             (folder / name).mkdir()
@@ -307,8 +349,9 @@ def main(argv: list[str] | None = None) -> None:
             player.communicate("score\n")
             if (folder / f"{name}.score").exists():
                 scores[name] = float((folder / f"{name}.score").read_text())
-    lengths = task.featurize(examples, tokenizer, labels, LENGTH, DataConfig()).lengths
-    tokens, steps = EPOCHS * int(lengths.sum()), EPOCHS * -(-len(examples) // BATCH)
+    settings = settings_of(task)
+    lengths = task.featurize(examples, tokenizer, labels, settings["max_length"], DataConfig()).lengths
+    tokens, steps = EPOCHS * int(lengths.sum()), EPOCHS * -(-len(lengths) // settings["batch_size"])
     seconds = {name: event["done"] for name, event in events.items()}
     step = (events["usual"]["done"] - events["usual"]["first"]) / (arguments.steps - 1)
     seconds["usual"] += step * (steps - arguments.steps)
@@ -321,7 +364,7 @@ def main(argv: list[str] | None = None) -> None:
         (name, f"{took:,.1f}", round(tokens / took), f"{took / seconds['ours']:.2f}", scores.get(name))
         for name, took in seconds.items()
     ]
-    print(table(("", "seconds", "real tokens/s", "times ours", "accuracy on test"), rows))
+    print(table(("", "seconds", "real tokens/s", "times ours", f"{task.score_name} on test"), rows))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_our_side_of_a_whole_distillation_trains_the_chosen_layers(teacher, tmp_
     assert seconds > 0 and tokens == 3 * lengths.sum() and student.config.depth == 2
     assert fingerprint(student) != fingerprint(take_layers(load_model(teacher), [0, 2]))
     assert len(list((tmp_path / "ours" / "cache").glob("teacher-logits-*"))) == 1
-    score = distillation.accuracy(task, student, examples, common[2], teacher, tmp_path)
+    score = distillation.score_on(task, student, examples, common[2], teacher, tmp_path)
     assert 0 <= score <= 1
 
 
