@@ -283,6 +283,24 @@ class RunConfig:
     threads: int = setting(0, "CPU threads; 0: PyTorch's choice")
 
 
+@dataclass(frozen=True)
+class KernelConfig:
+    """How a model is computed on the CPU."""
+
+    kernels: str = setting(
+        "exact",
+        "what may compute products, of which the fastest does: what is exact but for float32's rounding; half: weights "
+        "in half precision too; bf16: bf16 too; plain: nothing is timed, and all computed as layers.py is written",
+        ("exact", "half", "bf16", "plain"),
+    )
+    int8_scale: str = setting(
+        "auto",
+        "int8: what numbers of an activation are rounded with one scale, those of a text, of a token (half the error, "
+        "some more time), or of a batch (its texts change each other's answers); auto: text, in 7 bits token",
+        ("auto", "text", "token", "batch"),
+    )
+
+
 def flag_name(name: str) -> str:
     """max_length -> --max-length"""
     return "--" + name.replace("_", "-")

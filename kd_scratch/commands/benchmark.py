@@ -9,7 +9,7 @@ import torch
 from kd_scratch.commands.flags import add_flags, by_name, named_directory, shape_list, start_device
 from kd_scratch.common.console import say, show, table
 from kd_scratch.common.files import check_target, write_json
-from kd_scratch.config import RunConfig
+from kd_scratch.config import KernelConfig, RunConfig
 from kd_scratch.evaluation.benchmark import ROUNDS, SHAPES, Timing, benchmark, check_lengths, machine_rates
 from kd_scratch.evaluation.evaluate import about_machine, load_for_inference
 
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures there")
     add_flags(parser, RunConfig, only=("threads",))
+    add_flags(parser, KernelConfig)
 
 
 def command(arguments: argparse.Namespace) -> dict:

@@ -9,7 +9,7 @@ from kd_scratch.commands.flags import add_data_flags, add_flags, data_config, st
 from kd_scratch.common.console import say, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, write_json
-from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set
 from kd_scratch.tasks import TASKS
 
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
+    add_flags(parser, KernelConfig)
 
 
 def command(arguments: argparse.Namespace) -> dict:
