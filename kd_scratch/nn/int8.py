@@ -16,7 +16,7 @@ import copy
 import functools
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -42,22 +42,16 @@ _scales = "auto"
 
 
 def use_scales(name: str) -> None:
-    """Let all int8 layers of this process take these scales from now on: a name of SCALES, or "auto"."""
+    """Let the int8 layers that are made from now on take these scales: a name of SCALES, or "auto"."""
     global _scales
     _scales = name
 
 
 def scales_in_use() -> str:
-    """A name in SCALES. "auto" is "text", or "token" where activations have 7 bits: their error would show in scores."""
+    """A name in SCALES. "auto": "text", or "token" where activations have 7 bits: their error would show in scores."""
     if _scales == "auto":
         return "token" if activation_bits() == 7 else "text"
     return _scales
-
-
-def has_one_scale(x: Tensor) -> bool:
-    """Whether all of x, texts first, is rounded with one scale."""
-    scales = scales_in_use()
-    return scales == "batch" or (scales == "text" and len(x) == 1)
 
 
 @functools.cache
@@ -119,21 +113,24 @@ class Int8Linear(nn.Module):
     The ways of kernels.py differ in two methods: `product`, and `at_once` where x has one scale.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor):
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor, activation: Callable | None = None):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.weight, self.scale, self.bias = weight, scale, bias
-        self.bits = activation_bits()
+        self.activation = [activation]  # in a list, since nn.Module would make a method of a function
+        self.bits, self.scales = activation_bits(), scales_in_use()
         self.sums = weight.sum(dim=1).float() * scale  # out: what an input of ones gives
 
     def forward(self, x: Tensor) -> Tensor:
         """…,in -> …,out; UserError where x is not finite"""
         require_finite(x)
-        return self.at_once(x) if has_one_scale(x) else self.in_parts(x, scales_in_use())
+        if self.scales == "batch" or (self.scales == "text" and x.size(0) == 1):
+            return self.at_once(x)
+        return activated(self.in_parts(x, self.scales), self.activation[0])
 
     def at_once(self, x: Tensor) -> Tensor:
-        """…,in -> …,out, with one scale for all of x"""
-        return self.in_parts(x, "batch")
+        """…,in -> …,out, with one scale for all of x, behind the activation"""
+        return activated(self.in_parts(x, "batch"), self.activation[0])
 
     def in_parts(self, x: Tensor, scales: str) -> Tensor:
         """…,in -> …,out: Σ (low + step · q) · W = step · Σ q·W + low · Σ W, the first sum in whole numbers"""
@@ -146,6 +143,11 @@ class Int8Linear(nn.Module):
         middle = 2 ** (self.bits - 1)
         q = q.round_().sub_(middle).clamp_(-middle, middle - 1)
         return whole_product(q.to(torch.int8), self.weight).float().mul_(self.scale).add_(middle * self.sums)
+
+
+def activated(x: Tensor, activation: Callable | None) -> Tensor:
+    """x behind an activation, or as it is."""
+    return x if activation is None else activation(x)
 
 
 def is_int8(layer: object) -> bool:

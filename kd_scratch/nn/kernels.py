@@ -22,7 +22,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder, read_json, write_json
 from kd_scratch.config import KernelConfig
 from kd_scratch.nn import int8
-from kd_scratch.nn.int8 import Int8Linear, stacked_int8
+from kd_scratch.nn.int8 import Int8Linear, activated, stacked_int8
 from kd_scratch.nn.layers import ACTIVATIONS
 
 ROWS = 64  # how many rows oneDNN is told to expect when it chooses the order of a weight; others work as well
@@ -96,41 +96,20 @@ class HalfLinear(nn.Module):
         return activated(torch.ops.quantized.linear_dynamic_fp16.default(x, self.packed), self.activation[0])
 
 
-def activated(x: Tensor, activation: Callable | None) -> Tensor:
-    """x behind an activation, or as it is."""
-    return x if activation is None else activation(x)
-
-
 # --- int8: see Int8Linear for what they compute ---
 
 
-class ByHandInt8(Int8Linear):
-    """The product of int8.py itself, which needs nothing of PyTorch's quantization."""
-
-    def __init__(self, layer: Int8Linear, activation=None):
-        super().__init__(layer.weight, layer.scale, layer.bias)
-        self.activation = [activation]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """…,in -> …,out"""
-        return activated(super().forward(x), self.activation[0])
-
-
-class OneDnnInt8(ByHandInt8):
+class OneDnnInt8(Int8Linear):
     """oneDNN's product. Where an input has one scale, bias and activation are inside."""
 
     def __init__(self, layer: Int8Linear, activation=None):
-        super().__init__(layer, activation)
+        super().__init__(layer.weight, layer.scale, layer.bias, activation)
         self.packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
         self.weight = None
         self.zeros = torch.zeros(self.out_features, dtype=torch.int64)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """…,in -> …,out"""
-        return Int8Linear.forward(self, x) if int8.has_one_scale(x) else super().forward(x)
-
     def at_once(self, x: Tensor) -> Tensor:
-        """…,in -> …,out, with one scale for all of x"""
+        """…,in -> …,out, with one scale for all of x, behind the activation"""
         low, step = int8.lows_and_steps(x, "batch", self.bits)
         q = (x - low).div_(step).flatten(0, -2)
         zero_point = round(float(-low / step))
@@ -151,11 +130,11 @@ class OneDnnInt8(ByHandInt8):
         )
 
 
-class FbgemmInt8(ByHandInt8):
+class FbgemmInt8(Int8Linear):
     """FBGEMM's product, which rounds on the way in. It needs PyTorch's quantized tensors, which are deprecated."""
 
     def __init__(self, layer: Int8Linear, activation=None):
-        super().__init__(layer, activation)
+        super().__init__(layer.weight, layer.scale, layer.bias, activation)
         use_fbgemm()
         zeros = torch.zeros(self.out_features, dtype=torch.int64)
         weight = torch._make_per_channel_quantized_tensor(self.weight, self.scale.double(), zeros, 0)
@@ -163,13 +142,19 @@ class FbgemmInt8(ByHandInt8):
         self.weight = None
 
     def at_once(self, x: Tensor) -> Tensor:
-        """…,in -> …,out, with one scale for all of x"""
-        return torch.ops.quantized.linear_dynamic.default(x, self.packed, self.bits == 7)
+        """…,in -> …,out, with one scale for all of x, behind the activation"""
+        y = torch.ops.quantized.linear_dynamic.default(x, self.packed, self.bits == 7)
+        return activated(y, self.activation[0])
 
     def product(self, q: Tensor) -> Tensor:
         """R,in -> R,out, as Int8Linear.product"""
         product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         return product.default(q, 1.0, 0, self.packed).sub_(self.bias)
+
+
+def by_hand(layer: Int8Linear, activation=None) -> Int8Linear:
+    """The product of int8.py itself, which needs nothing of PyTorch's quantization."""
+    return Int8Linear(layer.weight, layer.scale, layer.bias, activation)
 
 
 def use_fbgemm() -> None:
@@ -202,7 +187,7 @@ FLOAT_KERNELS = {
 INT8_KERNELS = {  # a number between two steps of an input may go either way
     "FBGEMM int8": Kernel(FbgemmInt8, ALL, 0.01),
     "oneDNN int8": Kernel(OneDnnInt8, ALL, 0.01),
-    "by hand int8": Kernel(ByHandInt8, ALL, None),
+    "by hand int8": Kernel(by_hand, ALL, None),
 }
 _config = KernelConfig()
 #: What was found on this machine, by what decides it: {"kernel": …, "microseconds": {kernel: [few rows, many rows]}}
@@ -276,15 +261,17 @@ def is_right(form: nn.Module, plain: nn.Module, activation: Callable | None, sha
 
 def timed(candidates: dict[str, nn.Module], width: int) -> dict[str, list[float]]:
     """Microseconds that each form of a layer takes at least, for few rows and for many; all take turns."""
+    # With one thread its own time counts, in which nothing is that others have used the processor for.
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     times = {name: [] for name in candidates}
     for shape in TIMED.values():
-        x, best, started = torch.randn(*shape, width), dict.fromkeys(candidates, math.inf), time.perf_counter()
+        x, best, started = torch.randn(*shape, width), dict.fromkeys(candidates, math.inf), clock()
         for turn in range(ROUNDS):
             for name, form in candidates.items():
-                before = time.perf_counter()
+                before = clock()
                 form(x)
-                best[name] = min(best[name], 1e6 * (time.perf_counter() - before))
-            if turn >= 3 and time.perf_counter() - started > SECONDS:
+                best[name] = min(best[name], 1e6 * (clock() - before))
+            if turn >= 3 and clock() - started > SECONDS:
                 break
         for name, value in best.items():
             times[name].append(round(value, 1))
