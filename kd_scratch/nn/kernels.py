@@ -9,6 +9,7 @@ plain layer's, and the choice is kept in a file under processor, library and sha
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -137,7 +138,9 @@ class FbgemmInt8(Int8Linear):
         super().__init__(layer.weight, layer.scale, layer.bias, activation)
         use_fbgemm()
         zeros = torch.zeros(self.out_features, dtype=torch.int64)
-        weight = torch._make_per_channel_quantized_tensor(self.weight, self.scale.double(), zeros, 0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*are deprecated and will be removed", category=UserWarning)
+            weight = torch._make_per_channel_quantized_tensor(self.weight, self.scale.double(), zeros, 0)
         self.packed = torch.ops.quantized.linear_prepack(weight, self.bias)
         self.weight = None
 
