@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alone",
         action="store_true",
-        help="compute everything once more, each input by itself, and print how many decisions change; an int8 model's "
-        "may, since its activations are rounded by the range of their batch",
+        help="compute everything once more, each input by itself, and print how many decisions change; of an "
+        "int8 model many do with --int8-scale batch, hardly any else",
     )
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE.json", help="write the prediction for each example there"
