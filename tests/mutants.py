@@ -315,7 +315,7 @@ FAULTS = [
      "return bool(far <= tolerance)", "return not bool(far > tolerance)",
      "nn/test_kernels.py::test_a_wrong_way_is_never_chosen"),
     ("the slowest kernel taken", "nn/kernels.py",
-     "min(times, key=", "max(times, key=",
+     "least = min(", "least = max(",
      "nn/test_kernels.py::test_the_faster_of_two_is_taken_and_kept_for_other_processes"),
     ("half precision without being asked", "nn/kernels.py",
      "Kernel(HalfLinear, HALF", "Kernel(HalfLinear, ALL",

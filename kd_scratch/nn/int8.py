@@ -156,18 +156,25 @@ def is_int8(layer: object) -> bool:
 
 
 def whole_product(q: Tensor, weight: Tensor) -> Tensor:
-    """R,in int8 times out,in int8 -> R,out, exact: int32, or where PyTorch has no such product here float64"""
+    """R,in int8 times out,in int8 -> R,out: int32; or where PyTorch has no such product here, float32"""
     if has_whole_product():
         return torch._int_mm(q, weight.T)
-    return q.double() @ weight.double().T
+    # 1,024 products of whole numbers up to 2^14 fit into the 24 bits of a float32.
+    parts = zip(q.split(1024, dim=1), weight.split(1024, dim=1), strict=True)
+    return sum(left.float() @ right.float().T for left, right in parts)
 
 
 @functools.cache
 def has_whole_product() -> bool:
-    """Whether this PyTorch multiplies int8 matrices exactly on this processor, the largest numbers too."""
-    q, weight = torch.full((3, 64), -(2 ** (activation_bits() - 1)), dtype=torch.int8), torch.full((8, 64), -128)
+    """Whether this PyTorch multiplies int8 matrices exactly on this processor: without VNNI instructions it does not.
+
+    There sums of two products overflow, in 7 bits too, since it makes the inputs positive by adding 128.
+    """
+    middle = 2 ** (activation_bits() - 1)
+    q = torch.tensor([-middle, middle - 1], dtype=torch.int8).repeat_interleave(4)[:, None].expand(8, 64).contiguous()
+    weight = torch.tensor([-128, 127], dtype=torch.int8).repeat(4)[:, None].expand(8, 64).contiguous()
     try:
-        return bool((torch._int_mm(q, weight.to(torch.int8).T) == 64 * int(q[0, 0]) * -128).all())
+        return torch.equal(torch._int_mm(q, weight.T).long(), q.long() @ weight.long().T)
     except (AttributeError, RuntimeError):
         return False
 

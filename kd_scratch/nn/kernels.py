@@ -36,6 +36,9 @@ POINTWISE = {
 }
 TIMED = {"few rows": (1, 16), "many rows": (8, 16)}  # texts and tokens of the inputs that are timed
 ROUNDS, SECONDS = 15, 0.1  # how often each is timed at most, and for how long all of a layer's
+CLEARLY = (
+    1.05  # times slower, on the geometric mean of both, must a way be to lose its place to a later one of the list
+)
 SMALL = 2**16  # weights: below it nothing is timed, the first way of the list is taken
 
 
@@ -226,7 +229,8 @@ def fastest(layers: Sequence[nn.Module], activation: Callable | None = None) -> 
         return form
     every = dict(forms(kernels, plain, activation))
     times = timed(every, plain.in_features)
-    name = min(times, key=lambda name: math.prod(times[name]))
+    least = min(math.prod(both) for both in times.values())
+    name = next(name for name, both in times.items() if math.prod(both) <= CLEARLY**2 * least)
     keep(key, {"kernel": name, "microseconds": times})
     return every[name]
 

@@ -130,7 +130,7 @@ def test_a_wrong_way_is_never_chosen(build, in_cache, monkeypatch):
 
 
 def test_the_faster_of_two_is_taken_and_kept_for_other_processes(monkeypatch):
-    times = {"oneDNN": [5.0, 9.0], "plain": [6.0, 7.0]}  # of 45 and 42
+    times = {"oneDNN": [5.0, 9.0], "plain": [6.0, 6.0]}  # products of 45 and 36
     monkeypatch.setattr(kernels, "timed", lambda candidates, width: {name: times[name] for name in candidates})
     exact = {name: Kernel(PlainLinear, kernels.ALL, None) for name in times}
     monkeypatch.setattr(kernels, "FLOAT_KERNELS", exact)
@@ -141,6 +141,15 @@ def test_the_faster_of_two_is_taken_and_kept_for_other_processes(monkeypatch):
     monkeypatch.setattr(kernels, "_found", {})  # another process
     monkeypatch.setattr(kernels, "timed", lambda *arguments: pytest.fail("timed once more"))
     fastest([random_linear()])
+
+
+def test_where_two_are_about_as_fast_the_choice_is_the_same_every_time(monkeypatch):
+    for times in ({"oneDNN": [10, 10], "plain": [10, 9.5]}, {"oneDNN": [9.5, 10], "plain": [10, 10]}):
+        monkeypatch.setattr(kernels, "timed", lambda candidates, width, times=times: times)
+        monkeypatch.setattr(kernels, "_found", {})
+        kernels.cache_file().unlink(missing_ok=True)
+        fastest([random_linear()])
+        assert [kernel for _, kernel, _ in kernels.choices()] == ["oneDNN"]
 
 
 @pytest.mark.parametrize(
