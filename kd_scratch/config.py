@@ -294,10 +294,10 @@ class KernelConfig:
         ("exact", "half", "bf16", "plain"),
     )
     int8_scale: str = setting(
-        "auto",
-        "int8: what numbers of an activation are rounded with one scale, those of a text, of a token (half the error, "
-        "some more time), or of a batch (its texts change each other's answers); auto: text, in 7 bits token",
-        ("auto", "text", "token", "batch"),
+        "text",
+        "int8: which numbers of an activation are rounded with one scale: those of a text, of a token (half the error, "
+        "a fifth more time for a short text), or of a batch (its texts change each other's answers)",
+        ("text", "token", "batch"),
     )
 
 

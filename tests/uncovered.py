@@ -44,11 +44,6 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "training/optimizer.py": ['torch._foreach_div_(gradients, getattr(self.optimizer, "grad_scale", 1.0))'],
     },
     "needs another processor, or another PyTorch": {
-        "nn/int8.py": [
-            "return q.double() @ weight.double().T",
-            "except (AttributeError, RuntimeError):",
-            "return False",
-        ],
         "common/device.py": ["except (OSError, StopIteration):", "return platform.processor() or platform.machine()"],
     },
     "passes on what would be our own bug": {

@@ -38,20 +38,13 @@ SCALES = {
     "token": lambda x: (-1,),
     "batch": lambda x: tuple(range(x.dim())),
 }
-_scales = "auto"
+_scales = "text"
 
 
 def use_scales(name: str) -> None:
-    """Let the int8 layers that are made from now on take these scales: a name of SCALES, or "auto"."""
+    """Let the int8 layers that are made from now on take these scales: a name of SCALES."""
     global _scales
     _scales = name
-
-
-def scales_in_use() -> str:
-    """A name in SCALES. "auto": "text", or "token" where activations have 7 bits: their error would show in scores."""
-    if _scales == "auto":
-        return "token" if activation_bits() == 7 else "text"
-    return _scales
 
 
 @functools.cache
@@ -118,7 +111,7 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.weight, self.scale, self.bias = weight, scale, bias
         self.activation = [activation]  # in a list, since nn.Module would make a method of a function
-        self.bits, self.scales = activation_bits(), scales_in_use()
+        self.bits, self.scales = activation_bits(), _scales
         self.sums = weight.sum(dim=1).float() * scale  # out: what an input of ones gives
 
     def forward(self, x: Tensor) -> Tensor:
@@ -258,7 +251,7 @@ class TablePositions(nn.Module):
 
 def describe() -> str:
     """On what an int8 model's results depend beside its weights, for the record."""
-    return f"activations in {activation_bits()} bits, a scale for each {scales_in_use()}"
+    return f"activations in {activation_bits()} bits, a scale for each {_scales}"
 
 
 def quantize(model: Model) -> Model:

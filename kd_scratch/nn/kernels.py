@@ -288,7 +288,7 @@ def timed(candidates: dict[str, nn.Module], width: int) -> dict[str, list[float]
 def cache_key(layer: nn.Module, activation: Callable | None) -> str:
     """All that decides which form of a layer is the fastest: processor, threads, library, kind and shape."""
     machine = describe(torch.device("cpu"))
-    kind = f"int8, {int8.scales_in_use()}" if int8.is_int8(layer) else f"float, {allowed()}"
+    kind = f"int8, {layer.scales}" if int8.is_int8(layer) else f"float, {allowed()}"
     behind = "".join(POINTWISE[activation])
     shape = f"{layer.in_features} x {layer.out_features} {behind}"
     return f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}: {kind}, {shape}"
