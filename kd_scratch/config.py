@@ -309,6 +309,24 @@ class RunConfig:
     threads: int = setting(0, "CPU threads; 0: PyTorch's choice")
 
 
+@dataclass(frozen=True)
+class KernelConfig:
+    """How a model is computed on the CPU."""
+
+    kernels: str = setting(
+        "exact",
+        "what may compute products, of which the fastest does: what is exact but for float32's rounding; half: weights "
+        "in half precision too; bf16: bf16 too; plain: nothing is timed, and all computed as layers.py is written",
+        ("exact", "half", "bf16", "plain"),
+    )
+    int8_scale: str = setting(
+        "text",
+        "int8: which numbers of an activation are rounded with one scale: those of a text, of a token (half the error, "
+        "a fifth more time for a short text), or of a batch (its texts change each other's answers)",
+        ("text", "token", "batch"),
+    )
+
+
 def flag_name(name: str) -> str:
     """max_length -> --max-length"""
     return "--" + name.replace("_", "-")

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from tqdm import tqdm
 import kd_scratch.evaluation.compare
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common import console, device, timing
-from kd_scratch.config import SIZES, ModelConfig
+from kd_scratch.config import SIZES, KernelConfig, ModelConfig
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.distillation.units import unit_labels, unit_logits
+from kd_scratch.nn import kernels
 from kd_scratch.nn.model import Model
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +30,9 @@ TEXTS = [
 TORTURE = bool(os.environ.get("KD_TORTURE"))  # `make torture`: the long versions of tests that have one
 tqdm.monitor_interval = 0  # tests fork: a thread that holds a lock just then would hold it in the child for ever
 timing.SQUARE["cpu"] = 64  # each training run measures the rate of matrix products: half a second otherwise
-HAS_BF16, device.HAS_BF16 = (
-    device.HAS_BF16,
-    (),
-)  # --amp auto is off on every processor, so that all see the same numbers
+# What kernels.py finds of this machine is not for the user's programs.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+HAS_BF16, device.HAS_BF16 = device.HAS_BF16, ()  # --amp auto is off on every processor: all see the same numbers
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start; tests run side by side
 
 
@@ -42,6 +43,7 @@ def as_a_new_process():
     """
     torch.set_num_threads(1)
     console.hush(False)
+    kernels.use(KernelConfig())
 
 
 #: Kinds of shapes that every part of the program takes. A layer with a choice of its own gets a line here.

@@ -36,18 +36,11 @@ REASONS: dict[str, dict[str, list[str]]] = {
         "training/optimizer.py": ['torch._foreach_div_(gradients, getattr(self.optimizer, "grad_scale", 1.0))'],
     },
     "needs another processor, or another PyTorch": {
-        "nn/int8.py": [
-            "except ImportError:  # torch.ao is deprecated; a release without it can still do everything else here",
-            "quantize_dynamic = None",
-            'raise UserError(f"torch {torch.__version__} has no int8 kernels for this processor '
-            '({platform.machine()})")',
-        ],
         "common/device.py": ["except (OSError, StopIteration):", "return platform.processor() or platform.machine()"],
     },
     "passes on what would be our own bug": {
         "__main__.py": ["raise"],
         "common/files.py": ["raise"],
-        "nn/int8.py": ["raise"],
     },
     "is for Windows, which has no such locks": {"common/files.py": ["except ImportError:", "yield", "return"]},
     "needs a process of another user": {"common/files.py": ["except (OSError, ValueError):", "return True"]},

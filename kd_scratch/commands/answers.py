@@ -9,7 +9,7 @@ from kd_scratch.commands.flags import add_data_flags, add_flags, data_config, st
 from kd_scratch.common.console import say, show
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, sha256_of_file
-from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.distillation.answer_file import write_answers
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set, require_fit
 from kd_scratch.tasks import TASKS, deciding_tasks, limited
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
+    add_flags(parser, KernelConfig)
 
 
 def command(arguments: argparse.Namespace) -> dict:

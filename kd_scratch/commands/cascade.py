@@ -6,7 +6,7 @@ from pathlib import Path
 from kd_scratch.commands.flags import add_flags, data_config, start_device
 from kd_scratch.common.console import say, show
 from kd_scratch.common.files import check_target, write_text
-from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.evaluation.cascade import KEEP, cascade, page_of, record_of, text_of
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
 from kd_scratch.tasks import TASKS, deciding_tasks
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.html", help="write the curve there, as a page")
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
+    add_flags(parser, KernelConfig)
 
 
 def command(arguments: argparse.Namespace) -> dict:

@@ -16,7 +16,7 @@ from kd_scratch.commands.flags import (
 from kd_scratch.common.console import say, show
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder
-from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.evaluation.compare import NAME, compare, record_of, text_of, write_comparison
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
 from kd_scratch.tasks import TASKS, deciding_tasks
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dev", type=Path, metavar="FILE", help=dev_help)
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
+    add_flags(parser, KernelConfig)
 
 
 def command(arguments: argparse.Namespace) -> dict:

@@ -5,7 +5,7 @@ import argparse
 from kd_scratch.commands.flags import add_flags, data_config, named_directory, start_device
 from kd_scratch.common.console import hush, table
 from kd_scratch.common.signals import Interruption
-from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.demo.server import ADDRESS, listen, serve
 from kd_scratch.demo.site import make_site, open_groups
 
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8321, metavar="N", help="0: any that is free (default 8321)")
     add_flags(parser, DataConfig, only=("overlap", "question_length", "answer_length"))
     add_flags(parser, RunConfig)
+    add_flags(parser, KernelConfig)
 
 
 def command(arguments: argparse.Namespace) -> None:

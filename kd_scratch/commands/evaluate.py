@@ -9,7 +9,7 @@ from kd_scratch.commands.flags import add_data_flags, add_flags, data_config, st
 from kd_scratch.common.console import say, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, write_json
-from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set
 from kd_scratch.tasks import TASKS
 
@@ -24,14 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alone",
         action="store_true",
-        help="compute everything once more, each input by itself, and print how many decisions change; an int8 model's "
-        "may, since its activations are rounded by the range of their batch",
+        help="compute everything once more, each input by itself, and print how many decisions change; of an "
+        "int8 model many do with --int8-scale batch, hardly any else",
     )
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE.json", help="write the prediction for each example there"
     )
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig)
+    add_flags(parser, KernelConfig)
 
 
 def command(arguments: argparse.Namespace) -> dict:

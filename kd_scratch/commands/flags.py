@@ -9,7 +9,8 @@ import torch
 
 from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import DataConfig, RunConfig, flag_name
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig, flag_name
+from kd_scratch.nn import kernels
 from kd_scratch.tasks import TASKS
 
 
@@ -62,7 +63,11 @@ def data_config(arguments: argparse.Namespace) -> DataConfig:
 
 
 def start_device(arguments: argparse.Namespace, **fixed) -> torch.device:
-    """The device that the flags of RunConfig ask for; seeds and threads are set. fixed: fields that have no flag."""
+    """The device that the flags of RunConfig ask for; seeds, threads and kernels are set.
+
+    fixed: fields that have no flag.
+    """
+    kernels.use(KernelConfig(**given(arguments, KernelConfig)))
     return start(**vars(RunConfig(**fixed, **given(arguments, RunConfig))))
 
 

@@ -11,7 +11,7 @@ from kd_scratch.commands.flags import add_flags, data_config, given, start_devic
 from kd_scratch.common.console import hush, shorten, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, write_json
-from kd_scratch.config import DataConfig, RunConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.evaluation.cascade import ALL
 from kd_scratch.evaluation.evaluate import find_split, load_for_inference
 from kd_scratch.evaluation.predict import check_inputs, predict
@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
     add_flags(parser, DataConfig, only=SETTINGS)
     add_flags(parser, RunConfig)
+    add_flags(parser, KernelConfig)
 
 
 def command(arguments: argparse.Namespace) -> dict:

@@ -17,7 +17,7 @@ from kd_scratch.data.batches import require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.significance import group_sums, interval, resampled_sums
-from kd_scratch.nn import int8
+from kd_scratch.nn import int8, kernels
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS, Predictions, Task, limited
@@ -185,7 +185,7 @@ def evaluate_set(
 def changed_alone(loaded: LoadedModel, predictions: Predictions, device: torch.device) -> int:
     """How many decisions change when each input is computed by itself, without padding, instead of in a batch.
 
-    None in a float model, but for ties. In an int8 model the scale of an activation is that of its whole batch.
+    None but for ties in a float model, and in an int8 model unless its activations have a scale for each batch.
     """
     logits = compute_logits(loaded.model, predictions.features, device, batch_size=1, title="alone")
     decisions = replace(predictions, logits=logits).decisions
@@ -193,8 +193,11 @@ def changed_alone(loaded: LoadedModel, predictions: Predictions, device: torch.d
 
 
 def about_machine(device: torch.device, models: Iterable[Model]) -> dict:
-    """What it was computed on, for the record beside every figure; with the int8 kernels where a model uses them."""
+    """What it was computed on, for the record beside every figure; with what computes linear layers."""
     machine = describe(device)
     if any(model.config.int8 for model in models):
         machine["int8"] = int8.describe()
+    used = {kernel for _, kernel, _ in kernels.choices()}
+    if used and device.type == "cpu":
+        machine["kernels"] = ", ".join(sorted(used))
     return machine

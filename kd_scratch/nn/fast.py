@@ -2,17 +2,20 @@
 
 Two changes, neither of which training could use, since both give up the parameters:
 
-- A float weight is kept in the order in which oneDNN's kernels read it. A short input spends most of its time on
-  bringing weights into that order, at every call anew. The same kernels apply the activation on the way out.
+- A linear layer, with the activation behind it, takes the form that was measured to be the fastest: see kernels.py. A
+  short input spends most of its time on bringing weights into the order in which the processor reads them, at every
+  call anew, unless they lie in it.
 - Query, key and value are one product: the input is read, and for an int8 model rounded to whole numbers, once and not
-  three times. What an int8 model computes stays the same bit for bit, what a float model computes to rounding.
+  three times.
+
+What a model computes stays the same to rounding. In an int8 model that is to a step of a number here and there, where
+it lies between two.
 
 Only linear layers are exchanged, inside the attention and the feed-forward of layers.py, whose own code goes on around
 them: a change to it takes effect here too. Each layer is run before and after; one that would compute something else is
 left as it was, with a note.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,47 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from kd_scratch.common.console import say
-from kd_scratch.nn import int8
-from kd_scratch.nn.layers import ACTIVATIONS, FeedForwardBlock, MultiHeadAttention
+from kd_scratch.nn import int8, kernels
+from kd_scratch.nn.kernels import POINTWISE, fastest
+from kd_scratch.nn.layers import FeedForwardBlock, MultiHeadAttention
 from kd_scratch.nn.model import Model
 
-#: How many rows the kernels are told to expect when they choose the order of a weight; other numbers work as well.
-ROWS = 64
-#: Our activations as oneDNN calls them. Another one stays outside the product.
-POINTWISE = {
-    None: ("none", ""),
-    ACTIVATIONS["gelu"]: ("gelu", "none"),
-    ACTIVATIONS["gelu_new"]: ("gelu", "tanh"),
-    ACTIVATIONS["relu"]: ("relu", ""),
-}
-TOLERANCE = 1e-4  # by which a layer's numbers may differ, in parts of the largest
-
-
-class PackedLinear(nn.Module):
-    """A float linear layer, and an activation behind it, whose weight (out,in) lies in oneDNN's own order.
-
-    The two operations are not part of PyTorch's public API; they are what torch.compile uses for inputs of any length.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, activation=None):
-        super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
-        self.bias = bias
-        self.pointwise, self.kind = POINTWISE[activation]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """…,in -> …,out"""
-        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, self.pointwise, [], self.kind)
-
-
-@functools.cache
-def can_pack() -> bool:
-    """Whether this PyTorch, on this processor, computes with packed weights; else they stay as they are."""
-    x, weight, bias = torch.ones(3, 32), torch.ones(16, 32), torch.ones(16)
-    try:
-        return torch.equal(PackedLinear(weight, bias)(x), torch.full((3, 16), 33.0))
-    except (AttributeError, RuntimeError, TypeError):
-        return False
+#: By how much a layer's numbers may differ, in parts of the largest: by what is rounded in it.
+TOLERANCE = {"int8": 0.02, "exact": 1e-4, "half": 2e-3, "bf16": 0.03}
 
 
 class StackedProjection(nn.Module):
@@ -73,7 +42,7 @@ class StackedProjection(nn.Module):
         super().__init__()
         self.sizes = [linear.out_features for linear in linears]
         groups = [linears[:1], linears[1:]] if first_only else [linears]
-        self.products = nn.ModuleList(stacked(group) for group in groups)
+        self.products = nn.ModuleList(fastest(group) for group in groups)
 
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,Q,D and memory B,S,D -> as MultiHeadAttention.project"""
@@ -84,18 +53,6 @@ class StackedProjection(nn.Module):
         if x is not memory:
             query = self.products[0](x)[..., : self.sizes[0]]
         return query, key, value
-
-
-def stacked(layers: Sequence[nn.Module]) -> nn.Module:
-    """One linear layer that gives the outputs of several, side by side, in the form that is fastest here."""
-    if int8.is_int8(layers[0]):
-        return int8.stacked_int8(layers)
-    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
-    if can_pack():
-        return PackedLinear(weight, bias)
-    linear = nn.Linear(weight.size(1), weight.size(0), device="meta")
-    linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
-    return linear
 
 
 def is_linear(layer: object) -> bool:
@@ -120,19 +77,18 @@ def attention_parts(layer: MultiHeadAttention, first_only: bool) -> dict[str, ob
     if not has_linears(layer, "query", "key", "value", "output"):
         return None
     projection = StackedProjection([layer.query, layer.key, layer.value], first_only)
-    return {"stacked": projection, "query": None, "key": None, "value": None, "output": stacked([layer.output])}
+    return {"stacked": projection, "query": None, "key": None, "value": None, "output": fastest([layer.output])}
 
 
 def feed_forward_parts(layer: FeedForwardBlock) -> dict[str, object] | None:
     """The attributes of a feed-forward in its fast form, by name; None where it has no such form."""
     if not has_linears(layer, "inner", "outer"):
         return None
-    outer = stacked([layer.outer])
+    outer = fastest([layer.outer])
     activation = getattr(layer, "activation", "none")
-    if isinstance(outer, PackedLinear) and activation in POINTWISE:
-        inner = PackedLinear(layer.inner.weight, layer.inner.bias, activation)
-        return {"inner": inner, "activation": unchanged, "outer": outer}
-    return {"inner": stacked([layer.inner]), "outer": outer}
+    if activation in POINTWISE:
+        return {"inner": fastest([layer.inner], activation), "activation": unchanged, "outer": outer}
+    return {"inner": fastest([layer.inner]), "outer": outer}
 
 
 @dataclass
@@ -163,22 +119,21 @@ def record_calls(model: Model) -> dict[nn.Module, Call]:
     return calls
 
 
-def is_same(found: Tensor | tuple, expected: Tensor | tuple) -> bool:
+def is_same(found: Tensor | tuple, expected: Tensor | tuple, tolerance: float) -> bool:
     """Whether two outputs of a layer, tensors or tuples of tensors and None, are equal but for rounding."""
     if isinstance(expected, tuple):
         pairs = zip(found, expected, strict=True)
-        return all(f is e if e is None else is_same(f, e) for f, e in pairs)
-    tolerance = TOLERANCE * float(expected.abs().max())
-    return torch.allclose(found, expected, rtol=0, atol=tolerance)
+        return all(f is e if e is None else is_same(f, e, tolerance) for f, e in pairs)
+    return torch.allclose(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
-def exchange(layer: nn.Module, parts: dict[str, object], call: Call) -> bool:
+def exchange(layer: nn.Module, parts: dict[str, object], call: Call, tolerance: float) -> bool:
     """Put parts into a layer; where it computes something else with them, all is as before, and the result False."""
     before = {name: getattr(layer, name) for name in parts}
     for name, part in parts.items():
         setattr(layer, name, part)
     try:
-        if is_same(layer(*call.arguments, **call.options), call.output):
+        if is_same(layer(*call.arguments, **call.options), call.output, tolerance):
             return True
     except Exception:  # its code uses something that the fast form has not, such as a weight that can be read
         pass
@@ -192,8 +147,11 @@ def make_fast(model: Model) -> Model:
     """The same model, changed into its fast form: on the CPU, in eval mode, as it must be before.
 
     It cannot be saved or trained any more. Layers that have no fast form, or another function in it, stay as they are,
-    and a note names them.
+    and a note names them. With `--kernels plain` all do.
     """
+    if kernels.allowed() == "plain":
+        return model
+    tolerance = TOLERANCE["int8" if model.config.int8 else kernels.allowed()]
     count = model.num_parameters()
     calls = record_calls(model)
     attentions = [layer for layer in calls if isinstance(layer, MultiHeadAttention)]
@@ -204,8 +162,12 @@ def make_fast(model: Model) -> Model:
             parts = attention_parts(layer, first_only)
         else:
             parts = feed_forward_parts(layer)
-        if parts is None or not exchange(layer, parts, call):
+        if parts is None or not exchange(layer, parts, call, tolerance):
             kept.append(layer)
+    if model.config.int8 and model.head is not None:  # whose own ways are for any kind of input, and slower
+        for name, layer in list(model.head.named_children()):
+            if int8.is_int8(layer):
+                setattr(model.head, name, fastest([layer]))
     if kept:
         names = ", ".join(name for name, layer in model.named_modules() if layer in kept)
         say(f"note: used as they are, and not in the fast form, which would compute something else: {names}")

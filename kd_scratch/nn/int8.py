@@ -1,4 +1,4 @@
-"""Dynamic int8: weights as 8-bit numbers, activations rounded to 8 bits on the way. The only file that uses torch.ao.
+"""Dynamic int8: weights as 8-bit numbers, activations rounded to 8 bits on the way.
 
 A matrix W (out,in) is stored as whole numbers between -128 and 127 with one scale per row:
 
@@ -7,16 +7,16 @@ A matrix W (out,in) is stored as whole numbers between -128 and 127 with one sca
 The tables of tokens and positions, a third of a DistilBERT and only ever looked up, are stored in 4 bits: see `Table`.
 
 "Dynamic": the scale of a layer's input is found anew at every call, from its smallest and largest number, so nothing
-need be calibrated. These are the numbers of the whole batch, padding and all: so a text's logits depend a little on the
-other texts of its batch, which a float model's do not. `linear_by_hand` spells out the arithmetic; torch.ao's kernels
-do it (Jacob et al. 2018, section 2).
+need be calibrated. Whose smallest and largest, is a choice (`SCALES`): of a text, of a token, or of the whole batch.
+`linear_by_hand` spells out the arithmetic (Jacob et al. 2018, section 2); `Int8Linear` does it without any library's
+quantization, and kernels.py has faster ways to the same numbers.
 """
 
 import copy
 import functools
+import math
 import platform
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -25,53 +25,26 @@ from torch import Tensor, nn
 from kd_scratch.common.errors import UserError
 from kd_scratch.nn.model import Model
 
-try:
-    import torch.ao.nn.quantized.dynamic as dynamic_modules
-    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
-except ImportError:  # torch.ao is deprecated; a release without it can still do everything else here
-    quantize_dynamic = None
-else:
-
-    class DynamicLinear(dynamic_modules.Linear):
-        """torch.ao's dynamic int8 linear layer, which would always round activations to 7 bits; see activation_bits."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            """…,in -> …,out"""
-            return product(x, self._packed_params._packed_params, activation_bits())
-
-
-class FastInt8Linear(nn.Module):
-    """A dynamic int8 linear layer that does nothing but the product: for short inputs, see fast.py."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.weight_and_bias = layer._packed_params._packed_params
-        self.bits = activation_bits()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """…,in -> …,out"""
-        return product(x, self.weight_and_bias, self.bits)
-
-
-def is_int8(layer: object) -> bool:
-    """Whether this is one of this file's int8 linear layers, in the form that can be saved."""
-    return quantize_dynamic is not None and type(layer) is DynamicLinear
-
-
-def product(x: Tensor, weight_and_bias, bits: int) -> Tensor:
-    """…,in -> …,out: torch.ao's dynamic int8 product, with weights as it packs them and activations in 7 or 8 bits."""
-    try:
-        return torch.ops.quantized.linear_dynamic.default(x, weight_and_bias, bits == 7)
-    except RuntimeError:
-        if x.isfinite().all():
-            raise
-        raise UserError("the int8 model computes numbers that are not finite: its file is damaged") from None
-
-
 X86 = ("x86_64", "amd64")
 TABLES = ("embeddings.word.weight", "positions.weight")
 SCALE, LOW = "_scale", "_low"  # what a file adds to the name of a weight that is in whole numbers
 GROUP = 32  # numbers of a table that have a scale in common
+SMALLEST_STEP = 6.1e-5  # of rounded activations, as in PyTorch's own kernels
+
+#: Which numbers of an activation have a scale in common, and over which of its dimensions that is. "text" costs a
+#: single text nothing; "token" has half the error; with "batch" the answer to a text depends on its neighbours.
+SCALES = {
+    "text": lambda x: tuple(range(1, x.dim())),
+    "token": lambda x: (-1,),
+    "batch": lambda x: tuple(range(x.dim())),
+}
+_scales = "text"
+
+
+def use_scales(name: str) -> None:
+    """Let the int8 layers that are made from now on take these scales: a name of SCALES."""
+    global _scales
+    _scales = name
 
 
 @functools.cache
@@ -102,6 +75,110 @@ def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, bits:
     q = torch.clamp(torch.round(x / step) + zero_point, 0, steps).to(torch.int32)  # …,in
     total = (q - zero_point).double() @ weight.double().T  # …,in · in,out -> …,out: whole numbers, all exact
     return (total * step * scale.double() + bias.double()).float()
+
+
+def require_finite(x: Tensor) -> None:
+    """UserError where a number of x is not finite: rounded to whole numbers it could no longer be told from others."""
+    if not math.isfinite(x.sum()) and not x.isfinite().all():
+        raise UserError("the int8 model computes numbers that are not finite: its file is damaged")
+
+
+def lows_and_steps(x: Tensor, scales: str, bits: int) -> tuple[Tensor, Tensor]:
+    """The lowest number and the step of each part of x that has a scale in common: x ≈ low + step · q, 0 ≤ q < 2^bits
+
+    They have the dimensions of x, of size 1 within a part. Where a part is more than a token, 0 falls on a step, as in
+    `linear_by_hand`; for a token that is left out, since nothing in it is 0 more often than anything else.
+    """
+    dims, steps = SCALES[scales](x), 2**bits - 1
+    low, high = x.amin(dims, keepdim=True), x.amax(dims, keepdim=True)
+    if scales == "token":
+        return low, high.sub_(low).div_(steps).clamp_(min=SMALLEST_STEP)
+    low.clamp_(max=0)
+    step = high.clamp_(min=0).sub_(low).div_(steps)
+    zero_point = (low / step.clamp(min=1e-30)).round_().neg_()
+    step.clamp_(min=SMALLEST_STEP)
+    return -zero_point * step, step
+
+
+class Int8Linear(nn.Module):
+    """A dynamic int8 linear layer of whole numbers out,in, a scale for each row, and a bias: the form that is saved.
+
+    The ways of kernels.py differ in two methods: `product`, and `at_once` where x has one scale.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor, activation: Callable | None = None):
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.weight, self.scale, self.bias = weight, scale, bias
+        self.activation = [activation]  # in a list, since nn.Module would make a method of a function
+        self.bits, self.scales = activation_bits(), _scales
+        self.sums = weight.sum(dim=1).float() * scale  # out: what an input of ones gives
+
+    def forward(self, x: Tensor) -> Tensor:
+        """…,in -> …,out; UserError where x is not finite"""
+        require_finite(x)
+        if self.scales == "batch" or (self.scales == "text" and x.size(0) == 1):
+            return self.at_once(x)
+        return activated(self.in_parts(x, self.scales), self.activation[0])
+
+    def at_once(self, x: Tensor) -> Tensor:
+        """…,in -> …,out, with one scale for all of x, behind the activation"""
+        return activated(self.in_parts(x, "batch"), self.activation[0])
+
+    def in_parts(self, x: Tensor, scales: str) -> Tensor:
+        """…,in -> …,out: Σ (low + step · q) · W = step · Σ q·W + low · Σ W, the first sum in whole numbers"""
+        low, step = lows_and_steps(x, scales, self.bits)
+        y = self.product((x - low).div_(step).flatten(0, -2)).view(*x.shape[:-1], self.out_features)
+        return torch.addcmul(self.bias, y, step).addcmul_(low, self.sums)
+
+    def product(self, q: Tensor) -> Tensor:
+        """R,in of numbers 0 … 2^bits − 1, still to be rounded, times the weights -> R,out float"""
+        middle = 2 ** (self.bits - 1)
+        q = q.round_().sub_(middle).clamp_(-middle, middle - 1)
+        return whole_product(q.to(torch.int8), self.weight).float().mul_(self.scale).add_(middle * self.sums)
+
+
+def activated(x: Tensor, activation: Callable | None) -> Tensor:
+    """x behind an activation, or as it is."""
+    return x if activation is None else activation(x)
+
+
+def is_int8(layer: object) -> bool:
+    """Whether this is an int8 linear layer in the form that can be saved."""
+    return type(layer) is Int8Linear
+
+
+def whole_product(q: Tensor, weight: Tensor) -> Tensor:
+    """R,in int8 times out,in int8 -> R,out: int32; or where PyTorch has no such product here, float32"""
+    if has_whole_product():
+        return torch._int_mm(q, weight.T)
+    # 1,024 products of whole numbers up to 2^14 fit into the 24 bits of a float32.
+    parts = zip(q.split(1024, dim=1), weight.split(1024, dim=1), strict=True)
+    return sum(left.float() @ right.float().T for left, right in parts)
+
+
+@functools.cache
+def has_whole_product() -> bool:
+    """Whether this PyTorch multiplies int8 matrices exactly on this processor: without VNNI instructions it does not.
+
+    There sums of two products overflow, in 7 bits too, since it makes the inputs positive by adding 128.
+    """
+    middle = 2 ** (activation_bits() - 1)
+    q = torch.tensor([-middle, middle - 1], dtype=torch.int8).repeat_interleave(4)[:, None].expand(8, 64).contiguous()
+    weight = torch.tensor([-128, 127], dtype=torch.int8).repeat(4)[:, None].expand(8, 64).contiguous()
+    try:
+        return torch.equal(torch._int_mm(q, weight.T).long(), q.long() @ weight.long().T)
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def rounded_linear(layer: nn.Linear) -> Int8Linear:
+    """The int8 form of a float layer: each row of weights in steps of its largest / 127.5."""
+    weight = layer.weight.detach()
+    scale = (weight.abs().amax(dim=1) / 127.5).clamp(min=torch.finfo(torch.float32).eps)  # out
+    whole = (weight / scale.unsqueeze(1)).round_().clamp_(-128, 127).to(torch.int8)
+    bias = torch.zeros(len(scale)) if layer.bias is None else layer.bias.detach().clone()
+    return Int8Linear(whole, scale, bias)
 
 
 class Table(nn.Module):
@@ -172,33 +249,9 @@ class TablePositions(nn.Module):
         return x + self.floats[: x.size(1)]  # B,S,D + S,D
 
 
-def require() -> None:
-    """UserError where this PyTorch has no torch.ao quantization."""
-    if quantize_dynamic is None:
-        raise UserError(f"torch {torch.__version__} has no torch.ao.quantization any more; int8 needs an older one")
-
-
-def choose_engine() -> str:
-    """The name of torch.ao's fastest set of kernels for this processor; it is also made the current one."""
-    wanted = ("x86", "fbgemm") if platform.machine().lower() in X86 else ("qnnpack", "onednn")
-    for engine in (*wanted, *torch.backends.quantized.supported_engines):
-        if engine in torch.backends.quantized.supported_engines and engine != "none":
-            torch.backends.quantized.engine = engine
-            return engine
-    raise UserError(f"torch {torch.__version__} has no int8 kernels for this processor ({platform.machine()})")
-
-
 def describe() -> str:
-    """The kernels and bits on which an int8 model's results depend beside its weights, for the record."""
-    return f"{choose_engine()} kernels, activations in {activation_bits()} bits"
-
-
-def _quietly(function, *arguments, **options):
-    """Call one of torch.ao's functions without its warning that it is deprecated (see `require`)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*are deprecated and will be removed", category=UserWarning)
-        return function(*arguments, **options)
+    """On what an int8 model's results depend beside its weights, for the record."""
+    return f"activations in {activation_bits()} bits, a scale for each {_scales}"
 
 
 def quantize(model: Model) -> Model:
@@ -207,7 +260,6 @@ def quantize(model: Model) -> Model:
     All linear layers become int8, the tables of tokens and positions 4-bit. What is left in float is small: norms,
     biases, and the vectors of token types.
     """
-    require()
     _refuse_fast(model)
     if model.config.int8:
         raise UserError("the model is int8 already")
@@ -216,15 +268,15 @@ def quantize(model: Model) -> Model:
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise UserError(f"{name}: holds numbers that are not finite; the model cannot be quantized")
-    choose_engine()
     model = copy.deepcopy(model).cpu().eval()
     count = model.num_parameters()
     model.embeddings.word = Table.of(model.embeddings.word.weight)
     if isinstance(getattr(model.positions, "weight", None), nn.Parameter):  # learned ones
         model.positions = TablePositions(Table.of(model.positions.weight))
-    spec = {nn.Linear: per_channel_dynamic_qconfig}
-    mapping = {nn.Linear: DynamicLinear}
-    model = _quietly(quantize_dynamic, model, spec, mapping=mapping, inplace=True)
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, rounded_linear(module))
     model.config = replace(model.config, int8=True)
     model.count_as(count)
     return model
@@ -253,12 +305,9 @@ def to_tensors(model: Model) -> dict[str, Tensor]:
         if isinstance(module, Table):
             name = name.removesuffix(".table") + ".weight"
             tensors |= {name: module.packed, name + SCALE: module.scale, name + LOW: module.low}
-        elif isinstance(module, DynamicLinear):
-            weight = module.weight()
-            tensors[f"{name}.weight"] = weight.int_repr()
-            # float32 numbers that torch keeps as float64
-            tensors[f"{name}.weight{SCALE}"] = weight.q_per_channel_scales().float()
-            tensors[f"{name}.bias"] = module.bias().detach()
+        elif isinstance(module, Int8Linear):
+            tensors |= {f"{name}.{part}": getattr(module, part) for part in ("weight", "bias")}
+            tensors[f"{name}.weight{SCALE}"] = module.scale
     return tensors
 
 
@@ -285,8 +334,6 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
     tensors: of the types and shapes that `tensors_of_int8_form` gives (any float type will do). names: ours -> those of
     messages. Raises UserError for numbers that no quantization gives.
     """
-    require()
-    choose_engine()
     # Copies, not views of the file, as in a float model; the kernels want float32.
     floats = {name: t.to(torch.float32, copy=True) for name, t in tensors.items() if t.is_floating_point()}
     for name, tensor in floats.items():
@@ -306,7 +353,7 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
             low = floats[f"{name}.weight{LOW}"]
             table = Table(weight.clone(), scale.half(), low.half(), model.config.width)
             return TablePositions(table) if name == "positions" else table
-        return _make_linear(weight, scale, floats[f"{name}.bias"])
+        return Int8Linear(weight.clone(), scale, floats[f"{name}.bias"])
 
     count = model.num_parameters()
     model.load_state_dict(floats, strict=False, assign=True)  # what is int8 stays without memory, and is replaced now
@@ -319,26 +366,12 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
     return model.eval()
 
 
-def _make_linear(weight: Tensor, scale: Tensor, bias: Tensor) -> nn.Module:
-    """A dynamic int8 linear layer of whole numbers out,in, a scale for each row, and a bias."""
-    linear = _quietly(DynamicLinear, weight.size(1), weight.size(0), dtype=torch.qint8)
-    zero_points = torch.zeros(len(scale), dtype=torch.int64)
-    weight = _quietly(torch._make_per_channel_quantized_tensor, weight, scale.double(), zero_points, 0)
-    linear.set_weight_bias(weight, bias)
-    return linear
-
-
-def divided(layer: nn.Module, divisor: float) -> nn.Module:
+def divided(layer: Int8Linear, divisor: float) -> Int8Linear:
     """An int8 linear layer whose outputs are those of another one, divided: the whole numbers stay as they are."""
-    weight = layer.weight()
-    return _make_linear(weight.int_repr(), weight.q_per_channel_scales() / divisor, layer.bias().detach() / divisor)
+    return Int8Linear(layer.weight, layer.scale / divisor, layer.bias / divisor)
 
 
-def stacked_int8(layers: Sequence[nn.Module]) -> FastInt8Linear:
-    """One int8 linear layer that gives the outputs of several, side by side, bit for bit."""
-    if len(layers) == 1:
-        return FastInt8Linear(layers[0])
-    weights = [layer.weight() for layer in layers]
-    scale = torch.cat([weight.q_per_channel_scales() for weight in weights])
-    bias = torch.cat([layer.bias().detach() for layer in layers])
-    return FastInt8Linear(_make_linear(torch.cat([weight.int_repr() for weight in weights]), scale, bias))
+def stacked_int8(layers: Sequence[Int8Linear]) -> Int8Linear:
+    """One int8 linear layer that gives the outputs of several, side by side."""
+    parts = (torch.cat([getattr(layer, part) for layer in layers]) for part in ("weight", "scale", "bias"))
+    return Int8Linear(*parts)

@@ -86,7 +86,6 @@ EXCEPTIONS = {
     "its numbers are big-endian; save it on a little-endian machine": "needs another machine",
     "--rows: the grammar has no more new sentences to give; ask for fewer rows": "takes a million rows; fewer are made "
     "in every test of data_scripts/test_make_sample.py",
-    "torch {} has no torch.ao.quantization any more; int8 needs an older one": "needs a PyTorch that is not there yet",
 }
 #: Texts that only look like advice.
 NO_ADVICE = (

@@ -12,6 +12,7 @@ from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.commands.flags import shape_list
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.evaluation.benchmark import MachineRates, floor, machine_rates
+from kd_scratch.nn import kernels
 from kd_scratch.nn.int8 import quantize, to_tensors
 from kd_scratch.nn.model import forward_operations
 from tests.conftest import tiny_model
@@ -45,15 +46,21 @@ def test_this_machine_computes_and_reads():
     assert 1e8 < products < 1e14 and 1e8 < reading < 1e13
 
 
-def test_the_command_times_float_and_int8_side_by_side(model_directory, tmp_path, capsys):
+def test_the_command_times_float_and_int8_side_by_side(model_directory, tmp_path, capsys, monkeypatch):
     save_model(quantize(load_model(model_directory)), tmp_path / "int8")
     load_tokenizer(model_directory).save(tmp_path / "int8", 32)
     models = [f"float={model_directory}", f"int8={tmp_path / 'int8'}"]
     argv = ["benchmark", "--models", *models, "--shapes", "1x8,2x16", "--threads", "1", "--output", str(tmp_path / "b")]
+    monkeypatch.setattr(kernels, "SMALL", 0)  # weights of a layer that is timed
+    monkeypatch.setattr(kernels, "_found", {})
     assert main(argv) == 0
     out = capsys.readouterr().out
-    assert "times float" in out and "sgemm" in out and "int8: " in out
+    assert "times float" in out and "sgemm" in out and "int8: " in out and "computed by" in out
     result = json.loads((tmp_path / "b").read_text())
+    for way in result["kernels"]:
+        assert way["kernel"] in way["microseconds"] and way["layer"] in out
+    assert len(result["kernels"]) > 6 and "by hand int8" in result["kernels"][-1]["microseconds"]
+    assert {way["kernel"] for way in result["kernels"]} == set(result["machine"]["kernels"].split(", "))
     assert [(row["shape"], row["model"]) for row in result["rows"]] == [
         ("1 x 8", "float"), ("1 x 8", "int8"), ("2 x 16", "float"), ("2 x 16", "int8"),
     ]  # fmt: skip

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from kd_scratch.checkpoints.checkpoint import fingerprint, save_model
+from kd_scratch.config import KernelConfig
 from kd_scratch.evaluation.evaluate import load_for_inference
-from kd_scratch.nn import fast
-from kd_scratch.nn.fast import PackedLinear, can_pack, make_fast, stacked
+from kd_scratch.nn import fast, kernels
+from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.int8 import quantize
 from kd_scratch.nn.layers import ACTIVATIONS
 from tests.conftest import EVERY_KIND, KINDS, tiny_model
@@ -21,16 +22,19 @@ INPUTS = ((IDS, None), (IDS, MASK), (IDS[:1], None), (IDS[:, :1], None), (IDS.re
 
 @EVERY_KIND
 @pytest.mark.parametrize("head", ["sequence", "token", "span"])
-def test_the_fast_form_computes_the_same_in_float_to_rounding_and_in_int8_bit_for_bit(kind, head):
+def test_the_fast_form_computes_the_same_in_float_to_rounding_and_in_int8_to_a_step(kind, head):
     model = tiny_model(head, **KINDS[kind])
     small = quantize(model)
-    for slow, close in ((model, ROUNDING), (small, dict(rtol=0, atol=0))):
+    for slow in (model, small):
         quick = make_fast(copy.deepcopy(slow) if slow is model else quantize(model))
         assert all(block.attention.stacked is not None for block in quick.encoder.blocks)
         assert not any(type(block.feed_forward.inner) is type(slow.head.classifier) for block in quick.encoder.blocks)
         with torch.inference_mode():
             for ids, mask in INPUTS:
-                torch.testing.assert_close(quick(ids, mask).logits, slow(ids, mask).logits, **close)
+                found, expected = quick(ids, mask).logits, slow(ids, mask).logits
+                if slow is model:
+                    torch.testing.assert_close(found, expected, **ROUNDING)
+                assert (found - expected).norm() <= 0.02 * expected.norm()
         assert quick.num_parameters() == slow.num_parameters()
 
 
@@ -45,23 +49,19 @@ def test_hidden_states_and_attention_maps_can_still_be_had(kind):
             torch.testing.assert_close(a, b, **ROUNDING)
 
 
-@pytest.mark.parametrize("packs", {can_pack(), False})
+@pytest.mark.parametrize("kernel", ["oneDNN", "plain"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_activation_is_the_same_inside_and_outside_the_product(activation, packs, monkeypatch):
-    monkeypatch.setattr(fast, "can_pack", lambda: packs)
+def test_every_activation_is_the_same_inside_and_outside_the_product(activation, kernel, monkeypatch):
+    monkeypatch.setattr(kernels, "FLOAT_KERNELS", {kernel: kernels.FLOAT_KERNELS[kernel]})
     model = tiny_model("token", activation=activation)
     torch.testing.assert_close(make_fast(copy.deepcopy(model))(IDS).logits, model(IDS).logits, **ROUNDING)
 
 
-def test_layers_are_stacked_in_their_order_with_and_without_packed_weights(monkeypatch):
-    torch.manual_seed(0)
-    layers, x = [nn.Linear(12, n) for n in (5, 7, 1)], torch.randn(2, 3, 12)
-    expected = torch.cat([layer(x) for layer in layers], dim=-1)
-    for packs in {can_pack(), False}:
-        monkeypatch.setattr(fast, "can_pack", lambda packs=packs: packs)
-        layer = stacked(layers)
-        assert isinstance(layer, PackedLinear) == packs
-        torch.testing.assert_close(layer(x), expected, **ROUNDING)
+def test_models_can_be_used_as_they_are_written():
+    kernels.use(KernelConfig(kernels="plain"))
+    for model in (tiny_model(), quantize(tiny_model())):
+        before = list(model.modules())
+        assert list(make_fast(model).modules()) == before and not model.fast
 
 
 def test_models_are_opened_for_use_in_their_fast_form_and_elsewhere_as_they_are(model_directory):
@@ -71,16 +71,6 @@ def test_models_are_opened_for_use_in_their_fast_form_and_elsewhere_as_they_are(
     assert plain.encoder.blocks[0].attention.stacked is None
     ids = torch.tensor([[2, 7, 5, 3]])
     torch.testing.assert_close(used(ids).logits, plain(ids).logits, **ROUNDING)
-
-
-def test_a_pytorch_without_packed_weights_is_noticed_beforehand(monkeypatch):
-    def fail(*arguments):
-        raise RuntimeError("could not create a primitive descriptor")
-
-    for broken in (fail, lambda weight, rows: 2 * weight):
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", broken)
-            assert not can_pack.__wrapped__()
 
 
 def test_the_fast_form_can_be_neither_saved_nor_trained_nor_quantized(tmp_path):

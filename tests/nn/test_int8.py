@@ -20,7 +20,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel, changed_alone, load_for_inference
 from kd_scratch.nn import int8
-from kd_scratch.nn.int8 import Table, linear_by_hand, quantize, to_tensors
+from kd_scratch.nn.int8 import Int8Linear, Table, linear_by_hand, quantize, rounded_linear, to_tensors
 from kd_scratch.nn.model import Model
 from kd_scratch.tasks import TASKS, Predictions
 from tests.conftest import EVERY_KIND, KINDS, ROOT, TEXTS, TINY, tiny_model
@@ -36,11 +36,13 @@ def random_linear(inputs=40, outputs=24, seed=0) -> nn.Linear:
     return layer
 
 
-def int8_of(layer: nn.Linear) -> nn.Module:
-    """torch.ao's dynamic int8 module of a single layer."""
-    spec = {nn.Linear: int8.per_channel_dynamic_qconfig}
-    mapping = {nn.Linear: int8.DynamicLinear}
-    return int8._quietly(int8.quantize_dynamic, nn.Sequential(layer), spec, mapping=mapping)[0]
+def torchs_own(layer: Int8Linear) -> nn.Module:
+    """PyTorch's packed form of a layer's weights."""
+    choose = torch.backends.quantized
+    choose.engine = next(e for e in ("x86", "fbgemm", "qnnpack") if e in choose.supported_engines)
+    zeros = torch.zeros(layer.out_features, dtype=torch.int64)
+    weight = torch._make_per_channel_quantized_tensor(layer.weight, layer.scale.double(), zeros, 0)
+    return torch.ops.quantized.linear_prepack(weight, layer.bias)
 
 
 # --- the arithmetic ---
@@ -54,14 +56,17 @@ def test_the_linear_layer_by_hand_is_torchs(bits, shift, size, monkeypatch):
     if bits > int8.activation_bits():
         pytest.skip("8 bits overflow on this processor")
     monkeypatch.setattr(int8, "activation_bits", lambda: bits)
-    layer = int8_of(random_linear())
+    layer = rounded_linear(random_linear())
     x = size * (torch.randn(6, 40, generator=torch.Generator().manual_seed(1)) + shift)
-    weight = layer.weight()
-    by_hand = linear_by_hand(x, weight.int_repr(), weight.q_per_channel_scales(), layer.bias(), bits)
+    by_hand = linear_by_hand(x, layer.weight, layer.scale, layer.bias, bits)
+    torchs = torch.ops.quantized.linear_dynamic(x, torchs_own(layer), bits == 7)
     # One rounding of an input that falls exactly between two steps may go the other way.
     step = (max(0, x.max()) - min(0, x.min())) / (2**bits - 1)
-    assert (by_hand - layer(x)).abs().max() <= 1.01 * step * layer.weight().dequantize().abs().max()
-    assert (by_hand - layer(x)).abs().median() <= 1e-5 * layer(x).abs().max()
+    largest = (layer.weight * layer.scale[:, None]).abs().max()
+    layer.scales = "batch"
+    for found in (by_hand, layer(x)):
+        assert (found - torchs).abs().max() <= 1.01 * step * largest
+        assert (found - torchs).abs().median() <= 1e-5 * torchs.abs().max()
 
 
 def test_the_linear_layer_by_hand_on_numbers_worked_out_by_hand():
@@ -72,10 +77,9 @@ def test_the_linear_layer_by_hand_on_numbers_worked_out_by_hand():
 
 
 def test_an_input_of_zeros_gives_the_bias():
-    layer = int8_of(random_linear())
-    weight = layer.weight()
-    by_hand = linear_by_hand(torch.zeros(2, 40), weight.int_repr(), weight.q_per_channel_scales(), layer.bias())
-    assert torch.equal(by_hand, layer.bias().expand(2, -1)) and torch.equal(layer(torch.zeros(2, 40)), by_hand)
+    layer = rounded_linear(random_linear())
+    by_hand = linear_by_hand(torch.zeros(2, 40), layer.weight, layer.scale, layer.bias)
+    assert torch.equal(by_hand, layer.bias.expand(2, -1)) and torch.equal(layer(torch.zeros(2, 40)), by_hand)
 
 
 def test_weights_are_rounded_to_the_nearest_step_of_their_row():
@@ -132,7 +136,8 @@ def test_an_int8_model_saved_and_opened_again_gives_the_same_bits(kind, head, tm
             table = rounded.get_parameter(name)
             table.copy_(Table.of(table)(torch.arange(len(table))))
     floats = rounded(IDS, MASK).logits
-    assert (expected - floats).norm() < 0.1 * floats.norm()
+    real = MASK if head != "sequence" else slice(None)  # where it is padded, an int8 model computes something else
+    assert (expected - floats)[real].norm() < 0.1 * floats[real].norm()
     save_model(small, tmp_path / "int8")
     loaded = load_model(tmp_path / "int8")
     assert torch.equal(loaded(IDS, MASK).logits, expected)
@@ -202,7 +207,7 @@ def test_the_same_model_gives_the_same_int8_form_every_time():
     assert fingerprint(quantize(tiny_model())) == fingerprint(quantize(tiny_model()))
 
 
-def test_what_cannot_be_quantized_or_run_is_refused(monkeypatch, model_directory, tmp_path, capsys):
+def test_what_cannot_be_quantized_or_run_is_refused(model_directory, tmp_path, capsys):
     small = quantize(load_model(model_directory))
     with pytest.raises(UserError, match="int8 already"):
         quantize(small)
@@ -215,10 +220,6 @@ def test_what_cannot_be_quantized_or_run_is_refused(monkeypatch, model_directory
         load_for_inference(tmp_path / "int8", device=torch.device("cuda"))
     with pytest.raises(ValueError, match="41 tokens, but there are only 40 positions"):
         small(torch.ones(1, 41, dtype=torch.int64))
-    monkeypatch.setattr(int8, "quantize_dynamic", None)
-    for use in (lambda: quantize(tiny_model()), lambda: load_model(tmp_path / "int8")):
-        with pytest.raises(UserError, match=r"has no torch.ao.quantization any more"):
-            use()
 
 
 def test_activations_have_7_bits_only_where_8_would_overflow(monkeypatch):
@@ -229,13 +230,6 @@ def test_activations_have_7_bits_only_where_8_would_overflow(monkeypatch):
     monkeypatch.setattr(int8.platform, "machine", lambda: "x86_64")
     monkeypatch.delattr(torch.cpu, "_is_vnni_supported")
     assert int8.activation_bits.__wrapped__() == 7  # a PyTorch that cannot tell
-
-
-def test_an_engine_is_found_on_every_processor(monkeypatch):
-    monkeypatch.setattr(int8.platform, "machine", lambda: "riscv64")
-    assert int8.choose_engine() in torch.backends.quantized.supported_engines
-    monkeypatch.setattr(int8.platform, "machine", lambda: "x86_64")
-    assert int8.choose_engine() == "x86" or "x86" not in torch.backends.quantized.supported_engines
 
 
 def test_evaluate_counts_the_decisions_that_change_alone(model_directory, tmp_path, capsys):
@@ -385,7 +379,7 @@ def test_the_command_says_what_it_gained_and_the_result_is_used_like_any_model(m
     output = tmp_path / "int8"
     assert main(["quantize", "--model", str(model_directory), "--output", str(output), "--threads", "1"]) == 0
     out = capsys.readouterr().out
-    assert "quantizing" in out and "times smaller, faster" in out and "kernels, activations in" in out
+    assert "quantizing" in out and "times smaller, faster" in out and "activations in" in out
     record = json.loads((output / "quantization.json").read_text())
     sizes = [record["rows"][name]["megabytes"] * 1e6 for name in ("float", "int8")]
     assert sizes == pytest.approx([(f / WEIGHTS).stat().st_size for f in (model_directory, output)])

@@ -144,7 +144,7 @@ def timed(calls: dict[str, Callable], shape: tuple[int, int], rounds: int) -> di
     return {name: np.array(values) for name, values in times.items()}
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def main(argv: list[str] | None = None) -> None:
     """Make, check, time, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
