@@ -208,10 +208,13 @@ def export_onnx(model: str | Path, output: str | Path, precisions: Sequence[str]
     """
     from kd_scratch.checkpoints import onnx_folder
     from kd_scratch.evaluation.evaluate import load_for_inference
+    from kd_scratch.pages.card import write_card
 
     loaded = load_for_inference(model, fast=False)
     arguments = loaded.model, loaded.tokenizer, loaded.max_length, Path(output), tuple(precisions), str(model)
-    return onnx_folder.export_onnx(*arguments)
+    record = onnx_folder.export_onnx(*arguments)
+    write_card(Path(output), [model])
+    return record
 
 
 def prune(

@@ -6,6 +6,7 @@ from pathlib import Path
 from kd_scratch.checkpoints.onnx_folder import FILES, export_onnx, own_precision
 from kd_scratch.common.console import say, show, table
 from kd_scratch.evaluation.evaluate import load_for_inference
+from kd_scratch.pages.card import write_card
 
 FORMATS = ("onnx",)
 
@@ -34,6 +35,7 @@ def command(arguments: argparse.Namespace) -> dict:
     record = export_onnx(
         loaded.model, loaded.tokenizer, loaded.max_length, arguments.output, precisions, arguments.model
     )
+    write_card(arguments.output, [arguments.model])
     rows = [(" ".join(row["files"]), name, row["bytes"] / 1e6, row["nodes"]) for name, row in record["files"].items()]
     show(table(("", "precision", "MB", "nodes"), rows))
     say(f"inputs {', '.join(record['inputs'])}; outputs {', '.join(record['outputs'])}; opset {record['opset']}")

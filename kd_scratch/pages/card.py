@@ -38,6 +38,7 @@ HEADS = {
     "mlm": ("fill-mask", "guesses masked words"),
     None: ("feature-extraction", "turns text into hidden states, and has no head yet"),
 }
+SEVERAL = "gives any number of labels to a {}"
 OF_FLOAT = "**These are the scores of the float model. What is here was made of it, and not measured.** "
 CHOSEN = (
     "The first of these scores has chosen the epoch that is kept, so it is a little too high. Measure the model "
@@ -177,7 +178,8 @@ def what_it_is(config: ModelConfig, training: dict | None) -> str:
     labels = ", ".join(map(code, config.labels[:LABELS]))
     more = f" and {len(config.labels) - LABELS} more (in `{CONFIG}`)" if len(config.labels) > LABELS else ""
     kind = ("An int8 " if config.int8 else "A ") + KINDS[config.model_type]
-    gives = HEADS[config.head][1].format("pair of texts" if config.pairs else "text")
+    gives = SEVERAL if config.several else HEADS[config.head][1]
+    gives = gives.format("pair of texts" if config.pairs else "text")
     depth = f"{config.depth} layer{'s' * (config.depth > 1)}"
     text = f"{kind} of {depth}, {config.width} wide. It {gives}{': ' * bool(labels)}{labels}{more}."
     if not training:
@@ -248,7 +250,7 @@ def limits(config: ModelConfig, longest: int, opens: bool) -> str:
     beyond = "several windows here, elsewhere cut off" if windows else "cut off"
     lines = [f"- Of a text, what is beyond {longest} word pieces is {'read in ' * windows}{beyond}."]
     if config.int8:
-        lines.append("- Only kd_scratch opens it, on a CPU. The batch that a text is in may change its last digits.")
+        lines.append("- Only kd_scratch opens it, on a CPU.")
     elif not opens:
         lines.append("- `transformers` does not open it.")
     lines.append("- It knows the kind of text, and the language, of its training data. Nothing else was tested.")

@@ -39,8 +39,10 @@ AUTO = {
     "mlm": "AutoModelForMaskedLM",
     None: "AutoModel",
 }
-#: By head: what is done with the output of transformers.
+#: By head, or for a text's several labels: what is done with the output of transformers.
 SHOW = {
+    "several": "for i, p in enumerate(output.logits[0].sigmoid().tolist()):\n"
+    "    print(model.config.id2label[i], p, p >= {threshold})",
     "sequence": "probabilities = output.logits[0].softmax(-1)\n"
     "print(model.config.id2label[int(probabilities.argmax())], float(probabilities.max()))",
     "token": "for piece, logits in zip(inputs.tokens(), output.logits[0]):\n"
@@ -70,8 +72,10 @@ wanted = [each.name for each in session.get_inputs()]
 ```"""
 RUN = "session.run(None, {name: np.array([arrays[name]], np.int64) for name in wanted})"
 LABELS = 'labels = json.load(open("config.json"))["id2label"]'
-#: By head: what is done with the output of ONNX Runtime.
+#: The same with the output of ONNX Runtime.
 SHOW_ARRAYS = {
+    "several": f"[[logits]] = {RUN}\n{LABELS}\n"
+    "for i, p in enumerate(1 / (1 + np.exp(-logits))):\n    print(labels[str(i)], p, p >= {threshold})",
     "sequence": f"[[logits]] = {RUN}\n{LABELS}\nprint(labels[str(logits.argmax())])",
     "token": f"[[logits]] = {RUN}\n{LABELS}\n"
     "for piece, row in zip(text.tokens, logits):\n    print(piece, labels[str(row.argmax())])",
@@ -87,12 +91,14 @@ def usage(config: ModelConfig, longest: int, ours: bool, transformers: bool, onn
     texts = '"a text", "another"' if config.pairs else '"a text"'
     texts = '"a question", "a text"' if config.head == "span" else texts
     words = {"texts": texts, "longest": longest, "auto": AUTO[config.head]}
+    kind = "several" if config.several else config.head
+    threshold = f"{config.threshold or 0.5:.6g}"
     parts = []
     if ours and config.head in ASK:
         parts.append(OURS.format(call=ASK[config.head + " pair" * bool(config.pairs)]))
     if transformers:
-        parts.append(TRANSFORMERS.format(show=SHOW[config.head], **words))
-    if onnx and config.head in SHOW_ARRAYS:
+        parts.append(TRANSFORMERS.format(show=SHOW[kind].replace("{threshold}", threshold), **words))
+    if onnx and kind in SHOW_ARRAYS:
         file = "model.onnx" if "model.onnx" in onnx else onnx[0]
-        parts.append(ONNX.format(file=file, show=SHOW_ARRAYS[config.head], **words))
+        parts.append(ONNX.format(file=file, show=SHOW_ARRAYS[kind].replace("{threshold}", threshold), **words))
     return "\n\n".join(["In this folder:", *parts]) if parts else ""
