@@ -43,7 +43,7 @@ def as_a_new_process():
     """
     torch.set_num_threads(1)
     console.hush(False)
-    kernels.use(KernelConfig())
+    kernels.use(KernelConfig(kernels="exact"))
 
 
 #: Kinds of shapes that every part of the program takes. A layer with a choice of its own gets a line here.

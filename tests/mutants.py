@@ -384,7 +384,7 @@ FAULTS = [
     ("the slowest kernel taken", "nn/kernels.py",
      "least = min(", "least = max(",
      "nn/test_kernels.py::test_the_faster_of_two_is_taken_and_kept_for_other_processes"),
-    ("half precision without being asked", "nn/kernels.py",
+    ("half precision where only what is exact is allowed", "nn/kernels.py",
      "Kernel(HalfLinear, HALF", "Kernel(HalfLinear, ALL",
      "nn/test_kernels.py::test_only_what_is_allowed_may_be_chosen"),
     ("a text's scale taken over its batch", "nn/int8.py",

@@ -180,14 +180,17 @@ class Kernel:
 
     build: Callable[..., nn.Module]  # (layer, activation): the layer in this form; raises where it cannot be
     allowed_by: tuple[str, ...]  # values of KernelConfig.kernels
-    tolerance: float | None  # by which its numbers may differ from the plain layer's, in parts of the largest; None: it
+    tolerance: (
+        float | None
+    )  # by which its numbers may differ from the plain layer's, in parts of the largest; None: it is it
+    handicap: float = 1.0  # how many times faster than others it must be
 
 
 ALL, HALF, BF16 = ("exact", "half", "bf16"), ("half", "bf16"), ("bf16",)
 FLOAT_KERNELS = {
     "oneDNN": Kernel(PackedLinear, ALL, 1e-5),
     "plain": Kernel(PlainLinear, ALL, None),
-    "FBGEMM half": Kernel(HalfLinear, HALF, 1e-3),
+    "FBGEMM half": Kernel(HalfLinear, HALF, 1e-3, handicap=1.2),
     "oneDNN bf16": Kernel(BfloatLinear, BF16, 0.02),
 }
 INT8_KERNELS = {  # a number between two steps of an input may go either way
@@ -229,8 +232,9 @@ def fastest(layers: Sequence[nn.Module], activation: Callable | None = None) -> 
         return form
     every = dict(forms(kernels, plain, activation))
     times = timed(every, plain.in_features)
-    least = min(math.prod(both) for both in times.values())
-    name = next(name for name, both in times.items() if math.prod(both) <= CLEARLY**2 * least)
+    scores = {name: math.prod(both) * kernels[name].handicap ** len(both) for name, both in times.items()}
+    least = min(scores.values())
+    name = next(name for name, score in scores.items() if score <= CLEARLY**2 * least)
     keep(key, {"kernel": name, "microseconds": times})
     return every[name]
 

@@ -82,6 +82,28 @@ def test_an_input_of_zeros_gives_the_bias():
     assert torch.equal(by_hand, layer.bias.expand(2, -1)) and torch.equal(layer(torch.zeros(2, 40)), by_hand)
 
 
+@pytest.mark.parametrize("inputs", [40, 3000])
+@pytest.mark.parametrize("has", {int8.has_whole_product(), False})
+def test_a_product_of_whole_numbers_is_exact_for_the_largest_too(has, inputs, monkeypatch):
+    monkeypatch.setattr(int8, "has_whole_product", lambda: has)
+    for low, high in ((-128, 128), (126, 128), (-128, -126)):
+        q, weight = (torch.randint(low, high, (n, inputs), dtype=torch.int8) for n in (5, 16))
+        assert torch.allclose(int8.whole_product(q, weight).double(), q.double() @ weight.double().T, rtol=1e-7, atol=0)
+
+
+def test_a_product_that_overflows_is_noticed(monkeypatch):
+    def overflowing(q, weight):  # as oneDNN computes it on processors without VNNI
+        pairs = ((q.long() + 128)[:, :, None] * weight.long()).unflatten(1, (-1, 2)).sum(2).clamp(-(2**15), 2**15 - 1)
+        return pairs.sum(1) - 128 * weight.long().sum(0)
+
+    monkeypatch.setattr(torch, "_int_mm", overflowing)
+    for bits in (7, 8):
+        monkeypatch.setattr(int8, "activation_bits", lambda bits=bits: bits)
+        assert not int8.has_whole_product.__wrapped__()
+    monkeypatch.delattr(torch, "_int_mm")  # it is not part of PyTorch's public API
+    assert not int8.has_whole_product.__wrapped__()
+
+
 def test_weights_are_rounded_to_the_nearest_step_of_their_row():
     model = tiny_model("token")
     tensors, floats = to_tensors(quantize(model)), model.state_dict()

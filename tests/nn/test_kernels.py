@@ -143,6 +143,15 @@ def test_the_faster_of_two_is_taken_and_kept_for_other_processes(monkeypatch):
     fastest([random_linear()])
 
 
+@pytest.mark.parametrize(("half", "chosen"), [(7.5, "FBGEMM half"), (8.5, "oneDNN")])
+def test_half_precision_must_be_a_quarter_faster(half, chosen, monkeypatch):
+    monkeypatch.setattr(kernels, "timed", lambda candidates, width: {"oneDNN": [10, 10], "FBGEMM half": [half, half]})
+    every = {name: Kernel(PlainLinear, kernels.ALL, None, FLOAT_KERNELS[name].handicap) for name in FLOAT_KERNELS}
+    monkeypatch.setattr(kernels, "FLOAT_KERNELS", every)
+    fastest([random_linear()])
+    assert kernels.choices()[0][1] == chosen
+
+
 def test_where_two_are_about_as_fast_the_choice_is_the_same_every_time(monkeypatch):
     for times in ({"oneDNN": [10, 10], "plain": [10, 9.5]}, {"oneDNN": [9.5, 10], "plain": [10, 10]}):
         monkeypatch.setattr(kernels, "timed", lambda candidates, width, times=times: times)
