@@ -79,7 +79,7 @@ def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, bits:
 
 def require_finite(x: Tensor) -> None:
     """UserError where a number of x is not finite: rounded to whole numbers it could no longer be told from others."""
-    if not math.isfinite(x.sum()) and not x.isfinite().all():
+    if not math.isfinite(x.detach().sum()) and not x.isfinite().all():
         raise UserError("the int8 model computes numbers that are not finite: its file is damaged")
 
 
