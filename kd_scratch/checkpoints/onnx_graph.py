@@ -26,7 +26,7 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.layers import sinusoidal_table
 
 FAR = -10000.0  # is added to the score of a key that may not be looked at: exp makes an exact 0 of that
-FLOAT = 1  # the number of float32, see DTYPES
+FLOAT, BOOL = 1, 9  # the numbers of types, see DTYPES
 
 
 class ModelGraph(Graph):
@@ -142,7 +142,13 @@ def embeddings(graph: ModelGraph) -> str:
     length = graph.node("Shape", "input_ids", start=1, end=2)  # S; where that is more than P, the sum is refused
     positions = graph.node("Slice", positions, graph.constant([0]), length, graph.constant([0]))
     graph.place = "embeddings"
-    return layer_norm(graph, graph.node("Add", x, positions), "embedding_norm")
+    x = layer_norm(graph, graph.node("Add", x, positions), "embedding_norm")
+    if not config.int8:
+        return x
+    graph.place = "padding"  # becomes its text's first token, as in Model.forward: it widens no range of numbers
+    real = graph.node("Unsqueeze", graph.node("Cast", "attention_mask", to=BOOL), graph.constant([2]))  # B,S,1
+    first = graph.node("Slice", x, *(graph.constant([n]) for n in (0, 1, 1)))  # B,1,D
+    return graph.node("Where", real, x, first)
 
 
 def mask_of(graph: ModelGraph) -> str:

@@ -154,12 +154,13 @@ def normed(x, weight, bias, axis, epsilon):
 
 def cast(x, to):
     """Cast: what would be float32 is float64 here."""
-    return x.double() if to == 1 else x.to({7: torch.int64}[to])
+    return x.double() if to == 1 else x.to({7: torch.int64, 9: torch.bool}[to])
 
 
 OPERATORS = {
     "Add": torch.add,
     "Sub": torch.sub,
+    "Where": torch.where,
     "Mul": torch.mul,
     "Div": torch.div,
     "Pow": torch.pow,

@@ -296,7 +296,7 @@ def test_failing_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         patch.setattr(files.os, "fsync", full_disk)
         with pytest.raises(UserError, match="No space left"):
             save_file({"a": torch.zeros(2)}, path)
-    monkeypatch.setattr(safetensors, "_row_major_bytes", lambda tensor: 1 / 0)  # fails when the header is written
+    monkeypatch.setattr(safetensors, "row_major_bytes", lambda tensor: 1 / 0)  # fails when the header is written
     with pytest.raises(ZeroDivisionError):
         save_file({"a": torch.zeros(2)}, path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
@@ -306,8 +306,8 @@ def test_failing_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
 def test_tensors_are_written_one_at_a_time(tmp_path, monkeypatch):
     made = []
-    row_major_bytes = safetensors._row_major_bytes
-    monkeypatch.setattr(safetensors, "_row_major_bytes", lambda tensor: made.append(tensor) or row_major_bytes(tensor))
+    row_major_bytes = safetensors.row_major_bytes
+    monkeypatch.setattr(safetensors, "row_major_bytes", lambda tensor: made.append(tensor) or row_major_bytes(tensor))
     made_when_chunk_arrived = []
     monkeypatch.setattr(
         safetensors,

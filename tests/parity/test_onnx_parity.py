@@ -49,6 +49,12 @@ LABELS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def one_scale_a_batch(as_a_new_process):
+    """ONNX's operators know one scale for all of an input, and no others."""
+    int8.use_scales("batch")
+
+
 def opened(path, **settings):
     """A file in ONNX Runtime, with all of its optimizations, on one thread."""
     options = onnxruntime.SessionOptions()
