@@ -89,6 +89,8 @@ EXCEPTIONS = {
 }
 #: Texts that only look like advice.
 NO_ADVICE = (
+    "cut off",
+    'labels = json.load(open("config.json"))["id2label"]',
     "make quickstart",
     "train loss",
     "byte {} of its pickle needs a mark",

@@ -223,9 +223,9 @@ def teachers(files):
     folder, common, config = files
     paths = []
     for number in (1, 2):
+        vocabulary = dict(tokenizer=paths[0]) if paths else dict(vocab_size=300)
         spec = RunSpec("squad", output=folder / f"teacher-{number}", fold=f"{number}/2", model="tiny-student",
-                       tokenizer=paths[0] if paths else None, vocab_size=300, config=TrainConfig(**config),
-                       **common)  # fmt: skip
+                       **vocabulary, config=TrainConfig(**config), **common)  # fmt: skip
         train(set_up(spec))
         paths.append(str(folder / f"teacher-{number}"))
     return tuple(paths)

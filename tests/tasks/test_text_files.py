@@ -286,5 +286,5 @@ def test_real_files_have_their_rows_and_labels(real_data, name):
     task, settings, counts, digest = REAL[name]
     examples = list(TASKS[task].read(real_data(name), "", DataConfig(**settings), print))
     assert Counter(example.label for example in examples) == counts
-    written = repr(examples).replace(", pair=None", "")
+    written = repr(examples).replace(", pair=None", "").replace(", known=()", "")
     assert hashlib.sha256(written.encode()).hexdigest().startswith(digest)

@@ -25,7 +25,7 @@ def spec_of(folder, model, **dropout):
     settings = dict(
         train=Path(write_csv(folder / "train.csv", 12)), dev="25%", output=folder / "out", cache=folder / "cache"
     )
-    settings |= dict(epochs=1, batch_size=8, max_length=16, vocab_size=60)
+    settings |= dict(epochs=1, batch_size=8, max_length=16)
     return RunSpec.of("csv", model=str(model), **settings | dropout)
 
 
@@ -50,5 +50,5 @@ def test_attention_has_a_dropout_of_its_own_which_the_output_keeps(tmp_path, tok
 
 
 def test_a_size_gets_both_dropouts_too(tmp_path):
-    config = set_up(spec_of(tmp_path, "tiny-student", dropout=0.2, attention_dropout=0.0)).model.config
+    config = set_up(spec_of(tmp_path, "tiny-student", vocab_size=60, dropout=0.2, attention_dropout=0.0)).model.config
     assert (config.dropout, config.attention_dropout, config.head_dropout) == (0.2, 0.0, 0.1)

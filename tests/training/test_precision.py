@@ -24,7 +24,9 @@ class Killed(Exception):
 
 def spec_of(folder, **settings):
     settings = dict(output=folder / "out") | settings
-    settings = dict(epochs=2, batch_size=4, max_length=16, vocab_size=60, model="tiny-student", threads=1) | settings
+    settings = dict(epochs=2, batch_size=4, max_length=16, model="tiny-student", threads=1) | settings
+    if "/" not in settings["model"]:
+        settings["vocab_size"] = 60
     paths = dict(train=Path(write_csv(folder / "train.csv", 12)), cache=folder / "cache")
     return RunSpec.of("csv", dev="25%", **paths, **settings)
 
