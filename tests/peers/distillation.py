@@ -15,9 +15,9 @@ after each epoch too, the others save nothing.
 
 Each is a process of its own. They take turns of a few seconds, the others stopped meanwhile, so that all see the same
 machine, however its speed drifts; a second counts for the one whose turn it is. Starting Python counts for nobody. Also
-shown: the share of this machine's rate of large float32 products that ours reaches, measured between the turns. It
-counts the floating-point operations of the plain computation over real tokens only. With --test FILE (and a fine-tuned
-teacher as MODEL) the students of both whole runs are scored on it.
+shown: the share of this machine's rate of large products (in the precision of --amp, which holds for all) that ours
+reaches, measured between the turns. It counts the floating-point operations of the plain computation over real tokens
+only. With --test FILE (and a fine-tuned teacher as MODEL) the students of both whole runs are scored on it.
 """
 
 import argparse
@@ -38,7 +38,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import load_model, save_model, take_layers
 from kd_scratch.commands.flags import layer_list
 from kd_scratch.common.console import table
-from kd_scratch.common.device import describe, seed_everything
+from kd_scratch.common.device import amp_dtype, describe, seed_everything
 from kd_scratch.common.timing import matmul_rate
 from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig
 from kd_scratch.data.tokenizer import load_tokenizer
@@ -245,10 +245,13 @@ def play(name: str, arguments: argparse.Namespace) -> None:
     sys.stdin.readline()
     common = task, examples, labels, folder / "teacher", folder / name, arguments.seed, arguments.layers
     if name == "ours":
-        _, _, student = ours(*common, attention_dropout=arguments.attention_dropout)
+        more = dict(attention_dropout=arguments.attention_dropout, amp=arguments.amp)
+        _, _, student = ours(*common, **more)
     else:
-        steps = arguments.steps if name == "usual" else -1
-        _, student = with_trainer(*common, tuned=name == "tuned", steps=steps, mark=(folder / f"{name}.first").touch)
+        steps, more = arguments.steps if name == "usual" else -1, dict(bf16=arguments.amp == "bf16")
+        _, student = with_trainer(
+            *common, tuned=name == "tuned", steps=steps, mark=(folder / f"{name}.first").touch, **more
+        )
     (folder / f"{name}.done").touch()
     if arguments.test and name != "usual":
         sys.stdin.readline()
@@ -265,7 +268,9 @@ def job_data(arguments: argparse.Namespace) -> tuple[list, tuple[str, ...]]:
     return list(limited(everything, arguments.rows)), task.label_list(everything)
 
 
-def take_turns(players: dict[str, subprocess.Popen], folder: Path) -> tuple[dict[str, dict[str, float]], float]:
+def take_turns(
+    players: dict[str, subprocess.Popen], folder: Path, dtype: torch.dtype | None
+) -> tuple[dict[str, dict[str, float]], float]:
     """Seconds that each process had when its `first` and `done` came, and this machine's rate of matrix products."""
     seconds, events, rates = dict.fromkeys(players, 0.0), {name: {} for name in players}, []
     while waiting := [name for name in players if "done" not in events[name]]:
@@ -282,7 +287,7 @@ def take_turns(players: dict[str, subprocess.Popen], folder: Path) -> tuple[dict
                     sys.exit(f"{name} failed, see {folder / name}.log")
             players[name].send_signal(signal.SIGSTOP)
             seconds[name] += now - started
-        rates.append(matmul_rate(CPU))
+        rates.append(matmul_rate(CPU, dtype))
     return events, median(rates)
 
 
@@ -299,6 +304,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=layer_list, default=[0, 2, 4], metavar="0,2,4")
     parser.add_argument("--file", type=Path, help="the training file, instead of the task's in the data folder")
     parser.add_argument("--attention-dropout", type=float, default=TrainConfig.attention_dropout, help="of ours")
+    parser.add_argument("--amp", choices=("off", "bf16"), default="off", help="of all")
     parser.add_argument("--rows", default="1500", help="training rows, or a percentage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=10, help="steps of the usual way that are run")
@@ -342,7 +348,7 @@ def main(argv: list[str] | None = None) -> None:
             players[name].send_signal(signal.SIGSTOP)
             players[name].stdin.write("go\n")
             players[name].stdin.flush()
-        events, rate = take_turns(players, folder)
+        events, rate = take_turns(players, folder, amp_dtype(arguments.amp, CPU))
         scores = {}
         for name, player in players.items():
             player.send_signal(signal.SIGCONT)
