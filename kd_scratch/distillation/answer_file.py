@@ -38,6 +38,7 @@ from kd_scratch.tasks.several_labels import sigmoid
 
 TOLERANCE = 0.01  # by which probabilities may miss a sum of 1: those that are rounded do
 SPANS = 20  # answers that are written for each question, unless another number is asked for
+SUREST = 1e-9  # of several labels: no probability is nearer to 0 or 1
 FIRST = 64  # examples that are answered before the others, to know how large the file will be
 
 
@@ -268,7 +269,8 @@ def read_several(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
     values, rest = checked(named, rest if others else 0, place, others)
     p = np.full(len(labels), rest / max(1, others))
     p[[labels[name] for name in named]] = values
-    return log(p) - log(1 - np.minimum(p, 1))
+    p = np.clip(p, SUREST, 1 - SUREST)  # a 0 may have been rounded: one teacher must not overrule all others
+    return np.log(p) - np.log1p(-p)
 
 
 def read_words(row: dict, labels: dict[str, int], place: str) -> np.ndarray:

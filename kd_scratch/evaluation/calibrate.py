@@ -100,7 +100,9 @@ def quality(predictions: Predictions) -> dict[str, float]:
 
 def moved(p: float, temperature: float) -> float:
     """sigmoid(z / T) for the probability p = sigmoid(z)."""
-    return 1 / (1 + ((1 - p) / p) ** (1 / temperature)) if p else 0.0
+    if p in (0, 1):
+        return p
+    return float(np.exp(-np.logaddexp(0.0, (math.log1p(-p) - math.log(p)) / temperature)))
 
 
 @torch.no_grad()

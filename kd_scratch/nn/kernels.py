@@ -299,21 +299,19 @@ def cache_key(layer: nn.Module, activation: Callable | None) -> str:
 
 
 def cache_file() -> Path:
-    """Where choices are kept: kernels.json in the user's cache folder."""
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where choices are kept: kernels.json in the user's cache folder. UserError for a user without a home."""
+    try:
+        folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UserError(str(error)) from None
     return Path(folder) / "kd_scratch" / "kernels.json"
 
 
 def found(key: str) -> dict:
     """What was found before, in this process or another; {} where nothing was, or its file is broken."""
-    if key not in _found:
-        value = read_cache().get(key)
-        try:
-            times = {str(name): [float(few), float(many)] for name, (few, many) in value["microseconds"].items()}
-            _found[key] = {"kernel": str(value["kernel"]), "microseconds": times}
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return {}
-    return _found[key]
+    if key not in _found and key in (known := read_cache()):
+        _found[key] = known[key]
+    return _found.get(key, {})
 
 
 def keep(key: str, value: dict) -> None:
@@ -324,13 +322,16 @@ def keep(key: str, value: dict) -> None:
         write_json(cache_file(), read_cache() | {key: value})
 
 
-def read_cache() -> dict:
-    """The content of the cache's file; {} where it is not there, or broken."""
-    try:
-        content = read_json(cache_file())
-    except UserError:
-        return {}
-    return content if isinstance(content, dict) else {}
+def read_cache() -> dict[str, dict]:
+    """What the cache's file holds, but for entries that are broken; {} where it is not there, or all of it is."""
+    known = {}
+    with suppress(UserError, AttributeError):
+        for key, value in read_json(cache_file()).items():
+            with suppress(AttributeError, KeyError, OverflowError, TypeError, ValueError):
+                times = {str(name): [float(few), float(many)] for name, (few, many) in value["microseconds"].items()}
+                if all(0 <= each < math.inf for pair in times.values() for each in pair):
+                    known[key] = {"kernel": str(value["kernel"]), "microseconds": times}
+    return known
 
 
 def choices() -> list[tuple[str, str, dict[str, list[float]]]]:

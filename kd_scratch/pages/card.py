@@ -94,11 +94,22 @@ def copy_licences(source: Path, folder: Path, say: Say = say) -> list[str]:
             continue
         places = (path.name, *(f"{path.stem}-{i}{path.suffix}" for i in range(2, 100)))
         places = [folder / name for name in places]
-        target = next(p for p in places if not p.exists() or (p.is_file() and p.read_bytes() == content))
+        target = next((p for p in places if not p.exists() or has_content(p, content)), None)
+        if target is None:
+            say(f"note: {path}: is not copied, {folder} has other files of all such names")
+            continue
         if not target.exists():
             write_atomically(target, [content])
         names.append(target.name)
     return names
+
+
+def has_content(path: Path, content: bytes) -> bool:
+    """Whether a file holds just that."""
+    try:
+        return read_bytes(path) == content
+    except UserError:
+        return False
 
 
 def common_licence(sources: Sequence[Path]) -> str:

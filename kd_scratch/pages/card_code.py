@@ -92,7 +92,7 @@ def usage(config: ModelConfig, longest: int, ours: bool, transformers: bool, onn
     texts = '"a question", "a text"' if config.head == "span" else texts
     words = {"texts": texts, "longest": longest, "auto": AUTO[config.head]}
     kind = "several" if config.several else config.head
-    threshold = f"{config.threshold or 0.5:.6g}"
+    threshold = repr(config.threshold)
     parts = []
     if ours and config.head in ASK:
         parts.append(OURS.format(call=ASK[config.head + " pair" * bool(config.pairs)]))

@@ -1,6 +1,7 @@
 """What a cell of a table, or a field of JSON, means: the label of a text, or its several labels."""
 
 from collections import Counter
+from pathlib import Path
 
 from kd_scratch.common.console import shorten
 from kd_scratch.common.errors import UserError
@@ -48,6 +49,7 @@ class SeveralLabels:
         self.counts: Counter = Counter()  # what was odd -> how often
         self.parted = 0  # cells that hold the separator
         self.others: Counter = Counter()  # cells that do not, but another one: which
+        self.sizes: set[int | None] = set()  # of lists of 0 and 1; None: there are other ones
 
     def read(self, value: Value, name: str, place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The labels that a text has, each once and sorted; and those that the file has columns for. An empty cell
@@ -55,7 +57,16 @@ class SeveralLabels:
         if isinstance(value, Marks):
             marked = {label: self.is_marked(mark, label, place) for label, mark in value.items()}
             return tuple(sorted(label for label in marked if marked[label])), tuple(marked)
+        if value is None:
+            cure = "write [] where a text has no label, and give texts whose labels nobody knows to --unlabelled"
+            raise UserError(f"{place}: {name!r} is null; {cure}")
+        if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+            raise UserError(
+                f"{place}: {name!r} holds a list as a text, {shorten(value, 30)}; write its labels with "
+                f"{self.separator!r} between them"
+            )
         if isinstance(value, list):
+            self.sizes.add(len(value) if {*map(str, value)} <= {*MARKS} else None)
             twice = len(value) > len(set(map(str, value)))
             if twice and {*map(type, value)} <= {int, bool} and set(value) <= {0, 1}:
                 cure = 'give their names, as in ["a", "b"], or write each into a field of its own'
@@ -77,8 +88,12 @@ class SeveralLabels:
             raise UserError(f"{place}: {what}; correct it, or delete the row")
         return found
 
-    def notes(self) -> list[str]:
-        """What was odd, in a line each with its count."""
+    def notes(self, path: Path) -> list[str]:
+        """What was odd, in a line each with its count. UserError where each list has a 0 or 1 for each label."""
+        if len(self.sizes) == 1 and (self.sizes | {0, 1}) - {0, 1, None}:
+            cure = 'give the names of those that a text has, as in ["a", "b"]'
+            what = f"each list of labels has {min(self.sizes)} numbers, 0 or 1, instead of labels"
+            raise UserError(f"{path}: {what}; {cure}")
         notes = [f"{what}: {count:,}" for what, count in self.counts.items() if count]
         if self.others and not self.parted:
             [(other, count)] = self.others.most_common(1)

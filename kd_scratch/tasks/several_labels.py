@@ -47,6 +47,8 @@ def featurize(
             row[index[label]] = 1
         if example.label is None:
             row[:] = UNLABELLED
+        elif example.known:  # what the file has no column for may be there or not
+            row[[i for label, i in index.items() if label not in example.known]] = UNLABELLED
     return encode(examples, tokenizer, max_length, marks)
 
 
@@ -68,9 +70,18 @@ def threshold_of(predictions: Predictions) -> float:
     return predictions.data.label_threshold or predictions.threshold
 
 
+def known_of(predictions: Predictions) -> np.ndarray:
+    """Of which labels the file says whether a text has them, N,C booleans: of those that it has columns for, or all."""
+    known = np.ones(predictions.logits.shape, bool)
+    for row, example in zip(known, predictions.examples, strict=True):
+        if example.known:
+            row[:] = [label in example.known for label in predictions.labels]
+    return known
+
+
 def given(predictions: Predictions) -> np.ndarray:
-    """Which labels each text gets: N,C booleans."""
-    return sigmoid(predictions.logits) >= threshold_of(predictions)
+    """Which labels each text gets: N,C booleans. One that the file has no column for is neither right nor wrong."""
+    return (sigmoid(predictions.logits) >= threshold_of(predictions)) & known_of(predictions)
 
 
 def decide(predictions: Predictions) -> list[tuple[str, ...]]:
@@ -90,7 +101,8 @@ def gold_of(predictions: Predictions) -> np.ndarray:
 def choose_threshold(predictions: Predictions) -> float:
     """The threshold at which micro-F1 is highest; of several as good ones that nearest to 0.5. It lies halfway
     between two probabilities, so that rounding changes nothing. 0.5 where no text has a label."""
-    p, gold = sigmoid(predictions.logits).ravel(), gold_of(predictions).ravel()
+    known = known_of(predictions)
+    p, gold = sigmoid(predictions.logits)[known], gold_of(predictions)[known]
     order = np.argsort(-p, kind="stable")
     p, hits = p[order], np.cumsum(gold[order])  # of the most probable 1, 2, … pairs of text and label
     f1 = 2 * hits / (np.arange(1, len(p) + 1) + gold.sum())
@@ -104,7 +116,7 @@ def choose_threshold(predictions: Predictions) -> float:
 def sureness(predictions: Predictions) -> np.ndarray:
     """How probable the least sure decision on each text is, N: of a label that it gets p, of another 1 − p."""
     p = sigmoid(predictions.logits)
-    return np.where(given(predictions), p, 1 - p).min(axis=1)
+    return np.where(given(predictions), p, 1 - p).min(axis=1, where=known_of(predictions), initial=1.0)
 
 
 # --- decisions -> metrics ---
@@ -127,20 +139,22 @@ def score(predictions: Predictions) -> dict:
 
     As in scikit-learn, with zero_division=0: a label that no text has, nor gets, has an F1 of 0.
     """
-    has, gets = gold_of(predictions), given(predictions)
+    has, gets, known = gold_of(predictions), given(predictions), known_of(predictions)
     sums = np.stack([has & gets, has, gets], axis=2).sum(axis=0)  # N,C,3 -> C,3
-    f1 = f1_score(sums).tolist()
+    f1 = f1_score(sums)
     right, gold, found = sums.T.tolist()
+    columns = zip(predictions.labels, right, gold, found, f1.tolist(), known.any(axis=0), strict=True)
     per_class = {
         label: {"precision": r / max(n, 1), "recall": r / max(g, 1), "f1": f, "support": g}
-        for label, r, g, n, f in zip(predictions.labels, right, gold, found, f1, strict=True)
+        for label, r, g, n, f, is_known in columns
+        if is_known
     }
     return {
         "examples": len(has),
         "micro_f1": float(f1_score(sums.sum(axis=0))),
-        "macro_f1": float(np.mean(f1)),
+        "macro_f1": float(f1[known.any(axis=0)].mean()),
         "subset_accuracy": float(predictions.right.mean()),
-        "loss": float(losses(predictions).mean()),
+        "loss": float(losses(predictions)[known].mean()),
         "threshold": threshold_of(predictions),
         "per_class": dict(sorted(per_class.items())),
     }
@@ -153,11 +167,10 @@ def losses(predictions: Predictions) -> np.ndarray:
 
 
 def confidence(predictions: Predictions) -> Confidence:
-    """Of each pair of text and label the probability of the label, and whether the text has it: U = N·C."""
-    count, classes = predictions.logits.shape
-    example = np.repeat(np.arange(count), classes)
-    p = sigmoid(predictions.logits).ravel()
-    return Confidence(p, gold_of(predictions).ravel(), example, losses(predictions).ravel())
+    """Of each pair of text and label the probability of the label, and whether the text has it: U, N·C or the known."""
+    known = known_of(predictions)
+    p, example = sigmoid(predictions.logits)[known], np.nonzero(known)[0]
+    return Confidence(p, gold_of(predictions)[known], example, losses(predictions)[known])
 
 
 # --- what a person sees ---

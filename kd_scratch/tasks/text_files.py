@@ -99,7 +99,7 @@ def read_rows(
         )
         broken.check(len(rows), say)
     notes = [f"{what}: {count:,}" for what, count in counts.items() if count]
-    for note in notes + (several.notes() if several else []):
+    for note in notes + (several.notes(file.path) if several else []):
         say(f"{file.path}: {note}")
     return rows
 

@@ -47,7 +47,9 @@ def add_answers(run: Run) -> None:
 
 def unit_rows(inputs: EncodedInputs) -> tuple[np.ndarray, np.ndarray]:
     """The rows of logits that the loss looks at (span head: each window's first), and their first labels."""
-    labels = inputs.labels[:, 0] if inputs.labels.ndim == 2 else inputs.labels
+    labels = inputs.labels
+    if labels.ndim == 2:  # of several labels, one that is known
+        labels = labels[:, 0] if inputs.head == "span" else labels.max(axis=1)
     rows = np.flatnonzero((labels != IGNORE) | (inputs.head == "sequence"))
     return (inputs.starts[rows] if inputs.head == "span" else rows), labels[rows]
 

@@ -155,7 +155,8 @@ def batch_loss(trainer: Trainer, batch: Batch, kept: KeptOutputs, per_unit: floa
 def predict_dev(trainer: Trainer) -> Predictions:
     """What the model predicts on the dev set. If it needs a threshold, it gets the one that is best there."""
     run, model = trainer.run, trainer.run.model
-    logits = compute_logits(model, run.dev_inputs, run.device, dtype=trainer.dtype, title="scoring dev")
+    dtype = None if run.task.choose_threshold else trainer.dtype  # a threshold lies between two probabilities
+    logits = compute_logits(model, run.dev_inputs, run.device, dtype=dtype, title="scoring dev")
     found = Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, model.config.labels, run.spec.data)
     if run.task.choose_threshold:
         found.threshold = run.spec.data.label_threshold or run.task.choose_threshold(found)
@@ -198,6 +199,8 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
         progress.best_epoch = progress.epoch
         if run.task.head != "mlm":  # which decides nothing
             progress.history[-1]["interval"] = score_interval(predictions)
+        if run.task.choose_threshold:
+            progress.history[-1]["threshold"] = run.model.config.threshold
         if distributed.rank() == 0:
             output = run.spec.output
             progress.best_sha256 = save_model(run.model, output, keep=output / PREVIOUS_WEIGHTS)

@@ -103,7 +103,7 @@ def about_labels(task: Task, labels: tuple[str, ...], train: EncodedInputs, dev:
         types = dict.fromkeys(label[2:] for label in labels if label[1:2] == "-")
         return "; ".join([text, *near_labels(list(types))])
     if task.several:
-        marks = train.labels[(train.labels >= 0).all(axis=1)]  # those of n texts, n,C
+        marks = train.labels[(train.labels >= 0).any(axis=1)] > 0  # those of n texts, n,C
         absent = [labels[i] for i in np.flatnonzero(~marks.any(axis=0))]
         if len(marks):
             text += f"; {marks.sum(axis=1).mean():.1f} a text"

@@ -2,18 +2,19 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kd_scratch.checkpoints.checkpoint import WEIGHTS
+from kd_scratch.checkpoints.checkpoint import CONFIG, WEIGHTS, load_config
+from kd_scratch.checkpoints.hf_layout import config_to_json
 from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say, shorten
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import is_leftover, read_json, remove, replace_file, sha256_of_file
+from kd_scratch.common.files import is_leftover, read_json, remove, replace_file, sha256_of_file, write_json
 from kd_scratch.pages.records import RECORD
 
 STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
@@ -74,11 +75,20 @@ def drop_state(folder: Path) -> None:
         remove(folder / name)
 
 
-def restore_weights(folder: Path, sha256: str) -> None:
-    """Let model.safetensors be what was kept of the best epoch: killed before the next state, it may be a newer one.
+def restore_best(folder: Path, progress: Progress) -> None:
+    """Let model.safetensors be what was kept of the best epoch, and config.json have the threshold that was chosen
+    with it: killed before the next state, they may be newer ones.
 
-    UserError where it is neither that nor what it has replaced.
+    UserError where the weights are neither that nor what it has replaced.
     """
+    thresholds = [epoch.get("threshold") for epoch in progress.history if epoch["epoch"] == progress.best_epoch]
+    if any(thresholds):
+        write_json(folder / CONFIG, config_to_json(replace(load_config(folder), threshold=thresholds[-1])))
+    restore_weights(folder, progress.best_sha256)
+
+
+def restore_weights(folder: Path, sha256: str) -> None:
+    """The weights of a folder again, from those that they have replaced. UserError where these are others, too."""
     now, before = folder / WEIGHTS, folder / PREVIOUS_WEIGHTS
     if now.is_file() and sha256_of_file(now) == sha256:
         return

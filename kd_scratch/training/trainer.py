@@ -17,7 +17,7 @@ from kd_scratch.training.answers import add_answers
 from kd_scratch.training.cross_fitting import unseen_by
 from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.optimizer import Stepper, make_optimizer
-from kd_scratch.training.resume import Progress, load_state, restore_weights
+from kd_scratch.training.resume import Progress, load_state, restore_best
 from kd_scratch.training.setup import Run
 from kd_scratch.training.vocabulary import UsedWords
 
@@ -43,7 +43,7 @@ class Trainer:
         if run.resume:
             self.progress = load_state(spec.output, self.student, optimizer, scaler, self.identity, force)
         if self.progress.best_epoch and distributed.rank() == 0:
-            restore_weights(spec.output, self.progress.best_sha256)
+            restore_best(spec.output, self.progress)
         run.seconds.update(self.progress.spent)
         self.stepper = Stepper(optimizer, scaler, spec.config, total_steps(run, self.progress))
         if force and self.stepper.steps <= self.progress.step:

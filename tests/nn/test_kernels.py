@@ -1,6 +1,7 @@
 """The ways to compute a linear layer: each computes it, the fastest right one is taken, and no text hangs on others."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -282,3 +283,24 @@ assert not any(name.startswith("torch.ao") for name in sys.modules)
     torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
     if "quantized tensors" in gone:
         assert "FBGEMM" not in used and set(used.split(",")) <= {"oneDNN int8", "by hand int8"}
+
+
+def test_entries_of_the_cache_that_are_broken_are_left_out_and_not_kept():
+    good = {"kernel": "plain", "microseconds": {"plain": [1.0, 2.0]}}
+    bad = [{"kernel": "plain", "microseconds": {"plain": [n, 1]}} for n in (10**400, math.nan, math.inf, -1, "x")]
+    kernels.cache_file().parent.mkdir(parents=True)
+    kernels.cache_file().write_text(json.dumps({"good": good} | {str(i): entry for i, entry in enumerate(bad)}))
+    assert kernels.read_cache() == {"good": good}
+    kernels.keep("new", good)
+    assert json.loads(kernels.cache_file().read_text()) == {"good": good, "new": good}
+
+
+def test_a_user_without_a_home_has_no_file(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(kernels.Path, "home", nobody)
+    assert kernels.found("any") == {} and kernels.read_cache() == {}
+    kernels.keep("any", {"kernel": "plain", "microseconds": {}})
+    assert kernels.found("any")["kernel"] == "plain"

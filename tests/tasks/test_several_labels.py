@@ -62,7 +62,11 @@ VARIANTS = {
     "a column twice": ("x.csv", "text,a,b\none,1,0\n", {"label_column": "a,a"}, "names a column twice", ""),
     "lists of 0 and 1": ("x.jsonl", jsonl({"text": "one", "labels": [0, 1, 0]}), {},
                          "line 1: 'labels' has 0 and 1 instead of labels", ""),
-    "null": ("x.jsonl", jsonl({"text": "one", "labels": None}), {}, "must be a text or a whole number, not null", ""),
+    "a list of one 1 each": ("x.jsonl", jsonl({"text": "one", "labels": [0, 1]}, {"text": "two", "labels": [1, 0]}), {},
+                             "each list of labels has 2 numbers, 0 or 1, instead of labels", ""),
+    "a list as a text": ("x.csv", "text,labels\none,\"['a', 'b']\"\n", {},
+                         "line 2: 'labels' holds a list as a text, ", ""),
+    "null": ("x.jsonl", jsonl({"text": "one", "labels": None}), {}, "'labels' is null; write ", ""),
     "an object": ("x.jsonl", jsonl({"text": "one", "labels": {"a": 1}}), {}, "not an object", ""),
     "a fraction in it": ("x.jsonl", jsonl({"text": "one", "labels": [0.5]}), {}, "not a fraction", ""),
     "a text of lines that end like empty cells": (
@@ -189,6 +193,21 @@ def test_metrics_by_hand():
     assert found["macro_f1"] == pytest.approx((2 * 2 / 5 + 0 + 1) / 3), "a label that nobody has counts as 0"
     assert found["per_class"]["spam"] == {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
     assert found["loss"] == pytest.approx((2 * 9 + 12 * np.log1p(np.exp(-9))) / 12)
+
+
+def test_what_a_file_has_no_column_for_is_neither_right_nor_wrong(tokenizer):
+    examples = [Example(str(n), "a text", label, known=("spam", "toxic")) for n, label in enumerate([("spam",), ()])]
+    logits = np.array([[2, -1, 9], [-3, -4, 8]], np.float32)  # threat is the third
+    one = Predictions(TASK, examples, None, logits, NAMES, DataConfig(), 0.5)
+    found, alone = TASK.score(one), TASK.score(predictions_of([("spam",), ()], logits[:, :2]))
+    assert (
+        found == alone and found["micro_f1"] == found["subset_accuracy"] == 1.0 and "threat" not in found["per_class"]
+    )
+    assert choose_threshold(one) == choose_threshold(predictions_of([("spam",), ()], logits[:, :2]))
+    np.testing.assert_allclose(TASK.sureness(one), [sigmoid(np.array(1.0)), sigmoid(np.array(3.0))])
+    assert TASK.confidence(one).example.tolist() == [0, 0, 1, 1]
+    marks = TASK.featurize(examples, tokenizer, NAMES, 16, DataConfig()).labels
+    assert marks.tolist() == [[1, 0, UNLABELLED], [0, 0, UNLABELLED]]
 
 
 def test_the_threshold_is_the_best_one_on_dev_of_all_that_there_are():

@@ -1,0 +1,25 @@
+"""A resumed run goes on from what was kept of its best epoch: the weights, and the threshold chosen with them."""
+
+from dataclasses import replace
+
+from kd_scratch.checkpoints.checkpoint import load_config, load_model, save_model
+from kd_scratch.training.resume import PREVIOUS_WEIGHTS, Progress, restore_best
+from tests.conftest import tiny_model
+
+
+def test_weights_and_threshold_of_the_best_epoch_are_put_back_together(tmp_path):
+    kept, newer = (tiny_model(several=True, threshold=threshold) for threshold in (0.25, 0.75))
+    newer.head.classifier.bias.data += 1
+    sha256 = save_model(kept, tmp_path)
+    save_model(newer, tmp_path, keep=tmp_path / PREVIOUS_WEIGHTS)  # and then it is killed
+    history = [{"epoch": 1, "threshold": 0.1}, {"epoch": 2, "threshold": 0.25}]
+    restore_best(tmp_path, Progress(epoch=2, best_epoch=2, best_sha256=sha256, history=history))
+    assert load_config(tmp_path) == replace(load_config(tmp_path), threshold=0.25)
+    assert load_model(tmp_path).head.classifier.bias.equal(kept.head.classifier.bias)
+
+
+def test_a_run_of_another_task_has_no_threshold_to_put_back(tmp_path):
+    sha256 = save_model(tiny_model(), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    restore_best(tmp_path, Progress(epoch=1, best_epoch=1, best_sha256=sha256, history=[{"epoch": 1}]))
+    assert (tmp_path / "config.json").read_bytes() == before
