@@ -167,7 +167,7 @@ def test_a_right_body_passes_and_a_wrong_one_shows_its_first_wrong_number(attemp
             "return torch.zeros(positions, width, 1)",
             ["expected  512,6 float32", "got       512,6,1"],
         ),
-        ("return numpy.zeros(width)", ["layers.py:73: NameError: name 'numpy' is not defined"]),
+        ("return numpy.zeros(width)", ["layers.py:7", ": NameError: name 'numpy' is not defined"]),
         ("while True:\n        pass", ["layers.py:7", "TimeoutError: it has not ended after 6 seconds"]),
         ("return 1\n\n\nnothing_of_that_name", ["the file cannot be imported: NameError: name 'nothing_of_that_name'"]),
     ],

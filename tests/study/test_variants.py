@@ -40,6 +40,7 @@ OTHER = {
     "teacher_mean": "probabilities",
     "labelled": "10%",
     "amp": "bf16",
+    "attention_dropout": 0.25,
     "encoding": "cp1251",
     "header": "yes",
     "limit": "50%",
