@@ -51,7 +51,6 @@ OTHER = {
     "tag_names": "O,B-X",
     "label_column": "",
     "label_separator": "|",
-    "attention_dropout": 0.05,
     "device": "cpu",
 }
 PLAIN = RunSpec("clinc", Path("train.json"), "dev.json", "model", Path("out"), config=TASKS["clinc"].train_config())
