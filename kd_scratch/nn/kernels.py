@@ -293,8 +293,8 @@ def cache_key(layer: nn.Module, activation: Callable | None) -> str:
     """All that decides which form of a layer is the fastest: processor, threads, library, kind and shape."""
     machine = describe(torch.device("cpu"))
     kind = f"int8, {layer.scales}" if int8.is_int8(layer) else f"float, {allowed()}"
-    behind = "".join(POINTWISE[activation])
-    shape = f"{layer.in_features} x {layer.out_features} {behind}"
+    behind = [name for name in POINTWISE[activation] if name not in ("", "none")]  # the activation
+    shape = " ".join([f"{layer.in_features} x {layer.out_features}", *behind])
     return f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}: {kind}, {shape}"
 
 

@@ -42,11 +42,11 @@ SEVERAL = "gives any number of labels to a {}"
 OF_FLOAT = "**These are the scores of the float model. What is here was made of it, and not measured.** "
 CHOSEN = (
     "The first of these scores has chosen the epoch that is kept, so it is a little too high. Measure the model "
-    "on text that was used for nothing else: `python -m kd_scratch evaluate --task {task} --model . --data FILE`. "
+    "on text that was used for nothing else: `python -m kd_scratch evaluate --task {task} --model {model} --data FILE`. "
     "The interval is over dev sets like this one; another training run may differ by more."
 )
 CARRIED_ON = "It is made of other models, whose licences go on for it:\n"
-UNLICENSED = "No licence was found with the models that it is made of. Whoever passes it on has to know it."
+UNLICENSED = "No licence was found beside the models that it is made of: it is up to whoever made those, and to that of the data."
 OWN = "It is made of no other model, so its licence is up to whoever trained it and to that of the data."
 
 
@@ -156,7 +156,7 @@ def card(
     is_model = (folder / WEIGHTS).is_file()
     opens = is_model and not config.int8 and config.model_type != "kd_scratch"
     sections = {
-        "Scores": scores(training, config.int8 or bool(onnx)) if training else "",
+        "Scores": scores(training, config.int8 or bool(onnx), "." if is_model else "DIR") if training else "",
         "Size and speed": size(folder, config, onnx, training, quantized),
         "Made of": made_of(training) if training else "",
         "Use": usage(config, longest, is_model, opens, onnx),
@@ -203,8 +203,8 @@ def what_it_is(config: ModelConfig, training: dict | None) -> str:
     return f"{text} It was {how}{start}."
 
 
-def scores(training: dict, other_form: bool) -> str:
-    """The scores on dev of the epoch that was kept, and what they are worth."""
+def scores(training: dict, other_form: bool, model: str) -> str:
+    """The scores on dev of the epoch that was kept, and what they are worth. model: for what `evaluate` is given."""
     task, history = TASKS[training["task"]], training["history"]
     kept = next((epoch for epoch in history if epoch["epoch"] == training["best_epoch"]), history[-1])
     cells = []
@@ -212,7 +212,7 @@ def scores(training: dict, other_form: bool) -> str:
         if is_number(kept["dev"].get(name)):
             low, high = kept.get("interval", (None, None)) if name == task.score_name else (None, None)
             cells.append((name, float(kept["dev"][name]), low, high))
-    notes = (OF_FLOAT if other_form else "") + CHOSEN.format(task=task.name)
+    notes = (OF_FLOAT if other_form else "") + CHOSEN.format(task=task.name, model=model)
     return f"{rows(('on dev', 'score', '95% from', 'to'), cells)}\n\n{notes}"
 
 
