@@ -42,11 +42,12 @@ SEVERAL = "gives any number of labels to a {}"
 OF_FLOAT = "**These are the scores of the float model. What is here was made of it, and not measured.** "
 CHOSEN = (
     "The first of these scores has chosen the epoch that is kept, so it is a little too high. Measure the model "
-    "on text that was used for nothing else: `python -m kd_scratch evaluate --task {task} --model {model} --data FILE`. "
+    "on text that was used for nothing else: "
+    "`python -m kd_scratch evaluate --task {task} --model {model} --data FILE`. "
     "The interval is over dev sets like this one; another training run may differ by more."
 )
 CARRIED_ON = "It is made of other models, whose licences go on for it:\n"
-UNLICENSED = "No licence was found beside the models that it is made of: it is up to whoever made those, and to that of the data."
+UNLICENSED = "No licence was found beside the models that it is made of: it is up to whoever made those."
 OWN = "It is made of no other model, so its licence is up to whoever trained it and to that of the data."
 
 
