@@ -7,6 +7,7 @@ UNFIT = "data/test_tokenizer_files.py::test_a_tokenizer_with_more_pieces_than_th
 EXERCISES = "exercises/test_exercises.py::"
 COMMAND = EXERCISES + "test_the_command_lists_begins_and_complains_in_one_line"
 UNCHECKED = EXERCISES + "test_what_cannot_be_checked_is_refused_in_one_line_and_the_cure_works"
+LABELS = "tasks/test_several_labels.py::test_labels_are_read_however_they_are_written"
 SOLVED = EXERCISES + "test_a_right_body_passes_and_a_wrong_one_shows_its_first_wrong_number"
 FOLDS = "training/test_cross_fitting.py::test_teachers_that_do_not_belong_together_are_refused"
 
@@ -80,6 +81,9 @@ EXCEPTIONS = {
     "{}: {}. Compare: make solution NAME={}{}": SOLVED,
     ". Next: make exercise NAME={}": SOLVED,
     "make solution NAME={} shows what is missing": EXERCISES + "test_a_copy_that_lacks_what_others_import_is_one_line",
+    "write [] where a text has no label, and give texts whose labels nobody knows to --unlabelled": LABELS,
+    "{}: {} holds a list as a text, {}; write its labels with {} between them": LABELS,
+    'give the names of those that a text has, as in ["a", "b"]': LABELS,
     # --- needs other code than this ---
     "{}: {} by hand differs by {} from what {} computes; change the first as the second was changed": "a reader who "
     "edits a layer; unedited they agree in trace/test_trace.py::test_no_number_is_no_agreement",

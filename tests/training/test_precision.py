@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from kd_scratch.checkpoints.safetensors import read_metadata
 from kd_scratch.common import device
-from kd_scratch.training import layer_choice
+from kd_scratch.training import layer_choice, setup
 from kd_scratch.training.bookkeeping import Bookkeeping
 from kd_scratch.training.resume import CHOICE, PREVIOUS, STATE, saved_precision
 from kd_scratch.training.run import train
@@ -20,6 +21,12 @@ PROCESSORS = {"bf16": ("is_available",), "off": ()}  # what PyTorch may be asked
 
 class Killed(Exception):
     """Stands for a signal that cannot be caught."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_narrow(monkeypatch):
+    """The models here are; one test says what follows."""
+    monkeypatch.setattr(setup, "NARROW", 0)
 
 
 def spec_of(folder, **settings):
@@ -91,3 +98,12 @@ def test_what_was_asked_for_holds_and_a_damaged_state_says_nothing(tmp_path, mon
     for name in (STATE, PREVIOUS, CHOICE):
         (out / name).write_text("[]")
         assert saved_precision(out) is None
+
+
+def test_narrow_sizes_stay_in_float32_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "HAS_BF16", PROCESSORS["bf16"])
+    spec, cpu = spec_of(tmp_path), torch.device("cpu")
+    assert setup.with_precision(spec, cpu).config.amp == "bf16"
+    monkeypatch.setattr(setup, "NARROW", 256)
+    assert setup.with_precision(spec, cpu).config.amp == "off"
+    assert setup.with_precision(spec_of(tmp_path, model="scratch-small"), cpu).config.amp == "bf16"
