@@ -206,15 +206,10 @@ def export_onnx(model: str | Path, output: str | Path, precisions: Sequence[str]
     >>> export_onnx("student", "for-browsers", ["float32", "int8"])["files"]["int8"]["files"]
     ['onnx/model_quantized.onnx']
     """
-    from kd_scratch.checkpoints import onnx_folder
+    from kd_scratch.evaluation import export
     from kd_scratch.evaluation.evaluate import load_for_inference
-    from kd_scratch.pages.card import write_card
 
-    loaded = load_for_inference(model, fast=False)
-    arguments = loaded.model, loaded.tokenizer, loaded.max_length, Path(output), tuple(precisions), str(model)
-    record = onnx_folder.export_onnx(*arguments)
-    write_card(Path(output), [model])
-    return record
+    return export.export_onnx(load_for_inference(model, fast=False), Path(output), tuple(precisions))
 
 
 def prune(

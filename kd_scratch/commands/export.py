@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from kd_scratch.checkpoints.onnx_folder import FILES, export_onnx, own_precision
+from kd_scratch.checkpoints.onnx_folder import FILES, own_precision
 from kd_scratch.common.console import say, show, table
 from kd_scratch.evaluation.evaluate import load_for_inference
-from kd_scratch.pages.card import write_card
+from kd_scratch.evaluation.export import export_onnx
 
 FORMATS = ("onnx",)
 
@@ -32,10 +32,7 @@ def command(arguments: argparse.Namespace) -> dict:
     precisions = tuple(arguments.precision) or own_precision(loaded.model.config)
     size = loaded.model.num_parameters() / 1e6
     say(f"writing {arguments.model} ({size:.1f}M) to {arguments.output} as ONNX, in {' and '.join(precisions)}")
-    record = export_onnx(
-        loaded.model, loaded.tokenizer, loaded.max_length, arguments.output, precisions, arguments.model
-    )
-    write_card(arguments.output, [arguments.model])
+    record = export_onnx(loaded, arguments.output, precisions)
     rows = [(" ".join(row["files"]), name, row["bytes"] / 1e6, row["nodes"]) for name, row in record["files"].items()]
     show(table(("", "precision", "MB", "nodes"), rows))
     say(f"inputs {', '.join(record['inputs'])}; outputs {', '.join(record['outputs'])}; opset {record['opset']}")
