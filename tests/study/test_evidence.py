@@ -25,7 +25,7 @@ from tests.commands.test_commands import write_csv
 from tests.conftest import tiny_model
 from tests.cures.world import stop
 
-FAST = "--epochs 1 --batch-size 16 --learning-rate 1e-3 --max-length 24 --threads 1 --device cpu --amp off".split()
+FAST = "--epochs 1 --batch-size 16 --learning-rate 1e-3 --max-length 24 --threads 1 --device cpu".split()
 
 
 def spec_of(argv) -> StudySpec:
