@@ -298,6 +298,10 @@ class DataConfig:
         if not 0 <= self.null_threshold <= 1:
             raise UserError(f"--null-threshold must lie between 0 and 1, not {self.null_threshold}")
 
+    def threshold_or(self, threshold: float) -> float:
+        """The threshold of several labels: --label-threshold, or where that is 0 the model's."""
+        return self.label_threshold or threshold
+
 
 @dataclass(frozen=True)
 class RunConfig:

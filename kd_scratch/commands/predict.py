@@ -96,7 +96,7 @@ def command(arguments: argparse.Namespace) -> dict:
         write_json(arguments.output, result)
     config, show_one = loaded.model.config, SHOW[loaded.model.config.head]
     if config.several:
-        show_one = partial(show_several, data.label_threshold or config.threshold)
+        show_one = partial(show_several, data.threshold_or(config.threshold))
     for text, prediction in result.items():
         show_one(text, prediction)
     return result

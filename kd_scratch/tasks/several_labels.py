@@ -67,7 +67,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 def threshold_of(predictions: Predictions) -> float:
     """--label-threshold, or else the model's."""
-    return predictions.data.label_threshold or predictions.threshold
+    return predictions.data.threshold_or(predictions.threshold)
 
 
 def known_of(predictions: Predictions) -> np.ndarray:

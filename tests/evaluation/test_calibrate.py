@@ -14,7 +14,7 @@ from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs
-from kd_scratch.evaluation.calibrate import fit_temperature, loss
+from kd_scratch.evaluation.calibrate import fit_temperature, loss, moved
 from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.evaluation.predict import predict, tag_words
 from kd_scratch.nn import int8
@@ -129,3 +129,8 @@ def test_the_folder_gives_divided_logits(tmp_path, tokenizer, capsys, head, is_i
         == 0
     )
     assert json.loads(capsys.readouterr().out)["temperature"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_threshold_moves_with_its_probability_however_small_it_is():
+    assert moved(0.2, 2.0) == pytest.approx(1 / (1 + math.exp(math.log(4) / 2)), rel=1e-12)
+    assert moved(1e-16, 0.05) < 1e-300 and moved(0.0, 0.05) == 0.0 and moved(1.0, 0.05) == 1.0

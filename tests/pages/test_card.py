@@ -126,6 +126,15 @@ def test_licences_are_carried_on_and_none_is_overwritten(folders):
     assert sorted(os.listdir(folders / "student")) == before, "what is there is not copied again"
 
 
+def test_a_folder_in_a_licences_place_is_no_licence(folders, tmp_path):
+    shutil.copytree(folders / "base", tmp_path / "model")
+    (tmp_path / "model" / CARD).unlink()
+    (tmp_path / "model" / "LICENSE").unlink()
+    (tmp_path / "model" / "LICENSE").mkdir()
+    write_card(tmp_path / "model", [folders / "teacher"])
+    assert (tmp_path / "model" / "LICENSE-2").read_text() == "The licence of teacher\n"
+
+
 @pytest.mark.parametrize("other", ["license: mit\n", "licence: x\n", "", None])
 def test_a_licence_is_named_only_where_all_sources_name_it(folders, tmp_path, other):
     shutil.copytree(folders / "base", tmp_path / "base")
