@@ -396,6 +396,8 @@ BAD_FLAGS = {
     "dropout 1": (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
     "no such dropout": (["--attention-dropout", "-0.5"], "--attention-dropout must be at least 0 and below 1 (or -1)"),
     "out of scope 1": (["--oos-threshold", "1"], "--oos-threshold must be at least 0 and below 1"),
+    "label threshold 2": (["--label-threshold", "2"], "--label-threshold must lie between 0 and 1, not 2"),
+    "a blank separator": (["--label-separator", " "], "--label-separator must not be blank"),
     "null threshold 2": (["--null-threshold", "2"], "--null-threshold must lie between 0 and 1"),
     "two tokenizers": (["--model", "TEACHER", "--tokenizer", "TEACHER"], "--tokenizer is for a size"),
     "vocabulary of a directory": (["--model", "TEACHER", "--vocab-size", "80"], "--vocab-size is for a size"),

@@ -144,6 +144,14 @@ def test_the_faster_of_two_is_taken_and_kept_for_other_processes(monkeypatch):
     fastest([random_linear()])
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(0, 4), (1000, kernels.ROUNDS)])
+def test_no_layer_is_timed_for_long(seconds, rounds, monkeypatch):
+    calls = []
+    monkeypatch.setattr(kernels, "SECONDS", seconds)
+    kernels.timed({"one": calls.append, "other": calls.append}, 24)
+    assert len(calls) == 2 * rounds * len(kernels.TIMED)
+
+
 @pytest.mark.parametrize(("half", "chosen"), [(7.5, "FBGEMM half"), (8.5, "oneDNN")])
 def test_half_precision_must_be_a_quarter_faster(half, chosen, monkeypatch):
     monkeypatch.setattr(kernels, "timed", lambda candidates, width: {"oneDNN": [10, 10], "FBGEMM half": [half, half]})

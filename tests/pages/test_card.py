@@ -135,6 +135,20 @@ def test_a_folder_in_a_licences_place_is_no_licence(folders, tmp_path):
     assert (tmp_path / "model" / "LICENSE-2").read_text() == "The licence of teacher\n"
 
 
+def test_a_licence_that_cannot_be_copied_is_said(folders, tmp_path):
+    shutil.copytree(folders / "base", tmp_path / "model")
+    (tmp_path / "model" / CARD).unlink()
+    for i in range(2, 100):
+        (tmp_path / "model" / f"LICENSE-{i}").write_text(f"Another one, {i}\n")
+    shutil.copytree(folders / "teacher", tmp_path / "teacher")
+    (tmp_path / "teacher" / "NOTICE.txt").write_text("")
+    said = []
+    write_card(tmp_path / "model", [tmp_path / "teacher"], say=said.append)
+    assert all(word in line for word, line in zip(("files of all such names", "is empty"), said, strict=True)), said
+    assert (tmp_path / "model" / "LICENSE").read_text() == "The licence of base\n"
+    assert not (tmp_path / "model" / "NOTICE.txt").exists()
+
+
 @pytest.mark.parametrize("other", ["license: mit\n", "licence: x\n", "", None])
 def test_a_licence_is_named_only_where_all_sources_name_it(folders, tmp_path, other):
     shutil.copytree(folders / "base", tmp_path / "base")
