@@ -3,7 +3,6 @@
 import argparse
 import sys
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -94,9 +93,7 @@ def command(arguments: argparse.Namespace) -> dict:
     result = predict(loaded, *texts, data, device, arguments.text_pair)
     if arguments.output is not None:
         write_json(arguments.output, result)
-    config, show_one = loaded.model.config, SHOW[loaded.model.config.head]
-    if config.several:
-        show_one = partial(show_several, data.threshold_or(config.threshold))
+    show_one = show_several if loaded.model.config.several else SHOW[loaded.model.config.head]
     for text, prediction in result.items():
         show_one(text, prediction)
     return result
@@ -149,10 +146,10 @@ def show_labels(text: str, probabilities: dict[str, float]) -> None:
     show(table((shorten(text, 66), "probability"), list(probabilities.items())[:LABELS]))
 
 
-def show_several(threshold: float, text: str, probabilities: dict[str, float]) -> None:
+def show_several(text: str, found: dict) -> None:
     """Print the labels that a text gets."""
-    rows = [(label, p) for label, p in probabilities.items() if p >= threshold]
-    rows = rows or [(f"(no label has {threshold:.4f} or more)", None)]
+    rows = [(label, found["probabilities"][label]) for label in found["labels"]]
+    rows = rows or [(f"(no label has {found['threshold']:.4f} or more)", None)]
     show(table((shorten(text, 66), "probability"), rows))
 
 

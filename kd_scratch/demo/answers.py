@@ -51,7 +51,7 @@ class Window:
 
 def find_labels(entry: Entry, data: DataConfig, text: str) -> dict[str, float]:
     """Every label with its probability."""
-    return predict.classify(entry.loaded, text, entry.device)
+    return predict.classify(entry.loaded, entry.device, text)
 
 
 def show_labels(entry: Entry, data: DataConfig, found: dict[str, float], text: str) -> tuple[dict, Window]:

@@ -7,7 +7,7 @@ cascade keeps a share of the teacher's score. What that gives is then told of th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,7 @@ class Cascade:
     curve: list[Point]  # on test, all thresholds, from the student alone to the teacher alone
     milliseconds: dict[str, float]  # "student", "teacher": the mean of one example
     interval: tuple[float, float]  # of the cascade's score less the teacher's, on test
+    names: tuple[str, str]  # what student and teacher are called
 
 
 def cascade(
@@ -54,11 +55,12 @@ def cascade(
     keep: float,
     device: torch.device,
     on_test: Sequence[Predictions] = (),
+    names: tuple[str, str] = ("student", "teacher"),
 ) -> Cascade:
     """The cascade that keeps at least this share of the teacher's score on dev, on the test set.
 
-    on_test: of student and teacher, where they are known. UserError where no threshold keeps so much, as may be with
-    keep above 1, and for models of other labels.
+    on_test: of student and teacher, where they are known. names: what a reader knows the two by. UserError where no
+    threshold keeps so much, as may be with keep above 1, and for models of other labels.
     """
     task = dev_set.task
     models = {"student": student, "teacher": teacher}
@@ -84,6 +86,7 @@ def cascade(
         test_curve,
         {name: float(values.mean()) for name, values in times.items()},
         interval(drawn[0] - drawn[1]),
+        names,
     )
 
 
@@ -122,24 +125,25 @@ def choose(points: list[Point], keep: float) -> Point:
 
 def rows_of(found: Cascade) -> tuple[tuple[str, ...], list[tuple]]:
     """The header and the three lines of the table, on test."""
-    cost, share = found.milliseconds, found.test.asked
+    cost, share, (student, teacher) = found.milliseconds, found.test.asked, found.names
     lines = [
-        ("student alone", found.curve[0].score, 0.0, cost["student"]),
+        (f"{student} alone", found.curve[0].score, 0.0, cost["student"]),
         ("cascade", found.test.score, share, cost["student"] + share * cost["teacher"]),
-        ("teacher alone", found.curve[-1].score, 1.0, cost["teacher"]),
+        (f"{teacher} alone", found.curve[-1].score, 1.0, cost["teacher"]),
     ]
-    header = ("", found.score_name, "asks the teacher", "mean ms", "times faster")
+    header = ("", found.score_name, "asked", "mean ms", "times faster")
     return header, [(*line, cost["teacher"] / line[-1]) for line in lines]
 
 
 def conclusion(found: Cascade) -> str:
     """The threshold, and how far from the teacher it leads."""
     low, high = found.interval
+    student, teacher = found.names
     points = found.test.score - found.curve[-1].score
     return (
-        f"The teacher is asked where the student is less sure than {found.test.threshold!r}, as chosen on dev "
+        f"{teacher} is asked where {student} is less sure than {found.test.threshold!r}, as chosen on dev "
         f"({found.dev.asked:.1%} asked there). "
-        f"Cascade to teacher: {points:+.4f} (95% interval {low:+.4f} to {high:+.4f})."
+        f"Cascade to {teacher}: {points:+.4f} (95% interval {low:+.4f} to {high:+.4f})."
     )
 
 
@@ -154,7 +158,7 @@ def section_of(found: Cascade) -> str:
     thinned = found.curve[:: 1 + len(found.curve) // 200]
     lines = {
         "cascade, by threshold": [(cost["student"] + p.asked * cost["teacher"], p.score) for p in thinned],
-        "student, chosen, teacher": [(row[3], row[1]) for row in rows_of(found)[1]],
+        f"{found.names[0]}, chosen, {found.names[1]}": [(row[3], row[1]) for row in rows_of(found)[1]],
     }
     picture = svg.curves("Score and cost of a cascade", "mean milliseconds of one example", found.score_name, lines)
     return html.html_table(*rows_of(found)) + html.paragraph(conclusion(found)) + html.figure(picture)
@@ -168,7 +172,7 @@ def page_of(found: Cascade, test_set: EvaluationSet) -> str:
 
 def record_of(found: Cascade) -> dict:
     """What JSON can hold of it."""
-    header, rows = rows_of(found)
+    header, rows = rows_of(replace(found, names=("student", "teacher")))  # keys that no name changes
     return {
         "threshold": found.test.threshold,
         "dev": found.dev._asdict(),

@@ -74,8 +74,9 @@ def compare(
     if dev_set:
         pair = [others[-1], first]
         on_test = [predictions[name] for name in pair]
-        before = cascades.cascade(*(models[name] for name in pair), dev_set, test_set, cascades.KEEP, device, on_test)
-        about["cascade"] = {"student": pair[0]} | cascades.record_of(before)
+        two = [models[name] for name in pair]
+        before = cascades.cascade(*two, dev_set, test_set, cascades.KEEP, device, on_test, names=tuple(pair))
+        about["cascade"] = {"student": pair[0], "teacher": pair[1]} | cascades.record_of(before)
     return Comparison(
         task=task,
         note=method_note(test_set, first, tokens, about["machine"]),

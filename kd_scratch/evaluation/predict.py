@@ -32,10 +32,11 @@ def predict(
 ) -> dict[str, dict | list]:
     """Predictions for texts, or for questions about a context, as JSON can hold them, by text or question.
 
-    sequence head: each label with its probability, the most probable first; pairs: the second text of each, and the
-    result is by "text | second text". token head: a list of entities, see
-    `find_entities`. span head: a list of answers with start, end (code points), probability and whether it is
-    "no answer". device: where the model is (None: the CPU).
+    sequence head: each label with its probability, the most probable first, or, where a text may have several, what
+    `several` gives; pairs: the second text of each, and the result is by "text | second text".
+    token head: a list of entities, see `find_entities`.
+    span head: a list of answers with start, end (code points), probability and whether it is "no answer".
+    device: where the model is (None: the CPU).
     Raises UserError where the model's head needs other inputs.
     """
     data = data or DataConfig()
@@ -47,10 +48,12 @@ def predict(
     if pairs is not None:
         if len(pairs) != len(texts):
             raise UserError(f"--text has {len(texts)} texts, --text-pair {len(pairs)}; give as many, in the same order")
-        both = zip(texts, pairs, strict=True)
-        return {BOTH.join(pair): classify(loaded, pair[0], device, pair[1]) for pair in both}
     if head == "sequence":
-        return {text: classify(loaded, text, device) for text in texts}
+        inputs = [(text,) for text in texts] if pairs is None else list(zip(texts, pairs, strict=True))
+        found = {BOTH.join(each): classify(loaded, device, *each) for each in inputs}
+        config = loaded.model.config
+        threshold = data.threshold_or(config.threshold)
+        return {text: several(each, threshold) for text, each in found.items()} if config.several else found
     if head == "token":
         return {text: find_entities(loaded, text, data, device) for text in texts}
     found = find_answers(loaded, list(questions), context, data, device)
@@ -75,7 +78,7 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
 
 
 @torch.inference_mode()
-def classify(loaded: LoadedModel, text: str, device: torch.device, pair: str | None = None) -> dict[str, float]:
+def classify(loaded: LoadedModel, device: torch.device, text: str, pair: str | None = None) -> dict[str, float]:
     """Every label of a text (or a pair) with its probability, the most probable first. They sum to 1, unless a text
     may have several.
 
@@ -90,6 +93,12 @@ def classify(loaded: LoadedModel, text: str, device: torch.device, pair: str | N
     probability = (logits.sigmoid() if loaded.model.config.several else logits.softmax(dim=0)).numpy()
     labels = loaded.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
+
+
+def several(probabilities: dict[str, float], threshold: float) -> dict:
+    """What a text gets of labels that do not exclude each other: those that reach the threshold, and all."""
+    labels = [label for label, p in probabilities.items() if p >= threshold]
+    return {"labels": labels, "threshold": threshold, "probabilities": probabilities}
 
 
 def look_for_answers(

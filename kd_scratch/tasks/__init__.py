@@ -1,7 +1,7 @@
 """The table of tasks. A new task is one file in this folder, and one entry here."""
 
 from kd_scratch.tasks import classification, masked_lm, question_answering, several_labels, token_classification
-from kd_scratch.tasks.base import Predictions, Task, limited
+from kd_scratch.tasks.base import Predictions, Task, kept_together, limited
 
 #: By name, in the order in which `--help` lists them.
 TASKS: dict[str, Task] = {
@@ -29,4 +29,4 @@ def train_defaults() -> dict[str, dict]:
     return {name: task.train_defaults for name, task in TASKS.items()}
 
 
-__all__ = ["TASKS", "Predictions", "Task", "deciding_tasks", "limited", "train_defaults"]
+__all__ = ["TASKS", "Predictions", "Task", "deciding_tasks", "kept_together", "limited", "train_defaults"]

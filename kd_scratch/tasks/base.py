@@ -289,6 +289,11 @@ def surest_mistakes(wrong: list[Mistake], most: int) -> str:
     return "\n".join([header, rule, *(f"{line}\n    {shorten(mistake.below, 76)}" for line, mistake in pairs)])
 
 
+def kept_together(task: Task, example) -> str:
+    """What examples that are on one side of every split share: their group; without groups, their text."""
+    return task.group(example) if task.group else "\n".join(task.texts([example]))
+
+
 def limited(examples: Sequence, limit: str, flag: str = "--limit", seed: int = 0) -> Sequence:
     """A random part of the examples, in their order: limit is "" (all), "500" or "10%". The same part for a seed.
 

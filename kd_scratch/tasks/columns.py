@@ -1,6 +1,7 @@
 """Which columns of a table, or fields of JSON, hold text and label: by the names in its header, or by number."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -150,7 +151,10 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
     by_number = all(is_number(name) for _, name in wanted_columns(first, data, labelled))
     if data.header == "no" and not by_number:
         raise UserError("--header no: then --text-column and --label-column must be numbers, 1 is the first")
-    texts, labels = choose(first, data, labelled, place, say)
+    try:
+        texts, labels = choose(first, data, labelled, place, say)
+    except UserError as error:
+        raise UserError(f"{error}{marks_advice(file, layout, first) if labelled else ''}") from None
     header = not by_number or data.header == "yes"
     if by_number and data.header == "auto":
         rows = [row for _, _, row in islice(table_rows(file, layout), SAMPLE) if len(row) == len(first)]
@@ -159,6 +163,15 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
         what = "taken as the header" if header else "taken as data, not as a header"
         say(f"{place} is {what}: {', '.join(shorten(cell, 20) for cell in first[:6])}; --header yes or no decides it")
     return Columns(texts, labels, len(first), first if header else None, len(texts) > 1)
+
+
+def marks_advice(file: TextFile, layout: Layout, names: list[str]) -> str:
+    """What to write where several columns of a table hold 0 and 1 only, one for each label; "" where none do."""
+    rows = [row for _, _, row in islice(table_rows(file, layout), 1, SAMPLE) if len(row) == len(names)]
+    cells = {name: {row[i].strip() for row in rows} for i, name in enumerate(names) if "," not in name}
+    marked = [name for name, found in cells.items() if found and found <= {"0", "1"}]
+    flags = f"--task labels --label-column {shlex.quote(','.join(marked))}"
+    return f"; {len(marked)} of them hold 0 and 1: if each is a label, give {flags}" if len(marked) > 1 else ""
 
 
 def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool) -> bool:

@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from kd_scratch.common.console import shorten
+from kd_scratch.config import DataConfig
+from kd_scratch.tasks.label_cells import SEPARATORS
 
 MOST = 0.5  # a share of the texts that calls for a remark
 
@@ -16,7 +18,8 @@ def odd_texts(texts: Sequence[str]) -> list[str]:
 
 def odd_labels(labels: Sequence[str | None], names: Sequence[str]) -> list[str]:
     """What is odd about the labels of N examples (None: has none) and the names of the classes."""
-    return [remark for remark in (many_labels(labels), single_class(labels, names), *near_labels(names)) if remark]
+    remarks = (many_labels(labels), single_class(labels, names), joined_labels(names), *near_labels(names))
+    return [remark for remark in remarks if remark]
 
 
 def empty_texts(texts: Sequence[str]) -> str:
@@ -61,6 +64,19 @@ def single_class(labels: Sequence[str | None], names: Sequence[str]) -> str:
         )
     if len(found) == 1 and len(labels) >= 20:
         return f"ONE CLASS ONLY among {len(labels):,} examples, {shorten(found.pop(), 30)!r}: is the file sorted?"
+    return ""
+
+
+def joined_labels(names: Sequence[str]) -> str:
+    """Which labels are several in one, such as "a;b" beside "a" and "b"; "" where none is."""
+    known = set(names)
+    for separator in SEPARATORS:
+        parts = {name: [part.strip() for part in name.split(separator)] for name in names if separator in name}
+        joined = [name for name in parts if known.issuperset(parts[name])]
+        if joined:
+            cure = "--task labels" + f" --label-separator '{separator}'" * (separator != DataConfig.label_separator)
+            count = f"{len(joined):,} of {len(names):,}, such as {shorten(joined[0], 30)!r}"
+            return f"SEVERAL LABELS IN ONE: {count}; for several labels a text choose {cure}"
     return ""
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.tasks.base import Task
+from kd_scratch.tasks.base import Task, kept_together
 
 
 class Fold(NamedTuple):
@@ -29,8 +29,8 @@ def parse_fold(text: str) -> Fold | None:
 
 
 def fold_numbers(task: Task, examples: Sequence, count: int) -> np.ndarray:
-    """The part, from 0, to which each of N examples belongs: N. It depends on its group or id alone."""
-    keys = (task.group(example) if task.group else example.id for example in examples)
+    """The part, from 0, to which each of N examples belongs: N. It depends on its group, or its text, alone."""
+    keys = (kept_together(task, example) for example in examples)
     return np.fromiter((zlib.crc32(key.encode()) % count for key in keys), np.int64)
 
 

@@ -14,7 +14,7 @@ from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from kd_scratch.tasks import Task, limited
+from kd_scratch.tasks import Task, kept_together, limited
 from kd_scratch.tasks.augment import Altered, Propose
 from kd_scratch.tasks.base import are_pairs, require_kind
 from kd_scratch.tasks.feature_cache import cached_features
@@ -112,16 +112,14 @@ def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, mask: np.nda
 def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) -> np.ndarray:
     """Which of the examples are among so many drawn at random, N booleans.
 
-    Those of one group (a context, a document) are drawn together.
+    Those of one group (a context, a document) are drawn together, and so are those of the same text.
     """
-    mask = np.zeros(len(examples), bool)
-    if task.group is None:
-        mask[list(limited(range(len(examples)), amount, flag, seed))] = True
-        return mask
-    groups = list(map(task.group, examples))
-    drawn = set(limited(list(dict.fromkeys(groups)), amount, flag, seed))
-    mask[:] = [group in drawn for group in groups]
-    return mask
+    hashes = np.fromiter((hash(kept_together(task, example)) for example in examples), np.int64, len(examples))
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    by_place = np.argsort(first)  # groups as they come: what is drawn does not depend on the hashes
+    is_drawn = np.zeros(len(first), bool)
+    is_drawn[by_place[list(limited(range(len(first)), amount, flag, seed))]] = True
+    return is_drawn[group]
 
 
 def read_unlabelled(

@@ -170,12 +170,12 @@ def test_compare_shows_the_cascade_that_the_command_finds(runs, tmp_path, capsys
     data = ["--task", "csv", "--data", runs / "test.csv", "--dev", runs / "dev.csv"]
     models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     status, out, _ = run(capsys, "compare", *data, "--models", *models, "--output", tmp_path / "c")
-    assert status == 0 and "asks the teacher" in out
+    assert status == 0 and "teacher is asked where distilled is less sure" in out and "distilled alone" in out
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())["cascade"]
     pair = ["--student", runs / "distilled", "--teacher", runs / "teacher"]
     _, out, _ = run(capsys, "cascade", *data, *pair, "--json")
     alone = json.loads(out)
-    assert found.pop("student") == "distilled"
+    assert (found.pop("student"), found.pop("teacher")) == ("distilled", "teacher")
     for key in ("threshold", "dev", "interval to teacher"):
         assert found[key] == alone[key]
     page = (tmp_path / "c" / "comparison.html").read_text()

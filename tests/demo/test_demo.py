@@ -160,7 +160,7 @@ def test_an_int8_model_stays_on_the_cpu_wherever_the_others_are(models):
 def test_labels_are_those_of_predict(site, models, text):
     found = answered(site, "classify", group="classify", text=text)
     for name, directory in models[6:10]:
-        expected = classify(load_for_inference(directory), text, CPU)
+        expected = classify(load_for_inference(directory), CPU, text)
         assert [(row["label"], row["probability"]) for row in found[name]["labels"]] == list(expected.items())
         assert found[name]["milliseconds"] > 0 and found[name]["megabytes"] == megabytes(directory)
 

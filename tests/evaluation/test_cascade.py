@@ -116,15 +116,15 @@ def test_the_command_chooses_on_dev_and_counts_on_test(tmp_path, tokenizer, caps
     assert asked == min(share for share, value in scores.items() if value >= wanted) == found["dev"]["asked"]
     alone, cascade, all_asked = found["rows"]
     name = one.score_name
-    assert (cascade[name], cascade["asks the teacher"]) == pytest.approx(score(on["test"], threshold))
+    assert (cascade[name], cascade["asked"]) == pytest.approx(score(on["test"], threshold))
     assert alone[name] == pytest.approx(score(on["test"], 0)[0]) and all_asked[name] == pytest.approx(
         score(on["test"], ALL)[0]
     )
-    cost = alone["mean ms"] + cascade["asks the teacher"] * all_asked["mean ms"]
+    cost = alone["mean ms"] + cascade["asked"] * all_asked["mean ms"]
     assert cascade["mean ms"] == pytest.approx(cost) and found["curve"][-1][1] == 1
     low, high = found["interval to teacher"]
     assert low <= cascade[name] - all_asked[name] <= high
-    assert "<svg" in page.read_text() and "The teacher is asked where" in page.read_text()
+    assert "<svg" in page.read_text() and "teacher is asked where student is less sure" in page.read_text()
     assert main([*argv, "--keep", "0.9"]) == 0
     told = capsys.readouterr().out
     assert "teacher alone" in told and f"less sure than {threshold!r}" in told

@@ -14,9 +14,10 @@ from kd_scratch.data.batches import IGNORE, UNLABELLED, collate
 from kd_scratch.data.rows import WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.losses import cross_entropy
-from kd_scratch.tasks import TASKS
+from kd_scratch.tasks import TASKS, limited
 from kd_scratch.tasks.augment import BLOCK, EXCHANGED, MASKED, PROPOSED, Altered
 from kd_scratch.tasks.classification import Example as Text
+from kd_scratch.tasks.folds import fold_numbers
 from kd_scratch.tasks.masked_lm import Example as Line
 from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.token_classification import Example as Sentence
@@ -148,8 +149,12 @@ def test_examples_of_one_group_are_drawn_together():
     sentences = [Sentence(f"s:{i}", ("a",), ("O",), f"d:{i // 5}") for i in range(100)]
     mask = draw(CONLL, sentences, "25%", "--labelled")
     assert mask.sum() == 25 and all(len(set(mask[i : i + 5])) == 1 for i in range(0, 100, 5))
-    texts = [Text(str(i), "", "a") for i in range(100)]
-    assert draw(CSV, texts, "30", "--labelled").sum() == 30
+    texts = [Text(str(i), f"text {i % 80}", "a") for i in range(100)]  # 20 of them stand twice
+    mask = draw(CSV, texts, "25%", "--dev")
+    assert mask[:80].sum() == 20 and (mask[80:] == mask[:20]).all() and mask[80:].any(), "with each other"
+    assert mask[:80].nonzero()[0].tolist() == list(limited(range(80), "25%")), "does not depend on hashes"
+    fold = fold_numbers(CSV, texts, 3)
+    assert (fold[80:] == fold[:20]).all() and set(fold) == {0, 1, 2}
     with pytest.raises(UserError, match="--labelled 0: leaves none"):
         draw(CSV, texts, "0", "--labelled")
 

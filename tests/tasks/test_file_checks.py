@@ -38,6 +38,10 @@ def test_labels_that_are_as_many_as_texts_are_remarked():
 def test_one_class_is_remarked_but_not_in_a_handful():
     assert "ONE CLASS ONLY, 'x'" in odd_labels(["x"] * 3, ["x"])[0]
     assert "ONE CLASS ONLY among 20 examples, 'x'" in odd_labels(["x"] * 20, ["x", "y"])[0]
+    joined = "SEVERAL LABELS IN ONE: 1 of 3, such as 'x;y'; for several labels a text choose --task labels"
+    assert odd_labels(["x", "y", "x;y"], ["x", "x;y", "y"]) == [joined]
+    assert odd_labels([], ["x", "x, y", "y"])[0].endswith("--task labels --label-separator ','")
+    assert odd_labels([], ["x", "x, z", "y", "or;and"]) == [], "z is no label by itself"
     assert odd_labels(["x"] * 19 + [None], ["x", "y"]) != [] and odd_labels(["x"] * 5, ["x", "y"]) == []
 
 

@@ -59,6 +59,9 @@ VARIANTS = {
                      "x.csv: line 2: column 'b' holds '-1' instead of 0 or 1", ""),
     "an empty mark": ("x.csv", "text,a,b\none,1,\n", COLUMNS, "line 2: column 'b' holds '' instead", ""),
     "no such column": ("x.csv", "text,a,b\none,1,0\n", {"label_column": "a,c"}, "0 columns are called 'c'", ""),
+    "columns that no flag names": ("x.csv", "text,a,b,c d\none,1,0,1\ntwo,1,2,0\n", {},
+                                   "2 of them hold 0 and 1: if each is a label, give --task labels --label-column "
+                                   "'a,c d'", ""),
     "a column twice": ("x.csv", "text,a,b\none,1,0\n", {"label_column": "a,a"}, "names a column twice", ""),
     "lists of 0 and 1": ("x.jsonl", jsonl({"text": "one", "labels": [0, 1, 0]}), {},
                          "line 1: 'labels' has 0 and 1 instead of labels", ""),
