@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import redirect_stdout
+from typing import NoReturn
 
 from kd_scratch.commands import (
     answers,
@@ -52,9 +53,18 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of flags that answers a wrong one with one line, without the list of all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit status 2."""
+        complain(f"{message}; {self.prog} --help shows what there is")
+        raise SystemExit(2)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """One subparser per command, its flags added by the command's own file."""
-    parser = argparse.ArgumentParser(prog="python -m kd_scratch", description="Knowledge distillation of BERT models.")
+    parser = Parser(prog="python -m kd_scratch", description="Knowledge distillation of BERT models.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=module.__doc__.split("\n")[0].split(" `")[0], allow_abbrev=False)
@@ -67,11 +77,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit status is 0, 2 for a user's mistake (one line on stderr), 128 + a signal's number."""
-    arguments = make_parser().parse_args(argv)
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # None: closed
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal or file that knows fewer characters than we print
             stream.reconfigure(errors="backslashreplace")
+    arguments = make_parser().parse_args(argv)
     try:
         for name, value in vars(arguments).items():
             for part in value if isinstance(value, list) else [value]:

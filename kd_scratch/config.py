@@ -319,7 +319,7 @@ class KernelConfig:
     kernels: str = setting(
         "half",
         "what may compute products, of which the fastest does. exact: only what is equal but for float32's rounding; "
-        "half: weights in half precision too, where that is a quarter faster; bf16: that too; plain: nothing is timed, "
+        "half: weights in half precision too, where that is faster; bf16: that too; plain: nothing is timed, "
         "and all is computed as layers.py is written",
         ("half", "exact", "bf16", "plain"),
     )

@@ -382,7 +382,7 @@ FAULTS = [
      "return bool(far <= tolerance)", "return not bool(far > tolerance)",
      "nn/test_kernels.py::test_a_wrong_way_is_never_chosen"),
     ("the slowest kernel taken", "nn/kernels.py",
-     "least = min(", "least = max(",
+     "CLEARLY * min(", "CLEARLY * max(",
      "nn/test_kernels.py::test_the_faster_of_two_is_taken_and_kept_for_other_processes"),
     ("half precision where only what is exact is allowed", "nn/kernels.py",
      "Kernel(HalfLinear, HALF", "Kernel(HalfLinear, ALL",

@@ -155,4 +155,6 @@ def show_record(record: dict, output: Path) -> None:
     phases = record["seconds by phase"].items()
     rows = [(phase, f"{taken:,.1f}", f"{taken / seconds:.0%}") for phase, taken in phases]
     show("\n" + table(("where the time went", "seconds", "share"), rows))
-    show(f"kept {unit} {record['best_epoch']} in {output} ({duration(seconds)})")
+    threshold = history[record["best_epoch"] - 1].get("threshold")  # of several labels
+    which = f", which gives labels from {threshold:.4f} on" if threshold is not None else ""
+    show(f"kept {unit} {record['best_epoch']} in {output} ({duration(seconds)}){which}")

@@ -36,13 +36,14 @@ class StackedProjection(nn.Module):
     """Query, key and value of an attention as one product, side by side.
 
     first_only: for a block that computes its first position only; it has the query's matrix apart from the others'.
+    weights: the bytes of the whole model's.
     """
 
-    def __init__(self, linears: Sequence[nn.Module], first_only: bool):
+    def __init__(self, linears: Sequence[nn.Module], first_only: bool, weights: int):
         super().__init__()
         self.sizes = [linear.out_features for linear in linears]
         groups = [linears[:1], linears[1:]] if first_only else [linears]
-        self.products = nn.ModuleList(fastest(group) for group in groups)
+        self.products = nn.ModuleList(fastest(group, weights=weights) for group in groups)
 
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,Q,D and memory B,S,D -> as MultiHeadAttention.project"""
@@ -72,23 +73,24 @@ def unchanged(x: Tensor) -> Tensor:
     return x
 
 
-def attention_parts(layer: MultiHeadAttention, first_only: bool) -> dict[str, object] | None:
+def attention_parts(layer: MultiHeadAttention, first_only: bool, weights: int) -> dict[str, object] | None:
     """The attributes of an attention in its fast form, by name; None where it has no such form."""
     if not has_linears(layer, "query", "key", "value", "output"):
         return None
-    projection = StackedProjection([layer.query, layer.key, layer.value], first_only)
-    return {"stacked": projection, "query": None, "key": None, "value": None, "output": fastest([layer.output])}
+    projection = StackedProjection([layer.query, layer.key, layer.value], first_only, weights)
+    output = fastest([layer.output], weights=weights)
+    return {"stacked": projection, "query": None, "key": None, "value": None, "output": output}
 
 
-def feed_forward_parts(layer: FeedForwardBlock) -> dict[str, object] | None:
+def feed_forward_parts(layer: FeedForwardBlock, weights: int) -> dict[str, object] | None:
     """The attributes of a feed-forward in its fast form, by name; None where it has no such form."""
     if not has_linears(layer, "inner", "outer"):
         return None
-    outer = fastest([layer.outer])
+    outer = fastest([layer.outer], weights=weights)
     activation = getattr(layer, "activation", "none")
     if activation in POINTWISE:
-        return {"inner": fastest([layer.inner], activation), "activation": unchanged, "outer": outer}
-    return {"inner": fastest([layer.inner]), "outer": outer}
+        return {"inner": fastest([layer.inner], activation, weights), "activation": unchanged, "outer": outer}
+    return {"inner": fastest([layer.inner], weights=weights), "outer": outer}
 
 
 @dataclass
@@ -153,21 +155,22 @@ def make_fast(model: Model) -> Model:
         return model
     tolerance = TOLERANCE["int8" if model.config.int8 else kernels.allowed()]
     count = model.num_parameters()
+    weights = sum(layer.weight.nbytes for layer in model.modules() if is_linear(layer))
     calls = record_calls(model)
     attentions = [layer for layer in calls if isinstance(layer, MultiHeadAttention)]
     kept = []
     for layer, call in calls.items():
         if isinstance(layer, MultiHeadAttention):
             first_only = model.config.head == "sequence" and layer is attentions[-1]
-            parts = attention_parts(layer, first_only)
+            parts = attention_parts(layer, first_only, weights)
         else:
-            parts = feed_forward_parts(layer)
+            parts = feed_forward_parts(layer, weights)
         if parts is None or not exchange(layer, parts, call, tolerance):
             kept.append(layer)
     if model.config.int8 and model.head is not None:  # whose own ways are for any kind of input, and slower
         for name, layer in list(model.head.named_children()):
             if int8.is_int8(layer):
-                setattr(model.head, name, fastest([layer]))
+                setattr(model.head, name, fastest([layer], weights=weights))
     if kept:
         names = ", ".join(name for name, layer in model.named_modules() if layer in kept)
         say(f"note: used as they are, and not in the fast form, which would compute something else: {names}")

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,8 @@ POINTWISE = {
 }
 TIMED = {"few rows": (1, 16), "many rows": (8, 16)}  # texts and tokens of the inputs that are timed
 ROUNDS, SECONDS = 15, 0.1  # how often each is timed at most, and for how long all of a layer's
-CLEARLY = (
-    1.05  # times slower, on the geometric mean of both, must a way be to lose its place to a later one of the list
-)
+STEP, MOST = 2**24, 2**26  # bytes of weights that take turns, as a model's do: in what steps, and how many at most
+CLEARLY = 1.05  # times slower must a way be to lose its place to a later one of the list
 SMALL = 2**16  # weights: below it nothing is timed, the first way of the list is taken
 
 
@@ -183,14 +183,13 @@ class Kernel:
     tolerance: (
         float | None
     )  # by which its numbers may differ from the plain layer's, in parts of the largest; None: it is it
-    handicap: float = 1.0  # how many times faster than others it must be
 
 
 ALL, HALF, BF16 = ("exact", "half", "bf16"), ("half", "bf16"), ("bf16",)
 FLOAT_KERNELS = {
     "oneDNN": Kernel(PackedLinear, ALL, 1e-5),
     "plain": Kernel(PlainLinear, ALL, None),
-    "FBGEMM half": Kernel(HalfLinear, HALF, 1e-3, handicap=1.2),
+    "FBGEMM half": Kernel(HalfLinear, HALF, 1e-3),
     "oneDNN bf16": Kernel(BfloatLinear, BF16, 0.02),
 }
 INT8_KERNELS = {  # a number between two steps of an input may go either way
@@ -215,10 +214,11 @@ def allowed() -> str:
     return _config.kernels
 
 
-def fastest(layers: Sequence[nn.Module], activation: Callable | None = None) -> nn.Module:
+def fastest(layers: Sequence[nn.Module], activation: Callable | None = None, weights: int = 0) -> nn.Module:
     """One linear layer that gives the outputs of several, side by side, behind an activation of POINTWISE.
 
-    layers: all float32 with a bias, or all Int8Linear, of the same input. The way is the fastest of this machine.
+    layers: all float32 with a bias, or all Int8Linear, of the same input. The way is the fastest of this machine in a
+    model of so many bytes of weights: those of a large one are read from memory at each call, not from the cache.
     """
     is_int8 = int8.is_int8(layers[0])
     kernels = INT8_KERNELS if is_int8 else FLOAT_KERNELS
@@ -226,15 +226,19 @@ def fastest(layers: Sequence[nn.Module], activation: Callable | None = None) -> 
     kernels = {name: kernel for name, kernel in kernels.items() if allowed() in kernel.allowed_by}
     if plain.in_features * plain.out_features < SMALL:
         return next(forms(kernels, plain, activation))[1]
-    key = cache_key(plain, activation)
+    weights = min(weights // STEP * STEP, MOST)
+    key = cache_key(plain, activation, weights)
     name = found(key).get("kernel")
     for _, form in forms({name: kernels[name]} if name in kernels else {}, plain, activation):
         return form
     every = dict(forms(kernels, plain, activation))
-    times = timed(every, plain.in_features)
-    scores = {name: math.prod(both) * kernels[name].handicap ** len(both) for name, both in times.items()}
-    least = min(scores.values())
-    name = next(name for name, score in scores.items() if score <= CLEARLY**2 * least)
+    copies = range(1, weights // plain.weight.nbytes)
+    build = {name: kernels[name].build for name in every}
+    rings = {name: [form, *(build[name](deepcopy(plain), activation) for _ in copies)] for name, form in every.items()}
+    times = timed(rings, plain.in_features)
+    # The geometric mean of both, few rows counted twice: a single short text is what one waits for.
+    means = {name: (few * few * many) ** (1 / 3) for name, (few, many) in times.items()}
+    name = next(name for name, mean in means.items() if mean <= CLEARLY * min(means.values()))
     keep(key, {"kernel": name, "microseconds": times})
     return every[name]
 
@@ -270,18 +274,24 @@ def is_right(form: nn.Module, plain: nn.Module, activation: Callable | None, sha
     return bool(far <= tolerance)  # False for not-a-number too
 
 
-def timed(candidates: dict[str, nn.Module], width: int) -> dict[str, list[float]]:
-    """Microseconds that each form of a layer takes at least, for few rows and for many; all take turns."""
+def timed(candidates: dict[str, list[nn.Module]], width: int) -> dict[str, list[float]]:
+    """Microseconds that each form of a layer takes at least, for few rows and for many; all take turns.
+
+    candidates: each form once, or as several copies which are called one after the other for few rows. Of these most of
+    the time is that of the weights' way from memory, where a model has more of them than the cache holds.
+    """
     # With one thread its own time counts, in which nothing is that others have used the processor for.
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     times = {name: [] for name in candidates}
-    for shape in TIMED.values():
+    for rows, shape in TIMED.items():
         x, best, started = torch.randn(*shape, width), dict.fromkeys(candidates, math.inf), clock()
         for turn in range(ROUNDS):
-            for name, form in candidates.items():
+            for name, ring in candidates.items():
+                ring = ring if rows == "few rows" else ring[:1]
                 before = clock()
-                form(x)
-                best[name] = min(best[name], 1e6 * (clock() - before))
+                for form in ring:
+                    form(x)
+                best[name] = min(best[name], 1e6 * (clock() - before) / len(ring))
             if turn >= 3 and clock() - started > SECONDS:
                 break
         for name, value in best.items():
@@ -289,12 +299,13 @@ def timed(candidates: dict[str, nn.Module], width: int) -> dict[str, list[float]
     return times
 
 
-def cache_key(layer: nn.Module, activation: Callable | None) -> str:
-    """All that decides which form of a layer is the fastest: processor, threads, library, kind and shape."""
+def cache_key(layer: nn.Module, activation: Callable | None, weights: int) -> str:
+    """All that decides which form of a layer is the fastest: processor, threads, library, kind, shape and the model's
+    size."""
     machine = describe(torch.device("cpu"))
     kind = f"int8, {layer.scales}" if int8.is_int8(layer) else f"float, {allowed()}"
     behind = [name for name in POINTWISE[activation] if name not in ("", "none")]  # the activation
-    shape = " ".join([f"{layer.in_features} x {layer.out_features}", *behind])
+    shape = " ".join([f"{layer.in_features} x {layer.out_features}", *behind, f"in {weights // 2**20}+ MB"])
     return f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}: {kind}, {shape}"
 
 

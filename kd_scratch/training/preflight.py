@@ -301,7 +301,8 @@ def about_memory(run: Run, longest: int) -> str:
 def memory_bytes(run: Run, longest: int) -> float:
     """About what all processes of this machine take at most, with inputs of up to `longest` tokens."""
     shape, config = run.model.config, run.spec.config
-    need = training_bytes(shape, run.model.num_parameters(), config, longest, distributed.world_size())
+    processes, kind = distributed.world_size(), run.device.type
+    need = training_bytes(shape, run.model.num_parameters(), config, longest, processes, kind)
     tokens = part_size(config, distributed.world_size()) * longest
     teacher_weights = [4 * teacher.num_parameters() for teacher in run.teachers]
     if run.hidden_losses:  # then the first teacher stays, with its hidden states and the score maps of both
@@ -317,13 +318,16 @@ def memory_bytes(run: Run, longest: int) -> float:
     return need
 
 
-def training_bytes(shape: ModelConfig, parameters: int, config: TrainConfig, longest: int, processes: int = 1) -> int:
+def training_bytes(
+    shape: ModelConfig, parameters: int, config: TrainConfig, longest: int, processes: int = 1, device: str = "cpu"
+) -> int:
     """About what training takes at its peak, in float32: weights, gradients and two moments; one part's activations.
 
     For each token, a layer keeps for the backward pass some 10 vectors of the model's width, 3 of the feed-forward's
     and 2 rows of each head's attention map (but where the fused kernel trains, see layers.attention).
     """
-    maps = 2 * shape.heads * longest if shape.attention_dropout or config.amp == "bf16" else 0
+    has_maps = device == "cpu" and (shape.attention_dropout or config.amp == "bf16")
+    maps = 2 * shape.heads * longest if has_maps else 0
     layer = 10 * shape.width + 3 * shape.feed_forward + maps
     numbers = 2 * layer + shape.depth * shape.width if config.gradient_checkpointing else shape.depth * layer
     tokens = part_size(config, processes) * longest

@@ -71,9 +71,10 @@ def announce(run: Run) -> None:
     length = f"{config.epochs} epochs of {steps} steps"
     if config.steps:
         length = f"{config.steps} steps, {steps} in an epoch"
+    precision = "" if config.amp == "off" else f", {config.amp}"
     of_epoch = f"of which an epoch has {several(run.plan.inputs)}, " if config.augment else ""
     say(
-        f"{doing} {spec.model} ({size}) on {run.device.type}, {torch.get_num_threads()} threads: "
+        f"{doing} {spec.model} ({size}) on {run.device.type}, {torch.get_num_threads()} threads{precision}: "
         f"{len(inputs):,} inputs ({len(inputs.tokens):,} tokens), {of_epoch}{len(run.dev_inputs):,} dev, {length}"
     )
     for note in [*run.data.notes, *more_notes(run, bool(sources), total)]:

@@ -94,13 +94,16 @@ def test_one_product_for_query_key_and_value_also_where_queries_come_from_elsewh
     torch.manual_seed(0)
     linears = [nn.Linear(6, 6) for _ in range(3)]
     x, memory = torch.randn(2, 1, 6), torch.randn(2, 5, 6)
-    found = fast.StackedProjection(linears, first_only)(x, memory)
+    found = fast.StackedProjection(linears, first_only, 0)(x, memory)
     for part, linear, source in zip(found, linears, (x, memory, memory), strict=True):
         torch.testing.assert_close(part, linear(source), **ROUNDING)
 
 
 def test_a_layer_without_its_linear_layers_has_no_fast_form():
     block = tiny_model().encoder.blocks[0]
-    assert fast.attention_parts(block.attention, False) and fast.feed_forward_parts(block.feed_forward)
+    assert fast.attention_parts(block.attention, False, 0) and fast.feed_forward_parts(block.feed_forward, 0)
     block.attention.key = block.feed_forward.inner = nn.Identity()
-    assert fast.attention_parts(block.attention, False) is None and fast.feed_forward_parts(block.feed_forward) is None
+    assert (
+        fast.attention_parts(block.attention, False, 0) is None
+        and fast.feed_forward_parts(block.feed_forward, 0) is None
+    )

@@ -125,14 +125,14 @@ def test_a_wrong_way_is_never_chosen(build, in_cache, monkeypatch):
     monkeypatch.setattr(kernels, "FLOAT_KERNELS", {"wrong": wrong, "plain": FLOAT_KERNELS["plain"]})
     layer = random_linear()
     if in_cache:
-        kernels.keep(kernels.cache_key(layer, None), {"kernel": "wrong", "microseconds": {"wrong": [1.0, 1.0]}})
+        kernels.keep(kernels.cache_key(layer, None, 0), {"kernel": "wrong", "microseconds": {"wrong": [1.0, 1.0]}})
     assert type(fastest([layer])) is PlainLinear
     assert [(kernel, list(times)) for _, kernel, times in kernels.choices()] == [("plain", ["plain"])]
 
 
 def test_the_faster_of_two_is_taken_and_kept_for_other_processes(monkeypatch):
-    times = {"oneDNN": [5.0, 9.0], "plain": [6.0, 6.0]}  # products of 45 and 36
-    monkeypatch.setattr(kernels, "timed", lambda candidates, width: {name: times[name] for name in candidates})
+    times = {"oneDNN": [5.0, 11.0], "plain": [6.0, 6.0]}  # means of 6.5 and 6
+    monkeypatch.setattr(kernels, "timed", lambda rings, width: {name: times[name] for name in rings})
     exact = {name: Kernel(PlainLinear, kernels.ALL, None) for name in times}
     monkeypatch.setattr(kernels, "FLOAT_KERNELS", exact)
     fastest([random_linear()])
@@ -144,18 +144,39 @@ def test_the_faster_of_two_is_taken_and_kept_for_other_processes(monkeypatch):
     fastest([random_linear()])
 
 
+def test_a_layer_of_a_large_model_is_timed_as_often_as_fills_the_cache(monkeypatch):
+    """Half the bytes are worth nothing where all of them are in the cache already."""
+    counts, layer = [], random_linear()
+    monkeypatch.setattr(kernels, "timed", lambda rings, width: counts.append(rings) or {"plain": [1, 1]})
+    monkeypatch.setattr(kernels, "FLOAT_KERNELS", {"plain": FLOAT_KERNELS["plain"]})
+    monkeypatch.setattr(kernels, "STEP", 10 * layer.weight.nbytes)
+    monkeypatch.setattr(kernels, "MOST", 20 * layer.weight.nbytes)
+    for times in (0, 9, 10, 19, 25, 10**9):
+        monkeypatch.setattr(kernels, "_found", {})
+        kernels.cache_file().unlink(missing_ok=True)
+        fastest([layer], weights=times * layer.weight.nbytes)
+    assert [len(rings["plain"]) for rings in counts] == [1, 1, 10, 10, 20, 20]
+    copies = [form.weight for form in counts[-1]["plain"]]
+    assert len({weight.data_ptr() for weight in copies}) == 20 and all(
+        (weight == layer.weight).all() for weight in copies
+    )
+
+
 @pytest.mark.parametrize(("seconds", "rounds"), [(0, 4), (1000, kernels.ROUNDS)])
 def test_no_layer_is_timed_for_long(seconds, rounds, monkeypatch):
     calls = []
     monkeypatch.setattr(kernels, "SECONDS", seconds)
-    kernels.timed({"one": calls.append, "other": calls.append}, 24)
-    assert len(calls) == 2 * rounds * len(kernels.TIMED)
+    kernels.timed({"one": [calls.append] * 3, "other": [calls.append]}, 24)
+    assert len(calls) == rounds * (4 + 2), "of copies one is enough for many rows"
 
 
-@pytest.mark.parametrize(("half", "chosen"), [(7.5, "FBGEMM half"), (8.5, "oneDNN")])
-def test_half_precision_must_be_a_quarter_faster(half, chosen, monkeypatch):
-    monkeypatch.setattr(kernels, "timed", lambda candidates, width: {"oneDNN": [10, 10], "FBGEMM half": [half, half]})
-    every = {name: Kernel(PlainLinear, kernels.ALL, None, FLOAT_KERNELS[name].handicap) for name in FLOAT_KERNELS}
+@pytest.mark.parametrize(
+    ("half", "chosen"),
+    [([9.4, 9.4], "FBGEMM half"), ([9.6, 9.6], "oneDNN"), ([8.5, 11], "FBGEMM half"), ([11, 8.5], "oneDNN")],
+)
+def test_another_way_must_be_clearly_faster_and_few_rows_count_twice(half, chosen, monkeypatch):
+    monkeypatch.setattr(kernels, "timed", lambda rings, width: {"oneDNN": [10, 10], "FBGEMM half": half})
+    every = {name: Kernel(PlainLinear, kernels.ALL, None) for name in FLOAT_KERNELS}
     monkeypatch.setattr(kernels, "FLOAT_KERNELS", every)
     fastest([random_linear()])
     assert kernels.choices()[0][1] == chosen
@@ -163,7 +184,7 @@ def test_half_precision_must_be_a_quarter_faster(half, chosen, monkeypatch):
 
 def test_where_two_are_about_as_fast_the_choice_is_the_same_every_time(monkeypatch):
     for times in ({"oneDNN": [10, 10], "plain": [10, 9.5]}, {"oneDNN": [9.5, 10], "plain": [10, 10]}):
-        monkeypatch.setattr(kernels, "timed", lambda candidates, width, times=times: times)
+        monkeypatch.setattr(kernels, "timed", lambda rings, width, times=times: times)
         monkeypatch.setattr(kernels, "_found", {})
         kernels.cache_file().unlink(missing_ok=True)
         fastest([random_linear()])
@@ -178,7 +199,7 @@ def test_where_two_are_about_as_fast_the_choice_is_the_same_every_time(monkeypat
 def test_a_broken_cache_is_measured_anew(content):
     layer = random_linear()
     kernels.cache_file().parent.mkdir(parents=True)
-    kernels.cache_file().write_text(content.replace("KEY", kernels.cache_key(layer, None)))
+    kernels.cache_file().write_text(content.replace("KEY", kernels.cache_key(layer, None, 0)))
     fastest([layer])
     assert len(json.loads(kernels.cache_file().read_text())) == 1
 
@@ -192,9 +213,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
 
 def test_only_what_is_allowed_may_be_chosen(monkeypatch):
     offered = []
-    monkeypatch.setattr(
-        kernels, "timed", lambda candidates, width: offered.append(set(candidates)) or {"plain": [1, 1]}
-    )
+    monkeypatch.setattr(kernels, "timed", lambda rings, width: offered.append(set(rings)) or {"plain": [1, 1]})
     for allowed in ("exact", "half", "bf16"):
         kernels.use(KernelConfig(kernels=allowed))
         fastest([random_linear()])

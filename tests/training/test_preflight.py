@@ -247,6 +247,9 @@ def test_memory_grows_with_batch_length_and_parameters_and_shrinks_with_what_sav
     halved = training_bytes(shape, 66_000_000, replace(config, accumulation=2), 128)
     assert halved == training_bytes(shape, 66_000_000, replace(config, batch_size=16), 128) < base
     assert training_bytes(shape, 67_000_000, config, 128) - base == 16_000_000
+    for amp in ("off", "bf16"):  # a GPU's fused kernel drops attention weights, and takes bf16, without the maps
+        on_gpu = training_bytes(shape, 66_000_000, replace(config, amp=amp), 128, device="cuda")
+        assert base - on_gpu == 4 * config.batch_size * 128 * shape.depth * 2 * shape.heads * 128
 
 
 def test_free_memory_is_what_the_system_says_or_less_in_a_container(tmp_path, monkeypatch):
