@@ -522,7 +522,9 @@ def test_check_finds_what_training_would_refuse(runs, tmp_path, capsys):
 
 
 def test_labels_beyond_what_the_terminal_knows_are_printed_all_the_same(runs, tmp_path):
-    (tmp_path / "x.csv").write_text("text,label\n" + "goal,木\nmatch,é\n" * 10, encoding="utf-8")
+    (tmp_path / "x.csv").write_text(
+        "text,label\n" + "".join(f"goal {i},木\nmatch {i},é\n" for i in range(10)), encoding="utf-8"
+    )
     argv = [
         "train",
         "--task",
