@@ -324,10 +324,11 @@ class KernelConfig:
         ("half", "exact", "bf16", "plain"),
     )
     int8_scale: str = setting(
-        "text",
+        "auto",
         "int8: which numbers of an activation are rounded with one scale: those of a text, of a token (half the error, "
-        "a fifth more time for a short text), or of a batch (its texts change each other's answers)",
-        ("text", "token", "batch"),
+        "a fifth more time for a short text), or of a batch (its texts change each other's answers); auto: of a token "
+        "for tags and answers, else of a text",
+        ("auto", "text", "token", "batch"),
     )
 
 

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE",
         help="data that the best epoch is chosen on; "
-        "a percentage such as 10%% holds out that part of --train instead (squad: of its contexts, conll: of its "
-        "documents), drawn at random",
+        "a percentage such as 10%% holds out that part of --train instead, drawn at random (squad: of its contexts, "
+        "conll: of its documents, else equal texts together)",
     )
     parser.add_argument(
         "--model",

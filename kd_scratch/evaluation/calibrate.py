@@ -114,7 +114,8 @@ def divide_logits(model: Model, temperature: float) -> None:
     last = model.head.classifier
     model.config = replace(model.config, threshold=moved(model.config.threshold, temperature))
     if int8.is_int8(last):
-        model.head.classifier = int8.divided(last, temperature)
+        parts = last.weight, last.scale / temperature, last.bias / temperature  # the whole numbers stay as they are
+        model.head.classifier = int8.Int8Linear(*parts, scales=last.scales)
     else:
         last.weight /= temperature
         last.bias /= temperature

@@ -195,8 +195,8 @@ def changed_alone(loaded: LoadedModel, predictions: Predictions, device: torch.d
 def about_machine(device: torch.device, models: Iterable[Model]) -> dict:
     """What it was computed on, for the record beside every figure; with what computes linear layers."""
     machine = describe(device)
-    if any(model.config.int8 for model in models):
-        machine["int8"] = int8.describe()
+    if small := [model for model in models if model.config.int8]:
+        machine["int8"] = int8.describe(small)
     used = {kernel for _, kernel, _ in kernels.choices()}
     if used and device.type == "cpu":
         machine["kernels"] = ", ".join(sorted(used))

@@ -42,7 +42,7 @@ def quantize(loaded: LoadedModel, output: Path) -> dict:
     milliseconds = time_models({"float": make_fast(loaded.model), "int8": make_fast(small)})
     record = {
         "model": loaded.directory,
-        "int8": int8.describe(),
+        "int8": int8.describe([small]),
         "machine": describe(torch.device("cpu")),
         "rows": {name: {"megabytes": size} | milliseconds[name] for name, size in sizes.items()},
         "training": known_record(loaded.directory),  # of the float model, which may not be there any more

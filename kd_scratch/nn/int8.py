@@ -16,7 +16,7 @@ import copy
 import functools
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -38,13 +38,18 @@ SCALES = {
     "token": lambda x: (-1,),
     "batch": lambda x: tuple(range(x.dim())),
 }
-_scales = "text"
+_scales = "auto"
 
 
 def use_scales(name: str) -> None:
-    """Let the int8 layers that are made from now on take these scales: a name of SCALES."""
+    """Let the int8 layers that are made from now on take these scales: a name of SCALES, or "auto"."""
     global _scales
     _scales = name
+
+
+def scales_of(head: str | None) -> str:
+    """The scales in a model with this head. "auto": a token's where each token is decided, a text's where a text is."""
+    return _scales if _scales != "auto" else "token" if head in ("token", "span") else "text"
 
 
 @functools.cache
@@ -106,12 +111,12 @@ class Int8Linear(nn.Module):
     The ways of kernels.py differ in two methods: `product`, and `at_once` where x has one scale.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor, activation: Callable | None = None):
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor, activation: Callable | None = None, scales=""):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.weight, self.scale, self.bias = weight, scale, bias
         self.activation = [activation]  # in a list, since nn.Module would make a method of a function
-        self.bits, self.scales = activation_bits(), _scales
+        self.bits, self.scales = activation_bits(), scales or scales_of(None)
         self.sums = weight.sum(dim=1).float() * scale  # out: what an input of ones gives
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,13 +177,13 @@ def has_whole_product() -> bool:
         return False
 
 
-def rounded_linear(layer: nn.Linear) -> Int8Linear:
+def rounded_linear(layer: nn.Linear, scales: str = "") -> Int8Linear:
     """The int8 form of a float layer: each row of weights in steps of its largest / 127.5."""
     weight = layer.weight.detach()
     scale = (weight.abs().amax(dim=1) / 127.5).clamp(min=torch.finfo(torch.float32).eps)  # out
     whole = (weight / scale.unsqueeze(1)).round_().clamp_(-128, 127).to(torch.int8)
     bias = torch.zeros(len(scale)) if layer.bias is None else layer.bias.detach().clone()
-    return Int8Linear(whole, scale, bias)
+    return Int8Linear(whole, scale, bias, scales=scales)
 
 
 class Table(nn.Module):
@@ -249,9 +254,10 @@ class TablePositions(nn.Module):
         return x + self.floats[: x.size(1)]  # B,S,D + S,D
 
 
-def describe() -> str:
-    """On what an int8 model's results depend beside its weights, for the record."""
-    return f"activations in {activation_bits()} bits, a scale for each {_scales}"
+def describe(models: Iterable[Model]) -> str:
+    """On what int8 models' results depend beside their weights, for the record."""
+    scales = {layer.scales for model in models for layer in model.modules() if isinstance(layer, Int8Linear)}
+    return f"activations in {activation_bits()} bits, a scale for each {' or '.join(sorted(scales))}"
 
 
 def quantize(model: Model) -> Model:
@@ -276,7 +282,7 @@ def quantize(model: Model) -> Model:
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear:
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, rounded_linear(module))
+            setattr(model.get_submodule(parent), child, rounded_linear(module, scales_of(model.config.head)))
     model.config = replace(model.config, int8=True)
     model.count_as(count)
     return model
@@ -353,7 +359,7 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
             low = floats[f"{name}.weight{LOW}"]
             table = Table(weight.clone(), scale.half(), low.half(), model.config.width)
             return TablePositions(table) if name == "positions" else table
-        return Int8Linear(weight.clone(), scale, floats[f"{name}.bias"])
+        return Int8Linear(weight.clone(), scale, floats[f"{name}.bias"], scales=scales_of(model.config.head))
 
     count = model.num_parameters()
     model.load_state_dict(floats, strict=False, assign=True)  # what is int8 stays without memory, and is replaced now
@@ -366,12 +372,7 @@ def from_tensors(model: Model, tensors: dict[str, Tensor], names: dict[str, str]
     return model.eval()
 
 
-def divided(layer: Int8Linear, divisor: float) -> Int8Linear:
-    """An int8 linear layer whose outputs are those of another one, divided: the whole numbers stay as they are."""
-    return Int8Linear(layer.weight, layer.scale / divisor, layer.bias / divisor)
-
-
 def stacked_int8(layers: Sequence[Int8Linear]) -> Int8Linear:
     """One int8 linear layer that gives the outputs of several, side by side."""
     parts = (torch.cat([getattr(layer, part) for layer in layers]) for part in ("weight", "scale", "bias"))
-    return Int8Linear(*parts)
+    return Int8Linear(*parts, scales=layers[0].scales)

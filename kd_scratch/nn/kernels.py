@@ -107,7 +107,7 @@ class OneDnnInt8(Int8Linear):
     """oneDNN's product. Where an input has one scale, bias and activation are inside."""
 
     def __init__(self, layer: Int8Linear, activation=None):
-        super().__init__(layer.weight, layer.scale, layer.bias, activation)
+        super().__init__(layer.weight, layer.scale, layer.bias, activation, layer.scales)
         self.packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
         self.weight = None
         self.zeros = torch.zeros(self.out_features, dtype=torch.int64)
@@ -138,7 +138,7 @@ class FbgemmInt8(Int8Linear):
     """FBGEMM's product, which rounds on the way in. It needs PyTorch's quantized tensors, which are deprecated."""
 
     def __init__(self, layer: Int8Linear, activation=None):
-        super().__init__(layer.weight, layer.scale, layer.bias, activation)
+        super().__init__(layer.weight, layer.scale, layer.bias, activation, layer.scales)
         use_fbgemm()
         zeros = torch.zeros(self.out_features, dtype=torch.int64)
         with warnings.catch_warnings():
@@ -160,7 +160,7 @@ class FbgemmInt8(Int8Linear):
 
 def by_hand(layer: Int8Linear, activation=None) -> Int8Linear:
     """The product of int8.py itself, which needs nothing of PyTorch's quantization."""
-    return Int8Linear(layer.weight, layer.scale, layer.bias, activation)
+    return Int8Linear(layer.weight, layer.scale, layer.bias, activation, layer.scales)
 
 
 def use_fbgemm() -> None:

@@ -253,6 +253,21 @@ def test_a_text_gets_the_same_answer_alone_and_in_a_batch(scales, head, fast):
     assert far > 0.02 if scales == "batch" else far < 0.004
 
 
+@pytest.mark.parametrize("asked", ["auto", "batch"])
+@pytest.mark.parametrize(
+    ("head", "usual"), [("sequence", "text"), ("token", "token"), ("span", "token"), (None, "text")]
+)
+def test_each_token_has_a_scale_where_each_token_is_decided(asked, head, usual, tmp_path):
+    int8.use_scales(asked)
+    wanted = usual if asked == "auto" else asked
+    model = quantize(tiny_model(head))
+    save_model(model, tmp_path / "int8")
+    for each in (model, load_model(tmp_path / "int8"), make_fast(load_model(tmp_path / "int8"))):
+        layers = [layer for layer in each.modules() if isinstance(layer, int8.Int8Linear)]
+        assert layers and {layer.scales for layer in layers} == {wanted}
+        assert int8.describe([each]) == f"activations in {int8.activation_bits()} bits, a scale for each {wanted}"
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("scales", int8.SCALES)
 @pytest.mark.parametrize("name", INT8_KERNELS)

@@ -200,7 +200,8 @@ def main(argv: list[str] | None = None) -> None:
     product, reading = rates.operations_per_second / 1e9, rates.bytes_per_second / 1e9
     print(f"sgemm {product:.0f} GFLOP/s, memory {reading:.1f} GB/s; {describe(torch.device('cpu'))}")
     print(f"ours by {', '.join(sorted({kernel for _, kernel, _ in kernels.choices()}))}")
-    print(f"{int8.describe()}; onnxruntime {version('onnxruntime')}, transformers {version('transformers')}")
+    versions = f"onnxruntime {version('onnxruntime')}, transformers {version('transformers')}"
+    print(f"{int8.describe(models.values())}; {versions}")
     if arguments.output:
         times = {shape: {name: list(values) for name, values in row.items()} for shape, row in results.items()}
         write_json(arguments.output, {"megabytes": sizes, "milliseconds": times})
