@@ -12,7 +12,8 @@ Three precisions:
 - float32: the weights as they are.
 - float16: tables and matrices are stored in 16 bits, and cast to float32 when the file is opened. Half the size, and no
   slower: on a CPU, which has few operations on 16 bits, ONNX Runtime would cast before and after each of them.
-- int8: an int8 model's own whole numbers (nn/int8.py), the input of each product rounded to 8 bits on the way.
+- int8: an int8 model's own whole numbers (nn/int8.py), the input of each product rounded to 8 bits on the way: with a
+  scale for each token where each is decided, as here; else with one for all inputs, for which ONNX has an operator.
 """
 
 import math
@@ -26,7 +27,7 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.layers import sinusoidal_table
 
 FAR = -10000.0  # is added to the score of a key that may not be looked at: exp makes an exact 0 of that
-FLOAT, BOOL = 1, 9  # the numbers of types, see DTYPES
+FLOAT, UINT8, BOOL = 1, 2, 9  # the numbers of types, see DTYPES
 
 
 class ModelGraph(Graph):
@@ -37,7 +38,7 @@ class ModelGraph(Graph):
         self.config = config
         self.weights = weights  # under our names, as int8.to_tensors gives them
         self.half = half
-        self.rounded: dict[str, list[str]] = {}  # a value -> the names of its whole numbers, scale and zero point
+        self.rounded: dict[str, list[str]] = {}  # a value -> the names of its whole numbers, and of two more
 
     def weight(self, name: str, transposed: bool = False) -> str:
         """The name of a float weight, transposed where asked for; in float16 its half form, cast."""
@@ -63,18 +64,33 @@ def linear(graph: ModelGraph, x: str, layer: str) -> str:
 
 
 def int8_product(graph: ModelGraph, x: str, layer: str) -> str:
-    """x …,in -> …,out: what int8.linear_by_hand computes, before the bias
+    """x …,in -> …,out: what int8.linear_by_hand computes, or with a scale for each token, before the bias
 
-    The range of the whole x is cut into 255 steps; the product is one of whole numbers, and then multiplied by both
-    scales. What becomes of x is shared by the products that have it as their input.
+    The range of the whole x, or of each token's, is cut into 255 steps; the product is one of whole numbers, and then
+    multiplied by both scales. What becomes of x is shared by the products that have it as their input.
     """
+    by_token = int8.scales_of(graph.config.head) == "token"
     if x not in graph.rounded:
-        graph.rounded[x] = graph.node("DynamicQuantizeLinear", x, outputs=3)
+        graph.rounded[x] = rounded_by_token(graph, x) if by_token else graph.node("DynamicQuantizeLinear", x, outputs=3)
     whole, step, zero_point = graph.rounded[x]
-    weight = graph.tensor(f"{layer}.weight", graph.weights[f"{layer}.weight"].T)  # in,out int8
-    total = graph.node("MatMulInteger", whole, weight, zero_point)  # …,out int32
-    scale = graph.tensor(f"{layer}.scale", graph.weights[f"{layer}.weight{int8.SCALE}"])  # out
-    return graph.node("Mul", graph.node("Cast", total, to=FLOAT), graph.node("Mul", step, scale))
+    weight, scale = graph.weights[f"{layer}.weight"], graph.weights[f"{layer}.weight{int8.SCALE}"]  # out,in int8; out
+    columns = graph.tensor(f"{layer}.weight", weight.T)
+    total = graph.node("MatMulInteger", whole, columns, *([] if by_token else [zero_point]))  # …,out int32
+    scales = graph.node("Mul", step, graph.tensor(f"{layer}.scale", scale))
+    y = graph.node("Mul", graph.node("Cast", total, to=FLOAT), scales)
+    if not by_token:
+        return y
+    sums = graph.tensor(f"{layer}.sums", weight.sum(dim=1).float() * scale)  # out: what an input of ones gives
+    return graph.node("Add", y, graph.node("Mul", zero_point, sums))
+
+
+def rounded_by_token(graph: ModelGraph, x: str) -> list[str]:
+    """x …,in -> whole numbers …,in (uint8), step …,1 and lowest number …,1: x ≈ low + step · whole"""
+    low, high = (graph.node(name, x, axes=[-1]) for name in ("ReduceMin", "ReduceMax"))
+    step = graph.node("Div", graph.node("Sub", high, low), graph.constant(255.0))
+    step = graph.node("Max", step, graph.constant(int8.SMALLEST_STEP))
+    whole = graph.node("Round", graph.node("Div", graph.node("Sub", x, low), step))
+    return [graph.node("Cast", whole, to=UINT8), step, low]
 
 
 def layer_norm(graph: ModelGraph, x: str, layer: str) -> str:

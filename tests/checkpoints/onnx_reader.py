@@ -154,7 +154,7 @@ def normed(x, weight, bias, axis, epsilon):
 
 def cast(x, to):
     """Cast: what would be float32 is float64 here."""
-    return x.double() if to == 1 else x.to({7: torch.int64, 9: torch.bool}[to])
+    return x.double() if to == 1 else x.to({2: torch.uint8, 7: torch.int64, 9: torch.bool}[to])
 
 
 OPERATORS = {
@@ -165,8 +165,12 @@ OPERATORS = {
     "Div": torch.div,
     "Pow": torch.pow,
     "MatMul": torch.matmul,
-    "MatMulInteger": lambda a, b, zero: (a.int() - zero.int()).double() @ b.double(),
+    "MatMulInteger": lambda a, b, zero=0: (a.int() - int(zero)).double() @ b.double(),
     "DynamicQuantizeLinear": quantized,
+    "ReduceMin": lambda x, axes: x.amin(axes, keepdim=True),
+    "ReduceMax": lambda x, axes: x.amax(axes, keepdim=True),
+    "Max": torch.maximum,
+    "Round": torch.round,
     "Erf": torch.erf,
     "Tanh": torch.tanh,
     "Relu": torch.relu,

@@ -28,8 +28,13 @@ BESIDE = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tok
 
 @pytest.fixture(autouse=True)
 def one_scale_a_batch(as_a_new_process):
-    """ONNX's operators know one scale for all of an input, and no others."""
+    """ONNX's own operator knows one scale for all of an input, and no others."""
     int8.use_scales("batch")
+
+
+def usual_scales(head):
+    """One a batch, or one a token where each token is decided."""
+    int8.use_scales("token" if head in ("token", "span") else "batch")
 
 
 def batch(model, length=9):
@@ -72,6 +77,7 @@ def exported(model, tokenizer, output, *precisions, **options):
 @pytest.mark.parametrize("head", HEADS)
 @EVERY_KIND
 def test_the_graph_computes_what_the_model_computes(kind, head, tokenizer, tmp_path):
+    usual_scales(head)
     model = tiny_model(head, vocab_size=tokenizer.vocab_size, **KINDS[kind])
     precisions = [name for name in FILES if not (name == "int8" and head == "mlm")]
     found = exported(model, tokenizer, tmp_path / "out", *precisions)

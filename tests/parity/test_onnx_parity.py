@@ -51,8 +51,13 @@ LABELS = [
 
 @pytest.fixture(autouse=True)
 def one_scale_a_batch(as_a_new_process):
-    """ONNX's operators know one scale for all of an input, and no others."""
+    """ONNX's own operator knows one scale for all of an input, and no others."""
     int8.use_scales("batch")
+
+
+def usual_scales(head):
+    """One a batch, or one a token where each token is decided."""
+    int8.use_scales("token" if head in ("token", "span") else "batch")
 
 
 def opened(path, **settings):
@@ -73,6 +78,7 @@ def run(session, inputs):
 @pytest.mark.parametrize("head", [*HEADS, None])
 @EVERY_KIND
 def test_onnx_runtime_computes_what_the_model_computes(kind, head, tokenizer, tmp_path):
+    usual_scales(head)
     model = tiny_model(head, vocab_size=tokenizer.vocab_size, **KINDS[kind])
     for name, file in FILES.items():
         if name == "int8" and head == "mlm":
@@ -171,6 +177,7 @@ def test_int8_files_are_as_near_to_the_float_model_as_ours_on_real_data(task, na
     """Where an activation lies halfway between two steps, the last bit of a float decides, and the rest follows: in a
     large batch, logits differ by a part of what rounding changes at all. Here of two layers of a real checkpoint.
     """
+    usual_scales(TASKS[task].head)
     task, data = TASKS[task], DataConfig(limit=str(limit))
     examples = read_evaluation_set(task, real_data(name), "", data, say=lambda note: None).examples
     labels = tuple(task.label_list([])) if task.name == "agnews" else ("O", "B-PER", "B-LOC") * (task.name == "conll")
