@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit status 2."""
-        complain(f"{message}; {self.prog} --help shows what there is")
+        complain(str(UserError(f"{message}; {self.prog} --help shows what there is")))
         raise SystemExit(2)
 
 
@@ -69,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, module in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=module.__doc__.split("\n")[0].split(" `")[0], allow_abbrev=False)
         module.add_arguments(subparser)
+        subparser.set_defaults(parser=subparser)
         subparser.add_argument("--quiet", action="store_true", help="print the result only: no progress, no notes")
         if module is not demo:
             subparser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
@@ -81,7 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal or file that knows fewer characters than we print
             stream.reconfigure(errors="backslashreplace")
-    arguments = make_parser().parse_args(argv)
+    arguments, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         for name, value in vars(arguments).items():
             for part in value if isinstance(value, list) else [value]:

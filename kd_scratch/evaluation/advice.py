@@ -57,12 +57,15 @@ def ingredients(record: dict, teachers: Iterable[str], task: Task) -> set[str]:
 
 def same_labels(record: dict, other: dict) -> bool:
     """Whether two runs were trained on the labels of the same part of the examples (--labelled)."""
-    return _alike(record["settings"], other["settings"], ["labelled"]) and _alike(record, other, ["seed"])
+    drawn = ["drawn by text"] * bool(record["settings"].get("labelled"))
+    return _alike(record["settings"], other["settings"], ["labelled"]) and _alike(record, other, ["seed", *drawn])
 
 
 def same_dev(record: dict, other: dict) -> bool:
     """Whether the dev scores of two runs are of the same examples, read in the same way."""
-    keys = ["task", "dev"] + ["train"] * str(record.get("dev")).endswith("%")  # then dev is a part of it
+    keys = ["task", "dev"] + ["train", "drawn by text"] * str(record.get("dev")).endswith(
+        "%"
+    )  # then dev is a part of it
     read, other_read = record["data settings"], other["data settings"]
     shared = (read.keys() & other_read.keys()) - {"limit"}  # which is for training
     return bool(record.get("dev")) and _alike(record, other, keys) and _alike(read, other_read, shared)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 
 from kd_scratch.common.console import progress
 from kd_scratch.common.errors import UserError
+from kd_scratch.config import KernelConfig
 from kd_scratch.data.batches import EncodedInputs, collate
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.nn import kernels
 
 TIMED, WARM_UP = 50, 5  # single examples that are timed, and those before them that are not
 BATCH, BATCHES = 32, 4  # for the throughput
@@ -82,7 +85,8 @@ def peak_memory(directory: str | Path, tokens: int, device: torch.device) -> flo
     code = "import sys; from kd_scratch.evaluation.measure import print_peak; print_peak(*sys.argv[1:])"
     package = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
-    argv = [sys.executable, "-c", code, str(directory), str(tokens), str(torch.get_num_threads())]
+    settings = [torch.get_num_threads(), *asdict(kernels.config()).values()]
+    argv = [sys.executable, "-c", code, str(directory), str(tokens), *map(str, settings)]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         why = done.stderr.strip().split("\n")[-1] or f"exit status {done.returncode}"
@@ -91,9 +95,10 @@ def peak_memory(directory: str | Path, tokens: int, device: torch.device) -> flo
 
 
 @torch.inference_mode()
-def print_peak(directory: str, tokens: str, threads: str) -> None:
+def print_peak(directory: str, tokens: str, threads: str, *settings: str) -> None:
     """What the process of `peak_memory` does: print the most megabytes that it has taken."""
     torch.set_num_threads(int(threads))
+    kernels.use(KernelConfig(*settings))
     load_for_inference(directory).model(torch.ones(BATCH, int(tokens), dtype=torch.int64))
     status = Path("/proc/self/status").read_text()
     print(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)  # the kernel's kB are 1024 bytes

@@ -27,6 +27,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel, require_fit
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.inputs import Row, open_inputs, open_stream
+from kd_scratch.nn import int8
 from kd_scratch.tasks import Predictions, Task, question_answering, token_classification
 from kd_scratch.tasks.base import are_pairs, log_softmax
 from kd_scratch.tasks.several_labels import sigmoid
@@ -237,18 +238,9 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
             require_fit(one.loaded, are_pairs([first]), str(path))
     delimiter = DELIMITERS[ending]
     header, line = table_writer(answerer, columns, delimiter) if delimiter else ("", json_line)
-    settings = repr(
-        (
-            task.name,
-            split,
-            answerer.data,
-            answerer.abstain,
-            answerer.fields,
-            answerer.below,
-            delimiter,
-            path.suffix.lower(),
-        )
-    )
+    rounded = int8.describe(one.loaded.model for one in (answerer, answerer.other) if one)
+    ways = task.name, split, answerer.data, answerer.abstain, answerer.fields, answerer.below, delimiter, rounded
+    settings = repr((*ways, path.suffix.lower()))
     of_models = [
         file
         for folder in models

@@ -170,7 +170,7 @@ def make_fast(model: Model) -> Model:
     if model.config.int8 and model.head is not None:  # whose own ways are for any kind of input, and slower
         for name, layer in list(model.head.named_children()):
             if int8.is_int8(layer):
-                setattr(model.head, name, fastest([layer], weights=weights))
+                setattr(model.head, name, fastest([layer]))
     if kept:
         names = ", ".join(name for name, layer in model.named_modules() if layer in kept)
         say(f"note: used as they are, and not in the fast form, which would compute something else: {names}")

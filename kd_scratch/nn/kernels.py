@@ -2,7 +2,7 @@
 
 No way is the fastest on every processor: oneDNN's int8 product, for one, takes three quarters of FBGEMM's time on one
 processor, a thousand times as long with signed instead of unsigned numbers on the same, and is absent on a third. So
-each is timed for a few milliseconds when a model is opened, on few rows and on many, its result is compared with the
+each is timed for half a second when a model is first opened, on few rows and on many, its result is compared with the
 plain layer's, and the choice is kept in a file under processor, library and shape. `KernelConfig` sets what is allowed.
 """
 
@@ -36,8 +36,9 @@ POINTWISE = {
     ACTIVATIONS["relu"]: ("relu", ""),
 }
 TIMED = {"few rows": (1, 16), "many rows": (8, 16)}  # texts and tokens of the inputs that are timed
-ROUNDS, SECONDS = 15, 0.1  # how often each is timed at most, and for how long all of a layer's
+ROUNDS, SECONDS = 15, 0.1  # how often each is timed at most; and for how long all of a layer's, but for four rounds
 STEP, MOST = 2**24, 2**26  # bytes of weights that take turns, as a model's do: in what steps, and how many at most
+COPIES = 64  # of a layer, at most
 CLEARLY = 1.05  # times slower must a way be to lose its place to a later one of the list
 SMALL = 2**16  # weights: below it nothing is timed, the first way of the list is taken
 
@@ -209,6 +210,11 @@ def use(config: KernelConfig) -> None:
     int8.use_scales(config.int8_scale)
 
 
+def config() -> KernelConfig:
+    """How this process opens models for the CPU."""
+    return _config
+
+
 def allowed() -> str:
     """What may compute a linear layer, as in KernelConfig.kernels."""
     return _config.kernels
@@ -218,7 +224,7 @@ def fastest(layers: Sequence[nn.Module], activation: Callable | None = None, wei
     """One linear layer that gives the outputs of several, side by side, behind an activation of POINTWISE.
 
     layers: all float32 with a bias, or all Int8Linear, of the same input. The way is the fastest of this machine in a
-    model of so many bytes of weights: those of a large one are read from memory at each call, not from the cache.
+    model of so many bytes of weights: those of a large one (up to MOST) are read from memory at each call.
     """
     is_int8 = int8.is_int8(layers[0])
     kernels = INT8_KERNELS if is_int8 else FLOAT_KERNELS
@@ -232,7 +238,7 @@ def fastest(layers: Sequence[nn.Module], activation: Callable | None = None, wei
     for _, form in forms({name: kernels[name]} if name in kernels else {}, plain, activation):
         return form
     every = dict(forms(kernels, plain, activation))
-    copies = range(1, weights // plain.weight.nbytes)
+    copies = range(1, min(weights // plain.weight.nbytes, COPIES))
     build = {name: kernels[name].build for name in every}
     rings = {name: [form, *(build[name](deepcopy(plain), activation) for _ in copies)] for name, form in every.items()}
     times = timed(rings, plain.in_features)

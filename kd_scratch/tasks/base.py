@@ -309,7 +309,7 @@ def limited(examples: Sequence, limit: str, flag: str = "--limit", seed: int = 0
     except (ValueError, OverflowError):
         raise UserError(f"{flag} {limit}: must be a number of examples, or a percentage such as 10%") from None
     if count < 1:
-        what = f"none of {len(examples)} examples (those of one group or text stay together)"
+        what = f"none of {len(examples)} examples (or of groups that stay together)"
         cure = f"take {-(-100 // len(examples))}% or more" if len(examples) > 1 else "take a file of more"
         raise UserError(f"{flag} {limit}: leaves {what}; {cure}")
     keep = np.random.default_rng(seed).permutation(len(examples))[:count]

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -154,7 +155,7 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
     try:
         texts, labels = choose(first, data, labelled, place, say)
     except UserError as error:
-        raise UserError(f"{error}{marks_advice(file, layout, first) if labelled else ''}") from None
+        raise UserError(f"{error}{marks_advice(file, layout, first, data) if labelled else ''}") from None
     header = not by_number or data.header == "yes"
     if by_number and data.header == "auto":
         rows = [row for _, _, row in islice(table_rows(file, layout), SAMPLE) if len(row) == len(first)]
@@ -165,9 +166,14 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
     return Columns(texts, labels, len(first), first if header else None, len(texts) > 1)
 
 
-def marks_advice(file: TextFile, layout: Layout, names: list[str]) -> str:
-    """What to write where several columns of a table hold 0 and 1 only, one for each label; "" where none do."""
-    rows = [row for _, _, row in islice(table_rows(file, layout), 1, SAMPLE) if len(row) == len(names)]
+def marks_advice(file: TextFile, layout: Layout, names: list[str], data: DataConfig) -> str:
+    """What to write where no column was chosen and several of a table hold 0 and 1 only, one a label; "" elsewhere."""
+    is_header = len(set(names)) == len(names) and not any(map(is_number, names))
+    if data.label_column != DataConfig.label_column or named(names, data.label_column) or not is_header:
+        return ""
+    rows = []
+    with suppress(UserError):  # of a row further down; what is said is about the first
+        rows = [row for _, _, row in islice(table_rows(file, layout), 1, SAMPLE) if len(row) == len(names)]
     cells = {name: {row[i].strip() for row in rows} for i, name in enumerate(names) if "," not in name}
     marked = [name for name, found in cells.items() if found and found <= {"0", "1"}]
     flags = f"--task labels --label-column {shlex.quote(','.join(marked))}"

@@ -51,10 +51,12 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
         return None
     folds, records = found
     for path, record in zip(spec.teachers, records, strict=True):
-        if record.get("train") != data.hashes["train"]:
+        by_text = record.get("drawn by text") or None  # a teacher of an earlier version has other folds
+        if (record.get("train"), by_text) != (data.hashes["train"], data.task.group is None or None):
             raise UserError(f"--teacher {path}: was trained on a fold of another file than {spec.train}; give that")
     numbers = fold_numbers(data.task, data.own, folds[0].count)
     this = {"settings": {"labelled": spec.config.labelled}, "seed": spec.run.seed}
+    this["drawn by text"] = data.task.group is None or None
     if spec.config.labelled and all(same_labels(this, record) for record in records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))

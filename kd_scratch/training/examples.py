@@ -115,10 +115,16 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
     Those of one group (a context, a document) are drawn together, and so are those of the same text.
     """
     hashes = np.fromiter((hash(kept_together(task, example)) for example in examples), np.int64, len(examples))
-    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    _, first, group, sizes = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
     by_place = np.argsort(first)  # groups as they come: what is drawn does not depend on the hashes
+    if task.group:  # so many groups
+        drawn = list(limited(range(len(first)), amount, flag, seed))
+    else:  # so many examples, or as many more as have the last one's text
+        wanted = len(limited(examples, amount, flag))
+        drawn = np.random.default_rng(seed).permutation(len(first))
+        drawn = drawn[: 1 + np.searchsorted(sizes[by_place][drawn].cumsum(), wanted)]
     is_drawn = np.zeros(len(first), bool)
-    is_drawn[by_place[list(limited(range(len(first)), amount, flag, seed))]] = True
+    is_drawn[by_place[drawn]] = True
     return is_drawn[group]
 
 

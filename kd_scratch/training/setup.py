@@ -298,6 +298,7 @@ def identify(run: Run) -> dict:
         "data settings": asdict(spec.data),
         "seed": spec.run.seed,
         "fold": spec.fold or None,
+        "drawn by text": run.task.group is None or None,  # what --dev 10%, --labelled and --fold take; None: by group
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
         **libraries(run.device),

@@ -34,7 +34,7 @@ def one_scale_a_batch(as_a_new_process):
 
 def usual_scales(head):
     """One a batch, or one a token where each token is decided."""
-    int8.use_scales("token" if head in ("token", "span") else "batch")
+    int8.use_scales("auto" if head in ("token", "span") else "batch")
 
 
 def batch(model, length=9):

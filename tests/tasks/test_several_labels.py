@@ -62,6 +62,10 @@ VARIANTS = {
     "columns that no flag names": ("x.csv", "text,a,b,c d\none,1,0,1\ntwo,1,2,0\n", {},
                                    "2 of them hold 0 and 1: if each is a label, give --task labels --label-column "
                                    "'a,c d'", ""),
+    "the text's column alone is missing": ("x.csv", "q,a,b\none,1,0\ntwo,1,0\n", COLUMNS,
+                                           r"among q, a, b; .* a header give all as numbers\)$", ""),
+    "no header": ("x.csv", "one,1,0\ntwo,0,1\n", {}, r"among one, 1, 0; .* a header give all as numbers\)$", ""),
+    "no names, and a broken row": ("x.csv", 'q,r\none,1\ntwo,"0\n', {}, "'text' and 0 columns are called 'label'", ""),
     "a column twice": ("x.csv", "text,a,b\none,1,0\n", {"label_column": "a,a"}, "names a column twice", ""),
     "lists of 0 and 1": ("x.jsonl", jsonl({"text": "one", "labels": [0, 1, 0]}), {},
                          "line 1: 'labels' has 0 and 1 instead of labels", ""),
