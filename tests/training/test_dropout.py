@@ -31,7 +31,7 @@ def spec_of(folder, model, **dropout):
 
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize(
-    "own, expected", [({}, 0.1), ({"attention_dropout": 0.0}, 0.0), ({"attention_dropout": 0.3}, 0.3)]
+    "own, expected", [({}, 0.0), ({"attention_dropout": -1.0}, 0.1), ({"attention_dropout": 0.3}, 0.3)]
 )
 def test_attention_has_a_dropout_of_its_own_which_the_output_keeps(tmp_path, tokenizer, kind, own, expected):
     shape = replace(SIZES["tiny-student"], model_type=kind, vocab_size=tokenizer.vocab_size)
@@ -43,7 +43,7 @@ def test_attention_has_a_dropout_of_its_own_which_the_output_keeps(tmp_path, tok
     for block in run.model.encoder.blocks:
         assert block.attention.dropout == expected
         assert block.attention_residual.dropout == block.feed_forward_residual.dropout == 0.1
-    assert train(run)["settings"]["attention_dropout"] == own.get("attention_dropout", -1)
+    assert train(run)["settings"]["attention_dropout"] == own.get("attention_dropout", 0)
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert [written[key] for key in KEYS[kind]] == [0.1, expected]
     assert load_model(tmp_path / "out").config == run.model.config
