@@ -429,6 +429,23 @@ def test_bad_flags(runs, tmp_path, capsys, flags, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["train", "--nosuch\nx\x1b[31m"], "the following arguments are required: --task, "),
+        (["predict", "--model", "x", "--nosuch\nx\x1b[31m"], r"unrecognized arguments: --nosuch\nx\x1b[31m; "),
+        (["predict", "--model", "x", "--task", "nosuch"], "argument --task: invalid choice: 'nosuch' (choose from "),
+        (["compare", "--models", "x"], "argument --models: 'x' is not NAME=DIR, for example "),
+    ],
+)
+def test_a_wrong_flag_is_answered_in_one_line_that_names_its_commands_help(capsys, flags, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(flags)
+    out, error = capsys.readouterr()
+    assert stopped.value.code == 2 and out == "" and error.startswith(f"error: {message}"), error
+    assert error.endswith(f"; python -m kd_scratch {flags[0]} --help shows what there is\n") and error.count("\n") == 1
+
+
 def test_the_output_may_not_be_a_file_or_hold_a_run(runs, tmp_path, capsys):
     argv = [
         "train",

@@ -58,7 +58,7 @@ def test_our_sides_of_a_forward_pass_agree_and_are_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "PAUSE", 0)
     inference.make_models(tmp_path, "tiny-teacher", "tiny-student")
     with torch.no_grad():
-        calls = inference.our_sides(tmp_path)
+        calls = inference.our_sides(inference.our_models(tmp_path))
         inference.check(calls)
         times = inference.timed(calls, (1, 8), 2)
     assert {name: values.shape for name, values in times.items()} == dict.fromkeys(calls, (2 * inference.TIMED,))
