@@ -140,9 +140,12 @@ def check_prediction(head, found, tokenizer, model, inputs):
     for text in inputs:
         if head == "sequence":
             expected = classes(tokenizer, model, text)
-            assert found[text].keys() == expected.keys()
-            assert max(abs(found[text][label] - p) for label, p in expected.items()) < EQUAL, text
-            assert list(found[text]) == sorted(expected, key=lambda label: -found[text][label])
+            several = model.config.problem_type == "multi_label_classification"
+            p = found[text]["probabilities"] if several else found[text]
+            assert p.keys() == expected.keys()
+            assert max(abs(p[label] - other) for label, other in expected.items()) < EQUAL, text
+            assert list(p) == sorted(expected, key=lambda label: -p[label])
+            assert not several or found[text]["labels"] == [label for label in p if p[label] >= 0.5]
         elif head == "token":
             entities = [(e["entity"], e["type"], e["start"], e["end"]) for e in found[text]]
             assert entities == named_entities(tokenizer, model, text), text
