@@ -72,16 +72,16 @@ def int8_product(graph: ModelGraph, x: str, layer: str) -> str:
     by_token = int8.scales_of(graph.config.head) == "token"
     if x not in graph.rounded:
         graph.rounded[x] = rounded_by_token(graph, x) if by_token else graph.node("DynamicQuantizeLinear", x, outputs=3)
-    whole, step, zero_point = graph.rounded[x]
+    whole, step, low = graph.rounded[x]  # low: the whole number of 0, or by token the lowest number
     weight, scale = graph.weights[f"{layer}.weight"], graph.weights[f"{layer}.weight{int8.SCALE}"]  # out,in int8; out
     columns = graph.tensor(f"{layer}.weight", weight.T)
-    total = graph.node("MatMulInteger", whole, columns, *([] if by_token else [zero_point]))  # …,out int32
+    total = graph.node("MatMulInteger", whole, columns, *([] if by_token else [low]))  # …,out int32
     scales = graph.node("Mul", step, graph.tensor(f"{layer}.scale", scale))
     y = graph.node("Mul", graph.node("Cast", total, to=FLOAT), scales)
     if not by_token:
         return y
     sums = graph.tensor(f"{layer}.sums", weight.sum(dim=1).float() * scale)  # out: what an input of ones gives
-    return graph.node("Add", y, graph.node("Mul", zero_point, sums))
+    return graph.node("Add", y, graph.node("Mul", low, sums))
 
 
 def rounded_by_token(graph: ModelGraph, x: str) -> list[str]:

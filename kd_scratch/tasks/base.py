@@ -294,6 +294,11 @@ def kept_together(task: Task, example) -> str:
     return task.group(example) if task.group else "\n".join(task.texts([example]))
 
 
+def drawn_by_text(task: Task) -> bool | None:
+    """What records say of how shares were drawn: True where equal texts stay together; None by group, or as once."""
+    return task.group is None or None
+
+
 def limited(examples: Sequence, limit: str, flag: str = "--limit", seed: int = 0) -> Sequence:
     """A random part of the examples, in their order: limit is "" (all), "500" or "10%". The same part for a seed.
 

@@ -17,6 +17,7 @@ from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.evaluation.advice import same_labels
 from kd_scratch.pages.records import known_record
 from kd_scratch.tasks.augment import COPY
+from kd_scratch.tasks.base import drawn_by_text
 from kd_scratch.tasks.folds import Fold, fold_numbers, parse_fold
 from kd_scratch.training.examples import TrainingData
 from kd_scratch.training.spec import RunSpec
@@ -51,12 +52,12 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
         return None
     folds, records = found
     for path, record in zip(spec.teachers, records, strict=True):
-        by_text = record.get("drawn by text") or None  # a teacher of an earlier version has other folds
-        if (record.get("train"), by_text) != (data.hashes["train"], data.task.group is None or None):
+        made_of = record.get("train"), record.get("drawn by text")  # a teacher of an earlier version has other folds
+        if made_of != (data.hashes["train"], drawn_by_text(data.task)):
             raise UserError(f"--teacher {path}: was trained on a fold of another file than {spec.train}; give that")
     numbers = fold_numbers(data.task, data.own, folds[0].count)
     this = {"settings": {"labelled": spec.config.labelled}, "seed": spec.run.seed}
-    this["drawn by text"] = data.task.group is None or None
+    this["drawn by text"] = drawn_by_text(data.task)
     if spec.config.labelled and all(same_labels(this, record) for record in records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))

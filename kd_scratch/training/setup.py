@@ -35,7 +35,7 @@ from kd_scratch.distillation.layer_map import explicit
 from kd_scratch.distillation.teacher import label_order
 from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
-from kd_scratch.tasks.base import are_pairs, require_kind, require_labels_of
+from kd_scratch.tasks.base import are_pairs, drawn_by_text, require_kind, require_labels_of
 from kd_scratch.training.checks import check_spec
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
@@ -298,7 +298,7 @@ def identify(run: Run) -> dict:
         "data settings": asdict(spec.data),
         "seed": spec.run.seed,
         "fold": spec.fold or None,
-        "drawn by text": run.task.group is None or None,  # what --dev 10%, --labelled and --fold take; None: by group
+        "drawn by text": drawn_by_text(run.task),  # what --dev 10%, --labelled and --fold take
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
         **libraries(run.device),

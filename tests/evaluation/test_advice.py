@@ -70,6 +70,11 @@ def test_what_is_known_of_a_distillation(monkeypatch):
         (changed(DISTILLED, settings=tenth), [changed(teacher, settings=tenth)], {"labelled", "same labels"}),
         (changed(DISTILLED, settings=tenth), [changed(teacher, settings=tenth), teacher], {"labelled"}),
         (changed(DISTILLED, settings=tenth), [changed(teacher, settings=tenth, seed=1)], {"labelled"}),
+        (
+            changed(DISTILLED, settings=tenth),
+            [changed(teacher, settings=tenth, **{"drawn by text": True})],
+            {"labelled"},
+        ),
     ):
         assert ingredients(record, teachers, task) == found
     assert ingredients(DISTILLED, [], TASKS["squad"]) == set(), "contexts without labels can be had"
@@ -88,6 +93,8 @@ def test_only_the_same_student_is_a_baseline_and_only_the_same_dev_compared():
     other = changed(baseline, train="x", seed=7, **{"data settings": {"limit": "5"}})
     assert same_dev(other, DISTILLED), "a teacher may have been trained on another file"
     part = {"dev": "10%"}
+    assert not same_dev(changed(baseline, **part, **{"drawn by text": True}), changed(DISTILLED, **part)), "older"
+    assert same_dev(changed(baseline, **{"drawn by text": True}), DISTILLED), "dev is a file"
     assert not same_dev(other | part, DISTILLED | part) and same_dev(baseline | part, DISTILLED | part)
     nothing = {"dev": None}
     assert not same_dev(DISTILLED | nothing, DISTILLED | nothing)

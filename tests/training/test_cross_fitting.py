@@ -1,5 +1,7 @@
 """Cross-fitted teachers: who is trained on what, and whose soft targets count for which text."""
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,3 +155,10 @@ def test_teachers_that_do_not_belong_together_are_refused(teachers, tmp_path):
     other = common | dict(train=Path(write_csv(tmp_path / "other.csv", 30, seed=5)))
     with pytest.raises(UserError, match="was trained on a fold of another file"):
         prepared(RunSpec("csv", output=tmp_path / "y", **other))
+    older = tmp_path / "older"  # of a version whose folds were drawn by number
+    shutil.copytree(one, older)
+    record = json.loads((older / "training.json").read_text())
+    assert record.pop("drawn by text") is True
+    (older / "training.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="older: was trained on a fold of another file"):
+        prepared(RunSpec("csv", output=tmp_path / "z", **(common | dict(teachers=(str(older), two, three)))))
