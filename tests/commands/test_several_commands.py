@@ -343,6 +343,13 @@ def test_a_student_gets_the_labels_that_only_its_teacher_knows(runs, tmp_path, c
     assert set(load_config(tmp_path / "x").labels) == set(CUES)
 
 
+def test_training_ends_with_the_threshold_that_it_kept(runs, tmp_path, capsys):
+    data = ["--task", "labels", "--train", runs / "train.csv", "--dev", runs / "dev.jsonl", "--model", "tiny-student"]
+    run("train", *data, *LEARN, "--steps", 3, "--output", tmp_path / "x")
+    threshold = load_config(tmp_path / "x").threshold
+    assert capsys.readouterr().out.strip().endswith(f", which gives labels from {threshold:.4f} on")
+
+
 def test_a_teacher_without_names_gives_its_numbers(runs, tmp_path):
     teacher = load_model(runs / "teacher")
     teacher.config = replace(teacher.config, labels=tuple(f"LABEL_{i}" for i in range(4)))

@@ -322,6 +322,18 @@ def test_what_is_answered_already_is_not_computed_again(models, tmp_path, monkey
     assert main(argv) == 0 and len(calls) == 4 and "8 inputs" in capsys.readouterr().out
 
 
+def test_an_int8_model_goes_on_with_the_scales_that_it_began_with(models, tmp_path, monkeypatch, capsys, small_parts):
+    (tmp_path / "a.txt").write_text("a fox\n" * 8)
+    argv = ["predict", "--model", str(models / "int8"), "--output", str(tmp_path / "o.csv"), "--file"]
+    argv += [str(tmp_path / "a.txt"), "--int8-scale"]
+    with monkeypatch.context() as patch:
+        patch.setattr(library.files, "replace_file", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main([*argv, "text"])
+    assert main([*argv, "token"]) == 2 and "is what another run has left" in capsys.readouterr().err
+    assert main([*argv, "auto"]) == 0, "which are a text's here"
+
+
 def test_what_another_run_has_left_is_refused_and_replaced_by_force(models, tmp_path, monkeypatch, capsys, small_parts):
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(f"{name} fox\n" * 8)

@@ -254,6 +254,12 @@ def test_a_text_gets_the_same_answer_alone_and_in_a_batch(scales, head, fast):
     assert far > 0.02 if scales == "batch" else far < 0.004
 
 
+@pytest.mark.parametrize("scales", int8.SCALES)
+def test_every_form_has_the_scales_of_its_layer(scales):
+    found = dict(forms(INT8_KERNELS, rounded_linear(random_linear(), scales), None))
+    assert found and all(form.scales == scales for form in found.values()), found
+
+
 @pytest.mark.parametrize("asked", ["auto", "batch"])
 @pytest.mark.parametrize(
     ("head", "usual"), [("sequence", "text"), ("token", "token"), ("span", "token"), (None, "text")]

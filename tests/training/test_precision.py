@@ -1,6 +1,7 @@
 """--amp auto: chosen once, by the processor on which a run begins."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ def test_a_resumed_run_keeps_its_precision_on_another_processor(tmp_path, monkey
     note = f"note: --amp auto: {began}, as the run began; for a new one it would be {here} here"
     assert note in capsys.readouterr().out
     record = train(run)
+    assert re.search(f"on cpu, \\d+ threads{', bf16' * (began == 'bf16')}: ", capsys.readouterr().out)
     assert record["settings"]["amp"] == began and not record["forced"]
     assert saved_precision(spec.output) is None  # a finished run is not resumed
 
