@@ -17,6 +17,7 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 #: What PyTorch has to ask a processor of Intel's or AMD's for such instructions; unknown to some of its versions.
 HAS_BF16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+INSTRUCTIONS = {"VNNI": "_is_vnni_supported", "bf16": HAS_BF16[0], "AMX": HAS_BF16[1]}
 
 
 def start(seed: int, threads: int, device: str) -> torch.device:
@@ -114,11 +115,18 @@ def describe(device: torch.device) -> dict:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": _processor_name(),
+        "instructions": instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def instructions() -> str:
+    """The widest instructions that PyTorch uses on this CPU, and which special ones it has: "AVX512 VNNI bf16"."""
+    special = [name for name, ask in INSTRUCTIONS.items() if getattr(torch.cpu, ask, bool)()]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *special])
 
 
 def _processor_name() -> str:

@@ -312,7 +312,8 @@ def cache_key(layer: nn.Module, activation: Callable | None, weights: int) -> st
     kind = f"int8, {layer.scales}" if int8.is_int8(layer) else f"float, {allowed()}"
     behind = [name for name in POINTWISE[activation] if name not in ("", "none")]  # the activation
     shape = " ".join([f"{layer.in_features} x {layer.out_features}", *behind, f"in {weights // 2**20}+ MB"])
-    return f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}: {kind}, {shape}"
+    processor = f"{machine['processor']}, {machine['instructions']}"  # makers give one name to many
+    return f"{processor}, {machine['threads']} threads, torch {machine['torch']}: {kind}, {shape}"
 
 
 def cache_file() -> Path:

@@ -231,7 +231,9 @@ def size(folder: Path, config: ModelConfig, onnx: Sequence[str], training: dict 
         float_row, int8_row = (quantized["rows"][name] for name in ("float", "int8"))
         cells = [(code(key.replace("_", " ")), float_row.get(key), value) for key, value in int8_row.items()]
         table = rows(("one input at a time", "float", "int8"), cells)
-        on = ", ".join(f"{key} {code(quantized['machine'].get(key))}" for key in ("processor", "threads"))
+        machine = quantized["machine"]
+        keys = [key for key in ("processor", "instructions", "threads") if key in machine]
+        on = ", ".join(f"{key} {code(machine[key])}" for key in keys)
         text += f"\n\n{table}\n\nMeasured by `quantize`: {on}."
     return text
 

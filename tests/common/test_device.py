@@ -108,6 +108,19 @@ def test_auto_is_bf16_only_where_the_processor_has_instructions_for_it(monkeypat
     assert amp_dtype("auto", CPU) is None
 
 
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [((), "AVX2"), (("VNNI",), "AVX2 VNNI"), (("VNNI", "bf16", "AMX"), "AVX2 VNNI bf16 AMX")],
+)
+def test_the_record_of_a_machine_names_its_instructions(monkeypatch, has, expected):
+    """Makers sell processors with and without them under one name, and most figures depend on them."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    for name, ask in device.INSTRUCTIONS.items():
+        assert hasattr(torch.cpu, ask)  # else PyTorch calls it otherwise by now
+        monkeypatch.setattr(torch.cpu, ask, lambda name=name: name in has)
+    assert device.describe(CPU)["instructions"] == expected
+
+
 def test_precision_follows_the_choice_and_the_device():
     assert amp_dtype("auto", CPU) is None
     assert amp_dtype("off", CPU) is None

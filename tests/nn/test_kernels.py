@@ -144,6 +144,14 @@ def test_the_faster_of_two_is_taken_and_kept_for_other_processes(monkeypatch):
     fastest([random_linear()])
 
 
+def test_what_was_the_fastest_with_other_instructions_is_measured_anew(monkeypatch):
+    layer = random_linear()
+    fastest([layer])
+    monkeypatch.setattr("kd_scratch.common.device.instructions", lambda: "AVX1024")
+    fastest([layer])
+    assert len(json.loads(kernels.cache_file().read_text())) == 2
+
+
 def test_a_layer_of_a_large_model_is_timed_as_often_as_fills_the_cache(monkeypatch):
     """Half the bytes are worth nothing where all of them are in the cache already."""
     counts, layer = [], random_linear()

@@ -157,6 +157,15 @@ def test_a_mask_may_be_of_any_dtype_and_none_means_all_ones(dtype):
     close(model(IDS, torch.ones_like(MASK).to(dtype)).logits, model(IDS).logits)
 
 
+@pytest.mark.parametrize(("mask", "given"), [(torch.ones_like(MASK), False), (MASK, True)], ids=["full", "padded"])
+def test_no_block_masks_anything_where_nothing_is_padded(mask, given):
+    """Each would make a mask of floats of it for its fused kernel: as long as two norms, of a short text."""
+    model, seen = make(), []
+    model.encoder.register_forward_pre_hook(lambda encoder, arguments: seen.append(arguments[1]))
+    model(IDS, mask)
+    assert [each is not None for each in seen] == [given]
+
+
 def test_segments_matter_for_bert_and_absent_ones_are_segment_0():
     model = make("bert")
     assert not torch.allclose(model(IDS, MASK, TYPES).logits, model(IDS, MASK).logits)
