@@ -23,9 +23,11 @@ NOTHING += "first, or make the student smaller"
     (0.96, 0.84, 0.011, ["labelled", "unlabelled", "teachers", "augment", "still"],
      "12.00 points to gain; with few labels, soft targets of a teacher of all labels closed 65% of it on CLINC150; "
      f"what usually closes such a gap: {LONGER}"),
+    (0.86, 0.84, 0.011, ["labelled", "same labels"],
+     "2.00 points to gain; its teacher had no more labels than it, but text without labels closed all of it on "
+     f"CLINC150; what usually closes such a gap: {ALL}"),
     (0.86, 0.84, 0.011, ["labelled", "same labels", "unlabelled", "teachers", "augment", "still"],
-     "2.00 points to gain; its teacher had no more labels than it: soft targets of such a one cost 7.5 points on "
-     f"CLINC150; what usually closes such a gap: {LONGER}"),
+     f"2.00 points to gain; what usually closes such a gap: {LONGER}"),
     (0.84, 0.84, 0.0, ["labelled", "same labels"], NOTHING.format("0.00")),
 ])  # fmt: skip
 def test_the_advice_by_case(teacher, baseline, chance, known, expected):
