@@ -46,7 +46,7 @@ def benchmark(models: dict[str, LoadedModel], shapes: Sequence[Shape], rates: Ma
     check_lengths(models, shapes)
     smallest = min(loaded.model.config.vocab_size for loaded in models.values())
     timed = {name: loaded.model for name, loaded in models.items()}
-    weight_bytes = {name: 1e6 * megabytes(loaded.directory) for name, loaded in models.items()}
+    weight_bytes = {name: bytes_in_memory(loaded) for name, loaded in models.items()}
     rows = []
     for batch, tokens in shapes:
         ids = torch.randint(smallest, (batch, tokens), generator=torch.Generator().manual_seed(0))
@@ -81,6 +81,12 @@ def machine_rates() -> MachineRates:
         operations_per_second=2 * SQUARE**3 / times["product"].min() * 1e3,
         bytes_per_second=4 * STREAM / times["reading"].min() * 1e3,
     )
+
+
+def bytes_in_memory(loaded: LoadedModel) -> float:
+    """What a model's parameters take: float32, in whatever precision they were stored; an int8 model's as on disk."""
+    is_int8 = loaded.model.config.int8
+    return 1e6 * megabytes(loaded.directory) if is_int8 else 4 * loaded.model.num_parameters()
 
 
 def floor(model: Model, weight_bytes: float, shape: Shape, rates: MachineRates) -> float:

@@ -158,7 +158,7 @@ def table_records(file: TextFile, layout: Layout, header: Sequence[str] | None, 
         names[f"column_{i}" if not name or name in names else name] = None
     for line, _, row in islice(rows_or_errors(file, layout), int(header is not None), None):
         cells = [] if isinstance(row, UserError) else row
-        if cells and (len(cells) < width or any(cells[width:])):
+        if cells and (len(cells) < width or any(map(str.strip, cells[width:]))):
             row = UserError(f"line {line}: {len(cells)} columns instead of {width}")
         elif cells == header:
             row = UserError(f"line {line}: repeats the header")

@@ -46,8 +46,10 @@ from kd_scratch.study.variants import (
     grid_variants,
     study_flags,
 )
+from kd_scratch.tasks import TASKS
 from kd_scratch.training.checks import check_spec
-from kd_scratch.training.setup import libraries
+from kd_scratch.training.examples import read_labelled
+from kd_scratch.training.setup import labels_like_the_teacher, libraries
 
 PLAN = "study.json"  # the flags that the runs of a folder have in common, and those of each variant
 WAIT = 0.2  # seconds between two looks at the running processes
@@ -63,6 +65,7 @@ def run_study(spec: StudySpec) -> Report:
     spec = complete(spec)
     device = start_machine(spec)
     check_spec(spec.run, device)
+    check_labels(spec)
     evaluator = Evaluator(spec, device)
     spec = with_chosen_layers(spec)
     start_machine(spec)  # with the threads of the tests again
@@ -92,6 +95,17 @@ def run_study(spec: StudySpec) -> Report:
         grid = {point: at_rate(variant, rate, usual) for point, variant in grid.items()}
     records = train_all([*with_seeds(variants, spec.seeds), *with_seeds(grid.values(), spec.seeds[:1])])
     return report(spec, evaluator, variants, grid, records, others, rates)
+
+
+def check_labels(spec: StudySpec) -> None:
+    """UserError where distilled students would get their teacher's labels, and so another head than the baseline."""
+    run, task = spec.run, TASKS[spec.run.task]
+    labels = read_labelled(run, task, say=lambda note: None)[1]
+    if labels_like_the_teacher(run, task, labels, say=lambda note: None) != labels:
+        raise UserError(
+            f"--teacher {run.teachers[0]}: has labels that the data have not, or writes its tags in another way; a "
+            "student takes them over and a baseline cannot; fine-tune it on these data first (train --model)"
+        )
 
 
 def complete(spec: StudySpec) -> StudySpec:

@@ -31,6 +31,7 @@ from kd_scratch.tasks.base import (
     surest_mistakes,
 )
 from kd_scratch.tasks.file_checks import odd_texts
+from kd_scratch.tasks.spans import change_words
 from kd_scratch.tasks.text_files import AGNEWS_LABELS, OOS, Example, read_agnews, read_clinc, read_csv
 
 # --- examples -> features ---
@@ -93,11 +94,8 @@ def sorted_labels(names: set[str]) -> Labels:
 
 def reworded(example: Example, change: Callable[[Words], Words], name: str) -> Example:
     """A copy without label. Both texts of a pair are changed together, word for word."""
-    words = change([word for text in example.texts for word in text.split()])
-    if example.pair is None:
-        return Example(name, " ".join(words), None)
-    first = len(example.text.split())
-    return Example(name, " ".join(words[:first]), None, pair=" ".join(words[first:]))
+    text, *pair = change_words(example.texts, change)
+    return Example(name, text, None, pair=pair[0] if pair else None)
 
 
 # --- logits -> decisions and metrics ---

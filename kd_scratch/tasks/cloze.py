@@ -16,6 +16,7 @@ import numpy as np
 
 from kd_scratch.common.console import progress
 from kd_scratch.data.rows import Concat, Subset
+from kd_scratch.tasks.spans import CHARACTER, SOLID
 from kd_scratch.tasks.squad_file import Example
 
 SEED = 11  # questions are the same in every run, so they are tokenized, and asked of the teacher, once
@@ -49,10 +50,8 @@ CUES = {
     rf"\b(?:(?i:the|this|our) )?{NAME}(?: (?:of )?(?:the )?{NAME})+": "what",
 }
 
-#: Of what is written without blanks (Thai to Khmer, Japanese, Chinese) each character is a word.
-SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 MARKS = rf"\s{SOLID}" + ',;:!?()"“”«»،؛؟…—|।'
-WORD = re.compile(rf"[{SOLID}](?:(?!\w)[{SOLID}])*|\d+(?:[.,]\d+)+|[^\W_{SOLID}](?:[^{MARKS}]*[^{MARKS}.'’/-])?")
+WORD = re.compile(rf"{CHARACTER}|\d+(?:[.,]\d+)+|[^\W_{SOLID}](?:[^{MARKS}]*[^{MARKS}.'’/-])?")
 BLANKS = re.compile(r"^\s+|(?<=[(\[“«\s])\s+|\s+(?=[)\],;:.”»]|$)")  # that no person would write
 FULL_STOP = r"(?<!\b\w\.)(?<!Mr\.|Dr\.|Co\.)(?<!Mrs\.|Inc\.|Ltd\.)(?<=[.!?؟।…])"
 SENTENCE_END = re.compile(rf"{FULL_STOP}[\"”’»)]* (?![a-z])|(?<=[。！？])|\n(?![a-z])| [•●▪■]")

@@ -25,7 +25,15 @@ from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Confidence, Mistake, Predictions, Summary, Task, surest_mistakes
 from kd_scratch.tasks.cloze import add_questions
 from kd_scratch.tasks.file_checks import odd_questions
-from kd_scratch.tasks.spans import best_spans, context_windows, log_sum_exp, merge, piece_spans, span_scores
+from kd_scratch.tasks.spans import (
+    best_spans,
+    change_words,
+    context_windows,
+    log_sum_exp,
+    merge,
+    piece_spans,
+    span_scores,
+)
 from kd_scratch.tasks.squad_file import Example, read_squad, read_without_answers, trainable
 from kd_scratch.tasks.squad_metric import QuestionScore, official_scores, question_scores, squad_metrics
 
@@ -346,7 +354,7 @@ TASK = Task(
     tally=tally,
     unlabel=lambda example: replace(example, answers=(), start=None, labelled=False),
     reworded=lambda example, change, name: replace(
-        example, id=name, question=" ".join(change(example.question.split())), answers=(), start=None, labelled=False
+        example, id=name, question=change_words([example.question], change)[0], answers=(), start=None, labelled=False
     ),
     read_unlabelled=read_without_answers,
     add_questions=add_questions,

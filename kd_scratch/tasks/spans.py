@@ -2,9 +2,15 @@
 
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+#: What is written without blanks (Thai to Khmer, Japanese, Chinese): each character, with its accents, is a word.
+SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+CHARACTER = rf"[{SOLID}](?:(?!\w)[{SOLID}])*"
+BETWEEN_BLANKS = re.compile(rf"{CHARACTER}|[^\s{SOLID}]+")
 
 
 def piece_spans(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
@@ -81,14 +87,26 @@ def merge(scores: np.ndarray, others: np.ndarray, first: int) -> np.ndarray:
     return merged
 
 
+def change_words(texts: Sequence[str], change: Callable[[list[str]], list[str]]) -> list[str]:
+    """Texts whose words, all together, `change` has given other ones; what stood side by side still does."""
+    found = [list(BETWEEN_BLANKS.finditer(text)) for text in texts]
+    words = iter(change([match[0] for matches in found for match in matches]))
+    changed = []
+    for matches in found:
+        ends = [match.end() for match in matches]
+        blanks = [" " * (match.start() > end) for match, end in zip(matches[1:], ends, strict=False)]
+        changed.append("".join(blank + next(words) for blank in ["", *blanks][: len(matches)]))
+    return changed
+
+
 def split_words(text: str) -> list[tuple[int, int]]:
     """Start and end of each word of a plain text, much as in CoNLL's files: punctuation at the ends of a word is a word
-    of its own, as is 's.
+    of its own, as is 's, and each character of what is written without blanks.
 
     "Ada's (34) trip to the U.S. ..." -> Ada 's ( 34 ) trip to the U.S. ...
     """
     spans = []
-    for found in re.finditer(r"\S+", text):
+    for found in BETWEEN_BLANKS.finditer(text):
         start, end = found.span()
         while start < end and _is_mark(text[start]):
             stop = end - len(text[start:end].lstrip(text[start]))  # behind a run of the same mark

@@ -17,7 +17,7 @@ from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.evaluation.advice import same_labels
 from kd_scratch.pages.records import known_record
 from kd_scratch.tasks.augment import COPY
-from kd_scratch.tasks.base import drawn_by_text
+from kd_scratch.tasks.base import Task, drawn_by_text, kept_together
 from kd_scratch.tasks.folds import Fold, fold_numbers, parse_fold
 from kd_scratch.training.examples import TrainingData
 from kd_scratch.training.spec import RunSpec
@@ -55,15 +55,30 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
         made_of = record.get("train"), record.get("drawn by text")  # a teacher of an earlier version has other folds
         if made_of != (data.hashes["train"], drawn_by_text(data.task)):
             raise UserError(f"--teacher {path}: was trained on a fold of another file than {spec.train}; give that")
+        name = record.get("sources", {}).get("train", spec.train.name)
+        if data.task.head == "token" and name != spec.train.name:  # which names the documents, by which folds are drawn
+            raise UserError(f"--teacher {path}: knew {spec.train} as {name}; rename it so")
+    if spec.unlabelled and spec.unlabelled.name == spec.train.name:  # which ids begin with
+        raise UserError(
+            f"--unlabelled {spec.unlabelled}: has the name of --train, by which texts are told apart; rename it"
+        )
     numbers = fold_numbers(data.task, data.own, folds[0].count)
-    this = {"settings": {"labelled": spec.config.labelled}, "seed": spec.run.seed}
-    this["drawn by text"] = drawn_by_text(data.task)
-    if spec.config.labelled and all(same_labels(this, record) for record in records):
+    # A text of --unlabelled, or a question about a context, that stands in --train belongs to its fold.
+    of_group = dict(zip((kept_together(data.task, example) for example in data.own), numbers.tolist(), strict=True))
+    if spec.config.labelled and all(had_these_labels(spec, data.task, record) for record in records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))
-    if data.task.add_questions:  # a question about a context of --train belongs there, wherever it is from
-        of_context = {data.task.group(example): by_id[example.id] for example in data.own}
-        for example in data.examples:
-            by_id.setdefault(example.id, of_context.get(data.task.group(example), -1))
+    for example in data.examples:
+        if example.id not in by_id:
+            by_id[example.id] = of_group.get(kept_together(data.task, example), -1)
     of_input = np.array([by_id.get(name, by_id.get(re.sub(rf"{COPY}\d+$", "", name), -1)) for name in inputs.ids])
     return np.stack([(of_input == fold.number) | (of_input < 0) for fold in folds])
+
+
+def had_these_labels(spec: RunSpec, task: Task, record: dict) -> bool:
+    """Whether a teacher was trained on the labels of the same part of the examples as this student."""
+    dev = spec.dev if spec.holds_out_dev else ""  # what is labelled is drawn from what --dev 10% and --limit leave
+    held_out = record["dev"] if record["dev"].endswith("%") else ""
+    same_rest = held_out == dev and record["data settings"].get("limit") == spec.data.limit
+    this = {"settings": {"labelled": spec.config.labelled}, "seed": spec.run.seed, "drawn by text": drawn_by_text(task)}
+    return same_rest and same_labels(this, record)

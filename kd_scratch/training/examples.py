@@ -189,6 +189,8 @@ def encode_training_data(
     source = [
         str(data.hashes["train"]),
         str(data.hashes["unlabelled"]),
+        spec.train.name,  # ids begin with it, and its ending tells how a file is read
+        spec.unlabelled.name if spec.unlabelled else "",
         spec.dev if spec.holds_out_dev else "",
         f"{spec.config.labelled} {spec.run.seed}" if spec.config.labelled else "",
         f"{len(data.copies)} {spec.config.cloze}",

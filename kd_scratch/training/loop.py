@@ -108,7 +108,8 @@ def add_gradients(trainer: Trainer, indices: np.ndarray, clock: Clock) -> Tensor
     weight = 1.0
     if len(rank_indices) == 0:  # fewer inputs than ranks: this one computes something that does not count
         weight, rank_indices = 0.0, indices[:1]
-    sampler = MaskedLMSampler(run.spec.run.seed, trainer.progress.epoch) if run.task.head == "mlm" else None
+    is_mlm, step = run.task.head == "mlm", trainer.progress.step
+    sampler = MaskedLMSampler(run.spec.run.seed, run.plan.epoch_of(step)) if is_mlm else None
     parts = np.array_split(rank_indices, min(run.spec.config.accumulation, len(rank_indices)))
     total = torch.zeros((), device=run.device)
     for i, part in enumerate(parts, 1):

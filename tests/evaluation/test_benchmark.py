@@ -1,6 +1,7 @@
 """The benchmark command: its counting of operations against torch's own, its floor, its table, and bad input."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_scratch.__main__ import main
-from kd_scratch.checkpoints.checkpoint import load_model, save_model
+from kd_scratch.checkpoints.checkpoint import WEIGHTS, load_model, megabytes, save_model
+from kd_scratch.checkpoints.safetensors import load_file, save_file
 from kd_scratch.commands.flags import shape_list
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.evaluation.benchmark import MachineRates, floor, machine_rates
+from kd_scratch.evaluation.benchmark import MachineRates, bytes_in_memory, floor, machine_rates
+from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.nn import kernels
 from kd_scratch.nn.int8 import quantize, to_tensors
 from kd_scratch.nn.model import forward_operations
@@ -39,6 +42,14 @@ def test_the_floor_is_the_slower_of_computing_and_reading_and_for_int8_reading_a
     table = sum(t.nbytes for name, t in to_tensors(small).items() if name.startswith("embeddings.word."))
     assert table == 100 * (8 + 2 * 2)  # 16 numbers of 4 bits, a scale and a lowest number in float16
     assert floor(small, table + 5000, (2, 10), MachineRates(1, 5000)) == pytest.approx(1000)
+
+
+def test_a_model_that_is_stored_in_half_precision_is_read_in_float32(model_directory, tmp_path):
+    shutil.copytree(model_directory, tmp_path / "half")
+    path = tmp_path / "half" / WEIGHTS
+    save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path)
+    whole, half = (bytes_in_memory(load_for_inference(each)) for each in (model_directory, tmp_path / "half"))
+    assert half == whole > 1e6 * megabytes(tmp_path / "half")
 
 
 def test_this_machine_computes_and_reads():

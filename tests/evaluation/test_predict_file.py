@@ -400,6 +400,12 @@ def test_batches_are_cut_by_their_tokens_too():
     assert [b.tolist() for b in length_sorted_batches(lengths, 2)] == [[1, 2], [3, 0], [4]]
 
 
+def test_blanks_behind_the_last_comma_are_no_column(models, tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\nthe fox,a, \nthe dog,b,x\n")
+    answer(models / "sequence", "--file", tmp_path / "x.csv", "--output", tmp_path / "y.jsonl")
+    assert ["error" in row for row in lines_of(tmp_path / "y.jsonl")] == [False, True]
+
+
 def test_columns_may_be_chosen_by_name_or_number(models, tmp_path):
     (tmp_path / "a.csv").write_text("7,the fox\n8,the dog\n")
     answer(models / "sequence", "--file", tmp_path / "a.csv", "--output", tmp_path / "o.jsonl", "--text-column", 2)

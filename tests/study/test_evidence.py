@@ -442,3 +442,24 @@ def test_layers_are_chosen_once_for_all_variants(study, tmp_path, capsys, monkey
     assert json.loads((tmp_path / "out" / "study.json").read_text())["flags"] == plan
     assert main([*argv, "--init-layers", "auto:2"]) == 2
     assert "is a choice of another number of layers; choose another --output" in capsys.readouterr().err
+
+
+def test_a_teacher_of_other_labels_is_refused_before_anything_is_trained(tmp_path, tokenizer, capsys):
+    """A distilled student would get its labels, the baseline those of the data, and the two could not be compared."""
+    for number, name in enumerate(("train", "dev", "test"), 7):
+        (tmp_path / f"{name}.txt").write_text("the B-LOC\nfox I-LOC\njumps O\n\n" * number)
+    save_model(tiny_model("token", labels=("B-LOC", "I-LOC", "O"), vocab_size=tokenizer.vocab_size), tmp_path / "same")
+    other = tiny_model("token", labels=("I-LOC", "S-LOC", "E-LOC", "B-LOC", "O"), vocab_size=tokenizer.vocab_size)
+    save_model(other, tmp_path / "other")
+    for name in ("same", "other"):
+        tokenizer.save(tmp_path / name, 24, token_types=False)
+    argv = ["evidence", "--task", "conll", "--train", tmp_path / "train.txt", "--dev", tmp_path / "dev.txt", *FAST]
+    argv += ["--data", tmp_path / "test.txt", "--seeds", "0", "--losses", "", "--cache", tmp_path / "cache"]
+    refused = {
+        "same": "same: has no f1 at all",
+        "other": "other: has labels that the data have not, or writes its tags",
+    }
+    for name, message in refused.items():
+        of_it = [*argv, "--teacher", tmp_path / name, "--model", tmp_path / name, "--output", tmp_path / "study"]
+        assert main(list(map(str, of_it))) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "study").exists()

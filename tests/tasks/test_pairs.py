@@ -253,7 +253,17 @@ def test_a_copy_of_a_pair_stays_a_pair_and_words_do_not_change_sides(tokenizer):
     copies = Altered([example, replace(example, id="2", pair="over")], 20, CSV, tokenizer)
     assert {(len(c.text.split()), len(c.pair.split())) for c in copies} == {(3, 4), (3, 1)}
     assert any("[MASK]" in c.text for c in copies) and any("[MASK]" in c.pair for c in copies)
-    assert reworded(Example("1", "the fox", "no"), lambda words: [*words, "x"], "c") == Example("c", "the fox x", None)
+    assert reworded(Example("1", " the\n fox", "no"), lambda words: ["a", words[1]], "c").text == "a fox"
+
+
+def test_a_copy_of_text_without_blanks_has_other_characters_and_no_blanks(tokenizer):
+    example = Example("1", "馬雲在 iPhone手機店。", "no")
+    assert reworded(example, lambda words: words, "c").text == example.text
+    seen = []
+    reworded(example, lambda words: seen.extend(words) or words, "c")
+    assert seen == "馬 雲 在 iPhone 手 機 店 。".split()
+    copies = [copy.text for copy in Altered([example], 40, CSV, tokenizer)]
+    assert any(text.startswith("馬[MASK]在 iPhone") for text in copies) and len(set(copies)) > 20
 
 
 def test_what_is_odd_about_one_of_the_two_columns_is_seen():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import RunConfig, TrainConfig
+from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.distillation.teacher import teacher_logits
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.folds import Fold, fold_numbers, outside_fold, parse_fold
 from kd_scratch.tasks.question_answering import Example as Question
+from kd_scratch.tasks.text_files import read_csv
 from kd_scratch.tasks.token_classification import Example as Sentence
 from kd_scratch.training import cross_fitting
 from kd_scratch.training.cross_fitting import teacher_folds, unseen_by
@@ -120,6 +122,35 @@ def test_a_name_that_looks_like_that_of_a_copy_is_still_its_own(monkeypatch):
     assert counted[:, 6].all()
 
 
+def test_text_of_the_training_file_that_stands_in_another_is_unseen_by_one_teacher_only(teachers, tmp_path):
+    """As where the texts with labels were drawn from those without."""
+    folder, common = teachers
+    texts = [example.text for example in read_csv(folder / "train.csv", "", DataConfig())]
+    (tmp_path / "all.txt").write_text("\n".join([*texts, "a ship of the moon"]) + "\n")
+    spec = RunSpec("csv", output=tmp_path / "student", unlabelled=tmp_path / "all.txt", **common)
+    run, _, counted = prepared(spec)
+    of_text = dict(zip(texts, counted.T.tolist(), strict=False))
+    assert counted.shape == (3, 97) and counted[:, 96].all()
+    assert [column.tolist() for column in counted[:, 48:96].T] == [of_text[text] for text in texts]
+    (tmp_path / "x").mkdir()
+    same_name = tmp_path / "x" / "train.csv"
+    same_name.write_text("text\na ship\n")
+    with pytest.raises(UserError, match="has the name of --train, by which texts are told apart; rename it"):
+        prepared(replace(spec, unlabelled=same_name))
+
+
+def test_documents_are_told_apart_by_the_name_that_the_teachers_knew(monkeypatch):
+    sentences = [Sentence(str(i), ("x",), ("O",), document=f"train.txt:{i}") for i in range(4)]
+    records = [{"train": "x", "sources": {"train": "train.txt"}}] * 2
+    monkeypatch.setattr(cross_fitting, "teacher_folds", lambda spec: ([Fold(0, 2), Fold(1, 2)], records))
+    data = TrainingData(TASKS["conll"], sentences, [], (), None, {"train": "x"}, [], own=sentences)
+    spec = RunSpec("conll", Path("x/train.txt"), "10%", "", Path("y"), teachers=("a", "b"))
+    inputs = SimpleNamespace(ids=list("0123"))
+    assert (unseen_by(spec, data, inputs).sum(axis=0) == 1).all()
+    with pytest.raises(UserError, match="--teacher a: knew x/eng.train as train.txt; rename it so"):
+        unseen_by(replace(spec, train=Path("x/eng.train")), data, inputs)
+
+
 def test_texts_whose_labels_no_teacher_had_are_unseen_by_all(teachers, tmp_path):
     """Teachers and student with the same tenth of the labels; with other labels only the fold counts."""
     folder, common = teachers
@@ -135,6 +166,11 @@ def test_texts_whose_labels_no_teacher_had_are_unseen_by_all(teachers, tmp_path)
     assert run.data.has_label.sum() == 12
     _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **student, run=RunConfig(seed=1)))
     assert (counted.sum(axis=0) == 1).all(), "another seed has other labels"
+    _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **(student | dict(dev="10%"))))
+    assert (counted.sum(axis=0) == 1).all(), "and what another dev leaves"
+    limited = student | dict(data=DataConfig(limit="90%"))
+    _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **limited))
+    assert (counted.sum(axis=0) == 1).all(), "and another limit"
 
 
 def test_teachers_that_do_not_belong_together_are_refused(teachers, tmp_path):

@@ -15,7 +15,7 @@ from kd_scratch.study.variants import baseline_run
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.augment import Altered
 from kd_scratch.tasks.token_classification import Example as Sentence
-from kd_scratch.training import bookkeeping
+from kd_scratch.training import bookkeeping, loop
 from kd_scratch.training.epochs import EVERY, EpochPlan, epoch_of_inputs, plan_epochs, several
 from kd_scratch.training.examples import TrainingData, encode_training_data, read_training_data
 from kd_scratch.training.loop import train_model
@@ -138,6 +138,29 @@ def test_copies_of_all_epochs_are_tokenized_and_taught_once_for_all_seeds(files,
     assert main([*argv, "--losses", "hidden", "--alpha", "0.5", "--steps", "30", "--output", str(folder / "live")]) == 0
     assert "30 steps, 12 in an epoch" in capsys.readouterr().out
     assert [epoch["steps"] for epoch in record(folder / "live")["history"]] == [12, 12, 6]
+
+
+def test_the_name_of_the_training_file_is_part_of_what_is_kept(files):
+    """Ids begin with it: with those of a file of another name, the copies of an epoch would not be found."""
+    folder, argv = files
+    other = folder / "renamed.csv"
+    other.write_bytes((folder / "train.csv").read_bytes())
+    for name in ("train", "renamed"):
+        named = [str(other) if word == str(folder / "train.csv") and name == "renamed" else word for word in argv]
+        assert main([*named, "--augment", "2", "--output", str(folder / f"of-{name}")]) == 0
+        assert record(folder / f"of-{name}")["step"] == 24
+
+
+@pytest.mark.parametrize("looks", [0, 1, 3])
+def test_other_words_are_masked_in_every_epoch_however_often_dev_is_looked_at(looks, tmp_path, monkeypatch):
+    text, epochs = tmp_path / "text.txt", []
+    text.write_text("the quick fox jumps over a lazy dog\n" * 12)
+    sampler = loop.MaskedLMSampler
+    monkeypatch.setattr(loop, "MaskedLMSampler", lambda seed, epoch: epochs.append(epoch) or sampler(seed, epoch))
+    argv = ["train", "--task", "mlm", "--train", text, "--dev", text, "--model", "tiny-student", "--vocab-size", 60]
+    more = ["--batch-size", 4, "--epochs", 2, "--max-length", 16, "--looks", looks, "--output", tmp_path / "run"]
+    assert main(list(map(str, [*argv, *more, "--cache", tmp_path]))) == 0
+    assert epochs == 6 * [0] + 6 * [1]
 
 
 def test_the_baseline_of_a_study_makes_exactly_as_many_steps(files):
