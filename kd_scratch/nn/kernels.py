@@ -2,7 +2,7 @@
 
 No way is the fastest on every processor: oneDNN's int8 product, for one, takes three quarters of FBGEMM's time on one
 processor, a thousand times as long with signed instead of unsigned numbers on the same, and is absent on a third. So
-each is timed for half a second when a model is first opened, on few rows and on many, its result is compared with the
+each is timed for a moment when a model is first opened, on few rows and on many, its result is compared with the
 plain layer's, and the choice is kept in a file under processor, library and shape. `KernelConfig` sets what is allowed.
 """
 
@@ -341,7 +341,7 @@ def keep(key: str, value: dict) -> None:
     _found[key] = value
     with suppress(UserError):  # a home that cannot be written: it is measured anew by the next process
         make_folder(cache_file().parent)
-        write_json(cache_file(), read_cache() | {key: value})
+        write_json(cache_file(), read_cache() | _found)  # with those that another process has written over
 
 
 def read_cache() -> dict[str, dict]:

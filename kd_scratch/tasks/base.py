@@ -215,7 +215,7 @@ class Task:
     tally_score: Callable[[np.ndarray], np.ndarray] = mean_score  # sums …,k -> the metric score_name, …
 
     # text without labels, for distillation
-    unlabelled: Callable[[str, str], object] | None = None  # id, text -> example; None: not possible
+    unlabelled: Callable[..., object] | None = None  # id, text, the second one of a pair -> example; None: not possible
     unlabel: Callable[[object], object] = refuse_unlabelled  # example -> the same without its label
     #: path, settings, say, name of the file in messages -> examples without label; None: each text is one
     read_unlabelled: Callable[..., Sequence] | None = None

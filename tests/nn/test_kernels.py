@@ -213,6 +213,14 @@ def test_a_broken_cache_is_measured_anew(content):
     assert len(json.loads(kernels.cache_file().read_text())) == 1
 
 
+def test_what_another_process_has_written_over_is_written_again():
+    first, second = random_linear(), nn.Linear(24, 24)
+    fastest([first])
+    kernels.cache_file().write_text("{}")
+    fastest([second])
+    assert len(json.loads(kernels.cache_file().read_text())) == 2
+
+
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
