@@ -1,5 +1,6 @@
 """Examples that stay in their file until they are asked for, so that there may be more than fit into memory."""
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -28,7 +29,20 @@ class Subset(Sequence):
         return self.items[self.numbers[i]]
 
 
-class WithoutLabels(Sequence):
+class MadeWhenAsked(Sequence):
+    """A sequence whose items are made when they are asked for, by `item`."""
+
+    @abstractmethod
+    def item(self, i: int):
+        """Item number i, from 0 on."""
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return Subset(self, range(len(self))[i])
+        return self.item(range(len(self))[i])  # IndexError behind the end; negative numbers count from there
+
+
+class WithoutLabels(MadeWhenAsked):
     """The items of a sequence, some of them (which: N booleans) without their labels (unlabel: item -> item)."""
 
     def __init__(self, items: Sequence, which: np.ndarray, unlabel: Callable[[object], object]):
@@ -39,14 +53,12 @@ class WithoutLabels(Sequence):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return Subset(self, range(len(self))[i])
+    def item(self, i: int):
         item = self.items[i]
         return self.unlabel(item) if self.which[i] else item
 
 
-class Concat(Sequence):
+class Concat(MadeWhenAsked):
     """The items of one sequence, then those of another."""
 
     def __init__(self, first: Sequence, second: Sequence):
@@ -56,14 +68,11 @@ class Concat(Sequence):
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
 
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return Subset(self, range(len(self))[i])
-        i = range(len(self))[i]  # IndexError behind the end; negative numbers count from there
+    def item(self, i: int):
         return self.first[i] if i < len(self.first) else self.second[i - len(self.first)]
 
 
-class FileRows(Sequence):
+class FileRows(MadeWhenAsked):
     """The examples of a text file, parsed when asked for. Memory holds where each row begins, 16 bytes a row.
 
     rows: (number of its first line, place of its first byte) of each, in their order. parse: line number,
@@ -85,10 +94,7 @@ class FileRows(Sequence):
     def __len__(self) -> int:
         return len(self.lines)
 
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return Subset(self, range(len(self))[i])
-        i = range(len(self))[i]
+    def item(self, i: int):
         line, example = int(self.lines[i]), None
         with suppress(StopIteration, UnicodeDecodeError):
             example = self.parse(line, self.text.part(self.starts[i], self.starts[i + 1]))

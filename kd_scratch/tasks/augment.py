@@ -6,7 +6,7 @@ import numpy as np
 
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.data.rows import Subset
+from kd_scratch.data.rows import MadeWhenAsked
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Task, Words
 
@@ -22,7 +22,7 @@ Gaps = dict[int, float]  # the places of some words in a text -> a random number
 Propose = Callable[[Sequence[Words], Sequence[Gaps]], list[dict[int, str]]]
 
 
-class Altered(Sequence):
+class Altered(MadeWhenAsked):
     """`copies` altered copies of each example, without labels, made when asked for. Number i is always the same text.
 
     Each word becomes [MASK] with probability 0.1, and with probability 0.1 a random word of a random training text
@@ -49,10 +49,7 @@ class Altered(Sequence):
     def __len__(self) -> int:
         return self.copies * len(self.examples)
 
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return Subset(self, range(len(self))[i])
-        i = range(len(self))[i]  # IndexError behind the end; negative numbers count from there
+    def item(self, i: int):
         size = BLOCK if self.propose else 1
         if self.block[0] != i // size:
             self.block = i // size, self.make_block(range(len(self))[i // size * size : (i // size + 1) * size])

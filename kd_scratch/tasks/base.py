@@ -133,6 +133,11 @@ def mean_score(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / np.maximum(sums[..., 1], 1)
 
 
+def f1_score(sums: np.ndarray) -> np.ndarray:
+    """F1 of a tally: 2 · right / (gold + given); 0 where there is nothing to divide by.  …,3 -> …"""
+    return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
+
+
 def label_confidence(predictions: Predictions) -> Confidence:
     """Of a sequence head, that of each text's best label; of others nothing."""
     if predictions.task.head != "sequence":

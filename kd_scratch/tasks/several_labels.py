@@ -16,7 +16,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.tasks.base import Confidence, Labels, Mistake, Predictions, Summary, surest_mistakes
+from kd_scratch.tasks.base import Confidence, Labels, Mistake, Predictions, Summary, f1_score, surest_mistakes
 from kd_scratch.tasks.classification import CSV, encode, refuse_label, sorted_labels
 from kd_scratch.tasks.text_files import Example, read_several
 
@@ -126,11 +126,6 @@ def tally(predictions: Predictions) -> np.ndarray:
     """Of each text, how many labels are right, how many it has, and how many it gets: N,3"""
     has, gets = gold_of(predictions), given(predictions)
     return np.stack([has & gets, has, gets], axis=1).sum(axis=2).astype(np.float64)
-
-
-def f1_score(sums: np.ndarray) -> np.ndarray:
-    """F1 of a tally: 2 · right / (gold + given); 0 where there is nothing to divide by.  …,3 -> …"""
-    return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
 
 
 def score(predictions: Predictions) -> dict:

@@ -29,6 +29,7 @@ from kd_scratch.tasks.base import (
     Summary,
     Task,
     confidence_of,
+    f1_score,
     log_softmax,
     surest_mistakes,
 )
@@ -266,11 +267,6 @@ def tally(predictions: Predictions) -> np.ndarray:
     return np.array(rows, np.float64)
 
 
-def entity_f1(sums: np.ndarray) -> np.ndarray:
-    """F1 from sums of a tally.  …,3 -> …"""
-    return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
-
-
 def confidence(predictions: Predictions) -> Confidence:
     """That of the best tag of each word."""
     features = predictions.features
@@ -355,7 +351,7 @@ TASK = Task(
     score_name="f1",
     columns=("precision", "recall", "f1", "accuracy", "loss"),
     tally=tally,
-    tally_score=entity_f1,
+    tally_score=f1_score,
     unlabelled=from_text,
     unlabel=unlabel,
     reworded=reworded,

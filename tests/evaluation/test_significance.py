@@ -11,11 +11,10 @@ from kd_scratch.evaluation.compare import quality, tables
 from kd_scratch.evaluation.significance import group_sums, interval, mcnemar, resampled_sums, two_sided_p
 from kd_scratch.pages.report import Quality
 from kd_scratch.tasks import TASKS, Predictions
-from kd_scratch.tasks.base import mean_score
+from kd_scratch.tasks.base import f1_score, mean_score
 from kd_scratch.tasks.classification import Example
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.question_answering import Example as Question
-from kd_scratch.tasks.token_classification import entity_f1
 
 
 def pairs(both, wins, losses, neither):
@@ -78,7 +77,7 @@ def test_a_model_that_is_right_on_more_of_the_same_examples_is_surely_better_tho
 
 def test_scores_of_sums():
     assert mean_score(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [0.75, 0.0]
-    assert entity_f1(np.array([[2.0, 4.0, 5.0], [0.0, 0.0, 0.0]])).tolist() == [4 / 9, 0.0]
+    assert f1_score(np.array([[2.0, 4.0, 5.0], [0.0, 0.0, 0.0]])).tolist() == [4 / 9, 0.0]
 
 
 def test_compare_draws_the_same_examples_for_all_models():

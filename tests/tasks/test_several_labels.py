@@ -16,7 +16,8 @@ from kd_scratch.distillation.losses import distillation_loss, partly_taught_loss
 from kd_scratch.distillation.teacher import mean_probabilities
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
 from kd_scratch.tasks import TASKS, Predictions
-from kd_scratch.tasks.several_labels import choose_threshold, f1_score, sigmoid, tally
+from kd_scratch.tasks.base import f1_score
+from kd_scratch.tasks.several_labels import choose_threshold, sigmoid, tally
 from kd_scratch.tasks.text_files import Example
 from tests.conftest import tiny_model
 
