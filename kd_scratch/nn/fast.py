@@ -43,7 +43,9 @@ class StackedProjection(nn.Module):
         super().__init__()
         self.sizes = [linear.out_features for linear in linears]
         groups = [linears[:1], linears[1:]] if first_only else [linears]
-        self.products = nn.ModuleList(fastest(group, weights=weights) for group in groups)
+        self.products = nn.ModuleList(
+            fastest(group, None, weights, first_only and group is groups[0]) for group in groups
+        )
 
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,Q,D and memory B,S,D -> as MultiHeadAttention.project"""
@@ -78,19 +80,20 @@ def attention_parts(layer: MultiHeadAttention, first_only: bool, weights: int) -
     if not has_linears(layer, "query", "key", "value", "output"):
         return None
     projection = StackedProjection([layer.query, layer.key, layer.value], first_only, weights)
-    output = fastest([layer.output], weights=weights)
+    output = fastest([layer.output], None, weights, first_only)
     return {"stacked": projection, "query": None, "key": None, "value": None, "output": output}
 
 
-def feed_forward_parts(layer: FeedForwardBlock, weights: int) -> dict[str, object] | None:
+def feed_forward_parts(layer: FeedForwardBlock, first_only: bool, weights: int) -> dict[str, object] | None:
     """The attributes of a feed-forward in its fast form, by name; None where it has no such form."""
     if not has_linears(layer, "inner", "outer"):
         return None
-    outer = fastest([layer.outer], weights=weights)
+    outer = fastest([layer.outer], None, weights, first_only)
     activation = getattr(layer, "activation", "none")
     if activation in POINTWISE:
-        return {"inner": fastest([layer.inner], activation, weights), "activation": unchanged, "outer": outer}
-    return {"inner": fastest([layer.inner], weights=weights), "outer": outer}
+        inner = fastest([layer.inner], activation, weights, first_only)
+        return {"inner": inner, "activation": unchanged, "outer": outer}
+    return {"inner": fastest([layer.inner], None, weights, first_only), "outer": outer}
 
 
 @dataclass
@@ -157,14 +160,11 @@ def make_fast(model: Model) -> Model:
     count = model.num_parameters()
     weights = sum(layer.weight.nbytes for layer in model.modules() if is_linear(layer))
     calls = record_calls(model)
-    attentions = [layer for layer in calls if isinstance(layer, MultiHeadAttention)]
+    last = list(calls)[-2:] if model.config.head == "sequence" else []  # attention and feed-forward of the last block
     kept = []
     for layer, call in calls.items():
-        if isinstance(layer, MultiHeadAttention):
-            first_only = model.config.head == "sequence" and layer is attentions[-1]
-            parts = attention_parts(layer, first_only, weights)
-        else:
-            parts = feed_forward_parts(layer, weights)
+        make_parts = attention_parts if isinstance(layer, MultiHeadAttention) else feed_forward_parts
+        parts = make_parts(layer, layer in last, weights)
         if parts is None or not exchange(layer, parts, call, tolerance):
             kept.append(layer)
     if model.config.int8 and model.head is not None:  # whose own ways are for any kind of input, and slower

@@ -36,6 +36,7 @@ POINTWISE = {
     ACTIVATIONS["relu"]: ("relu", ""),
 }
 TIMED = {"few rows": (1, 16), "many rows": (8, 16)}  # texts and tokens of the inputs that are timed
+FIRST = {"few rows": (1, 1), "many rows": (8, 1)}  # of a layer that computes the first position of a text only
 ROUNDS, SECONDS = 15, 0.1  # how often each is timed at most; and for how long all of a layer's, but for four rounds
 STEP, MOST = 2**24, 2**26  # bytes of weights that take turns, as a model's do: in what steps, and how many at most
 COPIES = 64  # of a layer, at most
@@ -224,11 +225,14 @@ def allowed() -> str:
     return _config.kernels
 
 
-def fastest(layers: Sequence[nn.Module], activation: Callable | None = None, weights: int = 0) -> nn.Module:
+def fastest(
+    layers: Sequence[nn.Module], activation: Callable | None = None, weights: int = 0, first_only: bool = False
+) -> nn.Module:
     """One linear layer that gives the outputs of several, side by side, behind an activation of POINTWISE.
 
     layers: all float32 with a bias, or all Int8Linear, of the same input. The way is the fastest of this machine in a
-    model of so many bytes of weights: those of a large one (up to MOST) are read from memory at each call.
+    model of so many bytes of weights: those of a large one (up to MOST) are read from memory at each call. first_only:
+    for the first position of each text.
     """
     is_int8 = int8.is_int8(layers[0])
     kernels = INT8_KERNELS if is_int8 else FLOAT_KERNELS
@@ -237,7 +241,7 @@ def fastest(layers: Sequence[nn.Module], activation: Callable | None = None, wei
     if plain.in_features * plain.out_features < SMALL:
         return next(forms(kernels, plain, activation))[1]
     weights = min(weights // STEP * STEP, MOST)
-    key = cache_key(plain, activation, weights)
+    key, shapes = cache_key(plain, activation, weights) + " first only" * first_only, FIRST if first_only else TIMED
     name = found(key).get("kernel")
     for _, form in forms({name: kernels[name]} if name in kernels else {}, plain, activation):
         return form
@@ -245,7 +249,7 @@ def fastest(layers: Sequence[nn.Module], activation: Callable | None = None, wei
     copies = range(1, min(weights // plain.weight.nbytes, COPIES))
     build = {name: kernels[name].build for name in every}
     rings = {name: [form, *(build[name](deepcopy(plain), activation) for _ in copies)] for name, form in every.items()}
-    times = timed(rings, plain.in_features)
+    times = timed(rings, plain.in_features, shapes)
     # The geometric mean of both, few rows counted twice: a single short text is what one waits for.
     means = {name: (few * few * many) ** (1 / 3) for name, (few, many) in times.items()}
     name = next(name for name, mean in means.items() if mean <= CLEARLY * min(means.values()))
@@ -284,7 +288,7 @@ def is_right(form: nn.Module, plain: nn.Module, activation: Callable | None, sha
     return bool(far <= tolerance)  # False for not-a-number too
 
 
-def timed(candidates: dict[str, list[nn.Module]], width: int) -> dict[str, list[float]]:
+def timed(candidates: dict[str, list[nn.Module]], width: int, shapes: dict = TIMED) -> dict[str, list[float]]:
     """Microseconds that each form of a layer takes at least, for few rows and for many; all take turns.
 
     candidates: each form once, or as several copies which are called one after the other for few rows. Of these most of
@@ -293,7 +297,7 @@ def timed(candidates: dict[str, list[nn.Module]], width: int) -> dict[str, list[
     # With one thread its own time counts, in which nothing is that others have used the processor for.
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     times = {name: [] for name in candidates}
-    for rows, shape in TIMED.items():
+    for rows, shape in shapes.items():
         x, best, started = torch.randn(*shape, width), dict.fromkeys(candidates, math.inf), clock()
         for turn in range(ROUNDS):
             for name, ring in candidates.items():

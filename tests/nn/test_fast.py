@@ -101,9 +101,9 @@ def test_one_product_for_query_key_and_value_also_where_queries_come_from_elsewh
 
 def test_a_layer_without_its_linear_layers_has_no_fast_form():
     block = tiny_model().encoder.blocks[0]
-    assert fast.attention_parts(block.attention, False, 0) and fast.feed_forward_parts(block.feed_forward, 0)
+    assert fast.attention_parts(block.attention, False, 0) and fast.feed_forward_parts(block.feed_forward, False, 0)
     block.attention.key = block.feed_forward.inner = nn.Identity()
     assert (
         fast.attention_parts(block.attention, False, 0) is None
-        and fast.feed_forward_parts(block.feed_forward, 0) is None
+        and fast.feed_forward_parts(block.feed_forward, False, 0) is None
     )

@@ -132,7 +132,7 @@ def test_a_wrong_way_is_never_chosen(build, in_cache, monkeypatch):
 
 def test_the_faster_of_two_is_taken_and_kept_for_other_processes(monkeypatch):
     times = {"oneDNN": [5.0, 11.0], "plain": [6.0, 6.0]}  # means of 6.5 and 6
-    monkeypatch.setattr(kernels, "timed", lambda rings, width: {name: times[name] for name in rings})
+    monkeypatch.setattr(kernels, "timed", lambda rings, width, shapes: {name: times[name] for name in rings})
     exact = {name: Kernel(PlainLinear, kernels.ALL, None) for name in times}
     monkeypatch.setattr(kernels, "FLOAT_KERNELS", exact)
     fastest([random_linear()])
@@ -155,7 +155,7 @@ def test_what_was_the_fastest_with_other_instructions_is_measured_anew(monkeypat
 def test_a_layer_of_a_large_model_is_timed_as_often_as_fills_the_cache(monkeypatch):
     """Half the bytes are worth nothing where all of them are in the cache already."""
     counts, layer = [], random_linear()
-    monkeypatch.setattr(kernels, "timed", lambda rings, width: counts.append(rings) or {"plain": [1, 1]})
+    monkeypatch.setattr(kernels, "timed", lambda rings, width, shapes: counts.append(rings) or {"plain": [1, 1]})
     monkeypatch.setattr(kernels, "FLOAT_KERNELS", {"plain": FLOAT_KERNELS["plain"]})
     monkeypatch.setattr(kernels, "STEP", 10 * layer.weight.nbytes)
     monkeypatch.setattr(kernels, "MOST", 20 * layer.weight.nbytes)
@@ -171,6 +171,27 @@ def test_a_layer_of_a_large_model_is_timed_as_often_as_fills_the_cache(monkeypat
     )
 
 
+def test_what_computes_first_positions_only_is_timed_with_as_few_rows(monkeypatch):
+    """The last block of a model of texts, all but its keys and values."""
+    shapes: dict[tuple, list] = {}
+
+    def note(rings, width, shape_of_rows):
+        form = next(iter(rings.values()))[0]
+        shapes.setdefault((width, form.out_features), []).append(list(shape_of_rows.values()))
+        return {name: [1, 1] for name in rings}
+
+    monkeypatch.setattr(kernels, "timed", note)
+    monkeypatch.setattr(kernels, "FLOAT_KERNELS", {"plain": FLOAT_KERNELS["plain"]})
+    every, first = list(kernels.TIMED.values()), list(kernels.FIRST.values())
+    assert first == [(1, 1), (8, 1)]
+    make_fast(tiny_model("sequence", labels=("a", "b"), width=16, feed_forward=40, depth=2).eval())
+    assert shapes == {(16, 48): [every], (16, 16): [every, first], (16, 40): [every, first], (40, 16): [every, first],
+                      (16, 32): [every]}  # fmt: skip
+    shapes.clear()
+    make_fast(tiny_model("token", labels=("a", "b"), width=16, feed_forward=24, depth=1).eval())
+    assert shapes == {(16, 24): [every], (24, 16): [every]}
+
+
 @pytest.mark.parametrize(("seconds", "rounds"), [(0, 4), (1000, kernels.ROUNDS)])
 def test_no_layer_is_timed_for_long(seconds, rounds, monkeypatch):
     calls = []
@@ -184,7 +205,7 @@ def test_no_layer_is_timed_for_long(seconds, rounds, monkeypatch):
     [([9.4, 9.4], "FBGEMM half"), ([9.6, 9.6], "oneDNN"), ([8.5, 11], "FBGEMM half"), ([11, 8.5], "oneDNN")],
 )
 def test_another_way_must_be_clearly_faster_and_few_rows_count_twice(half, chosen, monkeypatch):
-    monkeypatch.setattr(kernels, "timed", lambda rings, width: {"oneDNN": [10, 10], "FBGEMM half": half})
+    monkeypatch.setattr(kernels, "timed", lambda rings, width, shapes: {"oneDNN": [10, 10], "FBGEMM half": half})
     every = {name: Kernel(PlainLinear, kernels.ALL, None) for name in FLOAT_KERNELS}
     monkeypatch.setattr(kernels, "FLOAT_KERNELS", every)
     fastest([random_linear()])
@@ -193,7 +214,7 @@ def test_another_way_must_be_clearly_faster_and_few_rows_count_twice(half, chose
 
 def test_where_two_are_about_as_fast_the_choice_is_the_same_every_time(monkeypatch):
     for times in ({"oneDNN": [10, 10], "plain": [10, 9.5]}, {"oneDNN": [9.5, 10], "plain": [10, 10]}):
-        monkeypatch.setattr(kernels, "timed", lambda rings, width, times=times: times)
+        monkeypatch.setattr(kernels, "timed", lambda rings, width, shapes, times=times: times)
         monkeypatch.setattr(kernels, "_found", {})
         kernels.cache_file().unlink(missing_ok=True)
         fastest([random_linear()])
@@ -230,7 +251,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
 
 def test_only_what_is_allowed_may_be_chosen(monkeypatch):
     offered = []
-    monkeypatch.setattr(kernels, "timed", lambda rings, width: offered.append(set(rings)) or {"plain": [1, 1]})
+    monkeypatch.setattr(kernels, "timed", lambda rings, width, shapes: offered.append(set(rings)) or {"plain": [1, 1]})
     for allowed in ("exact", "half", "bf16"):
         kernels.use(KernelConfig(kernels=allowed))
         fastest([random_linear()])
