@@ -49,6 +49,13 @@ EXCEPTIONS = {
     "--teacher: they were not trained with the same number of folds; give all of one kind": FOLDS,
     "--teacher: no teacher was trained with --fold {}; train it, and give it too": FOLDS,
     "--teacher {}: was trained on a fold of another file than {}; give that": FOLDS,
+    "--teacher {}: knew {} as {}; rename it so": "training/test_cross_fitting.py::"
+    "test_documents_are_told_apart_by_the_name_that_the_teachers_knew",
+    "--unlabelled {}: has the name of --train, by which texts are told apart; rename it": "training/"
+    "test_cross_fitting.py::test_text_of_the_training_file_that_stands_in_another_is_unseen_by_one_teacher_only",
+    "--teacher {}: has labels that the data have not, or writes its tags in another way; a student takes them over and "
+    "a baseline cannot; fine-tune it on these data first (train --model)": "study/test_evidence.py::"
+    "test_a_teacher_of_other_labels_is_refused_before_anything_is_trained",
     "look {}/{}": "no advice: which look at dev it is",
     "the best learning rate is the {} of the grid: try {} ones": "study/test_learning_rates.py::"
     "test_each_variant_has_the_rate_that_is_best_on_dev_with_the_first_seed",

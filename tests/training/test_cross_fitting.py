@@ -137,6 +137,8 @@ def test_text_of_the_training_file_that_stands_in_another_is_unseen_by_one_teach
     same_name.write_text("text\na ship\n")
     with pytest.raises(UserError, match="has the name of --train, by which texts are told apart; rename it"):
         prepared(replace(spec, unlabelled=same_name))
+    renamed = same_name.rename(tmp_path / "x" / "more.csv")
+    assert prepared(replace(spec, unlabelled=renamed))[2][:, 48:].all()
 
 
 def test_documents_are_told_apart_by_the_name_that_the_teachers_knew(monkeypatch):
