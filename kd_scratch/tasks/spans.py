@@ -93,9 +93,11 @@ def change_words(texts: Sequence[str], change: Callable[[list[str]], list[str]])
     words = iter(change([match[0] for matches in found for match in matches]))
     changed = []
     for matches in found:
-        ends = [match.end() for match in matches]
-        blanks = [" " * (match.start() > end) for match, end in zip(matches[1:], ends, strict=False)]
-        changed.append("".join(blank + next(words) for blank in ["", *blanks][: len(matches)]))
+        parts, end = [], 0
+        for match in matches:
+            parts += [" "] * (len(parts) > 0 and match.start() > end) + [next(words)]
+            end = match.end()
+        changed.append("".join(parts))
     return changed
 
 
