@@ -82,5 +82,5 @@ def test_the_code_for_onnx_runtime_gives_what_is_given_here(tmp_path, tokenizer,
     export_onnx(folder, exported)
     card = (exported / CARD).read_text()
     program = python_in(card)[-1]
-    assert 'InferenceSession("onnx/model.onnx")' in program and re.search(r'tags: .*"onnx"', card)
+    assert 'InferenceSession("onnx/model.onnx", options)' in program and re.search(r'tags: .*"onnx"', card)
     assert shortened(run_in(exported, program).strip()) == expected_of(folder, head, pairs)
