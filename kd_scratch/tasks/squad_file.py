@@ -30,7 +30,9 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.data.rows import Subset
-from kd_scratch.tasks.text_files import read_texts
+from kd_scratch.tasks.columns import named
+from kd_scratch.tasks.text_files import is_table_of_texts, read_texts
+from kd_scratch.tasks.unlabelled_file import sample_of_table
 
 LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
 #: How a file may write an answer that its context writes otherwise.
@@ -134,16 +136,29 @@ def root_of(file: TextFile) -> Node:
 
 
 def read_without_answers(path: Path, data: DataConfig, say: Say, name: str) -> Sequence[Example]:
-    """The questions of a file as above, whose answers are not looked at; or each text of one of texts as a context,
-    without question. name: of the file, in messages. UserError as of read_squad and read_texts."""
+    """The questions of a file as above or of a table, whose answers are not looked at; or each text of one of texts as
+    a context, without question. name: of the file, in messages. UserError as of read_squad and read_texts."""
     first = next((text.strip() for _, text in open_text(path, data.encoding).lines() if text.strip()), "")
     row = find_object(first) or {}
     has_questions = data.question_column in row or any(isinstance(row.get(key), list) for key in LEVELS[1:])
     if has_questions or (not row and re.match(r"\{\s*(\"|$)|\[\s*(\{|$)", first)):
         return read_squad(path, "", data, say, labelled=False)
+    names = data.question_column, data.context_column
+    if not row and has_columns(open_text(path, data.encoding), names):
+
+        def example(place: str, question: str, context: str) -> Example | None:
+            return Example(place, question, context, labelled=False) if question.strip() and context.strip() else None
+
+        return read_texts(path, replace(data, text_column=",".join(names)), say, example, name, pairs=True)
     if data.text_column == DataConfig.text_column:
         data = replace(data, text_column=data.context_column)
     return read_texts(path, data, say, lambda place, text: Example(place, "", text, labelled=False), name)
+
+
+def has_columns(file: TextFile, names: Sequence[str]) -> bool:
+    """Whether it is a table with columns of these names."""
+    is_table = is_table_of_texts(file, names)
+    return is_table and all(named(sample_of_table(file, names)[0], name) for name in names)
 
 
 def is_json_lines(file: TextFile) -> bool:

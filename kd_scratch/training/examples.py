@@ -145,6 +145,8 @@ def read_unlabelled(
         examples = task.read_unlabelled(path, data, say, flag)
         if examples and not examples[0].question and questions:
             raise UserError(f"{flag}: holds contexts without questions; {questions}")
+        if not examples:
+            raise UserError(f"{flag}: holds no question; give one that does, or a .txt with each context on a line")
     else:
         examples = read_texts(path, data, say, task.unlabelled, flag, pairs)
     if not examples:

@@ -135,6 +135,7 @@ def without_mask(world) -> Path:
     return model
 
 
+NO_QUESTION = '{"data": [{"paragraphs": [{"context": "the team of the bank", "qas": []}]}]}'
 FLAT = '{"query": "who?", "passage": "the team of the bank", "answer": "the bank"}\n'
 
 ROWS = [
@@ -307,6 +308,17 @@ ROWS = [
         "add --cloze 4 (say) to have some made of them",
         lambda w: w.squad("train", "--unlabelled", w.base.csv("train"), teacher=w.base.model("span")),
         lambda w, argv, line: put(argv, *find("add (--cloze 4)", line).split()),
+    ),
+    Cure(
+        "{}: holds no question; give one that does, or a .txt with each context on a line",
+        lambda w: w.squad(
+            "train", "--unlabelled", w.write("no.json", NO_QUESTION), "--cloze", 1, teacher=w.base.model("span")
+        ),
+        lambda w, argv, line: put(
+            argv,
+            "--unlabelled",
+            w.write("contexts" + find(r"or a (\.txt) with", line), "the bank of the team won a cup\n"),
+        ),
     ),
     Cure(
         "--cloze: {} has no questions; leave it out",

@@ -15,6 +15,7 @@ OPEN_QUOTE = 'label,text\nsport,"the goal\ntrade,the bank\nsport,the team\ntrade
 BY_NAME = (
     "choose one with {}, by its name or, in a table, by its number (1: the first; without a header give all as numbers)"
 )
+NAMELESS = "the goal of the team,the cup of the team\nthe bank of the market,the trade of a bank\n"
 TWO_TEXTS = "title,body\nthe goal,of the team\nthe bank,of the shares\n"
 OPEN_QUOTE += "trade,the shares\n"
 
@@ -145,16 +146,31 @@ ROWS = [
     ),
     *(
         Cure(
-            "for its name; or put each text on a line of a file called .txt",
-            lambda w: w.train("--unlabelled", w.write("more.csv", TWO_TEXTS), teacher=w.base.model()),
+            message,
+            lambda w, text=text: w.train("--unlabelled", w.write("more.csv", text), teacher=w.base.model()),
             follow,
         )
-        for follow in (
-            lambda w, argv, line: (
-                w.write("more.csv", TWO_TEXTS.replace("title", find("Write (text) for", line))) and None
+        for message, text, follow in (
+            (
+                "Write {} for its name",
+                TWO_TEXTS,
+                lambda w, argv, line: (
+                    w.write("more.csv", TWO_TEXTS.replace("title", find("Write (text) for", line))) and None
+                ),
             ),
-            lambda w, argv, line: put(
-                argv, "--unlabelled", w.write(f"more{find('called (.txt)', line)}", "the goal\nthe bank\n")
+            (
+                "Put a line of names above, one of them {}",
+                NAMELESS,
+                lambda w, argv, line: (
+                    w.write("more.csv", f"title,{find('one of them (text);', line)}\n{NAMELESS}") and None
+                ),
+            ),
+            (
+                "which of these are the texts, {}? {}; or put each text on a line of a file called .txt",
+                TWO_TEXTS,
+                lambda w, argv, line: put(
+                    argv, "--unlabelled", w.write(f"more{find('called (.txt)', line)}", "the goal\nthe bank\n")
+                ),
             ),
         )
     ),

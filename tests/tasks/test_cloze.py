@@ -301,10 +301,22 @@ def test_the_sample_that_disk_is_estimated_by_is_of_all_kinds_of_questions(files
     assert cache_bytes(run, sample) > 0
 
 
+def test_questions_without_answers_may_stand_in_a_table(files, teachers, tmp_path):
+    """With their contexts; a row that lacks one of both is left out."""
+    table = tmp_path / "more.csv"
+    table.write_text('id,Context,question\n1,"two days, no more",how long?\n2,two days,\n3,,who?\n4,one day,when?\n')
+    data = read_training_data(student(files, teachers, unlabelled=table), SQUAD)
+    found = [(example.question, example.context) for example in data.examples if not example.labelled]
+    assert found == [("how long?", "two days, no more"), ("when?", "one day")]
+
+
 def test_what_does_not_go_together_is_refused(files, teachers):
     folder = files[0]
     with pytest.raises(UserError, match="holds contexts without questions; add --cloze 4"):
         read_training_data(student(files, teachers, unlabelled=folder / "more.txt"), SQUAD)
+    (folder / "none.json").write_text('{"data": [{"paragraphs": [{"context": "two days", "qas": []}]}]}')
+    with pytest.raises(UserError, match="none.json: holds no question; give one that does, or a .txt"):
+        read_training_data(student(files, teachers, unlabelled=folder / "none.json"), SQUAD)
     data = read_training_data(student(files, teachers, unlabelled=folder / "more.json"), SQUAD)
     assert data.examples[-1].question == "how long?"
     with pytest.raises(UserError, match="--cloze must be 0 or more"):

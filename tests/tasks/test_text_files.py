@@ -250,12 +250,20 @@ def test_unlabelled_texts_may_stand_in_another_column_than_those_of_train(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "content", ["my card is lost, ok\nyour bank, hello\n", "a,b\nmy card,is lost\nmy bank,is lost\n"]
+    ("content", "cure"),
+    [
+        ("my card is lost, ok\nyour bank, hello\n", "Put a line of names above, one of them text"),
+        ("a,b\nmy card,is lost\nmy bank,is lost\n", "Write text for its name"),
+    ],
 )
-def test_unlabelled_texts_that_may_be_two_columns_are_refused(tmp_path, content):
+def test_unlabelled_texts_that_may_be_two_columns_are_refused(tmp_path, content, cure):
     (tmp_path / "u.csv").write_text(content)
-    with pytest.raises(UserError, match="line 1: which of these are the texts, .* Write text for its name"):
+    with pytest.raises(UserError, match=f"line 1: which of these are the texts, .*\\? {cure}; or put each text"):
         read_texts(tmp_path / "u.csv", DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
+    named = "text,other\n" + content if "Put" in cure else content.replace("a,b", "text,b")
+    (tmp_path / "u.csv").write_text(named)
+    examples = read_texts(tmp_path / "u.csv", DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
+    assert [example.text.split(",")[0] for example in examples][0].startswith("my card")
 
 
 @pytest.mark.parametrize("name", ["u.csv", "u.tsv", "u.jsonl"])
