@@ -99,6 +99,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence], markdown: bool = Fals
     """
     lines = [list(header)]
     lines += [[cell(value) for value in row] for row in rows]
+    if markdown:  # texts may hold what parts its columns
+        lines = [[text.replace("|", r"\|") for text in line] for line in lines]
     if left and not markdown:
         lines = [part for line in lines for part in _wrapped(line, lines)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]

@@ -17,6 +17,7 @@ from kd_scratch.demo.protocol import Fields
 from kd_scratch.demo.server import Site
 from kd_scratch.evaluation.evaluate import load_for_inference
 from kd_scratch.pages import html
+from kd_scratch.tasks.tag_schemes import TagScheme
 
 NAME = 1_000  # the longest that is taken, in characters
 ATTENTION = 256  # pieces of the longest input whose attention is shown
@@ -174,6 +175,7 @@ def about(groups: dict[str, Group]) -> dict:
                 "path": f"/api/{use.name}",
                 "title": use.title + several,
                 "labels": group.labels,
+                "types": sorted(TagScheme.of(group.labels).types) if group.head == "token" else [],  # of entities
                 "fields": use.fields,
                 "models": models,
                 "examples": examples,

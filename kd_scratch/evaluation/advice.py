@@ -12,9 +12,10 @@ MEANS = {
     "unlabelled": "text without labels (--unlabelled FILE; closed 58% of the gap on CLINC150, 63% on AG News)",
     "augment": "altered copies (--augment 1)",
     "still": "a table of tokens that stays (--freeze-embeddings)",
-    "teachers": "several teachers, or cross-fitted ones (make teachers)",
+    "teachers": "several teachers, or cross-fitted ones (--fold 1/5 to 5/5)",
     "longer": "with these a longer schedule (--epochs)",
 }
+RANDOM = "random weights"  # so begins what a record says of the start of a student that has nothing to keep
 ENOUGH = 0.8  # where so much of a gap is closed, nothing is advised
 
 
@@ -44,11 +45,12 @@ def ingredients(record: dict, teachers: Iterable[str], task: Task) -> set[str]:
     """What a distillation (its training.json) with teachers in these folders has of MEANS already, or cannot have;
     "labelled" where it has labels for a part of its texts, "same labels" where its teachers had these alone."""
     settings, part = record["settings"], record["settings"].get("labelled")
+    start = record.get("sources", {}).get("model", "")
     known = [other for path in teachers if (other := known_record(path))]
     is_there = {
         "unlabelled": record.get("unlabelled") or not (task.unlabelled or task.read_unlabelled),
         "augment": settings.get("augment") or task.reworded is None,
-        "still": settings.get("freeze_embeddings"),
+        "still": settings.get("freeze_embeddings") or start.startswith(RANDOM),
         "teachers": " " in (record.get("teacher") or "") or task.head == "mlm",
         "labelled": part,
         "same labels": part and known and all(same_labels(record, other) for other in known),
@@ -84,5 +86,9 @@ def _alike(record: dict, other: dict, keys: Iterable[str]) -> bool:
 
 
 def chance_of(scores: Iterable[float], examples: int) -> float:
-    """By how much two scores may differ by chance, as if examples and models were independent of each other."""
-    return CHANCE * math.sqrt(sum(score * (1 - score) for score in scores) / examples)
+    """By how much two scores may differ by chance, as if examples and models were independent of each other.
+
+    As shares of right ones; a correlation of 0 or less varies at most as one of a half does.
+    """
+    spread = (score * (1 - score) if score > 0 else 1.0 for score in scores)
+    return CHANCE * math.sqrt(sum(spread) / examples)

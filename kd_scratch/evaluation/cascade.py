@@ -147,9 +147,9 @@ def conclusion(found: Cascade) -> str:
     )
 
 
-def text_of(found: Cascade) -> str:
-    """For the terminal."""
-    return f"{table(*rows_of(found))}\n\n{conclusion(found)}"
+def text_of(found: Cascade, markdown: bool = False) -> str:
+    """Table and conclusion, as a terminal or a Markdown file shows them."""
+    return f"{table(*rows_of(found), markdown)}\n\n{conclusion(found)}"
 
 
 def section_of(found: Cascade) -> str:
@@ -162,6 +162,11 @@ def section_of(found: Cascade) -> str:
     }
     picture = svg.curves("Score and cost of a cascade", "mean milliseconds of one example", found.score_name, lines)
     return html.html_table(*rows_of(found)) + html.paragraph(conclusion(found)) + html.figure(picture)
+
+
+def shown(found: Cascade) -> tuple[str, str, str]:
+    """As text, as Markdown and as a section, for a comparison."""
+    return text_of(found), text_of(found, markdown=True), section_of(found)
 
 
 def page_of(found: Cascade, test_set: EvaluationSet) -> str:

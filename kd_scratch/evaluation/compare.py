@@ -22,6 +22,7 @@ from kd_scratch.evaluation.significance import (
     calibration_tally,
     group_sums,
     interval,
+    interval_around,
     mcnemar,
     resampled_sums,
     smallest_effect,
@@ -91,7 +92,7 @@ def compare(
         maps=attention_maps(shown, predictions, device),
         records=records,
         advice=gap_advice(task, models[first].directory, records, rows),
-        cascade=(cascades.text_of(before), cascades.section_of(before)) if before else None,
+        cascade=cascades.shown(before) if before else None,
         about=about,
     )
 
@@ -178,9 +179,9 @@ def calibration(predictions: Predictions) -> tuple[tuple[float, str | None, floa
     sure = predictions.task.confidence(predictions)
     groups, count = predictions.groups[sure.example], predictions.num_groups
     tally = calibration_tally(sure.probability, sure.right, groups, count)
-    bounds = interval_text(interval(calibration_error(resampled_sums(tally))))
-    errors = float(calibration_error(tally.sum(axis=0))), bounds, calibration_floor(sure.probability)
-    return errors, calibration_bins(tally.sum(axis=0))
+    error = float(calibration_error(tally.sum(axis=0)))
+    bounds = interval_text(interval_around(error, calibration_error(resampled_sums(tally))))
+    return (error, bounds, calibration_floor(sure.probability)), calibration_bins(tally.sum(axis=0))
 
 
 def tests_with_mcnemar(task: Task) -> bool:
@@ -206,7 +207,8 @@ def attention_maps(
     if any(tokenizer.difference(loaded.tokenizer) for loaded in models.values()):
         return []
     features = predictions[first].features
-    short = np.flatnonzero((features.lengths >= 6) & (features.lengths <= LONGEST_MAP))
+    longest = min(LONGEST_MAP, *(loaded.max_length for loaded in models.values()))
+    short = np.flatnonzero((features.lengths >= 6) & (features.lengths <= longest))
     maps = []
     for i in short[:MAPS]:
         batch = collate(features, np.array([i]), device)
@@ -258,7 +260,7 @@ def text_of(found: Comparison, markdown: bool = False) -> str:
     """Tables and note, as a terminal or a Markdown file shows them."""
     parts = [table(header, rows, markdown) for header, rows in tables(found)]
     if found.cascade:
-        parts.append(found.cascade[0])
+        parts.append(found.cascade[markdown])
     return "\n\n".join([*parts, *filter(None, [found.advice]), found.note])
 
 

@@ -41,15 +41,26 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def interval_around(estimate: float, values: np.ndarray) -> tuple[float, float]:
+    """The same for a figure of at least 0 that is larger in every drawn file than in this one, by what drawing adds, as
+    a calibration error is: moved so that the mean of all draws is the figure itself."""
+    low, high = interval(values - values.mean() + estimate)
+    return max(low, 0.0), high
+
+
 CHANCE, POWER = 1.959964, 0.841621  # standard errors: what 5% exceed on either side, and what 20% do on one
 
 
-def smallest_effect(drawn: np.ndarray) -> float:
+def smallest_effect(drawn: np.ndarray, by_seed: Sequence[float] = ()) -> float:
     """The smallest true difference that a test of 5% would find with a power of 80% (Cohen 1988, chapter 2).
 
-    drawn: the differences of resampled test files, whose deviation is the standard error.
+    drawn: the differences of resampled test files, whose deviation is the standard error. by_seed: those of several
+    seeds, of which the mean is tested: it must exceed both chances, and varies by both.
     """
-    return (CHANCE + POWER) * float(np.std(drawn))
+    of_file, count, beyond = float(np.std(drawn)), len(by_seed), 0.0
+    if count > 1:
+        beyond = student_t(POWER, count - 1) * float(np.std(by_seed, ddof=1)) / math.sqrt(count)
+    return max(CHANCE * of_file, margin(by_seed) or 0.0) + math.hypot(POWER * of_file, beyond)
 
 
 def two_sided_p(differences: np.ndarray) -> float:
@@ -85,17 +96,12 @@ def student_t(z: float, freedom: int) -> float:
     return t + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
 
 
-def margin(values: Sequence[float], power: bool = False) -> float | None:
-    """Half the width of the 95% interval of a mean of n values: t · s/√n (Student 1908); None of fewer than two.
-
-    power: instead the smallest mean that would exceed this in 80 of 100 studies.
-    """
+def margin(values: Sequence[float]) -> float | None:
+    """Half the width of the 95% interval of a mean of n values: t · s/√n (Student 1908); None of fewer than two."""
     freedom = len(values) - 1
     if freedom < 1:
         return None
     t = STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else student_t(CHANCE, freedom)
-    if power:
-        t += student_t(POWER, freedom)
     return float(t * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 

@@ -137,12 +137,6 @@ def code(text) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
-def rows(header: Sequence[str], cells: Iterable[Sequence]) -> str:
-    """A table in Markdown, whose texts may hold what parts its columns."""
-    cells = [[cell.replace("|", r"\|") if isinstance(cell, str) else cell for cell in row] for row in cells]
-    return table(header, cells, markdown=True)
-
-
 def card(
     folder: Path,
     sources: Sequence[Path],
@@ -214,7 +208,7 @@ def scores(training: dict, other_form: bool, model: str) -> str:
             low, high = kept.get("interval", (None, None)) if name == task.score_name else (None, None)
             cells.append((name, float(kept["dev"][name]), low, high))
     notes = (OF_FLOAT if other_form else "") + CHOSEN.format(task=task.name, model=model)
-    return f"{rows(('on dev', 'score', '95% from', 'to'), cells)}\n\n{notes}"
+    return f"{table(('on dev', 'score', '95% from', 'to'), cells, markdown=True)}\n\n{notes}"
 
 
 def size(folder: Path, config: ModelConfig, onnx: Sequence[str], training: dict | None, quantized: dict | None) -> str:
@@ -225,16 +219,16 @@ def size(folder: Path, config: ModelConfig, onnx: Sequence[str], training: dict 
     for name in onnx:
         parts = (folder / "onnx").glob(f"{escape(name)}*")  # tensors of more than 2 GB stand beside it
         files.append((f"onnx/{name}", sum(path.stat().st_size for path in parts) / 1e6))
-    table = rows(("file", "MB"), [(code(name), megabytes) for name, megabytes in files])
-    text = f"{parameters:,} parameters.\n\n{table}"
+    sizes = table(("file", "MB"), [(code(name), megabytes) for name, megabytes in files], markdown=True)
+    text = f"{parameters:,} parameters.\n\n{sizes}"
     if quantized:
         float_row, int8_row = (quantized["rows"][name] for name in ("float", "int8"))
         cells = [(code(key.replace("_", " ")), float_row.get(key), value) for key, value in int8_row.items()]
-        table = rows(("one input at a time", "float", "int8"), cells)
+        costs = table(("one input at a time", "float", "int8"), cells, markdown=True)
         machine = quantized["machine"]
         keys = [key for key in ("processor", "instructions", "threads") if key in machine]
         on = ", ".join(f"{key} {code(machine[key])}" for key in keys)
-        text += f"\n\n{table}\n\nMeasured by `quantize`: {on}."
+        text += f"\n\n{costs}\n\nMeasured by `quantize`: {on}."
     return text
 
 
@@ -250,12 +244,12 @@ def made_of(training: dict) -> str:
     always.add("steps" if training["settings"].get("steps") else "epochs")
     always |= {"temperature", "alpha"} if training.get("teacher") else set()
     usual = vars(TASKS[training["task"]].train_config()) | vars(DataConfig())
-    chosen = training["settings"] | training["data settings"]
-    shown = {key: value for key, value in chosen.items() if key in always or value != usual.get(key)}
+    every = training["settings"] | training["data settings"]
+    shown = {key: value for key, value in every.items() if key in always or value != usual.get(key)}
     settings = [(code(key), code(value)) for key, value in (shown | {"seed": training.get("seed")}).items()]
-    table = rows(("data", "file", "examples", "SHA-256"), data)
-    settings = rows(("setting", "value"), settings)
-    return f"{table}\n\n{settings}\n\nAll other settings are the usual ones of this task."
+    files = table(("data", "file", "examples", "SHA-256"), data, markdown=True)
+    chosen = table(("setting", "value"), settings, markdown=True)
+    return f"{files}\n\n{chosen}\n\nAll other settings are the usual ones of this task."
 
 
 def limits(config: ModelConfig, longest: int, opens: bool) -> str:

@@ -167,7 +167,7 @@ class Comparison:
     maps: list[tuple[list[str], dict[str, list[list[float]]]]]  # pieces of an input, and by model attention S,S
     records: dict[str, dict]  # of the training runs, where there are any
     advice: str  # how much there is to gain, and what gains it; "" where the records do not tell
-    cascade: tuple[str, str] | None  # of the last model before the first, as text and as a section of the page
+    cascade: tuple[str, str, str] | None  # of the last model before the first: text, Markdown, a section of the page
     about: dict  # data, settings, machine, directories
 
     @property
@@ -187,7 +187,7 @@ def comparison_page(found: Comparison, tables: Sequence[tuple[Sequence[str], Seq
         ("Quality against speed and size", side_by_side(trade_offs(found).values()) + paragraph(FRONT, "soft")),
     ]
     if found.cascade:
-        sections.append((f"{list(found.costs)[-1]} where it is sure, else {first}", found.cascade[1]))
+        sections.append((f"{list(found.costs)[-1]} where it is sure, else {first}", found.cascade[2]))
     if found.records:
         sections.append(("Training", training(found.records)))
     sections.append(("Calibration", calibration_section(found)))

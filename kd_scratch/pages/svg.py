@@ -88,7 +88,8 @@ def dots(title: str, axis: str, bars: Sequence[Bar], reference: tuple[str, float
         margin = bar.margin or 0
         reach += [*bar.values, bar.mean - margin, bar.mean + margin]
     pad = 0.06 * (max(reach) - min(reach)) or 0.01
-    low = max(0.0, min(reach) - pad)  # an interval of few seeds may reach beyond what is possible
+    least = -1.0 if any(value < 0 for bar in bars for value in bar.values) else 0.0  # a correlation
+    low = max(least, min(reach) - pad)  # an interval of few seeds may reach beyond what is possible
     high = min(1.0, max(reach) + pad)
 
     def at(value: float) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from kd_scratch.evaluation.significance import interval, margin, smallest_effect, two_sided_p
+from kd_scratch.evaluation.significance import interval, interval_around, margin, smallest_effect, two_sided_p
 from kd_scratch.study.variants import BASELINE, SOFT
 
 Figures = dict  # of one model on the test file, as results.measure gives them, with dev score and learning rate
@@ -42,8 +42,8 @@ def sureness(models: Sequence[Figures]) -> dict[str, object]:
     return {
         "loss": _mean(model["loss"] for model in models),
         "loss interval": interval(mean_drawn(models, "loss")) if "loss" in models[0]["drawn"] else None,
-        "ece": _mean(model["ece"] for model in models),
-        "ece interval": interval(mean_drawn(models, "ece")),
+        "ece": (ece := _mean(model["ece"] for model in models)),
+        "ece interval": interval_around(ece, mean_drawn(models, "ece")),
         "ece floor": _mean(model["ece_floor"] for model in models),
         "agreement": _mean(model["agreement"] for model in models),
     }
@@ -66,7 +66,7 @@ def difference(models: Sequence[Figures], reference: Sequence[Figures]) -> dict:
         "p": two_sided_p(drawn),
         "seeds": margin(observed),  # how far chance in training alone may carry it
         "gained": sum(value > 0 for value in observed),
-        "smallest": max(smallest_effect(drawn), margin(observed, power=True) or 0.0),  # it must pass both
+        "smallest": smallest_effect(drawn, observed),
     }
 
 

@@ -147,7 +147,8 @@ def read_without_answers(path: Path, data: DataConfig, say: Say, name: str) -> S
     if not row and has_columns(open_text(path, data.encoding), names):
 
         def example(place: str, question: str, context: str) -> Example | None:
-            return Example(place, question, context, labelled=False) if question.strip() and context.strip() else None
+            whole = question.strip() and context.strip()
+            return Example(place, question, context, labelled=False) if whole else None
 
         return read_texts(path, replace(data, text_column=",".join(names)), say, example, name, pairs=True)
     if data.text_column == DataConfig.text_column:

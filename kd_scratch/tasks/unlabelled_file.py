@@ -51,7 +51,9 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
             "their names"
         )
     name = "text" if by_number else data.text_column
-    cure = f"Write {name} for its name" if header or not is_table else f"Put a line of names above, one of them {name}"
+    cure = f"Write {name} for its name"
+    if is_table and not header:
+        cure = f"Put a line of names above, one of them {name}"
     raise UserError(
         f"{file.path}: line 1: which of these are the texts, {known}? {cure}; "
         "or put each text on a line of a file called .txt"

@@ -17,7 +17,7 @@ from kd_scratch.common import distributed
 from kd_scratch.common.console import shorten
 from kd_scratch.common.device import free_memory
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import ModelConfig, TrainConfig
+from kd_scratch.config import SIZES, ModelConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs, require_inputs
 from kd_scratch.data.masking import num_masked
 from kd_scratch.distillation.layer_map import explicit, usual_map
@@ -227,6 +227,7 @@ def about_gain(run: Run) -> str:
     if not baselines or run.spec.chooses_layers:  # whose first weights are not known yet
         return f"the teacher has {100 * max(scores):.2f} on this dev; no baseline beside the output to compare it with"
     both, known = (max(scores), max(baselines)), ingredients(run.identity, run.spec.teachers, run.task)
+    known |= {"still"} if run.spec.model in SIZES else set()  # random tables are to be learned
     return advice(*both, chance_of(both, len(run.data.dev_examples)), known)
 
 

@@ -17,6 +17,7 @@ from kd_scratch.common.timing import matmul_rate
 from kd_scratch.config import SIZES
 from kd_scratch.data.batches import IGNORE
 from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.evaluation.advice import RANDOM
 from kd_scratch.pages.card import write_card
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.pages.report import PAGE, runs_page
@@ -147,7 +148,7 @@ def about_sources(run: Run) -> dict[str, dict]:
         "train": name_of(spec.train),
         "dev": f"{spec.dev} of train" if spec.holds_out_dev else name_of(spec.dev),
         "unlabelled": name_of(spec.unlabelled) if spec.unlabelled else None,
-        "model": f"random weights ({spec.model})" if spec.model in SIZES else name_of(spec.model),
+        "model": f"{RANDOM} ({spec.model})" if spec.model in SIZES else name_of(spec.model),
         "layers": ", ".join(map(str, spec.init_layers)),
         "teachers": [name_of(path) for path in (*spec.teachers, *spec.answers)],
     }

@@ -171,6 +171,9 @@ def test_compare_shows_the_cascade_that_the_command_finds(runs, tmp_path, capsys
     models = [f"{name}={runs / name}" for name in ("teacher", "baseline", "distilled")]
     status, out, _ = run(capsys, "compare", *data, "--models", *models, "--output", tmp_path / "c")
     assert status == 0 and "teacher is asked where distilled is less sure" in out and "distilled alone" in out
+    lines = (tmp_path / "c" / "comparison.md").read_text().split("\n")
+    start = next(i for i, line in enumerate(lines) if line.startswith("|") and "times faster" in line)
+    assert lines[start + 1].startswith("| --") and lines[start + 2].startswith("| distilled alone")
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())["cascade"]
     pair = ["--student", runs / "distilled", "--teacher", runs / "teacher"]
     _, out, _ = run(capsys, "cascade", *data, *pair, "--json")

@@ -21,6 +21,7 @@ def test_a_table_is_aligned_and_says_what_is_missing():
         "a                 7        -",
         "b                 1  1,234.6",
     ]
+    assert table(("a|b",), [("c|d",)], markdown=True).split("\n")[::2] == [r"| a\|b |", r"| c\|d |"]
     assert table(("model", "size"), rows[:0], markdown=True).split("\n") == ["| model | size |", "| ----- | ---: |"]
 
 

@@ -107,6 +107,12 @@ def test_models_are_grouped_by_head_and_set_of_labels(groups, models):
     assert entry.loaded.model.config.int8 and entry.megabytes == megabytes(dict(models[:3])["int8"])
 
 
+def test_types_of_entities_are_those_of_the_scheme_however_it_is_written(tmp_path, tokenizer):
+    labels = ("O", "PER-B", "PER-I", "[CLS]", "X")
+    found = make_site(open_groups([("a", save_tiny(tmp_path, tokenizer, "a", "token", labels=labels))], CPU), DATA)
+    assert found.json["/api/models"]["groups"][0]["types"] == ["PER"]
+
+
 def test_the_page_gets_a_list_of_what_is_served(site):
     served = site.json["/api/models"]["groups"]
     assert [group["title"] for group in served] == [
@@ -114,6 +120,7 @@ def test_the_page_gets_a_list_of_what_is_served(site):
     ]  # fmt: skip
     assert [group["path"] for group in served] == ["/api/answer", "/api/entities", "/api/classify", "/api/classify"]
     assert served[3]["labels"] == ("trade", "sport") and served[0]["labels"] == ()
+    assert served[1]["types"] == ["LOC", "PER"] and served[0]["types"] == served[2]["types"] == []
     teacher = served[0]["models"][0]
     assert (teacher["name"], teacher["depth"], teacher["heads"], teacher["int8"]) == ("teacher", 3, 2, False)
     assert teacher["parameters"] > 1000 and served[0]["models"][2]["int8"]

@@ -44,6 +44,7 @@ def test_where_most_is_closed_nothing_is_advised():
 
 def test_chance_is_that_of_two_independent_scores():
     assert chance_of([0.5, 0.5], 100) == pytest.approx(1.96 * 0.0707, rel=1e-3)
+    assert chance_of([-0.05, 0.0], 200) == pytest.approx(0.196, rel=1e-3), "correlations"
     assert chance_of([0.96, 0.938], 3000) == pytest.approx(0.0111, rel=0.01)
 
 
@@ -67,6 +68,8 @@ def test_what_is_known_of_a_distillation(monkeypatch):
         (changed(DISTILLED, teacher="s t", unlabelled="x"), [], {"teachers", "unlabelled"}),
         (changed(DISTILLED, settings={"augment": 2}), [], {"augment"}),
         (changed(DISTILLED, settings={"freeze_embeddings": True}), [], {"still"}),
+        (DISTILLED | {"sources": {"model": "random weights (mini-student)"}}, [], {"still"}),
+        (DISTILLED | {"sources": {"model": "teacher"}}, [], set()),
         (changed(DISTILLED, settings=tenth), [teacher], {"labelled"}),
         (changed(DISTILLED, settings=tenth), [], {"labelled"}),
         (changed(DISTILLED, settings=tenth), [changed(teacher, settings=tenth)], {"labelled", "same labels"}),

@@ -15,13 +15,14 @@ import pytest
 
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.common.console import table
 from kd_scratch.common.device import pick_device
 from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.compare import quality
 from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set, score_interval
 from kd_scratch.evaluation.quantize import quantize
-from kd_scratch.pages.card import CARD, code, is_generated, rows, write_card
+from kd_scratch.pages.card import CARD, code, is_generated, write_card
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.run import about_sources
 from tests.conftest import ROOT, TEXTS, tiny_model
@@ -250,7 +251,7 @@ def test_text_from_a_file_is_a_code_span_of_one_line(text):
     fence = re.match("`+", found)[0]
     inside = found[len(fence) : -len(fence)]
     assert found.endswith(fence) and fence not in re.split("[^`]", inside), "nothing inside ends it"
-    row = rows(("a", "b"), [(code(text), 1)]).splitlines()[2]
+    row = table(("a", "b"), [(code(text), 1)], markdown=True).splitlines()[2]
     assert len(re.findall(r"(?<!\\)\|", row)) == 3, "nothing inside ends the cell"
 
 

@@ -29,6 +29,12 @@ def test_dots_stand_where_their_values_are():
     assert {"title & more", "a <b>", "c", "accuracy, per cent", "teacher 96.00"} <= set(texts_of(svg))
 
 
+def test_correlations_below_0_stand_where_they_are():
+    bars = [Bar("a", [-0.2, 0.2], 0.0, None), Bar("b", [0.0], 0.0, None)]
+    circles = [float(c.get("cx")) for c in ET.fromstring(dots("t", "m", bars, ("teacher", 0.3))).iter(f"{SVG}circle")]
+    assert circles[0] < circles[2] < circles[1] and circles[2] == circles[3]
+
+
 def test_long_names_of_dots_have_room_and_odd_ones_leave_the_picture_whole():
     name = "another study of students: soft targets\x1b"
     root = ET.fromstring(dots("t", "accuracy", [Bar(name, [0.9], 0.9, None)], ("teacher", 0.96)))

@@ -313,6 +313,12 @@ def test_colas_score_is_that_of_its_tally_and_cannot_be_divided_by_zero():
         decided = (decided * 9)[: len(gold)]
         one = predictions(gold, decided, task=COLA)
         assert COLA.score(one)["matthews"] == float(COLA.tally_score(COLA.tally(one).sum(axis=0)))
+    sure = [
+        replace(predictions("01", decided, task=COLA), data=replace(DataConfig(), oos_threshold=threshold))
+        for decided, threshold in (("01", 0.5), ("01", 0.999))
+    ]
+    assert "oos" in sure[1].decisions and "oos" not in sure[0].decisions
+    assert COLA.tally(sure[0]).shape == COLA.tally(sure[1]).shape, "which one model says, and the other does not"
     sums = np.stack([tally_by_label(one).sum(axis=0)] * 3)
     assert matthews(sums).shape == (3,)
     assert matthews(np.array([3.0, 0, 3, 0, 3])) == 0.0

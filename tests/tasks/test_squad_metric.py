@@ -116,14 +116,6 @@ def test_metrics_of_version_2_split_by_whether_there_is_an_answer():
     }  # fmt: skip
 
 
-def test_the_margin_is_the_half_width_of_the_95_percent_interval_of_the_mean():
-    metrics = squad_metrics(
-        [(str(i), ("x",)) for i in range(100)], {str(i): "x" if i < 80 else "y" for i in range(100)}
-    )
-    assert metrics["f1"] == pytest.approx(0.8)
-    assert metrics["f1_margin"] == pytest.approx(1.96 * (0.8 * 0.2 / 100) ** 0.5)
-
-
 # --- a second implementation, long-hand: no regular expression, no Counter ---
 
 
