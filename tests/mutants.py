@@ -419,8 +419,12 @@ FAULTS = [
      "config.warmup_steps * choice[\"steps\"] // total_steps(run, Progress())", "config.warmup_steps",
      "training/test_layer_choice.py::test_a_short_run_is_the_training_that_follows"),
     ("a greedy search that forgets what was best", "training/layer_choice.py",
-     "best = set(ranked(scores)[0][0])", "best = set(spread)",
+     "best = set(ranked({key: scores[key] for key in map(name_of, tried)})[0][0])", "best = set(spread)",
      "training/test_layer_choice.py::test_of_many_choices_evenly_spread_layers_are_bettered_one_at_a_time"),
+    ("a greedy search that goes on from what it found later", "training/layer_choice.py",
+     "{key: scores[key] for key in map(name_of, tried)}", "scores",
+     "training/test_layer_choice.py::test_wherever_a_greedy_search_of_several_layers_is_stopped_it_takes_the_same_way_"
+     "again"),
     ("layers tried again by a resumed search", "training/layer_choice.py",
      "if key not in scores:", "if True:",
      "training/test_layer_choice.py::test_a_stopped_search_goes_on_and_tries_nothing_twice"),

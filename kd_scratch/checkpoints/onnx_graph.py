@@ -106,10 +106,12 @@ def activation(graph: ModelGraph, x: str) -> str:
         return graph.node("Relu", x)
     if graph.config.activation == "gelu":  # x · (erf(x / √2) + 1) · 0.5
         bent = graph.node("Erf", graph.node("Div", x, graph.constant(math.sqrt(2))))
-    else:  # x · (tanh(√(2/π) · (x + 0.044715 · x³)) + 1) · 0.5
+    elif graph.config.activation == "gelu_new":  # x · (tanh(√(2/π) · (x + 0.044715 · x³)) + 1) · 0.5
         cube = graph.node("Mul", graph.node("Pow", x, graph.constant(3.0)), graph.constant(0.044715))
         inner = graph.node("Mul", graph.node("Add", x, cube), graph.constant(math.sqrt(2 / math.pi)))
         bent = graph.node("Tanh", inner)
+    else:
+        raise ValueError(f"activation {graph.config.activation} has no nodes here")
     doubled = graph.node("Mul", x, graph.node("Add", bent, graph.constant(1.0)))
     return graph.node("Mul", doubled, graph.constant(0.5))
 

@@ -79,7 +79,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=without_duplicates)
 
 def array_message(name: str) -> str:
     """What is wrong with a file that is one JSON array, and a command that mends it."""
-    program = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
+    program = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], 'rb'))]"
     return (
         f"{name}: is one JSON array; JSON lines are needed, one object a line, for example by: "
         f'python -c "{program}" {shlex.quote(name)} > lines.jsonl'

@@ -1,5 +1,6 @@
 """Examples that stay in their file until they are asked for, so that there may be more than fit into memory."""
 
+import csv
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,7 +97,7 @@ class FileRows(MadeWhenAsked):
 
     def item(self, i: int):
         line, example = int(self.lines[i]), None
-        with suppress(StopIteration, UnicodeDecodeError):
+        with suppress(StopIteration, UnicodeDecodeError, csv.Error):
             example = self.parse(line, self.text.part(self.starts[i], self.starts[i + 1]))
         if example is None:
             raise UserError(f"{self.text.path}: line {line}: is no longer what it was: the file was changed")

@@ -6,6 +6,7 @@ that a tokenizer.json carries are switched off, as are those for truncation.
 
 import json
 import re
+import threading
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from kd_scratch.data.tokenizer_files import NAMES, SETTINGS, canonical_casing, r
 INPUTS = ["input_ids", "token_type_ids", "attention_mask"]  # what a tokenizer of transformers gives a model
 SPECIAL = tuple(NAMES.values())
 REACH = 32  # characters for each piece that a text is cut to: far more than any piece has on average
+LENGTH = threading.Lock()  # is held while a backend is set to a length, which all threads see
 BOUNDARY = re.compile("[ \u4e00-\u9fff]")  # what BERT's tokenizer always cuts at (and at more)
 
 
@@ -140,23 +142,31 @@ class Tokenizer:
         Each Encoding has .ids, .type_ids (0 for text, 1 for pair) and, with offsets=True, .offsets: start and end of
         each piece as code points of the original text.
         """
-        if max_length is not None:
-            if max_length <= self.backend.num_special_tokens_to_add(pairs is not None):
-                what = "leaves no room for text beside [CLS] and [SEP]"
-                raise UserError(f"--max-length {max_length}: {what}; choose a larger one")
-            self.backend.enable_truncation(max_length, strategy="longest_first")
+        if max_length is not None and max_length <= self.backend.num_special_tokens_to_add(pairs is not None):
+            what = "leaves no room for text beside [CLS] and [SEP]"
+            raise UserError(f"--max-length {max_length}: {what}; choose a larger one")
+        with LENGTH:
+            if max_length is not None:
+                self.backend.enable_truncation(max_length, strategy="longest_first")
+            try:
+                return self._encode(texts, pairs, max_length, offsets)
+            finally:
+                self.backend.no_truncation()
+
+    def _encode(
+        self, texts: list[str], pairs: list[str] | None, max_length: int | None, offsets: bool
+    ) -> list[Encoding]:
+        """The same, with the backend set to this length."""
         encode_batch = self.backend.encode_batch if offsets else self.backend.encode_batch_fast  # without offsets
         if pairs is not None:
-            encodings = encode_batch(list(zip(texts, pairs, strict=True)))
-        elif max_length is None or not self.is_local:
-            encodings = encode_batch(texts)
-        else:  # what will be cut off need not be looked at
-            reach = REACH * max_length
-            encodings = encode_batch([beginning(text, reach) for text in texts])
-            for i, text in enumerate(texts):
-                if len(text) > reach and len(encodings[i].ids) < max_length:
-                    encodings[i] = encode_batch([text])[0]
-        self.backend.no_truncation()
+            return encode_batch(list(zip(texts, pairs, strict=True)))
+        if max_length is None or not self.is_local:
+            return encode_batch(texts)
+        reach = REACH * max_length  # what will be cut off need not be looked at
+        encodings = encode_batch([beginning(text, reach) for text in texts])
+        for i, text in enumerate(texts):
+            if len(text) > reach and len(encodings[i].ids) < max_length:
+                encodings[i] = encode_batch([text])[0]
         return encodings
 
     def pieces(self, ids: list[int]) -> list[str]:

@@ -15,13 +15,13 @@ known model_type) is its tokenizer.json as a whole.
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
+from kd_scratch.common.console import Say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json, read_text
 
@@ -56,7 +56,7 @@ class FolderTokenizer:
     token_types: bool  # whether the model is given 0 for a text and 1 for its pair, or 0 for both
 
 
-def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
+def read_folder(directory: Path, say: Say) -> FolderTokenizer:
     """The tokenizer that the files of a folder make together. UserError where there is none that fits here."""
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
@@ -67,8 +67,8 @@ def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
         )
     file = directory / "tokenizer_config.json"
     settings = _read_object(file)
-    content, found = _from_json(place) if place.suffix == ".json" else ({}, None)
     kind = _class_of(directory, settings)
+    content, found = _from_json(place, whole=kind is None) if place.suffix == ".json" else ({}, None)
     whole = kind is None and found is not None
     settings, listed = _with_older_files(directory, settings, content)
     chosen = _casing(settings, file)
@@ -91,7 +91,7 @@ def read_folder(directory: Path, say: Callable[[str], None]) -> FolderTokenizer:
     names = [named[key] for key in ORDER if named.get(key)] + [named[key] for key in named if key not in ORDER]
     _add_tokens(backend, listed, names, extra, special, place)
     if not whole:
-        _note_what_looks_wrong(found, backend, settings, place, say)
+        _note_oddities(found, backend, settings, place, say)
         surround(backend, special["cls_token"], special["sep_token"])
     max_length = settings.get("model_max_length", settings.get("max_len"))
     if type(max_length) is not int or not 2 < max_length < 1_000_000:  # transformers writes 10^30 for "no limit"
@@ -134,10 +134,15 @@ def _read_object(path: Path) -> dict:
     return value
 
 
-def _from_json(path: Path) -> tuple[dict, Backend]:
-    """What a tokenizer.json holds, and its tokenizer. UserError where it is not one of BERT's."""
+def _from_json(path: Path, whole: bool) -> tuple[dict, Backend]:
+    """What a tokenizer.json holds, and its tokenizer, of BERT's parts or UserError; if not whole, they do not count."""
     content = read_json(path)
-    check_parts(content, path)
+    try:
+        check_parts(content, path)
+    except UserError:
+        if whole or not isinstance(content, dict):
+            raise
+        content |= dict.fromkeys(PARTS)
     try:
         backend = Backend.from_str(json.dumps(content))  # what was checked, not another reading of the file
     except Exception as error:  # the package raises bare Exception for whatever is wrong with the file
@@ -193,9 +198,8 @@ def _class_of(directory: Path, settings: dict) -> str | None:
     if kind is None or kind == "kd_scratch":  # a model of a shape that BERT's config cannot express
         return None
     if kind not in BERT_TYPES:
-        raise UserError(
-            f"{directory / 'config.json'}: model_type is {str(kind)[:60]!r}; {ONLY}, those of {', '.join(BERT_TYPES)}"
-        )
+        place = f"{directory / 'config.json'}: model_type is {str(kind)[:60]!r}"
+        raise UserError(f"{place}; {ONLY}, those of {', '.join(BERT_TYPES)}")
     return "Bert"
 
 
@@ -348,21 +352,19 @@ def _check_added(backend: Backend, place: Path) -> None:
             raise UserError(f"{place.parent}: the added tokens {both} are the same once normalized; {cure}")
 
 
-def _note_what_looks_wrong(
-    found: Backend | None, backend: Backend, settings: dict, place: Path, say: Callable[[str], None]
-) -> None:
+def _note_oddities(found: Backend | None, backend: Backend, settings: dict, place: Path, say: Say) -> None:
     """Say where a tokenizer.json, or a vocabulary with capitals, looks made for other settings."""
     cure = "in tokenizer_config.json if the model was trained so"
     pieces = backend.get_vocab()
-    if found:
-        pairs = zip(SETTINGS, canonical_casing(found), canonical_casing(backend), strict=True)
-        for key, own, used in pairs:
+    if found and found.normalizer is None:
+        say(f"note: {place}: its own way of cutting texts is overruled by BERT's (as in transformers 5)")
+    elif found:
+        for key, own, used in zip(SETTINGS, canonical_casing(found), canonical_casing(backend), strict=True):
             if own != used:
                 own, used = json.dumps(own), json.dumps(used)
                 cured = f'write "{key}": {own} {cure}'
                 say(f"note: {place}: {key} {own} in it is overruled by {used} (as in transformers 5); {cured}")
-        lost = [token.content for token in found.get_added_tokens_decoder().values()]
-        lost = [content for content in lost if content not in pieces]
+        lost = [t.content for t in found.get_added_tokens_decoder().values() if t.content not in pieces]
         if lost:
             what = f"its added token {lost[0]!r:.60} (of {len(lost)}) is not used"
             say(f"note: {place}: {what}: tokenizer_config.json lists added tokens without it")

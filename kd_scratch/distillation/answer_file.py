@@ -164,7 +164,9 @@ class AnswersFile:
         self.order = {"ids": np.argsort(self.ids, kind="stable"), "texts": np.argsort(self.texts, kind="stable")}
         order = np.lexsort((self.texts, self.ids))
         both = np.stack([self.ids, self.texts])[:, order]
-        for i in np.flatnonzero((both[:, 1:] == both[:, :-1]).all(axis=0)):
+        one_id, one_text = both[:, 1:] == both[:, :-1]
+        any_text = (both[1, :-1] == 0) & (both[0, 1:] > 0)  # the first of the two is about whatever has its id
+        for i in np.flatnonzero(one_id & (one_text | any_text)):
             first, second = self.rows[order[i]], self.rows[order[i + 1]]
             if not same_answers(first.value, second.value):
                 what = f"contradicts line {first.line}, which is about the same text; keep one of them"
@@ -174,6 +176,8 @@ class AnswersFile:
         """The answer in a line. Its keys are kept when the file is read for the first time."""
         place, name = f"{self.path}: line {line}", row.get("id")
         name = str(name) if type(name) is int else name
+        if not isinstance(name, str | None):
+            raise UserError(f'{place}: "id" must be a text or a whole number; correct it, or leave it out')
         text = text_hash(row["text"]) if isinstance(row.get("text"), str) else str(row.get("hash") or "")[:16].lower()
         if not re.fullmatch("[0-9a-f]{16}" + "|" * isinstance(name, str), text):
             what = 'is about no text; give its "id", its "text", or as "hash" 16 digits of its SHA-256'

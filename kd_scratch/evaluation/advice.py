@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable
 
 from kd_scratch.evaluation.significance import CHANCE
-from kd_scratch.pages.records import known_record
+from kd_scratch.pages.records import origin_record
 from kd_scratch.tasks import Task
 
 #: What closes a gap, by what `ingredients` calls it. The figures are this project's own (study/RESULTS.md).
@@ -46,7 +46,7 @@ def ingredients(record: dict, teachers: Iterable[str], task: Task) -> set[str]:
     "labelled" where it has labels for a part of its texts, "same labels" where its teachers had these alone."""
     settings, part = record["settings"], record["settings"].get("labelled")
     start = record.get("sources", {}).get("model", "")
-    known = [other for path in teachers if (other := known_record(path))]
+    known = [other for path in teachers if (other := origin_record(path))]
     is_there = {
         "unlabelled": record.get("unlabelled") or not (task.unlabelled or task.read_unlabelled),
         "augment": settings.get("augment") or task.reworded is None,

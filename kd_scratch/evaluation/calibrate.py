@@ -19,9 +19,9 @@ from kd_scratch.evaluation.compare import calibration
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
+from kd_scratch.pages.records import CALIBRATION, origin_record
 from kd_scratch.tasks import Predictions
 
-RECORD = "calibration.json"
 RANGE = (0.05, 20.0)  # temperatures that are tried
 ROUNDS = 30  # each leaves 62% of the range: a millionth of it in the end
 
@@ -41,7 +41,8 @@ def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict
     loaded.tokenizer.save(output, loaded.max_length, token_types=loaded.model.config.token_types > 0)
     rows = {"before": quality(predictions), "after": quality(after)}
     record = dev_set.record() | {"model": loaded.directory, "temperature": temperature, "rows": rows}
-    write_json(output / RECORD, record)
+    record["training"] = origin_record(loaded.directory)
+    write_json(output / CALIBRATION, record)
     return record
 
 

@@ -24,10 +24,10 @@ from kd_scratch.evaluation.inference import NOT_FINITE
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
 from kd_scratch.nn.narrow import narrow
+from kd_scratch.pages.records import PRUNING, origin_record
 from kd_scratch.tasks import TASKS, Task, limited
 from kd_scratch.tasks.text_files import read_texts
 
-RECORD = "pruning.json"
 TEXTS = TASKS["csv"]  # reads the files that are texts alone
 MANY = 4096  # inputs of each file by which units are weighed; texts that are cut into pieces together
 
@@ -79,7 +79,8 @@ def prune(
         found = changed_pieces(loaded.tokenizer, tokenizer, task.texts(dev_set.examples))
         rows["after"]["changed_pieces"] = found
     record = {"model": loaded.directory, "texts": [str(path) for path in (*data, *texts)], "rows": rows}
-    write_json(output / RECORD, record)
+    record["training"] = origin_record(loaded.directory)
+    write_json(output / PRUNING, record)
     return record
 
 

@@ -18,7 +18,7 @@ from kd_scratch.nn import int8
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
 from kd_scratch.pages.card import write_card
-from kd_scratch.pages.records import QUANTIZATION, known_record
+from kd_scratch.pages.records import QUANTIZATION, origin_record
 
 TOKENS = (16, 128)  # lengths of the inputs that are timed
 ROUNDS, WARM_UP = 15, 3  # how often each is timed, and how often it is computed before that
@@ -45,7 +45,7 @@ def quantize(loaded: LoadedModel, output: Path) -> dict:
         "int8": int8.describe([small]),
         "machine": describe(torch.device("cpu")),
         "rows": {name: {"megabytes": size} | milliseconds[name] for name, size in sizes.items()},
-        "training": known_record(loaded.directory),  # of the float model, which may not be there any more
+        "training": origin_record(loaded.directory),  # of the float model, which may not be there any more
     }
     write_json(output / QUANTIZATION, record)
     write_card(output, [loaded.directory])

@@ -329,6 +329,8 @@ def tensors_of_int8_form(model: Model) -> dict[str, Tensor]:
         elif isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear) and name.endswith(".weight"):
             wanted[name] = torch.empty(parameter.shape, dtype=torch.int8, device="meta")
             wanted[name + SCALE] = torch.empty(len(parameter), device="meta")
+            # Of zeros where the float layer has none.
+            wanted[name.removesuffix("weight") + "bias"] = torch.empty(len(parameter), device="meta")
         else:
             wanted[name] = torch.empty(parameter.shape, device="meta")
     return wanted

@@ -125,7 +125,7 @@ class Model(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.init_std)
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         positions = getattr(self.positions, "weight", None)
         if isinstance(positions, nn.Parameter):  # learned ones

@@ -1,4 +1,4 @@
-"""What `train` and `quantize` have written of what they did, read and checked before it is shown."""
+"""What `train` and the commands behind it have written of what they did, read and checked before it is shown."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from kd_scratch.common.files import read_json
 from kd_scratch.tasks import TASKS
 
 RECORD, QUANTIZATION = "training.json", "quantization.json"
+CALIBRATION, PRUNING = "calibration.json", "pruning.json"
 NUMBER_LIMIT = 1e15  # of what can be drawn
 
 
@@ -31,6 +32,19 @@ def known_record(directory: str | Path, say: Say = say) -> dict | None:
     except UserError as error:
         say(f"note: {error}; it is left out")
         return None
+
+
+def origin_record(directory: str | Path, say: Say = say) -> dict | None:
+    """The record of the training that a model comes from, also where `calibrate` or `prune` have made it of another."""
+    record = known_record(directory, say)
+    for path in (Path(directory) / name for name in (CALIBRATION, PRUNING)):
+        try:
+            if record is None and path.is_file() and (found := read_json(path)["training"]) is not None:
+                _check(record := found)
+        except (UserError, KeyError, TypeError, ValueError, AttributeError):
+            say(f"note: {path}: does not say how the model was trained; it is left out")
+            record = None
+    return record
 
 
 def known_quantization(directory: str | Path, say: Say = say) -> dict | None:

@@ -86,6 +86,8 @@ def fill_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> None:
         what = f'has no text, and two texts are called {answer.id}; give its "text" or "hash" too'
         raise UserError(f"{file.path}: line {answer.line}: {what}")
     unfit = np.concatenate(unfit)
+    if run.spec.unlabelled and run.spec.unlabelled.name == run.spec.train.name:
+        unfit = unfit[:0]  # ids of both are alike; it may be about a text that is held out
     if len(unfit := unfit[used[unfit] == 0]):  # of two texts with one id, each has its own line
         answer = file.rows[unfit[0]]
         what = f"is about another text than {answer.id} is now; write the answers anew, or delete the line"

@@ -15,7 +15,7 @@ import numpy as np
 from kd_scratch.common.errors import UserError
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.evaluation.advice import same_labels
-from kd_scratch.pages.records import known_record
+from kd_scratch.pages.records import origin_record
 from kd_scratch.tasks.augment import COPY
 from kd_scratch.tasks.base import Task, drawn_by_text, kept_together
 from kd_scratch.tasks.folds import Fold, fold_numbers, parse_fold
@@ -28,7 +28,7 @@ def teacher_folds(spec: RunSpec) -> tuple[list[Fold], list[dict]] | None:
 
     UserError where some were and others not, and where there is a fold without a teacher.
     """
-    records = [known_record(path) or {} for path in spec.teachers]
+    records = [origin_record(path) or {} for path in spec.teachers]
     folds = [parse_fold(record.get("fold") or "") for record in records]
     if not any(folds):
         return None

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def choose_layers(run: Run) -> Run:
         run.seconds["choosing layers"] += choice["seconds"]
     spec = replace(spec, init_layers=tuple(choice["layers"]), config=replace(spec.config, layer_steps=0))
     run = with_student(run, spec, take_layers(whole, choice["layers"]))
-    scores = {",".join(map(str, layers)): score for layers, score in ranked(choice["scores"])}
+    scores = {name_of(layers): score for layers, score in ranked(choice["scores"])}
     return replace(run, identity=identify(run), layer_choice={"steps": choice["steps"]} | scores)
 
 
@@ -114,10 +114,17 @@ def choices(depth: int, count: int, scores: dict[str, float]) -> Iterator[list[i
         return
     spread = [i * depth // count for i in range(count)]
     yield spread
+    tried = [spread]  # so far: a search that goes on takes the same way, whatever it has scored before
     for layer in spread:
-        best = set(ranked(scores)[0][0])
+        best = set(ranked({key: scores[key] for key in map(name_of, tried)})[0][0])
         for other in sorted(set(range(depth)) - best):
-            yield sorted(best - {layer} | {other})
+            tried.append(sorted(best - {layer} | {other}))
+            yield tried[-1]
+
+
+def name_of(layers: Iterable[int]) -> str:
+    """What a choice is called in layers.json: "0,5"."""
+    return ",".join(map(str, layers))
 
 
 def ranked(scores: dict[str, float]) -> list[tuple[list[int], float]]:
@@ -136,7 +143,7 @@ def try_all(run: Run, whole: Model, choice: dict) -> None:
         add_teacher_outputs(ready)
         ready.teachers = run.teachers
     for layers in choices(depth, count, scores):
-        key, number = ",".join(map(str, layers)), num_choices(depth, count)
+        key, number = name_of(layers), num_choices(depth, count)
         if key not in scores:
             try_layers(ready, take_layers(whole, layers), layers, key, choice)
             left = duration((number - len(scores)) * choice["seconds"] / len(scores))

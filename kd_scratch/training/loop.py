@@ -195,7 +195,7 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
     progress.batch = 0
     progress.losses = []
     progress.seconds = 0.0
-    if scores[run.task.score_name] > progress.best_score:
+    if not progress.best_epoch or scores[run.task.score_name] > progress.best_score:
         progress.best_score = scores[run.task.score_name]
         progress.best_epoch = progress.epoch
         if run.task.head != "mlm":  # which decides nothing

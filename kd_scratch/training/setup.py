@@ -158,6 +158,8 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
 def check_output(spec: RunSpec, resume: bool) -> bool:
     """Whether there is a run to resume. UserError where --output already holds something else, or one not to be."""
     output, models = spec.output, (spec.model, *spec.teachers)
+    if output.resolve() in (cache := spec.cache.resolve(), *cache.parents):
+        raise UserError(f"--output {output}: holds --cache {spec.cache}; choose another folder")
     if unfinished(output):
         if not resume:
             check_apart(output, *models)

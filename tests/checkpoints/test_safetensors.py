@@ -113,6 +113,7 @@ MALFORMED = {
     "bytes without tensors": (file_bytes("{}", b"\0"), "need 0 bytes of data, the file has 1"),
     "truncated data": (file_bytes({"a": F32}, bytes(7)), "need 8 bytes of data, the file has 7"),
     "offsets far beyond": (with_fields(shape=[2**60], data_offsets=[0, 2**62]), "bytes of data, the file has 8"),
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "with: git lfs pull"),
     "BOOL byte 2": (BOOL_2, "tensor 'a': a BOOL byte is neither 0 nor 1"),
     **{f"number {n:.20}": (file_bytes(f'{{"a": [{n}]}}'), f": {n:.24} is not a whole number") for n in NOT_WHOLE},
     **{f"dtype {v!r:.20}": (with_fields(dtype=v), f"dtype {v!r:.40} is not supported; convert") for v in NOT_DTYPES},

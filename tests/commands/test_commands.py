@@ -268,6 +268,8 @@ def test_an_interrupted_run_resumes_from_the_command_line(runs, tmp_path, capsys
     assert fingerprint(load_model(tmp_path / "run")) == fingerprint(load_model(runs / "teacher"))
     status, _, error = run(capsys, *argv, "--resume")
     assert status == 2 and "holds no unfinished run" in error
+    status, _, error = run(capsys, *argv, "--output", tmp_path / "new", "--cache", tmp_path / "new" / "cache")
+    assert status == 2 and f"holds --cache {tmp_path}/new/cache; choose another folder" in error
 
 
 # --- bad input: one clear line, exit 2, nothing half-written ---

@@ -60,8 +60,6 @@ EXCEPTIONS = {
     "the best learning rate is the {} of the grid: try {} ones": "study/test_learning_rates.py::"
     "test_each_variant_has_the_rate_that_is_best_on_dev_with_the_first_seed",
     # --- is no error's, and takes hours ---
-    "several teachers, or cross-fitted ones (--fold 1/5 to 5/5)": "what is made of them is in "
-    "training/test_cross_fitting.py; when it is said, in evaluation/test_advice.py",
     "{}; train the teacher longer or better first, or make the student smaller": "evaluation/test_advice.py::"
     "test_the_advice_by_case; longer training changes the scores that it looks at",
     # --- needs more than one process ---

@@ -170,6 +170,14 @@ ROWS = [
         for field in ({"id": "train.csv:2", "hash": ""}, {"text": "the goal of team and coach train"})
     ),
     *(
+        Cure(
+            '"id" must be a text or a whole number; correct it, or leave it out',
+            taught_by({"id": 2.0, "text": "the goal of team and coach train", "label": "sport"}),
+            edit(lambda row, line, new=new, pattern=pattern: find(pattern, line) and {k: v for k, v in (row | new).items() if v}),
+        )
+        for new, pattern in (({"id": "train.csv:2"}, "(correct it)"), ({"id": ""}, "or (leave it out)"))
+    ),
+    *(
         Cure("{}: {}; give a number from 0 to {}", taught_by(GOOD | {"probabilities": {"sport": wrong, "trade": 0.5}}),
              given("(give a number from 0 to 1)", **GOOD))
         for wrong in (-1, float("nan"), "0.5")

@@ -310,6 +310,11 @@ ROWS = [
         lambda w, argv, line: put(argv, *find("add (--cloze 4)", line).split()),
     ),
     Cure(
+        "--output {}: holds --cache {}; choose another folder",
+        lambda w: w.train("--cache", w.folder / "runs" / "cache", output=w.folder / "runs"),
+        lambda w, argv, line: put(argv, find("(--output) .*choose another folder", line), w.folder / "elsewhere"),
+    ),
+    Cure(
         "{}: holds no question; give one that does, or a .txt with each context on a line",
         lambda w: w.squad(
             "train", "--unlabelled", w.write("no.json", NO_QUESTION), "--cloze", 1, teacher=w.base.model("span")

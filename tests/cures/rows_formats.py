@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.cures.world import Cure, find, put
 
 TEXT = "label,text\nsport,the goal of the team\ntrade,the bank\n"
-PROGRAM = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
+PROGRAM = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], 'rb'))]"
 OPEN_QUOTE = 'label,text\nsport,"the goal\ntrade,the bank\nsport,the team\ntrade,the market"\nsport,the coach\n'
 BY_NAME = (
     "choose one with {}, by its name or, in a table, by its number (1: the first; without a header give all as numbers)"

@@ -12,9 +12,9 @@ from kd_scratch.data.json_lines import json_rows
 from kd_scratch.data.rows import FileRows
 
 
-def rows(tmp_path, text: str, make=lambda line, row: (line, row)):
+def rows(tmp_path, text: str, make=lambda line, row: (line, row), encoding="utf-8"):
     path = tmp_path / "x.jsonl"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding=encoding)
     return json_rows(path, make)
 
 
@@ -58,13 +58,14 @@ def test_a_line_that_is_no_object_is_refused_with_its_number(tmp_path, line, mes
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("indent", [None, 1])
-def test_the_cure_for_an_array_makes_json_lines_of_it(tmp_path, indent):
+def test_the_cure_for_an_array_makes_json_lines_of_it(tmp_path, indent, encoding):
     values = [{"a": "é\n"}, {"a": "b"}]
     tmp_path = tmp_path / "my files"
     tmp_path.mkdir()
     with pytest.raises(UserError) as error:
-        rows(tmp_path, json.dumps(values, indent=indent))
+        rows(tmp_path, json.dumps(values, indent=indent), encoding=encoding)
     cure = str(error.value).split("for example by: ")[1].replace("python", shlex.quote(sys.executable), 1)
     subprocess.run(cure, shell=True, cwd=tmp_path, check=True)
     assert [row for _, row in json_rows(tmp_path / "lines.jsonl", lambda line, row: (line, row))] == values

@@ -62,13 +62,14 @@ def test_a_csv_task_keeps_no_row_in_memory_and_parses_what_is_asked_for(tmp_path
     assert examples[0].text.endswith("lines 0"), "the open file outlives its name"
 
 
-@pytest.mark.parametrize("change", ["cut", "shifted", "binary"])
+@pytest.mark.parametrize("change", ["cut", "shifted", "binary", "a quote left open"])
 def test_a_table_that_is_changed_in_place_is_refused_and_does_not_end_early(tmp_path, change):
     path = tmp_path / "x.csv"
     text = "text,label\n" + "".join(f"é {i},l{i % 3}\n" for i in range(3000))
     path.write_text(text)
     rows = TASKS["csv"].read(path, "", DataConfig())
     changed = {"cut": text[: text.index("é 300,")], "shifted": f"x{text}", "binary": "\x80" * 90_000}
+    changed["a quote left open"] = text.replace("é 3", '"é 3', 1)
     path.write_text(changed[change], "latin1" if change == "binary" else "utf-8")
     with pytest.raises(UserError, match=r"x\.csv: line \d+: is no longer what it was"):
         list(rows)

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tokenizers import Tokenizer as Backend
@@ -84,6 +85,19 @@ def test_texts_after_a_cut_one_are_not_cut(tokenizer):
     whole = ids_of(tokenizer, TEXTS)
     tokenizer.encode(TEXTS, max_length=5)
     assert ids_of(tokenizer, TEXTS) == whole
+
+
+def test_a_length_is_of_one_call_and_one_thread_only(tokenizer):
+    """Whatever other threads ask for meanwhile, and also after a text that cannot be encoded."""
+    long = " ".join(TEXTS * 3)
+    whole = len(tokenizer.encode([long])[0].ids)
+    with pytest.raises(TypeError):
+        tokenizer.encode(["\ud800"], max_length=5)
+    assert len(tokenizer.encode([long])[0].ids) == whole > 20
+    lengths = [5, None] * 100
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda length: len(tokenizer.encode([long], max_length=length)[0].ids), lengths)
+        assert list(found) == [length or whole for length in lengths]
 
 
 @pytest.mark.parametrize("pairs, max_length", [(None, 1), (["the lazy dog"], 2)])
@@ -352,10 +366,15 @@ ODD_PARTS = {
 
 @pytest.mark.parametrize("part", ODD_PARTS)
 def test_a_tokenizer_of_other_parts_than_berts_is_refused_unopened(tmp_path, tokenizer, part):
+    """Or, where it is one of BERT's classes, made without them."""
     tokenizer.save(tmp_path, max_length=24)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     key, value = ODD_PARTS[part]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content | {key: value}))
+    notes = []
+    assert ids_of(load_tokenizer(tmp_path, notes.append)) == ids_of(tokenizer)
+    assert [note.endswith("is overruled by BERT's (as in transformers 5)") for note in notes] == [True]
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(UserError, match=f"tokenizer.json: {key} is .*; only "):
         load_tokenizer(tmp_path)
 

@@ -64,6 +64,9 @@ BAD = {
     "a negative rest": (line(probabilities={"no": 0.7, "yes": 0.7}, rest=-0.4), "of 'rest' is -0.4"),
     "a rest that is none": (line(probabilities={"no": 1}, rest="none"), "of 'rest' is \"none\""),
     "an empty rest": (line(probabilities={"no": 1}, rest=""), "of 'rest' is \"\""),
+    "another answer, with its text": (line(label="no", text="a text"), "contradicts line 1, which is about"),
+    "an id that is a fraction": (line(id=1.0, text="a", label="no"), '"id" must be a text or a whole number'),
+    "an id that is a list": (line(id=["x"], text="a", label="no"), '"id" must be a text or a whole number'),
     "another answer": (line(label="no"), "contradicts line 1, which is about the same text; keep one of them"),
 }
 

@@ -60,7 +60,7 @@ def changed(record, **changes):
 
 
 def test_what_is_known_of_a_distillation(monkeypatch):
-    monkeypatch.setattr(advice_module, "known_record", lambda path: path)
+    monkeypatch.setattr(advice_module, "origin_record", lambda path: path)
     task, tenth = TASKS["clinc"], {"labelled": "10%"}
     teacher = DISTILLED | {"teacher": None}
     for record, teachers, found in (

@@ -195,6 +195,17 @@ def test_texts_without_labels_are_answered_by_a_file_of_their_own(world, tmp_pat
                                live.teacher_logits - live.teacher_logits.max(1, keepdims=True), atol=1e-5)  # fmt: skip
 
 
+def test_an_answer_to_a_held_out_text_is_not_taken_for_one_of_a_file_of_the_same_name(world, tmp_path):
+    """Ids are NAME:LINE, and both files are called train.csv."""
+    (tmp_path / "other").mkdir()
+    more = tmp_path / "other" / "train.csv"
+    more.write_text("text\n" + "".join(f"a ship of moon {i}\n" for i in range(30)))
+    files = [answer(world, "csv-1", tmp_path / "a.jsonl")]
+    files.append(answer(world, "csv-1", tmp_path / "b.jsonl", "--unlabelled", data=more))
+    run = prepared(replace(spec_of(world, tmp_path, answers=files, unlabelled=more), dev="25%"))
+    assert len(run.teacher_logits) == len(run.data.examples) and not np.isnan(run.teacher_logits).any()
+
+
 def test_questions_without_answers_and_tags_too(world, tmp_path):
     squad = world / FILES["squad"][0]
     texts = tmp_path / "more.txt"

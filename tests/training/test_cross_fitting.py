@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from kd_scratch.__main__ import main
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.distillation.teacher import teacher_logits
@@ -85,6 +86,23 @@ def test_each_text_has_the_logits_of_the_teacher_that_has_not_seen_it(teachers, 
         (unseen,) = np.flatnonzero(counted[:, i])
         assert np.array_equal(run.teacher_logits[i], alone[unseen][i])
     np.testing.assert_allclose(run.teacher_logits[48:], np.mean(alone, axis=0)[48:], rtol=1e-5)
+
+
+def test_teachers_that_were_calibrated_are_cross_fitted_all_the_same(teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr("kd_scratch.evaluation.calibrate.fit_temperature", lambda predictions: 2.0)
+    _, common = teachers
+    made = []
+    for path in map(Path, common["teachers"]):
+        new = tmp_path / path.name
+        argv = ["calibrate", "--task", "csv", "--model", str(path), "--dev", str(common["dev"]), "--output", str(new)]
+        assert main(argv) == 0 and not (new / "training.json").exists()
+        made.append(str(new))
+    spec = RunSpec("csv", output=tmp_path / "student", **(common | dict(teachers=tuple(made))))
+    folds, records = teacher_folds(spec)
+    assert [str(fold) for fold in folds] == [str(Fold(i, 3)) for i in range(3)] and records[0]["task"] == "csv"
+    (Path(made[0]) / "calibration.json").write_text("[]")
+    with pytest.raises(UserError, match="not trained with the same number of folds"):
+        teacher_folds(spec)
 
 
 def test_the_mean_of_probabilities_is_of_the_runs_temperature_and_of_those_that_count(teachers):

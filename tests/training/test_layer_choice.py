@@ -255,6 +255,21 @@ def test_a_greedy_search_that_is_stopped_takes_the_same_way_again(folder, tmp_pa
     assert len(known(tmp_path / "run")["scores"]) == 3
 
 
+@pytest.mark.parametrize("stop", range(1, 13))
+def test_wherever_a_greedy_search_of_several_layers_is_stopped_it_takes_the_same_way_again(stop):
+    def search(scores, most):
+        for layers in layer_choice.choices(7, 3, scores):
+            name = layer_choice.name_of(layers)
+            if len(scores) == most and name not in scores:
+                return scores
+            scores[name] = sum(layers) % 5 / 10
+        return scores
+
+    whole = search({}, 99)
+    assert len(whole) == layer_choice.num_choices(7, 3) and {name.count(",") for name in whole} == {2}
+    assert search(search({}, stop), 99) == whole
+
+
 def test_a_signal_in_a_short_run_ends_it_and_it_is_tried_again(folder, tmp_path, monkeypatch, capsys):
     real = layer_choice.train_epoch
 
