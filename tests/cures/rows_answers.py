@@ -173,7 +173,11 @@ ROWS = [
         Cure(
             '"id" must be a text or a whole number; correct it, or leave it out',
             taught_by({"id": 2.0, "text": "the goal of team and coach train", "label": "sport"}),
-            edit(lambda row, line, new=new, pattern=pattern: find(pattern, line) and {k: v for k, v in (row | new).items() if v}),
+            edit(
+                lambda row, line, new=new, pattern=pattern: (
+                    find(pattern, line) and {key: value for key, value in (row | new).items() if value}
+                )
+            ),
         )
         for new, pattern in (({"id": "train.csv:2"}, "(correct it)"), ({"id": ""}, "or (leave it out)"))
     ),
