@@ -135,7 +135,7 @@ def _read_object(path: Path) -> dict:
 
 
 def _from_json(path: Path, whole: bool) -> tuple[dict, Backend]:
-    """What a tokenizer.json holds, and its tokenizer, of BERT's parts or UserError; if not whole, they do not count."""
+    """What a tokenizer.json holds, and its tokenizer. UserError where it is whole and has other parts than BERT's."""
     content = read_json(path)
     try:
         check_parts(content, path)

@@ -160,6 +160,11 @@ def about_model(name: str, entry: Entry) -> dict:
     return {"name": name, **size, "depth": config.depth, "heads": config.heads, "int8": config.int8}
 
 
+def types_of_entities(group: Group) -> list[str]:
+    """What a model of tags finds, in whatever scheme its labels are written."""
+    return sorted(TagScheme.of(group.labels).types) if group.head == "token" else []
+
+
 def about(groups: dict[str, Group]) -> dict:
     """What is served, for the page."""
     heads = [group.head for group in groups.values()]
@@ -175,7 +180,7 @@ def about(groups: dict[str, Group]) -> dict:
                 "path": f"/api/{use.name}",
                 "title": use.title + several,
                 "labels": group.labels,
-                "types": sorted(TagScheme.of(group.labels).types) if group.head == "token" else [],  # of entities
+                "types": types_of_entities(group),
                 "fields": use.fields,
                 "models": models,
                 "examples": examples,

@@ -19,7 +19,7 @@ from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import parse_line
-from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, rows_or_errors, table_rows
+from kd_scratch.data.tables import TSV, Layout, find_layout, rows_or_errors, table_rows
 from kd_scratch.tasks import Task, conll_columns, conll_file, squad_file, text_files
 from kd_scratch.tasks.columns import find_columns, is_number, meant, named
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
@@ -27,8 +27,8 @@ from kd_scratch.tasks.unlabelled_file import settings_for_texts
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile makes of bytes that are not UTF-8
 EMPTY = "there is no text"
 FIRST = 100  # inputs of which one must be readable
-#: Task -> what finds the columns of its tables, and what becomes of its texts, where that is not as usual.
-OWN = {"agnews": (text_files.agnews_columns, text_files.without_backslashes)}
+#: Task -> what finds the columns of its tables, where that is not as usual.
+OWN = {"agnews": text_files.agnews_columns}
 
 
 class Row(NamedTuple):
@@ -169,8 +169,9 @@ def sentence_records(file: TextFile, columns: conll_columns.Columns) -> Iterator
     """The sentences of a file of CoNLL's kind, as examples without tags. One with an odd line is odd."""
     block: list[str] = []
     for i, (_, line) in enumerate(chain(file.lines(), [(0, "")]), 1):
-        if line.strip():
-            block.append(line.rstrip("\r\n"))
+        line = line.rstrip("\r\n")
+        if line.strip() and not (block and columns.begins_sentence(line, block[-1])):
+            block.append(line)
             continue
         first = i - len(block)
         lines = conll_columns.tidy_lines(file.path, "\n".join(block), Counter())
@@ -180,7 +181,7 @@ def sentence_records(file: TextFile, columns: conll_columns.Columns) -> Iterator
                 yield Record(first, " ".join(found.words), example, {"id": found.id})
         except UserError as error:
             yield Record(first, "", error, {"id": f"{file.path.name}:{first}"})
-        block = []
+        block = [line] * bool(line.strip())
 
 
 # --- a task's files -> records, and what makes examples of them ---
@@ -188,11 +189,9 @@ def sentence_records(file: TextFile, columns: conll_columns.Columns) -> Iterator
 
 def text_maker(task: Task, path: Path) -> Make:
     """A function: line, text, or both texts of a pair -> example without label; None where one is blank."""
-    _, clean = OWN.get(task.name, (find_columns, str))
 
     def make(line: int, *texts: str) -> object | None:
         check_length(" ".join(texts), f"{path}: line {line}")
-        texts = [clean(text) for text in texts]
         return task.unlabelled(f"{path.name}:{line}", *texts) if all(map(str.strip, texts)) else None
 
     return make
@@ -210,8 +209,8 @@ def object_maker(path: Path, data: DataConfig, say: Say, make: Make) -> Make:
 def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Say, pairs: bool) -> tuple[Records, Make]:
     """Texts: lines, a table, JSON lines, or CLINC150's JSON; of words also CoNLL's columns, and lists in JSON lines."""
     path = file.path
-    make = text_maker(task, path)
-    find, _ = OWN.get(task.name, (find_columns, str))
+    make, asked = text_maker(task, path), data.text_column
+    find = OWN.get(task.name, find_columns)
     if task.splits and text_files.holds_splits(file):
         found = text_files.clinc_examples(file, split, data, say)
         columns = [{"id": example.id, "text": example.text, "label": example.label} for example in found]
@@ -221,7 +220,7 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
     def objects() -> Iterator[Record]:
         return json_records((text for _, text in file.lines()), path)
 
-    if task.head == "token" and not is_json and (layout := word_columns(file, data, say)):
+    if task.head == "token" and not is_json and (layout := conll_file.word_columns(file, data, say)):
         return partial(sentence_records, file, layout), lambda line, example: example
     is_table = not is_json and text_files.is_table_of_texts(file, (data.text_column, DataConfig.text_column))
     if data.text_column == DataConfig.text_column and find is find_columns and task.head == "sequence":
@@ -229,7 +228,8 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
         data = settings_for_texts(file, data, is_table, say, pairs) if readable else data
     if is_json:
         of_object = object_maker(path, data, say, make)
-        of_object = partial(example_of_words, path, data, of_object) if task.head == "token" else of_object
+        if task.head == "token":
+            of_object = partial(conll_file.of_object, path, data, of_object)
         return objects, of_object
     if not is_table:
         return lambda: line_records(text for _, text in file.lines()), make
@@ -237,37 +237,9 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
     layout = find_layout(file, lambda row: all(named(row, name) for name in meant(row, data.text_column)), number, say)
     columns = find(file, layout, data, say, labelled=False)
     records = partial(table_records, file, layout, columns.header, columns.width)
-    join = (lambda texts: texts) if columns.is_pair else lambda texts: [" ".join(texts)]
+    apart = columns.is_pair and (pairs or asked == data.text_column)  # else a title and what it stands above
+    join = (lambda texts: texts) if apart else lambda texts: [" ".join(texts)]
     return records, lambda line, cells: make(line, *join([cells[i] for i in columns.text]))
-
-
-def example_of_words(path: Path, data: DataConfig, of_text: Make, line: int, value: dict) -> object | None:
-    """The sentence of an object that has a list of its words, or else a text."""
-    words = next((value[key] for key in (data.text_column, *conll_file.WORD_KEYS) if key in value), None)
-    if not isinstance(words, list):
-        return of_text(line, value)
-    if not all(isinstance(word, str) for word in words):
-        raise UserError(f"line {line}: each of the words must be a text")
-    check_length(" ".join(words), f"line {line}")
-    return conll_file.untagged(f"{path.name}:{line}", words) if words else None
-
-
-def word_columns(file: TextFile, data: DataConfig, say: Say) -> conll_columns.Columns | None:
-    """How a file of CoNLL's kind is written; None for another one: most of its lines do not end with a tag."""
-    notes: list[str] = []
-    sample = "\n".join(text.rstrip("\r\n") for _, text in islice(file.lines(), SAMPLE))
-    try:
-        lines = conll_columns.tidy_lines(file.path, sample, Counter())
-        columns = conll_columns.find_columns(file.path, lines, data, notes.append)
-    except UserError:
-        return None
-    cells = [cells for _, cells in conll_columns.sentence_cells(lines, columns)]
-    tags = [row[columns.tag] for row in cells if len(row) == columns.count > 1]
-    if 2 * sum(conll_columns.TAG_CELL.fullmatch(tag) is not None for tag in tags) <= len(cells):
-        return None
-    for note in notes:
-        say(note)
-    return columns
 
 
 def question_maker(path: Path, data: DataConfig, abstain: bool) -> tuple[squad_file.Reader, Make]:
@@ -290,11 +262,13 @@ def open_questions(file: TextFile, data: DataConfig, abstain: bool, say: Say) ->
     reader, make = question_maker(path, data, abstain)
     if ending in (".csv", *TSV):
         names = (data.question_column, data.context_column)
-        layout = find_layout(file, lambda row: all(name in row for name in names), 2, say)
+        layout = find_layout(file, lambda row: all(named(row, name) for name in names), 2, say)
         header = next(table_rows(file, layout), (0, 0, []))[2]
+        found = {named(header, name)[0]: name for name in names if named(header, name)}  # Question for question
+        keys = [found.get(i, name) for i, name in enumerate(header)]
         records = partial(table_records, file, layout, header, len(header))
-        return records, lambda line, cells: make(line, dict(zip(header, cells, strict=False)))
-    if ending in (".jsonl", ".ndjson") or squad_file.is_json_lines(file):
+        return records, lambda line, cells: make(line, dict(zip(keys, cells, strict=False)))
+    if squad_file.is_json_lines(file) or (ending in (".jsonl", ".ndjson") and not squad_file.has_lists(file)):
         return lambda: json_records((text for _, text in file.lines()), path), make
     root = squad_file.root_of(file)
 

@@ -35,7 +35,7 @@ def known_record(directory: str | Path, say: Say = say) -> dict | None:
 
 
 def origin_record(directory: str | Path, say: Say = say) -> dict | None:
-    """The record of the training that a model comes from, also where `calibrate` or `prune` have made it of another."""
+    """The record of the training that a model comes from, also where `calibrate` or `prune` made it of another."""
     record = known_record(directory, say)
     for path in (Path(directory) / name for name in (CALIBRATION, PRUNING)):
         try:

@@ -32,7 +32,15 @@ from kd_scratch.tasks.base import (
 )
 from kd_scratch.tasks.file_checks import odd_texts
 from kd_scratch.tasks.spans import change_words
-from kd_scratch.tasks.text_files import AGNEWS_LABELS, OOS, Example, read_agnews, read_clinc, read_csv
+from kd_scratch.tasks.text_files import (
+    AGNEWS_LABELS,
+    OOS,
+    Example,
+    read_agnews,
+    read_clinc,
+    read_csv,
+    without_backslashes,
+)
 
 # --- examples -> features ---
 
@@ -274,6 +282,7 @@ AGNEWS = replace(
     name="agnews",
     read=read_agnews,
     label_list=lambda examples: AGNEWS_LABELS,
+    unlabelled=lambda place, text, pair=None: Example(place, without_backslashes(text), label=None, pair=pair),
     # the published settings that this project starts from
     train_defaults=dict(learning_rate=2e-5, epochs=3, batch_size=32, warmup_steps=500, temperature=5.0, alpha=0.5),
 )

@@ -160,7 +160,7 @@ def find_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, lab
     if by_number and data.header == "auto":
         rows = [row for _, _, row in islice(table_rows(file, layout), SAMPLE) if len(row) == len(first)]
         cells = [row[(labels or texts)[0]].strip() for row in rows]
-        header = looks_like_header(first, cells, labelled)
+        header = looks_like_header(first, cells, labelled, first[texts[0]])
         what = "taken as the header" if header else "taken as data, not as a header"
         say(f"{place} is {what}: {', '.join(shorten(cell, 20) for cell in first[:6])}; --header yes or no decides it")
     return Columns(texts, labels, len(first), first if header else None, len(texts) > 1)
@@ -180,17 +180,21 @@ def marks_advice(file: TextFile, layout: Layout, names: list[str], data: DataCon
     return f"; {len(marked)} of them hold 0 and 1: if each is a label, give {flags}" if len(marked) > 1 else ""
 
 
-def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool) -> bool:
-    """Whether the first row of a table holds names. cells: the label of each row, that of the first one first.
+WORDS = 4  # of a column's name, at most
 
-    It does where it has a usual name; and where its label is none of the others', though those repeat, or
-    are numbers.
+
+def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool, text: str = "") -> bool:
+    """Whether the first row of a table holds names. cells: the label of each row, that of the first one first. text:
+    that of the first row.
+
+    It does where it has a usual name; and where its text is no sentence, and its label none of the others', though
+    those repeat, or are numbers.
     """
     usual, known = {"text", "label", *SPARE["text"], *SPARE["label"]}, set(map(same, first))
     if usual & known or any(known.issuperset(pair) for pair in PAIRS):
         return True
     head, *others = cells
-    if not labelled or not others or head in others:
+    if not labelled or not others or head in others or len(text.split()) > WORDS:
         return False
     numbers = all(re.fullmatch(r"-?\d+", other, re.ASCII) for other in others)
     return (numbers and not re.fullmatch(r"-?\d+", head, re.ASCII)) or 2 * len(set(others)) <= len(others)

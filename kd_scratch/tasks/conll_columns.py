@@ -12,12 +12,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from kd_scratch.common.console import Say
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
+from kd_scratch.data.tables import SAMPLE
 
 #: Blanks of any kind, control characters, and characters without width, such as a byte-order mark.
 INVISIBLE = "".join(map(chr, (*range(33), *range(127, 161), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
@@ -26,6 +28,7 @@ DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECAS
 #: Types of chunks, which CoNLL-2003 has in its third column (Tjong Kim Sang & Buchholz 2000): no entities.
 CHUNKS = frozenset("ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split())
 TAG_CELL = re.compile(r"O|[BIESLUMW]([-_]\S+)?", re.IGNORECASE)
+NAME_CELL = re.compile(r"[A-Za-z]*[a-z][\w #.]*")  # a column's; PER may be a tag that is wrong
 ID_CELL = re.compile(r"([^\W\d_]{0,12}[-._:/#]?\d{1,9})([-._:/#]+[^\W\d_]{0,12}\d{1,9})*")  # 12, 1-2, 1.2, s1-t2, 0-4
 DELIMITERS = {",": "commas", ";": "semicolons"}
 #: Names in a header.
@@ -79,6 +82,13 @@ class Columns:
     def split(self, line: str) -> list[str]:
         """The cells of a line."""
         return split(line, self.delimiter)
+
+    def begins_sentence(self, line: str, before: str) -> bool:
+        """Whether a line has the number of another sentence than the one before it."""
+        if self.sentence is None:
+            return False
+        new, old = (dict(enumerate(self.split(each))).get(self.sentence, "") for each in (line, before))
+        return new not in ("", old)
 
     def is_comment(self, line: str, cells: list[str], in_sentence: bool = False) -> bool:
         """Whether a line is no word: it begins with #, and does not look like one.
@@ -141,21 +151,23 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
     number, first = next(((i, line) for i, line in word_lines(lines) if line[0] != "#"), (0, ""))
     if not number:  # a file of sentences that all begin with a #
         number, first = next(word_lines(lines), (0, ""))
-    delimiter = find_delimiter(first)
+    second = next((line for i, line in word_lines(lines) if i > number and line[0] != "#"), "")
+    delimiter = find_delimiter(first, (word.value.casefold(), tag.value.casefold())) or find_delimiter(second)
     cells = split(first, delimiter)
     names = [cell.casefold() for cell in cells]
     columns = Columns(delimiter, "\t" in first, len(cells), len(cells) - 1)
     words, tags = word.named(names), tag.named(names)
-    if words and tags and words[0] != tags[-1]:
+    by_name = [choice for choice in (word, tag) if not choice.number and choice.value != choice.default]
+    for choice in by_name:
+        if not choice.named(names):
+            problem = f"{choice.flag} {choice.value[:40]!r}: no header has that name"
+            raise UserError(f"{path}: line {number}: {problem}; choose a column by its number, as in {choice.flag} 2")
+    known = words and tags and words[0] != tags[-1]
+    if known or by_name or data.header == "yes" or has_header(lines, columns, tag):
         sentence = next((i for i, name in enumerate(names) if name in SENTENCE_NAMES), None)
-        columns = replace(columns, word=words[0], tag=tags[-1], sentence=sentence, header=number)
+        columns = replace(columns, sentence=sentence, header=number)
+        columns = replace(columns, word=words[0] if words else 0, tag=tags[-1] if tags else columns.tag)
     else:
-        for choice in (word, tag):
-            if not choice.number and choice.value != choice.default:
-                problem = f"{choice.flag} {choice.value[:40]!r}: no header has that name"
-                raise UserError(
-                    f"{path}: line {number}: {problem}; choose a column by its number, as in {choice.flag} 2"
-                )
         if len(cells) > 2 and not word.number:
             columns = replace(columns, word=behind_ids(lines, columns))
     place = f"{path}: line {number}"
@@ -204,14 +216,26 @@ def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:
     return "; ".join(notes)
 
 
-def find_delimiter(first: str) -> str:
-    """What parts the columns: a comma or semicolon; "" for tabs or spaces."""
+def has_header(lines: Sequence[str], columns: Columns, tag: Choice) -> bool:
+    """Whether the first line has a name where all others of words have a tag, as a header of unusual names."""
+    if any(map(DOCSTART.match, lines[:1])):
+        return False
+    at = min(tag.number or columns.count, columns.count) - 1
+    rows = islice((columns.split(line) for _, line in word_lines(lines) if line[0] != "#"), SAMPLE)
+    first, *others = ["O" if len(cells) <= at else cells[at] for cells in rows] or ["O"]
+    is_name = NAME_CELL.fullmatch(first) and not TAG_CELL.fullmatch(first)
+    return bool(is_name) and {*others} > {"O"} and all(map(TAG_CELL.fullmatch, others))
+
+
+def find_delimiter(first: str, chosen: Sequence[str] = ()) -> str:
+    """What parts the columns: a comma or semicolon; "" for tabs or spaces. chosen: names for word and tag."""
     if "\t" in first or TAG_CELL.fullmatch(first.split(" ")[-1]):
         return ""
     for delimiter in DELIMITERS:
         cells = split(first, delimiter)
         names = [cell.casefold() for cell in cells]
-        header = WORD_NAMES.intersection(names) and TAG_NAMES.intersection(names)
+        usual = WORD_NAMES.union(chosen[:1]), TAG_NAMES.union(chosen[1:])
+        header = all(known.intersection(names) for known in usual)
         if header or any(map(TAG_CELL.fullmatch, cells[1:])):
             return delimiter
     return ""

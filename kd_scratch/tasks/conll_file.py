@@ -11,8 +11,10 @@ lines (conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from kd_scratch.common.console import Say, say
@@ -21,8 +23,12 @@ from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
+from kd_scratch.data.tables import SAMPLE
+from kd_scratch.tasks import conll_columns
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
 from kd_scratch.tasks.conll_metric import ONLY_TYPE, scheme, to_iob2
+from kd_scratch.tasks.spans import split_words
+from kd_scratch.tasks.text_files import read_texts
 
 WORD_KEYS = ("tokens", "words")  # of a JSON line, unless --text-column and --label-column name others
 TAG_KEYS = ("ner_tags", "tags", "labels", "ner")
@@ -78,7 +84,8 @@ class Tags:
             odd = min(refused, key=self.first.__getitem__)
             raise UserError(
                 f"{path}: line {self.first[odd]}: tag {odd[:40]!r} is not O, nor B-, I-, E-, S-, L-, U-, M- or W- "
-                "with a type; is it in another column? Then choose that one, as in --label-column 3"
+                "with a type; is it in another column? Then choose that one, as in --label-column 3; is that line a "
+                "header? Then give --header yes"
             )
         for tag, match in loose.items():
             written = f"{match[1].upper()}-{match[2] or ONLY_TYPE}" if match else "O"
@@ -231,13 +238,18 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
     return examples
 
 
+def first_list(value: dict, keys: Sequence[str]) -> list | None:
+    """The list under the first of the keys that has one; None where none has."""
+    return next((value[key] for key in keys if isinstance(value.get(key), list)), None)
+
+
 def listed(value: dict, keys: Sequence[str], what: str, flag: str) -> list:
-    """The list under the first of the keys that is there. UserError where none is."""
-    key = next((key for key in keys if key in value), None)
-    if key is None or not isinstance(value[key], list):
+    """The same. UserError where none has."""
+    found = first_list(value, keys)
+    if found is None:
         there = ", ".join(value)[:200] or "nothing"
         raise UserError(f"{what} must be a list under {' or '.join(keys[1:])}, or {flag}'s key; there is {there}")
-    return value[key]
+    return found
 
 
 def name_of(tag: object, names: Sequence[str], place: str) -> str:
@@ -252,6 +264,62 @@ def name_of(tag: object, names: Sequence[str], place: str) -> str:
             f"{place}: tag {tag}: {have}; name them in the order of their numbers, as in --tag-names O,B-PER,I-PER"
         )
     return names[tag]
+
+
+# --- sentences without tags ---
+
+
+def read_without_tags(path: Path, data: DataConfig, say: Say, name: str) -> Sequence[Example]:
+    """The sentences of a file as above, whose tags are not looked at; or of texts the words of each, a document of its
+    own. name: of the file, in messages. UserError as of read_conll and read_texts."""
+    file = open_text(path, data.encoding, say)
+    first = next((text for _, text in file.lines() if text.strip()), "")
+    keys = data.text_column, *WORD_KEYS
+    if first_list(find_object(first) or {}, keys) is not None:
+
+        def without_list(line: int, value: dict) -> list:
+            return listed(value, keys, f"{path}: line {line}: words", "--text-column")
+
+        return json_rows(file, partial(of_object, path, data, without_list))
+    if is_json_lines(first) or (columns := word_columns(file, data, say)) is None:
+        return read_texts(path, data, say, from_text, name)
+    lines = tidy_lines(path, file.text(), Counter())
+    sentences = read_sentences(path, lines, columns, Tags(), Counter())
+    return [replace(untagged(each.id, each.words), document=each.document) for each in sentences]
+
+
+def from_text(place: str, text: str) -> Example:
+    """The words of a plain text as an example without tags, which is a document of its own."""
+    return untagged(place, [text[start:end] for start, end in split_words(text)])
+
+
+def of_object(path: Path, data: DataConfig, of_text: Callable, line: int, value: dict) -> Example | None:
+    """The sentence of an object that has a list of its words, or else a text."""
+    words = first_list(value, (data.text_column, *WORD_KEYS))
+    if words is None:
+        return of_text(line, value)
+    if not all(isinstance(word, str) for word in words):
+        raise UserError(f"{path}: line {line}: each of the words must be a text")
+    check_length(" ".join(words), f"{path}: line {line}")
+    return untagged(f"{path.name}:{line}", words) if words else None
+
+
+def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
+    """How a file of words and tags is written; None for another one: most lines do not end with a tag."""
+    notes: list[str] = []
+    sample = "\n".join(text.rstrip("\r\n") for _, text in islice(file.lines(), SAMPLE))
+    try:
+        lines = tidy_lines(file.path, sample, Counter())
+        columns = find_columns(file.path, lines, data, notes.append)
+    except UserError:
+        return None
+    cells = [cells for _, cells in conll_columns.sentence_cells(lines, columns)]
+    tags = [row[columns.tag] for row in cells if len(row) == columns.count > 1]
+    if 2 * sum(conll_columns.TAG_CELL.fullmatch(tag) is not None for tag in tags) <= len(cells):
+        return None
+    for note in notes:
+        say(note)
+    return columns
 
 
 def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]]:

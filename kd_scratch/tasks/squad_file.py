@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import find_object, json_rows
+from kd_scratch.data.json_lines import find_object, json_rows, parse_line
 from kd_scratch.data.rows import Subset
 from kd_scratch.tasks.columns import named
 from kd_scratch.tasks.text_files import is_table_of_texts, read_texts
@@ -43,7 +44,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "in composed Unicode": partial(unicodedata.normalize, "NFD"),
     "with HTML's escapes": html.unescape,
 }
-FLAGS = "; choose its names with --question-column, --context-column and --answers-column"
+FLAGS = "; choose its names with --question-column, --context-column and, where answers are read, --answers-column"
 MOVED = "moved"  # an answer is where the file does not have it: told by `trainable`
 #: What answer_start may count instead of characters: an encoding, and the bytes of one unit in it.
 UNITS = {"UTF-16 units": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
@@ -128,8 +129,9 @@ def read_squad(path: Path, split: str, data: DataConfig, say: Say = say, labelle
 
 
 def root_of(file: TextFile) -> Node:
-    """All that a file of JSON holds. UserError where that is neither an object nor a list."""
-    value = file.json()
+    """All that a file of JSON holds, or its lines. UserError where that is neither an object nor a list."""
+    objects = several_objects(file)
+    value = [parse_line(text, i, str(file.path)) for i, text in objects] if objects else file.json()
     if not isinstance(value, dict | list):
         raise UserError(f"{file.path}: is not SQuAD's JSON: it must be an object or a list")
     return Node({"": value} if isinstance(value, list) else value, file.path, "")
@@ -138,13 +140,14 @@ def root_of(file: TextFile) -> Node:
 def read_without_answers(path: Path, data: DataConfig, say: Say, name: str) -> Sequence[Example]:
     """The questions of a file as above or of a table, whose answers are not looked at; or each text of one of texts as
     a context, without question. name: of the file, in messages. UserError as of read_squad and read_texts."""
-    first = next((text.strip() for _, text in open_text(path, data.encoding).lines() if text.strip()), "")
+    file = open_text(path, data.encoding)
+    first = next((text.strip() for _, text in file.lines() if text.strip()), "")
     row = find_object(first) or {}
-    has_questions = data.question_column in row or any(isinstance(row.get(key), list) for key in LEVELS[1:])
-    if has_questions or (not row and re.match(r"\{\s*(\"|$)|\[\s*(\{|$)", first)):
+    is_json = not row and re.match(r"\{\s*(\"|$)|\[\s*(\{|$)", first)
+    if data.question_column in row or has_lists(file) or is_json:
         return read_squad(path, "", data, say, labelled=False)
     names = data.question_column, data.context_column
-    if not row and has_columns(open_text(path, data.encoding), names):
+    if not row and has_columns(file, names):
 
         def example(place: str, question: str, context: str) -> Example | None:
             whole = question.strip() and context.strip()
@@ -162,13 +165,24 @@ def has_columns(file: TextFile, names: Sequence[str]) -> bool:
     return is_table and all(named(sample_of_table(file, names)[0], name) for name in names)
 
 
+def several_objects(file: TextFile) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers, where the first of several is an object; else none."""
+    lines = ((i, text) for i, (_, text) in enumerate(file.lines(), 1) if text.strip())
+    first = list(islice(lines, 2))
+    return [*first, *lines] if len(first) > 1 and find_object(first[0][1]) is not None else []
+
+
 def is_json_lines(file: TextFile) -> bool:
-    """Whether the first line is a whole object, and another line follows it."""
+    """Whether each line is a question: the first of several is an object without a list of them."""
     lines = (text for _, text in file.lines() if text.strip())
-    first = next(lines, "")
-    if next(lines, None) is None:
-        return False
-    return find_object(first) is not None
+    is_object = find_object(next(lines, "")) is not None
+    return is_object and next(lines, None) is not None and not has_lists(file)
+
+
+def has_lists(file: TextFile) -> bool:
+    """Whether the first line is an object with a list of paragraphs or of questions, as in {"context", "qas"}."""
+    first = find_object(next((text for _, text in file.lines() if text.strip()), "")) or {}
+    return any(isinstance(first.get(key), list) for key in LEVELS[1:])
 
 
 class Reader:
@@ -187,7 +201,8 @@ class Reader:
     def questions(self, node: Node, levels: Sequence[str], context: Node | None) -> Iterator[tuple[Node, ...]]:
         """The questions below a node, each with the node that has its context."""
         if self.data.context_column in node.value:
-            node.text(self.data.context_column)
+            if self.seen is not None:  # else each question is read, or refused, by itself
+                node.text(self.data.context_column)
             context = node
         for depth, key in enumerate(levels, 1):
             if key in node.value:

@@ -33,10 +33,9 @@ from kd_scratch.tasks.base import (
     log_softmax,
     surest_mistakes,
 )
-from kd_scratch.tasks.conll_file import Example, read_conll, trainable, untagged
+from kd_scratch.tasks.conll_file import Example, from_text, read_conll, read_without_tags, trainable
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
 from kd_scratch.tasks.file_checks import odd_sentences
-from kd_scratch.tasks.spans import split_words
 from kd_scratch.tasks.tag_schemes import TagScheme
 
 
@@ -62,11 +61,6 @@ def student_labels(labels: tuple[str, ...], teacher_labels: tuple[str, ...]) -> 
 
 
 # --- examples without labels ---
-
-
-def from_text(place: str, text: str) -> Example:
-    """The words of a plain text as an example without tags, which is a document of its own."""
-    return untagged(place, [text[start:end] for start, end in split_words(text)])
 
 
 def unlabel(example: Example) -> Example:
@@ -353,6 +347,7 @@ TASK = Task(
     tally=tally,
     tally_score=f1_score,
     unlabelled=from_text,
+    read_unlabelled=read_without_tags,
     unlabel=unlabel,
     reworded=reworded,
     confidence=confidence,

@@ -22,6 +22,10 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
     if not any(str(cell).strip() for row in (names, *rows) for cell in row):
         raise UserError(f"{file.path}: holds nothing but blank lines; give one text a line")
     data = like_cola(names, data, f"{file.path}: line 1", say) if is_table else data
+    is_usual = (data.text_column, data.header) == ("text", "auto")
+    if is_table and not pairs and is_usual and like_agnews([names, *rows]):
+        say(f"{file.path}: no header, columns as in AG News: the second and the third are the text")
+        return replace(data, text_column="2,3", header="no")
     numbers = meant(names, data.text_column)
     by_number = is_table and all(map(is_number, numbers))
     header = is_table and (data.header == "yes" or (data.header == "auto" and holds_names(names, rows)))
@@ -58,6 +62,12 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
         f"{file.path}: line 1: which of these are the texts, {known}? {cure}; "
         "or put each text on a line of a file called .txt"
     )
+
+
+def like_agnews(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether these are rows as of AG News' official files: class, title, description."""
+    of_three = all(len(row) == 3 and row[0] in ("1", "2", "3", "4") for row in rows)
+    return of_three and holds_texts([row[2] for row in rows])
 
 
 def sample_of_table(file: TextFile, asked: Iterable[str]) -> tuple[list[str], list[list]]:

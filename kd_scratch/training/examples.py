@@ -143,12 +143,13 @@ def read_unlabelled(
     """
     if task.read_unlabelled:
         examples = task.read_unlabelled(path, data, say, flag)
+    else:
+        examples = read_texts(path, data, say, task.unlabelled, flag, pairs)
+    if task.head == "span":
         if examples and not examples[0].question and questions:
             raise UserError(f"{flag}: holds contexts without questions; {questions}")
         if not examples:
             raise UserError(f"{flag}: holds no question; give one that does, or a .txt with each context on a line")
-    else:
-        examples = read_texts(path, data, say, task.unlabelled, flag, pairs)
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples

@@ -223,7 +223,7 @@ ROWS = [
         lambda w, argv, line: w.write("words.txt", "the O\nAda B-PER\n") and None,
     ),
     Cure(
-        "; choose its names with --question-column, --context-column and --answers-column",
+        "; choose its names with --question-column, --context-column and, where answers are read, --answers-column",
         lambda w: w.squad("evaluate", data=w.write("flat.jsonl", FLAT * 2)),
         lambda w, argv, line: [
             argv := put(argv, find(f"(--{flag}-column)", line), key)

@@ -161,6 +161,13 @@ ODD = {
     "words": (
         "token", "c.txt", b"EU X O\nno\n\nfox X O\ncaf\xc3\xa9 X O\n\nthe\xff X O\n\ndog X O\n",
         ["line 2: has no tag", None, "line 7: byte 0xff is not UTF-8", None]),
+    "sentences told apart by a column": (
+        "token", "c.csv",
+        b"Sentence #,Word,POS,Tag\nSentence: 1,the,D,O\n,fox,N,O\nSentence: 2,fox,N\n,x,N,O\nSentence: 3,a,D,O\n",
+        [None, "line 4: has 3 columns", None]),
+    "lists of words beside texts": (
+        "token", "c.jsonl", b'{"text": "the fox", "tokens": ["a", "b", "c"]}\n{"text": "a", "tokens": [1]}\n',
+        [None, "line 2: each of the words must be a text"]),
     "lists of words": (
         "token", "c.jsonl",
         b'{"tokens": ["a"]}\n{"tokens": []}\n{"tokens": [1]}\n{"text": "a fox"}\n{"n": 1}\n',
@@ -171,6 +178,18 @@ ODD = {
         "span", "s.jsonl",
         b'{"question": "who", "context": "the fox"}\n{"question": "who"}\n{"question": "", "context": "a"}\nx\n',
         [None, "is not SQuAD's JSON: line 2: context must be", "line 3: there is no text", "line 4: not JSON"]),
+    "paragraphs": (
+        "span", "s.json",
+        b'{"data": [{"paragraphs": [{"context": null, "qas": [{"question": "who"}]}, {"context": "the fox", "qas": '
+        b'[{"question": "who"}, {"question": null}]}]}]}',
+        ["is not SQuAD's JSON: data[0].paragraphs[0].context must be", None,
+         "is not SQuAD's JSON: data[0].paragraphs[1].qas[1].question must be"]),
+    "lines of paragraphs": (
+        "span", "s.jsonl",
+        b'{"context": "the fox", "qas": [{"question": "who"}, {"question": 1}]}\n{"context": "a dog", "qas": []}\n',
+        [None, "is not SQuAD's JSON: [0].qas[1].question must be"]),
+    "a table of questions with capitals": (
+        "span", "s.csv", b"Question,n,Context\nwho,1,the fox\nwho,2,\n", [None, "line 3: there is no text"]),
     "a table of questions": (
         "span", "s.csv", b"question,context\nwho,the fox\nwho,the fox, the dog\nwho,\n",
         [None, "line 3: 3 columns instead of 2", "line 4: there is no text"]),

@@ -9,6 +9,7 @@ import pytest
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.rows import FileRows
+from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.conll_columns import INVISIBLE
 from kd_scratch.tasks.conll_file import Example, read_conll
 
@@ -187,6 +188,13 @@ def test_columns_are_chosen_by_number_or_by_name(tmp_path):
     with pytest.raises(UserError, match="line 1: tag '-' is not O.*as in --label-column 3"):
         read(tmp_path, uner)
     assert [e.tags for e in read(tmp_path, uner, label_column="3")[0]] == TAGS
+    for flags in ({}, {"label_column": "2"}, {"label_column": "ne"}, {"text_column": "Word_Form"}, {"header": "yes"}):
+        unusual = "Word_Form,ne\n" + TWO.replace(" ", ",")
+        found, said = read(tmp_path, unusual, **flags)
+        assert [(e.words, e.tags) for e in found] == list(zip(WORDS, TAGS, strict=True)), flags
+        assert "line 1 is a header; words are in 'Word_Form', tags in 'ne'" in said[0]
+    for bare in ("EU person\n" + "x O\n" * 4, re.sub("[BI]-", "", TWO).replace("ORG", "person", 1) + "x O\n" * 4):
+        assert read(tmp_path, bare)[0][0].words[0] == "EU", "a type is no name of a column"
     named = "a b c\n" + SMALL
     assert [e.words for e in read(tmp_path, named, text_column="a", label_column="c")[0]] == WORDS
     assert read(tmp_path, numbered(SMALL), text_column="1")[0][0].words == ("1", "2", "3")
@@ -226,6 +234,30 @@ def test_tags_of_letters_alone_are_those_of_one_type(tmp_path):
     assert [example.words for example in examples] == [("IL-2", "gene", "is"), ("#tag",)]
     assert [example.tags for example in examples] == [("B-ENTITY", "I-ENTITY", "O"), ("B-ENTITY",)]
     assert notes == [f"{path}: tags written otherwise, as in B for B-ENTITY: 3"]
+
+
+def test_a_list_of_words_counts_before_a_text_and_one_of_tags_before_a_label(tmp_path):
+    row = {"text": "EU rejects", "tokens": ["EU", "rejects"], "label": "news", "ner_tags": ["B-ORG", "O"]}
+    found, _ = read(tmp_path, json.dumps(row) + "\n")
+    assert (found[0].words, found[0].tags) == (("EU", "rejects"), ("B-ORG", "O"))
+
+
+UNTAGGED = {  # file -> the words of its sentences, and whether they share a document
+    "columns.txt": (f"-DOCSTART- -X- O\n\n{SMALL}", WORDS, True),
+    "words.jsonl": ("".join(json.dumps({"tokens": words, "text": "no"}) + "\n" for words in WORDS), WORDS, False),
+    "texts.txt": ("EU rejects it.\nPeter is here\n", [("EU", "rejects", "it", "."), ("Peter", "is", "here")], False),
+    "texts.csv": ("label,text\n1,EU rejects\n", [("EU", "rejects")], False),
+}
+
+
+@pytest.mark.parametrize("name", UNTAGGED)
+def test_sentences_without_tags_are_read_of_any_file_of_sentences(tmp_path, name):
+    content, words, together = UNTAGGED[name]
+    (tmp_path / name).write_text(content)
+    found = list(TASKS["conll"].read_unlabelled(tmp_path / name, DataConfig(), print, "--unlabelled"))
+    assert [example.words for example in found] == [tuple(each) for each in words]
+    assert all(tag is None for example in found for tag in example.tags)
+    assert (len({example.document for example in found}) == 1) == (together or len(found) == 1)
 
 
 REFUSED = {

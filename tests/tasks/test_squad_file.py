@@ -156,7 +156,7 @@ def test_the_names_of_fields_are_chosen_by_flags(tmp_path):
     with pytest.raises(
         UserError,
         match="line 1: question must be a string; there is only q, text, gold; choose its "
-        "names with --question-column, --context-column and --answers-column",
+        "names with --question-column, --context-column and, where answers are read, --answers-column",
     ):
         read(tmp_path, f"{json.dumps(row)}\n" * 2)
     with pytest.raises(UserError, match="data must be a list; there is only q, text, gold; choose its names with"):

@@ -58,6 +58,8 @@ VARIANTS = {
     "CSV by number": ("csv", "x.csv", table(ROWS, header=""), BY_NUMBER, ROWS, "line 1 is taken as data"),
     "CSV by number, a header": ("csv", "x.csv", table(ROWS), BY_NUMBER, ROWS, "line 1 is taken as the header"),
     "by number, odd names": ("csv", "x.csv", "q,r\na,1\nb,0\n", BY_NUMBER, [("a", "1"), ("b", "0")], "as the header"),
+    "by number, a rare label first": ("csv", "x.csv", "this is very good news,odd\n" + "a,x\nb,y\n" * 3, BY_NUMBER,
+                                      [("this is very good news", "odd"), *SHORT * 3], "as data"),
     "by number, --header no": ("csv", "x.csv", "a,x\nb,y\n", BY_NUMBER | {"header": "no"}, SHORT, ""),
     "by number, --header yes": ("csv", "x.csv", "z,y\na,x\nb,y\n", BY_NUMBER | {"header": "yes"}, SHORT, ""),
     "number and name": ("csv", "x.csv", "q,label\na,x\nb,y\n", {"text_column": "1"}, SHORT, ""),
@@ -264,6 +266,18 @@ def test_unlabelled_texts_that_may_be_two_columns_are_refused(tmp_path, content,
     (tmp_path / "u.csv").write_text(named)
     examples = read_texts(tmp_path / "u.csv", DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
     assert [example.text.split(",")[0] for example in examples][0].startswith("my card")
+
+
+def test_ag_news_own_file_is_text_without_labels_too(tmp_path):
+    """Title and description are one text, as in training, without the backslashes of its line breaks."""
+    rows = '"3","A title","dwindling\\band of cynics"\n"4","Another","text, of more"\n'
+    (tmp_path / "u.csv").write_text(rows)
+    task = TASKS["agnews"]
+    notes = []
+    found = read_texts(tmp_path / "u.csv", DataConfig(), notes.append, task.unlabelled, "--unlabelled")
+    trained = task.read(tmp_path / "u.csv", "", DataConfig(), print)
+    assert [example.text for example in found] == [example.text for example in trained]
+    assert found[0].text == "A title dwindling band of cynics" and "columns as in AG News" in notes[0]
 
 
 @pytest.mark.parametrize("name", ["u.csv", "u.tsv", "u.jsonl"])
