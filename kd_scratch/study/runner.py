@@ -44,6 +44,7 @@ from kd_scratch.study.variants import (
     common_run,
     first_variants,
     grid_variants,
+    side_by_side,
     study_flags,
 )
 from kd_scratch.tasks import TASKS
@@ -207,7 +208,7 @@ class Training:
 
 def run_all(runs: Runs, common: Flags, output: Path, jobs: int) -> None:
     """Train what is not yet trained, `jobs` at a time. UserError where one fails; Stopped where a signal comes."""
-    todo = [(variant, seed) for variant, seed in runs if not (variant.folder(output, seed) / RECORD).is_file()]
+    todo = side_by_side([run for run in runs if not (run[0].folder(output, run[1]) / RECORD).is_file()])
     running: list[Training] = []
 
     def end_runs() -> None:

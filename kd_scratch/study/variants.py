@@ -59,6 +59,14 @@ Runs = Sequence[tuple[Variant, int]]  # variants, each with a seed
 RateScores = dict[str, dict[float, float]]  # by variant and learning rate: the dev score with the first seed
 
 
+def side_by_side(runs: Runs) -> list[tuple[Variant, int]]:
+    """The order in which runs are begun: one with a teacher, whose answers it keeps for the others, those of the
+    baseline meanwhile, then all others."""
+    own = [run for run in runs if run[0].name == BASELINE]
+    taught = [run for run in runs if run[0].name != BASELINE]
+    return [*taught[:1], *own, *taught[1:]]
+
+
 def folder_name(text: str) -> str:
     """The name of a folder for a text, and for no other one: "combined-hidden=1,cosine=2" -> combined-hidden=1+cosine=2
 

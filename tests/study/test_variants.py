@@ -12,7 +12,7 @@ from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.study.runner import study_argv
 from kd_scratch.study.spec import Grid, StudySpec, argv_of, changed_flags, check_study, parse_flags, train_flags
-from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Variant, combination, common_run, soft_run
+from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Variant, combination, common_run, side_by_side, soft_run
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.spec import RunSpec
 
@@ -163,6 +163,14 @@ def test_plain_variants_have_the_folders_that_they_always_had():
     ):
         variant = Variant(name, {"--losses": ["hidden=2"]} if name == "hidden" else {})
         assert variant.folder(Path("study"), 5) == Path("study/runs") / folder
+
+
+def test_of_runs_side_by_side_one_asks_the_teacher_and_the_others_wait_for_its_answers():
+    baseline, soft, relations = (Variant(name) for name in (BASELINE, SOFT, "relations"))
+    runs = [(variant, seed) for variant in (baseline, soft, relations) for seed in (0, 1)]
+    found = [(variant.name, seed) for variant, seed in side_by_side(runs)]
+    assert found == [(SOFT, 0), (BASELINE, 0), (BASELINE, 1), (SOFT, 1), ("relations", 0), ("relations", 1)]
+    assert side_by_side(runs[:2]) == runs[:2] and side_by_side(runs[2:]) == runs[2:] and side_by_side([]) == []
 
 
 def test_a_study_that_cannot_be_made_is_refused():
