@@ -88,7 +88,7 @@ def _alike(record: dict, other: dict, keys: Iterable[str]) -> bool:
 def chance_of(scores: Iterable[float], examples: int) -> float:
     """By how much two scores may differ by chance, as if examples and models were independent of each other.
 
-    As shares of right ones; a correlation of 0 or less varies at most as one of a half does.
+    As shares of right ones; a score of 0 or less is a correlation, whose variance is at most 1/n.
     """
     spread = (score * (1 - score) if score > 0 else 1.0 for score in scores)
     return CHANCE * math.sqrt(sum(spread) / examples)

@@ -135,10 +135,8 @@ def per_class(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, dict]:
 def tally_by_label(predictions: Predictions) -> np.ndarray:
     """Of each of N texts, whether it is of class k, whether it was called so, and whether that is right: N,2K+1"""
     columns = np.array(predictions.gold), np.array(predictions.decisions)  # N each
-    may_refuse = [OOS] * (predictions.data.oos_threshold > 0)
-    names = np.unique(
-        np.concatenate([*columns, predictions.labels, may_refuse])
-    )  # alike for all models of these labels
+    labels = [*predictions.labels, *[OOS] * (predictions.data.oos_threshold > 0)]
+    names = np.unique(np.concatenate([*columns, labels]))  # the same for all models with these labels
     gold, decided = (column[:, None] == names for column in columns)  # N,1 == K -> N,K
     return np.hstack([gold, decided, predictions.right[:, None]]).astype(np.float64)
 
