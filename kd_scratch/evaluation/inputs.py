@@ -168,9 +168,12 @@ def table_records(file: TextFile, layout: Layout, header: Sequence[str] | None, 
 def sentence_records(file: TextFile, columns: conll_columns.Columns) -> Iterator[Record]:
     """The sentences of a file of CoNLL's kind, as examples without tags. One with an odd line is odd."""
     block: list[str] = []
+    last = ""  # the number of a sentence
     for i, (_, line) in enumerate(chain(file.lines(), [(0, "")]), 1):
         line = line.rstrip("\r\n")
-        if line.strip() and not (block and columns.begins_sentence(line, block[-1])):
+        number = columns.sentence_of(line)
+        begins, last = number not in ("", last), number or last
+        if line.strip() and not begins:
             block.append(line)
             continue
         first = i - len(block)
@@ -268,7 +271,8 @@ def open_questions(file: TextFile, data: DataConfig, abstain: bool, say: Say) ->
         keys = [found.get(i, name) for i, name in enumerate(header)]
         records = partial(table_records, file, layout, header, len(header))
         return records, lambda line, cells: make(line, dict(zip(keys, cells, strict=False)))
-    if squad_file.is_json_lines(file) or (ending in (".jsonl", ".ndjson") and not squad_file.has_lists(file)):
+    is_jsonl, question = ending in (".jsonl", ".ndjson"), data.question_column
+    if squad_file.is_json_lines(file, question) or (is_jsonl and not squad_file.has_lists(file, question)):
         return lambda: json_records((text for _, text in file.lines()), path), make
     root = squad_file.root_of(file)
 

@@ -42,8 +42,8 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def interval_around(estimate: float, values: np.ndarray) -> tuple[float, float]:
-    """The same for a figure of at least 0 that is larger in every drawn file than in this one, by what drawing adds, as
-    a calibration error is: moved so that the mean of all draws is the figure itself."""
+    """The same for a figure of at least 0 that is larger in drawn files than in this one, as a calibration error is, to
+    which drawing adds: moved so that the mean of all draws is the figure itself."""
     low, high = interval(values - values.mean() + estimate)
     return max(low, 0.0), high
 

@@ -187,14 +187,16 @@ def looks_like_header(first: Sequence[str], cells: Sequence[str], labelled: bool
     """Whether the first row of a table holds names. cells: the label of each row, that of the first one first. text:
     that of the first row.
 
-    It does where it has a usual name; and where its text is no sentence, and its label none of the others', though
-    those repeat, or are numbers.
+    It does where it has a usual name; where its label is none of the others', which are numbers; and where they repeat,
+    and its text is no sentence.
     """
     usual, known = {"text", "label", *SPARE["text"], *SPARE["label"]}, set(map(same, first))
     if usual & known or any(known.issuperset(pair) for pair in PAIRS):
         return True
     head, *others = cells
-    if not labelled or not others or head in others or len(text.split()) > WORDS:
+    if not labelled or not others or head in others:
         return False
     numbers = all(re.fullmatch(r"-?\d+", other, re.ASCII) for other in others)
-    return (numbers and not re.fullmatch(r"-?\d+", head, re.ASCII)) or 2 * len(set(others)) <= len(others)
+    if numbers and not re.fullmatch(r"-?\d+", head, re.ASCII):
+        return True
+    return len(text.split()) <= WORDS and 2 * len(set(others)) <= len(others)

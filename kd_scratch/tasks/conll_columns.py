@@ -83,12 +83,11 @@ class Columns:
         """The cells of a line."""
         return split(line, self.delimiter)
 
-    def begins_sentence(self, line: str, before: str) -> bool:
-        """Whether a line has the number of another sentence than the one before it."""
-        if self.sentence is None:
-            return False
-        new, old = (dict(enumerate(self.split(each))).get(self.sentence, "") for each in (line, before))
-        return new not in ("", old)
+    def sentence_of(self, line: str) -> str:
+        """The number of its sentence in a line; "" where it has none."""
+        cells = self.split(line)
+        comment = self.sentence is None or self.is_comment(line, cells)
+        return "" if comment or len(cells) <= self.sentence else cells[self.sentence]
 
     def is_comment(self, line: str, cells: list[str], in_sentence: bool = False) -> bool:
         """Whether a line is no word: it begins with #, and does not look like one.
@@ -152,7 +151,9 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
     if not number:  # a file of sentences that all begin with a #
         number, first = next(word_lines(lines), (0, ""))
     second = next((line for i, line in word_lines(lines) if i > number and line[0] != "#"), "")
-    delimiter = find_delimiter(first, (word.value.casefold(), tag.value.casefold())) or find_delimiter(second)
+    delimiter = find_delimiter(first, (word.value.casefold(), tag.value.casefold()))
+    if not delimiter and len(split(first, below := find_delimiter(second))) == len(split(second, below)):
+        delimiter = below  # the first line is a header of unusual names
     cells = split(first, delimiter)
     names = [cell.casefold() for cell in cells]
     columns = Columns(delimiter, "\t" in first, len(cells), len(cells) - 1)
@@ -163,7 +164,7 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
             problem = f"{choice.flag} {choice.value[:40]!r}: no header has that name"
             raise UserError(f"{path}: line {number}: {problem}; choose a column by its number, as in {choice.flag} 2")
     known = words and tags and words[0] != tags[-1]
-    if known or by_name or data.header == "yes" or has_header(lines, columns, tag):
+    if known or by_name or data.header == "yes" or (data.header == "auto" and has_header(lines, columns, tag)):
         sentence = next((i for i, name in enumerate(names) if name in SENTENCE_NAMES), None)
         columns = replace(columns, sentence=sentence, header=number)
         columns = replace(columns, word=words[0] if words else 0, tag=tags[-1] if tags else columns.tag)

@@ -281,7 +281,10 @@ def read_without_tags(path: Path, data: DataConfig, say: Say, name: str) -> Sequ
             return listed(value, keys, f"{path}: line {line}: words", "--text-column")
 
         return json_rows(file, partial(of_object, path, data, without_list))
-    if is_json_lines(first) or (columns := word_columns(file, data, say)) is None:
+    columns = None
+    if not is_json_lines(first):  # the columns that are chosen may be those of --train
+        columns = word_columns(file, data, say) or word_columns(file, DataConfig(), say)
+    if columns is None:
         return read_texts(path, data, say, from_text, name)
     lines = tidy_lines(path, file.text(), Counter())
     sentences = read_sentences(path, lines, columns, Tags(), Counter())

@@ -118,7 +118,7 @@ def read_squad(path: Path, split: str, data: DataConfig, say: Say = say, labelle
     """
     reader = Reader(path, data, labelled)
     file = open_text(path, data.encoding, say)
-    if is_json_lines(file):
+    if is_json_lines(file, data.question_column):
         examples = json_rows(file, lambda i, value: reader.example(Node(value, path, f"line {i}"), None))
         reader.finish(len(examples), say)
         return examples
@@ -144,7 +144,7 @@ def read_without_answers(path: Path, data: DataConfig, say: Say, name: str) -> S
     first = next((text.strip() for _, text in file.lines() if text.strip()), "")
     row = find_object(first) or {}
     is_json = not row and re.match(r"\{\s*(\"|$)|\[\s*(\{|$)", first)
-    if data.question_column in row or has_lists(file) or is_json:
+    if data.question_column in row or has_lists(file, data.question_column) or is_json:
         return read_squad(path, "", data, say, labelled=False)
     names = data.question_column, data.context_column
     if not row and has_columns(file, names):
@@ -172,17 +172,17 @@ def several_objects(file: TextFile) -> list[tuple[int, str]]:
     return [*first, *lines] if len(first) > 1 and find_object(first[0][1]) is not None else []
 
 
-def is_json_lines(file: TextFile) -> bool:
+def is_json_lines(file: TextFile, question: str) -> bool:
     """Whether each line is a question: the first of several is an object without a list of them."""
     lines = (text for _, text in file.lines() if text.strip())
     is_object = find_object(next(lines, "")) is not None
-    return is_object and next(lines, None) is not None and not has_lists(file)
+    return is_object and next(lines, None) is not None and not has_lists(file, question)
 
 
-def has_lists(file: TextFile) -> bool:
-    """Whether the first line is an object with a list of paragraphs or of questions, as in {"context", "qas"}."""
+def has_lists(file: TextFile, question: str) -> bool:
+    """Whether the first line is no question, but has a list of paragraphs or of questions: {"context", "qas"}."""
     first = find_object(next((text for _, text in file.lines() if text.strip()), "")) or {}
-    return any(isinstance(first.get(key), list) for key in LEVELS[1:])
+    return question not in first and any(isinstance(first.get(key), list) for key in LEVELS[1:])
 
 
 class Reader:

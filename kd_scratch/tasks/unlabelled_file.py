@@ -66,8 +66,10 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
 
 def like_agnews(rows: Sequence[Sequence[str]]) -> bool:
     """Whether these are rows as of AG News' official files: class, title, description."""
-    of_three = all(len(row) == 3 and row[0] in ("1", "2", "3", "4") for row in rows)
-    return of_three and holds_texts([row[2] for row in rows])
+    if not all(len(row) == 3 and row[0] in ("1", "2", "3", "4") for row in rows):
+        return False
+    classes, titles, texts = zip(*rows, strict=True)
+    return len(set(classes)) < len(classes) and holds_texts(titles) and holds_texts(texts)
 
 
 def sample_of_table(file: TextFile, asked: Iterable[str]) -> tuple[list[str], list[list]]:

@@ -149,7 +149,8 @@ def read_unlabelled(
         if examples and not examples[0].question and questions:
             raise UserError(f"{flag}: holds contexts without questions; {questions}")
         if not examples:
-            raise UserError(f"{flag}: holds no question; give one that does, or a .txt with each context on a line")
+            cure = "give a file that has some" if questions else "give a .txt with each context on a line"
+            raise UserError(f"{flag}: holds no question; {cure}")
     if not examples:
         raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
     return examples

@@ -315,14 +315,14 @@ ROWS = [
         lambda w, argv, line: put(argv, find("(--output) .*choose another folder", line), w.folder / "elsewhere"),
     ),
     Cure(
-        "{}: holds no question; give one that does, or a .txt with each context on a line",
+        "give a .txt with each context on a line",
         lambda w: w.squad(
             "train", "--unlabelled", w.write("no.json", NO_QUESTION), "--cloze", 1, teacher=w.base.model("span")
         ),
         lambda w, argv, line: put(
             argv,
             "--unlabelled",
-            w.write("contexts" + find(r"or a (\.txt) with", line), "the bank of the team won a cup\n"),
+            w.write("contexts" + find(r"give a (\.txt) with", line), "the bank of the team won a cup\n"),
         ),
     ),
     Cure(

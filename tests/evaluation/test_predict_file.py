@@ -165,6 +165,8 @@ ODD = {
         "token", "c.csv",
         b"Sentence #,Word,POS,Tag\nSentence: 1,the,D,O\n,fox,N,O\nSentence: 2,fox,N\n,x,N,O\nSentence: 3,a,D,O\n",
         [None, "line 4: has 3 columns", None]),
+    "sentences whose number is repeated": (
+        "token", "c.csv", b"Sentence #,Word,Tag\n1,the,O\n,fox,O\n1,x,O\n2,a,O\n,b,B-PER\n", [None, None]),
     "lists of words beside texts": (
         "token", "c.jsonl", b'{"text": "the fox", "tokens": ["a", "b", "c"]}\n{"text": "a", "tokens": [1]}\n',
         [None, "line 2: each of the words must be a text"]),
@@ -184,6 +186,9 @@ ODD = {
         b'[{"question": "who"}, {"question": null}]}]}]}',
         ["is not SQuAD's JSON: data[0].paragraphs[0].context must be", None,
          "is not SQuAD's JSON: data[0].paragraphs[1].qas[1].question must be"]),
+    "questions that have lists of their own": (
+        "span", "s.jsonl", b'{"question": "who", "context": "the fox", "data": [], "paragraphs": ["p1"]}\n' * 2,
+        [None, None]),
     "lines of paragraphs": (
         "span", "s.jsonl",
         b'{"context": "the fox", "qas": [{"question": "who"}, {"question": 1}]}\n{"context": "a dog", "qas": []}\n',

@@ -74,7 +74,7 @@ def exported(model: torch.nn.Module, path: Path) -> Path:
 def session(path: Path, threads: int, spinning: bool) -> Callable:
     """An ONNX file as a function of token ids, with all of the library's own graph optimizations.
 
-    On x86 processors without VNNI its int8 sums would overflow, unless it is told to take exact ones, which are slower.
+    On x86 processors without VNNI its int8 sums would overflow, unless it is told to take exact ones.
     """
     import onnxruntime
 

@@ -315,8 +315,9 @@ def test_what_does_not_go_together_is_refused(files, teachers):
     with pytest.raises(UserError, match="holds contexts without questions; add --cloze 4"):
         read_training_data(student(files, teachers, unlabelled=folder / "more.txt"), SQUAD)
     (folder / "none.json").write_text('{"data": [{"paragraphs": [{"context": "two days", "qas": []}]}]}')
-    with pytest.raises(UserError, match="none.json: holds no question; give one that does, or a .txt"):
-        read_training_data(student(files, teachers, unlabelled=folder / "none.json"), SQUAD)
+    for cloze, cure in ((0, "give a file that has some"), (2, "give a .txt with each context on a line")):
+        with pytest.raises(UserError, match=f"none.json: holds no question; {cure}"):
+            read_training_data(student(files, teachers, unlabelled=folder / "none.json", cloze=cloze), SQUAD)
     data = read_training_data(student(files, teachers, unlabelled=folder / "more.json"), SQUAD)
     assert data.examples[-1].question == "how long?"
     with pytest.raises(UserError, match="--cloze must be 0 or more"):

@@ -193,6 +193,10 @@ def test_columns_are_chosen_by_number_or_by_name(tmp_path):
         found, said = read(tmp_path, unusual, **flags)
         assert [(e.words, e.tags) for e in found] == list(zip(WORDS, TAGS, strict=True)), flags
         assert "line 1 is a header; words are in 'Word_Form', tags in 'ne'" in said[0]
+    commas = "However O RB\n, O ,\nEU B-ORG NNP\nsaid O VBD\n"
+    assert read(tmp_path, commas, label_column="2")[0][0].words == ("However", ",", "EU", "said")
+    with pytest.raises(UserError, match="line 1: tag 'Org' is not O"):
+        read(tmp_path, "EU Org\nsaid O\nPeter B-PER\n", header="no")
     for bare in ("EU person\n" + "x O\n" * 4, re.sub("[BI]-", "", TWO).replace("ORG", "person", 1) + "x O\n" * 4):
         assert read(tmp_path, bare)[0][0].words[0] == "EU", "a type is no name of a column"
     named = "a b c\n" + SMALL
@@ -244,6 +248,7 @@ def test_a_list_of_words_counts_before_a_text_and_one_of_tags_before_a_label(tmp
 
 UNTAGGED = {  # file -> the words of its sentences, and whether they share a document
     "columns.txt": (f"-DOCSTART- -X- O\n\n{SMALL}", WORDS, True),
+    "of train's columns.txt": (SMALL, WORDS, False),
     "words.jsonl": ("".join(json.dumps({"tokens": words, "text": "no"}) + "\n" for words in WORDS), WORDS, False),
     "texts.txt": ("EU rejects it.\nPeter is here\n", [("EU", "rejects", "it", "."), ("Peter", "is", "here")], False),
     "texts.csv": ("label,text\n1,EU rejects\n", [("EU", "rejects")], False),
@@ -254,7 +259,8 @@ UNTAGGED = {  # file -> the words of its sentences, and whether they share a doc
 def test_sentences_without_tags_are_read_of_any_file_of_sentences(tmp_path, name):
     content, words, together = UNTAGGED[name]
     (tmp_path / name).write_text(content)
-    found = list(TASKS["conll"].read_unlabelled(tmp_path / name, DataConfig(), print, "--unlabelled"))
+    data = DataConfig(label_column="gold" if "train" in name else "label")
+    found = list(TASKS["conll"].read_unlabelled(tmp_path / name, data, print, "--unlabelled"))
     assert [example.words for example in found] == [tuple(each) for each in words]
     assert all(tag is None for example in found for tag in example.tags)
     assert (len({example.document for example in found}) == 1) == (together or len(found) == 1)

@@ -58,6 +58,8 @@ VARIANTS = {
     "CSV by number": ("csv", "x.csv", table(ROWS, header=""), BY_NUMBER, ROWS, "line 1 is taken as data"),
     "CSV by number, a header": ("csv", "x.csv", table(ROWS), BY_NUMBER, ROWS, "line 1 is taken as the header"),
     "by number, odd names": ("csv", "x.csv", "q,r\na,1\nb,0\n", BY_NUMBER, [("a", "1"), ("b", "0")], "as the header"),
+    "by number, a question above numbers": ("csv", "x.csv", "How was it for all of you?,n\n" + "a,1\nb,0\n" * 3,
+                                            BY_NUMBER, [("a", "1"), ("b", "0")] * 3, "as the header"),
     "by number, a rare label first": ("csv", "x.csv", "this is very good news,odd\n" + "a,x\nb,y\n" * 3, BY_NUMBER,
                                       [("this is very good news", "odd"), *SHORT * 3], "as data"),
     "by number, --header no": ("csv", "x.csv", "a,x\nb,y\n", BY_NUMBER | {"header": "no"}, SHORT, ""),
@@ -270,7 +272,7 @@ def test_unlabelled_texts_that_may_be_two_columns_are_refused(tmp_path, content,
 
 def test_ag_news_own_file_is_text_without_labels_too(tmp_path):
     """Title and description are one text, as in training, without the backslashes of its line breaks."""
-    rows = '"3","A title","dwindling\\band of cynics"\n"4","Another","text, of more"\n'
+    rows = '"3","A title","dwindling\\band of cynics"\n"4","Another one","text, of more"\n"3","And this","is one"\n'
     (tmp_path / "u.csv").write_text(rows)
     task = TASKS["agnews"]
     notes = []
@@ -278,6 +280,13 @@ def test_ag_news_own_file_is_text_without_labels_too(tmp_path):
     trained = task.read(tmp_path / "u.csv", "", DataConfig(), print)
     assert [example.text for example in found] == [example.text for example in trained]
     assert found[0].text == "A title dwindling band of cynics" and "columns as in AG News" in notes[0]
+    for other in (
+        "1,my card is lost,lost card\n2,where is it,missing money\n3,hello there,small talk\n",  # counted
+        "3,user17,a great one\n4,user2,it is good\n3,user9,does not work\n",  # of users
+    ):
+        (tmp_path / "u.csv").write_text(other)
+        with pytest.raises(UserError, match="which of these are the texts"):
+            read_texts(tmp_path / "u.csv", DataConfig(), notes.append, task.unlabelled, "--unlabelled")
 
 
 @pytest.mark.parametrize("name", ["u.csv", "u.tsv", "u.jsonl"])
