@@ -28,7 +28,10 @@ def map_file(path: str | Path) -> mmap.mmap:
     if not stat.S_ISREG(Path(path).stat().st_mode):  # before opening: a pipe would wait for its writer
         raise ValueError("a folder or device, not a regular file")
     with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    if mapped[:8] == b"version ":
+        raise ValueError("is a Git LFS pointer, not the file itself; fetch that with: git lfs pull")
+    return mapped
 
 
 def bytes_as_tensor(mapped: mmap.mmap, start: int, stop: int, alignment: int) -> Tensor:

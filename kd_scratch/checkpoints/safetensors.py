@@ -146,8 +146,6 @@ def is_usable(path: Path, say=say) -> bool:
 def _open(path: str | Path) -> tuple[mmap.mmap, int, list[_Entry], dict[str, str]]:
     """A file's mapping, where its data starts, its checked entries in file order, and its metadata."""
     mapped = map_file(path)
-    if mapped[:8] == b"version ":
-        raise ValueError("is a Git LFS pointer, not the file itself; fetch that with: git lfs pull")
     if len(mapped) < 8:
         raise ValueError(f"{len(mapped)} bytes long, shorter than its length field")
     data_start = 8 + int.from_bytes(mapped[:8], "little")

@@ -91,8 +91,6 @@ def _read_zip(mapped: mmap.mmap, machine: Machine) -> tuple[object, dict[str, tu
 
 def _read_legacy(mapped: mmap.mmap, machine: Machine) -> tuple[object, dict[str, tuple[int, int]]]:
     """The value of the older format, and where each storage lies."""
-    if mapped[:8] == b"version ":
-        raise ValueError("is a Git LFS pointer, not the file itself; fetch that with: git lfs pull")
     if mapped[:1] != b"\x80":
         raise ValueError("is neither a ZIP archive nor a pickle")
     stream = io.BytesIO(mapped[:MAX_PICKLE_BYTES])

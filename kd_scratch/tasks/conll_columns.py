@@ -168,9 +168,8 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
         sentence = next((i for i, name in enumerate(names) if name in SENTENCE_NAMES), None)
         columns = replace(columns, sentence=sentence, header=number)
         columns = replace(columns, word=words[0] if words else 0, tag=tags[-1] if tags else columns.tag)
-    else:
-        if len(cells) > 2 and not word.number:
-            columns = replace(columns, word=behind_ids(lines, columns))
+    elif len(cells) > 2 and not word.number:
+        columns = replace(columns, word=behind_ids(lines, columns))
     place = f"{path}: line {number}"
     columns = replace(
         columns,
