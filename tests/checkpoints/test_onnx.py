@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,6 +110,12 @@ def test_a_text_of_padding_alone_looks_at_everything(tokenizer, tmp_path):
     inputs["attention_mask"][1] = 0
     [file] = exported(model, tokenizer, tmp_path).values()
     assert_near(file.compute(**inputs), expected(model, inputs), 1e-5)
+
+
+def test_an_activation_without_nodes_is_no_other_one():
+    graph = SimpleNamespace(config=SimpleNamespace(activation="silu"))
+    with pytest.raises(ValueError, match="activation silu has no nodes here"):
+        onnx_graph.activation(graph, "x")
 
 
 def test_an_int8_model_keeps_its_whole_numbers(tokenizer, tmp_path):

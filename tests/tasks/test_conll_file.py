@@ -266,6 +266,12 @@ def test_sentences_without_tags_are_read_of_any_file_of_sentences(tmp_path, name
     assert (len({example.document for example in found}) == 1) == (together or len(found) == 1)
 
 
+def test_a_line_without_words_among_such_with_lists_is_refused_with_its_number(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"tokens": ["a"]}\n{"tags": ["O"]}\n')
+    with pytest.raises(UserError, match="line 2: words must be a list under tokens or words"):
+        TASKS["conll"].read_unlabelled(tmp_path / "a.jsonl", DataConfig(), print, "--unlabelled")
+
+
 REFUSED = {
     "a word alone": (SMALL.replace("rejects VBZ O", "rejects"), "line 2: has no tag"),
     "a column less": (SMALL.replace("rejects VBZ O", "rejects O"), "line 2: has 2 columns, the lines before it 3"),
