@@ -16,7 +16,7 @@ from kd_scratch.common import console, device, timing
 from kd_scratch.config import SIZES, KernelConfig, ModelConfig
 from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.distillation.units import unit_labels, unit_logits
-from kd_scratch.nn import kernels
+from kd_scratch.nn import int8, kernels
 from kd_scratch.nn.model import Model
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +44,12 @@ def as_a_new_process():
     torch.set_num_threads(1)
     console.hush(False)
     kernels.use(KernelConfig(kernels="exact"))
+
+
+@pytest.fixture
+def as_many_bits_as_a_graph(monkeypatch):
+    """Activations in 8 bits, as ONNX files have them, on processors without VNNI too, where a model rounds to 7."""
+    monkeypatch.setattr(int8, "activation_bits", lambda: 8)
 
 
 #: Kinds of shapes that every part of the program takes. A layer with a choice of its own gets a line here.

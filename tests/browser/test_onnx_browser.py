@@ -19,6 +19,7 @@ import kd_scratch
 from kd_scratch.checkpoints.checkpoint import save_model
 from tests.conftest import KINDS, TEXTS, tiny_model
 
+pytestmark = pytest.mark.usefixtures("as_many_bits_as_a_graph")
 LIBRARY = "@huggingface/transformers@4.3.2"
 PAGE = """<!doctype html><link rel="icon" href="data:,"><script type="module">
 import {pipeline, env} from '/library/package/dist/transformers.min.js';
@@ -127,7 +128,7 @@ def test_a_text_gets_the_same_label_and_probability(kind, page, exported):
             wanted = kd_scratch.predict(place, [text], device="cpu")[text]
             found = ask(page, "text-classification", folder, dtype, [text], {"top_k": None})
             assert [row["label"] for row in found] == list(wanted)
-            assert [row["score"] for row in found] == pytest.approx(list(wanted.values()), abs=5e-3)
+            assert [row["score"] for row in found] == pytest.approx(list(wanted.values()), abs=1e-3)
 
 
 def test_answers_and_tags_are_the_same(page, exported):

@@ -77,8 +77,7 @@ def exported(model, tokenizer, output, *precisions, **options):
 
 @pytest.mark.parametrize("head", HEADS)
 @EVERY_KIND
-def test_the_graph_computes_what_the_model_computes(kind, head, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "activation_bits", lambda: 8)  # as the graph's, on processors without VNNI too
+def test_the_graph_computes_what_the_model_computes(kind, head, tokenizer, tmp_path, as_many_bits_as_a_graph):
     usual_scales(head)
     model = tiny_model(head, vocab_size=tokenizer.vocab_size, **KINDS[kind])
     precisions = [name for name in FILES if not (name == "int8" and head == "mlm")]
@@ -96,8 +95,7 @@ def test_the_graph_computes_what_the_model_computes(kind, head, tokenizer, tmp_p
 @pytest.mark.parametrize(
     "shape", [dict(activation="gelu_new"), dict(width=33, heads=3), dict(width=64), dict(width=7, heads=1)]
 )
-def test_other_activations_and_tables_of_any_width(shape, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "activation_bits", lambda: 8)
+def test_other_activations_and_tables_of_any_width(shape, tokenizer, tmp_path, as_many_bits_as_a_graph):
     model = tiny_model("token", vocab_size=tokenizer.vocab_size, **shape)
     for name, file in exported(model, tokenizer, tmp_path, "float32", "int8").items():
         wanted = expected(int8.quantize(model) if name == "int8" else model, batch(model))

@@ -23,6 +23,7 @@ from kd_scratch.tasks import TASKS
 from tests.checkpoints.test_onnx import assert_near, batch, expected
 from tests.conftest import EVERY_KIND, KINDS, TEXTS, TORTURE, tiny_model
 
+pytestmark = pytest.mark.usefixtures("as_many_bits_as_a_graph")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 transformers = pytest.importorskip("transformers")
@@ -53,12 +54,6 @@ LABELS = [
 def one_scale_a_batch(as_a_new_process):
     """ONNX's own operator knows one scale for all of an input, and no others."""
     int8.use_scales("batch")
-
-
-@pytest.fixture(autouse=True)
-def as_many_bits_as_the_graph(monkeypatch):
-    """8, on processors without VNNI too, where the model itself rounds to 7."""
-    monkeypatch.setattr(int8, "activation_bits", lambda: 8)
 
 
 def usual_scales(head):
