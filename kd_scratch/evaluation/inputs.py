@@ -225,7 +225,8 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
 
     if task.head == "token" and not is_json and (layout := conll_file.word_columns(file, data, say)):
         return partial(sentence_records, file, layout), lambda line, example: example
-    is_table = not is_json and text_files.is_table_of_texts(file, (data.text_column, DataConfig.text_column))
+    usual = data.text_column, DataConfig.text_column
+    is_table = not is_json and text_files.is_table_of_texts(file, usual, data.label_column)
     if data.text_column == DataConfig.text_column and find is find_columns and task.head == "sequence":
         readable = is_table or (is_json and any(isinstance(record.value, dict) for record in islice(objects(), FIRST)))
         data = settings_for_texts(file, data, is_table, say, pairs) if readable else data

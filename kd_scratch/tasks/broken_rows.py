@@ -37,9 +37,12 @@ class BrokenRows:
                 self.suspects.append((line, inner))
 
     def inner_labels(self, text: str, column: int) -> list[str]:
-        """The cells in the label's place of a text's lines, but of the last, which is a part; [] where one has none."""
-        found = []
-        for i, line in enumerate(text.splitlines()[:-1]):
+        """The cells in the label's place of a text's lines, but of the last where that is a part.
+
+        [] where one has none."""
+        found, lines = [], text.splitlines()
+        is_whole = self.columns.label < column == self.columns.width - 1  # the text ends its row
+        for i, line in enumerate(lines if is_whole else lines[:-1]):
             cells = line.split(self.layout.delimiter)
             before = column if i == 0 else 0  # columns that stand before the text
             at = self.columns.label - before
@@ -61,9 +64,8 @@ class BrokenRows:
         labels = {label.strip() for label in self.labels}
         for line, inner in self.suspects:
             if labels.issuperset(inner):
-                message = (
-                    f"{self.path}: line {line}: the text that begins there holds {len(inner)} lines that look like rows"
-                )
+                message = f"{self.path}: line {line}: the text that begins there holds"
                 if len(inner) > 1:
-                    raise UserError(f"{message}; a quote is left open: close it, or write it twice to mean a character")
-                say(f"{message}: was a quote left open?")
+                    cure = "a quote is left open: close it, or write it twice to mean a character"
+                    raise UserError(f"{message} {len(inner)} lines that look like rows; {cure}")
+                say(f"{message} a line that looks like a row: was a quote left open?")

@@ -28,7 +28,9 @@ DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECAS
 #: Types of chunks, which CoNLL-2003 has in its third column (Tjong Kim Sang & Buchholz 2000): no entities.
 CHUNKS = frozenset("ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split())
 TAG_CELL = re.compile(r"O|[BIESLUMW]([-_]\S+)?", re.IGNORECASE)
+TAG_OR_NONE = re.compile(rf"{TAG_CELL.pattern}|[-_*?]+", re.IGNORECASE)  # what stands where a tag would be
 NAME_CELL = re.compile(r"[A-Za-z]*[a-z][\w #.]*")  # a column's; PER may be a tag that is wrong
+JOINED_CELL = re.compile(r"\d+[-.]\d+")  # of CoNLL-U: 2-3, a token of several words; 2.1, of none
 ID_CELL = re.compile(r"([^\W\d_]{0,12}[-._:/#]?\d{1,9})([-._:/#]+[^\W\d_]{0,12}\d{1,9})*")  # 12, 1-2, 1.2, s1-t2, 0-4
 DELIMITERS = {",": "commas", ";": "semicolons"}
 #: Names in a header.
@@ -78,6 +80,7 @@ class Columns:
     header: int = 0  # the header's line; 0: none
     tags: frozenset[str] = frozenset()  # of the lines that do not begin with #, where others do
     signs: bool = False  # a word begins with #
+    joined: bool = False  # column 1 numbers the words, and there are JOINED_CELLs among the numbers
 
     def split(self, line: str) -> list[str]:
         """The cells of a line."""
@@ -170,6 +173,9 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
         columns = replace(columns, word=words[0] if words else 0, tag=tags[-1] if tags else columns.tag)
     elif len(cells) > 2 and not word.number:
         columns = replace(columns, word=behind_ids(lines, columns))
+        ids = {cells[0] for _, cells in sentence_cells(lines, columns)} if columns.word else set()
+        joined = any(map(str.isdecimal, ids)) and any(map(JOINED_CELL.fullmatch, ids))
+        columns = replace(columns, joined=joined)
     place = f"{path}: line {number}"
     columns = replace(
         columns,

@@ -166,6 +166,9 @@ def read_sentences(
         if number == columns.header:
             continue
         check_cells(line, cells, columns, f"{path}: line {number}")
+        if columns.joined and conll_columns.JOINED_CELL.fullmatch(cells[0]):
+            counts["tokens of several words, or of none (2-3, 2.1), left out"] += 1
+            continue
         if columns.sentence is not None and cells[columns.sentence] not in ("", number_of):
             number_of = cells[columns.sentence]
             if sentence:
@@ -308,7 +311,8 @@ def of_object(path: Path, data: DataConfig, of_text: Callable, line: int, value:
 
 
 def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
-    """How a file of words and tags is written; None for another one: most lines do not end with a tag."""
+    """How a file of words and tags is written. None for another one: most lines do not end with a tag, or with what
+    stands for one; and not all have as many cells between tabs, of which that of the word has no blank."""
     notes: list[str] = []
     sample = "\n".join(text.rstrip("\r\n") for _, text in islice(file.lines(), SAMPLE))
     try:
@@ -317,8 +321,10 @@ def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
     except UserError:
         return None
     cells = [cells for _, cells in conll_columns.sentence_cells(lines, columns)]
-    tags = [row[columns.tag] for row in cells if len(row) == columns.count > 1]
-    if 2 * sum(conll_columns.TAG_CELL.fullmatch(tag) is not None for tag in tags) <= len(cells):
+    rows = [row for row in cells if len(row) == columns.count > 1]
+    tags = sum(conll_columns.TAG_OR_NONE.fullmatch(row[columns.tag]) is not None for row in rows)
+    is_even = columns.tabs and len(rows) == len(cells) and "" in lines and "\n" in sample.strip("\n")
+    if 2 * tags <= len(cells) and not (is_even and not any(" " in row[columns.word] for row in rows)):
         return None
     for note in notes:
         say(note)

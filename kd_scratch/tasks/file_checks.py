@@ -18,7 +18,8 @@ def odd_texts(texts: Sequence[str]) -> list[str]:
 
 def odd_labels(labels: Sequence[str | None], names: Sequence[str]) -> list[str]:
     """What is odd about the labels of N examples (None: has none) and the names of the classes."""
-    remarks = (many_labels(labels), single_class(labels, names), joined_labels(names), *near_labels(names))
+    remarks = (many_labels(labels), single_class(labels, names), no_labels(names), joined_labels(names))
+    remarks += tuple(near_labels(names))
     return [remark for remark in remarks if remark]
 
 
@@ -65,6 +66,16 @@ def single_class(labels: Sequence[str | None], names: Sequence[str]) -> str:
     if len(found) == 1 and len(labels) >= 20:
         return f"ONE CLASS ONLY among {len(labels):,} examples, {shorten(found.pop(), 30)!r}: is the file sorted?"
     return ""
+
+
+def no_labels(names: Sequence[str]) -> str:
+    """Which of the classes may mean that there is no label; "" where none does."""
+    odd = [name for name in names if name.casefold() in ("nan", "null", "none", "n/a", "\\n", "-1")]
+    if not odd or (odd == ["-1"] and set(names) <= {"-1", "0", "1"}):
+        return ""
+    return (
+        f"A CLASS CALLED {odd[0]!r}: if it means that there is no label, delete its rows, or give them to --unlabelled"
+    )
 
 
 def joined_labels(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from kd_scratch.common.console import shorten
 from kd_scratch.common.errors import UserError
 
 MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
-SEPARATORS = ";,|"  # usual ones, in one of which a file may differ from the settings
+SEPARATORS = ";,|#"  # usual ones, in one of which a file may differ from the settings
 
 
 class Marks(dict):

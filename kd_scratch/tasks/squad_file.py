@@ -12,14 +12,11 @@ Any of them may be missing, down to JSON lines as the hub's data sets are writte
 What had to be repaired or decided is counted, and said in one line for each kind.
 """
 
-import html
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -31,23 +28,14 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows, parse_line
 from kd_scratch.data.rows import Subset
+from kd_scratch.tasks.answer_places import MOVED, locate
 from kd_scratch.tasks.columns import named
 from kd_scratch.tasks.text_files import is_table_of_texts, read_texts
 from kd_scratch.tasks.unlabelled_file import sample_of_table
 
 LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
-#: How a file may write an answer that its context writes otherwise.
-SPELLINGS: dict[str, Callable[[str], str]] = {
-    "": str,
-    "with blanks around them": str.strip,
-    "in decomposed Unicode": partial(unicodedata.normalize, "NFC"),
-    "in composed Unicode": partial(unicodedata.normalize, "NFD"),
-    "with HTML's escapes": html.unescape,
-}
+FROM_TABLE = "write it as JSON lines, for example by pandas: read_csv(…).to_json(…, orient='records', lines=True)"
 FLAGS = "; choose its names with --question-column, --context-column and, where answers are read, --answers-column"
-MOVED = "moved"  # an answer is where the file does not have it: told by `trainable`
-#: What answer_start may count instead of characters: an encoding, and the bytes of one unit in it.
-UNITS = {"UTF-16 units": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
 
 
 @dataclass(frozen=True)
@@ -116,8 +104,10 @@ def read_squad(path: Path, split: str, data: DataConfig, say: Say = say, labelle
     labelled: False to leave the answers alone; ids are then told from those of other files by the file's name.
     Raises UserError with the place of what is odd.
     """
-    reader = Reader(path, data, labelled)
+    reader = Reader(path, data, labelled, contexts=not labelled)
     file = open_text(path, data.encoding, say)
+    if labelled and has_columns(file, (data.question_column, data.context_column)):
+        raise UserError(f"{path}: is a table; {FROM_TABLE}")
     if is_json_lines(file, data.question_column):
         examples = json_rows(file, lambda i, value: reader.example(Node(value, path, f"line {i}"), None))
         reader.finish(len(examples), say)
@@ -141,7 +131,7 @@ def read_without_answers(path: Path, data: DataConfig, say: Say, name: str) -> S
     """The questions of a file as above or of a table, whose answers are not looked at; or each text of one of texts as
     a context, without question. name: of the file, in messages. UserError as of read_squad and read_texts."""
     file = open_text(path, data.encoding)
-    first = next((text.strip() for _, text in file.lines() if text.strip()), "")
+    first = next(lines_of(file), (0, ""))[1].strip()
     row = find_object(first) or {}
     is_json = not row and re.match(r"\{\s*(\"|$)|\[\s*(\{|$)", first)
     if data.question_column in row or has_lists(file, data.question_column) or is_json:
@@ -165,32 +155,39 @@ def has_columns(file: TextFile, names: Sequence[str]) -> bool:
     return is_table and all(named(sample_of_table(file, names)[0], name) for name in names)
 
 
+def lines_of(file: TextFile) -> Iterator[tuple[int, str]]:
+    """(number, text) of the lines that are not blank, but for the header that MRQA's files begin with."""
+    lines = ((i, text) for i, (_, text) in enumerate(file.lines(), 1) if text.strip())
+    return (line for line in lines if line[0] > 1 or {*(find_object(line[1]) or {})} != {"header"})
+
+
 def several_objects(file: TextFile) -> list[tuple[int, str]]:
     """The lines that are not blank, with their numbers, where the first of several is an object; else none."""
-    lines = ((i, text) for i, (_, text) in enumerate(file.lines(), 1) if text.strip())
+    lines = lines_of(file)
     first = list(islice(lines, 2))
     return [*first, *lines] if len(first) > 1 and find_object(first[0][1]) is not None else []
 
 
 def is_json_lines(file: TextFile, question: str) -> bool:
     """Whether each line is a question: the first of several is an object without a list of them."""
-    lines = (text for _, text in file.lines() if text.strip())
-    is_object = find_object(next(lines, "")) is not None
+    lines = lines_of(file)
+    is_object = find_object(next(lines, (0, ""))[1]) is not None
     return is_object and next(lines, None) is not None and not has_lists(file, question)
 
 
 def has_lists(file: TextFile, question: str) -> bool:
     """Whether the first line is no question, but has a list of paragraphs or of questions: {"context", "qas"}."""
-    first = find_object(next((text for _, text in file.lines() if text.strip()), "")) or {}
+    first = find_object(next(lines_of(file), (0, ""))[1]) or {}
     return question not in first and any(isinstance(first.get(key), list) for key in LEVELS[1:])
 
 
 class Reader:
     """Makes the examples of one file, and counts what it repairs or decides on the way."""
 
-    def __init__(self, path: Path, data: DataConfig, labelled: bool):
+    def __init__(self, path: Path, data: DataConfig, labelled: bool, contexts: bool = False):
         self.path = path
         self.labelled = labelled
+        self.contexts = contexts  # one without questions counts as a question whose text is empty
         self.data = data
         self.counts: Counter[str] = Counter()  # of what is told
         self.seen: set[str] | None = set()  # the ids so far; None when all have been seen
@@ -206,34 +203,40 @@ class Reader:
             context = node
         for depth, key in enumerate(levels, 1):
             if key in node.value:
-                for item in node.items(key):
+                items = list(node.items(key))
+                for item in items:
                     yield from self.questions(item, levels[depth:], context)
-                return
+                if items or not (self.contexts and context is node):
+                    return
         if not node.place and self.data.question_column not in node.value:
             raise node.error("data", f"must be a list{node.has('data')}")
         yield node, context
 
     def example(self, node: Node, context: Node | None) -> Example:
         """One question; its context is its own where no node above it has one."""
-        question = node.text(self.data.question_column)
+        bare = self.contexts and self.data.question_column not in node.value and context is node
+        question = "" if bare else node.text(self.data.question_column)
         text = (context or node).text(self.data.context_column)
-        answers, start, moved = [], None, False
         if not self.labelled:
             return Example(f"{self.path.name}:{self.id(node)}", question, text, labelled=False)
-        for i, (answer, given) in enumerate(self.answers(node)):
-            found, place, repair = locate(text, answer, given)
-            answers.append(found)
-            if i == 0:  # the one that is learned
-                start, moved = place, repair == MOVED
-                if repair not in (None, MOVED):
-                    self.counts[repair] += 1
+        found = [locate(text, answer, given) for answer, given in self.answers(node)]
+        if (best := next((i for i, (_, place, _) in enumerate(found) if place is not None), 0)) > 0:
+            self.counts["first answers that are not in their context; one that is there is learned"] += 1
+            found.insert(0, found.pop(best))
+        start, moved = None, False
+        if found:
+            _, start, repair = found[0]  # the one that is learned
+            moved = repair == MOVED
+            if repair not in (None, MOVED):
+                self.counts[repair] += 1
+        answers = [answer for answer, _, _ in found]
         self.unanswered += not answers and "is_impossible" not in node.value
         self.version2 = self.version2 or "is_impossible" in node.value or not answers
         return Example(self.id(node), question, text, tuple(answers), start, moved, self.version2)
 
     def id(self, node: Node) -> str:
         """The question's id, as text; made of its place where it has none, or another question has the same."""
-        value = node.value.get("id")
+        value = node.value.get("id", node.value.get("qid"))
         if value in (None, ""):
             self.counts["questions without an id, so named by their place"] += 1
             value = node.place or "the only one"
@@ -291,7 +294,9 @@ def answer_list(node: Node, key: str) -> list[dict]:
         if not isinstance(starts, list) or len(starts) != len(texts):
             raise node.error(f"{key}.answer_start", f"must be a list of {len(texts)}, one for each text")
         return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
-    if isinstance(value, dict | str):
+    if isinstance(value, str):
+        value = {"text": value, "answer_start": node.value.get("answer_start")}
+    if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
         raise node.error(key, "must be a list")
@@ -317,29 +322,6 @@ def answer_start(answer: Node) -> int | None:
     return value if value >= 0 else None
 
 
-def locate(context: str, answer: str, start: int | None) -> tuple[str, int | None, str | None]:
-    """An answer as the context spells it, where it begins, and what had to be repaired for that.
-
-    None for the place: nowhere, or not where the file has it and at several others.
-    """
-    repairs = {}  # by spelling
-    for how, spelling in SPELLINGS.items():
-        repairs.setdefault(spelling(answer), f"answers {how}, taken as the context writes them" if how else None)
-    repairs.pop("", None)
-    for text, repair in repairs.items() if start is not None else ():
-        if context.startswith(text, start):
-            return text, start, repair
-        for unit, (encoding, size) in UNITS.items() if not context.isascii() else ():
-            before = len(context.encode(encoding)[: start * size].decode(encoding, "ignore"))
-            if context.startswith(text, before):
-                return text, before, repair or f"answer_starts that count {unit}, turned into characters"
-    for text, repair in repairs.items():
-        first = context.find(text)
-        if first >= 0 and context.find(text, first + 1) < 0:
-            return text, first, repair or MOVED
-    return answer, None, None
-
-
 def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]]:
     """The examples whose answer is where the file has it, or was found elsewhere; and notes about the others.
 
@@ -357,10 +339,11 @@ def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]
         raise UserError(f"{lost[0]}: none of the {len(lost):,} answers stands in its context; do they belong together?")
     notes = []
     if moved:
-        notes.append(f"answer_start wrong or missing, repaired: {moved:,} (the answer occurs once in its context)")
+        how = "the answer occurs once in its context, or once near there"
+        notes.append(f"answer_start wrong or missing, repaired: {moved:,} ({how})")
     if lost:
         notes.append(
-            f"questions left out of training: {len(lost):,} of {len(examples):,}, their answer is not at answer_start "
-            f"and not at exactly one other place: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
+            f"questions left out of training: {len(lost):,} of {len(examples):,}, their answer is not at answer_start, "
+            f"nor, as whole words, at exactly one other place: {', '.join(lost[:5])}{', …' if len(lost) > 5 else ''}"
         )
     return Subset(examples, keep) if lost else examples, notes

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from kd_scratch.common.console import Say, say, shorten
@@ -17,7 +18,7 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.data.rows import FileRows, text_rows
-from kd_scratch.data.tables import SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
+from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
 from kd_scratch.tasks.broken_rows import MOST_LABELS, BrokenRows
 from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, meant, named, same, wanted_columns
 from kd_scratch.tasks.file_checks import bare
@@ -73,17 +74,19 @@ def read_rows(
     def cleaned(line: int, label_name: str, text: str, value: Value, pair: str | None) -> object:
         if several:
             return make(line, text, several.read(value, label_name, f"{file.path}: line {line}"), pair)
-        label = one_label(value, label_name, f"{file.path}: line {line}")
+        is_alone = isinstance(value, list) and len(value) == 1  # as of tools for several labels
+        label = one_label(value[0] if is_alone else value, label_name, f"{file.path}: line {line}")
         label_alone = label.strip()
         if label_alone != label:
             counts["blanks around labels do not count"] += 1
-        if label_alone == "-" and same(label_name) == "gold_label":
-            counts["rows on whose label people did not agree (gold_label -), left out"] += 1
+        is_open = label_alone == "-" and same(label_name) == "gold_label"  # -1: so the hub writes it
+        if is_open or (label_alone == "-1" and pair is not None):
+            counts[f"pairs on whose label people did not agree ({label_name} {label_alone}), left out"] += 1
             return None
         return make(line, text, label_alone, pair)
 
     if is_json_lines(file):
-        rows = json_rows(file, json_maker(file.path, data, say, cleaned, labelled))
+        rows = json_rows(file, json_maker(file.path, data, say, cleaned, labelled, counts))
     else:
 
         def is_header(row: Sequence[str]) -> bool:
@@ -152,8 +155,8 @@ def is_json_lines(file: TextFile) -> bool:
     return isinstance(find_object(first), dict)
 
 
-def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: bool):
-    """A function: line number and object of a line of JSON -> example."""
+def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: bool, counts: Counter | None = None):
+    """A function: line number and object of a line of JSON -> example. counts: objects that are left out."""
     keys: dict = {}  # the fields of the texts and of the label, as the first object has them
 
     def value_of(row: dict, key: str, place: str) -> object:
@@ -167,6 +170,10 @@ def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: boo
             names = list(row)
             columns = zip(("texts", "labels"), choose(names, data, labelled, place, say, numbers=False), strict=True)
             keys.update({what: [names[i] for i in places] for what, places in columns})
+        is_rejected = row.get("answer") in ("reject", "ignore") and "answer" not in keys["texts"] + keys["labels"]
+        if labelled and is_rejected:
+            counts["objects whose answer is reject or ignore, as Prodigy marks them, left out"] += 1
+            return None
         texts = [value_of(row, key, place) for key in keys["texts"]]
         for key, text in zip(keys["texts"], texts, strict=True):
             if not isinstance(text, str):
@@ -228,8 +235,10 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
             raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4, nor a name")
         return example_of_row(path, line, without_backslashes(text), name, pair)
 
-    rows = read_rows(open_text(path, data.encoding, say), data, say, make, columns=agnews_columns)
-    if "0" in first_line:
+    file = open_text(path, data.encoding, say)
+    rows = read_rows(file, data, say, make, columns=agnews_columns)
+    from_hub = is_json_lines(file) and first_line.keys() <= {"0", "1", "2", "3"}  # there classes are 0 to 3
+    if "0" in first_line or from_hub:
         if "4" in first_line:
             raise UserError(
                 f"{path}: line {first_line['4']}: class 4, though line {first_line['0']} has class 0; they are 1 to 4, "
@@ -275,17 +284,21 @@ def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with
     --oos.
     """
-    file = open_text(path, data.encoding, say)
+    file, names = open_text(path, data.encoding, say), set()
     if holds_splits(file):
         return clinc_examples(file, split, data, say)
 
     def make(line: int, text: str, label: str, pair: str | None) -> Example | None:
+        names.add(label)
         if label == OOS and split == "train" and not data.oos:
             return None
         example = example_of_row(path, line, text, label, pair)
         return replace(example, in_scope=label != OOS or split == "train")
 
-    return read_rows(file, data, say, make)
+    rows = read_rows(file, data, say, make)
+    if names and all(map(str.isdecimal, names)):
+        say(f"{path}: intents are numbers, so none is known as out of scope; write {OOS} for it (the hub's files: 42)")
+    return rows
 
 
 def holds_splits(file: TextFile) -> bool:
@@ -321,19 +334,26 @@ def clinc_examples(file: TextFile, split: str, data: DataConfig, say: Say) -> li
     return examples
 
 
-def is_table_of_texts(file: TextFile, usual: Sequence[str]) -> bool:
-    """Whether a file is called .csv or .tsv, or has tabs in its first line and a column of one of the usual names."""
-    header = next(file.lines())[1].rstrip("\r\n").split("\t")
-    return file.path.suffix.lower() in (".csv", *TSV) or (
-        len(header) > 1 and any(named(header, meant(header, column)[-1]) for column in usual)
-    )
+def is_table_of_texts(file: TextFile, usual: Sequence[str], label: str = "") -> bool:
+    """Whether a file is called .csv or .tsv; or has tabs, and a column of one of the usual names or in all lines those
+    that are chosen by number; or a header with such a name and the label's."""
+    lines = [line.rstrip("\r\n") for _, line in islice(file.lines(), SAMPLE)]
+    for delimiter in DELIMITERS:
+        header = lines[0].split(delimiter)
+        is_named = any(named(header, meant(header, column)[-1]) for column in usual)
+        if len(header) > 1 and is_named and (delimiter == "\t" or named(header, label)):
+            return True
+    numbers = [int(name) for column in usual for name in meant((), column) if is_number(name)]
+    tabs = {line.count("\t") for line in lines if line}
+    by_number = bool(numbers) and len(tabs) == 1 and max(numbers) - 1 <= max(tabs) > 0
+    return by_number or file.path.suffix.lower() in (".csv", *TSV)
 
 
 def read_texts(
     path: Path, data: DataConfig, say: Say, make: Callable[..., object], name: str = "", pairs: bool = False
 ) -> FileRows:
-    """Texts without labels: the text column of a table (a file called .csv or .tsv, or one with a header and tabs), the
-    text field of JSON lines, or each line that holds more than blanks. Two columns are read as one text.
+    """Texts without labels: the text column of a table (is_table_of_texts), the text field of JSON lines, or each line
+    that holds more than blanks. Two columns are read as one text.
 
     make: id, text -> example. name: of the file, in messages, where it stands beside --train.
     pairs: two columns are needed, and make gets both texts.
@@ -346,7 +366,7 @@ def read_texts(
         check_length(both, f"{name or path}: line {line}")
         return make(f"{path.name}:{line}", *((text, pair) if pairs else (both,))) if both.strip() else None
 
-    is_table = is_table_of_texts(file, usual)
+    is_table = is_table_of_texts(file, usual, data.label_column)
     if is_table or is_json_lines(file):
         if name:
             data = settings_for_texts(file, data, is_table and not is_json_lines(file), say, pairs)

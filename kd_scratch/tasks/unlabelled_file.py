@@ -10,6 +10,7 @@ from kd_scratch.common.console import Say, shorten
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
+from kd_scratch.data.json_lines import parse_line
 from kd_scratch.data.tables import SAMPLE, find_layout, table_rows
 from kd_scratch.tasks.columns import is_number, like_cola, looks_like_header, meant, named
 
@@ -19,6 +20,10 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
     one that holds texts; for pairs the two columns. UserError where there is none of these."""
     count, asked = 1 + pairs, dict.fromkeys((data.text_column, DataConfig.text_column))
     names, rows = sample_of_table(file, asked) if is_table else sample_of_json(file)
+    if not is_table and not names:
+        for i, (_, text) in enumerate(file.lines(), 1):
+            if text.strip():
+                parse_line(text, i, str(file.path))
     if not any(str(cell).strip() for row in (names, *rows) for cell in row):
         raise UserError(f"{file.path}: holds nothing but blank lines; give one text a line")
     data = like_cola(names, data, f"{file.path}: line 1", say) if is_table else data

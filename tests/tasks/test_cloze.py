@@ -314,7 +314,10 @@ def test_what_does_not_go_together_is_refused(files, teachers):
     folder = files[0]
     with pytest.raises(UserError, match="holds contexts without questions; add --cloze 4"):
         read_training_data(student(files, teachers, unlabelled=folder / "more.txt"), SQUAD)
-    (folder / "none.json").write_text('{"data": [{"paragraphs": [{"context": "two days", "qas": []}]}]}')
+    (folder / "bare.json").write_text('{"data": [{"paragraphs": [{"context": "two days", "qas": []}]}]}')
+    with pytest.raises(UserError, match="holds contexts without questions; add --cloze 4"):
+        read_training_data(student(files, teachers, unlabelled=folder / "bare.json"), SQUAD)
+    (folder / "none.json").write_text('{"data": [{"paragraphs": []}]}')
     for cloze, cure in ((0, "give a file that has some"), (2, "give a .txt with each context on a line")):
         with pytest.raises(UserError, match=f"none.json: holds no question; {cure}"):
             read_training_data(student(files, teachers, unlabelled=folder / "none.json", cloze=cloze), SQUAD)

@@ -340,3 +340,35 @@ def test_where_all_columns_count_the_first_has_the_words(tmp_path):
 def test_a_second_column_of_tags_is_told(tmp_path, text, others):
     _, said = read(tmp_path, text)
     assert [line for line in said if "some too" in line] == ([others] if others else [])
+
+
+PLACEHOLDERS = {
+    "MultiCoNER's test file": "# id 1 domain=en\nEU _ _ _\nrejects _ _ _\n\n# id 2 domain=en\nPeter _ _ _\n",
+    "two columns": "EU -\nrejects -\n\nPeter -\n",
+    "CoNLL-U without tags": "# id 1\n1\tEU\t_\tX\t_\n2-3\tdel\t_\t_\t_\n2\trejects\t_\tX\tA=b\n\n1\tPeter\t_\tX\t_\n",
+    "parts of speech": "EU\tNNP\nrejects\tVBZ\n\nPeter\tNNP\n",
+    "tags with blanks": "EU\tgeo political\nrejects\tgeo political\n\nPeter\tO\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACEHOLDERS)
+def test_columns_without_tags_are_words_beside_train(tmp_path, name):
+    (tmp_path / "x.txt").write_text(PLACEHOLDERS[name])
+    found = TASKS["conll"].read_unlabelled(tmp_path / "x.txt", DataConfig(), print, "--unlabelled")
+    assert [example.words for example in found] == [("EU", "rejects"), ("Peter",)]
+
+
+@pytest.mark.parametrize("text", ["EU rejects\tit now\nPeter\tgoes\n\nA\tb\n", "EU\tnow\nPeter\tgoes\n"])
+def test_texts_with_tabs_are_texts_beside_train(tmp_path, text):
+    (tmp_path / "x.txt").write_text(text)
+    found = TASKS["conll"].read_unlabelled(tmp_path / "x.txt", DataConfig(), print, "--unlabelled")
+    assert len(found) == sum(map(bool, text.split("\n")))
+
+
+def test_tokens_of_several_words_are_left_out(tmp_path):
+    """Of CoNLL-U: 2-3 is written as the words 2 and 3 below it, 1.1 is not in the text."""
+    examples, said = read(tmp_path, "1\tVi\tO\n2-3\tal\tO\n2\ta\tO\n3\tRey\tB-PER\n\n1\tVi\tO\n1.1\t_\tO\n2\tb\tO\n")
+    assert [example.words for example in examples] == [("Vi", "a", "Rey"), ("Vi", "b")]
+    assert any("tokens of several words, or of none (2-3, 2.1), left out: 2" in line for line in said)
+    parts, said = read(tmp_path, "1-1\tVi\tO\n1-2\tal\tO\n\n2-1\tVi\tO\n2-2\tb\tO\n")
+    assert [example.words for example in parts] == [("Vi", "al"), ("Vi", "b")]

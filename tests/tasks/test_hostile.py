@@ -437,7 +437,7 @@ def plain_questions(value, levels: list[str], context: str | None):
     if isinstance(answers, dict) and isinstance(answers["text"], list):
         answers = [text or "" for text in answers["text"]]
     answers = [a if isinstance(a, str) else a["text"] or "" for a in ([answers], answers)[isinstance(answers, list)]]
-    yield value["question"], context, tuple(plain_answer(a) for a in answers if a.strip())
+    yield value["question"], context, tuple(sorted(plain_answer(a) for a in answers if a.strip()))
 
 
 def plain_labels(labels) -> tuple[str, ...]:
@@ -494,7 +494,7 @@ def found(name: str, examples: list) -> list:
     """The same of what our reader has made."""
     if name.startswith("squad"):
         assert len({e.id for e in examples}) == len(examples)
-        return [(e.question, e.context, tuple(map(plain_answer, e.answers))) for e in examples]
+        return [(e.question, e.context, tuple(sorted(map(plain_answer, e.answers)))) for e in examples]
     return [e.words for e in examples] if name.startswith("conll") else [(e.label, e.text) for e in examples]
 
 

@@ -75,7 +75,7 @@ def test_version_2_is_recognized_by_is_impossible_or_by_a_question_without_answe
 
 
 def test_a_wrong_answer_start_is_repaired_where_the_text_occurs_once_and_else_not_trained_on_but_kept(tmp_path):
-    content = squad(("right", "?", [("fox", 16)]), ("once", "?", [("fox", 17)]), ("twice", "?", [("The", 1)]),
+    content = squad(("right", "?", [("fox", 16)]), ("once", "?", [("fox", 17)]), ("twice", "?", [("The", 20)]),
                     ("never", "?", [("cat", 16)]))  # fmt: skip
     examples = read(tmp_path, content)
     assert [(e.start, e.moved) for e in examples] == [(16, False), (16, True), *[(None, False)] * 2]

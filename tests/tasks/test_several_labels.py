@@ -100,7 +100,7 @@ def test_labels_are_read_however_they_are_written(tmp_path, variant):
 @pytest.mark.parametrize("content, flag", [("a,b\n", "a,b"), (None, "label")])
 def test_a_task_of_one_label_says_that_there_is_another(tmp_path, content, flag):
     path = tmp_path / ("x.csv" if content else "x.jsonl")
-    path.write_text("text,a,b\none,1,0\n" if content else jsonl({"text": "one", "label": ["a"]}))
+    path.write_text("text,a,b\none,1,0\n" if content else jsonl({"text": "one", "label": ["a", "b"]}))
     with pytest.raises(UserError, match="choose --task labels"):
         TASKS["csv"].read(path, "", DataConfig(label_column=flag), lambda note: None)
 

@@ -201,6 +201,67 @@ def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, name):
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+SENTENCES = "In 2012 nobody paid. There were no fees in 12 rooms, and 1889 or 1889."
+
+
+@pytest.mark.parametrize(
+    ("answer", "start", "place"),
+    [
+        ("12", None, 43),  # not in 2012
+        ("no", None, 32),  # not in nobody
+        ("fee", None, 35),  # as the beginning of a word, since it never stands alone
+        ("ees", None, None),
+        ("01", None, None),
+        ("1889", 60, 57),  # of two the one that is near
+        ("1889", 40, None),
+    ],
+)
+def test_an_answer_without_a_right_start_is_a_whole_word_or_the_nearest(answer, start, place):
+    assert locate(SENTENCES, answer, start) == (answer, place, None if place is None else "moved")
+
+
+@pytest.mark.parametrize(("context", "answer"), [("그는 서울에서 산다.", "서울"), ("我们住在北京城市。", "北京")])
+def test_answers_in_scripts_with_other_words_are_found(context, answer):
+    assert locate(context, answer, None)[1] == context.index(answer)
+
+
+def test_an_answer_as_a_text_begins_at_the_start_beside_it(tmp_path):
+    rows = [
+        {"id": str(i), "context": "fox and fox", "question": "?", "answer": "fox", "answer_start": i} for i in (0, 8)
+    ]
+    examples, said = read(tmp_path, "\n".join(map(json.dumps, rows)), answers_column="answer")
+    assert [(e.start, e.moved) for e in examples] == [(0, False), (8, False)] and not said
+
+
+def test_files_of_mrqa_are_read_and_the_first_answer_that_is_there_is_learned(tmp_path):
+    """A header line, contexts with lists of questions, answers without places, the first of them spelled otherwise."""
+    lines = [{"header": {"dataset": "SQuAD"}}]
+    for who, answers in (("who?", ["Gustave Eiffel", "Eiffel"]), ("when?", ["1889"])):
+        lines.append({"context": "Eiffel, 1889", "qas": [{"qid": who, "question": who, "answers": answers}]})
+    examples, said = read(tmp_path, "\n".join(map(json.dumps, lines)))
+    assert [(e.id, e.answers, e.start) for e in examples] == [
+        ("who?", ("Eiffel", "Gustave Eiffel"), 0), ("when?", ("1889",), 8)
+    ]  # fmt: skip
+    assert said == ["first answers that are not in their context; one that is there is learned: 1"]
+
+
+def test_contexts_without_questions_are_texts_where_no_answer_is_read(tmp_path):
+    path = tmp_path / "x.json"
+    paragraphs = [{"context": "a"}, {"context": "b", "qas": []}, {"context": "c", "qas": [{"question": "?"}]}]
+    path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    examples = read_squad(path, "", DataConfig(), say=lambda line: None, labelled=False)
+    assert [(e.question, e.context) for e in examples] == [("", "a"), ("", "b"), ("?", "c")]
+    with pytest.raises(UserError, match=r"paragraphs\[0\].question must be a string"):
+        read_squad(path, "", DataConfig())
+
+
+def test_a_table_is_refused_with_a_way_to_make_json_lines(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("question,context,answer\nwho?,a b,a\n")
+    with pytest.raises(UserError, match="x.csv: is a table; write it as JSON lines"):
+        read_squad(path, "", DataConfig())
+
+
 def test_a_file_none_of_whose_answers_is_found_is_refused_before_training(tmp_path):
     examples, _ = read(tmp_path, file(question(answers=["cat"]), question(id="r", answers=["dog"])))
     with pytest.raises(UserError, match="q: none of the 2 answers stands in its context"):

@@ -78,9 +78,9 @@ VARIANTS = {
     "a quote left open": ("csv", "x.csv", 'text,label\na,x\n"b,y\nc,x\nd",y\n', {},
                           "line 3: the text that begins there holds 2 lines that look like rows", ""),
     "a quote left open, label first": ("csv", "x.csv", 'label,text\nx,"a\ny,b\nx,c\nx,d"\ny,e\n', {},
-                                       "line 2: the text that begins there holds 2 lines that look like rows", ""),
+                                       "line 2: the text that begins there holds 3 lines that look like rows", ""),
     "perhaps a quote left open": ("csv", "x.csv", 'text,label\n"well, y\nok",x\nb,y\n', {},
-                                  [("well, y\nok", "x"), ("b", "y")], "holds 1 lines that look like rows: was a"),
+                                  [("well, y\nok", "x"), ("b", "y")], "holds a line that looks like a row: was a"),
     "a letter": ("csv", "x.csv", 'text,label\n"Hello, all,\nthis is, well,\nBye",x\nb,y\n', {},
                  [("Hello, all,\nthis is, well,\nBye", "x"), ("b", "y")], ""),
     "cp1251": ("csv", "x.csv", "text,label\nмир,да\n".encode("cp1251"), {"encoding": "cp1251"}, [("мир", "да")], ""),
@@ -294,6 +294,54 @@ def test_an_unlabelled_file_of_nothing_is_refused_as_that(tmp_path, name):
     (tmp_path / name).write_text("\n \n")
     with pytest.raises(UserError, match="holds nothing but blank lines; give one text a line"):
         read_texts(tmp_path / name, DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "content", "labels", "said"),
+    [
+        ("csv", "x.csv", "premise,hypothesis,label\na,b,-1\nc,d,0\n", ["0"], "did not agree (label -1), left out: 1"),
+        ("csv", "x.csv", "text,label\na,-1\nc,1\n", ["-1", "1"], ""),
+        ("csv", "x.jsonl", '{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["y"]}\n', ["x", "y"], ""),
+        (
+            "csv", "x.jsonl",
+            '{"text": "a", "label": "x", "answer": "accept"}\n{"text": "b", "label": "x", "answer": "reject"}\n',
+            ["x"], "as Prodigy marks them, left out: 1",
+        ),
+        ("agnews", "x.jsonl", '{"text": "a", "label": 2}\n{"text": "b", "label": 1}\n', ["Business", "Sports"], "to 3"),
+        ("agnews", "x.jsonl", '{"text": "a", "label": 4}\n{"text": "b", "label": 1}\n', ["Sci/Tech", "World"], ""),
+        ("clinc", "x.jsonl", '{"text": "a", "intent": 61}\n{"text": "b", "intent": 42}\n', ["61", "42"], "write oos"),
+        ("csv", "x.csv", 'label,text\npos,"a b\nneg,c d"\npos,e\nneg,f\n', ["pos", "pos", "neg"], "quote left open?"),
+    ],
+)  # fmt: skip
+def test_labels_of_other_tools_are_understood_or_told(tmp_path, task, name, content, labels, said):
+    notes = []
+    (tmp_path / name).write_text(content)
+    examples = TASKS[task].read(tmp_path / name, "train", DataConfig(), notes.append)
+    assert [example.label for example in examples] == labels
+    assert said in "\n".join(notes) and bool(said) == any(re.search("left|to 3|oos", note) for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "texts"),
+    [
+        ("text,label\ngood film,pos\nbad film,neg\n", {}, ["good film", "bad film"]),
+        ("text;label\ngood film;pos\n", {}, ["good film"]),
+        ("pos\tgood film\nneg\tbad film\n", BY_NUMBER | dict(text_column="2"), ["good film", "bad film"]),
+        ("text, and no label\ngood film\n", {}, ["text, and no label", "good film"]),
+        ("a\tb\nc d\n", BY_NUMBER | dict(text_column="2"), ["a\tb", "c d"]),
+        ("a\tb\nc\td\n", dict(text_column="3", label_column="1"), ["a\tb", "c\td"]),
+    ],
+)
+def test_a_table_called_txt_is_one_beside_train_too(tmp_path, content, settings, texts):
+    (tmp_path / "x.txt").write_text(content)
+    found = read_texts(tmp_path / "x.txt", DataConfig(**settings), print, lambda place, text: text, "--unlabelled")
+    assert list(found) == texts
+
+
+def test_an_array_beside_train_is_refused_with_the_command_that_mends_it(tmp_path):
+    (tmp_path / "x.json").write_text('[{"text": "a"}]')
+    with pytest.raises(UserError, match="is one JSON array; JSON lines are needed"):
+        read_texts(tmp_path / "x.json", DataConfig(), print, lambda place, text: text, "--unlabelled")
 
 
 #: file -> task, settings, examples, how often each label occurs, the beginning of the SHA-256 of their representation
