@@ -55,6 +55,14 @@ def read_bytes(path: str | Path) -> bytes:
     return raw
 
 
+def has_content(path: Path, content: bytes) -> bool:
+    """Whether a file holds just that."""
+    try:
+        return read_bytes(path) == content
+    except UserError:
+        return False
+
+
 def open_file(path: str | Path) -> BinaryIO:
     """A file, open for reading; UserError where there is none."""
     with reading(path):
@@ -103,12 +111,15 @@ def json_value(text: str, name: str):
         raise UserError(f"{name}: not usable JSON: {error}") from None
 
 
-def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | None = None) -> None:
+def write_atomically(
+    path: str | Path, chunks: Iterable[bytes], keep: Path | None = None, outdated: Path | None = None
+) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
     Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder. The temporary name
     carries host and process id, so two processes may write the same file; what a killed one left behind is removed.
     keep: the name that the old content gets; after a crash there may then be nothing at `path`, and the old at `keep`.
+    outdated: another file, which belongs to the old content alone: deleted before the new is there.
     """
     path = Path(path)
     _require_place(path)
@@ -124,6 +135,8 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | Non
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
+        if outdated is not None:
+            outdated.unlink(missing_ok=True)
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
@@ -245,7 +258,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value) -> None:
     """Write indented JSON atomically; NaN and infinities, which JSON lacks, are refused with ValueError."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value) -> str:
+    """What write_json writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def make_folder(path: str | Path) -> Path:

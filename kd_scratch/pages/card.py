@@ -16,7 +16,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import CONFIG, WEIGHTS, load_config, megabytes
 from kd_scratch.common.console import Say, say, shorten, table
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import read_bytes, read_text, sha256, write_atomically, write_text
+from kd_scratch.common.files import has_content, read_bytes, read_text, sha256, write_atomically, write_text
 from kd_scratch.config import DataConfig, ModelConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.nn.model import Model
@@ -103,14 +103,6 @@ def copy_licences(source: Path, folder: Path, say: Say = say) -> list[str]:
             write_atomically(target, [content])
         names.append(target.name)
     return names
-
-
-def has_content(path: Path, content: bytes) -> bool:
-    """Whether a file holds just that."""
-    try:
-        return read_bytes(path) == content
-    except UserError:
-        return False
 
 
 def common_licence(sources: Sequence[Path]) -> str:
