@@ -19,6 +19,7 @@ READERS: dict[str, Callable] = {
 }
 OTHERS = {"tf_model.h5": "from_tf=True", "flax_model.msgpack": "from_flax=True"}  # and how transformers 4 opens them
 NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
+LONGEST_NAME = 1000  # of a parameter, in characters
 SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
 
 
@@ -34,6 +35,9 @@ def load_weights(directory: Path, say=say) -> dict[str, Tensor]:
         if claimed is not None and part.keys() != claimed:
             raise UserError(f"{path}: holds other parameters than the index lists: {listed(part.keys() ^ claimed)}")
         tensors |= part
+    longest = max(map(len, tensors), default=0)
+    if longest > LONGEST_NAME:
+        raise UserError(f"{directory}: a name of a parameter has {longest:,} characters, at most {LONGEST_NAME}")
     return tensors
 
 
