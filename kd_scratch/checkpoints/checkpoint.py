@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from kd_scratch.checkpoints.hf_layout import (
     IGNORED,
+    OF_BODY,
     SHARED,
     canonical_name,
     config_from_json,
@@ -193,6 +194,10 @@ def _match(
             tensors[name] = tensor
     needed = [name for name in names if same_head or not name.startswith("head.")]
     missing = [names[name] for name in needed if name not in tensors and name not in misshaped]
+    uses_head = any(name.startswith("head.") for name in needed)
+    if not (uses_head or missing or misshaped):
+        ignored += [name for name in unexpected if not name.startswith(OF_BODY)]
+        unexpected = [name for name in unexpected if name.startswith(OF_BODY)]
     problems = {"missing": missing, "unexpected": unexpected, "mis-shaped": list(misshaped.values())}
     if any(problems.values()):
         text = "; ".join(f"{kind}: {listed(which)}" for kind, which in problems.items() if which)

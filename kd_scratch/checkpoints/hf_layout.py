@@ -55,12 +55,15 @@ HEAD = {
 #: there; with one that it does not know, it would go on and take the whole numbers for weights.
 INT8 = {"method": "kd_scratch_int8", "tables": "4 bits"}
 
-#: Parameters that a checkpoint may hold beside those that a model needs: other heads, a buffer that old versions saved,
-#: and the projections by which a TinyBERT was compared with its teacher.
+#: Parameters that a checkpoint may hold beside those that a model needs: other heads, buffers that old versions saved,
+#: the projections by which a TinyBERT was compared with its teacher, and the weights of classes in a loss.
 IGNORED = re.compile(
     r"(head\.|cls\.|vocab_(transform|layer_norm|projector)\.|classifier\.|pre_classifier\.|qa_outputs\.|(bert\.)?pooler\.)"
-    r"|(.*\.)?embeddings\.position_ids$|fit_denses?\.(\d+\.)?(weight|bias)$"
+    r"|(.*\.)?embeddings\.(position|token_type)_ids$|fit_denses?\.(\d+\.)?(weight|bias)$"
+    r"|loss_\w+\.(pos_)?weight$|class_weights$"
 )
+#: How the names of a body's parameters begin. Where a folder's own head is not used, all others are ignored.
+OF_BODY = ("bert.", "distilbert.", "embeddings.", "encoder.", "transformer.", "positions.", "embedding_norm.")
 
 #: Parameters that a head for masked words has from elsewhere, here always -> our names of those.
 SHARED = {

@@ -198,6 +198,18 @@ FOLDERS = [
            reference=False),
     Folder("gamma and beta", renamed=OLD_NAMES),
     Folder("position_ids", change=lambda tensors: tensors | {"bert.embeddings.position_ids": torch.arange(40)[None]}),
+    Folder("token_type_ids", change=lambda tensors: tensors
+           | {"bert.embeddings.token_type_ids": torch.zeros(1, 40, dtype=torch.int64)}),
+    *(Folder(f"loss weights {name}", change=lambda tensors, name=name: tensors | {name: torch.ones(3)})
+      for name in ("loss_fct.weight", "loss_fn.pos_weight", "class_weights")),
+    Folder("a layer of one's own", change=lambda tensors: tensors | {"linear.weight": torch.randn(16, 16)},
+           refused="unexpected: linear.weight$"),
+    Folder("a CRF", head="token", change=lambda tensors: tensors | {"crf.transitions": torch.randn(3, 3)},
+           refused="unexpected: crf.transitions$"),
+    Folder("a body and what stood on it", head=None, labels=(), change=lambda tensors: tensors
+           | {"crf.transitions": torch.randn(3, 3), "logit_scale": torch.ones(()), "fc.weight": torch.randn(3, 16)}),
+    Folder("one layer too many", config=dict(num_hidden_layers=2), body=False, reference=False,
+           refused="unexpected: bert.encoder.layer.2", cure=dict(num_hidden_layers=3)),
     Folder("decoder.bias too", head="mlm", labels=(), change=lambda tensors: tensors
            | {"cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone()}),
     Folder("a table of its own behind masked words", head="mlm", labels=(),

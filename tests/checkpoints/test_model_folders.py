@@ -123,6 +123,12 @@ def test_a_trained_classifier_of_one_label_is_no_regression(tmp_path):
     assert load_model(tmp_path).config.labels == ("only",)
 
 
+def test_what_stood_on_a_body_is_ignored_and_told(tmp_path):
+    notes, folder = [], next(folder for folder in FOLDERS if folder.name == "a body and what stood on it")
+    load_model(folder.write(tmp_path), say=notes.append)
+    assert notes == [f"{tmp_path}: ignored, no part of this model: crf.transitions, fc.weight, logit_scale"]
+
+
 def test_notes_tell_what_was_found_in_the_parameters(tmp_path):
     notes = []
     keys = dict(model_type=None, architectures=None)
