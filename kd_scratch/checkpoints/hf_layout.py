@@ -6,7 +6,7 @@ Everything the hub's files call by another name than we do stands here, once, fo
 import re
 from dataclasses import fields, replace
 
-from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, ONE, SEVERAL, own_head
+from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, NUMBERS, SEVERAL, own_head
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 
@@ -213,8 +213,8 @@ def config_to_json(config: ModelConfig) -> dict:
         raw["quantization_config"] = INT8
     if config.several:
         raw |= {"problem_type": SEVERAL, THRESHOLD: config.threshold}
-    elif config.head == "sequence" and len(config.labels) == 1:  # else that would be a model of regression
-        raw["problem_type"] = ONE
+    elif config.head == "sequence" and len(config.labels) == 1:
+        raw[NUMBERS] = False
     if config.pairs is not None:
         raw[PAIRS] = config.pairs
     if config.labels:

@@ -118,11 +118,6 @@ def test_more_labels_than_a_model_can_have_are_refused(tmp_path, monkeypatch):
         load_model(Folder("x").write(tmp_path))
 
 
-def test_a_trained_classifier_of_one_label_is_no_regression(tmp_path):
-    save_model(tiny_model(labels=("only",)), tmp_path)
-    assert load_model(tmp_path).config.labels == ("only",)
-
-
 def test_what_stood_on_a_body_is_ignored_and_told(tmp_path):
     notes, folder = [], next(folder for folder in FOLDERS if folder.name == "a body and what stood on it")
     load_model(folder.write(tmp_path), say=notes.append)
