@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kd_scratch.checkpoints import safetensors, torch_pickle
 from kd_scratch.common.console import say
-from kd_scratch.common.errors import UserError
+from kd_scratch.common.errors import UserError, printable
 from kd_scratch.common.files import read_json
 
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -92,4 +92,4 @@ def _shards(index_file: Path) -> dict[Path, set[str]]:
 def listed(names, most: int = 12) -> str:
     """Names in one line, the rest counted."""
     names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return printable(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -15,7 +15,7 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import CONFIG, WEIGHTS, load_config, megabytes
 from kd_scratch.common.console import Say, say, shorten, table
-from kd_scratch.common.errors import UserError
+from kd_scratch.common.errors import UserError, printable
 from kd_scratch.common.files import has_content, read_bytes, read_text, sha256, write_atomically, write_text
 from kd_scratch.config import DataConfig, ModelConfig
 from kd_scratch.data.tokenizer import load_tokenizer
@@ -97,7 +97,7 @@ def copy_licences(source: Path, folder: Path, say: Say = say) -> list[str]:
         places = [folder / name for name in places]
         target = next((p for p in places if not p.exists() or has_content(p, content)), None)
         if target is None:
-            say(f"note: {path}: is not copied, {folder} has other files of all such names")
+            say(printable(f"note: {path}: is not copied, {folder} has other files of all such names"))
             continue
         if not target.exists():
             write_atomically(target, [content])
