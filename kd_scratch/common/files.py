@@ -63,6 +63,16 @@ def has_content(path: Path, content: bytes) -> bool:
         return False
 
 
+def leads_out(path: Path) -> bool:
+    """Whether a file of a folder is a link to a file elsewhere, which whoever made the folder may not have.
+
+    Links within the hub's cache are none: snapshots/REVISION/NAME -> ../../blobs/HASH
+    """
+    folder, target = (Path(os.path.realpath(one)) for one in (path.parent, path))
+    blobs = folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else folder
+    return folder not in target.parents and target.parent != blobs
+
+
 def open_file(path: str | Path) -> BinaryIO:
     """A file, open for reading; UserError where there is none."""
     with reading(path):

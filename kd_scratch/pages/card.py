@@ -16,7 +16,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import CONFIG, WEIGHTS, load_config, megabytes
 from kd_scratch.common.console import Say, say, shorten, table
 from kd_scratch.common.errors import UserError, printable
-from kd_scratch.common.files import has_content, read_bytes, read_text, sha256, write_atomically, write_text
+from kd_scratch.common.files import has_content, leads_out, read_bytes, read_text, sha256, write_atomically, write_text
 from kd_scratch.config import DataConfig, ModelConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.nn.model import Model
@@ -89,6 +89,8 @@ def copy_licences(source: Path, folder: Path, say: Say = say) -> list[str]:
     names = []
     for path in sorted({path for pattern in LICENCES for path in source.glob(pattern) if path.is_file()}):
         try:
+            if leads_out(path):
+                raise UserError(f"{path}: is a link to a file elsewhere")
             content = read_bytes(path)
         except UserError as error:
             say(f"note: {error}; it is not copied")

@@ -50,6 +50,20 @@ def test_names_in_a_folder_do_not_command_the_terminal(tmp_path, capsys):
     assert "\x1b[2J" not in shown
 
 
+def test_a_link_to_a_file_elsewhere_is_not_copied_into_what_may_be_published(tmp_path):
+    private = tmp_path / "private.json"
+    private.write_text('{"token": "secret"}')
+    notes = []
+    pickled(tmp_path / "old")
+    for name in ("vocab.txt", "config.json"):
+        (tmp_path / "old" / name).unlink(missing_ok=True)
+        (tmp_path / "old" / name).symlink_to(private)
+    record = convert(tmp_path / "old", tmp_path / "new", notes.append)
+    assert record["left_out"] == ["config.json", "vocab.txt"] and record["copied"] == []
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.safetensors"]
+    assert sum("is a link to a file elsewhere, and not copied" in note for note in notes) == 2
+
+
 def test_every_tensor_keeps_its_name_type_and_values_also_one_that_has_two_names(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     table = torch.randn(5, 3)

@@ -223,6 +223,21 @@ def test_a_leftover_that_may_not_be_removed_hinders_nobody(tmp_path, monkeypatch
     assert (tmp_path / "out.txt").read_text() == "new" and leftover.exists()
 
 
+def test_a_link_leads_out_of_its_folder_but_not_within_the_hubs_cache(tmp_path):
+    repository = tmp_path / "models--x--y"
+    snapshot = repository / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    for file in (snapshot / "own", repository / "blobs" / "hash", repository / "other"):
+        file.touch()
+    targets = {"in": "own", "loop": "loop", "blob": "../../blobs/hash", "out": "../../other", "gone": "/none"}
+    for name, target in targets.items():
+        (snapshot / name).symlink_to(target)
+    (tmp_path / "link").symlink_to(snapshot, target_is_directory=True)
+    for folder in (snapshot, tmp_path / "link"):
+        assert {path.name for path in folder.iterdir() if files.leads_out(path)} == {"out", "gone"}
+
+
 def test_a_pipe_or_device_is_refused_and_does_not_wait(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
