@@ -204,6 +204,8 @@ def config_to_json(config: ModelConfig) -> dict:
         raise UserError(
             f"a {config.model_type} has learned positions and post-norm; other shapes are kd_scratch models"
         )
+    if config.model_type == "distilbert" and (config.token_types or config.norm_epsilon != 1e-12):
+        raise UserError("a distilbert has no token types and a norm_epsilon of 1e-12; other shapes are bert models")
     suffix = ARCHITECTURES.get(config.head, ("Model",))[0]
     raw = {"architectures": [CLASSES[config.model_type] + suffix], "model_type": config.model_type, "dtype": "float32"}
     raw |= {key: getattr(config, field) for field, key in CONFIG_KEYS[config.model_type].items()}

@@ -534,6 +534,12 @@ def test_a_wrong_value_in_the_config_json_of_a_shape_of_our_own_is_refused_by_it
     assert named in refusal(edit_config(saved(tmp_path, tiny_model(**KINDS["scratch"])), **{key: value}))
 
 
+def test_a_table_that_is_computed_before_any_weight_is_looked_at_is_small(tmp_path):
+    folder = edit_config(saved(tmp_path, tiny_model(**KINDS["scratch"])), hidden_size=2**12)
+    assert "mis-shaped" in refusal(edit_config(folder, max_position_embeddings=2**12))
+    assert "max_position_embeddings is 4097, it must be" in refusal(edit_config(folder, max_position_embeddings=4097))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"model_type": "bert"} x'])
 def test_a_config_json_that_is_no_object_is_refused(tmp_path, text):
     (saved(tmp_path) / "config.json").write_text(text)
@@ -544,6 +550,13 @@ def test_a_bert_of_a_shape_that_bert_cannot_have_is_not_written(tmp_path):
     for shape in ({"norm_first": True}, {"positions": "sinusoidal"}):
         with pytest.raises(UserError, match="a bert has learned positions and post-norm"):
             config_to_json(replace(TINY, **shape))
+
+
+@pytest.mark.parametrize("shape", [dict(token_types=2), dict(norm_epsilon=1e-5)])
+def test_a_distilbert_of_a_shape_that_its_config_json_has_no_key_for_is_not_written(tmp_path, shape):
+    with pytest.raises(UserError, match="a distilbert has no token types and a norm_epsilon of 1e-12"):
+        save_model(tiny_model(**KINDS["distilbert"] | shape), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_whole_number_passes_where_a_float_is_wanted(tmp_path):
