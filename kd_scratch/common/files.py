@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from kd_scratch.common.errors import DiskError, UserError, remedy
 
 LONGEST = 1_000_000  # characters of one text
 LOCK = ".run.lock.0.tmp"  # named as something that is left over
+WRITING = threading.RLock()  # one thread at a time
 OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
               "vocab.txt", "model.safetensors.index.json", "pytorch_model.bin.index.json")  # fmt: skip
 
@@ -127,12 +129,19 @@ def write_atomically(
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
     Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder. The temporary name
-    carries host and process id, so two processes may write the same file; what a killed one left behind is removed.
+    carries host and process id, so two processes may write the same file (of two threads one waits for the other); what
+    a killed one left behind is removed.
     keep: the name that the old content gets; after a crash there may then be nothing at `path`, and the old at `keep`.
     outdated: another file, which belongs to the old content alone: deleted before the new is there.
     """
     path = Path(path)
     _require_place(path)
+    with WRITING:
+        _write(path, chunks, keep, outdated)
+
+
+def _write(path: Path, chunks: Iterable[bytes], keep: Path | None, outdated: Path | None) -> None:
+    """What write_atomically does in one thread."""
     host = platform.node().replace(".", "-")
     temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
     try:
