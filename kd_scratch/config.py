@@ -59,7 +59,7 @@ class ModelConfig:
         for name in ("vocab_size", "width", "depth", "heads", "feed_forward", "max_positions"):
             self._require(name, 1 <= getattr(self, name) <= LARGEST, f"between 1 and {LARGEST}")
         self._require("depth", self.depth <= 1000, "at most 1000")
-        small = self.max_positions <= 2**17 and self.max_positions * self.width <= 2**28  # it is computed, not read
+        small = self.max_positions <= 2**17 and self.max_positions * self.width <= 2**24  # they are computed, not read
         self._require("max_positions", self.positions == "learned" or small, f"at most {2**17}, and fewer if wide")
         self._require("token_types", 0 <= self.token_types <= LARGEST, "0 or more")
         self._require("pad_id", 0 <= self.pad_id < self.vocab_size, "a number of the vocabulary")

@@ -575,7 +575,7 @@ FAULTS = [
      'with open(temporary, "wb") as file:', 'with open(path, "wb") as file, open(temporary, "wb"):',
      "training/test_crashes.py::test_killed_in_the_middle_of_any_write_the_run_ends_the_same"),
     ("renamed before it is on the disk", "common/files.py",
-     "            os.fsync(file.fileno())\n        if keep", "        if keep",
+     "            os.fsync(file.fileno())\n        if outdated", "        if outdated",
      "common/test_files.py::test_the_content_is_on_the_disk_before_the_rename_and_the_rename_before_the_end"),
     ("a disk that refuses when tidying up", "common/files.py",
      "with suppress(OSError):  #", "if True:  #",

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from kd_scratch.checkpoints.hf_layout import (
     IGNORED,
+    OF_BODY,
     SHARED,
     canonical_name,
     config_from_json,
@@ -27,7 +28,16 @@ from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, weight_files
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import make_folder, read_json, read_text, sha256, sha256_of_file, write_json
+from kd_scratch.common.files import (
+    has_content,
+    json_text,
+    make_folder,
+    read_json,
+    read_text,
+    sha256,
+    sha256_of_file,
+    write_text,
+)
 from kd_scratch.config import ModelConfig
 from kd_scratch.data.tokenizer import INPUTS, Tokenizer
 from kd_scratch.nn import int8
@@ -184,6 +194,10 @@ def _match(
             tensors[name] = tensor
     needed = [name for name in names if same_head or not name.startswith("head.")]
     missing = [names[name] for name in needed if name not in tensors and name not in misshaped]
+    uses_head = any(name.startswith("head.") for name in needed)
+    if not (uses_head or missing or misshaped):
+        ignored += [name for name in unexpected if not name.startswith(OF_BODY)]
+        unexpected = [name for name in unexpected if name.startswith(OF_BODY)]
     problems = {"missing": missing, "unexpected": unexpected, "mis-shaped": list(misshaped.values())}
     if any(problems.values()):
         text = "; ".join(f"{kind}: {listed(which)}" for kind, which in problems.items() if which)
@@ -227,15 +241,18 @@ def megabytes(directory: str | Path) -> float:
 def save_model(model: Model, directory: str | Path, keep: Path | None = None) -> str:
     """The SHA-256 of the weights' file, after config.json and model.safetensors are written, atomically, weights first.
 
+    The config.json of another model goes before them: a folder without one is no model yet.
     The tokenizer has its own `save`. keep: the name that the weights before them get.
     """
-    directory = make_folder(directory)
+    config, text = Path(directory) / CONFIG, json_text(config_to_json(model.config))
     tensors = int8.to_tensors(model)
     names = file_names(model.config, tensors)
     tensors = {names[name]: tensor for name, tensor in tensors.items()}
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"}, keep=keep)
-    write_json(directory / CONFIG, config_to_json(model.config))
-    return sha256_of_file(directory / WEIGHTS)
+    weights = make_folder(directory) / WEIGHTS
+    outdated = None if has_content(config, text.encode()) else config
+    save_file(tensors, weights, metadata={"format": "pt"}, keep=keep, outdated=outdated)
+    write_text(config, text)
+    return sha256_of_file(weights)
 
 
 def take_layers(model: Model, layers: list[int]) -> Model:

@@ -8,8 +8,16 @@ from kd_scratch.checkpoints.own_head import CLASSES, UNDECIDED, completed, wrapp
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.checkpoints.weight_files import PICKLED, WEIGHTS, load_weights, weight_files
 from kd_scratch.common.console import say
-from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_new_folder, make_folder, open_file, read_json, write_atomically, write_json
+from kd_scratch.common.errors import UserError, printable
+from kd_scratch.common.files import (
+    check_new_folder,
+    leads_out,
+    make_folder,
+    open_file,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 KEPT = (".json", ".txt", ".model", ".md")  # config.json, the tokenizer's files, the model card
 INDICES = (f"{WEIGHTS}.index.json", f"{PICKLED}.index.json")
@@ -20,8 +28,8 @@ def convert(directory: Path, output: Path, say=say) -> dict:
 
     Every tensor keeps its name (but for what a wrapper put before all of them), type and values, whatever model it
     belongs to. What is there under two names (tied weights) is written under both: only the model's class knows
-    whether it may leave one out. Files of KEPT are copied byte for byte, but for what config.json lacks; folders and
-    others are left out. The weights come last: a folder without them is no model yet.
+    whether it may leave one out. Files of KEPT are copied byte for byte, but for what config.json lacks; folders,
+    links to files elsewhere and others are left out. The weights come last: a folder without them is no model yet.
     `say` gets a note of each thing that is written in another way. UserError where `directory` is no model directory,
     or `output` holds something.
     """
@@ -36,7 +44,10 @@ def convert(directory: Path, output: Path, say=say) -> dict:
     for path in sorted(directory.iterdir()):
         if path in sources or path.name in INDICES or path.name.startswith("."):
             continue
-        if path.name == CONFIG and config is not None:
+        if leads_out(path):
+            say(printable(f"note: {path}: is a link to a file elsewhere, and not copied"))
+            left_out.append(path.name)
+        elif path.name == CONFIG and config is not None:
             write_json(output / CONFIG, config)
             copied.append(CONFIG)
         elif path.suffix in KEPT and path.is_file():

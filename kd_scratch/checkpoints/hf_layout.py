@@ -6,7 +6,7 @@ Everything the hub's files call by another name than we do stands here, once, fo
 import re
 from dataclasses import fields, replace
 
-from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, ONE, SEVERAL, own_head
+from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, NUMBERS, SEVERAL, own_head
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 
@@ -55,12 +55,15 @@ HEAD = {
 #: there; with one that it does not know, it would go on and take the whole numbers for weights.
 INT8 = {"method": "kd_scratch_int8", "tables": "4 bits"}
 
-#: Parameters that a checkpoint may hold beside those that a model needs: other heads, a buffer that old versions saved,
-#: and the projections by which a TinyBERT was compared with its teacher.
+#: Parameters that a checkpoint may hold beside those that a model needs: other heads, buffers that old versions saved,
+#: the projections by which a TinyBERT was compared with its teacher, and the weights of classes in a loss.
 IGNORED = re.compile(
     r"(head\.|cls\.|vocab_(transform|layer_norm|projector)\.|classifier\.|pre_classifier\.|qa_outputs\.|(bert\.)?pooler\.)"
-    r"|(.*\.)?embeddings\.position_ids$|fit_denses?\.(\d+\.)?(weight|bias)$"
+    r"|(.*\.)?embeddings\.(position|token_type)_ids$|fit_denses?\.(\d+\.)?(weight|bias)$"
+    r"|loss_\w+\.(pos_)?weight$|class_weights$"
 )
+#: How the names of a body's parameters begin. Where a folder's own head is not used, all others are ignored.
+OF_BODY = ("bert.", "distilbert.", "embeddings.", "encoder.", "transformer.", "positions.", "embedding_norm.")
 
 #: Parameters that a head for masked words has from elsewhere, here always -> our names of those.
 SHARED = {
@@ -201,6 +204,8 @@ def config_to_json(config: ModelConfig) -> dict:
         raise UserError(
             f"a {config.model_type} has learned positions and post-norm; other shapes are kd_scratch models"
         )
+    if config.model_type == "distilbert" and (config.token_types or config.norm_epsilon != 1e-12):
+        raise UserError("a distilbert has no token types and a norm_epsilon of 1e-12; other shapes are bert models")
     suffix = ARCHITECTURES.get(config.head, ("Model",))[0]
     raw = {"architectures": [CLASSES[config.model_type] + suffix], "model_type": config.model_type, "dtype": "float32"}
     raw |= {key: getattr(config, field) for field, key in CONFIG_KEYS[config.model_type].items()}
@@ -210,8 +215,8 @@ def config_to_json(config: ModelConfig) -> dict:
         raw["quantization_config"] = INT8
     if config.several:
         raw |= {"problem_type": SEVERAL, THRESHOLD: config.threshold}
-    elif config.head == "sequence" and len(config.labels) == 1:  # else that would be a model of regression
-        raw["problem_type"] = ONE
+    elif config.head == "sequence" and len(config.labels) == 1:
+        raw[NUMBERS] = False
     if config.pairs is not None:
         raw[PAIRS] = config.pairs
     if config.labels:

@@ -6,6 +6,7 @@ one line with its cure where the head is used, and harmless where another head t
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -20,16 +21,18 @@ ARCHITECTURES = {
 }
 #: model_type -> what the names of its architectures begin with.
 CLASSES = {"bert": "Bert", "distilbert": "DistilBert", "kd_scratch": "KdScratch"}
-#: Names of parameters that prove a model_type. Without "bert." RoBERTa has the same names as BERT.
+#: What a parameter's name holds, and how it ends, where it proves a model_type. RoBERTa's are BERT's without "bert.".
 MODEL_TYPES = {
-    "bert": r"(.*\.)?bert\..*attention\.self\.query\.weight",
-    "distilbert": r".*attention\.q_lin\.weight",
+    "bert": (".bert.", "attention.self.query.weight"),
+    "distilbert": ("", "attention.q_lin.weight"),
 }
 #: What wrappers put before the names of all parameters: PyTorch's, those of trainers, and one's own classes.
 WRAPPER = r"(module|_orig_mod|_forward_module|model|base_model|auto_model|encoder|backbone|net|bert|distilbert|\d+)\."
 WORDS = re.compile(rf"(?P<wrapper>({WRAPPER})*?)((bert|distilbert)\.)?embeddings\.word_embeddings\.weight")
 #: The kinds of problems that a sequence head of the hub may be for: the values of problem_type.
+#: (regression: false is a key of our own, with which one label is one; transformers 5 refuses ONE with it.)
 ONE, SEVERAL, NUMBERS = "single_label_classification", "multi_label_classification", "regression"
+MOST_LABELS = 2**20
 REGRESSION = "gives numbers instead of labels (regression), which is not supported"
 AS_A_BODY = "its body can be trained for a task with labels (train --model)"
 
@@ -64,7 +67,9 @@ def completed(raw: dict, names: Collection[str], place: str) -> tuple[dict, list
     raw, notes, architecture = dict(raw), [], _architecture(raw, place)
     if raw.get("model_type") is None:
         named = [kind for kind in MODEL_TYPES if re.match(f"{kind}(for|model|lm)", architecture.lower())]
-        shown = [kind for kind, sign in MODEL_TYPES.items() if any(re.fullmatch(sign, n) for n in names)]
+        shown = [
+            kind for kind, (part, end) in MODEL_TYPES.items() if any(part in f".{n}" and n.endswith(end) for n in names)
+        ]
         if not named + shown:
             cure = 'write "model_type": "bert" (or "distilbert") into it, if the model is one'
             raise UserError(f"{place}: has no model_type, and its parameters do not tell it; {cure}")
@@ -152,7 +157,7 @@ def _check_problem(raw: dict, place: str) -> None:
         raise UserError(f"{place}: problem_type is {str(problem)[:40]!r}, which is none; remove it")
     id2label = raw.get("id2label")
     only = len(id2label) == 1 if isinstance(id2label, dict) else raw.get("num_labels") == 1
-    if only and problem is None:
+    if only and problem is None and raw.get(NUMBERS) is not False:
         raise UserError(f"{place}: id2label or num_labels: one label only, so it {REGRESSION}; {AS_A_BODY}")
 
 
@@ -162,7 +167,7 @@ def _labels(raw: dict, place: str) -> tuple[str, ...]:
     They are in id2label, else in label2id; without both there are num_labels nameless ones, by default two.
     """
     count, names, key = raw.get("num_labels"), raw.get("id2label"), "id2label"
-    if count is not None and (type(count) is not int or not 0 < count <= 2**20):
+    if count is not None and (type(count) is not int or not 0 < count <= MOST_LABELS):
         raise UserError(f"{place}: num_labels is {str(count)[:40]!r}, it must be a number of labels")
     if names is None and raw.get("label2id") is not None:
         key, names = "label2id", raw["label2id"]
@@ -174,11 +179,13 @@ def _labels(raw: dict, place: str) -> tuple[str, ...]:
         raise UserError(f"{place}: {key} must name the labels 0 to N-1, without a gap; write them in")
     if count is not None and count != len(names):
         raise UserError(f"{place}: {key} names {len(names)} labels and num_labels is {count}; correct the wrong one")
+    if len(names) > MOST_LABELS:
+        raise UserError(f"{place}: {key} names {len(names):,} labels, at most {MOST_LABELS:,} are read")
     labels = [names[str(i)] for i in range(len(names))]
     if not all(isinstance(label, str) or type(label) is int for label in labels):
         raise UserError(f"{place}: {key} must hold names, each a string; write them in")
     labels = tuple(map(str, labels))
-    if len(set(labels)) != len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
+    twice = next((label for label, times in Counter(labels).items() if times > 1), None)
+    if twice is not None:
         raise UserError(f"{place}: {key} holds {twice[:40]!r} twice; give each number a name of its own")
     return labels

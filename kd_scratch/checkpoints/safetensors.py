@@ -90,6 +90,7 @@ def save_file(
     metadata: Mapping[str, str] | None = None,
     checksum: bool = False,
     keep: Path | None = None,
+    outdated: Path | None = None,
 ) -> None:
     """Write tensors atomically, one at a time: at no moment is more than one of them copied.
 
@@ -98,7 +99,7 @@ def save_file(
     from is safe. Raises SafetensorsError for what the format cannot hold, UserError where the disk cannot be written.
 
     checksum: add a last tensor CHECKSUM, the SHA-256 of all bytes before it, for `is_intact`.
-    keep: the name that the old file gets (see write_atomically).
+    keep: the name that the old file gets. outdated: a file that belongs to the old one alone (see write_atomically).
     """
     if checksum:
         tensors = {**tensors, CHECKSUM: torch.empty(32, dtype=torch.uint8)}
@@ -108,7 +109,7 @@ def save_file(
         names.remove(CHECKSUM)
     prefix = [len(header).to_bytes(8, "little"), header]
     chunks = chain(prefix, (row_major_bytes(tensors[name]) for name in names))
-    write_atomically(path, _and_checksum(chunks) if checksum else chunks, keep)
+    write_atomically(path, _and_checksum(chunks) if checksum else chunks, keep, outdated)
 
 
 def _and_checksum(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:

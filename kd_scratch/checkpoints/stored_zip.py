@@ -124,13 +124,15 @@ def _header(mapped: mmap.mmap, place: int, stop: int) -> tuple[_Header, int]:
 
 def _whole(numbers: list[int], extra: bytes) -> list[int]:
     """An entry's numbers, those of 64 bits from its extra fields, where they stand in the same order."""
-    found = []
-    while IN_64_BITS in numbers and len(extra) >= 4:
-        kind, length = unpack_from("<2H", extra)
+    found, place = [], 0
+    while IN_64_BITS in numbers and place + 4 <= len(extra):
+        kind, length = unpack_from("<2H", extra, place)
+        place += 4
         if kind == 1:
-            found = [int.from_bytes(extra[i : i + 8], "little") for i in range(4, min(4 + length, len(extra)) - 7, 8)]
+            end = min(place + length, len(extra))
+            found = [int.from_bytes(extra[i : i + 8], "little") for i in range(place, end - 7, 8)]
             break
-        extra = extra[4 + length :]
+        place += length
     if len(found) < numbers.count(IN_64_BITS):
         raise ValueError("an entry lacks its 64-bit numbers")
     return [found.pop(0) if number == IN_64_BITS else number for number in numbers]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kd_scratch.checkpoints import safetensors, torch_pickle
 from kd_scratch.common.console import say
-from kd_scratch.common.errors import UserError
+from kd_scratch.common.errors import UserError, printable
 from kd_scratch.common.files import read_json
 
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -19,6 +19,7 @@ READERS: dict[str, Callable] = {
 }
 OTHERS = {"tf_model.h5": "from_tf=True", "flax_model.msgpack": "from_flax=True"}  # and how transformers 4 opens them
 NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
+LONGEST_NAME = 1000  # of a parameter, in characters
 SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
 
 
@@ -34,6 +35,9 @@ def load_weights(directory: Path, say=say) -> dict[str, Tensor]:
         if claimed is not None and part.keys() != claimed:
             raise UserError(f"{path}: holds other parameters than the index lists: {listed(part.keys() ^ claimed)}")
         tensors |= part
+    longest = max(map(len, tensors), default=0)
+    if longest > LONGEST_NAME:
+        raise UserError(f"{directory}: a name of a parameter has {longest:,} characters, at most {LONGEST_NAME}")
     return tensors
 
 
@@ -88,4 +92,4 @@ def _shards(index_file: Path) -> dict[Path, set[str]]:
 def listed(names, most: int = 12) -> str:
     """Names in one line, the rest counted."""
     names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return printable(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

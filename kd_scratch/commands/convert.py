@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> dict:
     """`convert`: read, write, a line about it."""
     record = convert(arguments.model, arguments.output)
-    show(f"{arguments.output}: {record['tensors']} tensors of {', '.join(record['from'])} are in model.safetensors")
-    show(f"copied beside it: {', '.join(record['copied'])}")
+    show(f"{arguments.output}: {record['tensors']} tensors of {listed(record['from'])} are in model.safetensors")
+    show(f"copied beside it: {listed(record['copied'])}")
     if record["left_out"]:
         show(f"left out: {listed(record['left_out'])}")
     return record

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", required=True, metavar="DIR")
     parser.add_argument("--data", type=Path, metavar="FILE", help="the file that holds the example")
     parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
-    parser.add_argument("--example", metavar="ID", help="its id, or its number from 1 (default 1)")
+    parser.add_argument("--example", metavar="ID", help="its id, or its number from 1 (default: the first)")
     parser.add_argument("--text", metavar="TEXT", help="instead of a file: your own text")
     parser.add_argument("--text-pair", metavar="TEXT", help="with models of pairs: the second text, beside --text")
     parser.add_argument(

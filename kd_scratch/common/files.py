@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from kd_scratch.common.errors import DiskError, UserError, remedy
 
 LONGEST = 1_000_000  # characters of one text
 LOCK = ".run.lock.0.tmp"  # named as something that is left over
+WRITING = threading.RLock()  # one thread at a time
 OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
               "vocab.txt", "model.safetensors.index.json", "pytorch_model.bin.index.json")  # fmt: skip
 
@@ -53,6 +55,24 @@ def read_bytes(path: str | Path) -> bytes:
     if not raw:
         raise UserError(f"{path}: the file is empty")
     return raw
+
+
+def has_content(path: Path, content: bytes) -> bool:
+    """Whether a file holds just that."""
+    try:
+        return read_bytes(path) == content
+    except UserError:
+        return False
+
+
+def leads_out(path: Path) -> bool:
+    """Whether a file of a folder is a link to a file elsewhere, which whoever made the folder may not have.
+
+    Links within the hub's cache are none: snapshots/REVISION/NAME -> ../../blobs/HASH
+    """
+    folder, target = (Path(os.path.realpath(one)) for one in (path.parent, path))
+    blobs = folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else folder
+    return folder not in target.parents and target.parent != blobs
 
 
 def open_file(path: str | Path) -> BinaryIO:
@@ -103,15 +123,25 @@ def json_value(text: str, name: str):
         raise UserError(f"{name}: not usable JSON: {error}") from None
 
 
-def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | None = None) -> None:
+def write_atomically(
+    path: str | Path, chunks: Iterable[bytes], keep: Path | None = None, outdated: Path | None = None
+) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
     Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder. The temporary name
-    carries host and process id, so two processes may write the same file; what a killed one left behind is removed.
+    carries host and process id, so two processes may write the same file (of two threads one waits for the other); what
+    a killed one left behind is removed.
     keep: the name that the old content gets; after a crash there may then be nothing at `path`, and the old at `keep`.
+    outdated: another file, which belongs to the old content alone: deleted before the new is there.
     """
     path = Path(path)
     _require_place(path)
+    with WRITING:
+        _write(path, chunks, keep, outdated)
+
+
+def _write(path: Path, chunks: Iterable[bytes], keep: Path | None, outdated: Path | None) -> None:
+    """What write_atomically does in one thread."""
     host = platform.node().replace(".", "-")
     temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
     try:
@@ -124,6 +154,8 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes], keep: Path | Non
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
+        if outdated is not None:
+            outdated.unlink(missing_ok=True)
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
@@ -245,7 +277,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value) -> None:
     """Write indented JSON atomically; NaN and infinities, which JSON lacks, are refused with ValueError."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value) -> str:
+    """What write_json writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def make_folder(path: str | Path) -> Path:

@@ -34,7 +34,7 @@ def unit_logits(head: str, logits: Tensor, batch: Batch) -> Tensor:
         return logits.flatten(0, 1).index_select(0, batch.counted)  # B,S,C -> B·S,C -> U,C
     if head == "span":
         allowed = batch.allowed.unsqueeze(-1)  # B,S,1
-        start_end = logits.masked_fill(~allowed, LOWEST).index_select(0, batch.counted)  # B,S,2, those with a label
+        start_end = logits.masked_fill(~allowed, LOWEST).index_select(0, batch.counted)  # B,S,2, those with two units
         return start_end.transpose(1, 2).flatten(0, 1)  # B,S,2 -> B,2,S -> U,S
     raise ValueError(f"there is no head {head!r}")
 
@@ -56,9 +56,9 @@ def count_units(features: EncodedInputs, indices: np.ndarray) -> int:
         return features.labels[indices].size
     if features.head == "span":
         return 2 * int((features.labels[indices, 0] != IGNORE).sum())
-    labelled = [int((features.labels[features.starts[i] : features.starts[i + 1]] != IGNORE).sum()) for i in indices]
+    counted = [int((features.labels[features.starts[i] : features.starts[i + 1]] != IGNORE).sum()) for i in indices]
     if features.head == "token":
-        return sum(labelled)
+        return sum(counted)
     if features.head == "mlm":
-        return sum(map(num_masked, labelled))
+        return sum(map(num_masked, counted))
     raise ValueError(f"there is no head {features.head!r}")

@@ -14,7 +14,8 @@ from kd_scratch.nn.layers import ACTIVATIONS, Encoder, InputEmbeddings, LayerNor
 
 @dataclass
 class ModelOutput:
-    """The result of a forward pass. hidden_states and attentions are empty lists unless asked for."""
+    """The result of a forward pass. hidden_states and attentions are empty lists unless asked for; but a model without
+    a head always gives its hidden states."""
 
     logits: Tensor | None  # sequence: B,C   token: B,S,C   span: B,S,2   mlm: U,V (see Model.forward)   no head: None
     hidden_states: list[Tensor]  # L + 1 of B,S,D; index 0 is the embedding output

@@ -15,8 +15,8 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import CONFIG, WEIGHTS, load_config, megabytes
 from kd_scratch.common.console import Say, say, shorten, table
-from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import read_bytes, read_text, sha256, write_atomically, write_text
+from kd_scratch.common.errors import UserError, printable
+from kd_scratch.common.files import has_content, leads_out, read_bytes, read_text, sha256, write_atomically, write_text
 from kd_scratch.config import DataConfig, ModelConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.nn.model import Model
@@ -89,6 +89,8 @@ def copy_licences(source: Path, folder: Path, say: Say = say) -> list[str]:
     names = []
     for path in sorted({path for pattern in LICENCES for path in source.glob(pattern) if path.is_file()}):
         try:
+            if leads_out(path):
+                raise UserError(f"{path}: is a link to a file elsewhere")
             content = read_bytes(path)
         except UserError as error:
             say(f"note: {error}; it is not copied")
@@ -97,20 +99,12 @@ def copy_licences(source: Path, folder: Path, say: Say = say) -> list[str]:
         places = [folder / name for name in places]
         target = next((p for p in places if not p.exists() or has_content(p, content)), None)
         if target is None:
-            say(f"note: {path}: is not copied, {folder} has other files of all such names")
+            say(printable(f"note: {path}: is not copied, {folder} has other files of all such names"))
             continue
         if not target.exists():
             write_atomically(target, [content])
         names.append(target.name)
     return names
-
-
-def has_content(path: Path, content: bytes) -> bool:
-    """Whether a file holds just that."""
-    try:
-        return read_bytes(path) == content
-    except UserError:
-        return False
 
 
 def common_licence(sources: Sequence[Path]) -> str:

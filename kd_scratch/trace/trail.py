@@ -141,7 +141,7 @@ def find_example(spec: TraceSpec) -> Found:
         return Found([own], 0, "This is your own text, not from a file; it has no label.")
     source = read_evaluation_set(task, spec.file, spec.split, spec.data)
     examples = source.examples
-    place = place_of(spec.example or "1", examples, spec.file)
+    place = 0 if spec.example is None else place_of(spec.example, examples, spec.file)
     split = f", split {source.split}" if source.split else ""
     text = printable(f"This is example {place + 1:,} of {len(examples):,} in {spec.file}{split}.")
     if not (task.head == "token" and spec.data.documents):

@@ -30,7 +30,7 @@ class Bookkeeping:
         self.clock = Clock(self.run.device)
         self.interruption = Interruption()
         self.unread: list[tuple[np.ndarray, Tensor]] = []  # inputs and loss of the steps that nobody has looked at
-        self.tokens = 0  # that this process has seen in this epoch
+        self.tokens = 0  # of all ranks, in this epoch, since this process began
         self.seconds_before = 0.0  # that the epoch took before it was interrupted
         self.saved_at = time.monotonic()
 

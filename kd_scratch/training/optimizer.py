@@ -38,7 +38,8 @@ class Stepper:
     def step(self, number: int, loss: Tensor) -> Tensor:
         """Step `number` (from 0), with the gradients that are in the parameters' .grad; they are gone afterwards.
 
-        Returns the loss, or NaN where the step was not taken because loss or gradient are not finite.
+        Returns the loss, or NaN where the step was not taken because loss or gradient are not finite
+        (but with fp16, whose scaler skips such a step, the loss as it is).
         """
         rate = self.config.learning_rate * schedule(number, self.steps, self.config.warmup_steps)
         for group in self.optimizer.param_groups:

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kd_scratch.checkpoints.checkpoint import CONFIG, WEIGHTS, load_config
+from kd_scratch.checkpoints.checkpoint import CONFIG, WEIGHTS
 from kd_scratch.checkpoints.hf_layout import config_to_json
 from kd_scratch.checkpoints.safetensors import CHECKSUM, is_intact, load_file, read_metadata, save_file
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say, shorten
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import is_leftover, read_json, remove, replace_file, sha256_of_file, write_json
+from kd_scratch.config import ModelConfig
 from kd_scratch.pages.records import RECORD
 
 STATE, PREVIOUS = "training_state.safetensors", "training_state.previous.safetensors"
@@ -75,15 +76,16 @@ def drop_state(folder: Path) -> None:
         remove(folder / name)
 
 
-def restore_best(folder: Path, progress: Progress) -> None:
+def restore_best(folder: Path, progress: Progress, config: ModelConfig) -> None:
     """Let model.safetensors be what was kept of the best epoch, and config.json have the threshold that was chosen
-    with it: killed before the next state, they may be newer ones.
+    with it: killed before the next state, they may be newer ones, or there may be no config.json.
 
-    UserError where the weights are neither that nor what it has replaced.
+    config: the model's. UserError where the weights are neither that nor what it has replaced.
     """
     thresholds = [epoch.get("threshold") for epoch in progress.history if epoch["epoch"] == progress.best_epoch]
     if any(thresholds):
-        write_json(folder / CONFIG, config_to_json(replace(load_config(folder), threshold=thresholds[-1])))
+        config = replace(config, threshold=thresholds[-1])
+    write_json(folder / CONFIG, config_to_json(config))
     restore_weights(folder, progress.best_sha256)
 
 

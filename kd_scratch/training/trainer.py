@@ -43,7 +43,7 @@ class Trainer:
         if run.resume:
             self.progress = load_state(spec.output, self.student, optimizer, scaler, self.identity, force)
         if self.progress.best_epoch and distributed.rank() == 0:
-            restore_best(spec.output, self.progress)
+            restore_best(spec.output, self.progress, run.model.config)
         run.seconds.update(self.progress.spent)
         self.stepper = Stepper(optimizer, scaler, spec.config, total_steps(run, self.progress))
         if force and self.stepper.steps <= self.progress.step:

@@ -20,6 +20,7 @@ from kd_scratch.checkpoints.checkpoint import (
 from kd_scratch.checkpoints.hf_layout import config_from_json, config_to_json
 from kd_scratch.checkpoints.safetensors import load_file, save_file
 from kd_scratch.checkpoints.weight_files import weight_files
+from kd_scratch.common import files
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 from kd_scratch.nn.model import Model
@@ -88,6 +89,35 @@ def test_a_saved_model_opens_with_the_same_shape_weights_and_outputs_bit_for_bit
     assert head is None or torch.equal(outputs[0].logits, outputs[1].logits)
     assert not loaded.training
     assert not notes
+
+
+@pytest.mark.parametrize("stopped_at", ["model.safetensors", "config.json"])
+def test_a_saving_over_another_model_that_is_cut_off_leaves_no_mixture_of_both(tmp_path, monkeypatch, stopped_at):
+    """Stopped while the weights are written, the old model is still there; before the new config.json, no model is."""
+    old, new = tiny_model(), tiny_model(labels=LABELS[::-1], activation="relu", seed=1)
+    write = open
+
+    def cut_off(path, *mode):
+        if f".{stopped_at}." in str(path) and mode == ("wb",):
+            raise KeyboardInterrupt
+        return write(path, *mode)
+
+    saved(tmp_path, old)
+    monkeypatch.setattr(files, "open", cut_off, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(new, tmp_path)
+    if stopped_at == "config.json":
+        assert "has no config.json" in refusal(tmp_path)
+    else:
+        assert load_model(tmp_path).config == old.config and same_weights(load_model(tmp_path), old)
+
+
+def test_what_config_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    wrong = tiny_model()
+    wrong.config = replace(wrong.config, norm_first=True)
+    with pytest.raises(UserError, match="learned positions and post-norm"):
+        save_model(wrong, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 BERT = """
@@ -504,6 +534,12 @@ def test_a_wrong_value_in_the_config_json_of_a_shape_of_our_own_is_refused_by_it
     assert named in refusal(edit_config(saved(tmp_path, tiny_model(**KINDS["scratch"])), **{key: value}))
 
 
+def test_a_table_that_is_computed_before_any_weight_is_looked_at_is_small(tmp_path):
+    folder = edit_config(saved(tmp_path, tiny_model(**KINDS["scratch"])), hidden_size=2**12)
+    assert "mis-shaped" in refusal(edit_config(folder, max_position_embeddings=2**12))
+    assert "max_position_embeddings is 4097, it must be" in refusal(edit_config(folder, max_position_embeddings=4097))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"model_type": "bert"} x'])
 def test_a_config_json_that_is_no_object_is_refused(tmp_path, text):
     (saved(tmp_path) / "config.json").write_text(text)
@@ -514,6 +550,13 @@ def test_a_bert_of_a_shape_that_bert_cannot_have_is_not_written(tmp_path):
     for shape in ({"norm_first": True}, {"positions": "sinusoidal"}):
         with pytest.raises(UserError, match="a bert has learned positions and post-norm"):
             config_to_json(replace(TINY, **shape))
+
+
+@pytest.mark.parametrize("shape", [dict(token_types=2), dict(norm_epsilon=1e-5)])
+def test_a_distilbert_of_a_shape_that_its_config_json_has_no_key_for_is_not_written(tmp_path, shape):
+    with pytest.raises(UserError, match="a distilbert has no token types and a norm_epsilon of 1e-12"):
+        save_model(tiny_model(**KINDS["distilbert"] | shape), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_whole_number_passes_where_a_float_is_wanted(tmp_path):

@@ -37,6 +37,33 @@ def test_a_converted_directory_holds_the_same_model_and_every_file_beside_it(tmp
     assert found["config.json"] == (tmp_path / "old" / "config.json").read_bytes()
 
 
+def test_names_in_a_folder_do_not_command_the_terminal(tmp_path, capsys):
+    model = pickled(tmp_path / "old")
+    tensors = {"cls.\x1b[2J": torch.ones(1), **torch.load(tmp_path / "old" / "pytorch_model.bin")}
+    torch.save(tensors, tmp_path / "old" / "pytorch_model.bin")
+    for name in ("\x1b[2J.h5", "\x1b[2J.txt"):
+        (tmp_path / "old" / name).touch()
+    assert main(["convert", "--model", str(tmp_path / "old"), "--output", str(tmp_path / "new")]) == 0
+    assert same_weights(load_model(tmp_path / "new"), model)
+    shown = capsys.readouterr().out
+    assert r"copied beside it: \x1b[2J.txt" in shown and r"left out: \x1b[2J.h5" in shown and r"cls.\x1b[2J" in shown
+    assert "\x1b[2J" not in shown
+
+
+def test_a_link_to_a_file_elsewhere_is_not_copied_into_what_may_be_published(tmp_path):
+    private = tmp_path / "private.json"
+    private.write_text('{"token": "secret"}')
+    notes = []
+    pickled(tmp_path / "old")
+    for name in ("vocab.txt", "config.json"):
+        (tmp_path / "old" / name).unlink(missing_ok=True)
+        (tmp_path / "old" / name).symlink_to(private)
+    record = convert(tmp_path / "old", tmp_path / "new", notes.append)
+    assert record["left_out"] == ["config.json", "vocab.txt"] and record["copied"] == []
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.safetensors"]
+    assert sum("is a link to a file elsewhere, and not copied" in note for note in notes) == 2
+
+
 def test_every_tensor_keeps_its_name_type_and_values_also_one_that_has_two_names(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     table = torch.randn(5, 3)

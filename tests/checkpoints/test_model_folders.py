@@ -2,12 +2,15 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
+from kd_scratch.checkpoints import own_head as own_head_module
 from kd_scratch.checkpoints.checkpoint import load_config, load_model, save_model
+from kd_scratch.checkpoints.own_head import completed, own_head
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.common.errors import UserError
 from tests.checkpoints.folders import FOLDERS, Folder
@@ -97,9 +100,28 @@ def test_the_body_of_a_sentence_embedder_is_usable(tmp_path):
         load_model(tmp_path / "old", "sequence", ("a", "b"))
 
 
-def test_a_trained_classifier_of_one_label_is_no_regression(tmp_path):
-    save_model(tiny_model(labels=("only",)), tmp_path)
-    assert load_model(tmp_path).config.labels == ("only",)
+def test_long_names_and_many_labels_take_no_time(tmp_path):
+    """What a file of a few hundred kilobytes can hold: a name of so many words, a label that comes twice at the end."""
+    started = time.perf_counter()
+    for name in ("a." * 80_000, "bert." * 40_000, "1." * 80_000):
+        with pytest.raises(UserError, match="has no model_type"):
+            completed({}, [name], "config.json")
+    names = {str(i): str(min(i, 59_998)) for i in range(60_000)}
+    problem = own_head(dict(architectures=["BertForTokenClassification"], id2label=names), "config.json").problem
+    assert "id2label holds '59998' twice" in problem
+    assert time.perf_counter() - started < 5
+
+
+def test_more_labels_than_a_model_can_have_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_head_module, "MOST_LABELS", 2)
+    with pytest.raises(UserError, match="id2label names 3 labels, at most 2 are read"):
+        load_model(Folder("x").write(tmp_path))
+
+
+def test_what_stood_on_a_body_is_ignored_and_told(tmp_path):
+    notes, folder = [], next(folder for folder in FOLDERS if folder.name == "a body and what stood on it")
+    load_model(folder.write(tmp_path), say=notes.append)
+    assert notes == [f"{tmp_path}: ignored, no part of this model: crf.transitions, fc.weight, logit_scale"]
 
 
 def test_notes_tell_what_was_found_in_the_parameters(tmp_path):

@@ -56,6 +56,14 @@ def test_a_directory_with_pickles_in_shards_opens_and_each_holds_what_the_index_
             load_weights(tmp_path)
 
 
+def test_a_name_of_a_page_is_refused(tmp_path):
+    save_model(tiny_model(), tmp_path)
+    for length, message in ((1000, "missing: bert"), (1001, "has 1,001 characters, at most 1000")):
+        save_file({"a" * length: torch.zeros(1)}, tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match=message):
+            load_model(tmp_path)
+
+
 def test_what_stands_beside_a_state_dict_is_told_where_the_model_is_opened(tmp_path):
     model = pickled(tmp_path, epoch=3)
     notes = []

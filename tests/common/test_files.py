@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -106,6 +107,29 @@ def test_an_interrupted_write_leaves_the_old_content_and_no_temporary_file(tmp_p
         files.write_atomically(path, broken_off(error))
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["out.txt"]
+
+
+def test_of_two_threads_that_write_a_file_the_second_waits_for_the_first(tmp_path):
+    path, first_writes, second_came = tmp_path / "out.txt", threading.Event(), threading.Event()
+
+    def first():
+        yield b"first "
+        first_writes.set()
+        second_came.wait(0.2)  # the time in which another would spoil it
+        yield b"and whole"
+
+    def second():
+        second_came.set()
+        yield b"second"
+
+    threads = [threading.Thread(target=files.write_atomically, args=(path, first()))]
+    threads[0].start()
+    first_writes.wait()
+    threads.append(threading.Thread(target=files.write_atomically, args=(path, second(), tmp_path / "kept.txt")))
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert (path.read_text(), (tmp_path / "kept.txt").read_text()) == ("second", "first and whole")
 
 
 def test_a_full_disk_is_a_user_error_and_leaves_the_old_content_and_no_temporary_file(tmp_path):
@@ -221,6 +245,21 @@ def test_a_leftover_that_may_not_be_removed_hinders_nobody(tmp_path, monkeypatch
     monkeypatch.setattr(os, "unlink", refused)
     files.write_text(tmp_path / "out.txt", "new")
     assert (tmp_path / "out.txt").read_text() == "new" and leftover.exists()
+
+
+def test_a_link_leads_out_of_its_folder_but_not_within_the_hubs_cache(tmp_path):
+    repository = tmp_path / "models--x--y"
+    snapshot = repository / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    for file in (snapshot / "own", repository / "blobs" / "hash", repository / "other"):
+        file.touch()
+    targets = {"in": "own", "loop": "loop", "blob": "../../blobs/hash", "out": "../../other", "gone": "/none"}
+    for name, target in targets.items():
+        (snapshot / name).symlink_to(target)
+    (tmp_path / "link").symlink_to(snapshot, target_is_directory=True)
+    for folder in (snapshot, tmp_path / "link"):
+        assert {path.name for path in folder.iterdir() if files.leads_out(path)} == {"out", "gone"}
 
 
 def test_a_pipe_or_device_is_refused_and_does_not_wait(tmp_path):

@@ -143,9 +143,11 @@ def test_a_licence_that_cannot_be_copied_is_said(folders, tmp_path):
         (tmp_path / "model" / f"LICENSE-{i}").write_text(f"Another one, {i}\n")
     shutil.copytree(folders / "teacher", tmp_path / "teacher")
     (tmp_path / "teacher" / "NOTICE.txt").write_text("")
-    said = []
+    (tmp_path / "private").write_text("a key")
+    (tmp_path / "teacher" / "NOTICE\x1b[2J").symlink_to(tmp_path / "private")
+    said, reasons = [], ("files of all such names", r"\x1b[2J: is a link", "is empty")
     write_card(tmp_path / "model", [tmp_path / "teacher"], say=said.append)
-    assert all(word in line for word, line in zip(("files of all such names", "is empty"), said, strict=True)), said
+    assert all(word in line for word, line in zip(reasons, said, strict=True)), said
     assert (tmp_path / "model" / "LICENSE").read_text() == "The licence of base\n"
     assert not (tmp_path / "model" / "NOTICE.txt").exists()
 

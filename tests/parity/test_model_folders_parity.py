@@ -51,7 +51,8 @@ def test_a_usable_folder_gives_the_numbers_and_names_of_the_reference(tmp_path, 
         assert config.id2label == dict(enumerate(ours.config.labels))
 
 
-CONVERTED = [f for f in FOLDERS if not f.refused and f.name != "label2id alone"]  # of which it takes no names
+UNREAD = ("label2id alone", "a classifier of one label, by its problem_type")  # in any folder
+CONVERTED = [f for f in FOLDERS if not f.refused and f.name not in UNREAD]
 
 
 @pytest.mark.parametrize("folder", CONVERTED, ids=lambda folder: folder.name)

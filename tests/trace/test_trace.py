@@ -587,6 +587,13 @@ def test_an_example_is_found_by_its_id_or_its_number(make, data, capsys):
         assert "brewery" in str(Tour(out).tables["The file, and the example in it"])
 
 
+def test_without_a_name_the_first_example_is_followed_also_where_another_is_called_1(make, data, capsys):
+    argv = [*make("squad"), *data("squad")]
+    argv[-1].write_text(argv[-1].read_text().replace("q-all", "1"))
+    status, out, _ = run(capsys, *argv)
+    assert status == 0 and out.startswith("tracing q-moon through")
+
+
 def test_of_several_windows_that_which_holds_the_answer_is_followed(make, data, capsys):
     argv = [*make("squad", max_length=26), *data("squad"), "--overlap", 4]
     _, out, _ = run(capsys, *argv)

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_config, load_model, save_model
 from kd_scratch.training.resume import PREVIOUS_WEIGHTS, Progress, restore_best
@@ -15,15 +17,19 @@ def test_weights_and_threshold_of_the_best_epoch_are_put_back_together(tmp_path)
     sha256 = save_model(kept, tmp_path)
     save_model(newer, tmp_path, keep=tmp_path / PREVIOUS_WEIGHTS)  # and then it is killed
     history = [{"epoch": 1, "threshold": 0.1}, {"epoch": 2, "threshold": 0.25}]
-    restore_best(tmp_path, Progress(epoch=2, best_epoch=2, best_sha256=sha256, history=history))
+    restore_best(tmp_path, Progress(epoch=2, best_epoch=2, best_sha256=sha256, history=history), newer.config)
     assert load_config(tmp_path) == replace(load_config(tmp_path), threshold=0.25)
     assert load_model(tmp_path).head.classifier.bias.equal(kept.head.classifier.bias)
 
 
-def test_a_run_of_another_task_has_no_threshold_to_put_back(tmp_path):
-    sha256 = save_model(tiny_model(), tmp_path)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_run_that_was_killed_between_weights_and_config_goes_on(tmp_path, several):
+    kept = tiny_model(several=several, threshold=0.25 if several else 0.5)
+    sha256 = save_model(kept, tmp_path)
     before = (tmp_path / "config.json").read_bytes()
-    restore_best(tmp_path, Progress(epoch=1, best_epoch=1, best_sha256=sha256, history=[{"epoch": 1}]))
+    (tmp_path / "config.json").unlink()
+    history = [{"epoch": 1, "threshold": 0.25} if several else {"epoch": 1}]
+    restore_best(tmp_path, Progress(epoch=1, best_epoch=1, best_sha256=sha256, history=history), kept.config)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
