@@ -108,7 +108,8 @@ class Evaluator:
             "teacher": " ".join(fingerprints),
         }
         #: And this study's own runs.
-        self.known_here = self.known | hashes | {"--learning-rate": run.config.learning_rate}
+        settings = {flag_name(name): getattr(run.config, name) for name in ("learning_rate", "max_length")}
+        self.known_here = self.known | hashes | settings
         self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:

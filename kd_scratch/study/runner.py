@@ -7,19 +7,17 @@ run is a process of its own, and a study that was stopped goes on.
 """
 
 import itertools
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model
 from kd_scratch.common.console import progress, say, shorten
-from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder, read_json, write_json
 from kd_scratch.common.signals import Interruption, Stopped
@@ -28,6 +26,7 @@ from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.chosen_layers import with_chosen_layers
+from kd_scratch.study.preparation import check_labels, complete, start_machine
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
 from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differences, parse_flags
 from kd_scratch.study.summary import Report, write_report
@@ -47,12 +46,11 @@ from kd_scratch.study.variants import (
     side_by_side,
     study_flags,
 )
-from kd_scratch.tasks import TASKS
 from kd_scratch.training.checks import check_spec
-from kd_scratch.training.examples import read_labelled
-from kd_scratch.training.setup import labels_like_the_teacher, libraries
+from kd_scratch.training.setup import libraries
 
 PLAN = "study.json"  # the flags that the runs of a folder have in common, and those of each variant
+LATER = ("--max-length",)  # what older plans do not hold; the runs' records tell it too
 WAIT = 0.2  # seconds between two looks at the running processes
 
 
@@ -96,36 +94,6 @@ def run_study(spec: StudySpec) -> Report:
         grid = {point: at_rate(variant, rate, usual) for point, variant in grid.items()}
     records = train_all([*with_seeds(variants, spec.seeds), *with_seeds(grid.values(), spec.seeds[:1])])
     return report(spec, evaluator, variants, grid, records, others, rates)
-
-
-def check_labels(spec: StudySpec) -> None:
-    """UserError where distilled students would get their teacher's labels, and so another head than the baseline."""
-    run, task = spec.run, TASKS[spec.run.task]
-    labels = read_labelled(run, task, say=lambda note: None)[1]
-    if labels_like_the_teacher(run, task, labels, say=lambda note: None) != labels:
-        raise UserError(
-            f"--teacher {run.teachers[0]}: has labels that the data have not, or writes its tags in another way; a "
-            "student takes them over and a baseline cannot; fine-tune it on these data first (train --model)"
-        )
-
-
-def complete(spec: StudySpec) -> StudySpec:
-    """The study with what follows from the rest: the threads of a run, the tokenizer of a size, and looks at dev at the
-    same steps for all variants, where a baseline with shorter epochs would have more of them."""
-    run = spec.run
-    threads = run.run.threads or max(1, (os.cpu_count() or 1) // spec.jobs)
-    if run.model in SIZES and not run.tokenizer:
-        run = replace(run, tokenizer=run.teachers[0])  # also for the baseline
-    if spec.has_unlabelled_text and not run.config.looks:
-        run = replace(run, config=replace(run.config, looks=run.config.epochs))
-    return replace(spec, run=replace(run, run=replace(run.run, threads=threads)))
-
-
-def start_machine(spec: StudySpec) -> torch.device:
-    """The device of the tests, which have the threads of all runs."""
-    run = spec.run.run
-    threads = max(run.threads, min(run.threads * spec.jobs, os.cpu_count() or 1))
-    return start(**vars(replace(run, threads=threads)))
 
 
 def with_seeds(variants: Iterable[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
@@ -305,9 +273,9 @@ def same_study(output: Path, plan: dict) -> dict:
 
 def plan_changes(before: dict, plan: dict) -> list[str]:
     """How the flags of two plans differ, each difference with the first variant that has it."""
-    changes: dict[str, str] = {}  # the difference -> " (variant)", or "" for all
-    for difference in differences(parse_flags(before["flags"]), parse_flags(plan["flags"])):
-        changes[difference] = ""
+    now = parse_flags(plan["flags"])
+    begun = {flag: now[flag] for flag in LATER if flag in now} | parse_flags(before["flags"])
+    changes = dict.fromkeys(differences(begun, now), "")  # the difference -> " (variant)", or "" for all
     for name, argv in plan["variants"].items():
         if name in before["variants"]:
             for difference in differences(parse_flags(before["variants"][name]), parse_flags(argv)):

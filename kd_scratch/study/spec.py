@@ -68,7 +68,10 @@ def check_study(spec: StudySpec) -> None:
 
 
 def train_flags(run: RunSpec) -> Flags:
-    """The flags with which `train` makes an equal RunSpec: those without a default, and those that differ from it."""
+    """The flags with which `train` makes an equal RunSpec: those without a default, and those that differ from it.
+
+    --max-length among them: what `train` takes without it depends on the models, a baseline has no teacher.
+    """
     usual = RunSpec(run.task, run.train, run.dev, run.model, run.output, config=TASKS[run.task].train_config())
     flags = {
         "--task": [run.task],
@@ -76,6 +79,7 @@ def train_flags(run: RunSpec) -> Flags:
         "--dev": [run.dev],
         "--model": [run.model],
         "--output": [str(run.output)],
+        "--max-length": [str(run.config.max_length)],
     }
     return flags | changed_flags(usual, run)
 

@@ -1,0 +1,44 @@
+"""Before a study begins: what follows from what was asked for, and what must not be."""
+
+import os
+from dataclasses import replace
+
+import torch
+
+from kd_scratch.common.device import start
+from kd_scratch.common.errors import UserError
+from kd_scratch.config import SIZES
+from kd_scratch.study.spec import StudySpec
+from kd_scratch.tasks import TASKS
+from kd_scratch.training.examples import read_labelled
+from kd_scratch.training.setup import labels_like_the_teacher
+
+
+def check_labels(spec: StudySpec) -> None:
+    """UserError where distilled students would get their teacher's labels, and so another head than the baseline."""
+    run, task = spec.run, TASKS[spec.run.task]
+    labels = read_labelled(run, task, say=lambda note: None)[1]
+    if labels_like_the_teacher(run, task, labels, say=lambda note: None) != labels:
+        raise UserError(
+            f"--teacher {run.teachers[0]}: has labels that the data have not, or writes its tags in another way; a "
+            "student takes them over and a baseline cannot; fine-tune it on these data first (train --model)"
+        )
+
+
+def complete(spec: StudySpec) -> StudySpec:
+    """The study with what follows from the rest: the threads of a run, the tokenizer of a size, and looks at dev at the
+    same steps for all variants, where a baseline with shorter epochs would have more of them."""
+    run = spec.run
+    threads = run.run.threads or max(1, (os.cpu_count() or 1) // spec.jobs)
+    if run.model in SIZES and not run.tokenizer:
+        run = replace(run, tokenizer=run.teachers[0])  # also for the baseline
+    if spec.has_unlabelled_text and not run.config.looks:
+        run = replace(run, config=replace(run.config, looks=run.config.epochs))
+    return replace(spec, run=replace(run, run=replace(run.run, threads=threads)))
+
+
+def start_machine(spec: StudySpec) -> torch.device:
+    """The device of the tests, which have the threads of all runs."""
+    run = spec.run.run
+    threads = max(run.threads, min(run.threads * spec.jobs, os.cpu_count() or 1))
+    return start(**vars(replace(run, threads=threads)))
