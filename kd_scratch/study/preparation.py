@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import torch
 
+from kd_scratch.common.console import say
 from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import SIZES
+from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.study.spec import StudySpec
+from kd_scratch.study.variants import soft_run
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import read_labelled
-from kd_scratch.training.setup import labels_like_the_teacher
+from kd_scratch.training.setup import labels_like_the_teacher, require_same_pieces
 
 
 def check_labels(spec: StudySpec) -> None:
@@ -35,6 +38,25 @@ def complete(spec: StudySpec) -> StudySpec:
     if spec.has_unlabelled_text and not run.config.looks:
         run = replace(run, config=replace(run.config, looks=run.config.epochs))
     return replace(spec, run=replace(run, run=replace(run.run, threads=threads)))
+
+
+def with_possible_losses(spec: StudySpec) -> StudySpec:
+    """The study without hidden-state losses where a teacher cuts texts otherwise than the students: there is a note.
+
+    UserError where --losses asks for them, and for tags and spans, whose soft targets need the same pieces too.
+    """
+    run, task = spec.run, TASKS[spec.run.task]
+    tokenizer = load_tokenizer(run.model if run.model not in SIZES else run.tokenizer)
+    try:
+        for path in run.teachers:
+            require_same_pieces(path, load_tokenizer(path), tokenizer, task)
+    except UserError as error:
+        if task.head != "sequence" or (run.config.losses and not spec.skip_impossible):
+            raise
+        if run.config.losses:
+            say(f"note: without hidden-state losses: {error}")
+        return replace(spec, run=soft_run(spec))
+    return spec
 
 
 def start_machine(spec: StudySpec) -> torch.device:

@@ -266,9 +266,23 @@ def open_teacher(
         cure = "fine-tune it for these labels first (train without --teacher)"
         raise UserError(f"--teacher {path}: {error}; {cure}") from None
     teacher_tokenizer = load_tokenizer(path)
-    difference = teacher_tokenizer.difference(tokenizer)
-    if difference and not own_pieces:
-        layers = ",".join(map(str, range(0, teacher.config.depth, 2)))
+    if not own_pieces:
+        require_same_pieces(path, teacher_tokenizer, tokenizer, task)
+    own = teacher_tokenizer.has_token_types
+    needs_types = (task.head == "span" or pairs) and teacher.config.token_types > 1
+    if needs_types and own != tokenizer.has_token_types and not teacher_tokenizer.difference(tokenizer):
+        if settled:
+            cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
+            raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
+        tokenizer.has_token_types = own
+    check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}", pairs=pairs)
+    return teacher
+
+
+def require_same_pieces(path: str, teacher: Tokenizer, student: Tokenizer, task: Task) -> None:
+    """UserError where a teacher's tokenizer (path: where it lies) cuts texts otherwise than the student's."""
+    if difference := teacher.difference(student):
+        layers = ",".join(map(str, range(0, load_config(path).depth, 2)))
         more = (
             f", or give its answers (`answers --model {path}`) to --answers" if task.head in ("token", "span") else ""
         )
@@ -277,15 +291,6 @@ def open_teacher(
             f"{difference}; make the student of the teacher's layers (--model {path} --init-layers {layers}), or of a "
             f"size with --tokenizer {path}{more}"
         )
-    own = teacher_tokenizer.has_token_types
-    needs_types = (task.head == "span" or pairs) and teacher.config.token_types > 1
-    if needs_types and not difference and own != tokenizer.has_token_types:
-        if settled:
-            cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
-            raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
-        tokenizer.has_token_types = own
-    check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}", pairs=pairs)
-    return teacher
 
 
 # --- what makes a run the same run ---

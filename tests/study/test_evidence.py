@@ -14,7 +14,7 @@ from kd_scratch.__main__ import main, make_parser
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.commands.evidence import make_spec, parse_grid, seed_list
 from kd_scratch.common.signals import Stopped
-from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.study import runner
 from kd_scratch.study.results import Evaluator
 from kd_scratch.study.runner import run_study
@@ -327,6 +327,31 @@ def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
     assert main([*argv, "--output", str(folder / "x"), "--jobs", "0"]) == 2
     assert main([*argv, "--output", str(folder / "x"), "--grid", "0x0.5"]) == 2
     assert "--temperature must be more than 0" in capsys.readouterr().err
+
+
+def test_a_teacher_with_another_tokenizer_is_noticed_before_anything_is_trained(study, tmp_path, capsys, monkeypatch):
+    """Its soft targets are of use for whole texts; its layers and its tags say nothing of a student's other pieces."""
+    folder, argv = study
+    other = train_tokenizer(["moon goal market", "the a of and"], vocab_size=60)
+    own = load_tokenizer(folder / "teacher")
+    for name, labels, pieces in (("student", ("space", "sport", "trade"), other), ("tagger", ("O", "B-X"), other),
+                                 ("teacher", ("O", "B-X"), own)):  # fmt: skip
+        head = "sequence" if len(labels) == 3 else "token"
+        save_model(tiny_model(head, labels=labels, vocab_size=pieces.vocab_size), tmp_path / name)
+        pieces.save(tmp_path / name, max_length=24)
+    argv = [*argv, "--seeds", "0", "--output", str(tmp_path / "out"), "--model", str(tmp_path / "student")]
+    planned = []
+    monkeypatch.setattr(runner, "run_all", lambda runs, *more: planned.append([v.name for v, _ in runs]) or stop())
+    assert main(argv) == 130 and planned == [[BASELINE, SOFT]]
+    assert f"note: without hidden-state losses: --teacher {folder / 'teacher'}: its t" in capsys.readouterr().out
+    assert main([*argv, "--losses", ""]) == 130 and planned == [[BASELINE, SOFT]] * 2
+    assert "without hidden-state losses" not in capsys.readouterr().out
+    assert main([*argv, "--losses", "hidden"]) == 2
+    assert "its tokenizer differs from the student's" in capsys.readouterr().err
+    (tmp_path / "tags.txt").write_text("the B-X\nmoon O\n\n" * 9)
+    tags = [str(tmp_path / "tags.txt"), "--teacher", str(tmp_path / "teacher"), "--model", str(tmp_path / "tagger")]
+    assert main([*argv, "--task", "conll", "--losses", "", "--train", tags[0], "--dev", *tags]) == 2
+    assert "its tokenizer differs from the student's" in capsys.readouterr().err and len(planned) == 2
 
 
 def test_the_baseline_makes_as_many_steps_as_variants_with_more_text(study, capsys):
