@@ -39,7 +39,7 @@ from kd_scratch.tasks.base import are_pairs, drawn_by_text, require_kind, requir
 from kd_scratch.training.checks import check_spec
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
-from kd_scratch.training.resume import saved_precision, unfinished
+from kd_scratch.training.resume import CHOICE, has_state, saved_precision, unfinished
 from kd_scratch.training.spec import RunSpec, layer_count
 from kd_scratch.training.word_proposals import WordProposer
 
@@ -165,6 +165,9 @@ def check_output(spec: RunSpec, resume: bool) -> bool:
             check_apart(output, *models)
             cure = "continue it with --resume, delete it, or choose another folder"
             raise UserError(f"--output {output}: already holds a run; {cure}")
+        if not (spec.chooses_layers or has_state(output)):
+            cure = "give that again, or delete the file"
+            raise UserError(f"{output / CHOICE}: layers were being chosen here (--init-layers auto); {cure}")
         return True
     what = "already holds a run" if (output / "training.json").is_file() else "already holds something"
     check_new_folder(output, *models, what="holds no unfinished run to resume" if resume else what)

@@ -3,9 +3,12 @@
 import json
 import shutil
 
+import pytest
+
 from kd_scratch.study.spec import StudySpec, check_study
+from kd_scratch.training import layer_choice
 from kd_scratch.training.spec import RunSpec
-from tests.cures.world import ENOSPC, Cure, delete, find, leave_out, main, put
+from tests.cures.world import ENOSPC, Cure, delete, find, leave_out, main, put, stop
 
 ANOTHER = r"choose another (--output)"
 
@@ -40,6 +43,15 @@ def with_state(world):
     runs = world.folder / "trained" / "runs"
     runs.mkdir(parents=True)
     shutil.copytree(world.folder / "interrupted", runs / "baseline-0")
+
+
+def with_other_layers(world):
+    """A study whose layers were being chosen when it was stopped, and now are given."""
+    argv = world.study("--init-layers", "auto:1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_choice, "identify", lambda run: stop())
+        assert main(argv) == 130
+    return put(argv, "--init-layers", "0,1")
 
 
 def failed(world):
@@ -108,6 +120,7 @@ ROWS = [
         lambda w: put(finished(w), "--batch-size", 2),
         moved(),
     ),
+    Cure("{}: is a choice of other layers; choose another --output", with_other_layers, moved()),
     Cure("delete {} to train it anew", failed, delete("; delete (.*?) to train it anew")),
     Cure("; the same command goes on where it stopped", full_at_the_end, room_made),
     Cure(
