@@ -8,8 +8,10 @@ import torch
 from kd_scratch.common.console import say
 from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import SIZES
 from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.pages.records import origin_record
 from kd_scratch.study.spec import StudySpec
 from kd_scratch.study.variants import soft_run
 from kd_scratch.tasks import TASKS
@@ -26,6 +28,20 @@ def check_labels(spec: StudySpec) -> None:
             f"--teacher {run.teachers[0]}: has labels that the data have not, or writes its tags in another way; a "
             "student takes them over and a baseline cannot; fine-tune it on these data first (train --model)"
         )
+
+
+def check_seeds(spec: StudySpec) -> None:
+    """UserError where a teacher learned from the labels that one seed draws (--labelled), and there are others: their
+    students would have other labels than their teacher."""
+    for path in spec.run.teachers if spec.run.config.labelled else ():
+        record = origin_record(path) or {}
+        seed, is_of_these = record.get("seed"), record.get("train") == sha256_of_file(spec.run.train)
+        if is_of_these and record["settings"].get("labelled") and set(spec.seeds) != {seed}:
+            raise UserError(
+                f"--teacher {path}: knows the labels that --seed {seed} draws (--labelled), other seeds draw others; "
+                f"give --seeds {seed}, or leave --labelled out and give a file of the labelled texts to --train and "
+                "the others to --unlabelled"
+            )
 
 
 def complete(spec: StudySpec) -> StudySpec:

@@ -26,7 +26,7 @@ from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.chosen_layers import with_chosen_layers
-from kd_scratch.study.preparation import check_labels, complete, start_machine, with_possible_losses
+from kd_scratch.study.preparation import check_labels, check_seeds, complete, start_machine, with_possible_losses
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
 from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differences, parse_flags
 from kd_scratch.study.summary import Report, write_report
@@ -65,6 +65,7 @@ def run_study(spec: StudySpec) -> Report:
     device = start_machine(spec)
     check_spec(spec.run, device)
     check_labels(spec)
+    check_seeds(spec)
     spec = with_possible_losses(spec)
     evaluator = Evaluator(spec, device)
     spec = with_chosen_layers(spec)

@@ -8,7 +8,7 @@ import pytest
 from kd_scratch.study.spec import StudySpec, check_study
 from kd_scratch.training import layer_choice
 from kd_scratch.training.spec import RunSpec
-from tests.cures.world import ENOSPC, Cure, delete, find, leave_out, main, put, stop
+from tests.cures.world import ENOSPC, Cure, delete, drop, find, leave_out, main, put, stop, use
 
 ANOTHER = r"choose another (--output)"
 
@@ -52,6 +52,21 @@ def with_other_layers(world):
         patch.setattr(layer_choice, "identify", lambda run: stop())
         assert main(argv) == 130
     return put(argv, "--init-layers", "0,1")
+
+
+def labelled_as_its_teacher(world):
+    """A study of several seeds, under a teacher that had the labels of one."""
+    assert main(world.train("--labelled", "50%", "--seed", 3, output=world.folder / "teacher")) == 0
+    return world.study("--labelled", "50%", teacher=world.folder / "teacher", seeds="3,4")
+
+
+def in_two_files(world, argv, line):
+    """Follows "leave --labelled out and give a file of the labelled texts to --train …"."""
+    flag = find("leave (--labelled) out and give a file of the labelled texts to --train and the others to --unl", line)
+    header, *rows = world.base.csv("train").read_text().splitlines()
+    labelled = world.write("labelled.csv", "\n".join([header, *rows[:4]]))
+    others = world.write("others.txt", "\n".join(row.partition(",")[2] for row in rows[4:]))
+    return put(put(drop(argv, flag), "--train", labelled), "--unlabelled", others)
 
 
 def failed(world):
@@ -119,6 +134,10 @@ ROWS = [
         "{}: this folder holds another study: {}; choose another --output",
         lambda w: put(finished(w), "--batch-size", 2),
         moved(),
+    ),
+    *(
+        Cure("leave --labelled out and give a file of the labelled texts to --train", labelled_as_its_teacher, follow)
+        for follow in (use(r"give (--seeds \d+), or leave --labelled out"), in_two_files)
     ),
     Cure("{}: is a choice of other layers; choose another --output", with_other_layers, moved()),
     Cure("delete {} to train it anew", failed, delete("; delete (.*?) to train it anew")),
