@@ -37,6 +37,7 @@ from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
 from kd_scratch.tasks.base import are_pairs, drawn_by_text, require_kind, require_labels_of
 from kd_scratch.training.checks import check_spec
+from kd_scratch.training.cross_fitting import taught_by_folds
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import CHOICE, has_state, saved_precision, unfinished
@@ -317,6 +318,8 @@ def identify(run: Run) -> dict:
         "labels": sha256(*run.model.config.labels),
         "initial weights": fingerprint(run.model),
         "teacher tokenizer": " ".join(load_tokenizer(path).fingerprint for path in spec.teachers) or None,
+        "teacher folds": taught_by_folds(spec, run.task),
+        "token types": run.data.tokenizer.has_token_types,
         "teacher": " ".join([*map(fingerprint, run.teachers), *(file.sha256 for file in run.answers)]) or None,
     }
 
