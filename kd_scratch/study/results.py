@@ -33,10 +33,10 @@ from kd_scratch.training.examples import data_hashes
 
 RESULT = "evidence.json"  # what a study has found, in its output folder
 MEASURED = "test.json"  # what `measure` has found of a run, beside its weights
-#: What the runs of one study have in common (but for those that a baseline does not have).
+#: What the runs of one study have in common, those of MAY_LACK where they have it at all.
 SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
-SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model")
-NOT_OF_BASELINE = ("unlabelled", "teacher", "augment model")
+SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model", "token types")
+MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of a baseline, the last of older runs
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "keep_states", "augment", "cloze", "steps", "teacher_mean")
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
@@ -173,7 +173,7 @@ def read_records(runs: Runs, output: Path, known: dict) -> Records:
         facts = {key: record.get(key) for key in SHARED}
         facts |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
         for key, value in facts.items():
-            if (value is None and key in NOT_OF_BASELINE) or key in variant.flags:
+            if (value is None and key in MAY_LACK) or key in variant.flags:
                 continue
             before, first = seen.setdefault((key, seed if key == "initial weights" else ""), (value, folder))
             if before != value:

@@ -188,13 +188,14 @@ def test_runs_that_were_made_otherwise_are_not_put_into_one_table(other, capsys,
         ({"settings": settings | {"epochs": 99}}, "another --epochs;"),
         ({"settings": settings | {"temperature": 9.0}}, "another --temperature;"),
         ({"unlabelled": "abc"}, "another unlabelled;"),
+        ({"token types": False}, "another token types;"),
         ({"seed": 7}, "hidden-0: its run is of --seed 7, not 0; delete the folder"),
     ):
         path.write_text(json.dumps(record | change))
         assert main(argv) == 2
         assert what in capsys.readouterr().err, what
-    path.write_text(json.dumps(record | {"settings": settings | {"layer_map": "1:1"}}))
-    assert main(argv) == 0, "such settings are a variant's own"
+    path.write_text(json.dumps(record | {"settings": settings | {"layer_map": "1:1"}, "token types": None}))
+    assert main(argv) == 0, "such settings are a variant's own, and older runs do not tell of token types"
     path.write_text(json.dumps(record))
 
 
