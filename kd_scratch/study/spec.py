@@ -60,6 +60,8 @@ def check_study(spec: StudySpec) -> None:
         raise UserError(f"--learning-rates {rates}: is not a list of different rates such as 1e-4,2e-4")
     if spec.learning_rates and own not in (usual, *spec.learning_rates):
         raise UserError(f"--learning-rate {own}: is not among --learning-rates {rates}; leave it out")
+    if spec.run.config.patience:
+        raise UserError("--patience: runs would end after different numbers of steps; leave it out")
     if not spec.run.teachers:
         raise UserError("--teacher: a study needs a teacher; give one")
 

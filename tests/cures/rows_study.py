@@ -163,6 +163,11 @@ ROWS = [
         leave_out(r"(--learning-rate) .*; leave it out"),
     ),
     Cure(
+        "--patience: runs would end after different numbers of steps; leave it out",
+        lambda w: w.study("--patience", 1),
+        leave_out(),
+    ),
+    Cure(
         "--grid: with an alpha of 0 nothing is learned from text without labels; leave it out",
         lambda w: w.study("--augment", 1, "--grid", "1x0,0.5"),
         lambda w, argv, line: put(argv, find("(--grid): with an alpha of 0 .*; leave it out", line), "1x0.5"),
