@@ -42,6 +42,17 @@ def test_make_commands_exist(line):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("target", ["baseline", "distill", "evidence"])
+def test_a_student_is_made_of_layers_or_of_a_whole_model_or_of_a_size(target):
+    for layers, words in (("0,2", ["--init-layers", "0,2"]), ("", [])):
+        command = ["make", "--dry-run", target, "MODEL=tiny-student", f"LAYERS={layers}"]
+        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        (line,) = [line for line in made.replace("\\\n", " ").split("\n") if "-m kd_scratch" in line]
+        argv = shlex.split(line.split("-m kd_scratch")[1])
+        assert [word for word in argv if word in ("--init-layers", "0,2")] == words
+        assert make_parser().parse_args(argv).model == "tiny-student"
+
+
 def test_commands_parse():
     for page, line in LINES:
         if "-m kd_scratch" in line:
