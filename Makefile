@@ -111,10 +111,11 @@ teacher: .venv/run ## fine-tune MODEL on TASK -> runs/TASK/teacher
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --output $(OUT)/teacher --seed $(SEED) $(ARGS)
 
-teachers: .venv/run ## FOLDS (5) cross-fitted teachers of TASK, each without a part of its texts -> runs/TASK/teacher-1-of-5, …
-	for fold in $$(seq $(FOLDS)); do $(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) \
-	    --model $(or $(MODEL),$(error set MODEL=DIR)) --fold $$fold/$(FOLDS) --output $(OUT)/teacher-$$fold-of-$(FOLDS) \
-	    --seed $(SEED) $(ARGS) || exit; done
+teachers: .venv/run ## FOLDS (5) cross-fitted teachers of TASK, each without a part of its texts -> runs/TASK/teacher-1-of-5, …; again: goes on
+	for fold in $$(seq $(FOLDS)); do output=$(OUT)/teacher-$$fold-of-$(FOLDS); \
+	    if [ -f $$output/training.json ]; then echo "$$output: is finished, and stays as it is"; continue; fi; \
+	    $(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
+	    --fold $$fold/$(FOLDS) --output $$output --resume --seed $(SEED) $(ARGS) || exit; done
 
 baseline: .venv/run ## fine-tune LAYERS of MODEL without a teacher -> runs/TASK/baseline-SEED
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
