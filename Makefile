@@ -35,7 +35,7 @@ test_conll   := $(KD_DATA)/conll2003/test.txt
 
 help: ## list the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
-	@echo "  variables: TASK=agnews|clinc|squad|conll  MODEL=DIR_OR_SIZE  LAYERS=0,2,4  SEED=0  PROCESSES=1  KD_DATA=data  RUNS=runs  ARGS='more flags'"
+	@echo "  variables: TASK=agnews|clinc|squad|conll  MODEL=DIR_OR_SIZE  LAYERS=0,2,4 (LAYERS= for all, and for a size)  SEED=0  PROCESSES=1  KD_DATA=data  RUNS=runs  ARGS='more flags'"
 
 # --- set-up ------------------------------------------------------------------
 
@@ -111,18 +111,19 @@ teacher: .venv/run ## fine-tune MODEL on TASK -> runs/TASK/teacher
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
 	    --output $(OUT)/teacher --seed $(SEED) $(ARGS)
 
-teachers: .venv/run ## FOLDS (5) cross-fitted teachers of TASK, each without a part of its texts -> runs/TASK/teacher-1-of-5, …
-	for fold in $$(seq $(FOLDS)); do $(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) \
-	    --model $(or $(MODEL),$(error set MODEL=DIR)) --fold $$fold/$(FOLDS) --output $(OUT)/teacher-$$fold-of-$(FOLDS) \
-	    --seed $(SEED) $(ARGS) || exit; done
+teachers: .venv/run ## FOLDS (5) cross-fitted teachers of TASK, each without a part of its texts -> runs/TASK/teacher-1-of-5, …; again: goes on
+	for fold in $$(seq $(FOLDS)); do output=$(OUT)/teacher-$$fold-of-$(FOLDS); \
+	    if [ -f $$output/training.json ]; then echo "$$output: is finished, and stays as it is"; continue; fi; \
+	    $(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
+	    --fold $$fold/$(FOLDS) --output $$output --resume --seed $(SEED) $(ARGS) || exit; done
 
 baseline: .venv/run ## fine-tune LAYERS of MODEL without a teacher -> runs/TASK/baseline-SEED
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
-	    --init-layers $(LAYERS) --output $(OUT)/baseline-$(SEED) --seed $(SEED) $(ARGS)
+	    $(if $(LAYERS),--init-layers $(LAYERS)) --output $(OUT)/baseline-$(SEED) --seed $(SEED) $(ARGS)
 
 distill: .venv/run ## the same with runs/TASK/teacher (or TEACHERS='DIR DIR') as teacher -> runs/TASK/distilled-SEED
 	$(TRAIN) --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --model $(or $(MODEL),$(error set MODEL=DIR)) \
-	    --init-layers $(LAYERS) --teacher $(or $(TEACHERS),$(OUT)/teacher) --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
+	    $(if $(LAYERS),--init-layers $(LAYERS)) --teacher $(or $(TEACHERS),$(OUT)/teacher) --output $(OUT)/distilled-$(SEED) --seed $(SEED) $(ARGS)
 
 pretrain: .venv/run ## distil the masked-word head of MODEL on the lines of TEXT, into STUDENT -> runs/pretrained
 	$(TRAIN) --task mlm --train $(or $(TEXT),$(error set TEXT=FILE)) --dev 5% --model $(or $(STUDENT),scratch-student) \
@@ -145,7 +146,7 @@ compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED,int8-SEED}
 
 evidence: .venv/run ## which loss helps TASK? MODEL's LAYERS under runs/TASK/teacher, equal budgets, five seeds (hours)
 	$(KD) evidence --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --data $(test_$(TASK)) \
-	    --teacher $(OUT)/teacher --model $(or $(MODEL),$(error set MODEL=DIR)) --init-layers $(LAYERS) --output $(OUT)/evidence $(ARGS)
+	    --teacher $(OUT)/teacher --model $(or $(MODEL),$(error set MODEL=DIR)) $(if $(LAYERS),--init-layers $(LAYERS)) --output $(OUT)/evidence $(ARGS)
 
 report: .venv/run ## one page about the training of runs/TASK/{teacher,baseline-SEED,distilled-SEED} -> runs/TASK/report.html
 	$(KD) report --runs teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \

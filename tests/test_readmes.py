@@ -42,6 +42,32 @@ def test_make_commands_exist(line):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("target", ["baseline", "distill", "evidence"])
+def test_a_student_is_made_of_layers_or_of_a_whole_model_or_of_a_size(target):
+    for layers, words in (("0,2", ["--init-layers", "0,2"]), ("", [])):
+        command = ["make", "--dry-run", target, "MODEL=tiny-student", f"LAYERS={layers}"]
+        made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        (line,) = [line for line in made.replace("\\\n", " ").split("\n") if "-m kd_scratch" in line]
+        argv = shlex.split(line.split("-m kd_scratch")[1])
+        assert [word for word in argv if word in ("--init-layers", "0,2")] == words
+        assert make_parser().parse_args(argv).model == "tiny-student"
+
+
+def test_cross_fitted_teachers_go_on_where_they_were_stopped(tmp_path):
+    """A finished one stays, a stopped one is resumed; TRAIN stands in for `train`."""
+    (tmp_path / "clinc" / "teacher-1-of-3").mkdir(parents=True)
+    (tmp_path / "clinc" / "teacher-1-of-3" / "training.json").write_text("{}")
+    argv = ["make", "--silent", "--old-file=.venv/run", "teachers", f"RUNS={tmp_path}", "FOLDS=3", "MODEL=x"]
+    done = subprocess.run([*argv, "TRAIN=echo train"], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, *others = done.stdout.splitlines()
+    assert first == f"{tmp_path}/clinc/teacher-1-of-3: is finished, and stays as it is"
+    assert [re.findall(r"--fold (\S+) --output (\S+) --resume", line) for line in others] == [
+        [(f"{i}/3", f"{tmp_path}/clinc/teacher-{i}-of-3")] for i in (2, 3)
+    ]
+    failed = subprocess.run([*argv, "TRAIN=echo train; false"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert failed.returncode and failed.stdout.count("train") == 1
+
+
 def test_commands_parse():
     for page, line in LINES:
         if "-m kd_scratch" in line:

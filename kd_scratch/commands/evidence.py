@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from kd_scratch.commands.flags import add_flags, by_name, data_config, given, layer_list, named_directory
+from kd_scratch.commands.flags import add_flags, by_name, given, layer_list, named_directory
 from kd_scratch.common.console import show
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.study.runner import run_study
 from kd_scratch.study.spec import Grid, StudySpec
-from kd_scratch.tasks import TASKS, deciding_tasks, train_defaults
+from kd_scratch.tasks import deciding_tasks, train_defaults
 from kd_scratch.training.spec import CACHE, RunSpec
 
 
@@ -88,9 +88,11 @@ def parse_grid(text: str) -> Grid:
 
 def make_spec(arguments: argparse.Namespace) -> StudySpec:
     """The study that the flags describe. Without --losses, all that are possible between the two models are tried."""
-    settings = {"losses": ",".join(HIDDEN_LOSSES)} | given(arguments, TrainConfig)
-    run = RunSpec(
-        task=arguments.task,
+    settings = {"losses": ",".join(HIDDEN_LOSSES)}
+    for config in (TrainConfig, DataConfig, RunConfig):
+        settings |= given(arguments, config)
+    run = RunSpec.of(
+        arguments.task,
         train=arguments.train,
         dev=arguments.dev,
         model=arguments.model,
@@ -102,9 +104,7 @@ def make_spec(arguments: argparse.Namespace) -> StudySpec:
         tokenizer=arguments.tokenizer,
         norm_first=arguments.norm_first,
         cache=arguments.cache,
-        config=TASKS[arguments.task].train_config(**settings),
-        data=data_config(arguments),
-        run=RunConfig(**given(arguments, RunConfig)),
+        **settings,
     )
     return StudySpec(
         run=run,

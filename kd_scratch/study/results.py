@@ -25,7 +25,7 @@ from kd_scratch.evaluation.significance import (
     resampled_sums,
 )
 from kd_scratch.pages.records import RECORD, read_record
-from kd_scratch.study.spec import StudySpec, parse_flags
+from kd_scratch.study.spec import StudySpec, is_command, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import mean_score
@@ -33,10 +33,10 @@ from kd_scratch.training.examples import data_hashes
 
 RESULT = "evidence.json"  # what a study has found, in its output folder
 MEASURED = "test.json"  # what `measure` has found of a run, beside its weights
-#: What the runs of one study have in common (but for those that a baseline does not have).
+#: What the runs of one study have in common, those of MAY_LACK where they have it at all.
 SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
-SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model")
-NOT_OF_BASELINE = ("unlabelled", "teacher", "augment model")
+SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model", "token types")
+MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of a baseline, the last of older runs
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "keep_states", "augment", "cloze", "steps", "teacher_mean")
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
@@ -108,7 +108,8 @@ class Evaluator:
             "teacher": " ".join(fingerprints),
         }
         #: And this study's own runs.
-        self.known_here = self.known | hashes | {"--learning-rate": run.config.learning_rate}
+        settings = {flag_name(name): getattr(run.config, name) for name in ("learning_rate", "max_length")}
+        self.known_here = self.known | hashes | settings
         self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:
@@ -172,7 +173,7 @@ def read_records(runs: Runs, output: Path, known: dict) -> Records:
         facts = {key: record.get(key) for key in SHARED}
         facts |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
         for key, value in facts.items():
-            if (value is None and key in NOT_OF_BASELINE) or key in variant.flags:
+            if (value is None and key in MAY_LACK) or key in variant.flags:
                 continue
             before, first = seen.setdefault((key, seed if key == "initial weights" else ""), (value, folder))
             if before != value:
@@ -229,9 +230,4 @@ def is_result(result) -> bool:
         return False
     variants, names = result["variants"], {BASELINE, SOFT, COMBINED, *HIDDEN_LOSSES}
     has_names = BASELINE in variants and set(variants) <= names
-    return has_names and all(map(_is_command, [result.get("command"), *variants.values()]))
-
-
-def _is_command(argv) -> bool:
-    """Whether a JSON value is a list of words."""
-    return isinstance(argv, list) and all(isinstance(word, str) for word in argv)
+    return has_names and all(map(is_command, [result.get("command"), *variants.values()]))

@@ -7,7 +7,6 @@ run is a process of its own, and a study that was stopped goes on.
 """
 
 import itertools
-import os
 import subprocess
 import sys
 import time
@@ -19,17 +18,17 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model
 from kd_scratch.common.console import progress, say, shorten
-from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import make_folder, read_json, write_json
+from kd_scratch.common.files import make_folder, write_json
 from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.config import SIZES
 from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.chosen_layers import with_chosen_layers
+from kd_scratch.study.preparation import check_labels, check_seeds, complete, start_machine, with_possible_losses
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
-from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differences, parse_flags
+from kd_scratch.study.spec import PLAN, Flags, StudySpec, argv_of, check_study, differences, parse_flags, read_plan
 from kd_scratch.study.summary import Report, write_report
 from kd_scratch.study.variants import (
     COMBINED,
@@ -47,12 +46,10 @@ from kd_scratch.study.variants import (
     side_by_side,
     study_flags,
 )
-from kd_scratch.tasks import TASKS
 from kd_scratch.training.checks import check_spec
-from kd_scratch.training.examples import read_labelled
-from kd_scratch.training.setup import labels_like_the_teacher, libraries
+from kd_scratch.training.setup import libraries, with_precision
 
-PLAN = "study.json"  # the flags that the runs of a folder have in common, and those of each variant
+LATER = ("--max-length", "--amp")  # what older plans do not hold; the runs' records tell it too
 WAIT = 0.2  # seconds between two looks at the running processes
 
 
@@ -65,8 +62,11 @@ def run_study(spec: StudySpec) -> Report:
     check_study(spec)
     spec = complete(spec)
     device = start_machine(spec)
+    spec = replace(spec, run=with_precision(spec.run, device))
     check_spec(spec.run, device)
     check_labels(spec)
+    check_seeds(spec)
+    spec = with_possible_losses(spec)
     evaluator = Evaluator(spec, device)
     spec = with_chosen_layers(spec)
     start_machine(spec)  # with the threads of the tests again
@@ -96,36 +96,6 @@ def run_study(spec: StudySpec) -> Report:
         grid = {point: at_rate(variant, rate, usual) for point, variant in grid.items()}
     records = train_all([*with_seeds(variants, spec.seeds), *with_seeds(grid.values(), spec.seeds[:1])])
     return report(spec, evaluator, variants, grid, records, others, rates)
-
-
-def check_labels(spec: StudySpec) -> None:
-    """UserError where distilled students would get their teacher's labels, and so another head than the baseline."""
-    run, task = spec.run, TASKS[spec.run.task]
-    labels = read_labelled(run, task, say=lambda note: None)[1]
-    if labels_like_the_teacher(run, task, labels, say=lambda note: None) != labels:
-        raise UserError(
-            f"--teacher {run.teachers[0]}: has labels that the data have not, or writes its tags in another way; a "
-            "student takes them over and a baseline cannot; fine-tune it on these data first (train --model)"
-        )
-
-
-def complete(spec: StudySpec) -> StudySpec:
-    """The study with what follows from the rest: the threads of a run, the tokenizer of a size, and looks at dev at the
-    same steps for all variants, where a baseline with shorter epochs would have more of them."""
-    run = spec.run
-    threads = run.run.threads or max(1, (os.cpu_count() or 1) // spec.jobs)
-    if run.model in SIZES and not run.tokenizer:
-        run = replace(run, tokenizer=run.teachers[0])  # also for the baseline
-    if spec.has_unlabelled_text and not run.config.looks:
-        run = replace(run, config=replace(run.config, looks=run.config.epochs))
-    return replace(spec, run=replace(run, run=replace(run.run, threads=threads)))
-
-
-def start_machine(spec: StudySpec) -> torch.device:
-    """The device of the tests, which have the threads of all runs."""
-    run = spec.run.run
-    threads = max(run.threads, min(run.threads * spec.jobs, os.cpu_count() or 1))
-    return start(**vars(replace(run, threads=threads)))
 
 
 def with_seeds(variants: Iterable[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
@@ -286,28 +256,23 @@ def same_study(output: Path, plan: dict) -> dict:
     UserError where there are runs of a study with other settings, which cannot be compared with these. (Other losses
     may be added to it.)
     """
-    path = output / PLAN
-    if not path.is_file() or not any((output / "runs").glob("*")):
+    before = read_plan(output)
+    if before is None:
         return plan
-    before = read_json(path)
-    try:
-        variants = before["variants"] | plan["variants"]
-        start = before.get("start", plan["start"])
-        changes = plan_changes(before, plan)
-    except (TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: is not what a study writes; choose another --output") from None
-    if start != plan["start"]:
+    changes = plan_changes(before, plan)
+    if before.get("start", plan["start"]) != plan["start"]:
         changes.append("the weights in --model were others")
     if changes:
-        raise UserError(f"{path}: this folder holds another study: {', '.join(changes)}; choose another --output")
-    return plan | {"variants": variants}
+        what = f"this folder holds another study: {', '.join(changes)}"
+        raise UserError(f"{output / PLAN}: {what}; choose another --output")
+    return plan | {"variants": before["variants"] | plan["variants"]}
 
 
 def plan_changes(before: dict, plan: dict) -> list[str]:
     """How the flags of two plans differ, each difference with the first variant that has it."""
-    changes: dict[str, str] = {}  # the difference -> " (variant)", or "" for all
-    for difference in differences(parse_flags(before["flags"]), parse_flags(plan["flags"])):
-        changes[difference] = ""
+    now = parse_flags(plan["flags"])
+    begun = {flag: now[flag] for flag in LATER if flag in now} | parse_flags(before["flags"])
+    changes = dict.fromkeys(differences(begun, now), "")  # the difference -> " (variant)", or "" for all
     for name, argv in plan["variants"].items():
         if name in before["variants"]:
             for difference in differences(parse_flags(before["variants"][name]), parse_flags(argv)):

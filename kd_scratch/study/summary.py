@@ -60,9 +60,9 @@ def write_report(
     """
     rows = {name: summarize(models, references(name, runs), teacher) for name, models in runs.items()}
     best = max(rows, key=lambda name: rows[name]["dev"])  # on dev, never on test
-    advised = advice(
-        teacher["score"], *(rows[BASELINE][key] for key in ("test", "chance of gap")), about["ingredients"]
-    )
+    closed = max((row["gap"]["share"] for row in rows.values() if row.get("gap")), default=0.0)
+    own = (rows[BASELINE][key] for key in ("test", "chance of gap"))
+    advised = advice(teacher["score"], *own, about["ingredients"], closed)
     sentences = [*conclusions(rows, best, task, teacher), *about_rates(rates), f"What there is to gain: {advised}."]
     for other, other_runs in others.items():
         for name, models in other_runs.items():

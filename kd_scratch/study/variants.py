@@ -111,7 +111,7 @@ def baseline_run(spec: StudySpec) -> RunSpec:
     """The same student without a teacher.
 
     Where there is text that only a teacher can use, the baseline makes as many optimizer steps without it: its epochs
-    are shorter, and more. (All variants look at dev at the same steps: see `complete` in runner.py.)
+    are shorter, and more. (All variants look at dev at the same steps: see `complete` in preparation.py.)
     """
     run, config, common = spec.run, spec.run.config, common_run(spec)
     if not spec.has_unlabelled_text:

@@ -27,6 +27,7 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
         flags = "--dropout 0 --attention-dropout 0"
         raise UserError(f"--gradient-checkpointing on mps needs {flags}: computed again, it drops other numbers")
     empty = {"--teacher": "" in spec.teachers, "--answers": "" in spec.answers, "--tokenizer": spec.tokenizer == ""}
+    empty["--augment-model"] = spec.augment_model == ""
     for flag, is_empty in empty.items():
         if is_empty:  # a variable of the shell that was never set
             raise UserError(f"{flag} is empty; give a name, or leave it out")

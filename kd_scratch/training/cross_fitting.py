@@ -65,7 +65,7 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
     numbers = fold_numbers(data.task, data.own, folds[0].count)
     # A text of --unlabelled, or a question about a context, that stands in --train belongs to its fold.
     of_group = dict(zip((kept_together(data.task, example) for example in data.own), numbers.tolist(), strict=True))
-    if spec.config.labelled and all(had_these_labels(spec, data.task, record) for record in records):
+    if had_no_other_labels(spec, data.task, records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))
     for example in data.examples:
@@ -73,6 +73,21 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
             by_id[example.id] = of_group.get(kept_together(data.task, example), -1)
     of_input = np.array([by_id.get(name, by_id.get(re.sub(rf"{COPY}\d+$", "", name), -1)) for name in inputs.ids])
     return np.stack([(of_input == fold.number) | (of_input < 0) for fold in folds])
+
+
+def taught_by_folds(spec: RunSpec, task: Task) -> str | None:
+    """What of the teachers' records decides whose soft targets count, in a few words; None: nothing."""
+    found = teacher_folds(spec)
+    if found is None:
+        return None
+    folds, records = found
+    names = " ".join(f"{fold.number + 1}/{fold.count}" for fold in folds)
+    return names + " of these labels" * had_no_other_labels(spec, task, records)
+
+
+def had_no_other_labels(spec: RunSpec, task: Task, records: list[dict]) -> bool:
+    """Whether only a part of the examples has labels, and all teachers were trained on those of this part."""
+    return bool(spec.config.labelled) and all(had_these_labels(spec, task, record) for record in records)
 
 
 def had_these_labels(spec: RunSpec, task: Task, record: dict) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256, sha256_of_file
@@ -172,8 +173,8 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
     if spec.tokenizer and spec.vocab_size is not None:
         raise UserError("--vocab-size learns a vocabulary, --tokenizer takes another's; leave one of them out")
     if spec.tokenizer or (spec.teachers and spec.vocab_size is None):
-        tokenizer = load_tokenizer(spec.tokenizer or spec.teachers[0])
-        tokenizer.has_token_types = True  # for a new student; see load_teacher
+        tokenizer = load_tokenizer(folder := spec.tokenizer or spec.teachers[0])
+        tokenizer.has_token_types |= not knows_types(folder)  # which a new student may
         return tokenizer
     pieces = PIECES if spec.vocab_size is None else spec.vocab_size
     if not 10 <= pieces <= 1_000_000:
@@ -181,6 +182,14 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
     if len(examples) > VOCABULARY_SAMPLE:
         examples = limited(examples, str(VOCABULARY_SAMPLE))
     return train_tokenizer(task.texts(examples), pieces)
+
+
+def knows_types(folder: str) -> bool:
+    """Whether the model in a folder tells types of tokens apart; False where there is a tokenizer alone."""
+    try:
+        return load_config(folder).token_types > 1
+    except UserError:
+        return False
 
 
 def encode_training_data(

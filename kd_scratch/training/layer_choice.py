@@ -34,7 +34,8 @@ SHARE, LEAST = 10, 50  # a short run has a tenth of the run's steps, but at leas
 def choose_layers(run: Run) -> Run:
     """The run with the layers that do best on dev, as if they had been given. A search that was stopped goes on.
 
-    With run.resume the run has begun, with what was chosen then. Raises UserError where that is of another run.
+    With run.resume the run has begun, with what was chosen then. Raises UserError where that is of another run, and
+    where nothing was.
     """
     spec, path, total = run.spec, run.spec.output / CHOICE, total_steps(run, Progress())
     steps = spec.config.layer_steps or min(total, max(LEAST, total // SHARE))
@@ -50,6 +51,8 @@ def choose_layers(run: Run) -> Run:
         what = f"its short runs were others: {'; '.join(differing)}"
         raise UserError(f"{path}: {what}; delete it, and the layers are chosen anew")
     if not is_complete(choice, whole.config.depth):
+        if run.resume:
+            raise UserError(f"{spec.output}: began with layers that were given; give --init-layers as then")
         try_all(run, whole, choice)
     say(f"layers {describe_choice(spec, choice)}")
     if not run.resume:  # else the state has counted them

@@ -91,7 +91,7 @@ def more_notes(run: Run, has_teacher: bool, total_steps: int) -> list[str]:
     idle = [f"--{name}" for name in ("temperature", "alpha") if getattr(config, name) != getattr(usual, name)]
     if idle and not spec.is_taught:
         notes.append(f"{' and '.join(idle)}: there is no --teacher, so nothing is distilled")
-    if config.teacher_mean != usual.teacher_mean and len(spec.teachers) < 2:
+    if config.teacher_mean != usual.teacher_mean and len(spec.teachers or spec.answers) < 2:
         notes.append(f"--teacher-mean {config.teacher_mean}: there are not several teachers, so there is no mean")
     if spec.is_taught and not has_teacher:
         notes.append("--alpha 0: the teacher is not used; only the labels teach")

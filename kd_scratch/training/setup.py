@@ -37,9 +37,10 @@ from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
 from kd_scratch.tasks.base import are_pairs, drawn_by_text, require_kind, require_labels_of
 from kd_scratch.training.checks import check_spec
+from kd_scratch.training.cross_fitting import taught_by_folds
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
-from kd_scratch.training.resume import saved_precision, unfinished
+from kd_scratch.training.resume import CHOICE, has_state, saved_precision, unfinished
 from kd_scratch.training.spec import RunSpec, layer_count
 from kd_scratch.training.word_proposals import WordProposer
 
@@ -165,6 +166,9 @@ def check_output(spec: RunSpec, resume: bool) -> bool:
             check_apart(output, *models)
             cure = "continue it with --resume, delete it, or choose another folder"
             raise UserError(f"--output {output}: already holds a run; {cure}")
+        if not (spec.chooses_layers or has_state(output)):
+            cure = "give that again, or delete the file"
+            raise UserError(f"{output / CHOICE}: layers were being chosen here (--init-layers auto); {cure}")
         return True
     what = "already holds a run" if (output / "training.json").is_file() else "already holds something"
     check_new_folder(output, *models, what="holds no unfinished run to resume" if resume else what)
@@ -266,9 +270,23 @@ def open_teacher(
         cure = "fine-tune it for these labels first (train without --teacher)"
         raise UserError(f"--teacher {path}: {error}; {cure}") from None
     teacher_tokenizer = load_tokenizer(path)
-    difference = teacher_tokenizer.difference(tokenizer)
-    if difference and not own_pieces:
-        layers = ",".join(map(str, range(0, teacher.config.depth, 2)))
+    if not own_pieces:
+        require_same_pieces(path, teacher_tokenizer, tokenizer, task)
+    own = teacher_tokenizer.has_token_types
+    needs_types = (task.head == "span" or pairs) and teacher.config.token_types > 1
+    if needs_types and own != tokenizer.has_token_types and not teacher_tokenizer.difference(tokenizer):
+        if settled:
+            cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
+            raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
+        tokenizer.has_token_types = own
+    check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}", pairs=pairs)
+    return teacher
+
+
+def require_same_pieces(path: str, teacher: Tokenizer, student: Tokenizer, task: Task) -> None:
+    """UserError where a teacher's tokenizer (path: where it lies) cuts texts otherwise than the student's."""
+    if difference := teacher.difference(student):
+        layers = ",".join(map(str, range(0, load_config(path).depth, 2)))
         more = (
             f", or give its answers (`answers --model {path}`) to --answers" if task.head in ("token", "span") else ""
         )
@@ -277,15 +295,6 @@ def open_teacher(
             f"{difference}; make the student of the teacher's layers (--model {path} --init-layers {layers}), or of a "
             f"size with --tokenizer {path}{more}"
         )
-    own = teacher_tokenizer.has_token_types
-    needs_types = (task.head == "span" or pairs) and teacher.config.token_types > 1
-    if needs_types and not difference and own != tokenizer.has_token_types:
-        if settled:
-            cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
-            raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
-        tokenizer.has_token_types = own
-    check_fit(teacher, teacher_tokenizer, max_length, f"--teacher {path}", pairs=pairs)
-    return teacher
 
 
 # --- what makes a run the same run ---
@@ -309,6 +318,8 @@ def identify(run: Run) -> dict:
         "labels": sha256(*run.model.config.labels),
         "initial weights": fingerprint(run.model),
         "teacher tokenizer": " ".join(load_tokenizer(path).fingerprint for path in spec.teachers) or None,
+        "teacher folds": taught_by_folds(spec, run.task),
+        "token types": run.data.tokenizer.has_token_types,
         "teacher": " ".join([*map(fingerprint, run.teachers), *(file.sha256 for file in run.answers)]) or None,
     }
 

@@ -413,6 +413,7 @@ BAD_FLAGS = {
     "epochs of 400 digits": (["--epochs", "1" + "0" * 400], "--epochs: must be at most"),
     "question length": (["--question-length", "9" * 20], "--question-length: must be at most"),
     "a teacher without name": (["--teacher", ""], "--teacher is empty; give a name, or leave it out"),
+    "no model for copies": (["--augment", "1", "--augment-model", ""], "--augment-model is empty; give a name"),
     "force alone": (["--force"], "--force is about --resume"),
     "a name of 5000 letters": (["--dev", "n" * 5000], "File name too long"),
 }  # fmt: skip

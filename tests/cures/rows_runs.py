@@ -148,6 +148,18 @@ ROWS = [
         layers_chosen(text="[]"),
         from_anew("error: (.*?): .*delete the folder"),
     ),
+    *(
+        Cure("give that again, or delete the file", layers_chosen("--init-layers", 0), follow)
+        for follow in (
+            lambda w, argv, line: put(argv, *find(r"\((--init-layers auto)\); give that again", line).split()),
+            delete("error: (.*?): .*delete the file"),
+        )
+    ),
+    Cure(
+        "{}: began with layers that were given; give --init-layers as then",
+        lambda w: [*put(w.interrupted("--init-layers", 0), "--init-layers", "auto:1"), "--resume"],
+        lambda w, argv, line: put(argv, find("give (--init-layers) as then", line), 0),
+    ),
     # --- the folder of another run ---
     *(
         Cure("continue it with --resume, delete it, or choose another folder", lambda w: w.interrupted(), follow)

@@ -3,9 +3,12 @@
 import json
 import shutil
 
+import pytest
+
 from kd_scratch.study.spec import StudySpec, check_study
+from kd_scratch.training import layer_choice
 from kd_scratch.training.spec import RunSpec
-from tests.cures.world import ENOSPC, Cure, delete, find, leave_out, main, put
+from tests.cures.world import ENOSPC, Cure, delete, drop, find, leave_out, main, put, stop, use
 
 ANOTHER = r"choose another (--output)"
 
@@ -40,6 +43,30 @@ def with_state(world):
     runs = world.folder / "trained" / "runs"
     runs.mkdir(parents=True)
     shutil.copytree(world.folder / "interrupted", runs / "baseline-0")
+
+
+def with_other_layers(world):
+    """A study whose layers were being chosen when it was stopped, and now are given."""
+    argv = world.study("--init-layers", "auto:1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_choice, "identify", lambda run: stop())
+        assert main(argv) == 130
+    return put(argv, "--init-layers", "0,1")
+
+
+def labelled_as_its_teacher(world):
+    """A study of several seeds, under a teacher that had the labels of one."""
+    assert main(world.train("--labelled", "50%", "--seed", 3, output=world.folder / "teacher")) == 0
+    return world.study("--labelled", "50%", teacher=world.folder / "teacher", seeds="3,4")
+
+
+def in_two_files(world, argv, line):
+    """Follows "leave --labelled out and give a file of the labelled texts to --train …"."""
+    flag = find("leave (--labelled) out and give a file of the labelled texts to --train and the others to --unl", line)
+    header, *rows = world.base.csv("train").read_text().splitlines()
+    labelled = world.write("labelled.csv", "\n".join([header, *rows[:4]]))
+    others = world.write("others.txt", "\n".join(row.partition(",")[2] for row in rows[4:]))
+    return put(put(drop(argv, flag), "--train", labelled), "--unlabelled", others)
 
 
 def failed(world):
@@ -108,6 +135,11 @@ ROWS = [
         lambda w: put(finished(w), "--batch-size", 2),
         moved(),
     ),
+    *(
+        Cure("leave --labelled out and give a file of the labelled texts to --train", labelled_as_its_teacher, follow)
+        for follow in (use(r"give (--seeds \d+), or leave --labelled out"), in_two_files)
+    ),
+    Cure("{}: is a choice of other layers; choose another --output", with_other_layers, moved()),
     Cure("delete {} to train it anew", failed, delete("; delete (.*?) to train it anew")),
     Cure("; the same command goes on where it stopped", full_at_the_end, room_made),
     Cure(
@@ -129,6 +161,11 @@ ROWS = [
         "--learning-rate {}: is not among --learning-rates {}; leave it out",
         lambda w: w.study("--learning-rates", "1e-3,2e-3", "--learning-rate", "3e-3"),
         leave_out(r"(--learning-rate) .*; leave it out"),
+    ),
+    Cure(
+        "--patience: runs would end after different numbers of steps; leave it out",
+        lambda w: w.study("--patience", 1),
+        leave_out(),
     ),
     Cure(
         "--grid: with an alpha of 0 nothing is learned from text without labels; leave it out",

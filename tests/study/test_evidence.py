@@ -13,17 +13,18 @@ import kd_scratch.study.results
 from kd_scratch.__main__ import main, make_parser
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.commands.evidence import make_spec, parse_grid, seed_list
+from kd_scratch.common import device
 from kd_scratch.common.signals import Stopped
-from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.study import runner
 from kd_scratch.study.results import Evaluator
 from kd_scratch.study.runner import run_study
-from kd_scratch.study.spec import StudySpec
+from kd_scratch.study.spec import StudySpec, parse_flags
 from kd_scratch.study.variants import BASELINE, SOFT, first_variants
 from kd_scratch.training import layer_choice
 from tests.commands.test_commands import write_csv
 from tests.conftest import tiny_model
-from tests.cures.world import stop
+from tests.cures.world import drop, stop
 
 FAST = "--epochs 1 --batch-size 16 --learning-rate 1e-3 --max-length 24 --threads 1 --device cpu".split()
 
@@ -188,13 +189,14 @@ def test_runs_that_were_made_otherwise_are_not_put_into_one_table(other, capsys,
         ({"settings": settings | {"epochs": 99}}, "another --epochs;"),
         ({"settings": settings | {"temperature": 9.0}}, "another --temperature;"),
         ({"unlabelled": "abc"}, "another unlabelled;"),
+        ({"token types": False}, "another token types;"),
         ({"seed": 7}, "hidden-0: its run is of --seed 7, not 0; delete the folder"),
     ):
         path.write_text(json.dumps(record | change))
         assert main(argv) == 2
         assert what in capsys.readouterr().err, what
-    path.write_text(json.dumps(record | {"settings": settings | {"layer_map": "1:1"}}))
-    assert main(argv) == 0, "such settings are a variant's own"
+    path.write_text(json.dumps(record | {"settings": settings | {"layer_map": "1:1"}, "token types": None}))
+    assert main(argv) == 0, "such settings are a variant's own, and older runs do not tell of token types"
     path.write_text(json.dumps(record))
 
 
@@ -329,6 +331,31 @@ def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
     assert "--temperature must be more than 0" in capsys.readouterr().err
 
 
+def test_a_teacher_with_another_tokenizer_is_noticed_before_anything_is_trained(study, tmp_path, capsys, monkeypatch):
+    """Its soft targets are of use for whole texts; its layers and its tags say nothing of a student's other pieces."""
+    folder, argv = study
+    other = train_tokenizer(["moon goal market", "the a of and"], vocab_size=60)
+    own = load_tokenizer(folder / "teacher")
+    for name, labels, pieces in (("student", ("space", "sport", "trade"), other), ("tagger", ("O", "B-X"), other),
+                                 ("teacher", ("O", "B-X"), own)):  # fmt: skip
+        head = "sequence" if len(labels) == 3 else "token"
+        save_model(tiny_model(head, labels=labels, vocab_size=pieces.vocab_size), tmp_path / name)
+        pieces.save(tmp_path / name, max_length=24)
+    argv = [*argv, "--seeds", "0", "--output", str(tmp_path / "out"), "--model", str(tmp_path / "student")]
+    planned = []
+    monkeypatch.setattr(runner, "run_all", lambda runs, *more: planned.append([v.name for v, _ in runs]) or stop())
+    assert main(argv) == 130 and planned == [[BASELINE, SOFT]]
+    assert f"note: without hidden-state losses: --teacher {folder / 'teacher'}: its t" in capsys.readouterr().out
+    assert main([*argv, "--losses", ""]) == 130 and planned == [[BASELINE, SOFT]] * 2
+    assert "without hidden-state losses" not in capsys.readouterr().out
+    assert main([*argv, "--losses", "hidden"]) == 2
+    assert "its tokenizer differs from the student's" in capsys.readouterr().err
+    (tmp_path / "tags.txt").write_text("the B-X\nmoon O\n\n" * 9)
+    tags = [str(tmp_path / "tags.txt"), "--teacher", str(tmp_path / "teacher"), "--model", str(tmp_path / "tagger")]
+    assert main([*argv, "--task", "conll", "--losses", "", "--train", tags[0], "--dev", *tags]) == 2
+    assert "its tokenizer differs from the student's" in capsys.readouterr().err and len(planned) == 2
+
+
 def test_the_baseline_makes_as_many_steps_as_variants_with_more_text(study, capsys):
     """Its labels are the same ones; the size of the model has the teacher's tokenizer in all variants."""
     folder, argv = study
@@ -410,6 +437,23 @@ def test_a_stopped_study_prints_how_to_go_on(study, capsys, monkeypatch):
     monkeypatch.setattr(runner, "run_all", stopped)
     assert main([*argv, "--output", str(folder / "stopped")]) == 128 + signal.SIGTERM
     assert "stopped, nothing is lost; the same command goes on where it stopped" in capsys.readouterr().err
+
+
+def test_a_study_keeps_its_threads_and_its_precision_whatever_the_machine(study, tmp_path, capsys, monkeypatch):
+    """With other --jobs, on fewer cores, on a processor without bf16, where they are not given."""
+    _, argv = study
+    argv = [*drop(argv, "--threads"), "--seeds", "0", "--losses", "", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(runner, "run_all", lambda *arguments: stop())
+    for cores, bf16, jobs in ((8, ("is_available",), "2"), (3, (), "1")):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(device, "HAS_BF16", bf16)
+        assert main([*argv, "--jobs", jobs]) == 130
+        plan = parse_flags(json.loads((tmp_path / "out" / "study.json").read_text())["flags"])
+        assert (plan["--threads"], plan["--amp"]) == (["4"], ["bf16"]), cores
+        (tmp_path / "out" / "runs" / "baseline-0").mkdir(parents=True, exist_ok=True)
+    assert "--threads is 4, as of the runs that are there; for new ones it would be 3" in capsys.readouterr().out
+    assert main([*argv, "--threads", "3", "--amp", "off"]) == 2
+    assert "another study: --amp was bf16, is off, --threads was 4, is 3; choose" in capsys.readouterr().err
 
 
 def test_layers_are_chosen_once_for_all_variants(study, tmp_path, capsys, monkeypatch):

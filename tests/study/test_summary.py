@@ -297,6 +297,14 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
     assert "alpha" not in again and not (tmp_path / "x" / "grid.svg").exists()
 
 
+def test_what_closes_a_gap_is_not_advised_where_it_is_closed(tmp_path):
+    teacher, baseline = record(right(0.9, 9)), [record(right(0.6, 1))]
+    for share, advised in ((0.7, True), (0.93, False)):
+        records = {BASELINE: baseline, SOFT: [record(right(0.62, 3), 0.9)], "hidden": [record(right(share, 4))]}
+        text, _ = write_report(TASK, ABOUT | {"seeds": [0]}, teacher, records, {}, tmp_path, {}, {})
+        assert "points to gain" in text and ("what usually closes such a gap" in text) == advised
+
+
 def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
     teacher = record(right(0.9, 9))
     records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],

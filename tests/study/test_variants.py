@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kd_scratch.__main__ import make_parser
+from kd_scratch.commands.evidence import make_spec as study_spec
 from kd_scratch.commands.train import make_spec
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
@@ -91,13 +92,26 @@ def test_train_makes_the_same_run_of_its_flags(name):
 def test_train_makes_the_same_run_of_all_flags_together_and_of_none():
     run = with_other(set(FIELDS) - {"documents"})  # which does not go with limit
     assert parsed(run) == run and parsed(PLAIN) == PLAIN
-    assert list(train_flags(PLAIN)) == ["--task", "--train", "--dev", "--model", "--output"]
+    assert list(train_flags(PLAIN)) == ["--task", "--train", "--dev", "--model", "--output", "--max-length"]
 
 
 def test_a_value_that_is_a_tasks_default_and_not_that_of_others_needs_no_flag():
-    assert "--max-length" not in train_flags(PLAIN) and PLAIN.config.max_length != TrainConfig().max_length
+    assert "--alpha" not in train_flags(PLAIN) and PLAIN.config.alpha != TrainConfig().alpha
     usual = replace(PLAIN, config=TrainConfig())
-    assert train_flags(usual)["--max-length"] == ["128"] and parsed(usual) == usual
+    assert train_flags(usual)["--alpha"] == ["0.5"] and parsed(usual) == usual
+
+
+@pytest.mark.parametrize("shorter", ["model", "teacher"])
+def test_all_runs_of_a_study_have_the_length_of_the_shortest_model(tmp_path, shorter):
+    for name in ("model", "teacher"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(f'{{"max_position_embeddings": {40 if name == shorter else 64}}}')
+    argv = "evidence --task squad --train a --dev b --data c --output d --model".split()
+    argv += [str(tmp_path / "model"), "--teacher", str(tmp_path / "teacher")]
+    spec = study_spec(make_parser().parse_args(argv))
+    assert [parsed(run(spec)).config.max_length for run in (common_run, soft_run)] == [40, 40]
+    spec = study_spec(make_parser().parse_args([*argv, "--max-length", "384"]))
+    assert [parsed(run(spec)).config.max_length for run in (common_run, soft_run)] == [384, 384]
 
 
 def test_flags_and_their_words():

@@ -24,6 +24,7 @@ from kd_scratch.distillation.teacher import gather
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.training import bookkeeping
 from kd_scratch.training.examples import encode_training_data
+from kd_scratch.training.run import more_notes
 from kd_scratch.training.setup import set_up
 from kd_scratch.training.spec import RunSpec
 from kd_scratch.training.trainer import add_teacher_outputs
@@ -488,6 +489,14 @@ def test_a_classifier_with_other_pieces_teaches_live_as_its_answers_do(world, tm
     same = prepared(spec_of(world, tmp_path, teachers=[world / "csv-1"]))
     assert same.identity["teacher tokenizer"] != alone.identity["teacher tokenizer"]
     np.testing.assert_allclose(live.teacher_logits[:30], (alone.teacher_logits + same.teacher_logits) / 2, atol=1e-6)
+
+
+def test_several_files_have_a_mean_and_one_has_none(world, tmp_path):
+    files = [answer(world, world / "csv-1", tmp_path / f"{name}.jsonl") for name in "ab"]
+    for answers in (files, files[:1]):
+        run = set_up(spec_of(world, tmp_path, answers=answers, config=dict(teacher_mean="probabilities")))
+        notes = more_notes(run, True, 100)
+        assert any("there is no mean" in note for note in notes) == (len(answers) == 1)
 
 
 @pytest.mark.parametrize("task, more", [("conll", {}), ("csv", dict(config=dict(losses="hidden")))])

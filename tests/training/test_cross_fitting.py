@@ -21,6 +21,7 @@ from kd_scratch.tasks.token_classification import Example as Sentence
 from kd_scratch.training import cross_fitting
 from kd_scratch.training.cross_fitting import teacher_folds, unseen_by
 from kd_scratch.training.examples import TrainingData, encode_training_data
+from kd_scratch.training.resume import changes
 from kd_scratch.training.run import train
 from kd_scratch.training.setup import set_up
 from kd_scratch.training.spec import RunSpec
@@ -183,7 +184,7 @@ def test_texts_whose_labels_no_teacher_had_are_unseen_by_all(teachers, tmp_path)
     student = common | dict(config=config, teachers=tuple(paths))
     run, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **student))
     assert counted.shape == (2, 48) and counted.all(axis=0).tolist() == (~run.data.has_label).tolist()
-    assert run.data.has_label.sum() == 12
+    assert run.data.has_label.sum() == 12 and run.identity["teacher folds"] == "1/2 2/2 of these labels"
     _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **student, run=RunConfig(seed=1)))
     assert (counted.sum(axis=0) == 1).all(), "another seed has other labels"
     _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **(student | dict(dev="10%"))))
@@ -191,6 +192,19 @@ def test_texts_whose_labels_no_teacher_had_are_unseen_by_all(teachers, tmp_path)
     limited = student | dict(data=DataConfig(limit="90%"))
     _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **limited))
     assert (counted.sum(axis=0) == 1).all(), "and another limit"
+
+
+def test_what_decides_whose_soft_targets_count_is_part_of_a_run(teachers, tmp_path):
+    """It stands in the teachers' records, beside weights that stay the same."""
+    folder, common = teachers
+    copies = [shutil.copytree(path, tmp_path / Path(path).name) for path in common["teachers"]]
+    spec = RunSpec("csv", output=tmp_path / "student", **(common | dict(teachers=tuple(map(str, copies)))))
+    before = set_up(spec).identity
+    assert before["teacher folds"] == "1/3 2/3 3/3"
+    for path, fold in zip(copies, ("2/3", "1/3", "3/3"), strict=True):
+        record = json.loads((path / "training.json").read_text())
+        (path / "training.json").write_text(json.dumps(record | {"fold": fold}))
+    assert changes(before, set_up(spec).identity) == ["teacher folds was 1/3 2/3 3/3, is 2/3 1/3 3/3"]
 
 
 def test_teachers_that_do_not_belong_together_are_refused(teachers, tmp_path):

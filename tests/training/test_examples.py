@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from kd_scratch import save_model
 from kd_scratch.config import RunConfig, TrainConfig
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import read_training_data
+from kd_scratch.training.setup import set_up
 from kd_scratch.training.spec import RunSpec
 from tests.commands.test_commands import write_csv
 from tests.conftest import tiny_model
@@ -26,6 +29,25 @@ def test_each_seed_has_labels_of_its_own(tmp_path):
     assert all(len(ids) == 10 for ids in drawn.values())
     assert len({tuple(ids) for ids in drawn.values()}) == 3
     assert drawn[1] == labelled_ids(tmp_path, 1), "the same ones in every run"
+
+
+@pytest.mark.parametrize("shape, of_teacher, of_student", [
+    ({}, True, True), ({}, False, False), (dict(model_type="distilbert", token_types=0), False, True),
+])  # fmt: skip
+def test_a_baseline_of_a_size_has_the_token_types_that_a_distilled_student_has(tmp_path, shape, of_teacher, of_student):
+    """Those of its teacher, whose tokenizer it has, where that one tells types apart."""
+    path, teacher = tmp_path / "train.csv", tmp_path / "teacher"
+    path.write_text("label,text,more\nno,the fox,a dog\nyes,a dog,the fox\n" * 4)
+    tokenizer = train_tokenizer([path.read_text()], vocab_size=90)
+    tokenizer.has_token_types = of_teacher
+    save_model(
+        tiny_model(labels=("no", "yes"), vocab_size=tokenizer.vocab_size, pairs=True, **shape), teacher, tokenizer
+    )
+    common = dict(dev=str(path), model="tiny-student", output=tmp_path / "out", tokenizer=str(teacher), max_length=24)
+    common |= dict(text_column="text,more", cache=tmp_path / "cache", device="cpu", threads=1)
+    for teachers in ((), (str(teacher),)):
+        run = set_up(RunSpec.of("csv", train=path, teachers=teachers, **common))
+        assert run.identity["token types"] == of_student, teachers
 
 
 def test_a_vocabulary_that_is_asked_for_is_learned_beside_a_teacher_too(tmp_path):

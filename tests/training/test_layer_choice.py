@@ -334,12 +334,24 @@ def test_what_was_chosen_for_another_run_is_not_taken(folder, chosen, tmp_path, 
     assert main(argv) == 0, "deleted, they are chosen anew"
 
 
-def test_a_run_that_was_begun_with_other_layers_is_not_gone_on_with(folder, tmp_path, capsys):
-    argv = command(folder, tmp_path / "run")
+def test_a_run_that_was_begun_with_other_layers_is_not_gone_on_with(folder, tmp_path, stopping, capsys):
+    """Given ones and chosen ones; nothing is tried in vain, and no choice is left beside a model of other layers."""
+    given = command(folder, tmp_path / "given")
     with a_signal_after_the_first_epoch():
-        assert main([*argv, "--init-layers", "0"]) == 128 + signal.SIGTERM
-    assert main([*argv, *AUTO, "--resume"]) == 2
-    assert "cannot resume, this is another run: initial weights was" in capsys.readouterr().err
+        assert main([*given, "--init-layers", "0,1"]) == 128 + signal.SIGTERM
+    begun = stopping(1)
+    assert main([*given, *AUTO, "--resume"]) == 2 and not begun and not (tmp_path / "given" / "layers.json").exists()
+    cure = f"{tmp_path / 'given'}: began with layers that were given; give --init-layers as then"
+    assert cure in capsys.readouterr().err
+    assert main([*given, "--init-layers", "0,1", "--resume"]) == 0
+    chosen = command(folder, tmp_path / "chosen")
+    assert main([*chosen, *AUTO]) == 128 + signal.SIGTERM
+    for layers in (["--init-layers", "0,1"], []):
+        assert main([*chosen, *layers, "--resume"]) == 2
+        error = capsys.readouterr().err
+        assert "layers.json: layers were being chosen here (--init-layers auto); give that again, or del" in error
+    (tmp_path / "chosen" / "layers.json").unlink()
+    assert main([*chosen, "--init-layers", "0,1", "--resume"]) == 0
 
 
 @pytest.mark.parametrize("more, message", [
