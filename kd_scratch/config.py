@@ -192,8 +192,8 @@ class TrainConfig:
     )
     amp: str = setting(
         "auto",
-        "mixed precision; auto: bf16 where processor or GPU have instructions for it, else off; a resumed run keeps "
-        "the one it began with",
+        "mixed precision; auto: bf16 where processor or GPU have instructions for it, else off, as on a CPU for a size "
+        "below 256 wide (mini, tiny); a resumed run keeps the one it began with",
         ("auto", "off", "bf16", "fp16"),
     )
     freeze_embeddings: bool = setting(False, "leave the tables of tokens, positions and token types as they are")
