@@ -1,8 +1,9 @@
-"""Every number that can be chosen, with its default and its meaning, in one place.
+"""Shapes of models, and the settings of training, data and machine, each with its default and its meaning.
 
 `ModelConfig` is the shape of a model, `TrainConfig` how it is trained, `DataConfig` how files are read, `RunConfig`
 on what it all runs. The command line makes its flags from the fields (see commands/flags.py), so a default and its
-help text stand here and nowhere else.
+help text stand here alone. Other flags (--init-layers, --vocab-size, --seeds) are in the files of their commands, and
+the defaults in which a task differs in the task's own file.
 """
 
 from dataclasses import dataclass, field
