@@ -92,7 +92,7 @@ quick_student := --model mini-student --learning-rate 1e-3 --limit 800 --labelle
 quick_soft    := --alpha 0.9
 endif
 
-quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (minutes)
+quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (a minute or two)
 	rm -rf $(QUICK)
 	$(BIN)/python data_scripts/make_sample.py $(QUICK_TASK) --output $(QUICK_DATA) $(if $(QUICK_ROWS),--rows $(QUICK_ROWS))
 	$(QUICK_TRAIN) $(quick_teacher) --output $(QUICK)/teacher
