@@ -192,7 +192,7 @@ CORE := $(addprefix tests/,common nn data checkpoints tasks distillation)
 test-core: .venv/test ## layers, losses, tasks, files: half a minute, for whoever works on them
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow' $(CORE) $(ARGS)
 
-# every operation of a run instead of some, 100,000 mutations instead of thousands
+# every operation of a run instead of some, 400,000 mutations instead of 12,000
 torture: .venv/parity ## the long versions of the tests of crashes and of hostile files (half an hour)
 	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py \
 	    tests/checkpoints/test_torch_pickle.py tests/tasks/test_hostile.py tests/parity/test_onnx_parity.py $(ARGS)
