@@ -210,12 +210,12 @@ lint: .venv/test ## ruff: faults and format
 mutants: .venv/test ## plant faults one by one; each must be caught by the test that names it
 	$(BIN)/python tests/mutants.py
 
-# distillation: a whole one against the usual Trainer script; featurizing: questions into windows against datasets.map;
-# inference: latency against transformers and ONNX Runtime; memory: of training; growth: with the number of examples
-PEER ?= distillation
 gpu: .venv/test ## on a machine with a CUDA device: the CPU's results, no step that waits, resuming, speed (five minutes)
 	$(BIN)/python -m tests.gpu
 
+# distillation: a whole one against the usual Trainer script; featurizing: questions into windows against datasets.map;
+# inference: latency against transformers and ONNX Runtime; memory: of training; growth: with the number of examples
+PEER ?= distillation
 bench-peers: .venv/peers ## speed against other libraries: PEER=distillation, featurizing, inference, memory or growth
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.peers.$(PEER) $(if $(filter distillation,$(PEER)),--task $(TASK)) \
 	    $(if $(filter inference growth,$(PEER)),,--model $(or $(MODEL),$(error set MODEL=DIR))) $(ARGS)
