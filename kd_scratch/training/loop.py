@@ -3,8 +3,9 @@
 Teacher, baseline student and distilled student go through the same loop, with the same budget and initial weights. The
 one difference is in `batch_loss`. What goes on around the steps (progress, signals, saving) is in bookkeeping.py.
 
-To follow one step: `train_epoch` here; `collate` in data/batches.py; `Student` in distillation/student.py; the model in
-nn/model.py; the losses in distillation/losses.py; `Stepper` in training/optimizer.py.
+To follow one step: `Trainer` in training/trainer.py; `train_epoch` here; `collate` in data/batches.py; `Student` in
+distillation/student.py; the model in nn/model.py; `unit_logits` in distillation/units.py; the losses in
+distillation/losses.py; `Stepper` in training/optimizer.py.
 """
 
 from dataclasses import replace
