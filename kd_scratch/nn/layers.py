@@ -1,6 +1,6 @@
 """The transformer encoder, bottom-up: each layer uses only those above it. Read it top to bottom.
 
-One alphabet for shapes, here and everywhere:
+The letters of shapes (other files add their own, such as K outcomes, W words or P pieces, and say so where they do):
 B batch, S sequence, Q queries (S, or 1), D model width, H heads, W head width (D = H·W), F feed-forward width,
 C classes, V vocabulary, P positions, L layers, U units of a loss, N examples. ΣS: the tokens of N inputs in all.
 
