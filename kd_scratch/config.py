@@ -159,7 +159,8 @@ class TrainConfig:
         "",
         "distillation: which layers of the student and the teacher --losses compare: own (those that the student was "
         "made of; the default where --model is as deep as the teacher), spread (evenly, the default elsewhere), last "
-        "(the last alone), or pairs as in 0:0,1:2,2:4 (0: the embeddings)",
+        "(the last alone), or pairs as in 0:0,1:2,2:4 (0: the embeddings; n: the state after the block that is n - 1 "
+        "in --init-layers)",
     )
     keep_states: bool = setting(
         False, "distillation: keep what --losses needs of the teacher in --cache, instead of running it in every step"
