@@ -36,10 +36,10 @@ from kd_scratch.nn.model import Model, with_dropout
 CONFIG = "config.json"
 
 
-def load_config(directory: str | Path, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
-    """The shape of the model in a directory; with `head`, its shape with that head (and labels) instead of its own."""
+def load_config(directory: str | Path) -> ModelConfig:
+    """The shape of the model in a directory."""
     raw, _ = read_config(Path(directory))
-    return config_from_json(raw, str(Path(directory) / CONFIG), head, labels)
+    return config_from_json(raw, str(Path(directory) / CONFIG))
 
 
 def read_config(directory: Path) -> tuple[dict, list[str]]:
