@@ -178,7 +178,7 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
         self.stacked: nn.Module | None = None  # fast.py: one product in place of query, key and value
-        self.keep: Callable | None = None  # takes the projections of a forward pass, where losses compare them
+        self.keep: Callable | None = None  # takes what project() gives in a forward pass, where losses compare it
 
     def project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,Q,D and memory B,S,D -> queries B,Q,D, keys B,S,D and values B,S,D, the heads side by side
