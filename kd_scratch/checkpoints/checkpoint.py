@@ -238,6 +238,15 @@ def save_model(model: Model, directory: str | Path, keep: Path | None = None) ->
     return sha256_of_file(directory / WEIGHTS)
 
 
+def save_folder(
+    model: Model, tokenizer: Tokenizer, max_length: int, directory: str | Path, keep: Path | None = None
+) -> str:
+    """What save_model returns, after a whole model directory is written. max_length: of an input, for the tokenizer."""
+    weights_sha256 = save_model(model, directory, keep)
+    tokenizer.save(directory, max_length, token_types=model.config.token_types > 0)
+    return weights_sha256
+
+
 def take_layers(model: Model, layers: list[int]) -> Model:
     """A shallower model: chosen blocks of another, with its embeddings and head (Sanh et al. 2019, section 3).
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, write_json
 from kd_scratch.evaluation.compare import calibration
@@ -37,8 +37,7 @@ def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict
     temperature = fit_temperature(predictions)
     after = at_temperature(predictions, temperature)
     divide_logits(loaded.model, temperature)
-    save_model(loaded.model, output)
-    loaded.tokenizer.save(output, loaded.max_length, token_types=loaded.model.config.token_types > 0)
+    save_folder(loaded.model, loaded.tokenizer, loaded.max_length, output)
     rows = {"before": quality(predictions), "after": quality(after)}
     record = dev_set.record() | {"model": loaded.directory, "temperature": temperature, "rows": rows}
     record["training"] = origin_record(loaded.directory)

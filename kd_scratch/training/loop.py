@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common import distributed
 from kd_scratch.common.device import autocast, seed_step, tensor_cores
 from kd_scratch.common.timing import Clock
@@ -204,9 +204,9 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
         if run.task.choose_threshold:
             progress.history[-1]["threshold"] = run.model.config.threshold
         if distributed.rank() == 0:
-            output = run.spec.output
-            progress.best_sha256 = save_model(run.model, output, keep=output / PREVIOUS_WEIGHTS)
-            run.data.tokenizer.save(output, run.spec.config.max_length, token_types=run.model.config.token_types > 0)
+            output, max_length = run.spec.output, run.spec.config.max_length
+            keep = output / PREVIOUS_WEIGHTS
+            progress.best_sha256 = save_folder(run.model, run.data.tokenizer, max_length, output, keep)
 
 
 def out_of_patience(progress: Progress, patience: int) -> bool:
