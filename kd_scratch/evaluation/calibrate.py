@@ -15,8 +15,8 @@ import torch
 from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, write_json
-from kd_scratch.evaluation.compare import calibration
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
+from kd_scratch.evaluation.significance import calibration
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
 from kd_scratch.pages.records import CALIBRATION, origin_record
@@ -93,9 +93,9 @@ def loss(predictions: Predictions) -> float:
 
 def quality(predictions: Predictions) -> dict[str, float]:
     """The score, which should not change, the loss, the calibration error, and the least that can be measured of it."""
-    task, ((error, _, floor), _) = predictions.task, calibration(predictions)
+    task, found = predictions.task, calibration(predictions)
     score = float(task.tally_score(task.tally(predictions).sum(axis=0)))
-    return {task.score_name: score, "loss": loss(predictions), "calibration_error": error, "floor": floor}
+    return {task.score_name: score, "loss": loss(predictions), "calibration_error": found.error, "floor": found.floor}
 
 
 def moved(p: float, temperature: float) -> float:
