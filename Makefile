@@ -92,7 +92,7 @@ quick_student := --model mini-student --learning-rate 1e-3 --limit 800 --labelle
 quick_soft    := --alpha 0.9
 endif
 
-quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (minutes)
+quickstart: .venv/run ## teacher, baseline and distilled student on generated text, from nothing, offline (a minute or two)
 	rm -rf $(QUICK)
 	$(BIN)/python data_scripts/make_sample.py $(QUICK_TASK) --output $(QUICK_DATA) $(if $(QUICK_ROWS),--rows $(QUICK_ROWS))
 	$(QUICK_TRAIN) $(quick_teacher) --output $(QUICK)/teacher
@@ -193,7 +193,7 @@ CORE := $(addprefix tests/,common nn data checkpoints tasks distillation)
 test-core: .venv/test ## layers, losses, tasks, files: half a minute, for whoever works on them
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow' $(CORE) $(ARGS)
 
-# every operation of a run instead of some, 100,000 mutations instead of thousands
+# every operation of a run instead of some, 400,000 mutations instead of 12,000
 torture: .venv/parity ## the long versions of the tests of crashes and of hostile files (half an hour)
 	KD_TORTURE=1 $(BIN)/python -m pytest tests/training/test_crashes.py tests/checkpoints/test_safetensors.py \
 	    tests/checkpoints/test_torch_pickle.py tests/tasks/test_hostile.py tests/parity/test_onnx_parity.py $(ARGS)
@@ -211,12 +211,12 @@ lint: .venv/test ## ruff: faults and format
 mutants: .venv/test ## plant faults one by one; each must be caught by the test that names it
 	$(BIN)/python tests/mutants.py
 
-# distillation: a whole one against the usual Trainer script; featurizing: questions into windows against datasets.map;
-# inference: latency against transformers and ONNX Runtime; memory: of training; growth: with the number of examples
-PEER ?= distillation
 gpu: .venv/test ## on a machine with a CUDA device: the CPU's results, no step that waits, resuming, speed (five minutes)
 	$(BIN)/python -m tests.gpu
 
+# distillation: a whole one against the usual Trainer script; featurizing: questions into windows against datasets.map;
+# inference: latency against transformers and ONNX Runtime; memory: of training; growth: with the number of examples
+PEER ?= distillation
 bench-peers: .venv/peers ## speed against other libraries: PEER=distillation, featurizing, inference, memory or growth
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.peers.$(PEER) $(if $(filter distillation,$(PEER)),--task $(TASK)) \
 	    $(if $(filter inference growth,$(PEER)),,--model $(or $(MODEL),$(error set MODEL=DIR))) $(ARGS)

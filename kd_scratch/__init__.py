@@ -53,10 +53,11 @@ def save_model(model: Model, directory: str | Path, tokenizer: Tokenizer | None 
     """
     from kd_scratch.checkpoints import checkpoint
 
-    checkpoint.save_model(model, directory)
-    if tokenizer is not None:
+    if tokenizer is None:
+        checkpoint.save_model(model, directory)
+    else:
         max_length = min(tokenizer.max_length or model.config.max_positions, model.config.max_positions)
-        tokenizer.save(directory, max_length, token_types=model.config.token_types > 0)
+        checkpoint.save_folder(model, tokenizer, max_length, directory)
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:

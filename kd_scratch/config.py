@@ -1,8 +1,9 @@
-"""Every number that can be chosen, with its default and its meaning, in one place.
+"""Shapes of models, and the settings of training, data and machine, each with its default and its meaning.
 
 `ModelConfig` is the shape of a model, `TrainConfig` how it is trained, `DataConfig` how files are read, `RunConfig`
 on what it all runs. The command line makes its flags from the fields (see commands/flags.py), so a default and its
-help text stand here and nowhere else.
+help text stand here alone. Other flags (--init-layers, --vocab-size, --seeds) are in the files of their commands, and
+the defaults in which a task differs in the task's own file.
 """
 
 from dataclasses import dataclass, field
@@ -158,7 +159,8 @@ class TrainConfig:
         "",
         "distillation: which layers of the student and the teacher --losses compare: own (those that the student was "
         "made of; the default where --model is as deep as the teacher), spread (evenly, the default elsewhere), last "
-        "(the last alone), or pairs as in 0:0,1:2,2:4 (0: the embeddings)",
+        "(the last alone), or pairs as in 0:0,1:2,2:4 (0: the embeddings; n: the state after the block that is n - 1 "
+        "in --init-layers)",
     )
     keep_states: bool = setting(
         False, "distillation: keep what --losses needs of the teacher in --cache, instead of running it in every step"
@@ -192,8 +194,8 @@ class TrainConfig:
     )
     amp: str = setting(
         "auto",
-        "mixed precision; auto: bf16 where processor or GPU have instructions for it, else off; a resumed run keeps "
-        "the one it began with",
+        "mixed precision; auto: bf16 where processor or GPU have instructions for it, else off, as on a CPU for a size "
+        "below 256 wide (mini, tiny); a resumed run keeps the one it began with",
         ("auto", "off", "bf16", "fp16"),
     )
     freeze_embeddings: bool = setting(False, "leave the tables of tokens, positions and token types as they are")

@@ -100,6 +100,13 @@ def test_files_in_the_tables_of_a_chapter_exist():
                 assert (page.parent / name).exists(), (page, name)
 
 
+def test_every_file_of_a_chapter_is_in_its_readme():
+    """By its path or its name; a command by its own."""
+    for path in (ROOT / "kd_scratch").glob("*/*.py"):
+        known = re.search(rf"`([\w/]+/)?{path.stem}(\.py)?`", (path.parent / "README.md").read_text())
+        assert known or path.stem == "__init__", path
+
+
 @pytest.mark.parametrize(("page", "i"), EXAMPLES)
 def test_examples_run(page, i, tmp_path, monkeypatch):
     from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES

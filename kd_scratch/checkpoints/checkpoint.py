@@ -46,10 +46,10 @@ from kd_scratch.nn.model import Model, with_dropout
 CONFIG = "config.json"
 
 
-def load_config(directory: str | Path, head: str | None = None, labels: tuple[str, ...] = ()) -> ModelConfig:
-    """The shape of the model in a directory; with `head`, its shape with that head (and labels) instead of its own."""
+def load_config(directory: str | Path) -> ModelConfig:
+    """The shape of the model in a directory."""
     raw, _ = read_config(Path(directory))
-    return config_from_json(raw, str(Path(directory) / CONFIG), head, labels)
+    return config_from_json(raw, str(Path(directory) / CONFIG))
 
 
 def read_config(directory: Path) -> tuple[dict, list[str]]:
@@ -253,6 +253,15 @@ def save_model(model: Model, directory: str | Path, keep: Path | None = None) ->
     save_file(tensors, weights, metadata={"format": "pt"}, keep=keep, outdated=outdated)
     write_text(config, text)
     return sha256_of_file(weights)
+
+
+def save_folder(
+    model: Model, tokenizer: Tokenizer, max_length: int, directory: str | Path, keep: Path | None = None
+) -> str:
+    """What save_model returns, after a whole model directory is written. max_length: of an input, for the tokenizer."""
+    weights_sha256 = save_model(model, directory, keep)
+    tokenizer.save(directory, max_length, token_types=model.config.token_types > 0)
+    return weights_sha256
 
 
 def take_layers(model: Model, layers: list[int]) -> Model:

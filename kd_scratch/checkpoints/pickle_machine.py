@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 import torch
 
+from kd_scratch.checkpoints.safetensors import MAX_DIMENSIONS
+
 MAX_OPCODES = 500_000  # a tensor needs 30 to 50; each can make an object of a hundred bytes
-MAX_DIMENSIONS = 64  # torch's own limit for arithmetic
 CURE = "take a model.safetensors, or have the program that made it save only model.state_dict()"
 REFUSED = f"refused, a plain state dict needs no such thing; {CURE}"
 

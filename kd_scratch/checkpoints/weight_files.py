@@ -11,7 +11,7 @@ from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError, printable
 from kd_scratch.common.files import read_json
 
-WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
 #: Name of the one file -> its reader, in the order of the search. Where there are shards, NAME.index.json lists them.
 READERS: dict[str, Callable] = {
     WEIGHTS: lambda path, say: safetensors.load_file(path),

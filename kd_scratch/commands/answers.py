@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name only the K most probable labels (or spans), and the rest's mass (default all; squad: 20)",
     )
     add_flags(parser, DataConfig)
-    add_flags(parser, RunConfig)
+    add_flags(parser, RunConfig, only=("device", "threads"))
     add_flags(parser, KernelConfig)
 
 

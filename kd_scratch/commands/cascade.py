@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=float, default=KEEP, metavar="X", help=keep_help)
     parser.add_argument("--output", type=Path, metavar="FILE.html", help="write the curve there, as a page")
     add_flags(parser, DataConfig)
-    add_flags(parser, RunConfig)
+    add_flags(parser, RunConfig, only=("device", "threads"))
     add_flags(parser, KernelConfig)
 
 

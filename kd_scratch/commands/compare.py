@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dev", type=Path, metavar="FILE", help=dev_help)
     add_flags(parser, DataConfig)
-    add_flags(parser, RunConfig)
+    add_flags(parser, RunConfig, only=("device", "threads"))
     add_flags(parser, KernelConfig)
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, default=8321, metavar="N", help="0: any that is free (default 8321)")
     add_flags(parser, DataConfig, only=("overlap", "question_length", "answer_length"))
-    add_flags(parser, RunConfig)
+    add_flags(parser, RunConfig, only=("device", "threads"))
     add_flags(parser, KernelConfig)
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--predictions", type=Path, metavar="FILE.json", help="write the prediction for each example there"
     )
     add_flags(parser, DataConfig)
-    add_flags(parser, RunConfig)
+    add_flags(parser, RunConfig, only=("device", "threads"))
     add_flags(parser, KernelConfig)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from kd_scratch.commands.flags import add_flags, by_name, given, layer_list, named_directory
 from kd_scratch.common.console import show
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
-from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, list_losses
 from kd_scratch.study.runner import run_study
 from kd_scratch.study.spec import Grid, StudySpec
 from kd_scratch.tasks import deciding_tasks, train_defaults
@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also show finished studies with the same data and teacher, of students with fewer layers or another "
         "start, say; DIR is their --output",
     )
-    add_flags(parser, TrainConfig, task_defaults=train_defaults())
+    details = {"losses": f'{list_losses()}; not given: all that are possible here are tried; "": none'}
+    add_flags(parser, TrainConfig, task_defaults=train_defaults(), details=details)
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig, only=("device", "threads"))
 

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
     add_flags(parser, DataConfig, only=SETTINGS)
-    add_flags(parser, RunConfig)
+    add_flags(parser, RunConfig, only=("device", "threads"))
     add_flags(parser, KernelConfig)
 
 

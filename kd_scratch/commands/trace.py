@@ -8,6 +8,7 @@ from kd_scratch.common.console import say, show
 from kd_scratch.common.errors import printable
 from kd_scratch.common.files import check_target, write_text
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
+from kd_scratch.distillation.hidden_losses import list_losses
 from kd_scratch.tasks import deciding_tasks, train_defaults
 from kd_scratch.trace.trace import LOSS, as_html, as_record, as_text, fill, loss_settings, trace
 from kd_scratch.trace.trail import TraceSpec
@@ -35,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="longest input in word pieces (default: what the student was trained with)",
     )
-    add_flags(parser, TrainConfig, only=LOSS, task_defaults=train_defaults())
+    details = dict.fromkeys(LOSS, "; not given: what the student was distilled with, else the default")
+    details["losses"] = list_losses() + details["losses"]
+    add_flags(parser, TrainConfig, only=LOSS, task_defaults=train_defaults(), details=details)
     add_flags(parser, DataConfig)
     add_flags(parser, RunConfig, only=("seed", "threads"))
 

@@ -38,7 +38,7 @@ class Tokenizer:
     special: what those and their like are called here, by the key of tokenizer_config.json. whole: whether it
     must be read from tokenizer.json alone, not as one of BERT's. has_token_types: whether a model that knows two types
     is given 0 for a text and 1 for its pair; without, it is given 0 for both. extra: special tokens of other
-    roles, or of none.
+    roles, or of none. place: the file that holds the vocabulary, for messages.
     """
 
     def __init__(
@@ -234,10 +234,7 @@ def load_tokenizer(directory: str | Path, say=say) -> Tokenizer:
 
     `say` gets notes of what looks wrong though it is read as `transformers` reads it.
     """
-    found = read_folder(Path(directory), say)
-    return Tokenizer(
-        found.backend, found.place, found.max_length, found.special, found.whole, found.token_types, found.extra
-    )
+    return Tokenizer(**read_folder(Path(directory), say))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:

@@ -15,7 +15,6 @@ known model_type) is its tokenizer.json as a whole.
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
@@ -43,21 +42,8 @@ ONLY = "only BERT's WordPiece tokenizers are supported"
 BLANK = "\t\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
-@dataclass
-class FolderTokenizer:
-    """What the files of a folder mean together."""
-
-    backend: Backend
-    place: str  # the file that holds the vocabulary
-    max_length: int | None  # pieces per input; None: as many as the model has positions
-    special: dict[str, str | None]  # "cls_token" -> "[CLS]", and so on; mask_token may be None
-    whole: bool  # whether tokenizer.json was taken as a whole
-    extra: tuple[str, ...]  # special tokens of other roles, or of none
-    token_types: bool  # whether the model is given 0 for a text and 1 for its pair, or 0 for both
-
-
-def read_folder(directory: Path, say: Say) -> FolderTokenizer:
-    """The tokenizer that the files of a folder make together. UserError where there is none that fits here."""
+def read_folder(directory: Path, say: Say) -> dict:
+    """The arguments of Tokenizer, by the files of a folder. UserError where they make none that fits here."""
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
     place = next((directory / name for name in ("tokenizer.json", "vocab.txt") if (directory / name).is_file()), None)
@@ -102,7 +88,8 @@ def read_folder(directory: Path, say: Say) -> FolderTokenizer:
     if not isinstance(inputs, list):
         cure = "write a list of names, or remove the key"
         raise UserError(f"{file}: model_input_names is {str(inputs)[:40]}; {cure}")
-    return FolderTokenizer(backend, str(place), max_length, special, whole, others, "token_type_ids" in inputs)
+    made = dict(backend=backend, place=str(place), max_length=max_length, special=special, whole=whole)
+    return made | dict(has_token_types="token_type_ids" in inputs, extra=others)
 
 
 def wordpiece(vocab: dict[str, int], lowercase: bool, accents: bool | None, chinese: bool, unknown="[UNK]") -> Backend:

@@ -34,7 +34,7 @@ from kd_scratch.distillation.layer_map import (
 from kd_scratch.nn.layers import EncoderBlock, split_heads
 from kd_scratch.nn.model import Model
 
-Projections = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of a block, all heads side by side, B,S,D each
+QKV = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of a block, all heads side by side, B,S,D each
 
 
 # --- what is compared ---
@@ -61,10 +61,11 @@ def hidden_cosine(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
     return mean_over_tokens(1 - F.cosine_similarity(student, teacher, dim=-1), real)
 
 
-def patient_mse(student: Tensor, teacher: Tensor) -> Tensor:
+def patient_mse(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
     """Σ_inputs ‖ s / ‖s‖ − t / ‖t‖ ‖² of the states of [CLS]  (patient distillation: Sun et al. 2019, equation 7).
 
-    Hidden states B,S,D and B,S,D, the student's projected to the teacher's width -> a scalar.
+    Hidden states B,S,D and B,S,D, the student's projected to the teacher's width -> a scalar. `real` does not matter:
+    [CLS] is never padding.
     """
     return (F.normalize(student[:, 0], dim=-1) - F.normalize(teacher[:, 0], dim=-1)).square().sum()  # B,D -> 1
 
@@ -100,12 +101,7 @@ def relation_kl(student: Tensor, teacher: Tensor, real: Tensor, heads: int) -> T
     return mean_over_tokens(terms.sum(dim=-1).mean(dim=1), real)  # B,H,S,S -> B,H,S -> B,S
 
 
-def compare_cls(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
-    """patient_mse; [CLS] is never padding, so `real` does not matter -> a scalar"""
-    return patient_mse(student, teacher)
-
-
-def compare_scores(student: Projections, teacher: Projections, real: Tensor, heads: int) -> Tensor:
+def compare_scores(student: QKV, teacher: QKV, real: Tensor, heads: int) -> Tensor:
     """attention_mse of the scores that two blocks' queries and keys make -> a scalar"""
     student_query, student_key, _ = student
     teacher_query, teacher_key, _ = teacher
@@ -114,7 +110,7 @@ def compare_scores(student: Projections, teacher: Projections, real: Tensor, hea
     return attention_mse(student_scores, teacher_scores, real)
 
 
-def compare_relations(student: Projections, teacher: Projections, real: Tensor, heads: int) -> Tensor:
+def compare_relations(student: QKV, teacher: QKV, real: Tensor, heads: int) -> Tensor:
     """The mean of relation_kl for queries with queries, keys with keys and values with values -> a scalar"""
     return 1 / 3 * sum(relation_kl(s, t, real, heads) for s, t in zip(student, teacher, strict=True))
 
@@ -127,7 +123,7 @@ class HiddenLoss:
     """One entry of the registry.
 
     compare(student, teacher, real) -> a scalar, of hidden states B,S,D after a layer, the student's in the teacher's
-    width. With `projections` it is compare(student, teacher, real, heads), of the queries, keys and values of a block.
+    width. With `compares_qkv` it is compare(student, teacher, real, heads), of the queries, keys and values of a block.
     """
 
     compare: Callable[..., Tensor]
@@ -135,10 +131,10 @@ class HiddenLoss:
     weight: float  # where none is given
     paper: str
     summary: str  # for people: what is compared
-    projections: bool = False  # it compares queries, keys and values instead of hidden states
+    compares_qkv: bool = False  # it compares queries, keys and values instead of hidden states
     own_heads: bool = False  # it cuts them into the models' own heads, of which both must have as many
     #: Maps of H,S,S numbers that a pair keeps for the backward pass: one for each product of heads, mask, softmax and
-    #: difference. For the estimate of memory alone; of projections at least two are counted.
+    #: difference. For the estimate of memory alone; of queries, keys and values at least two are counted.
     score_maps: int = 0
 
 
@@ -156,7 +152,7 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
         weight=0.1,
         paper="TinyBERT, Jiao et al. 2020",
         summary="mean square of the difference of attention scores; the same number of heads is needed",
-        projections=True,
+        compares_qkv=True,
         own_heads=True,
         score_maps=2,
     ),
@@ -168,7 +164,7 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
         summary="1 − cosine of the last hidden states",
     ),
     "patient": HiddenLoss(
-        compare=compare_cls,
+        compare=patient_mse,
         layers=inner_blocks,
         weight=10.0,
         paper="patient distillation, Sun et al. 2019",
@@ -180,7 +176,7 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
         weight=1.0,
         paper="MiniLMv2, Wang et al. 2021",
         summary="KL of the softmaxed products of queries with queries, keys with keys, values with values",
-        projections=True,
+        compares_qkv=True,
         score_maps=8,
     ),
 }
@@ -216,7 +212,7 @@ def parse_losses(text: str) -> dict[str, float]:
 # --- all of them together ---
 
 
-def block_projections(model: Model, states: list[Tensor] | dict[int, Tensor], layer: int, made: dict) -> Projections:
+def block_qkv(model: Model, states: list[Tensor] | dict[int, Tensor], layer: int, made: dict) -> QKV:
     """Queries, keys and values of block l, which works on the state after layer l − 1, each B,S,D; made but once."""
     block = model.encoder.blocks[layer - 1]
     if block not in made:
@@ -260,7 +256,7 @@ class HiddenLosses(nn.Module):
         self.relation_heads = math.gcd(shape.heads, student.width)  # a divisor of both widths
         self.projections = nn.ModuleDict()
         if student.width != shape.width:
-            of_states = [term for term in self.terms() if not HIDDEN_LOSSES[term.name].projections]
+            of_states = [term for term in self.terms() if not HIDDEN_LOSSES[term.name].compares_qkv]
             for name in sorted({_projection(term.student_layer) for term in of_states}):
                 self.projections[name] = nn.Linear(student.width, shape.width, bias=False)
 
@@ -270,14 +266,14 @@ class HiddenLosses(nn.Module):
         student_states: list[Tensor],
         teacher_states: dict[int, Tensor],
         real: Tensor,
-        kept: dict[EncoderBlock, Projections] | None = None,
+        recorded: dict[EncoderBlock, QKV] | None = None,
     ) -> Tensor:
         """The student's hidden states, L+1 of B,S,D; the teacher's by layer (`teacher_layers`); real B,S -> a scalar
 
-        kept: what kept_projections has of the forward passes. All that the losses make of states and projections is
-        computed in full precision, whatever the models ran in, and once for all losses.
+        recorded: what record_qkv has of the forward passes. All that the losses make of that and of states is computed
+        in full precision, whatever the models ran in, and once for all losses.
         """
-        made = dict(kept or {})
+        made = dict(recorded or {})
         sides = student, student_states, teacher_states
         terms = [self.weights[term.name] * self.term(term, *sides, real, made) for term in self.terms()]
         return torch.stack(terms).sum()
@@ -293,16 +289,16 @@ class HiddenLosses(nn.Module):
     ) -> Tensor:
         """One loss, without its weight, between one layer of the student and one of the teacher; a scalar.
 
-        made: what was made for it, or for terms before: projections by block, projected states by the student's layer.
+        made: what was made for it, or for terms before: QKV by block, projected states by the student's layer.
         """
         loss, (teacher,) = HIDDEN_LOSSES[term.name], self.teacher
-        if loss.projections:
-            student_parts = block_projections(student, student_states, term.student_layer, made)
+        if loss.compares_qkv:
+            student_qkv = block_qkv(student, student_states, term.student_layer, made)
             with torch.no_grad():
-                teacher_parts = block_projections(teacher, teacher_states, term.teacher_layer, made)
+                teacher_qkv = block_qkv(teacher, teacher_states, term.teacher_layer, made)
         with torch.autocast(real.device.type, enabled=False):
-            if loss.projections:
-                sides = [tuple(part.float() for part in parts) for parts in (student_parts, teacher_parts)]
+            if loss.compares_qkv:
+                sides = [tuple(part.float() for part in qkv) for qkv in (student_qkv, teacher_qkv)]
                 return loss.compare(*sides, real, self.heads_of(term.name))
             if term.student_layer not in made:
                 state = student_states[term.student_layer].float()
@@ -310,24 +306,24 @@ class HiddenLosses(nn.Module):
             return loss.compare(made[term.student_layer], teacher_states[term.teacher_layer].float(), real)
 
     @contextmanager
-    def kept_projections(self, student: Model) -> Iterator[dict[EncoderBlock, Projections]]:
+    def record_qkv(self, student: Model) -> Iterator[dict[EncoderBlock, QKV]]:
         """What a forward pass of the student, and one of the teacher, make of what the losses compare: by block its
         queries, keys and values. To make them again would take up to an eighth of a step."""
         (teacher,) = self.teacher
-        compared = [term for term in self.terms() if HIDDEN_LOSSES[term.name].projections]
-        blocks = [student.encoder.blocks[term.student_layer - 1] for term in compared]
-        blocks += [teacher.encoder.blocks[term.teacher_layer - 1] for term in compared]
-        kept: dict[EncoderBlock, Projections] = {}
-        for block in blocks:
-            block.attention.keep = functools.partial(kept.__setitem__, block)
+        terms = [term for term in self.terms() if HIDDEN_LOSSES[term.name].compares_qkv]
+        compared = [student.encoder.blocks[term.student_layer - 1] for term in terms]
+        compared += [teacher.encoder.blocks[term.teacher_layer - 1] for term in terms]
+        recorded: dict[EncoderBlock, QKV] = {}
+        for block in compared:
+            block.attention.keep = functools.partial(recorded.__setitem__, block)
         try:
-            yield kept
+            yield recorded
         finally:
-            for block in blocks:
+            for block in compared:
                 block.attention.keep = None
 
     def heads_of(self, name: str) -> int:
-        """Into how many heads a loss cuts projections."""
+        """Into how many heads a loss cuts queries, keys and values."""
         return self.heads if HIDDEN_LOSSES[name].own_heads else self.relation_heads
 
     def project(self, state: Tensor, layer: int) -> Tensor:
@@ -339,13 +335,14 @@ class HiddenLosses(nn.Module):
         return [Term(name, *pair) for name, pairs in self.pairs.items() for pair in pairs]
 
     def teacher_layers(self) -> list[int]:
-        """Which of the teacher's hidden states are needed: that before a block where its projections are compared."""
-        return sorted({term.teacher_layer - HIDDEN_LOSSES[term.name].projections for term in self.terms()})
+        """Which of the teacher's hidden states are needed: that before a block whose queries and keys are compared."""
+        before = {name: 1 if HIDDEN_LOSSES[name].compares_qkv else 0 for name in self.pairs}
+        return sorted({term.teacher_layer - before[term.name] for term in self.terms()})
 
     def score_maps(self) -> int:
-        """How many maps of H,S,S numbers are in memory at once for the losses that compare projections."""
+        """How many maps of H,S,S numbers are in memory at once for the losses that compare queries, keys and values."""
         losses = [HIDDEN_LOSSES[term.name] for term in self.terms()]
-        return sum(max(loss.score_maps, 2 if loss.projections else 0) for loss in losses)
+        return sum(max(loss.score_maps, 2 if loss.compares_qkv else 0) for loss in losses)
 
     def describe(self) -> str:
         """The terms in one line: "1 · hidden (0→0, 1→2, 2→4, 3→6) + 0.5 · relations (3→6)"."""

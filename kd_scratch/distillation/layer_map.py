@@ -56,7 +56,7 @@ def own_layers(depth: int, teacher_depth: int, made_of: Sequence[int]) -> LayerM
     return [LayerPair(0, 0), *(LayerPair(layer, of + 1) for layer, of in enumerate(made_of, 1))]
 
 
-def last_layers(depth: int, teacher_depth: int, made_of: Sequence[int] = ()) -> LayerMap:
+def last_layers(depth: int, teacher_depth: int, made_of: Sequence[int]) -> LayerMap:
     """The last layer of each alone: 3 of 6 -> (3,6)  (Wang et al. 2020, section 3.1)."""
     return [LayerPair(depth, teacher_depth)]
 

@@ -36,7 +36,7 @@ class Student(nn.Module):
         """A batch's inputs, and the teacher's hidden states by layer where they are kept -> logits of both, and loss"""
         (teacher,) = self.teacher
         need_states = self.hidden_losses is not None
-        with self.hidden_losses.kept_projections(self.model) if need_states else nullcontext() as kept:
+        with self.hidden_losses.record_qkv(self.model) if need_states else nullcontext() as recorded:
             output = self.model(**inputs, output_hidden_states=need_states)
             teacher_logits = hidden_loss = None
             if teacher is not None:
@@ -47,5 +47,5 @@ class Student(nn.Module):
         if need_states:
             mask = inputs["attention_mask"]
             real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask
-            hidden_loss = self.hidden_losses(self.model, output.hidden_states, teacher_states, real, kept)
+            hidden_loss = self.hidden_losses(self.model, output.hidden_states, teacher_states, real, recorded)
         return StudentOutput(output.logits, teacher_logits, hidden_loss)

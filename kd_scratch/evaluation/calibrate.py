@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, write_json
-from kd_scratch.evaluation.compare import calibration
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
+from kd_scratch.evaluation.significance import calibration
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
 from kd_scratch.pages.records import CALIBRATION, origin_record
@@ -37,8 +37,7 @@ def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict
     temperature = fit_temperature(predictions)
     after = at_temperature(predictions, temperature)
     divide_logits(loaded.model, temperature)
-    save_model(loaded.model, output)
-    loaded.tokenizer.save(output, loaded.max_length, token_types=loaded.model.config.token_types > 0)
+    save_folder(loaded.model, loaded.tokenizer, loaded.max_length, output)
     rows = {"before": quality(predictions), "after": quality(after)}
     record = dev_set.record() | {"model": loaded.directory, "temperature": temperature, "rows": rows}
     record["training"] = origin_record(loaded.directory)
@@ -94,9 +93,9 @@ def loss(predictions: Predictions) -> float:
 
 def quality(predictions: Predictions) -> dict[str, float]:
     """The score, which should not change, the loss, the calibration error, and the least that can be measured of it."""
-    task, ((error, _, floor), _) = predictions.task, calibration(predictions)
+    task, found = predictions.task, calibration(predictions)
     score = float(task.tally_score(task.tally(predictions).sum(axis=0)))
-    return {task.score_name: score, "loss": loss(predictions), "calibration_error": error, "floor": floor}
+    return {task.score_name: score, "loss": loss(predictions), "calibration_error": found.error, "floor": found.floor}
 
 
 def moved(p: float, temperature: float) -> float:

@@ -17,7 +17,7 @@ from kd_scratch.common.console import table
 from kd_scratch.common.errors import UserError
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
 from kd_scratch.evaluation.measure import time_examples
-from kd_scratch.evaluation.significance import group_sums, interval, resampled_sums
+from kd_scratch.evaluation.significance import drawn_scores, interval
 from kd_scratch.pages import html, svg
 from kd_scratch.tasks import Predictions
 
@@ -76,8 +76,7 @@ def cascade(
     asked = task.sureness(on_test[0]) < chosen.threshold
     mixed = np.where(asked[:, None], task.tally(on_test[1]), task.tally(on_test[0]))  # N,k
     score, counted = float(task.tally_score(mixed.sum(axis=0))), on_test[0].counts
-    groups, count = on_test[0].groups, on_test[0].num_groups
-    drawn = [task.tally_score(resampled_sums(group_sums(t, groups, count))) for t in (mixed, task.tally(on_test[1]))]
+    differences = drawn_scores(on_test[0], mixed) - drawn_scores(on_test[1])
     times = time_examples(models, test_set, device)
     return Cascade(
         task.score_name,
@@ -85,7 +84,7 @@ def cascade(
         Point(chosen.threshold, float(asked[counted].mean()), score),
         test_curve,
         {name: float(values.mean()) for name, values in times.items()},
-        interval(drawn[0] - drawn[1]),
+        interval(differences),
         names,
     )
 

@@ -16,15 +16,12 @@ from kd_scratch.evaluation.advice import advice, ingredients, is_baseline
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_machine, evaluate, name_labels
 from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, throughputs
 from kd_scratch.evaluation.significance import (
-    calibration_bins,
-    calibration_error,
-    calibration_floor,
-    calibration_tally,
-    group_sums,
+    Calibration,
+    calibration,
+    drawn_scores,
     interval,
     interval_around,
     mcnemar,
-    resampled_sums,
     smallest_effect,
     two_sided_p,
 )
@@ -84,8 +81,8 @@ def compare(
         costs=costs,
         quality=rows,
         metrics=metrics,
-        calibration_errors={name: errors for name, (errors, _) in calibrations.items()},
-        calibration_bins={name: bins for name, (_, bins) in calibrations.items()},
+        calibration_errors={name: with_interval(each) for name, each in calibrations.items()},
+        calibration_bins={name: each.bins for name, each in calibrations.items()},
         confusions=confusions,
         student=student,
         mistakes=lost_examples(task.summaries(predictions[student]), task.summaries(predictions[first]))[:ROWS],
@@ -124,10 +121,7 @@ def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, 
     first = next(iter(predictions))
     tallies = {name: task.tally(each) for name, each in predictions.items()}
     scores = {name: float(task.tally_score(tally.sum(axis=0))) for name, tally in tallies.items()}
-    groups, count = predictions[first].groups, predictions[first].num_groups
-    drawn = {
-        name: task.tally_score(resampled_sums(group_sums(tally, groups, count))) for name, tally in tallies.items()
-    }
+    drawn = {name: drawn_scores(each, tallies[name]) for name, each in predictions.items()}
     rows = {}
     for name, each in predictions.items():
         rows[name] = Quality(
@@ -174,14 +168,9 @@ def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str,
     return ""
 
 
-def calibration(predictions: Predictions) -> tuple[tuple[float, str | None, float], list[tuple[float, float, int]]]:
-    """The calibration error with its 95% interval and what a perfectly calibrated model would have; and its bins."""
-    sure = predictions.task.confidence(predictions)
-    groups, count = predictions.groups[sure.example], predictions.num_groups
-    tally = calibration_tally(sure.probability, sure.right, groups, count)
-    error = float(calibration_error(tally.sum(axis=0)))
-    bounds = interval_text(interval_around(error, calibration_error(resampled_sums(tally))))
-    return (error, bounds, calibration_floor(sure.probability)), calibration_bins(tally.sum(axis=0))
+def with_interval(found: Calibration) -> tuple[float, str | None, float]:
+    """The calibration error with its 95% interval, and what a perfectly calibrated model would have."""
+    return found.error, interval_text(interval_around(found.error, found.drawn)), found.floor
 
 
 def tests_with_mcnemar(task: Task) -> bool:

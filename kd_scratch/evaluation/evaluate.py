@@ -16,7 +16,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.evaluation.inference import compute_logits
-from kd_scratch.evaluation.significance import group_sums, interval, resampled_sums
+from kd_scratch.evaluation.significance import drawn_scores, interval
 from kd_scratch.nn import int8, kernels
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
@@ -151,9 +151,8 @@ def evaluate(
 
 
 def score_interval(predictions: Predictions) -> tuple[float, float]:
-    """The 95% interval of the task's score over data sets like this one, whose groups are drawn whole."""
-    tally = group_sums(predictions.task.tally(predictions), predictions.groups, predictions.num_groups)
-    return interval(predictions.task.tally_score(resampled_sums(tally)))
+    """The 95% interval of the task's score over data sets like this one."""
+    return interval(drawn_scores(predictions))
 
 
 @dataclass(frozen=True)

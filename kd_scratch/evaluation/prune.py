@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common.console import progress, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, write_json
@@ -71,8 +71,7 @@ def prune(
         tokenizer, kept = fewer_pieces(tokenizer, np.unique(np.concatenate(used)))
     moments = moments_of_units(model, inputs) if feed_forward else ()
     small = take(model, moments, feed_forward, kept, tokenizer.pad_id)
-    save_model(small, output)
-    tokenizer.save(output, loaded.max_length, token_types=small.config.token_types > 0)
+    save_folder(small, tokenizer, loaded.max_length, output)
     pruned = LoadedModel(small, tokenizer, loaded.max_length, str(output))
     rows = {name: about(one, dev_set) for name, one in (("before", loaded), ("after", pruned))}
     if dev_set:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch.checkpoints.checkpoint import megabytes, save_model
+from kd_scratch.checkpoints.checkpoint import megabytes, save_folder
 from kd_scratch.common.device import describe
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, write_json
@@ -36,8 +36,7 @@ def quantize(loaded: LoadedModel, output: Path) -> dict:
         small = int8.quantize(loaded.model)
     except UserError as error:
         raise UserError(f"{loaded.directory}: {error}") from None
-    save_model(small, output)
-    loaded.tokenizer.save(output, loaded.max_length, token_types=small.config.token_types > 0)
+    save_folder(small, loaded.tokenizer, loaded.max_length, output)
     sizes = {"float": megabytes(loaded.directory), "int8": megabytes(output)}
     milliseconds = time_models({"float": make_fast(loaded.model), "int8": make_fast(small)})
     record = {

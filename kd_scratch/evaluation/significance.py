@@ -11,8 +11,11 @@ as large, on PolicyQA 1.5 times.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+from kd_scratch.tasks import Predictions
 
 ROUNDS = 2000  # test files that are drawn
 
@@ -33,6 +36,16 @@ def resampled_sums(tally: np.ndarray, seed: int = 0) -> np.ndarray:
     count = len(tally)
     draws = (rng.integers(count, size=count) for _ in range(ROUNDS))
     return np.stack([np.bincount(draw, minlength=count) @ tally for draw in draws])
+
+
+def drawn_scores(predictions: Predictions, tally: np.ndarray | None = None) -> np.ndarray:
+    """The task's score on each test file that is drawn anew from this one's groups, ROUNDS.
+
+    tally: in the place of that of the predictions.
+    """
+    tally = predictions.task.tally(predictions) if tally is None else tally
+    sums = group_sums(tally, predictions.groups, predictions.num_groups)
+    return predictions.task.tally_score(resampled_sums(sums))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -148,3 +161,22 @@ def calibration_floor(probability: np.ndarray) -> float:
     draws = (rng.random(len(probability)) < probability for _ in range(FLOOR_ROUNDS))
     errors = [calibration_error(calibration_tally(probability, right, one_group, 1)) for right in draws]
     return float(np.mean(errors))
+
+
+class Calibration(NamedTuple):
+    """How far probabilities are from the share of right decisions."""
+
+    error: float
+    floor: float  # the error that a perfectly calibrated model would have
+    bins: list[tuple[float, float, int]]  # mean probability, share right, how many
+    drawn: np.ndarray  # the error on each test file that is drawn anew from this one's groups, ROUNDS
+
+
+def calibration(predictions: Predictions) -> Calibration:
+    """How calibrated a model's decisions are."""
+    sure = predictions.task.confidence(predictions)
+    groups, count = predictions.groups[sure.example], predictions.num_groups
+    tally = calibration_tally(sure.probability, sure.right, groups, count)
+    sums, floor = tally.sum(axis=0), calibration_floor(sure.probability)
+    drawn = calibration_error(resampled_sums(tally))
+    return Calibration(float(calibration_error(sums)), floor, calibration_bins(sums), drawn)

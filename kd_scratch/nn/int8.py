@@ -69,14 +69,14 @@ def linear_by_hand(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, bits:
     x …,in float; weight out,in int8; scale out; bias out; bits of the rounded activations -> …,out float
 
     The range of x, widened to hold 0, is cut into 2^bits − 1 steps; 0 falls on one, so that it stays exactly 0. No step
-    is smaller than 6.1e-5, as in the kernels.
+    is smaller than SMALLEST_STEP.
     """
     low = min(0.0, float(x.min()))
     high = max(0.0, float(x.max()))
     steps = 2**bits - 1
     step = (high - low) / steps or 1.0
     zero_point = min(steps, max(0, round(-low / step)))
-    step = max(step, 6.1e-5)
+    step = max(step, SMALLEST_STEP)
     q = torch.clamp(torch.round(x / step) + zero_point, 0, steps).to(torch.int32)  # …,in
     total = (q - zero_point).double() @ weight.double().T  # …,in · in,out -> …,out: whole numbers, all exact
     return (total * step * scale.double() + bias.double()).float()

@@ -1,6 +1,6 @@
 """The transformer encoder, bottom-up: each layer uses only those above it. Read it top to bottom.
 
-One alphabet for shapes, here and everywhere:
+The letters of shapes (other files add their own, such as K outcomes, W words or P pieces, and say so where they do):
 B batch, S sequence, Q queries (S, or 1), D model width, H heads, W head width (D = H·W), F feed-forward width,
 C classes, V vocabulary, P positions, L layers, U units of a loss, N examples. ΣS: the tokens of N inputs in all.
 
@@ -178,7 +178,7 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
         self.stacked: nn.Module | None = None  # fast.py: one product in place of query, key and value
-        self.keep: Callable | None = None  # takes the projections of a forward pass, where losses compare them
+        self.keep: Callable | None = None  # takes what project() gives in a forward pass, where losses compare it
 
     def project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,Q,D and memory B,S,D -> queries B,Q,D, keys B,S,D and values B,S,D, the heads side by side

@@ -34,9 +34,9 @@ def known_record(directory: str | Path, say: Say = say) -> dict | None:
         return None
 
 
-def origin_record(directory: str | Path, say: Say = say) -> dict | None:
+def origin_record(directory: str | Path) -> dict | None:
     """The record of the training that a model comes from, also where `calibrate` or `prune` made it of another."""
-    record = known_record(directory, say)
+    record = known_record(directory)
     for path in (Path(directory) / name for name in (CALIBRATION, PRUNING)):
         try:
             if record is None and path.is_file() and (found := read_json(path)["training"]) is not None:

@@ -16,14 +16,7 @@ from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
-from kd_scratch.evaluation.significance import (
-    calibration_bins,
-    calibration_error,
-    calibration_floor,
-    calibration_tally,
-    group_sums,
-    resampled_sums,
-)
+from kd_scratch.evaluation.significance import calibration, drawn_scores, group_sums, resampled_sums
 from kd_scratch.pages.records import RECORD, read_record
 from kd_scratch.study.spec import StudySpec, is_command, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
@@ -54,24 +47,19 @@ def measure(predictions: Predictions, teacher: Predictions) -> dict:
     sure = task.confidence(predictions)
     metrics = task.score(predictions)
     tally = task.tally(predictions)
-    count = predictions.num_groups
-    of_decision = predictions.groups[sure.example]
-    calibration = calibration_tally(sure.probability, sure.right, of_decision, count)
+    calibrated = calibration(predictions)
     sayable = ~np.isnan(sure.loss)
     losses = np.stack([sure.loss[sayable], np.ones(sayable.sum())], axis=1)
-    by_group = {
-        "score": (task.tally_score, group_sums(tally, predictions.groups, count)),
-        "ece": (calibration_error, calibration),
-    }
+    drawn = {"score": drawn_scores(predictions, tally), "ece": calibrated.drawn}
     if sayable.any():
-        by_group["loss"] = (mean_score, group_sums(losses, of_decision[sayable], count))
-    drawn = {name: score(resampled_sums(sums)) for name, (score, sums) in by_group.items()}
+        groups = predictions.groups[sure.example[sayable]]
+        drawn["loss"] = mean_score(resampled_sums(group_sums(losses, groups, predictions.num_groups)))
     return {
         "score": float(task.tally_score(tally.sum(axis=0))),
         "loss": metrics.get("loss"),
-        "ece": float(calibration_error(calibration.sum(axis=0))),
-        "ece_floor": calibration_floor(sure.probability),
-        "calibration": calibration_bins(calibration.sum(axis=0)),
+        "ece": calibrated.error,
+        "ece_floor": calibrated.floor,
+        "calibration": calibrated.bins,
         "agreement": predictions.agreement(teacher),
         "per_class": {name: row["f1"] for name, row in metrics["per_class"].items()},
         "drawn": {name: [round(value, DIGITS) for value in values.tolist()] for name, values in drawn.items()},

@@ -9,7 +9,6 @@ A tag is O (outside), or a letter with a type, as in B-LOC:
     BILOU    B-LOC  L-LOC  U-LOC  O     the same in other letters; so are BMES and BMEW, with M in the middle
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -17,7 +16,6 @@ from itertools import pairwise
 #: The letters of an entity's first word, of one in the middle, of the last, and of an entity of a single word.
 SCHEMES = {"IOB2": "BIIB", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEW": "BMEW"}
 ONLY_TYPE = "ENTITY"  # where tags have none: B, I and O
-TAG = re.compile(r"O|[BIESLUMW]-.+")
 
 
 def continues(previous: str, tag: str) -> bool:

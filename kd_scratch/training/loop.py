@@ -4,8 +4,9 @@ Teacher, baseline student and distilled student go through the same loop; the on
 students also get the same initial weights from the same --seed; that they make as many steps is up to --steps (`evidence`
 sees to it). What goes on around the steps (progress, signals, saving) is in bookkeeping.py.
 
-To follow one step: `train_epoch` here; `collate` in data/batches.py; `Student` in distillation/student.py; the model in
-nn/model.py; the losses in distillation/losses.py; `Stepper` in training/optimizer.py.
+To follow one step: `Trainer` in training/trainer.py; `train_epoch` here; `collate` in data/batches.py; `Student` in
+distillation/student.py; the model in nn/model.py; `unit_logits` in distillation/units.py; the losses in
+distillation/losses.py; `Stepper` in training/optimizer.py.
 """
 
 from dataclasses import replace
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common import distributed
 from kd_scratch.common.device import autocast, seed_step, tensor_cores
 from kd_scratch.common.timing import Clock
@@ -204,9 +205,9 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
         if run.task.choose_threshold:
             progress.history[-1]["threshold"] = run.model.config.threshold
         if distributed.rank() == 0:
-            output = run.spec.output
-            progress.best_sha256 = save_model(run.model, output, keep=output / PREVIOUS_WEIGHTS)
-            run.data.tokenizer.save(output, run.spec.config.max_length, token_types=run.model.config.token_types > 0)
+            output, max_length = run.spec.output, run.spec.config.max_length
+            keep = output / PREVIOUS_WEIGHTS
+            progress.best_sha256 = save_folder(run.model, run.data.tokenizer, max_length, output, keep)
 
 
 def out_of_patience(progress: Progress, patience: int) -> bool:

@@ -1,6 +1,6 @@
 """Before work starts: what would waste it is found in seconds. What cannot work is refused, the rest is shown.
 
-The table is printed by every `train`; `train --check` stops behind it. Shares are of a sample. Memory is an estimate:
+The command `train` prints the table; `train --check` stops behind it. Shares are of a sample. Memory is an estimate:
 within a fifth of what was measured (MiniLM's and DistilBERT's shapes, CPU) where a batch holds texts of full length.
 """
 

@@ -18,6 +18,7 @@ from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import read_evaluation_set
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.measure import peak_memory
@@ -594,10 +595,25 @@ def test_every_command_has_help(capsys):
             main([command, "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0
-        fewer = {"quantize": ("--threads",), "benchmark": ("--threads",), "report": (), "convert": (), "export": ()}
-        fewer["prune"] = fewer["calibrate"] = ("--threads",)
-        fewer["trace"] = ("--seed", "--threads")  # one example, on the CPU
-        assert all(flag in out for flag in fewer.get(command, ("--seed", "--device", "--threads")))
+        flags = {"train": ("--seed", "--device", "--threads"), "report": (), "convert": (), "export": ()}
+        flags |= dict.fromkeys(("quantize", "benchmark", "prune", "calibrate"), ("--threads",))
+        flags["trace"] = ("--seed", "--threads")  # one example, on the CPU
+        has = flags.get(command, ("--device", "--threads"))  # without random numbers there is no --seed
+        assert {flag for flag in ("--seed", "--device", "--threads") if f"  {flag} " in out} == set(has)
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("trace", "not given: what the student was distilled with"),
+        ("evidence", "not given: all that are possible here"),
+    ],
+)
+def test_the_help_says_what_is_taken_where_losses_are_not_given(capsys, command, text):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert text in out and all(f" {name} (" in out for name in HIDDEN_LOSSES)
 
 
 def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys):

@@ -37,7 +37,7 @@ def added(monkeypatch):
         weight=2.0,
         paper="ours",
         summary="distance of attention maps",
-        projections=True,
+        compares_qkv=True,
         own_heads=True,
         score_maps=2,
     )

@@ -114,7 +114,7 @@ def attention_of(s, t, real):
 LOSSES = {
     "hidden": (hidden_mse, hidden_by_hand),
     "cosine": (hidden_cosine, cosine_by_hand),
-    "patient": (lambda s, t, real: patient_mse(s, t), patient_by_hand),
+    "patient": (patient_mse, patient_by_hand),
     "attention": (attention_of, lambda s, t: attention_by_hand(*([x[..., :D], x[..., D:]] for x in (s, t)))),
     "relations, 2 heads": (lambda s, t, real: relation_kl(s, t, real, 2), lambda s, t: relations_by_hand(s, t, 2)),
     "relations, 4 heads": (lambda s, t, real: relation_kl(s, t, real, 4), lambda s, t: relations_by_hand(s, t, 4)),
@@ -187,7 +187,7 @@ def test_cosine_and_patient_see_directions_and_no_lengths():
 def test_patient_is_twice_one_minus_the_cosine_of_cls():
     s, t = pair("patient")
     cosines = torch.nn.functional.cosine_similarity(s[:, 0], t[:, 0], dim=-1)
-    torch.testing.assert_close(patient_mse(s, t), (2 - 2 * cosines).sum())
+    torch.testing.assert_close(patient_mse(s, t, REAL), (2 - 2 * cosines).sum())
 
 
 # --- put together: layers, projections, the models ---
@@ -275,7 +275,7 @@ def test_each_loss_compares_the_layers_of_its_map(name, norm_first):
     elif name == "cosine":
         expected = hidden_cosine(s.hidden_states[2], t.hidden_states[4], REAL)
     elif name == "patient":
-        expected = patient_mse(s.hidden_states[1], t.hidden_states[3])
+        expected = patient_mse(s.hidden_states[1], t.hidden_states[3], REAL)
     elif name == "attention":  # block l of hidden state l is number l − 1
         seen = []
         for model, output, blocks in ((student, s, (0, 1)), (teacher, t, (2, 3))):
@@ -418,7 +418,7 @@ def every_loss(student, teacher):
     return HiddenLosses(dict.fromkeys(HIDDEN_LOSSES, 1.0), [], student.config, teacher)
 
 
-def test_projections_and_projected_states_are_made_once_however_many_losses_look_at_them(monkeypatch):
+def test_qkv_and_projected_states_are_made_once_however_many_losses_look_at_them(monkeypatch):
     made, project = [], MultiHeadAttention.project
     monkeypatch.setattr(MultiHeadAttention, "project", lambda self, *a: made.append(self) or project(self, *a))
     student, teacher = two_models(width=24, heads=3)
@@ -428,7 +428,7 @@ def test_projections_and_projected_states_are_made_once_however_many_losses_look
     assert all(attention.keep is None for attention in everyone)
 
     narrow, teacher = two_models(width=16, heads=2)
-    names = [name for name, loss in HIDDEN_LOSSES.items() if not loss.projections]
+    names = [name for name, loss in HIDDEN_LOSSES.items() if not loss.compares_qkv]
     losses = HiddenLosses(dict.fromkeys(names, 1.0), [], narrow.config, teacher)
     seen = []
     for linear in losses.projections.values():
@@ -439,7 +439,7 @@ def test_projections_and_projected_states_are_made_once_however_many_losses_look
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("norm_first", [False, True])
-def test_kept_projections_have_the_loss_and_the_gradients_of_those_made_again(norm_first, recompute):
+def test_recorded_qkv_have_the_loss_and_the_gradients_of_those_made_again(norm_first, recompute):
     still = dict(dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
     student, teacher = (model.double() for model in two_models(norm_first=norm_first, **still))
     student.train()
@@ -589,7 +589,7 @@ def test_kept_states_are_computed_once_per_layer_and_found_again(kept, monkeypat
         kept(0)
 
 
-def test_a_loss_of_projections_without_a_number_of_maps_is_not_counted_as_nothing(monkeypatch):
+def test_a_loss_of_qkv_without_a_number_of_maps_is_not_counted_as_nothing(monkeypatch):
     """For the estimate of memory before work starts."""
     student, teacher = two_models()
     entry = replace(HIDDEN_LOSSES["relations"], layers=blocks, score_maps=0)

@@ -13,7 +13,6 @@ import torch
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import WEIGHTS, load_model, save_model
 from kd_scratch.checkpoints.hf_layout import published_names
-from kd_scratch.checkpoints.weight_files import INDEX
 from kd_scratch.config import SIZES, DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.nn.model import Model, ModelOutput
@@ -197,7 +196,7 @@ def test_settings_other_than_the_published_ones_are_read(model_type, head, direc
 def test_shards_open_like_one_file(model_type, directory):
     theirs = small(model_type)
     theirs.save_pretrained(directory, max_shard_size="20KB")
-    assert (directory / INDEX).is_file() and len(list(directory.glob("*.safetensors"))) > 2
+    assert (directory / f"{WEIGHTS}.index.json").is_file() and len(list(directory.glob("*.safetensors"))) > 2
     assert_same_output(load_model(directory), theirs, random_batch(120))
 
 

@@ -496,7 +496,7 @@ def value_l1(student, teacher, real, heads):
 def test_a_loss_that_was_added_from_outside_is_traced_from_its_entry(make, data, capsys, monkeypatch):
     entry = HiddenLoss(compare=mean_l1, layers=blocks, weight=0.5, paper="nobody 2030", summary="mean distance")
     monkeypatch.setitem(HIDDEN_LOSSES, "distance", entry)
-    of_values = HiddenLoss(value_l1, blocks, 2.0, "nobody 2031", "distance of values", projections=True)
+    of_values = HiddenLoss(value_l1, blocks, 2.0, "nobody 2031", "distance of values", compares_qkv=True)
     monkeypatch.setitem(HIDDEN_LOSSES, "values", of_values)
     status, out, err = run(capsys, *make("csv"), *data("csv"), "--losses", "distance,values=3,hidden")
     assert status == 0, err
