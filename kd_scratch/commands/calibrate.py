@@ -1,6 +1,7 @@
 """A model in, the same with honest probabilities out. `python -m kd_scratch calibrate`"""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from kd_scratch.commands.flags import add_flags, data_config, start_device
@@ -18,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dev_help = "the file that the temperature is fitted on, not seen in training (clinc: its split val)"
     parser.add_argument("--dev", required=True, type=Path, metavar="FILE", help=dev_help)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the calibrated model goes")
-    add_flags(parser, DataConfig)
+    others = tuple(field.name for field in fields(DataConfig) if field.name != "label_threshold")  # it moves along
+    add_flags(parser, DataConfig, only=others)
     add_flags(parser, RunConfig, only=("threads",))
 
 

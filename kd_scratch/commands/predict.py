@@ -6,16 +6,18 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from kd_scratch.checkpoints.own_head import numbered
 from kd_scratch.commands.flags import add_flags, data_config, given, start_device
 from kd_scratch.common.console import hush, shorten, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, write_json
-from kd_scratch.config import DataConfig, KernelConfig, RunConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig, flag_name
 from kd_scratch.evaluation.cascade import ALL
-from kd_scratch.evaluation.evaluate import find_split, load_for_inference
+from kd_scratch.evaluation.evaluate import find_split, load_for_inference, require_fit
 from kd_scratch.evaluation.predict import check_inputs, predict
 from kd_scratch.evaluation.predict_file import Answerer, answer_stream, predict_file
 from kd_scratch.tasks import TASKS, deciding_tasks
+from kd_scratch.tasks.tag_schemes import TagScheme
 
 LABELS = 3  # that are shown for each text
 INPUT = "-"  # as --file: standard input
@@ -84,6 +86,9 @@ def command(arguments: argparse.Namespace) -> dict:
         raise UserError(f"--file and {texts[0]}: leave out one of them")
     if arguments.file or not (texts or sys.stdin is None or sys.stdin.isatty()):
         return whole_file(arguments, str(arguments.file) in (INPUT, "None"))
+    for name in ("oos_threshold", "null_threshold"):
+        if name in given(arguments, DataConfig):
+            raise UserError(f"{flag_name(name)}: is for --file; leave it out")
     device = start_device(arguments)
     data = data_config(arguments)
     loaded = load_for_inference(arguments.model, device=device)
@@ -135,9 +140,15 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
 def other_model(answerer: Answerer, directory: str) -> Answerer:
     """What answers where the first model is not sure. UserError where it has other labels."""
     other = load_for_inference(directory, answerer.task, device=answerer.device)
-    first = answerer.loaded.model.config.labels
-    if set(other.model.config.labels) != set(first):
+    first, second = answerer.loaded.model, other.model
+    for model, beside in ((first, second), (second, first)):  # one may have numbers for names
+        labels = numbered(model.config.labels, beside.config.labels)
+        model.config = replace(model.config, labels=labels)
+    mean = TagScheme.of if answerer.task.head == "token" else None
+    labels, others = (mean(m.config.labels).types if mean else {*m.config.labels} for m in (first, second))
+    if labels != others:
         raise UserError(f"--ask {directory}: has other labels than --model; give a model of the same ones")
+    require_fit(other, answerer.pairs, "--model")
     return replace(answerer, loaded=other)
 
 

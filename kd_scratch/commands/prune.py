@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--words", type=Path, nargs="*", metavar="FILE", help=words_help)
     parser.add_argument("--task", choices=list(TASKS), help="how --data and --dev are read")
-    data_help = "files of the task; labels are not looked at"
+    data_help = "files of the task, as for training"
     parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="FILE", help=data_help)
     dev_help = "score the model before and after on this file of the task (clinc: on its split val)"
     parser.add_argument("--dev", type=Path, metavar="FILE", help=dev_help)

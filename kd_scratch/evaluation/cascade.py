@@ -110,13 +110,13 @@ def curve(student: Predictions, teacher: Predictions) -> list[Point]:
 
 
 def choose(points: list[Point], keep: float) -> Point:
-    """The first point whose score is at least this share of the last one's. UserError where there is none."""
-    wanted = keep * points[-1].score
+    """The first point that loses at most 1 - keep of the last one's score. UserError where there is none."""
+    wanted = points[-1].score - (1 - keep) * abs(points[-1].score)  # Matthews' correlation may be negative
     for point in points:
         if point.score >= wanted:
             return point
     best = max(point.score for point in points)
-    raise UserError(f"--keep {keep:g}: no threshold reaches {wanted:.4f} on dev; at most {best / points[-1].score:.4f}")
+    raise UserError(f"--keep {keep:g}: no threshold reaches {wanted:.4f} on dev; the best of them {best:.4f}")
 
 
 # --- what a person sees ---

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model, megabytes
-from kd_scratch.common.console import progress, table
+from kd_scratch.common.console import progress, say, table
+from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import write_json, write_text
 from kd_scratch.data.batches import collate
 from kd_scratch.evaluation import cascade as cascades
@@ -53,7 +54,6 @@ def compare(
     tokens = min(LONGEST_INPUT, *(loaded.model.config.max_positions for loaded in models.values()))
     for loaded in models.values():
         name_labels(loaded, task, test_set.examples)
-    costs = measure_costs(models, test_set, device, tokens)
     predictions = {
         name: evaluate(loaded, task, test_set.examples, test_set.data, device) for name, loaded in models.items()
     }
@@ -73,8 +73,12 @@ def compare(
         pair = [others[-1], first]
         on_test = [predictions[name] for name in pair]
         two = [models[name] for name in pair]
-        before = cascades.cascade(*two, dev_set, test_set, cascades.KEEP, device, on_test, names=tuple(pair))
-        about["cascade"] = {"student": pair[0], "teacher": pair[1]} | cascades.record_of(before)
+        try:
+            before = cascades.cascade(*two, dev_set, test_set, cascades.KEEP, device, on_test, names=tuple(pair))
+            about["cascade"] = {"student": pair[0], "teacher": pair[1]} | cascades.record_of(before)
+        except UserError as error:
+            say(f"note: no cascade of {' and '.join(pair)}: {error}")
+    costs = measure_costs(models, test_set, device, tokens)
     return Comparison(
         task=task,
         note=method_note(test_set, first, tokens, about["machine"]),

@@ -4,6 +4,7 @@ The readers of tasks/ refuse a file for one bad row, since a score without it wo
 other rows are of use, so here each is read by itself. Rows stay in the file until they are asked for.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -95,8 +96,11 @@ def open_stream(
     if task.head == "span":
         return rows(path, lambda: json_records(lines, path), question_maker(path, data, abstain)[1], taken)
     if pairs:
-        of_object = object_maker(path, data, lambda note: None, text_maker(task, path))
-        return rows(path, lambda: json_records(lines, path), of_object, taken)
+
+        def pair(line: int, value: dict) -> object | None:  # each by itself, whatever the lines before it were
+            return object_maker(path, data, lambda note: None, text_maker(task, path), pairs)(line, value)
+
+        return rows(path, lambda: json_records(lines, path), pair, taken)
     return rows(path, lambda: line_records(lines), text_maker(task, path), taken)
 
 
@@ -105,7 +109,7 @@ def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> It
     for line, text, value, columns in records():
         columns = renamed(columns, taken)
         if len(text) > LONGEST:  # other programs would stumble over it in the output
-            columns = {name: value[:100] if isinstance(value, str) else None for name, value in columns.items()}
+            columns = {name: shortened(value) for name, value in columns.items()}
         try:
             if isinstance(value, UserError):
                 raise value
@@ -117,6 +121,13 @@ def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> It
         except UserError as error:
             row = Row(columns, None, str(error).removeprefix(f"{path}: "))
         yield row
+
+
+def shortened(value: object) -> object:
+    """A value of a column; of one of more than LONGEST characters the first hundred, or null where it is no text."""
+    if isinstance(value, str):
+        return value[:100] if len(value) > LONGEST else value
+    return None if len(json.dumps(value)) > LONGEST else value
 
 
 def renamed(columns: dict[str, object], taken: Collection[str]) -> dict[str, object]:
@@ -200,10 +211,12 @@ def text_maker(task: Task, path: Path) -> Make:
     return make
 
 
-def object_maker(path: Path, data: DataConfig, say: Say, make: Make) -> Make:
-    """The same of objects that have the texts."""
+def object_maker(path: Path, data: DataConfig, say: Say, make: Make, pairs: bool = False) -> Make:
+    """The same of objects that have the texts. pairs: UserError where there is one text alone."""
 
     def of_parts(line: int, label_name: str, text: str, label: str, pair: str | None) -> object | None:
+        if pairs and pair is None:
+            raise UserError(f"line {line}: has one text, the model reads pairs; call them sentence1 and sentence2")
         return make(line, *(part for part in (text, pair) if part is not None))
 
     return text_files.json_maker(path, data, say, of_parts, labelled=False)
@@ -231,7 +244,7 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
         readable = is_table or (is_json and any(isinstance(record.value, dict) for record in islice(objects(), FIRST)))
         data = settings_for_texts(file, data, is_table, say, pairs) if readable else data
     if is_json:
-        of_object = object_maker(path, data, say, make)
+        of_object = object_maker(path, data, say, make, pairs)
         if task.head == "token":
             of_object = partial(conll_file.of_object, path, data, of_object)
         return objects, of_object

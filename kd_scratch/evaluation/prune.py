@@ -65,6 +65,7 @@ def prune(
         if is_wrong:
             raise UserError(what)
     dev_set = read_evaluation_set(task, dev, task.dev_split, settings) if dev else None
+    rows = {"before": about(loaded, dev_set)}
     inputs, used = read_inputs(loaded, words, task, data, texts, settings)
     kept = None
     if words:
@@ -73,7 +74,7 @@ def prune(
     small = take(model, moments, feed_forward, kept, tokenizer.pad_id)
     save_folder(small, tokenizer, loaded.max_length, output)
     pruned = LoadedModel(small, tokenizer, loaded.max_length, str(output))
-    rows = {name: about(one, dev_set) for name, one in (("before", loaded), ("after", pruned))}
+    rows["after"] = about(pruned, dev_set)
     if dev_set:
         found = changed_pieces(loaded.tokenizer, tokenizer, task.texts(dev_set.examples))
         rows["after"]["changed_pieces"] = found

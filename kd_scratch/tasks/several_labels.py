@@ -135,6 +135,8 @@ def score(predictions: Predictions) -> dict:
     As in scikit-learn, with zero_division=0: a label that no text has, nor gets, has an F1 of 0.
     """
     has, gets, known = gold_of(predictions), given(predictions), known_of(predictions)
+    if not known.any():
+        raise UserError("none of the columns of these texts is a label of the model; rename them as it calls them")
     sums = np.stack([has & gets, has, gets], axis=2).sum(axis=0)  # N,C,3 -> C,3
     f1 = f1_score(sums)
     right, gold, found = sums.T.tolist()

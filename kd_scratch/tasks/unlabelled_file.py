@@ -43,7 +43,8 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
             say(f"{file.path}: texts are those of {' and '.join(map(repr, wanted))}")
             return replace(data, text_column=",".join(wanted), header="auto")
     found = [i for i in range(len(names)) if holds_texts([row[i] for row in rows])] if header or not is_table else []
-    if len(names) == count or len(found) == count:
+    is_all = len(names) == count and not (pairs and named(names, data.label_column))
+    if is_all or len(found) == count:
         found = found if len(found) == count else range(count)
         what = " and ".join(repr(shorten(names[i], 30)) for i in found)
         if is_table and not header:

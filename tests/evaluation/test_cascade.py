@@ -47,8 +47,14 @@ def test_every_threshold_scores_what_is_counted_by_hand():
 def test_the_first_point_that_keeps_enough_is_chosen():
     points = [Point(0.1 * i, i / 4, score) for i, score in enumerate((0.80, 0.90, 0.93, 0.92, 0.91))]
     assert choose(points, 0.98) == points[1] and choose(points, 1.0) == points[2] and choose(points, 0.5) == points[0]
-    with pytest.raises(UserError, match=r"--keep 1.2: no threshold reaches 1.0920 on dev; at most 1.0220"):
+    with pytest.raises(UserError, match=r"--keep 1.2: no threshold reaches 1.0920 on dev; the best of them 0.9300"):
         choose(points, 1.2)
+
+
+def test_a_negative_score_is_kept_too():
+    """Matthews' correlation may be one: the teacher alone always keeps what it has."""
+    points = [Point(0.0, 0.0, -0.3), Point(0.5, 0.5, -0.1001), Point(ALL, 1.0, -0.1)]
+    assert choose(points, 0.999) == points[1] and choose(points, 1.0) == points[2]
 
 
 def save(folder, tokenizer, name, head, labels, seed, **shape):

@@ -285,6 +285,33 @@ def test_a_model_of_pairs_refuses_single_texts_before_it_writes_anything(reader_
     assert not (tmp_path / "o.csv.part").exists()
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_text_and_its_label_are_no_pair(name, reader_of_pairs, tmp_path, capsys):
+    rows = "text,label\nthe fox,no\n" if name == "a.csv" else '{"text": "the fox", "label": "no"}\n'
+    (tmp_path / name).write_text(rows)
+    flags = "--model", reader_of_pairs, "--file", tmp_path / name, "--output", tmp_path / "o.csv"
+    assert main([*map(str, ["predict", *flags])]) == 2
+    assert "which two of these are the pairs' texts, text, label?" in capsys.readouterr().err
+
+
+def test_an_odd_line_of_standard_input_does_not_spoil_the_next(reader_of_pairs, monkeypatch, capsys):
+    lines = [{"text": "the fox"}, PAIR, {"sentence1": "a", "sentence2": "b"}]
+    monkeypatch.setattr(sys, "stdin", Source("\n".join(map(json.dumps, lines)).encode()))
+    assert main(["predict", "--model", str(reader_of_pairs)]) == 0
+    first, *others = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["error"] == "line 1: has one text, the model reads pairs; call them sentence1 and sentence2"
+    assert all(row["prediction"] and "error" not in row for row in others) and len(others) == 2
+
+
+def test_of_a_very_long_line_only_what_is_long_is_shortened(models, tmp_path):
+    row = {"id": 123456789, "text": "the moon", "html": "x" * 1_200_000, "numbers": [0.5] * 5, "more": [1] * 600_000}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    answer(models / "sequence", "--file", tmp_path / "a.jsonl", "--output", tmp_path / "o.jsonl")
+    [found] = lines_of(tmp_path / "o.jsonl")
+    assert found.pop("prediction") and 0 < found.pop("confidence") <= 1
+    assert found == row | {"html": "x" * 100, "more": None}
+
+
 # --- killed, and begun again ---
 
 
@@ -501,6 +528,7 @@ def test_an_answer_is_there_before_the_next_line(models):
         ),
         (["--file", "-", "--output", "x.csv"], "--output: standard input"),
         (["--file", "a.csv", "--text", "fox"], "--file and --text: leave out one of them"),
+        (["--text", "fox", "--oos-threshold", "0.9"], "--oos-threshold: is for --file; leave it out"),
         (["--file", "a.csv", "--task", "conll"], "has a sequence head, conll needs a token head"),
     ],
 )
@@ -508,6 +536,38 @@ def test_flags_that_do_not_go_together_are_refused(flags, message, models, monke
     monkeypatch.setattr(sys, "stdin", Source(b""))
     assert main(["predict", "--model", str(models / "sequence"), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_model_that_is_asked_knows_the_labels_by_numbers_or_another_scheme(models, tmp_path, tokenizer, capsys):
+    pairs = {
+        "csv": (("0", "1"), ("LABEL_0", "LABEL_1")),
+        "conll": (("O", "B-PER", "I-PER"), ("O", "B-PER", "I-PER", "E-PER", "S-PER")),
+        "other": (("0", "1"), ("0", "2")),
+    }
+    (tmp_path / "a.txt").write_text("the fox\n")
+    for task, both in pairs.items():
+        head = "token" if task == "conll" else "sequence"
+        for name, labels in zip(("own", "asked"), both, strict=True):
+            model = tiny_model(head, labels, vocab_size=tokenizer.vocab_size)
+            save_model(model, tmp_path / task / name, tokenizer)
+        for own, asked in (("own", "asked"), ("asked", "own")):
+            flags = "--ask", tmp_path / task / asked, "--below", "1", "--file", tmp_path / "a.txt"
+            output = tmp_path / f"{task}-{own}.jsonl"
+            argv = ["predict", "--model", tmp_path / task / own, *flags, "--output", output]
+            if task == "other":
+                assert main([*map(str, argv)]) == 2 and "has other labels than --model" in capsys.readouterr().err
+                continue
+            answer(tmp_path / task / own, *argv[3:])
+            [row] = lines_of(output)
+            assert row["asked"] and set(row["prediction"]) <= {*"01"} | {"O", "B-PER", "I-PER"}
+
+
+def test_a_model_of_pairs_is_not_asked_about_single_texts(reader_of_pairs, tmp_path, tokenizer, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Source(b"the fox\n"))
+    save_model(tiny_model("sequence", vocab_size=tokenizer.vocab_size), tmp_path / "single", tokenizer)
+    flags = "--ask", str(reader_of_pairs), "--below", "1", "--file", "-"
+    assert main(["predict", "--model", str(tmp_path / "single"), *flags]) == 2
+    assert "is of pairs of texts, --model of single ones" in capsys.readouterr().err
 
 
 def test_a_model_that_gives_no_numbers_ends_the_run(models, tmp_path, tokenizer):

@@ -200,6 +200,13 @@ def test_dev_tells_scores_and_how_many_pieces_are_others(model_directory, files,
         assert rows[name]["accuracy"] == pytest.approx(np.mean(right))
 
 
+def test_a_dev_file_that_does_not_fit_is_refused_before_anything_is_written(model_directory, files, tmp_path, capsys):
+    (tmp_path / "bad.csv").write_text("text,label\nthe fox,other\n")
+    argv = ["prune", "--model", model_directory, "--output", tmp_path / "few", "--feed-forward", "8", *files[:2]]
+    status, _, err = run(capsys, *argv, "--data", files[-1], "--dev", tmp_path / "bad.csv")
+    assert status == 2 and "label 'other' is not one of" in err and not (tmp_path / "few").exists()
+
+
 @pytest.mark.parametrize("head", ["sequence", "mlm"])
 def test_the_megabytes_in_int8_are_those_of_the_quantized_weights(head, tokenizer, tmp_path, capsys):
     model = tiny_model(head, vocab_size=tokenizer.vocab_size)

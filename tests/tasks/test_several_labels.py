@@ -203,6 +203,13 @@ def test_metrics_by_hand():
     assert found["loss"] == pytest.approx((2 * 9 + 12 * np.log1p(np.exp(-9))) / 12)
 
 
+def test_texts_none_of_whose_columns_the_model_knows_are_refused():
+    example = Example("1", "text", (), known=("other",))
+    predictions = replace(predictions_of([()], [[9, 9, -9]]), examples=[example])
+    with pytest.raises(UserError, match="none of the columns of these texts is a label of the model; rename them"):
+        TASK.score(predictions)
+
+
 def test_what_a_file_has_no_column_for_is_neither_right_nor_wrong(tokenizer):
     examples = [Example(str(n), "a text", label, known=("spam", "toxic")) for n, label in enumerate([("spam",), ()])]
     logits = np.array([[2, -1, 9], [-3, -4, 8]], np.float32)  # threat is the third
