@@ -12,7 +12,7 @@ from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import SIZES
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.pages.records import origin_record
-from kd_scratch.study.spec import StudySpec
+from kd_scratch.study.spec import StudySpec, parse_flags, read_plan
 from kd_scratch.study.variants import soft_run
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import read_labelled
@@ -45,10 +45,18 @@ def check_seeds(spec: StudySpec) -> None:
 
 
 def complete(spec: StudySpec) -> StudySpec:
-    """The study with what follows from the rest: the threads of a run, the tokenizer of a size, and looks at dev at the
-    same steps for all variants, where a baseline with shorter epochs would have more of them."""
-    run = spec.run
-    threads = run.run.threads or max(1, (os.cpu_count() or 1) // spec.jobs)
+    """The study with what follows from the rest: threads and precision, those of the runs that are there already; the
+    tokenizer of a size; and looks at dev at the same steps for all variants, where a baseline with shorter epochs would
+    have more of them."""
+    run, plan = spec.run, read_plan(spec.run.output) or {"flags": []}
+    begun = {flag: " ".join(values) for flag, values in parse_flags(plan["flags"]).items()}
+    threads = usual = run.run.threads or max(1, (os.cpu_count() or 1) // spec.jobs)
+    if not run.run.threads and begun.get("--threads", "").isdecimal():
+        threads = int(begun["--threads"])
+    if threads != usual:
+        say(f"note: --threads is {threads}, as of the runs that are there; for new ones it would be {usual} here")
+    if run.config.amp == "auto" and begun.get("--amp") in ("off", "bf16", "fp16"):
+        run = replace(run, config=replace(run.config, amp=begun["--amp"]))
     if run.model in SIZES and not run.tokenizer:
         run = replace(run, tokenizer=run.teachers[0])  # also for the baseline
     if spec.has_unlabelled_text and not run.config.looks:

@@ -25,7 +25,7 @@ from kd_scratch.evaluation.significance import (
     resampled_sums,
 )
 from kd_scratch.pages.records import RECORD, read_record
-from kd_scratch.study.spec import StudySpec, parse_flags
+from kd_scratch.study.spec import StudySpec, is_command, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import mean_score
@@ -230,9 +230,4 @@ def is_result(result) -> bool:
         return False
     variants, names = result["variants"], {BASELINE, SOFT, COMBINED, *HIDDEN_LOSSES}
     has_names = BASELINE in variants and set(variants) <= names
-    return has_names and all(map(_is_command, [result.get("command"), *variants.values()]))
-
-
-def _is_command(argv) -> bool:
-    """Whether a JSON value is a list of words."""
-    return isinstance(argv, list) and all(isinstance(word, str) for word in argv)
+    return has_names and all(map(is_command, [result.get("command"), *variants.values()]))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model
 from kd_scratch.common.console import progress, say, shorten
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import make_folder, read_json, write_json
+from kd_scratch.common.files import make_folder, write_json
 from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.config import SIZES
 from kd_scratch.evaluation.advice import ingredients
@@ -28,7 +28,7 @@ from kd_scratch.pages.records import RECORD
 from kd_scratch.study.chosen_layers import with_chosen_layers
 from kd_scratch.study.preparation import check_labels, check_seeds, complete, start_machine, with_possible_losses
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
-from kd_scratch.study.spec import Flags, StudySpec, argv_of, check_study, differences, parse_flags
+from kd_scratch.study.spec import PLAN, Flags, StudySpec, argv_of, check_study, differences, parse_flags, read_plan
 from kd_scratch.study.summary import Report, write_report
 from kd_scratch.study.variants import (
     COMBINED,
@@ -47,10 +47,9 @@ from kd_scratch.study.variants import (
     study_flags,
 )
 from kd_scratch.training.checks import check_spec
-from kd_scratch.training.setup import libraries
+from kd_scratch.training.setup import libraries, with_precision
 
-PLAN = "study.json"  # the flags that the runs of a folder have in common, and those of each variant
-LATER = ("--max-length",)  # what older plans do not hold; the runs' records tell it too
+LATER = ("--max-length", "--amp")  # what older plans do not hold; the runs' records tell it too
 WAIT = 0.2  # seconds between two looks at the running processes
 
 
@@ -63,6 +62,7 @@ def run_study(spec: StudySpec) -> Report:
     check_study(spec)
     spec = complete(spec)
     device = start_machine(spec)
+    spec = replace(spec, run=with_precision(spec.run, device))
     check_spec(spec.run, device)
     check_labels(spec)
     check_seeds(spec)
@@ -256,21 +256,16 @@ def same_study(output: Path, plan: dict) -> dict:
     UserError where there are runs of a study with other settings, which cannot be compared with these. (Other losses
     may be added to it.)
     """
-    path = output / PLAN
-    if not path.is_file() or not any((output / "runs").glob("*")):
+    before = read_plan(output)
+    if before is None:
         return plan
-    before = read_json(path)
-    try:
-        variants = before["variants"] | plan["variants"]
-        start = before.get("start", plan["start"])
-        changes = plan_changes(before, plan)
-    except (TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: is not what a study writes; choose another --output") from None
-    if start != plan["start"]:
+    changes = plan_changes(before, plan)
+    if before.get("start", plan["start"]) != plan["start"]:
         changes.append("the weights in --model were others")
     if changes:
+        path = output / PLAN
         raise UserError(f"{path}: this folder holds another study: {', '.join(changes)}; choose another --output")
-    return plan | {"variants": variants}
+    return plan | {"variants": before["variants"] | plan["variants"]}
 
 
 def plan_changes(before: dict, plan: dict) -> list[str]:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import read_json
 from kd_scratch.config import flag_name
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.spec import RunSpec
 
+PLAN = "study.json"  # in a study's folder: the flags that its runs have in common, and those of each variant
 Flags = dict[str, list[str]]  # a flag -> its values: {"--epochs": ["3"], "--keep-states": []}
 
 
@@ -64,6 +66,23 @@ def check_study(spec: StudySpec) -> None:
         raise UserError("--patience: runs would end after different numbers of steps; leave it out")
     if not spec.run.teachers:
         raise UserError("--teacher: a study needs a teacher; give one")
+
+
+def read_plan(output: Path) -> dict | None:
+    """The plan of the runs in a study's folder; None where there are none. UserError where it is something else."""
+    path = output / PLAN
+    if not path.is_file() or not any((output / "runs").glob("*")):
+        return None
+    plan = read_json(path)
+    variants = plan.get("variants") if isinstance(plan, dict) else None
+    if not isinstance(variants, dict) or not all(map(is_command, [plan.get("flags"), *variants.values()])):
+        raise UserError(f"{path}: is not what a study writes; choose another --output")
+    return plan
+
+
+def is_command(argv) -> bool:
+    """Whether a JSON value is a list of words."""
+    return isinstance(argv, list) and all(isinstance(word, str) for word in argv)
 
 
 # --- flags ---

@@ -13,17 +13,18 @@ import kd_scratch.study.results
 from kd_scratch.__main__ import main, make_parser
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.commands.evidence import make_spec, parse_grid, seed_list
+from kd_scratch.common import device
 from kd_scratch.common.signals import Stopped
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.study import runner
 from kd_scratch.study.results import Evaluator
 from kd_scratch.study.runner import run_study
-from kd_scratch.study.spec import StudySpec
+from kd_scratch.study.spec import StudySpec, parse_flags
 from kd_scratch.study.variants import BASELINE, SOFT, first_variants
 from kd_scratch.training import layer_choice
 from tests.commands.test_commands import write_csv
 from tests.conftest import tiny_model
-from tests.cures.world import stop
+from tests.cures.world import drop, stop
 
 FAST = "--epochs 1 --batch-size 16 --learning-rate 1e-3 --max-length 24 --threads 1 --device cpu".split()
 
@@ -436,6 +437,23 @@ def test_a_stopped_study_prints_how_to_go_on(study, capsys, monkeypatch):
     monkeypatch.setattr(runner, "run_all", stopped)
     assert main([*argv, "--output", str(folder / "stopped")]) == 128 + signal.SIGTERM
     assert "stopped, nothing is lost; the same command goes on where it stopped" in capsys.readouterr().err
+
+
+def test_a_study_keeps_its_threads_and_its_precision_whatever_the_machine(study, tmp_path, capsys, monkeypatch):
+    """With other --jobs, on fewer cores, on a processor without bf16, where they are not given."""
+    _, argv = study
+    argv = [*drop(argv, "--threads"), "--seeds", "0", "--losses", "", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(runner, "run_all", lambda *arguments: stop())
+    for cores, bf16, jobs in ((8, ("is_available",), "2"), (3, (), "1")):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(device, "HAS_BF16", bf16)
+        assert main([*argv, "--jobs", jobs]) == 130
+        plan = parse_flags(json.loads((tmp_path / "out" / "study.json").read_text())["flags"])
+        assert (plan["--threads"], plan["--amp"]) == (["4"], ["bf16"]), cores
+        (tmp_path / "out" / "runs" / "baseline-0").mkdir(parents=True, exist_ok=True)
+    assert "--threads is 4, as of the runs that are there; for new ones it would be 3" in capsys.readouterr().out
+    assert main([*argv, "--threads", "3", "--amp", "off"]) == 2
+    assert "another study: --amp was bf16, is off, --threads was 4, is 3; choose" in capsys.readouterr().err
 
 
 def test_layers_are_chosen_once_for_all_variants(study, tmp_path, capsys, monkeypatch):
