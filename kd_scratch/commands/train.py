@@ -1,7 +1,7 @@
 """Fine-tune a model, or distil a teacher into it, and report. `python -m kd_scratch train`
 
-The same command, budget and initial weights make the teacher and the baseline student (no --teacher) and the distilled
-student (--teacher DIR).
+Teacher, baseline (no --teacher) and distilled student (--teacher DIR) go through the same loop. The students also get
+the same initial weights from the same --seed; that they make as many steps is up to --steps (`evidence` sees to it).
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Training: one loop for fine-tuning and for distillation.
 
-Teacher, baseline student and distilled student go through the same loop, with the same budget and initial weights. The
-one difference is in `batch_loss`. What goes on around the steps (progress, signals, saving) is in bookkeeping.py.
+Teacher, baseline student and distilled student go through the same loop; the one difference is in `batch_loss`. The
+students also get the same initial weights from the same --seed; that they make as many steps is up to --steps
+(`evidence` sees to it). What goes on around the steps (progress, signals, saving) is in bookkeeping.py.
 
 To follow one step: `train_epoch` here; `collate` in data/batches.py; `Student` in distillation/student.py; the model in
 nn/model.py; the losses in distillation/losses.py; `Stepper` in training/optimizer.py.
