@@ -263,8 +263,8 @@ def same_study(output: Path, plan: dict) -> dict:
     if before.get("start", plan["start"]) != plan["start"]:
         changes.append("the weights in --model were others")
     if changes:
-        what = f"this folder holds another study: {', '.join(changes)}"
-        raise UserError(f"{output / PLAN}: {what}; choose another --output")
+        path = output / PLAN
+        raise UserError(f"{path}: this folder holds another study: {', '.join(changes)}; choose another --output")
     return plan | {"variants": before["variants"] | plan["variants"]}
 
 
