@@ -61,6 +61,7 @@ class RunSpec:
     def of(cls, task: str, **settings) -> "RunSpec":
         """A run from settings by name, also those of TrainConfig, DataConfig and RunConfig, with the task's defaults.
 
+        max_length, where it is not given: as many positions as model and teachers have, if that is less than usual.
         Raises UserError for a name that is none of them.
         """
         if "max_length" not in settings:

@@ -82,8 +82,11 @@ def inputs_for(run: Run, path: str) -> tuple[str, EncodedInputs]:
 
 
 def add_teacher_outputs(run: Run) -> None:
-    """Compute the teachers' outputs, read their answers, or find them in the cache; or keep the first teacher, which
-    then runs in every step."""
+    """Give the run its soft targets (averaged logits of the teachers, or answers from files) and the teacher's states,
+    computed or found in the cache; what is not kept so, run.live_teacher gives in every step.
+
+    Afterwards run.teachers is empty: their memory is needed.
+    """
     clock, config = Clock(run.device), run.spec.config
     has_soft_targets = config.alpha > 0
     dtype = amp_dtype(config.amp, run.device)
