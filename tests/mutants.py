@@ -734,7 +734,7 @@ FAULTS = [
      "next(([*pair] for pair in PAIRS if known.issuperset(pair)), [asked])", "[asked]",
      "tasks/test_pairs.py::test_every_variant_is_read_right_and_told_or_refused_in_one_line"),
     ("a label on which nobody agreed learned", "tasks/text_files.py",
-     'is_open = label_alone == "-" and same(label_name) == "gold_label"', "is_open = False",
+     'if label_alone == "-" and same(label_name) == "gold_label":', "if False:",
      "tasks/test_pairs.py::test_every_variant_is_read_right_and_told_or_refused_in_one_line"),
     ("single texts given to a model of pairs", "tasks/base.py",
      "if owner_pairs not in (None, pairs):", "if False:",

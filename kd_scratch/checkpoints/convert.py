@@ -10,6 +10,7 @@ from kd_scratch.checkpoints.weight_files import PICKLED, WEIGHTS, load_weights, 
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError, printable
 from kd_scratch.common.files import (
+    OF_A_MODEL,
     check_new_folder,
     leads_out,
     make_folder,
@@ -31,7 +32,7 @@ def convert(directory: Path, output: Path, say=say) -> dict:
     whether it may leave one out. Files of KEPT are copied byte for byte, but for what config.json lacks; folders,
     links to files elsewhere and others are left out. The weights come last: a folder without them is no model yet.
     `say` gets a note of each thing that is written in another way. UserError where `directory` is no model directory,
-    or `output` holds something.
+    where one of a model's own files is a link to elsewhere, or `output` holds something.
     """
     require_model_directory(directory)
     check_new_folder(output, directory)
@@ -39,6 +40,8 @@ def convert(directory: Path, output: Path, say=say) -> dict:
     prefix, config = wrapper_prefix(tensors), completed_config(directory, tensors, say)
     if prefix:
         say(f"{directory}: the names of all parameters begin with {prefix!r}, which is left out")
+    if outside := next((path for path in map(directory.joinpath, OF_A_MODEL) if leads_out(path)), None):
+        raise UserError(f"{outside}: is a link to a file elsewhere; put the file in its place")
     make_folder(output)
     copied, left_out = [], []
     for path in sorted(directory.iterdir()):

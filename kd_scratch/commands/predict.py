@@ -123,6 +123,8 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     if arguments.ask:
         answerer = replace(answerer, other=other_model(answerer, arguments.ask), below=arguments.below)
     if is_stream:
+        if answerer.other:
+            require_fit(answerer.other.loaded, answerer.pairs, "standard input")
         first = sys.stdin.buffer.readline()
         if not first and arguments.file is None:
             check_inputs(loaded, {})
@@ -148,7 +150,6 @@ def other_model(answerer: Answerer, directory: str) -> Answerer:
     labels, others = (mean(m.config.labels).types if mean else {*m.config.labels} for m in (first, second))
     if labels != others:
         raise UserError(f"--ask {directory}: has other labels than --model; give a model of the same ones")
-    require_fit(other, answerer.pairs, "--model")
     return replace(answerer, loaded=other)
 
 

@@ -17,7 +17,6 @@ from kd_scratch.common.errors import DiskError, UserError, remedy
 
 LONGEST = 1_000_000  # characters of one text
 LOCK = ".run.lock.0.tmp"  # named as something that is left over
-WRITING = threading.RLock()  # one thread at a time
 OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
               "vocab.txt", "model.safetensors.index.json", "pytorch_model.bin.index.json")  # fmt: skip
 
@@ -68,11 +67,11 @@ def has_content(path: Path, content: bytes) -> bool:
 def leads_out(path: Path) -> bool:
     """Whether a file of a folder is a link to a file elsewhere, which whoever made the folder may not have.
 
-    Links within the hub's cache are none: snapshots/REVISION/NAME -> ../../blobs/HASH
+    Links into the hub's cache are none: -> …/models--bert-base-uncased/blobs/HASH
     """
     folder, target = (Path(os.path.realpath(one)) for one in (path.parent, path))
-    blobs = folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else folder
-    return folder not in target.parents and target.parent != blobs
+    in_cache = target.parent.name == "blobs" and target.parents[1].name.startswith("models--")
+    return folder not in target.parents and not in_cache
 
 
 def open_file(path: str | Path) -> BinaryIO:
@@ -129,24 +128,17 @@ def write_atomically(
     """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
     Temporary file in the same folder -> fsync -> rename over the target -> fsync of the folder. The temporary name
-    carries host and process id, so two processes may write the same file (of two threads one waits for the other); what
-    a killed one left behind is removed.
+    carries host, thread and process id, so several may write the same file; what a killed process left is removed.
     keep: the name that the old content gets; after a crash there may then be nothing at `path`, and the old at `keep`.
     outdated: another file, which belongs to the old content alone: deleted before the new is there.
     """
     path = Path(path)
     _require_place(path)
-    with WRITING:
-        _write(path, chunks, keep, outdated)
-
-
-def _write(path: Path, chunks: Iterable[bytes], keep: Path | None, outdated: Path | None) -> None:
-    """What write_atomically does in one thread."""
     host = platform.node().replace(".", "-")
-    temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{host}.{threading.get_ident()}.{os.getpid()}.tmp")
     try:
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.tmp"):
-            if not _is_running(leftover.name.split(".")[-2]):
+            if not _is_running(*leftover.name.split(".")[-3:-1]):
                 with suppress(OSError):  # somebody else's, in a folder that all may write to
                     leftover.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
@@ -245,12 +237,14 @@ def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file's name is that of a write that was cut off (or is under way): .NAME.HOST.PROCESS.tmp"""
+    """Whether a file's name is that of a write that was cut off (or is under way): .NAME.HOST.THREAD.PROCESS.tmp"""
     return re.fullmatch(r"\..+\.[^.]*\.\d+\.tmp", name) is not None
 
 
-def _is_running(process: str) -> bool:
-    """Whether a process of this number exists; where that cannot be told, as if it did."""
+def _is_running(thread: str, process: str) -> bool:
+    """Whether a process of this number exists, or of our own number a thread; where that is not known, as if it did."""
+    if process == str(os.getpid()):
+        return thread in (str(one.ident) for one in threading.enumerate())
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -70,6 +70,10 @@ class TextFile:
         if place == self.start:
             yield place, ""  # a mark and nothing else
 
+    def first_line(self) -> str:
+        """The first line that holds more than blanks, without those around it; "" where there is none."""
+        return next((text.strip() for _, text in self.lines() if text.strip()), "")
+
     def part(self, begin: int, end: int) -> str:
         """The text between two places, of which `lines` gives the first one."""
         with reading(self.path):

@@ -33,16 +33,17 @@ class BrokenRows:
     def look_at(self, line: int, text: str, column: int) -> None:
         """Keep what is needed of a text of several lines."""
         if self.columns.label is not None and self.layout.quotes and len(self.suspects) < SAMPLE:
-            if inner := self.inner_labels(text, column):
+            lines = text.splitlines()
+            inner = self.inner_labels(lines[:-1], column)
+            if not inner and self.columns.label < column == self.columns.width - 1:  # the text ends its row
+                inner = self.inner_labels(lines, column)[-1:]
+            if inner:
                 self.suspects.append((line, inner))
 
-    def inner_labels(self, text: str, column: int) -> list[str]:
-        """The cells in the label's place of a text's lines, but of the last where that is a part.
-
-        [] where one has none."""
-        found, lines = [], text.splitlines()
-        is_whole = self.columns.label < column == self.columns.width - 1  # the text ends its row
-        for i, line in enumerate(lines if is_whole else lines[:-1]):
+    def inner_labels(self, lines: list[str], column: int) -> list[str]:
+        """The cells in the label's place of a text's lines; [] where one has none."""
+        found = []
+        for i, line in enumerate(lines):
             cells = line.split(self.layout.delimiter)
             before = column if i == 0 else 0  # columns that stand before the text
             at = self.columns.label - before

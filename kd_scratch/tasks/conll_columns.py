@@ -28,7 +28,7 @@ DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECAS
 #: Types of chunks, which CoNLL-2003 has in its third column (Tjong Kim Sang & Buchholz 2000): no entities.
 CHUNKS = frozenset("ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split())
 TAG_CELL = re.compile(r"O|[BIESLUMW]([-_]\S+)?", re.IGNORECASE)
-TAG_OR_NONE = re.compile(rf"{TAG_CELL.pattern}|[-_*?]+", re.IGNORECASE)  # what stands where a tag would be
+NO_TAG = re.compile("[-_*]+")  # what stands where a tag would be
 NAME_CELL = re.compile(r"[A-Za-z]*[a-z][\w #.]*")  # a column's; PER may be a tag that is wrong
 JOINED_CELL = re.compile(r"\d+[-.]\d+")  # of CoNLL-U: 2-3, a token of several words; 2.1, of none
 ID_CELL = re.compile(r"([^\W\d_]{0,12}[-._:/#]?\d{1,9})([-._:/#]+[^\W\d_]{0,12}\d{1,9})*")  # 12, 1-2, 1.2, s1-t2, 0-4
@@ -173,9 +173,6 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
         columns = replace(columns, word=words[0] if words else 0, tag=tags[-1] if tags else columns.tag)
     elif len(cells) > 2 and not word.number:
         columns = replace(columns, word=behind_ids(lines, columns))
-        ids = {cells[0] for _, cells in sentence_cells(lines, columns)} if columns.word else set()
-        joined = any(map(str.isdecimal, ids)) and any(map(JOINED_CELL.fullmatch, ids))
-        columns = replace(columns, joined=joined)
     place = f"{path}: line {number}"
     columns = replace(
         columns,
@@ -185,6 +182,10 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
     if columns.word == columns.tag and len(cells) > 1:
         raise UserError(f"{place}: word and tag are both column {columns.tag + 1}; choose another one with {word.flag}")
     columns = look_at_signs(lines, columns)
+    if 0 not in (columns.word, columns.tag):
+        ids = {cells[0] for _, cells in sentence_cells(lines, columns)}
+        joined = any(map(str.isdecimal, ids)) and any(map(JOINED_CELL.fullmatch, ids))
+        columns = replace(columns, joined=joined)
     note = describe(columns, cells, chosen=bool(word.number))
     if note:
         say(f"{path}: {note}")

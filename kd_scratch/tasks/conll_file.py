@@ -276,7 +276,7 @@ def read_without_tags(path: Path, data: DataConfig, say: Say, name: str) -> Sequ
     """The sentences of a file as above, whose tags are not looked at; or of texts the words of each, a document of its
     own. name: of the file, in messages. UserError as of read_conll and read_texts."""
     file = open_text(path, data.encoding, say)
-    first = next((text for _, text in file.lines() if text.strip()), "")
+    first = file.first_line()
     keys = data.text_column, *WORD_KEYS
     if first_list(find_object(first) or {}, keys) is not None:
 
@@ -311,8 +311,11 @@ def of_object(path: Path, data: DataConfig, of_text: Callable, line: int, value:
 
 
 def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
-    """How a file of words and tags is written. None for another one: most lines do not end with a tag, or with what
-    stands for one; and not all have as many cells between tabs, of which that of the word has no blank."""
+    """How a file of words and tags is written; None for another one.
+
+    Most lines of such a file end with a tag, or all with what stands for none; or all have as many cells between tabs,
+    without a blank in any, and there are blank lines between them.
+    """
     notes: list[str] = []
     sample = "\n".join(text.rstrip("\r\n") for _, text in islice(file.lines(), SAMPLE))
     try:
@@ -322,9 +325,13 @@ def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
         return None
     cells = [cells for _, cells in conll_columns.sentence_cells(lines, columns)]
     rows = [row for row in cells if len(row) == columns.count > 1]
-    tags = sum(conll_columns.TAG_OR_NONE.fullmatch(row[columns.tag]) is not None for row in rows)
-    is_even = columns.tabs and len(rows) == len(cells) and "" in lines and "\n" in sample.strip("\n")
-    if 2 * tags <= len(cells) and not (is_even and not any(" " in row[columns.word] for row in rows)):
+    last = [row[columns.tag] for row in rows]
+    tagged = 2 * sum(conll_columns.TAG_CELL.fullmatch(cell) is not None for cell in last) > len(cells)
+    alike = len(rows) == len(cells) > 1
+    untagged = alike and all(map(conll_columns.NO_TAG.fullmatch, last))
+    blanks = any(" " in cell for row in rows for cell in row)
+    tabbed = alike and columns.tabs and not blanks and "\n\n" in sample.strip("\n")
+    if not (tagged or untagged or tabbed):
         return None
     for note in notes:
         say(note)

@@ -70,7 +70,7 @@ def single_class(labels: Sequence[str | None], names: Sequence[str]) -> str:
 
 def no_labels(names: Sequence[str]) -> str:
     """Which of the classes may mean that there is no label; "" where none does."""
-    odd = [name for name in names if name.casefold() in ("nan", "null", "none", "n/a", "\\n", "-1")]
+    odd = [name for name in names if name in ("nan", "NaN", "null", "NULL", "None", "N/A", "\\N", "-1")]
     if not odd or (odd == ["-1"] and set(names) <= {"-1", "0", "1"}):
         return ""
     return (

@@ -34,7 +34,8 @@ from kd_scratch.tasks.text_files import is_table_of_texts, read_texts
 from kd_scratch.tasks.unlabelled_file import sample_of_table
 
 LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
-FROM_TABLE = "write it as JSON lines, for example by pandas: read_csv(…).to_json(…, orient='records', lines=True)"
+FROM_TABLE = "write a JSON object for each row, on a line of its own, with answers as plain texts or as objects"
+MRQA = re.compile(r'\s*{\s*"header"\s*:')  # how its files begin: a line about the file
 FLAGS = "; choose its names with --question-column, --context-column and, where answers are read, --answers-column"
 
 
@@ -47,7 +48,7 @@ class Example:
     context: str
     answers: tuple[str, ...] = ()
     start: int | None = None  # code point at which the first answer begins; None: no answer, or not to be found
-    moved: bool = False  # the file has no start, or a wrong one; `start` is where the text occurs, exactly once
+    moved: bool = False  # the file has no start, or a wrong one; `start` is where the text was found
     may_be_unanswerable: bool = False  # the file is of version 2.0
     labelled: bool = True  # False: the answer is unknown, for soft targets
 
@@ -106,7 +107,8 @@ def read_squad(path: Path, split: str, data: DataConfig, say: Say = say, labelle
     """
     reader = Reader(path, data, labelled, contexts=not labelled)
     file = open_text(path, data.encoding, say)
-    if labelled and has_columns(file, (data.question_column, data.context_column)):
+    is_table = labelled and file.first_line()[:1] not in ("{", "[")
+    if is_table and has_columns(file, (data.question_column, data.context_column)):
         raise UserError(f"{path}: is a table; {FROM_TABLE}")
     if is_json_lines(file, data.question_column):
         examples = json_rows(file, lambda i, value: reader.example(Node(value, path, f"line {i}"), None))
@@ -158,14 +160,15 @@ def has_columns(file: TextFile, names: Sequence[str]) -> bool:
 def lines_of(file: TextFile) -> Iterator[tuple[int, str]]:
     """(number, text) of the lines that are not blank, but for the header that MRQA's files begin with."""
     lines = ((i, text) for i, (_, text) in enumerate(file.lines(), 1) if text.strip())
-    return (line for line in lines if line[0] > 1 or {*(find_object(line[1]) or {})} != {"header"})
+    return (line for line in lines if not (line[0] == 1 and MRQA.match(line[1])))
 
 
 def several_objects(file: TextFile) -> list[tuple[int, str]]:
     """The lines that are not blank, with their numbers, where the first of several is an object; else none."""
     lines = lines_of(file)
     first = list(islice(lines, 2))
-    return [*first, *lines] if len(first) > 1 and find_object(first[0][1]) is not None else []
+    is_several = len(first) > 1 or (first and first[0][0] > 1 and MRQA.match(file.first_line()))
+    return [*first, *lines] if is_several and find_object(first[0][1]) is not None else []
 
 
 def is_json_lines(file: TextFile, question: str) -> bool:
@@ -221,7 +224,7 @@ class Reader:
             return Example(f"{self.path.name}:{self.id(node)}", question, text, labelled=False)
         found = [locate(text, answer, given) for answer, given in self.answers(node)]
         if (best := next((i for i, (_, place, _) in enumerate(found) if place is not None), 0)) > 0:
-            self.counts["first answers that are not in their context; one that is there is learned"] += 1
+            self.counts["questions whose first answer has no clear place: another one is learned"] += 1
             found.insert(0, found.pop(best))
         start, moved = None, False
         if found:
@@ -236,7 +239,7 @@ class Reader:
 
     def id(self, node: Node) -> str:
         """The question's id, as text; made of its place where it has none, or another question has the same."""
-        value = node.value.get("id", node.value.get("qid"))
+        value = next((node.value[key] for key in ("id", "qid") if node.value.get(key) not in (None, "")), None)
         if value in (None, ""):
             self.counts["questions without an id, so named by their place"] += 1
             value = node.place or "the only one"
@@ -295,7 +298,8 @@ def answer_list(node: Node, key: str) -> list[dict]:
             raise node.error(f"{key}.answer_start", f"must be a list of {len(texts)}, one for each text")
         return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
     if isinstance(value, str):
-        value = {"text": value, "answer_start": node.value.get("answer_start")}
+        start = node.value.get("answer_start")  # of the one answer; a list would be of several
+        value = {"text": value, "answer_start": None if isinstance(start, list) else start}
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
@@ -336,7 +340,8 @@ def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]
             keep.append(i)
             moved += example.moved
     if lost and not keep:
-        raise UserError(f"{lost[0]}: none of the {len(lost):,} answers stands in its context; do they belong together?")
+        what = f"none of the {len(lost):,} answers has a clear place in its context"
+        raise UserError(f"{lost[0]}: {what}; do they belong together?")
     notes = []
     if moved:
         how = "the answer occurs once in its context, or once near there"

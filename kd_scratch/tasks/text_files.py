@@ -79,9 +79,8 @@ def read_rows(
         label_alone = label.strip()
         if label_alone != label:
             counts["blanks around labels do not count"] += 1
-        is_open = label_alone == "-" and same(label_name) == "gold_label"  # -1: so the hub writes it
-        if is_open or (label_alone == "-1" and pair is not None):
-            counts[f"pairs on whose label people did not agree ({label_name} {label_alone}), left out"] += 1
+        if label_alone == "-" and same(label_name) == "gold_label":
+            counts["rows on whose label people did not agree (gold_label -), left out"] += 1
             return None
         return make(line, text, label_alone, pair)
 
@@ -149,7 +148,7 @@ def table_maker(path: Path, columns: Columns, counts: Counter, broken: BrokenRow
 
 def is_json_lines(file: TextFile) -> bool:
     """Whether a file holds JSON, which should then be one object a line: its name or its first line shows it."""
-    first = next((text.strip() for _, text in file.lines() if text.strip()), "")
+    first = file.first_line()
     if file.path.suffix.lower() in (".json", ".jsonl", ".ndjson") or re.match(r'\[\s*(\{"|$)', first):
         return True
     return isinstance(find_object(first), dict)
@@ -219,9 +218,9 @@ def read_several(path: Path, split: str, data: DataConfig, say: Say = say) -> Se
 def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """AG News: class 1-4, title, description, without a header or with one; or a table or JSON lines of text and label.
 
-    Classes may be numbers from 1, numbers from 0 (where one is 0), or names. A bare backslash stands for a
-    line break in the source; it becomes a space. (Replacing the two characters backslash and n instead would
-    eat the first letter of the words that happen to follow one: "\\network", "\\not".)
+    Classes may be numbers from 1, numbers from 0 (where one is 0), or names; UserError where JSON leaves that open. A
+    bare backslash stands for a line break in the source; it becomes a space. (Replacing the two characters backslash
+    and n instead would eat the first letter of the words that happen to follow one: "\\network", "\\not".)
     """
     first_line: dict[str, int] = {}  # by class
     lowest = 1
@@ -237,8 +236,9 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
 
     file = open_text(path, data.encoding, say)
     rows = read_rows(file, data, say, make, columns=agnews_columns)
-    from_hub = is_json_lines(file) and first_line.keys() <= {"0", "1", "2", "3"}  # there classes are 0 to 3
-    if "0" in first_line or from_hub:
+    if is_json_lines(file) and first_line and first_line.keys() <= {"1", "2", "3"}:
+        raise UserError(f"{path}: classes 1 to 3 alone may be of 1 to 4 or of 0 to 3; write names, as in World")
+    if "0" in first_line:
         if "4" in first_line:
             raise UserError(
                 f"{path}: line {first_line['4']}: class 4, though line {first_line['0']} has class 0; they are 1 to 4, "
@@ -297,13 +297,13 @@ def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
 
     rows = read_rows(file, data, say, make)
     if names and all(map(str.isdecimal, names)):
-        say(f"{path}: intents are numbers, so none is known as out of scope; write {OOS} for it (the hub's files: 42)")
+        say(f"{path}: intents are numbers, so none is out of scope; write {OOS} for it (in the hub's files 42)")
     return rows
 
 
 def holds_splits(file: TextFile) -> bool:
     """Whether a file is CLINC150's JSON, as far as its first line shows."""
-    first = next((text.strip() for _, text in file.lines() if text.strip()), "")
+    first = file.first_line()
     row = find_object(first)
     known = {key for keys in SPLITS.values() for key in keys}
     return first[:1] in ("{", "[") if row is None else bool(known & row.keys())
@@ -337,16 +337,18 @@ def clinc_examples(file: TextFile, split: str, data: DataConfig, say: Say) -> li
 def is_table_of_texts(file: TextFile, usual: Sequence[str], label: str = "") -> bool:
     """Whether a file is called .csv or .tsv; or has tabs, and a column of one of the usual names or in all lines those
     that are chosen by number; or a header with such a name and the label's."""
+    if file.path.suffix.lower() in (".csv", *TSV):
+        return True
     lines = [line.rstrip("\r\n") for _, line in islice(file.lines(), SAMPLE)]
     for delimiter in DELIMITERS:
-        header = lines[0].split(delimiter)
-        is_named = any(named(header, meant(header, column)[-1]) for column in usual)
-        if len(header) > 1 and is_named and (delimiter == "\t" or named(header, label)):
+        header, width = lines[0].split(delimiter), lines[0].count(delimiter)
+        is_named = width and any(named(header, meant(header, column)[-1]) for column in usual)
+        wide = all(line.count(delimiter) >= width for line in lines if line)
+        if is_named and (delimiter == "\t" or (label and named(header, label) and wide)):
             return True
     numbers = [int(name) for column in usual for name in meant((), column) if is_number(name)]
     tabs = {line.count("\t") for line in lines if line}
-    by_number = bool(numbers) and len(tabs) == 1 and max(numbers) - 1 <= max(tabs) > 0
-    return by_number or file.path.suffix.lower() in (".csv", *TSV)
+    return bool(numbers) and len(tabs) == 1 and max(numbers) - 1 <= max(tabs) > 0
 
 
 def read_texts(

@@ -55,13 +55,15 @@ def test_a_link_to_a_file_elsewhere_is_not_copied_into_what_may_be_published(tmp
     private.write_text('{"token": "secret"}')
     notes = []
     pickled(tmp_path / "old")
-    for name in ("vocab.txt", "config.json"):
-        (tmp_path / "old" / name).unlink(missing_ok=True)
-        (tmp_path / "old" / name).symlink_to(private)
+    (tmp_path / "old" / "notes.txt").symlink_to(private)
     record = convert(tmp_path / "old", tmp_path / "new", notes.append)
-    assert record["left_out"] == ["config.json", "vocab.txt"] and record["copied"] == []
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.safetensors"]
-    assert sum("is a link to a file elsewhere, and not copied" in note for note in notes) == 2
+    assert record["left_out"] == ["notes.txt"] and not (tmp_path / "new" / "notes.txt").exists()
+    assert sum("is a link to a file elsewhere, and not copied" in note for note in notes) == 1
+    (tmp_path / "old" / "vocab.txt").unlink(missing_ok=True)
+    (tmp_path / "old" / "vocab.txt").symlink_to(private)
+    with pytest.raises(UserError, match="vocab.txt: is a link to a file elsewhere; put the file in its place"):
+        convert(tmp_path / "old", tmp_path / "newer", notes.append)
+    assert not (tmp_path / "newer").exists()
 
 
 def test_every_tensor_keeps_its_name_type_and_values_also_one_that_has_two_names(tmp_path):

@@ -347,7 +347,6 @@ PLACEHOLDERS = {
     "two columns": "EU -\nrejects -\n\nPeter -\n",
     "CoNLL-U without tags": "# id 1\n1\tEU\t_\tX\t_\n2-3\tdel\t_\t_\t_\n2\trejects\t_\tX\tA=b\n\n1\tPeter\t_\tX\t_\n",
     "parts of speech": "EU\tNNP\nrejects\tVBZ\n\nPeter\tNNP\n",
-    "tags with blanks": "EU\tgeo political\nrejects\tgeo political\n\nPeter\tO\n",
 }  # fmt: skip
 
 
@@ -358,7 +357,16 @@ def test_columns_without_tags_are_words_beside_train(tmp_path, name):
     assert [example.words for example in found] == [("EU", "rejects"), ("Peter",)]
 
 
-@pytest.mark.parametrize("text", ["EU rejects\tit now\nPeter\tgoes\n\nA\tb\n", "EU\tnow\nPeter\tgoes\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "EU rejects\tit now\nPeter\tgoes\n\nA\tb\n",
+        "EU\tnow\nPeter\tgoes\n",
+        "id\ttext here\n17\tAnna lives\n\n18\tBob too\n",
+        "Qui est Jean ?\nComment ?\n",
+        "Comment ça va -",
+    ],
+)
 def test_texts_with_tabs_are_texts_beside_train(tmp_path, text):
     (tmp_path / "x.txt").write_text(text)
     found = TASKS["conll"].read_unlabelled(tmp_path / "x.txt", DataConfig(), print, "--unlabelled")
@@ -370,5 +378,7 @@ def test_tokens_of_several_words_are_left_out(tmp_path):
     examples, said = read(tmp_path, "1\tVi\tO\n2-3\tal\tO\n2\ta\tO\n3\tRey\tB-PER\n\n1\tVi\tO\n1.1\t_\tO\n2\tb\tO\n")
     assert [example.words for example in examples] == [("Vi", "a", "Rey"), ("Vi", "b")]
     assert any("tokens of several words, or of none (2-3, 2.1), left out: 2" in line for line in said)
+    chosen, _ = read(tmp_path, "1\tVi\tO\n2-3\tal\tO\n2\ta\tO\n", text_column="2")
+    assert [example.words for example in chosen] == [("Vi", "a")]
     parts, said = read(tmp_path, "1-1\tVi\tO\n1-2\tal\tO\n\n2-1\tVi\tO\n2-2\tb\tO\n")
     assert [example.words for example in parts] == [("Vi", "al"), ("Vi", "b")]

@@ -47,7 +47,14 @@ def test_one_class_is_remarked_but_not_in_a_handful():
 
 @pytest.mark.parametrize(
     ("names", "odd"),
-    [(["nan", "a"], 1), (["None", "a"], 1), (["-1", "0", "1", "2"], 1), (["-1", "0", "1"], 0), (["a", "b"], 0)],
+    [
+        (["nan", "a"], 1),
+        (["None", "a"], 1),
+        (["none", "a"], 0),
+        (["-1", "0", "1", "2"], 1),
+        (["-1", "0", "1"], 0),
+        (["a", "b"], 0),
+    ],
 )
 def test_classes_that_may_mean_no_label_are_named(names, odd):
     assert sum("A CLASS CALLED" in remark for remark in odd_labels(names * 10, names)) == odd

@@ -242,7 +242,20 @@ def test_files_of_mrqa_are_read_and_the_first_answer_that_is_there_is_learned(tm
     assert [(e.id, e.answers, e.start) for e in examples] == [
         ("who?", ("Eiffel", "Gustave Eiffel"), 0), ("when?", ("1889",), 8)
     ]  # fmt: skip
-    assert said == ["first answers that are not in their context; one that is there is learned: 1"]
+    assert said == ["questions whose first answer has no clear place: another one is learned: 1"]
+
+
+def test_a_header_of_mrqa_may_stand_above_one_context_and_a_list_of_starts_is_no_start(tmp_path):
+    row = {"context": "Eiffel, 1889", "qas": [{"id": None, "qid": "7", "question": "?", "answers": "1889"}]}
+    row["qas"][0]["answer_start"] = [3]
+    examples, _ = read(tmp_path, '{"header": {}}\n' + json.dumps(row) + "\n")
+    assert [(e.id, e.start, e.moved) for e in examples] == [("7", 8, True)]
+
+
+def test_a_context_that_looks_like_a_table_is_none(tmp_path):
+    content = {"question": "?", "context": 'One, , "may ask a, question, in its, context, here.', "answers": ["One"]}
+    examples, _ = read(tmp_path, json.dumps([content]))
+    assert examples[0].start == 0
 
 
 def test_contexts_without_questions_are_texts_where_no_answer_is_read(tmp_path):
@@ -258,13 +271,13 @@ def test_contexts_without_questions_are_texts_where_no_answer_is_read(tmp_path):
 def test_a_table_is_refused_with_a_way_to_make_json_lines(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("question,context,answer\nwho?,a b,a\n")
-    with pytest.raises(UserError, match="x.csv: is a table; write it as JSON lines"):
+    with pytest.raises(UserError, match="x.csv: is a table; write a JSON object for each row"):
         read_squad(path, "", DataConfig())
 
 
 def test_a_file_none_of_whose_answers_is_found_is_refused_before_training(tmp_path):
     examples, _ = read(tmp_path, file(question(answers=["cat"]), question(id="r", answers=["dog"])))
-    with pytest.raises(UserError, match="q: none of the 2 answers stands in its context"):
+    with pytest.raises(UserError, match="q: none of the 2 answers has a clear place in its context"):
         trainable(examples)
 
 

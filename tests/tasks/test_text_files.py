@@ -78,7 +78,9 @@ VARIANTS = {
     "a quote left open": ("csv", "x.csv", 'text,label\na,x\n"b,y\nc,x\nd",y\n', {},
                           "line 3: the text that begins there holds 2 lines that look like rows", ""),
     "a quote left open, label first": ("csv", "x.csv", 'label,text\nx,"a\ny,b\nx,c\nx,d"\ny,e\n', {},
-                                       "line 2: the text that begins there holds 3 lines that look like rows", ""),
+                                       "line 2: the text that begins there holds 2 lines that look like rows", ""),
+    "rows in a text": ("csv", "x.csv", 'label,text\nx,"He wrote:\ny,not good\nx,very good"\ny,e\n', {},
+                       [("He wrote:\ny,not good\nx,very good", "x"), ("e", "y")], "holds a line that looks like a row"),
     "perhaps a quote left open": ("csv", "x.csv", 'text,label\n"well, y\nok",x\nb,y\n', {},
                                   [("well, y\nok", "x"), ("b", "y")], "holds a line that looks like a row: was a"),
     "a letter": ("csv", "x.csv", 'text,label\n"Hello, all,\nthis is, well,\nBye",x\nb,y\n', {},
@@ -299,7 +301,7 @@ def test_an_unlabelled_file_of_nothing_is_refused_as_that(tmp_path, name):
 @pytest.mark.parametrize(
     ("task", "name", "content", "labels", "said"),
     [
-        ("csv", "x.csv", "premise,hypothesis,label\na,b,-1\nc,d,0\n", ["0"], "did not agree (label -1), left out: 1"),
+        ("csv", "x.csv", "premise,hypothesis,label\na,b,-1\nc,d,1\n", ["-1", "1"], ""),
         ("csv", "x.csv", "text,label\na,-1\nc,1\n", ["-1", "1"], ""),
         ("csv", "x.jsonl", '{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["y"]}\n', ["x", "y"], ""),
         (
@@ -307,7 +309,6 @@ def test_an_unlabelled_file_of_nothing_is_refused_as_that(tmp_path, name):
             '{"text": "a", "label": "x", "answer": "accept"}\n{"text": "b", "label": "x", "answer": "reject"}\n',
             ["x"], "as Prodigy marks them, left out: 1",
         ),
-        ("agnews", "x.jsonl", '{"text": "a", "label": 2}\n{"text": "b", "label": 1}\n', ["Business", "Sports"], "to 3"),
         ("agnews", "x.jsonl", '{"text": "a", "label": 4}\n{"text": "b", "label": 1}\n', ["Sci/Tech", "World"], ""),
         ("clinc", "x.jsonl", '{"text": "a", "intent": 61}\n{"text": "b", "intent": 42}\n', ["61", "42"], "write oos"),
         ("csv", "x.csv", 'label,text\npos,"a b\nneg,c d"\npos,e\nneg,f\n', ["pos", "pos", "neg"], "quote left open?"),
@@ -328,6 +329,7 @@ def test_labels_of_other_tools_are_understood_or_told(tmp_path, task, name, cont
         ("text;label\ngood film;pos\n", {}, ["good film"]),
         ("pos\tgood film\nneg\tbad film\n", BY_NUMBER | dict(text_column="2"), ["good film", "bad film"]),
         ("text, and no label\ngood film\n", {}, ["text, and no label", "good film"]),
+        ("Sentence, label, and more.\nAn end.\n", {}, ["Sentence, label, and more.", "An end."]),
         ("a\tb\nc d\n", BY_NUMBER | dict(text_column="2"), ["a\tb", "c d"]),
         ("a\tb\nc\td\n", dict(text_column="3", label_column="1"), ["a\tb", "c\td"]),
     ],
@@ -336,6 +338,13 @@ def test_a_table_called_txt_is_one_beside_train_too(tmp_path, content, settings,
     (tmp_path / "x.txt").write_text(content)
     found = read_texts(tmp_path / "x.txt", DataConfig(**settings), print, lambda place, text: text, "--unlabelled")
     assert list(found) == texts
+
+
+def test_classes_of_ag_news_that_may_be_numbered_from_0_or_1_are_refused(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "a", "label": 2}\n{"text": "b", "label": 1}\n')
+    with pytest.raises(UserError, match="classes 1 to 3 alone may be of 1 to 4 or of 0 to 3; write names, as in World"):
+        read(tmp_path, "agnews", "x.jsonl", (tmp_path / "x.jsonl").read_text())
+    assert len(read(tmp_path, "agnews", "y.jsonl", '{"text": "a", "label": "World"}\n')[0]) == 1
 
 
 def test_an_array_beside_train_is_refused_with_the_command_that_mends_it(tmp_path):
