@@ -95,7 +95,7 @@ def featurize(
             if room < 1:
                 raise UserError(
                     f"{example.id}: --max-length {max_length} leaves no room for the context beside a question of "
-                    f"{len(head) - 2} pieces; choose a smaller --question-length, or train with a larger --max-length"
+                    f"{len(head) - 2} pieces; choose a smaller --question-length, or a larger --max-length"
                 )
             bounds = context_windows(len(context.tokens), room, data.overlap)
             if example.labelled:

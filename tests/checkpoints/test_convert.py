@@ -64,6 +64,9 @@ def test_a_link_to_a_file_elsewhere_is_not_copied_into_what_may_be_published(tmp
     with pytest.raises(UserError, match="vocab.txt: is a link to a file elsewhere; put the file in its place"):
         convert(tmp_path / "old", tmp_path / "newer", notes.append)
     assert not (tmp_path / "newer").exists()
+    (tmp_path / "old" / "vocab.txt").unlink()
+    (tmp_path / "old" / "vocab.txt").write_text("[PAD]\n")
+    assert "vocab.txt" in convert(tmp_path / "old", tmp_path / "newer", notes.append)["copied"]
 
 
 def test_every_tensor_keeps_its_name_type_and_values_also_one_that_has_two_names(tmp_path):

@@ -18,6 +18,20 @@ EXCEPTIONS = {
     "test_compare_shows_the_cascade_that_the_command_finds",
     "{}: has other labels than {}; give models of the same ones": "evaluation/test_cascade.py::"
     "test_models_of_other_labels_are_refused",
+    "{}: is a link to a file elsewhere; put the file in its place": "checkpoints/test_convert.py::"
+    "test_a_link_to_a_file_elsewhere_is_not_copied_into_what_may_be_published",
+    "{}: is for --file; leave it out": "evaluation/test_predict_file.py::"
+    "test_flags_that_do_not_go_together_are_refused",
+    "A CLASS CALLED {}: if it means that there is no label, delete its rows, or give them to --unlabelled": "tasks/"
+    "test_file_checks.py::test_classes_that_may_mean_no_label_are_named",
+    "none of the columns of these texts is a label of the model; rename them as it calls them": "tasks/"
+    "test_several_labels.py::test_texts_none_of_whose_columns_the_model_knows_are_refused",
+    "write a JSON object for each row, on a line of its own, with answers as plain texts or as objects": "tasks/"
+    "test_squad_file.py::test_a_table_is_refused_with_a_way_to_make_json_lines",
+    "{}: classes 1 to 3 alone may be of 1 to 4 or of 0 to 3; write names, as in World": "tasks/test_text_files.py::"
+    "test_classes_of_ag_news_that_may_be_numbered_from_0_or_1_are_refused",
+    "{}: intents are numbers, so none is out of scope; write {} for it (in the hub's files 42)": "tasks/"
+    "test_text_files.py::test_labels_of_other_tools_are_understood_or_told",
     # --- has a table of its own ---
     'write "model_type": "bert" (or "distilbert") into it, if the model is one': CONFIG,
     '{}: has no architectures; write "architectures": {} into it': CONFIG,

@@ -135,7 +135,7 @@ def without_mask(world) -> Path:
     return model
 
 
-NO_QUESTION = '{"data": [{"paragraphs": [{"context": "the team of the bank", "qas": []}]}]}'
+NO_QUESTION = '{"data": [{"paragraphs": []}]}'
 FLAT = '{"query": "who?", "passage": "the team of the bank", "answer": "the bank"}\n'
 
 ROWS = [
@@ -266,14 +266,14 @@ ROWS = [
         for flag in ("--documents", "--limit")
     ),
     Cure(
-        "choose a larger one, or a smaller --question-length",
+        "choose a smaller --question-length, or a larger --max-length",
         lambda w: w.squad("evaluate", "--max-length", 8),
         lambda w, argv, line: put(
-            argv, "--max-length", int(find(r"question of (\d+) pieces; choose a larger", line)) + 12
+            argv, "--max-length", int(find(r"question of (\d+) pieces; choose a smaller", line)) + 12
         ),
     ),
     Cure(
-        "choose a larger one, or a smaller --question-length",
+        "choose a smaller --question-length, or a larger --max-length",
         lambda w: w.squad("evaluate", "--max-length", 8),
         lambda w, argv, line: put(argv, find("smaller (--question-length)", line), 2),
     ),
