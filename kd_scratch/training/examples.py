@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256, sha256_of_file
@@ -21,7 +20,7 @@ from kd_scratch.tasks.base import are_pairs, require_kind
 from kd_scratch.tasks.feature_cache import cached_features
 from kd_scratch.tasks.folds import outside_fold, parse_fold
 from kd_scratch.tasks.text_files import read_texts
-from kd_scratch.training.spec import RunSpec
+from kd_scratch.training.spec import RunSpec, in_config
 
 PIECES = 4000  # of a vocabulary learned for a size, where --vocab-size does not say
 VOCABULARY_SAMPLE = 200_000  # examples to learn a vocabulary from; of more, so many are drawn at random
@@ -174,7 +173,7 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
         raise UserError("--vocab-size learns a vocabulary, --tokenizer takes another's; leave one of them out")
     if spec.tokenizer or (spec.teachers and spec.vocab_size is None):
         tokenizer = load_tokenizer(folder := spec.tokenizer or spec.teachers[0])
-        tokenizer.has_token_types |= not knows_types(folder)  # which a new student may
+        tokenizer.has_token_types |= in_config(Path(folder), "type_vocab_size") < 2  # then a new student may know them
         return tokenizer
     pieces = PIECES if spec.vocab_size is None else spec.vocab_size
     if not 10 <= pieces <= 1_000_000:
@@ -182,14 +181,6 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
     if len(examples) > VOCABULARY_SAMPLE:
         examples = limited(examples, str(VOCABULARY_SAMPLE))
     return train_tokenizer(task.texts(examples), pieces)
-
-
-def knows_types(folder: str) -> bool:
-    """Whether the model in a folder tells types of tokens apart; False where there is a tokenizer alone."""
-    try:
-        return load_config(folder).token_types > 1
-    except UserError:
-        return False
 
 
 def encode_training_data(

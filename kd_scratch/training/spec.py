@@ -21,13 +21,19 @@ def layer_count(auto: str, depth: int) -> int:
     return count
 
 
+def in_config(directory: Path, key: str) -> int:
+    """A number in the config.json of the model in a folder; 0 where there is none."""
+    try:
+        found = read_json(directory / "config.json")[key]
+    except (UserError, LookupError, TypeError):
+        return 0  # what is wrong with it is told where the model is opened
+    return found if type(found) is int else 0
+
+
 def positions(directory: Path) -> int | None:
     """How many positions the model in a folder has; None where there is none that tells."""
-    try:
-        found = read_json(directory / "config.json")["max_position_embeddings"]
-    except (UserError, LookupError, TypeError):
-        return None  # what is wrong with it is told where the model is opened
-    return found if type(found) is int and found > 2 else None
+    found = in_config(directory, "max_position_embeddings")
+    return found if found > 2 else None
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,7 @@ def test_tensors_are_written_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(
         safetensors,
         "write_atomically",
-        lambda path, chunks, keep: made_when_chunk_arrived.extend(len(made) for _ in chunks),
+        lambda path, chunks, keep, outdated: made_when_chunk_arrived.extend(len(made) for _ in chunks),
     )
     save_file({name: torch.zeros(4) for name in "abc"}, tmp_path / "x")
     assert made_when_chunk_arrived == [0, 0, 1, 2, 3]  # length, header, then each tensor as the file asks for it

@@ -48,6 +48,7 @@ def test_a_baseline_of_a_size_has_the_token_types_that_a_distilled_student_has(t
     for teachers in ((), (str(teacher),)):
         run = set_up(RunSpec.of("csv", train=path, teachers=teachers, **common))
         assert run.identity["token types"] == of_student, teachers
+    (tmp_path / "alone").mkdir()
     tokenizer.save(tmp_path / "alone", max_length=24)
     common["tokenizer"] = str(tmp_path / "alone")
     assert set_up(RunSpec.of("csv", train=path, **common)).identity["token types"], "no model says otherwise"
