@@ -567,7 +567,7 @@ def test_a_model_of_pairs_is_not_asked_about_single_texts(reader_of_pairs, tmp_p
     save_model(tiny_model("sequence", vocab_size=tokenizer.vocab_size), tmp_path / "single", tokenizer)
     flags = "--ask", str(reader_of_pairs), "--below", "1", "--file", "-"
     assert main(["predict", "--model", str(tmp_path / "single"), *flags]) == 2
-    assert "is of pairs of texts, --model of single ones" in capsys.readouterr().err
+    assert "is of pairs of texts, standard input of single ones" in capsys.readouterr().err
 
 
 def test_a_model_that_gives_no_numbers_ends_the_run(models, tmp_path, tokenizer):
