@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -118,11 +119,8 @@ def test_two_threads_may_write_the_same_file(tmp_path):
         both.wait()  # both are open now
         yield b" and whole"
 
-    threads = [threading.Thread(target=files.write_atomically, args=(path, content(name))) for name in ("one", "two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:  # what fails in a thread is raised here
+        list(pool.map(lambda name: files.write_atomically(path, content(name)), ("one", "two")))
     assert path.read_text() in ("one and whole", "two and whole") and os.listdir(tmp_path) == ["out.txt"]
 
 
