@@ -342,10 +342,10 @@ def is_table_of_texts(file: TextFile, usual: Sequence[str], label: str = "") -> 
     lines = [line.rstrip("\r\n") for _, line in islice(file.lines(), SAMPLE)]
     for delimiter in DELIMITERS:
         header, width = lines[0].split(delimiter), lines[0].count(delimiter)
-        is_named = width and any(named(header, meant(header, column)[-1]) for column in usual)
-        wide = all(line.count(delimiter) >= width for line in lines if line)
-        if is_named and (delimiter == "\t" or (label and named(header, label) and wide)):
-            return True
+        if width and any(named(header, meant(header, column)[-1]) for column in usual):
+            wide = all(line.count(delimiter) >= width for line in lines if line)
+            if delimiter == "\t" or (label and named(header, label) and wide):
+                return True
     numbers = [int(name) for column in usual for name in meant((), column) if is_number(name)]
     tabs = {line.count("\t") for line in lines if line}
     return bool(numbers) and len(tabs) == 1 and max(numbers) - 1 <= max(tabs) > 0
