@@ -767,7 +767,7 @@ FAULTS = [
      "say, labelled=False)", "say)",
      "tasks/test_cloze.py::test_questions_without_answers_and_contexts_are_told_apart"),
     ("a teacher asked about a context that it has seen", "training/cross_fitting.py",
-     "of_group.get(kept_together(data.task, example), -1)", "-1",
+     "of_text.get(found_by(data.task, example), -1)", "-1",
      "tasks/test_cloze.py::test_the_teacher_that_has_not_seen_a_context_answers_what_is_asked_about_it"),
     ("inputs kept for another --cloze", "training/examples.py",
      'f"{len(data.copies)} {spec.config.cloze}",', 'str(len(data.copies)),',

@@ -64,6 +64,19 @@ def same_labels(record: dict, other: dict) -> bool:
     return _alike(record["settings"], other["settings"], ["labelled"]) and _alike(record, other, ["seed", *drawn])
 
 
+#: Fields of DataConfig that do not change what an example is.
+NOT_READING = frozenset(
+    "limit oos_threshold label_threshold null_threshold overlap documents question_length answer_length".split()
+)
+
+
+def differently_read(record: dict, other: dict) -> list[str]:
+    """The settings by which the same file gives two runs other examples, as far as both records hold them."""
+    read, other_read = ({"task": each["task"], **each["data settings"]} for each in (record, other))
+    shared = (read.keys() & other_read.keys()) - NOT_READING
+    return sorted(key for key in shared if read[key] != other_read[key])
+
+
 def same_dev(record: dict, other: dict) -> bool:
     """Whether the dev scores of two runs are of the same examples, read in the same way."""
     keys = ["task", "dev"] + ["train", "drawn by text"] * str(record.get("dev")).endswith(

@@ -294,14 +294,25 @@ def surest_mistakes(wrong: list[Mistake], most: int) -> str:
     return "\n".join([header, rule, *(f"{line}\n    {shorten(mistake.below, 76)}" for line, mistake in pairs)])
 
 
+def text_of(task: Task, example) -> str:
+    """All texts of an example, in one."""
+    return "\n".join(task.texts([example]))
+
+
 def kept_together(task: Task, example) -> str:
-    """What examples that are on one side of every split share: their group; without groups, their text."""
-    return task.group(example) if task.group else "\n".join(task.texts([example]))
+    """What examples on one side of every split share: their group; where each is its own group, their text."""
+    group = task.group(example) if task.group else example.id
+    return group if group != example.id else text_of(task, example)
 
 
-def drawn_by_text(task: Task) -> bool | None:
+def has_groups(task: Task, examples: Sequence) -> bool:
+    """Whether examples have groups of several, unlike sentences that are documents of their own."""
+    return task.group is not None and any(task.group(example) != example.id for example in examples)
+
+
+def drawn_by_text(task: Task, examples: Sequence) -> bool | None:
     """What records say of how shares were drawn: True where equal texts stay together; None by group, or as once."""
-    return task.group is None or None
+    return not has_groups(task, examples) or None
 
 
 def limited(examples: Sequence, limit: str, flag: str = "--limit", seed: int = 0) -> Sequence:

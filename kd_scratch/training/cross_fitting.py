@@ -9,18 +9,36 @@ teachers, each trained with another `--fold`, one has not seen a given example; 
 """
 
 import re
+from dataclasses import asdict
 
 import numpy as np
 
 from kd_scratch.common.errors import UserError
+from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs
-from kd_scratch.evaluation.advice import same_labels
+from kd_scratch.evaluation.advice import differently_read, same_labels
 from kd_scratch.pages.records import origin_record
 from kd_scratch.tasks.augment import COPY
-from kd_scratch.tasks.base import Task, drawn_by_text, kept_together
+from kd_scratch.tasks.base import Task, drawn_by_text, text_of
 from kd_scratch.tasks.folds import Fold, fold_numbers, parse_fold
 from kd_scratch.training.examples import TrainingData
 from kd_scratch.training.spec import RunSpec
+
+
+def check_fold(spec: RunSpec, data: TrainingData) -> None:
+    """UserError where --model has learned the texts that --fold leaves out; where a teacher has, a note."""
+    if not spec.fold:
+        return
+    wanted = parse_fold(spec.fold), drawn_by_text(data.task, data.own)
+    for flag, path in [("--model", spec.model), *(("--teacher", path) for path in spec.teachers)]:
+        record = {} if path in SIZES else origin_record(path) or {}
+        if record.get("train") != data.hashes["train"] or record["task"] == "mlm":
+            continue  # masked words have no labels
+        if (parse_fold(record.get("fold") or ""), record.get("drawn by text")) != wanted:
+            what = f"{flag} {path}: has learned the texts that --fold {spec.fold} leaves out"
+            if flag == "--model":
+                raise UserError(f"{what}; give the model from before that training")
+            data.notes.append(f"{what}; its soft targets may tell something of them")
 
 
 def teacher_folds(spec: RunSpec) -> tuple[list[Fold], list[dict]] | None:
@@ -52,48 +70,68 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
         return None
     folds, records = found
     for path, record in zip(spec.teachers, records, strict=True):
-        made_of = record.get("train"), record.get("drawn by text")  # a teacher of an earlier version has other folds
-        if made_of != (data.hashes["train"], drawn_by_text(data.task)):
-            raise UserError(f"--teacher {path}: was trained on a fold of another file than {spec.train}; give that")
-        name = record.get("sources", {}).get("train", spec.train.name)
-        if data.task.head == "token" and name != spec.train.name:  # which names the documents, by which folds are drawn
-            raise UserError(f"--teacher {path}: knew {spec.train} as {name}; rename it so")
+        require_these_folds(spec, data, path, record)
     if spec.unlabelled and spec.unlabelled.name == spec.train.name:  # which ids begin with
         raise UserError(
             f"--unlabelled {spec.unlabelled}: has the name of --train, by which texts are told apart; rename it"
         )
     numbers = fold_numbers(data.task, data.own, folds[0].count)
     # A text of --unlabelled, or a question about a context, that stands in --train belongs to its fold.
-    of_group = dict(zip((kept_together(data.task, example) for example in data.own), numbers.tolist(), strict=True))
-    if had_no_other_labels(spec, data.task, records):
+    of_text = dict(zip((found_by(data.task, example) for example in data.own), numbers.tolist(), strict=True))
+    if had_no_other_labels(spec, data, records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))
     for example in data.examples:
         if example.id not in by_id:
-            by_id[example.id] = of_group.get(kept_together(data.task, example), -1)
+            by_id[example.id] = of_text.get(found_by(data.task, example), -1)
     of_input = np.array([by_id.get(name, by_id.get(re.sub(rf"{COPY}\d+$", "", name), -1)) for name in inputs.ids])
     return np.stack([(of_input == fold.number) | (of_input < 0) for fold in folds])
 
 
-def taught_by_folds(spec: RunSpec, task: Task) -> str | None:
+def require_these_folds(spec: RunSpec, data: TrainingData, path: str, record: dict) -> None:
+    """UserError where a teacher's fold is of another file, or of this one read in another way."""
+    made_of = record.get("train"), record.get("drawn by text")  # earlier versions had other folds
+    if made_of != (data.hashes["train"], drawn_by_text(data.task, data.own)):
+        raise UserError(f"--teacher {path}: was trained on a fold of another file than {spec.train}; give that")
+    if settings := differently_read(as_record(spec), record):
+        flag = settings[0].replace("_", "-")
+        raise UserError(f"--teacher {path}: read {spec.train} with another --{flag}; give that")
+    name = record.get("sources", {}).get("train", spec.train.name)
+    if data.task.head == "token" and name != spec.train.name:  # which names the documents
+        raise UserError(f"--teacher {path}: knew {spec.train} as {name}; rename it so")
+
+
+def as_record(spec: RunSpec) -> dict:
+    """How a run reads its files, as its record will say."""
+    return {"task": spec.task, "data settings": asdict(spec.data)}
+
+
+def found_by(task: Task, example) -> str:
+    """What an example has in every file: a question its context, another one its text."""
+    return task.group(example) if task.head == "span" else text_of(task, example)
+
+
+def taught_by_folds(spec: RunSpec, data: TrainingData) -> str | None:
     """What of the teachers' records decides whose soft targets count, in a few words; None: nothing."""
-    found = teacher_folds(spec)
+    has_cached_logits = spec.config.alpha > 0 and data.task.head != "mlm"
+    found = teacher_folds(spec) if has_cached_logits else None
     if found is None:
         return None
     folds, records = found
     names = " ".join(f"{fold.number + 1}/{fold.count}" for fold in folds)
-    return names + " of these labels" * had_no_other_labels(spec, task, records)
+    return names + " of these labels" * had_no_other_labels(spec, data, records)
 
 
-def had_no_other_labels(spec: RunSpec, task: Task, records: list[dict]) -> bool:
+def had_no_other_labels(spec: RunSpec, data: TrainingData, records: list[dict]) -> bool:
     """Whether only a part of the examples has labels, and all teachers were trained on those of this part."""
-    return bool(spec.config.labelled) and all(had_these_labels(spec, task, record) for record in records)
+    return bool(spec.config.labelled) and all(had_these_labels(spec, data, record) for record in records)
 
 
-def had_these_labels(spec: RunSpec, task: Task, record: dict) -> bool:
+def had_these_labels(spec: RunSpec, data: TrainingData, record: dict) -> bool:
     """Whether a teacher was trained on the labels of the same part of the examples as this student."""
     dev = spec.dev if spec.holds_out_dev else ""  # what is labelled is drawn from what --dev 10% and --limit leave
     held_out = record["dev"] if record["dev"].endswith("%") else ""
     same_rest = held_out == dev and record["data settings"].get("limit") == spec.data.limit
-    this = {"settings": {"labelled": spec.config.labelled}, "seed": spec.run.seed, "drawn by text": drawn_by_text(task)}
-    return same_rest and same_labels(this, record)
+    this = as_record(spec) | {"settings": {"labelled": spec.config.labelled}, "seed": spec.run.seed}
+    this["drawn by text"] = drawn_by_text(data.task, data.own)
+    return same_rest and not differently_read(this, record) and same_labels(this, record)

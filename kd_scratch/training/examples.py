@@ -16,7 +16,7 @@ from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.tasks import Task, kept_together, limited
 from kd_scratch.tasks.augment import Altered, Propose
-from kd_scratch.tasks.base import are_pairs, require_kind
+from kd_scratch.tasks.base import are_pairs, has_groups, require_kind
 from kd_scratch.tasks.feature_cache import cached_features
 from kd_scratch.tasks.folds import outside_fold, parse_fold
 from kd_scratch.tasks.text_files import read_texts
@@ -117,7 +117,7 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
     hashes = np.fromiter((hash(kept_together(task, example)) for example in examples), np.int64, len(examples))
     _, first, group, sizes = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
     by_place = np.argsort(first)  # groups as they come: what is drawn does not depend on the hashes
-    if task.group:  # so many groups
+    if has_groups(task, examples):  # so many groups
         drawn = list(limited(range(len(first)), amount, flag, seed))
     else:  # so many examples, or as many more as have the last one's text
         wanted = len(limited(examples, amount, flag))

@@ -37,7 +37,7 @@ from kd_scratch.nn.model import Model, with_dropout
 from kd_scratch.tasks import TASKS, Task
 from kd_scratch.tasks.base import are_pairs, drawn_by_text, require_kind, require_labels_of
 from kd_scratch.training.checks import check_spec
-from kd_scratch.training.cross_fitting import taught_by_folds
+from kd_scratch.training.cross_fitting import check_fold, taught_by_folds
 from kd_scratch.training.epochs import EpochPlan, plan_epochs
 from kd_scratch.training.examples import TrainingData, read_training_data
 from kd_scratch.training.resume import CHOICE, has_state, saved_precision, unfinished
@@ -92,6 +92,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
         if Path(directory).exists() or "/" in directory:  # else it may be a size that is misspelled
             require_model_directory(directory)
     data = read_training_data(spec, task, WordProposer)
+    check_fold(spec, data)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
     asked = spec
     if spec.chooses_layers and spec.model not in SIZES:  # until then the first ones stand for all others
@@ -309,7 +310,7 @@ def identify(run: Run) -> dict:
         "data settings": asdict(spec.data),
         "seed": spec.run.seed,
         "fold": spec.fold or None,
-        "drawn by text": drawn_by_text(run.task),  # what --dev 10%, --labelled and --fold take
+        "drawn by text": drawn_by_text(run.task, run.data.own),  # what --dev 10%, --labelled and --fold take
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
         **libraries(run.device),
@@ -318,7 +319,7 @@ def identify(run: Run) -> dict:
         "labels": sha256(*run.model.config.labels),
         "initial weights": fingerprint(run.model),
         "teacher tokenizer": " ".join(load_tokenizer(path).fingerprint for path in spec.teachers) or None,
-        "teacher folds": taught_by_folds(spec, run.task),
+        "teacher folds": taught_by_folds(spec, run.data),
         "token types": run.data.tokenizer.has_token_types,
         "teacher": " ".join([*map(fingerprint, run.teachers), *(file.sha256 for file in run.answers)]) or None,
     }

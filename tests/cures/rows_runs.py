@@ -22,6 +22,13 @@ from tests.cures.world import (
     value,
 )
 
+
+def of_the_whole_file(world):
+    """A model that has learned all texts, to begin a part of them with."""
+    assert main(world.train(output=world.folder / "whole")) == 0
+    return world.train("--fold", "1/2", model=world.folder / "whole")
+
+
 ELSEWHERE = "choose another --output"
 
 
@@ -132,6 +139,11 @@ def layers_chosen(*flags, text=""):
 
 
 ROWS = [
+    Cure(
+        "{}; give the model from before that training",
+        of_the_whole_file,
+        lambda w, argv, line: put(argv, find("(--model) .*give the model from before", line), w.base.model()),
+    ),
     # --- the layers of another run ---
     Cure(
         "{}: {}; delete it, and the layers are chosen anew",

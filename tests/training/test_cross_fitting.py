@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +13,17 @@ import pytest
 from kd_scratch.__main__ import main
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
+from kd_scratch.data.rows import Concat
 from kd_scratch.distillation.teacher import teacher_logits
 from kd_scratch.tasks import TASKS
+from kd_scratch.tasks.base import drawn_by_text
 from kd_scratch.tasks.folds import Fold, fold_numbers, outside_fold, parse_fold
 from kd_scratch.tasks.question_answering import Example as Question
 from kd_scratch.tasks.text_files import read_csv
 from kd_scratch.tasks.token_classification import Example as Sentence
 from kd_scratch.training import cross_fitting
 from kd_scratch.training.cross_fitting import teacher_folds, unseen_by
-from kd_scratch.training.examples import TrainingData, encode_training_data
+from kd_scratch.training.examples import TrainingData, draw, encode_training_data
 from kd_scratch.training.resume import changes
 from kd_scratch.training.run import train
 from kd_scratch.training.setup import set_up
@@ -46,6 +49,28 @@ def test_sentences_of_a_document_are_in_one_fold_and_each_in_exactly_one():
     assert all(sum(i not in part for part in kept) == 1 for i in range(200))
     with pytest.raises(UserError, match="leaves no examples"):
         outside_fold(TASKS["conll"], sentences[:4], Fold(int(numbers[0]), 4))
+
+
+@pytest.fixture
+def sentences(tmp_path):
+    """Each of ten sentences four times; a function makes a file of them, whole or each a document of its own."""
+
+    def read(documents: bool):
+        lines = [f"Ada B-PER\nsings O\n{i // 4} O\n" for i in range(40)]
+        path = tmp_path / "train.txt"
+        path.write_text("\n".join(f"-DOCSTART- O\n\n{line}" if documents else line for line in lines))
+        return TASKS["conll"].read(path, "", DataConfig())
+
+    return read
+
+
+def test_equal_sentences_without_documents_are_on_one_side_of_every_split(sentences):
+    task, own = TASKS["conll"], sentences(documents=False)
+    numbers = fold_numbers(task, own, 3).reshape(10, 4)
+    assert (numbers == numbers[:, :1]).all() and set(numbers.flat) == {0, 1, 2}
+    drawn = draw(task, own, "20%", "--dev").reshape(10, 4)
+    assert (drawn == drawn[:, :1]).all() and drawn.sum() == 8, "so many sentences, not so many different ones"
+    assert drawn_by_text(task, own) is True and drawn_by_text(task, sentences(documents=True)) is None
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +151,19 @@ def test_altered_copies_belong_to_their_texts(teachers):
     assert counted.shape == (3, 3 * 48) and np.array_equal(counted, np.tile(counted[:, :48], 3))
 
 
+def folds_of(monkeypatch, count, record):
+    """As if there were so many cross-fitted teachers with this record."""
+    found = [Fold(i, count) for i in range(count)], [{"data settings": {}} | record] * count
+    monkeypatch.setattr(cross_fitting, "teacher_folds", lambda spec: found)
+
+
 def test_a_name_that_looks_like_that_of_a_copy_is_still_its_own(monkeypatch):
     """Questions have ids of their own: q~3 is one beside q, and q~3~1 its copy."""
     squad = TASKS["squad"]
     own = [Question(name, "?", context) for name, context in (("q", "a"), ("q~3", "d"), ("r", "b"), ("s", "e"))]
     numbers = fold_numbers(squad, own, 2).tolist()
     assert set(numbers[:2]) == {0, 1}, "the first two are of different folds"
-    monkeypatch.setattr(cross_fitting, "teacher_folds", lambda spec: ([Fold(0, 2), Fold(1, 2)], [{"train": "x"}] * 2))
+    folds_of(monkeypatch, 2, {"train": "x", "task": "squad"})
     data = TrainingData(squad, own, [], (), None, {"train": "x"}, [], own=own)
     spec = RunSpec("squad", Path("x"), "10%", "", Path("y"), teachers=("a", "b"))
     counted = unseen_by(spec, data, SimpleNamespace(ids=["q", "q~3", "r", "q~1", "q~3~1", "s~2", "other"]))
@@ -160,10 +191,23 @@ def test_text_of_the_training_file_that_stands_in_another_is_unseen_by_one_teach
     assert prepared(replace(spec, unlabelled=renamed))[2][:, 48:].all()
 
 
+@pytest.mark.parametrize("documents", [True, False])
+def test_a_sentence_of_the_training_file_is_found_in_another_by_its_words(sentences, tmp_path, monkeypatch, documents):
+    task, own = TASKS["conll"], sentences(documents)[::4]
+    (tmp_path / "more.txt").write_text("".join(f"Ada sings {i}\n" for i in range(11)))
+    more = task.read_unlabelled(tmp_path / "more.txt", DataConfig(), print, "--unlabelled")
+    drawn = drawn_by_text(task, own)
+    folds_of(monkeypatch, 3, {"train": "x", "task": "conll", "drawn by text": drawn})
+    data = TrainingData(task, Concat(own, more), [], (), None, {"train": "x"}, [], own=own)
+    spec = RunSpec("conll", Path("train.txt"), "10%", "", Path("y"), teachers=("a", "b", "c"))
+    counted = unseen_by(spec, data, SimpleNamespace(ids=[example.id for example in data.examples]))
+    assert (counted[:, :10].sum(axis=0) == 1).all() and counted[:, 20].all()
+    assert np.array_equal(counted[:, 10:20], counted[:, :10])
+
+
 def test_documents_are_told_apart_by_the_name_that_the_teachers_knew(monkeypatch):
     sentences = [Sentence(str(i), ("x",), ("O",), document=f"train.txt:{i}") for i in range(4)]
-    records = [{"train": "x", "sources": {"train": "train.txt"}}] * 2
-    monkeypatch.setattr(cross_fitting, "teacher_folds", lambda spec: ([Fold(0, 2), Fold(1, 2)], records))
+    folds_of(monkeypatch, 2, {"train": "x", "task": "conll", "sources": {"train": "train.txt"}})
     data = TrainingData(TASKS["conll"], sentences, [], (), None, {"train": "x"}, [], own=sentences)
     spec = RunSpec("conll", Path("x/train.txt"), "10%", "", Path("y"), teachers=("a", "b"))
     inputs = SimpleNamespace(ids=list("0123"))
@@ -230,5 +274,31 @@ def test_teachers_that_do_not_belong_together_are_refused(teachers, tmp_path):
     record = json.loads((older / "training.json").read_text())
     assert record.pop("drawn by text") is True
     (older / "training.json").write_text(json.dumps(record))
+    spec = RunSpec("csv", output=tmp_path / "z", **(common | dict(teachers=(str(older), two, three))))
     with pytest.raises(UserError, match="older: was trained on a fold of another file"):
-        prepared(RunSpec("csv", output=tmp_path / "z", **(common | dict(teachers=(str(older), two, three)))))
+        prepared(spec)
+    record = json.loads(Path(two, "training.json").read_text())
+    settings = record["data settings"]
+    for flag, changed in {
+        "task": {"task": "agnews"},
+        "text-column": {"data settings": settings | {"text_column": "title"}},
+        "": {"data settings": settings | {"limit": "10", "label_threshold": 0.5, "of": "a later version"}},
+    }.items():
+        (older / "training.json").write_text(json.dumps(record | {"fold": "1/3"} | changed))
+        refusal = pytest.raises(UserError, match=f"older: read .*train.csv with another --{flag}; give that")
+        with refusal if flag else nullcontext():
+            prepared(spec)
+
+
+def test_a_model_that_has_learned_what_a_fold_leaves_out_does_not_begin_it(teachers, tmp_path):
+    """Its teacher is remarked: what it says of other texts is not quite without them."""
+    _, common = teachers
+    one, *others = common["teachers"]
+    alone = common | dict(model=one, teachers=())
+    for wrong in ("2/3", "1/4"):
+        with pytest.raises(UserError, match=f"--model {one}: has learned the texts that --fold {wrong} leaves out"):
+            set_up(RunSpec("csv", output=tmp_path / "x", fold=wrong, **alone))
+    set_up(RunSpec("csv", output=tmp_path / "x", fold="1/3", **alone))
+    set_up(RunSpec("csv", output=tmp_path / "x", fold="2/3", **(alone | dict(train=Path(common["dev"])))))
+    notes = set_up(RunSpec("csv", output=tmp_path / "x", fold="1/3", **common)).data.notes
+    assert [note.split()[1][:-1] for note in notes if "has learned the texts that --fold 1/3" in note] == others
