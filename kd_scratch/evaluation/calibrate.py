@@ -14,7 +14,7 @@ import torch
 
 from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_new_folder, write_json
+from kd_scratch.common.files import check_new_folder, make_folder, write_json
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
 from kd_scratch.evaluation.significance import calibration
 from kd_scratch.nn import int8
@@ -36,12 +36,12 @@ def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict
     predictions = evaluate(loaded, dev_set.task, dev_set.examples, dev_set.data, torch.device("cpu"))
     temperature = fit_temperature(predictions)
     after = at_temperature(predictions, temperature)
-    divide_logits(loaded.model, temperature)
-    save_folder(loaded.model, loaded.tokenizer, loaded.max_length, output)
     rows = {"before": quality(predictions), "after": quality(after)}
     record = dev_set.record() | {"model": loaded.directory, "temperature": temperature, "rows": rows}
     record["training"] = origin_record(loaded.directory)
-    write_json(output / CALIBRATION, record)
+    write_json(make_folder(output) / CALIBRATION, record)  # first: it tells what the model has learned
+    divide_logits(loaded.model, temperature)
+    save_folder(loaded.model, loaded.tokenizer, loaded.max_length, output)
     return record
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common.console import progress, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_new_folder, write_json
+from kd_scratch.common.files import check_new_folder, make_folder, write_json
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs, collate, length_sorted_batches, require_inputs
 from kd_scratch.data.fewer_pieces import fewer_pieces
@@ -72,7 +72,6 @@ def prune(
         tokenizer, kept = fewer_pieces(tokenizer, np.unique(np.concatenate(used)))
     moments = moments_of_units(model, inputs) if feed_forward else ()
     small = take(model, moments, feed_forward, kept, tokenizer.pad_id)
-    save_folder(small, tokenizer, loaded.max_length, output)
     pruned = LoadedModel(small, tokenizer, loaded.max_length, str(output))
     rows["after"] = about(pruned, dev_set)
     if dev_set:
@@ -80,7 +79,8 @@ def prune(
         rows["after"]["changed_pieces"] = found
     record = {"model": loaded.directory, "texts": [str(path) for path in (*data, *texts)], "rows": rows}
     record["training"] = origin_record(loaded.directory)
-    write_json(output / PRUNING, record)
+    write_json(make_folder(output) / PRUNING, record)  # first: it tells what the model has learned
+    save_folder(small, tokenizer, loaded.max_length, output)
     return record
 
 

@@ -131,6 +131,16 @@ def test_the_folder_gives_divided_logits(tmp_path, tokenizer, capsys, head, is_i
     assert json.loads(capsys.readouterr().out)["temperature"] == pytest.approx(1, abs=1e-3)
 
 
+def test_a_model_that_is_there_has_its_record(tmp_path, tokenizer, monkeypatch):
+    make_folder(tmp_path / "model", tokenizer, "sequence", False)
+    task, dev = make_file(tmp_path, "sequence")
+    there = []
+    path = tmp_path / "new" / "calibration.json"
+    monkeypatch.setattr("kd_scratch.evaluation.calibrate.save_folder", lambda *_: there.append(path.read_text()))
+    argv = ["calibrate", "--task", task, "--model", str(tmp_path / "model"), "--dev", str(dev)]
+    assert main([*argv, "--output", str(path.parent)]) == 0 and json.loads(there[0])["temperature"] > 0
+
+
 def test_a_threshold_moves_with_its_probability_however_small_it_is():
     assert moved(0.2, 2.0) == pytest.approx(1 / (1 + math.exp(math.log(4) / 2)), rel=1e-12)
     assert moved(1e-16, 0.05) < 1e-300 and moved(0.0, 0.05) == 0.0 and moved(1.0, 0.05) == 1.0

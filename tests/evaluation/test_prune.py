@@ -200,6 +200,18 @@ def test_dev_tells_scores_and_how_many_pieces_are_others(model_directory, files,
         assert rows[name]["accuracy"] == pytest.approx(np.mean(right))
 
 
+def test_a_model_that_is_there_has_its_record(model_directory, files, tmp_path, capsys, monkeypatch):
+    """Stopped on the way, the command leaves no model of which nobody knows what it has learned."""
+    there = []
+    monkeypatch.setattr(
+        "kd_scratch.evaluation.prune.save_folder", lambda *_: there.append(json.loads(path.read_text()))
+    )
+    path = tmp_path / "small" / "pruning.json"
+    argv = ["prune", "--model", model_directory, "--output", path.parent, "--feed-forward", 16, *files]
+    assert run(capsys, *argv, "--dev", files[-1])[0] == 0
+    assert "accuracy" in there[0]["rows"]["after"] and "training" in there[0]
+
+
 def test_a_dev_file_that_does_not_fit_is_refused_before_anything_is_written(model_directory, files, tmp_path, capsys):
     (tmp_path / "bad.csv").write_text("text,label\nthe fox,other\n")
     argv = ["prune", "--model", model_directory, "--output", tmp_path / "few", "--feed-forward", "8", *files[:2]]
