@@ -230,6 +230,9 @@ def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer
     limits = student.config.labels, tokenizer, spec.config.max_length
     teacher = open_teacher(path, task, *limits, settled, pairs, own_pieces)
     require_kind(f"--teacher {path}", teacher.config.pairs, "--train", pairs)
+    own = load_tokenizer(path)
+    if spec.config.augment and (own.mask_id is None or own.special["mask_token"] != tokenizer.special["mask_token"]):
+        raise UserError(f"--augment: --teacher {path} has another [MASK] than the student, or none; leave it out")
     if task.head == "mlm" and teacher.config.vocab_size != student.config.vocab_size:
         sizes = f"{teacher.config.vocab_size:,} words, the student {student.config.vocab_size:,}"
         raise UserError(f"--teacher {path}: has a vocabulary of {sizes}; to be compared they need as many")

@@ -135,6 +135,14 @@ def without_mask(world) -> Path:
     return model
 
 
+def other_mask(world) -> Path:
+    """A model directory of another tokenizer, whose [MASK] is called otherwise."""
+    model = world.copy(without_mask(world), "other-mask")
+    (model / "vocab.txt").write_text((model / "vocab.txt").read_text().replace("[NONE]", "<mask>"))
+    (model / "tokenizer_config.json").write_text('{"mask_token": "<mask>"}')
+    return model
+
+
 NO_QUESTION = '{"data": [{"paragraphs": []}]}'
 FLAT = '{"query": "who?", "passage": "the team of the bank", "answer": "the bank"}\n'
 
@@ -292,6 +300,16 @@ ROWS = [
         lambda w: w.train(
             "--augment", 1, "--tokenizer", without_mask(w), model="tiny-student", teacher=without_mask(w)
         ),
+        leave_out(),
+    ),
+    Cure(
+        "--augment: --teacher {} has another [MASK] than the student, or none; leave it out",
+        lambda w: w.train("--augment", 1, teacher=other_mask(w)),
+        leave_out(),
+    ),
+    Cure(
+        "--augment: --teacher {} has another [MASK] than the student, or none; leave it out",
+        lambda w: w.train("--augment", 1, teacher=without_mask(w)),
         leave_out(),
     ),
     Cure(
