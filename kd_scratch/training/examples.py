@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from kd_scratch.checkpoints.weight_files import weight_files
 from kd_scratch.common.console import Say, say
+from kd_scratch.common.device import pick_device
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
@@ -201,8 +204,11 @@ def encode_training_data(
         spec.fold,
         str(spec.is_taught),  # without one, text that has no label is left out
         str(data.hashes["augment model"]),
-        source_hash("training.examples", *(["training.word_proposals"] if spec.augment_model else [])),
+        source_hash("training.examples"),
     ]
+    if spec.augment_model:  # what it proposes depends on how it is computed
+        source += [source_hash("training.word_proposals", versions=(torch.__version__,))]
+        source += [pick_device(spec.run.device).type]
     inputs = cached_features(
         data.task,
         Concat(data.examples, data.copies),
@@ -219,11 +225,11 @@ def encode_training_data(
 
 
 def data_hashes(spec: RunSpec) -> dict[str, str | None]:
-    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage; of the files of
-    --augment-model together. UserError where there is none."""
+    """SHA-256 of each data file's content; of --dev the flag itself, where it is a percentage; of the files that make
+    the network of --augment-model together (its tokenizer is that of the run). UserError where there is none."""
     if (model := spec.augment_model) and not Path(model).is_dir():
         raise UserError(f"--augment-model {model}: no such model directory")
-    files = sorted(filter(Path.is_file, Path(model).iterdir())) if model else ()
+    files = [Path(model) / "config.json", *weight_files(Path(model))] if model else ()
     return {
         "train": sha256_of_file(spec.train),
         "unlabelled": sha256_of_file(spec.unlabelled) if spec.unlabelled else None,

@@ -174,7 +174,7 @@ def test_the_baseline_of_a_study_makes_exactly_as_many_steps(files):
     assert plan_epochs(spec, data, encode_training_data(spec, data)).inputs.tolist() == [60] * 3
 
 
-def test_another_augment_model_makes_other_features_and_is_another_run(files, capsys):
+def test_another_augment_model_makes_other_features_and_is_another_run(files, capsys, monkeypatch):
     folder, argv = files
     teacher = load_model(folder / "teacher")
     words = folder / "words"
@@ -188,8 +188,12 @@ def test_another_augment_model_makes_other_features_and_is_another_run(files, ca
         said = capsys.readouterr().out
         assert "words are proposed for 60 copies, 2 of each text" in said
         assert len(list((folder / "cache").glob("features-*"))) == before + 1
+    (words / "README.md").write_text("which is no part of the model")
     assert main([*argv, *more[:-1], str(folder / "words-again"), "--seed", "3"]) == 0
     assert "words are proposed" not in capsys.readouterr().out, "they are in the cache"
+    monkeypatch.setattr("torch.__version__", "another")
+    assert main([*argv, *more[:-1], str(folder / "words-elsewhere")]) == 0
+    assert "words are proposed" in capsys.readouterr().out, "another version may propose others"
     hashes = [record(folder / f"words-{seed}")["augment model"] for seed in (1, 2)]
     assert len(set(hashes)) == 2
     assert main([*argv, *more[2:-1], str(folder / "x")]) == 2
