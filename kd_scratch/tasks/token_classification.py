@@ -246,9 +246,10 @@ def begun_with_i(predictions: Predictions) -> int:
 
 
 def teaches_iob1(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> bool:
-    """Whether a teacher (its logits: ΣS,C) has an I at most of the tokens whose label (ΣS) is a B."""
+    """Whether a teacher (its logits: ΣS,C; NaN where it has not answered) has an I at most of the tokens whose label
+    (ΣS) is a B."""
     letters = np.array([(tag or "O")[0] for tag in TagScheme.of(names).tags])
-    begins = np.flatnonzero(np.isin(labels, np.flatnonzero(letters == "B")))[:10_000]
+    begins = np.flatnonzero(np.isin(labels, np.flatnonzero(letters == "B")) & ~np.isnan(logits[:, 0]))[:10_000]
     return 2 * np.sum(letters[logits[begins].argmax(axis=1)] == "I") > len(begins)
 
 

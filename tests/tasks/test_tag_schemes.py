@@ -12,7 +12,7 @@ from kd_scratch.tasks import Predictions
 from kd_scratch.tasks.conll_file import Example
 from kd_scratch.tasks.conll_metric import entities, to_iob2
 from kd_scratch.tasks.tag_schemes import HELPERS, TagScheme
-from kd_scratch.tasks.token_classification import TASK, featurize, probabilities, student_labels
+from kd_scratch.tasks.token_classification import TASK, featurize, probabilities, student_labels, teaches_iob1
 
 CONLL_IOB1 = "B-LOC B-MISC B-ORG I-LOC I-MISC I-ORG I-PER O"  # of an often downloaded model: no B-PER
 LETTERS = {"IOB2": "BI", "IOB1": "BI", "IO": "I", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEW": "BMEW"}
@@ -151,6 +151,15 @@ def test_nine_labels_that_were_learned_as_iob1_are_noticed_and_score_the_same(to
         metrics = TASK.score(predictions_of(labels, tokenizer, right.split()))
         assert (metrics["f1"], metrics["accuracy"], metrics["begun_with_i"]) == (1, 1, begun)
         assert ("3 of 3 predicted entities begin with I-" in TASK.details(metrics)) is bool(begun)
+
+
+def test_a_teacher_that_learned_iob1_is_noticed_by_what_it_has_answered():
+    names, labels = ("O", "B-PER", "I-PER"), np.array([0, 1, 2, 1, 1, 1, 0])
+    logits = np.full((7, 3), np.nan)
+    logits[[1, 3]] = (0, 1, 2)
+    assert teaches_iob1(logits, labels, names), "of two that are answered both begin with I"
+    logits[[4, 5]] = (0, 2, 1)
+    assert not teaches_iob1(logits, labels, names)
 
 
 def test_a_student_writes_tags_as_its_teacher_does_where_that_says_the_same():
