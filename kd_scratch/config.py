@@ -168,18 +168,18 @@ class TrainConfig:
     labelled: str = setting(
         "",
         "use the labels of only N examples (or N%% of them; squad: of the contexts, conll: of the documents), drawn at "
-        "random by --seed; the others are text with soft targets only, and without a teacher they are left out",
+        "random by --seed; the others are learned from the teacher alone, and without one they are left out",
     )
     augment: int = setting(
         0,
         "distillation: beside each training text so many copies in which words (squad: of the question) are masked or "
-        "exchanged, others in each of the --epochs (where --steps outlasts those, they come round again); they have "
-        "soft targets only",
+        "exchanged, others in each of the --epochs (where --steps outlasts those, they come round again); they are "
+        "learned from the teacher alone",
     )
     cloze: int = setting(
         0,
         "squad, distillation: so many questions made of each context's own sentences, for those of --train and of "
-        "--unlabelled; they have soft targets only",
+        "--unlabelled; they are learned from the teacher alone",
     )
     looks: int = setting(0, "score dev so many times, at equal distances in steps, instead of after each epoch; 0: no")
     patience: int = setting(0, "stop after this many epochs (or --looks) without a better dev score; 0: never")

@@ -98,7 +98,7 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="distillation: text to learn from beside --train, one a line, or a table (.csv, .tsv) or JSON lines, "
-        "whose column of texts is found; it has no labels, only soft targets. squad: contexts, about which --cloze "
+        "whose column of texts is found; it has no labels, only the teacher. squad: contexts, about which --cloze "
         "asks, or a file of questions, whose answers are not looked at",
     )
     parser.add_argument(

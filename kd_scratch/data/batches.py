@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kd_scratch.data.masking import MaskedLMSampler
 
 IGNORE = -100  # where no unit is: no loss, no metric
-UNLABELLED = -200  # of a unit whose label is unknown: it has the teacher's soft targets only
+UNLABELLED = -200  # of a unit whose label is unknown: it is learned from the teacher alone
 POOL = 64  # batches that are sorted by length together
 #: Tokens, padding and all, of a batch that nothing is learned from. On a CPU 512 to 2048 are as fast, and twice as fast
 #: as 64 inputs of mixed lengths: what one layer writes is still near when the next one reads it.

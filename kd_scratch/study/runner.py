@@ -44,6 +44,7 @@ from kd_scratch.study.variants import (
     first_variants,
     grid_variants,
     side_by_side,
+    soft_run,
     study_flags,
 )
 from kd_scratch.training.checks import check_spec
@@ -63,7 +64,8 @@ def run_study(spec: StudySpec) -> Report:
     spec = complete(spec)
     device = start_machine(spec)
     spec = replace(spec, run=with_precision(spec.run, device))
-    check_spec(spec.run, device)
+    for run in (spec.run, soft_run(spec)):
+        check_spec(run, device)
     check_labels(spec)
     check_seeds(spec)
     spec = with_possible_losses(spec)

@@ -71,7 +71,7 @@ def add_questions(examples: Sequence[Example], most: int, longest: int) -> tuple
         found = make_questions(context, most, longest)
         made += [Example(f"{name}~c{n}", text, context, labelled=False) for n, text in enumerate(found, 1)]
         fewer += len(found) < most
-    note = f"--cloze {most}: {len(made):,} questions made of {len(first):,} contexts: soft targets only"
+    note = f"--cloze {most}: {len(made):,} questions made of {len(first):,} contexts: learned from the teacher alone"
     if fewer:
         note += f"; contexts too short for {most}: {fewer:,}"
     return Concat(Subset(examples, asking) if len(asking) < len(examples) else examples, made), [note]

@@ -13,12 +13,13 @@ from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.folds import parse_fold
 from kd_scratch.training.spec import RunSpec
 
-ONLY_SOFT = "only a teacher's soft targets can teach from such text; give --teacher, and an --alpha above 0"
+ONLY_TAUGHT = "only a teacher can teach from such text; give --teacher, and an --alpha above 0 or --losses"
 
 
 def check_spec(spec: RunSpec, device: torch.device) -> None:
     """UserError where settings do not go together, or with the device."""
-    config, has_soft_targets = spec.config, spec.is_taught and spec.config.alpha > 0
+    config = spec.config
+    teaches = spec.is_taught and (config.alpha > 0 or bool(config.losses))
     amp_dtype(config.amp, device)  # refuses what the device cannot
     parse_losses(config.losses)
     parse_layer_map(config.layer_map)
@@ -44,15 +45,15 @@ def check_spec(spec: RunSpec, device: torch.device) -> None:
         raise UserError(f"--unlabelled: plain text is no input for {spec.task}; leave it out")
     if config.cloze and task.add_questions is None:
         raise UserError(f"--cloze: {spec.task} has no questions; leave it out")
-    only_soft = {"unlabelled": spec.unlabelled, "cloze": config.cloze, "augment": config.augment}
-    for flag, value in only_soft.items():
-        if value and not has_soft_targets:
-            raise UserError(f"--{flag}: {ONLY_SOFT}")
+    only_taught = {"unlabelled": spec.unlabelled, "cloze": config.cloze, "augment": config.augment}
+    for flag, value in only_taught.items():
+        if value and not teaches:
+            raise UserError(f"--{flag}: {ONLY_TAUGHT}")
     if spec.augment_model and not config.augment:
         raise UserError("--augment-model is about --augment; give --augment 1 (say), or leave it out")
     if config.losses and not spec.teachers:
         raise UserError("--losses compares student and teacher; give --teacher")
-    if config.labelled and spec.is_taught and config.alpha == 0:
+    if config.labelled and spec.is_taught and not teaches:
         raise UserError("--labelled: with an --alpha of 0 nothing is learned from the other texts; leave --teacher out")
 
 

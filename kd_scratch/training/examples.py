@@ -75,7 +75,7 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     own = examples
     if unlabelled:
         examples = Concat(examples, unlabelled)
-        notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: soft targets only")
+        notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: learned from the teacher alone")
     if spec.config.cloze:
         examples, more = task.add_questions(examples, spec.config.cloze, spec.data.question_length)
         notes += more

@@ -639,8 +639,11 @@ def test_text_without_labels_teaches_through_the_teacher(runs, tmp_path, capsys)
     assert status == 0 and "51 inputs" in out and f"3 texts of {text} have no label" in out
     assert run(capsys, *distil, "--output", tmp_path / "without")[0] == 0
     assert fingerprint(load_model(tmp_path / "with")) != fingerprint(load_model(tmp_path / "without"))
+    by_states = [*distil, "--alpha", "0", "--losses", "hidden", "--labelled", "8", "--output", tmp_path / "by-states"]
+    status, out, err = run(capsys, *by_states, "--unlabelled", text)
+    assert status == 0 and "51 inputs" in out and "the teacher is not used" not in out, err
     for extra, said in (
-        (["--alpha", "0"], "only a teacher's soft targets can teach"),
+        (["--alpha", "0"], "only a teacher can teach"),
         (["--unlabelled", tmp_path / "none.txt"], "none.txt: no such file"),
     ):
         status, _, err = run(capsys, *distil, "--output", tmp_path / "no", "--unlabelled", text, *extra)

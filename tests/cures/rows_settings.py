@@ -20,7 +20,7 @@ from tests.cures.world import (
     use,
 )
 
-ONLY_SOFT = "only a teacher's soft targets can teach from such text; give --teacher, and an --alpha above 0"
+ONLY_TAUGHT = "only a teacher can teach from such text; give --teacher, and an --alpha above 0 or --losses"
 
 
 def teacher(world):
@@ -92,13 +92,20 @@ ROWS = [
         lambda w: w.train("--teacher", ""),
         give("(--teacher) is empty; give a name", teacher),
     ),
-    Cure(ONLY_SOFT, lambda w: w.train("--unlabelled", w.base.csv("train")), give("give (--teacher)", teacher)),
-    Cure(ONLY_SOFT, lambda w: w.train("--augment", 1), give("give (--teacher)", teacher)),
-    Cure(ONLY_SOFT, lambda w: w.squad("train", "--cloze", 1), give("give (--teacher)", lambda w: w.base.model("span"))),
+    Cure(ONLY_TAUGHT, lambda w: w.train("--unlabelled", w.base.csv("train")), give("give (--teacher)", teacher)),
+    Cure(ONLY_TAUGHT, lambda w: w.train("--augment", 1), give("give (--teacher)", teacher)),
     Cure(
-        ONLY_SOFT,
+        ONLY_TAUGHT, lambda w: w.squad("train", "--cloze", 1), give("give (--teacher)", lambda w: w.base.model("span"))
+    ),
+    Cure(
+        ONLY_TAUGHT,
         lambda w: w.train("--augment", 1, "--alpha", 0, teacher=teacher(w)),
         lambda w, argv, line: put(argv, find("an (--alpha) above 0", line), 0.1),
+    ),
+    Cure(
+        ONLY_TAUGHT,
+        lambda w: w.train("--augment", 1, "--alpha", 0, teacher=teacher(w)),
+        lambda w, argv, line: put(argv, find("above 0 or (--losses)", line), "hidden"),
     ),
     Cure(
         "--augment-model is about --augment; give --augment 1 (say), or leave it out",

@@ -221,9 +221,9 @@ def test_flags_that_no_run_could_take_are_refused_before_any(study, capsys, monk
     for flags, why in (
         (["--teacher", ""], "--teacher is empty; give a name"),
         (["--labelled", "50%", "--alpha", "0"], "nothing is learned from the other texts"),
-        (["--augment", "1", "--alpha", "0"], "--augment: only a teacher's soft targets can teach"),
+        (["--augment", "1", "--alpha", "0"], "--augment: only a teacher can teach"),
         (["--amp", "fp16"], "--amp fp16 needs a CUDA device"),
-        (["--unlabelled", "text.txt", "--alpha", "0"], "--unlabelled: only a teacher's soft targets can teach"),
+        (["--unlabelled", "text.txt", "--alpha", "0"], "--unlabelled: only a teacher can teach"),
         (["--unlabelled", "text.txt", "--steps", "9"], "text.txt: no such file"),
     ):
         assert main([*argv, "--output", str(folder / "no"), *flags]) == 2

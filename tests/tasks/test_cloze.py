@@ -155,8 +155,10 @@ def test_a_context_is_asked_about_once_and_a_text_without_question_is_only_that(
     examples, [note] = add_questions([*own, *texts], 3, 64)
     assert list(examples[:2]) == own and [e.id for e in examples[2:]] == ["q0~c1", "q0~c2", "q0~c3"]
     assert all(not e.labelled and not e.answers and e.start is None and e.context == CONTEXT for e in examples[2:])
-    assert note == ("--cloze 3: 3 questions made of 2 contexts: soft targets only; contexts too short for 3: 1")
-    assert add_questions(own, 3, 64)[1] == ["--cloze 3: 3 questions made of 1 contexts: soft targets only"]
+    assert note == (
+        "--cloze 3: 3 questions made of 2 contexts: learned from the teacher alone; contexts too short for 3: 1"
+    )
+    assert add_questions(own, 3, 64)[1] == ["--cloze 3: 3 questions made of 1 contexts: learned from the teacher alone"]
 
 
 # --- files without answers ---
@@ -248,7 +250,7 @@ def test_a_student_learns_from_questions_that_nobody_has_answered(files, teacher
     assert made.sum() > len([e for e in data.examples if "~c" in e.id]), "some contexts take several windows"
     assert (np.array(inputs.labels)[made] == UNLABELLED).all()
     contexts = len({e.context for e in data.own})
-    assert f"2 texts of {folder / 'more.txt'} have no label: soft targets only" in data.notes
+    assert f"2 texts of {folder / 'more.txt'} have no label: learned from the teacher alone" in data.notes
     [note] = [note for note in data.notes if note.startswith("--cloze 2: ")]
     assert f"of {contexts + 2} contexts" in note and "contexts too short for 2: 1" in note
     argv = ["train", "--task", "squad", "--train", str(spec.train), "--dev", spec.dev, "--model", teachers[0],

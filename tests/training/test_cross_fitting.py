@@ -266,6 +266,9 @@ def test_teachers_that_do_not_belong_together_are_refused(teachers, tmp_path):
     with pytest.raises(UserError, match="not trained with the same number of folds"):
         teacher_folds(spec[one, two, three, alone])
     assert teacher_folds(spec[(alone,)]) is None
+    idle = TrainConfig(**FAST, alpha=0, losses="hidden")
+    run = set_up(RunSpec("csv", output=tmp_path / "x", **(common | dict(teachers=(one,), config=idle))))
+    assert run.identity["teacher folds"] is None, "without soft targets no fold counts"
     other = common | dict(train=Path(write_csv(tmp_path / "other.csv", 30, seed=5)))
     with pytest.raises(UserError, match="was trained on a fold of another file"):
         prepared(RunSpec("csv", output=tmp_path / "y", **other))
