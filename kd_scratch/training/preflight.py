@@ -237,24 +237,35 @@ def about_gain(run: Run) -> str:
 def about_disk(run: Run, sample: Sample) -> str:
     """What the run will write at most, and what is free there; UserError where it is not enough."""
     needed: dict[int, int] = {}  # by disk: bytes
+    least: dict[int, int] = {}  # the same, if all that the cache holds is this run's
     folders: dict[int, list[Path]] = {}
-    for folder, size in ((run.spec.output, output_bytes(run)), (run.spec.cache, cache_bytes(run, sample))):
+    cache = run.spec.cache
+    for folder, size, there in (
+        (run.spec.output, output_bytes(run), 0),
+        (cache, cache_bytes(run, sample), cached_bytes(cache)),
+    ):
         existing = nearest_existing(folder)
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise UserError(f"{folder}: {existing} cannot be written to; choose another folder")
         disk = existing.stat().st_dev
         needed[disk] = needed.get(disk, 0) + size
+        least[disk] = least.get(disk, 0) + max(0, size - there)
         folders.setdefault(disk, []).append(folder)
     texts = []
     for disk, size in needed.items():
         names = " and ".join(map(str, folders[disk]))
         free = shutil.disk_usage(nearest_existing(folders[disk][0])).free
-        if size > free and not run.resume:  # or part of it is there already
+        if least[disk] > free and not run.resume:  # or part of it is there already
             raise UserError(
                 f"{names}: needs about {in_megabytes(size)}, {in_megabytes(free)} are free; make room first"
             )
         texts.append(f"about {in_megabytes(size)} for {names}, {in_megabytes(free)} are free")
     return "; ".join(texts)
+
+
+def cached_bytes(cache: Path) -> int:
+    """What a cache holds already."""
+    return sum(path.stat().st_size for path in cache.glob("*.safetensors"))
 
 
 def nearest_existing(folder: Path) -> Path:

@@ -227,6 +227,28 @@ def test_what_goes_to_the_disk_is_counted_with_state_cache_and_teachers_logits(t
     assert numbers[2] - numbers[1] == pytest.approx(2 * 4 * 2 * len(features) * 1000, rel=0.01)
 
 
+def test_what_the_cache_holds_already_needs_no_room_and_makes_none_for_the_output(tmp_path, tokenizer, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    model = tiny_model(labels=("a", "b"), vocab_size=tokenizer.vocab_size)
+    spec = {"output": tmp_path / "out", "cache": tmp_path / "cache"}
+    run = make_run(tmp_path, tokenizer, "csv", Repeated(texts(), 10**6), model, spec=spec)
+    sample = Sample(texts(), TASKS["csv"].featurize(texts(), tokenizer, ("a", "b"), 24, DataConfig()))
+    usage = shutil.disk_usage(tmp_path)
+
+    def about(free: int) -> str:
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=free))
+        return about_disk(run, sample)
+
+    enough = module.output_bytes(run)
+    with pytest.raises(UserError, match="make room first"):
+        about(enough)
+    with open(tmp_path / "cache" / "features-of-an-earlier-run.safetensors", "wb") as file:
+        file.truncate(10 * module.cache_bytes(run, sample))  # takes no room
+    assert "are free" in about(enough)
+    with pytest.raises(UserError, match="make room first"):
+        about(enough - 1)
+
+
 def test_too_little_memory_is_told_with_what_helps(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda device: 10**6)
     rows = found(tmp_path, tokenizer, "csv", texts(), labels=("a", "b"))
