@@ -140,15 +140,15 @@ def card(
 ) -> str:
     """The text of a card. licences: of which source each is, and the name of its file."""
     config, onnx = load_config(folder), sorted(path.name for path in folder.glob("onnx/*.onnx"))
-    longest = load_tokenizer(folder, lambda note: None).max_length or config.max_positions
-    longest = min(longest, config.max_positions)
+    tokenizer = load_tokenizer(folder, lambda note: None)
+    longest = min(tokenizer.max_length or config.max_positions, config.max_positions)
     is_model = (folder / WEIGHTS).is_file()
     opens = is_model and not config.int8 and config.model_type != "kd_scratch"
     sections = {
         "Scores": scores(training, config.int8 or bool(onnx), "." if is_model else "DIR") if training else "",
         "Size and speed": size(folder, config, onnx, training, quantized),
         "Made of": made_of(training) if training else "",
-        "Use": usage(config, longest, is_model, opens, onnx),
+        "Use": usage(config, longest, tokenizer.has_token_types, is_model, opens, onnx),
         "Limits": limits(config, longest, opens),
         "Licence": licence_of(sources, licences),
     }

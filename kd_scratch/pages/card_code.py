@@ -68,7 +68,7 @@ options = SessionOptions()
 options.add_session_config_entry("session.x64quantprecision", "1")  # else int8 overflows on x86 without VNNI
 session = InferenceSession("onnx/{file}", options)
 text = tokenizer.encode({texts})
-arrays = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
+arrays = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": {types}}}
 wanted = [each.name for each in session.get_inputs()]
 {show}
 ```"""
@@ -85,10 +85,13 @@ SHOW_ARRAYS = {
 }
 
 
-def usage(config: ModelConfig, longest: int, ours: bool, transformers: bool, onnx: Sequence[str]) -> str:
+def usage(
+    config: ModelConfig, longest: int, token_types: bool, ours: bool, transformers: bool, onnx: Sequence[str]
+) -> str:
     """How a model is used by each program that can use it; "" where none can.
 
-    longest: input in pieces. ours, transformers: whether they can. onnx: names of the files in onnx/.
+    longest: input in pieces. token_types: whether the tokenizer gives them (else all are 0, in transformers too).
+    ours, transformers: whether they can. onnx: names of the files in onnx/.
     """
     texts = '"a text", "another"' if config.pairs else '"a text"'
     texts = '"a question", "a text"' if config.head == "span" else texts
@@ -101,6 +104,8 @@ def usage(config: ModelConfig, longest: int, ours: bool, transformers: bool, onn
     if transformers:
         parts.append(TRANSFORMERS.format(show=SHOW[kind].replace("{threshold}", threshold), **words))
     if onnx and kind in SHOW_ARRAYS:
+        types = "text.type_ids" if token_types else "[0] * len(text.ids)"
         file = "model.onnx" if "model.onnx" in onnx else onnx[0]
-        parts.append(ONNX.format(file=file, show=SHOW_ARRAYS[kind].replace("{threshold}", threshold), **words))
+        show = SHOW_ARRAYS[kind].replace("{threshold}", threshold)
+        parts.append(ONNX.format(file=file, types=types, show=show, **words))
     return "\n\n".join(["In this folder:", *parts]) if parts else ""
