@@ -2,21 +2,25 @@
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+
+import torch
 
 from kd_scratch.checkpoints.own_head import numbered
 from kd_scratch.commands.flags import add_flags, data_config, given, start_device
 from kd_scratch.common.console import hush, shorten, show, table
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, write_json
+from kd_scratch.common.text_file import AUTO
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig, flag_name
 from kd_scratch.evaluation.cascade import ALL
-from kd_scratch.evaluation.evaluate import find_split, load_for_inference, require_fit
+from kd_scratch.evaluation.evaluate import LoadedModel, find_split, load_for_inference, require_fit
 from kd_scratch.evaluation.predict import check_inputs, predict
-from kd_scratch.evaluation.predict_file import Answerer, answer_stream, predict_file
-from kd_scratch.tasks import TASKS, deciding_tasks
+from kd_scratch.evaluation.predict_file import Answerer, answer_stream, predict_file, require_free
+from kd_scratch.tasks import TASKS, Task, deciding_tasks
 from kd_scratch.tasks.tag_schemes import TagScheme
 
 LABELS = 3  # that are shown for each text
@@ -28,6 +32,14 @@ SETTINGS = (
     "encoding oos oos_threshold text_column label_column label_separator label_threshold header "
     "question_column context_column overlap question_length answer_length null_threshold"
 ).split()
+#: Flags that change nothing, and so are refused: beside --text or --question; for lines of standard input; and for
+#: those of them that are texts, not objects with columns.
+NOT_FOR_TEXTS = (
+    "probabilities task split encoding oos oos_threshold text_column label_column label_separator header "
+    "question_column context_column null_threshold"
+).split()
+NOT_FOR_LINES = "force label_separator header split".split()
+COLUMNS_OF_TEXTS = "text_column label_column".split()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     below_help = "--ask: where it is less sure than this, a number that `cascade` finds on dev"
     parser.add_argument("--below", type=float, metavar="P", help=below_help)
     parser.add_argument(
-        "--force", action="store_true", help="--file: replace --output, or what another run has left unfinished"
+        "--force", action="store_true", help="replace --output, or what another run with --file has left unfinished"
     )
     parser.add_argument(
         "--task", choices=deciding_tasks(), help="--file: whose files are read (default csv, conll or squad, by model)"
@@ -86,14 +98,13 @@ def command(arguments: argparse.Namespace) -> dict:
         raise UserError(f"--file and {texts[0]}: leave out one of them")
     if arguments.file or not (texts or sys.stdin is None or sys.stdin.isatty()):
         return whole_file(arguments, str(arguments.file) in (INPUT, "None"))
-    for name in ("oos_threshold", "null_threshold"):
-        if name in given(arguments, DataConfig):
-            raise UserError(f"{flag_name(name)}: is for --file; leave it out")
+    refuse(arguments, NOT_FOR_TEXTS)
     device = start_device(arguments)
     data = data_config(arguments)
-    loaded = load_for_inference(arguments.model, device=device)
+    loaded = open_model(arguments, device)
     if arguments.output is not None:
         check_target(arguments.output, arguments.model)
+        require_free(arguments.output, arguments.force)
     texts = arguments.text, arguments.question, arguments.context
     result = predict(loaded, *texts, data, device, arguments.text_pair)
     if arguments.output is not None:
@@ -104,16 +115,33 @@ def command(arguments: argparse.Namespace) -> dict:
     return result
 
 
+def refuse(arguments: argparse.Namespace, names: Iterable[str]) -> None:
+    """UserError where one of these flags is given."""
+    asked = given(arguments, DataConfig).keys()
+    for name in names:
+        if name in asked or (name not in SETTINGS and getattr(arguments, name)):
+            raise UserError(f"{flag_name(name)}: is for --file FILE; leave it out")
+
+
+def open_model(arguments: argparse.Namespace, device: torch.device, task: Task | None = None) -> LoadedModel:
+    """The model of --model. UserError where --label-threshold is given, and it gives one label a text."""
+    loaded = load_for_inference(arguments.model, task, device=device)
+    if "label_threshold" in given(arguments, DataConfig) and not loaded.model.config.several:
+        raise UserError("--label-threshold: is for a model that gives a text several labels; leave it out")
+    return loaded
+
+
 def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     """The answers to all inputs of a file, or of standard input, while they come."""
     if is_stream:
         if arguments.json or arguments.output:
             flag = "--json" if arguments.json else "--output"
             raise UserError(f"{flag}: standard input is answered in JSON lines, on standard output; leave it out")
+        refuse(arguments, NOT_FOR_LINES)
         hush()  # notes are no JSON
     device = start_device(arguments)
     data = data_config(arguments)
-    loaded = load_for_inference(arguments.model, arguments.task and TASKS[arguments.task], device=device)
+    loaded = open_model(arguments, device, arguments.task and TASKS[arguments.task])
     head = loaded.model.config.head
     if head not in USUAL:
         check_inputs(loaded, {})
@@ -123,12 +151,14 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     if arguments.ask:
         answerer = replace(answerer, other=other_model(answerer, arguments.ask), below=arguments.below)
     if is_stream:
+        refuse(arguments, COLUMNS_OF_TEXTS if head != "span" and not answerer.pairs else ())
         if answerer.other:
             require_fit(answerer.other.loaded, answerer.pairs, "standard input")
-        first = sys.stdin.buffer.readline()
+        lines = lines_of_input(data.encoding)
+        first = next(lines, "")
         if not first and arguments.file is None:
             check_inputs(loaded, {})
-        lines = chain([first] * bool(first), sys.stdin.buffer)
+        lines = chain([first] * bool(first), lines)
         return answer_stream(answerer, lines, lambda line: print(line, end="", flush=True))
     if arguments.output is None:
         raise UserError(f"--file {arguments.file}: needs a file for the answers: add --output FILE.csv, .tsv or .jsonl")
@@ -137,6 +167,16 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     odd = f", {found['odd']:,} of them odd (their column error has why)" if found["odd"] else ""
     show(f"{found['inputs']:,} inputs{odd}, answers in {arguments.output}, {found['seconds']:.1f} s")
     return found
+
+
+def lines_of_input(encoding: str) -> Iterator[str]:
+    """The lines of standard input when they come. A byte that is no text becomes a surrogate, see TextFile."""
+    encoding = "utf-8" if encoding == AUTO else encoding
+    sys.stdin.reconfigure(encoding=encoding, errors="surrogateescape", newline="\n")
+    try:
+        yield from sys.stdin
+    except UnicodeError:
+        raise UserError(f"standard input: is not {encoding}; choose another --encoding") from None
 
 
 def other_model(answerer: Answerer, directory: str) -> Answerer:

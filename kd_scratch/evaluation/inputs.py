@@ -87,12 +87,11 @@ def open_inputs(
 
 
 def open_stream(
-    task: Task, source: Iterable[bytes], data: DataConfig, abstain: bool, taken: Collection[str], pairs: bool = False
+    task: Task, source: Iterable[str], data: DataConfig, abstain: bool, taken: Collection[str], pairs: bool = False
 ) -> Iterator[Row]:
     """The input in each line when it comes: a text; of a pair or a question an object that has both parts."""
     path = Path("standard input")
-    lines = (line.decode(errors="surrogateescape") for line in source)
-    lines = (line.removeprefix("\ufeff") if i == 0 else line for i, line in enumerate(lines))
+    lines = (line.removeprefix("\ufeff") if i == 0 else line for i, line in enumerate(source))
     if task.head == "span":
         return rows(path, lambda: json_records(lines, path), question_maker(path, data, abstain)[1], taken)
     if pairs:

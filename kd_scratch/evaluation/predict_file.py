@@ -149,7 +149,7 @@ class Answerer:
         return list(ANSWERS[self.task.head][0](found))
 
 
-def answer_stream(answerer: Answerer, source: Iterable[bytes], write: Callable[[str], None]) -> dict:
+def answer_stream(answerer: Answerer, source: Iterable[str], write: Callable[[str], None]) -> dict:
     """Write the answer to each line of a stream, as JSON, when it comes; how many there were, and how many odd."""
     counts = {"inputs": 0, "odd": 0}
     for row in open_stream(answerer.task, source, answerer.data, answerer.abstain, answerer.fields, answerer.pairs):
@@ -211,6 +211,12 @@ class Written:
     bytes: int = 0
 
 
+def require_free(output: Path, force: bool) -> None:
+    """UserError where the output is there already, but for force."""
+    if output.exists() and not force:
+        raise UserError(f"--output {output}: is there already; choose another name, or replace it with --force")
+
+
 def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", force: bool = False) -> dict:
     """Write the answers to all inputs of a file; the record of how many there are, and how many of them odd.
 
@@ -225,8 +231,7 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
         files.check_target(target, path, *models)
     if ending not in DELIMITERS:
         raise UserError(f"--output {output}: give it a name that ends with .csv, .tsv or .jsonl")
-    if output.exists() and not force:
-        raise UserError(f"--output {output}: is there already; choose another name, or replace it with --force")
+    require_free(output, force)
     notes: list[str] = []
     taken = {*answerer.fields, *answerer.by_label}
     read, count, columns = open_inputs(

@@ -20,8 +20,6 @@ EXCEPTIONS = {
     "test_models_of_other_labels_are_refused",
     "{}: is a link to a file elsewhere; put the file in its place": "checkpoints/test_convert.py::"
     "test_a_link_to_a_file_elsewhere_is_not_copied_into_what_may_be_published",
-    "{}: is for --file; leave it out": "evaluation/test_predict_file.py::"
-    "test_flags_that_do_not_go_together_are_refused",
     "A CLASS CALLED {}: if it means that there is no label, delete its rows, or give them to --unlabelled": "tasks/"
     "test_file_checks.py::test_classes_that_may_mean_no_label_are_named",
     "none of the columns of these texts is a label of the model; rename them as it calls them": "tasks/"

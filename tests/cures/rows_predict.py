@@ -36,6 +36,11 @@ def there(world):
     return whole(world)
 
 
+def asked(world, *more):
+    """A command that answers one text."""
+    return ["predict", "--model", str(world.base.model()), "--device", "cpu", "--text", "the goal", *map(str, more)]
+
+
 def piped(world, *more):
     """A command that answers standard input."""
     world.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the goal\n")))
@@ -90,6 +95,24 @@ ROWS = [
             leave_out(),
         )
         for flags in (["--json"], ["--file", "-", "--output", "o.jsonl"])
+    ),
+    *(
+        Cure(
+            "{}: is for --file FILE; leave it out",
+            lambda w, start=start, flags=flags: start(w, *flags),
+            leave_out(),
+        )
+        for start, flags in ((asked, ["--probabilities"]), (asked, ["--null-threshold", "0"]), (piped, ["--force"]))
+    ),
+    Cure(
+        "--label-threshold: is for a model that gives a text several labels; leave it out",
+        lambda w: asked(w, "--label-threshold", "0.5"),
+        leave_out(),
+    ),
+    Cure(
+        "standard input: is not {}; choose another --encoding",
+        lambda w: piped(w, "--encoding", "utf-16"),
+        lambda w, argv, line: piped(w, find("another (--encoding)", line), "utf-8"),
     ),
     Cure(
         "--ask and --below belong together; give both, or leave out both",

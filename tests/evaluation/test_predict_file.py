@@ -494,12 +494,9 @@ def test_a_full_disk_and_a_model_without_a_task_are_one_line(models, tmp_path, t
 # --- standard input ---
 
 
-class Source:
+def Source(content):
     """What a pipe holds, in place of standard input."""
-
-    def __init__(self, content):
-        self.buffer = io.BytesIO(content)
-        self.isatty = lambda: False
+    return io.TextIOWrapper(io.BytesIO(content))
 
 
 @pytest.mark.parametrize("flags", [[], ["--file", "-"]])
@@ -511,6 +508,14 @@ def test_each_line_of_standard_input_is_answered_as_json(flags, models, monkeypa
     assert "there is no text" in second["error"] and "0xff" in third["error"]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-be"])
+def test_standard_input_is_read_in_the_encoding_that_is_named(encoding, models, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Source("cafés\nĊ".encode(encoding, "replace")))  # Ċ holds the byte of a line end
+    assert main(["predict", "--model", str(models / "sequence"), "--encoding", encoding]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["text"] == "cafés" and second["text"] == ("?" if encoding == "cp1252" else "Ċ")
+
+
 def test_an_answer_is_there_before_the_next_line(models):
     loaded = load_for_inference(models / "span")
     written = []
@@ -518,10 +523,19 @@ def test_an_answer_is_there_before_the_next_line(models):
     def lines():
         for i in range(3):
             assert len(written) == i
-            yield b'{"question": "who", "context": "the fox"}\n'
+            yield '{"question": "who", "context": "the fox"}\n'
 
     counts = library.answer_stream(Answerer(loaded, TASKS["squad"], DataConfig(), CPU), lines(), written.append)
     assert counts == {"inputs": 3, "odd": 0} and json.loads(written[2])["prediction"]
+
+
+def test_an_output_of_texts_is_not_overwritten_without_force(models, tmp_path, capsys):
+    argv = ["predict", "--model", str(models / "sequence"), "--text", "fox", "--output", str(tmp_path / "o.json")]
+    assert main(argv) == 0
+    (tmp_path / "o.json").write_text("mine")
+    assert main(argv) == 2 and "replace it with --force" in capsys.readouterr().err
+    assert (tmp_path / "o.json").read_text() == "mine"
+    assert main([*argv, "--force"]) == 0 and json.loads((tmp_path / "o.json").read_text())["fox"]
 
 
 @pytest.mark.parametrize(
@@ -534,7 +548,17 @@ def test_an_answer_is_there_before_the_next_line(models):
         ),
         (["--file", "-", "--output", "x.csv"], "--output: standard input"),
         (["--file", "a.csv", "--text", "fox"], "--file and --text: leave out one of them"),
-        (["--text", "fox", "--oos-threshold", "0.9"], "--oos-threshold: is for --file; leave it out"),
+        (["--text", "fox", "--oos-threshold", "0.9"], "--oos-threshold: is for --file FILE; leave it out"),
+        (["--text", "fox", "--null-threshold", "0"], "--null-threshold: is for --file FILE; leave it out"),
+        (["--text", "fox", "--task", "csv"], "--task: is for --file FILE; leave it out"),
+        (["--text", "fox", "--label-threshold", "0.9"], "--label-threshold: is for a model that gives a text several"),
+        (
+            ["--file", "a.csv", "--label-threshold", "0.9"],
+            "--label-threshold: is for a model that gives a text several",
+        ),
+        (["--file", "-", "--split", "nonsense"], "--split: is for --file FILE; leave it out"),
+        (["--file", "-", "--text-column", "a"], "--text-column: is for --file FILE; leave it out"),
+        (["--text", "fox", "\xa0"], "--text: there is no text in '\\xa0'"),
         (["--file", "a.csv", "--task", "conll"], "has a sequence head, conll needs a token head"),
     ],
 )
@@ -654,5 +678,5 @@ def test_no_column_takes_the_place_of_another():
 def test_a_mark_of_the_encoding_is_no_part_of_the_first_line(models):
     answerer = Answerer(load_for_inference(models / "sequence"), TASKS["csv"], DataConfig(), torch.device("cpu"))
     lines = []
-    library.answer_stream(answerer, ["\ufeffa goal\n".encode(), b"a goal\n"], lines.append)
+    library.answer_stream(answerer, ["\ufeffa goal\n", "a goal\n"], lines.append)
     assert json.loads(lines[0]) == json.loads(lines[1])
