@@ -11,6 +11,7 @@ from kd_scratch.checkpoints.checkpoint import megabytes
 from kd_scratch.common.errors import UserError
 from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.measure import in_turns
+from kd_scratch.nn.kernels import BfloatLinear
 from kd_scratch.nn.model import Model, forward_operations
 
 Shape = tuple[int, int]  # batch size, tokens
@@ -84,19 +85,23 @@ def machine_rates() -> MachineRates:
 
 
 def bytes_in_memory(loaded: LoadedModel) -> float:
-    """What a model's parameters take: float32, in whatever precision they were stored; an int8 model's as on disk."""
-    is_int8 = loaded.model.config.int8
-    return 1e6 * megabytes(loaded.directory) if is_int8 else 4 * loaded.model.num_parameters()
+    """What a model's parameters take: float32, in whatever precision they were stored, but for what kernels keep in
+    half precision; an int8 model's as on disk."""
+    if loaded.model.config.int8:
+        return 1e6 * megabytes(loaded.directory)
+    halved = sum(getattr(part, "halved", 0) for part in loaded.model.modules())
+    return 4 * loaded.model.num_parameters() - 2 * halved
 
 
 def floor(model: Model, weight_bytes: float, shape: Shape, rates: MachineRates) -> float:
     """The least milliseconds in which this machine can do it: all products at the sgemm rate, or all weights but the
-    table of tokens read once from memory, whichever takes longer. For int8 the second alone: sgemm is for floats.
+    table of tokens read once from memory, whichever takes longer. For int8 and bf16 the second alone: sgemm is for
+    float32.
     """
     table = model.embeddings.word
     parts = (table.packed, table.scale, table.low) if model.config.int8 else (table.weight,)
     reading = 1000 * (weight_bytes - sum(part.nbytes for part in parts)) / rates.bytes_per_second
-    if model.config.int8:
+    if model.config.int8 or any(isinstance(part, BfloatLinear) for part in model.modules()):
         return reading
     batch, tokens = shape
     computing = 1000 * forward_operations(model.config, np.full(batch, tokens)) / rates.operations_per_second

@@ -82,6 +82,7 @@ class BfloatLinear(PackedLinear):
 
     def __init__(self, layer: nn.Linear, activation=None):
         super().__init__(layer, activation, torch.bfloat16)
+        self.halved = layer.weight.numel()
 
     def forward(self, x: Tensor) -> Tensor:
         """…,in -> …,out"""
@@ -94,6 +95,7 @@ class HalfLinear(nn.Module):
     def __init__(self, layer: nn.Linear, activation=None):
         super().__init__()
         use_fbgemm()
+        self.halved = layer.weight.numel()  # numbers that take two bytes
         self.packed = torch.ops.quantized.linear_prepack_fp16(layer.weight, layer.bias)
         self.activation, self.multiply = [activation], direct(torch.ops.quantized.linear_dynamic_fp16.default)
 

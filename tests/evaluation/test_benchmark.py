@@ -12,6 +12,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import WEIGHTS, load_model, megabytes, save_model
 from kd_scratch.checkpoints.safetensors import load_file, save_file
 from kd_scratch.commands.flags import shape_list
+from kd_scratch.config import KernelConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.evaluation.benchmark import MachineRates, bytes_in_memory, floor, machine_rates
 from kd_scratch.evaluation.evaluate import load_for_inference
@@ -50,6 +51,23 @@ def test_a_model_that_is_stored_in_half_precision_is_read_in_float32(model_direc
     save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path)
     whole, half = (bytes_in_memory(load_for_inference(each)) for each in (model_directory, tmp_path / "half"))
     assert half == whole > 1e6 * megabytes(tmp_path / "half")
+
+
+@pytest.mark.parametrize("kernel", ["FBGEMM half", "oneDNN bf16"])
+def test_weights_in_half_precision_take_half_the_bytes_and_bf16_has_a_floor_of_reading_alone(
+    kernel, model_directory, monkeypatch
+):
+    build = kernels.FLOAT_KERNELS[kernel].build
+    if not dict(kernels.forms({kernel: kernels.FLOAT_KERNELS[kernel]}, torch.nn.Linear(16, 16), None)):
+        pytest.skip("this processor has no such kernel")
+    plain = load_for_inference(model_directory, fast=False)
+    matrices = sum(part.weight.numel() for part in plain.model.encoder.modules() if isinstance(part, torch.nn.Linear))
+    kernels.use(KernelConfig(kernels="bf16"))
+    monkeypatch.setattr(kernels, "FLOAT_KERNELS", {kernel: kernels.Kernel(build, kernels.ALL, None)})
+    half = load_for_inference(model_directory)
+    assert 2 * matrices <= bytes_in_memory(plain) - bytes_in_memory(half) < 4 * matrices
+    slow = MachineRates(1, 1e30)  # at computing
+    assert (floor(half.model, bytes_in_memory(half), (1, 8), slow) < 1) == (kernel == "oneDNN bf16")
 
 
 def test_this_machine_computes_and_reads():
