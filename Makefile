@@ -99,7 +99,7 @@ quickstart: .venv/run ## teacher, baseline and distilled student on generated te
 	$(QUICK_TRAIN) $(quick_student) --tokenizer $(QUICK)/teacher --output $(QUICK)/baseline
 	$(QUICK_TRAIN) $(quick_student) $(quick_soft) --teacher $(QUICK)/teacher --output $(QUICK)/distilled --cache $(QUICK)/cache
 	$(KD) quantize --model $(QUICK)/distilled --output $(QUICK)/int8
-	$(KD) compare --task $(QUICK_TASK) $(quick_test_$(QUICK_TASK)) --output $(QUICK)/comparison --device cpu \
+	$(KD) compare --task $(QUICK_TASK) $(quick_test_$(QUICK_TASK)) --output $(QUICK)/comparison \
 	    --models teacher=$(QUICK)/teacher baseline=$(QUICK)/baseline distilled=$(QUICK)/distilled int8=$(QUICK)/int8
 
 # --- the real thing ----------------------------------------------------------
@@ -142,7 +142,7 @@ evaluate: .venv/run ## metrics of MODEL on TASK's test file
 compare: .venv/run ## runs/TASK/{teacher,baseline-SEED,distilled-SEED,int8-SEED} side by side on TASK's test file
 	$(KD) compare --task $(TASK) --data $(test_$(TASK)) --output $(OUT)/comparison-$(SEED) \
 	    --models teacher=$(OUT)/teacher baseline=$(OUT)/baseline-$(SEED) distilled=$(OUT)/distilled-$(SEED) \
-	    $(if $(wildcard $(OUT)/int8-$(SEED)),int8=$(OUT)/int8-$(SEED) --device cpu) $(ARGS)
+	    $(if $(wildcard $(OUT)/int8-$(SEED)),int8=$(OUT)/int8-$(SEED)) $(ARGS)
 
 evidence: .venv/run ## which loss helps TASK? MODEL's LAYERS under runs/TASK/teacher, equal budgets, five seeds (hours)
 	$(KD) evidence --task $(TASK) --train $(train_$(TASK)) --dev $(dev_$(TASK)) --data $(test_$(TASK)) \

@@ -140,12 +140,12 @@ def evaluate(
     from kd_scratch.common.device import pick_device
     from kd_scratch.common.errors import UserError
     from kd_scratch.config import DataConfig
-    from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set
+    from kd_scratch.evaluation.evaluate import device_for, evaluate_set, load_for_inference, read_evaluation_set
     from kd_scratch.tasks import TASKS
 
     if task not in TASKS:
         raise UserError(f"{task}: no such task; there are {', '.join(TASKS)}")
-    chosen = pick_device(device)
+    chosen = pick_device(device_for(device, [model]))
     loaded = load_for_inference(model, TASKS[task], max_length, chosen)
     test_set = read_evaluation_set(TASKS[task], Path(data), split, settings or DataConfig())
     return evaluate_set(loaded, test_set, chosen, max_length)
@@ -177,9 +177,9 @@ def predict(
     """
     from kd_scratch.common.device import pick_device
     from kd_scratch.evaluation import predict as library
-    from kd_scratch.evaluation.evaluate import load_for_inference
+    from kd_scratch.evaluation.evaluate import device_for, load_for_inference
 
-    chosen = pick_device(device)
+    chosen = pick_device(device_for(device, [model]))
     loaded = load_for_inference(model, device=chosen)
     return library.predict(loaded, texts, questions, context, settings, chosen, pairs)
 

@@ -311,7 +311,9 @@ class RunConfig:
     """On what a command runs."""
 
     seed: int = setting(0, "seed of all random numbers: initial weights, order, dropout")
-    device: str = setting("auto", "where to compute; auto: CUDA, else MPS, else CPU", ("auto", "cpu", "cuda", "mps"))
+    device: str = setting(
+        "auto", "where to compute; auto: CUDA, else MPS, else CPU; int8 on the CPU", ("auto", "cpu", "cuda", "mps")
+    )
     threads: int = setting(0, "CPU threads; 0: PyTorch's choice")
 
 

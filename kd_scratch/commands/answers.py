@@ -42,7 +42,7 @@ def command(arguments: argparse.Namespace) -> dict:
     task, data, path = TASKS[arguments.task], data_config(arguments), arguments.data
     if arguments.top < 0:
         raise UserError(f"--top {arguments.top}: must be 0 or more; 0 names all labels")
-    device = start_device(arguments)
+    device = start_device(arguments, arguments.model)
     loaded = load_for_inference(arguments.model, task, arguments.max_length, device)
     if arguments.unlabelled:
         if arguments.split:

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> dict:
     """`cascade`: choose on dev, test; a table of score and cost."""
-    task, device, data = TASKS[arguments.task], start_device(arguments), data_config(arguments)
+    task, data = TASKS[arguments.task], data_config(arguments)
+    device = start_device(arguments, arguments.student, arguments.teacher)
     student, teacher = (
         load_for_inference(path, task, device=device) for path in (arguments.student, arguments.teacher)
     )

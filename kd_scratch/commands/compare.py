@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> dict:
     """`compare`: the tables, as text, Markdown and JSON, and the page."""
     task = TASKS[arguments.task]
-    device = start_device(arguments)
     directories = by_name(arguments.models, "--models")
+    device = start_device(arguments, *directories.values())
     data, dev_set = data_config(arguments), None
     test_set = read_evaluation_set(task, arguments.data, arguments.split, data)
     if arguments.dev:

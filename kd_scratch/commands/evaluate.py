@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> dict:
     """`evaluate`: metrics, a table per class and the surest mistakes."""
     task = TASKS[arguments.task]
-    device = start_device(arguments)
+    device = start_device(arguments, arguments.model)
     loaded = load_for_inference(arguments.model, task, arguments.max_length, device)
     test_set = read_evaluation_set(task, arguments.data, arguments.split, data_config(arguments))
     check_targets(arguments)

@@ -10,6 +10,7 @@ import torch
 from kd_scratch.common.device import start
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig, flag_name
+from kd_scratch.evaluation.evaluate import device_for
 from kd_scratch.nn import kernels
 from kd_scratch.tasks import TASKS
 
@@ -62,13 +63,14 @@ def data_config(arguments: argparse.Namespace) -> DataConfig:
     return DataConfig(**given(arguments, DataConfig))
 
 
-def start_device(arguments: argparse.Namespace, **fixed) -> torch.device:
+def start_device(arguments: argparse.Namespace, *models: str | Path, **fixed) -> torch.device:
     """The device that the flags of RunConfig ask for; seeds, threads and kernels are set.
 
-    fixed: fields that have no flag.
+    models: directories of those that are to run there. fixed: fields that have no flag.
     """
     kernels.use(KernelConfig(**given(arguments, KernelConfig)))
-    return start(**vars(RunConfig(**fixed, **given(arguments, RunConfig))))
+    settings = RunConfig(**fixed, **given(arguments, RunConfig))
+    return start(settings.seed, settings.threads, device_for(settings.device, models))
 
 
 def add_data_flags(parser: argparse.ArgumentParser, tasks: Iterable[str] = TASKS, split: str = "test") -> None:

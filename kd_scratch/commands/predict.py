@@ -99,7 +99,7 @@ def command(arguments: argparse.Namespace) -> dict:
     if arguments.file or not (texts or sys.stdin is None or sys.stdin.isatty()):
         return whole_file(arguments, str(arguments.file) in (INPUT, "None"))
     refuse(arguments, NOT_FOR_TEXTS)
-    device = start_device(arguments)
+    device = start_device(arguments, arguments.model)
     data = data_config(arguments)
     loaded = open_model(arguments, device)
     if arguments.output is not None:
@@ -139,7 +139,7 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
             raise UserError(f"{flag}: standard input is answered in JSON lines, on standard output; leave it out")
         refuse(arguments, NOT_FOR_LINES)
         hush()  # notes are no JSON
-    device = start_device(arguments)
+    device = start_device(arguments, *filter(None, (arguments.model, arguments.ask)))
     data = data_config(arguments)
     loaded = open_model(arguments, device, arguments.task and TASKS[arguments.task])
     head = loaded.model.config.head

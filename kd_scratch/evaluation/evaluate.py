@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from kd_scratch.checkpoints.checkpoint import check_fit, load_model
+from kd_scratch.checkpoints.checkpoint import check_fit, load_config, load_model
 from kd_scratch.checkpoints.own_head import note_of_numbers, numbered
 from kd_scratch.common.console import Say, say
-from kd_scratch.common.device import describe
+from kd_scratch.common.device import describe, pick_device
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import DataConfig
@@ -33,6 +33,17 @@ class LoadedModel:
     tokenizer: Tokenizer
     max_length: int
     directory: str = ""  # where it was opened
+
+
+def device_for(name: str, directories: Iterable[str | Path]) -> str:
+    """The name of the device for some models: where it is "auto" and one of them is int8, that is the CPU, for all."""
+    if name != "auto" or pick_device(name).type == "cpu":
+        return name
+    small = {str(directory): load_config(directory).int8 for directory in directories}
+    if any(small.values()) and not all(small.values()):
+        whole = next(directory for directory, is_int8 in small.items() if is_int8)
+        say(f"note: {whole}: is an int8 model, which runs on the CPU only, and the others beside it")
+    return "cpu" if any(small.values()) else name
 
 
 def load_for_inference(

@@ -5,9 +5,14 @@ import ast
 
 import pytest
 
+import kd_scratch
+from kd_scratch import load_model, load_tokenizer, save_model
+from kd_scratch.__main__ import main
 from kd_scratch.commands.flags import add_flags, by_name, given, layer_list, named_directory
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import RunConfig, TrainConfig
+from kd_scratch.evaluation.evaluate import device_for
+from kd_scratch.nn.int8 import quantize
 from tests.conftest import ROOT
 
 
@@ -33,6 +38,24 @@ def test_the_help_names_the_tasks_that_differ():
     parser = argparse.ArgumentParser()
     add_flags(parser, TrainConfig, only=("epochs",), task_defaults={"clinc": {"epochs": 6}, "csv": {"epochs": 3}})
     assert "(default 3; clinc: 6)" in " ".join(parser.format_help().split())
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_an_int8_model_runs_on_the_cpu_where_nobody_chose_a_device(
+    device, model_directory, tmp_path, monkeypatch, capsys
+):
+    save_model(quantize(load_model(model_directory)), tmp_path / "int8", load_tokenizer(model_directory))
+    monkeypatch.setattr(f"torch.{'backends.' * (device == 'mps')}{device}.is_available", lambda: True)
+    predict = ["predict", "--model", str(tmp_path / "int8"), "--text", "fox"]
+    assert main(predict) == 0 and kd_scratch.predict(tmp_path / "int8", ["fox"])
+    assert main([*predict, "--device", device]) == 2
+    assert "is an int8 model, which runs on the CPU only; add --device cpu" in capsys.readouterr().err
+    assert device_for("auto", [model_directory]) == "auto" and device_for(device, [tmp_path / "int8"]) == device
+    assert device_for("auto", [model_directory, tmp_path / "int8"]) == "cpu"
+    assert (
+        capsys.readouterr().out
+        == f"note: {tmp_path}/int8: is an int8 model, which runs on the CPU only, and the others beside it\n"
+    )
 
 
 def test_lists_and_names():
