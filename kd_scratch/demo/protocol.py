@@ -13,7 +13,9 @@ from kd_scratch.common.errors import UserError
 
 REQUEST = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
 HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
-SINGLE = ("host", "origin", "sec-fetch-site", "content-type", "content-length", "transfer-encoding", "expect")
+SINGLE = (
+    "host origin sec-fetch-site sec-fetch-mode sec-fetch-dest content-type content-length transfer-encoding expect"
+).split()
 #: Key -> what its value must be: a text of at most so many characters, or (`int`) a whole number.
 Fields = dict[str, int | type[int]]
 
@@ -122,6 +124,7 @@ def reply_head(reply: Reply, policy: str) -> bytes:
         "Connection": "close",
         "Cache-Control": "no-store",
         "Content-Security-Policy": policy,
+        "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",

@@ -49,6 +49,7 @@ class Server:
         self.limits = limits
         self.worker = Worker(limits.wait)
         names = (ADDRESS, "localhost")  # another name for this address would be another site's (DNS rebinding)
+        self.address = f"http://{ADDRESS}:{port}/"
         self.hosts = {f"{name}:{port}" for name in names} | set(names if port == 80 else ())
         self.fixed = {path: Reply(200, encode(value)) for path, value in site.json.items()}
         self.fixed["/"] = Reply(200, site.page.encode(), "text/html; charset=utf-8")
@@ -109,7 +110,10 @@ class Server:
                 return method == "HEAD", self.fixed[path]
             choices, function = self.site.functions[path]
             page = "origin" in headers  # as it is in what a browser sends, and this server's own, as has been checked
-            return False, await self.worker.answer(function, parse_body(body, choices), page)
+            values = parse_body(body, choices)
+            return False, await self.worker.answer(
+                function, values, page, lambda: not (reader.at_eof() or writer.is_closing())
+            )
         except Reply as reply:
             return method == "HEAD", reply
         except UserError as error:
@@ -124,10 +128,14 @@ class Server:
         host = headers.get("host", "").lower()
         length = headers.get("content-length", "")
         if host not in self.hosts:
-            raise refusal(403, "host: is not this server's address")
+            why = f"host: is not this server's address; open {self.address} (a tunnel has the same port on both ends)"
+            raise refusal(403, why)
         if headers.get("origin", f"http://{host}") != f"http://{host}":
             raise refusal(403, "origin: another site may not ask here")
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        # A link elsewhere may open the page, which holds nothing that is anybody's, but not show it inside of another.
+        how = method, path, headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+        opens_page = how == ("GET", "/", "navigate", "document")
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not opens_page:
             raise refusal(403, "sec-fetch-site: another site may not ask here")
         if path not in self.fixed and path not in self.site.functions:
             raise refusal(404, "there is nothing at this path")

@@ -129,6 +129,7 @@ def test_the_page_and_the_json_come_with_every_header(port):
             "Connection": "close",
             "Cache-Control": "no-store",
             "Content-Security-Policy": content_policy(PAGE),
+            "Cross-Origin-Opener-Policy": "same-origin",
             "Cross-Origin-Resource-Policy": "same-origin",
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",
@@ -174,6 +175,20 @@ def test_a_client_that_asks_may_go_on_before_it_sends_its_body(port):
     assert fetch(client)[0] == 200
 
 
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+def test_a_link_on_another_site_opens_the_page(port):
+    status, _, body = send(port, request(port, **LINK))
+    assert (status, body) == (200, PAGE.encode())
+
+
+def test_the_address_that_a_refusal_names_is_the_right_one(port):
+    _, _, body = send(port, request(port, Host="127.0.0.1:1"))
+    host = re.search("open http://(.*)/ ", json.loads(body)["error"])[1]
+    assert send(port, request(port, Host=host))[0] == 200
+
+
 POST = "POST /api/echo HTTP/1.1"
 GIGABYTE = str(1 << 30)
 #: what is wrong -> first line, body, headers; status, and fragment of the message
@@ -199,6 +214,12 @@ REFUSED = {
     "https": ((POST, b"{}", {"Origin": "https://127.0.0.1:PORT"}), 403, "origin:"),
     "another site": (("GET / HTTP/1.1", None, {"Sec-Fetch-Site": "cross-site"}), 403, "sec-fetch-site:"),
     "a site nearby": (("GET / HTTP/1.1", None, {"Sec-Fetch-Site": "same-site"}), 403, "sec-fetch-site:"),
+    "another site's frame": (("GET / HTTP/1.1", None, LINK | {"Sec-Fetch-Dest": "iframe"}), 403, "sec-fetch-site:"),
+    "another site's script": (("GET / HTTP/1.1", None, LINK | {"Sec-Fetch-Mode": "cors"}), 403, "sec-fetch-site:"),
+    "a link to the facts": (("GET /api/facts HTTP/1.1", None, LINK), 403, "sec-fetch-site:"),
+    "another site's form": ((POST, b"{}", LINK), 403, "sec-fetch-site:"),
+    "a form for the page": (("POST / HTTP/1.1", b"{}", LINK), 403, "sec-fetch-site:"),
+    "two modes": (("GET / HTTP/1.1", None, LINK | {"sec-fetch-mode": "cors"}), 400, "sec-fetch-mode: the header is"),
     "no such path": (("GET /api HTTP/1.1", None, {}), 404, "nothing at this path"),
     "a query": (("GET /?a=b HTTP/1.1", None, {}), 404, "nothing at this path"),
     "a way up": (("GET /../etc/passwd HTTP/1.1", None, {}), 404, "nothing at this path"),
@@ -510,6 +531,29 @@ def test_the_pages_questions_come_before_those_of_programs():
         go.set()
         assert [fetch(client)[0] for client in clients] == [200] * 5
     assert order == ["first", "page", "the page again", "program", "other program"]
+
+
+def test_for_clients_that_have_gone_nothing_is_computed_and_nobody_waits():
+    go, order = threading.Event(), []
+
+    def work(values):
+        order.append(values["text"])
+        assert go.wait(20)
+        return {}
+
+    with running({"/api/work": work}, wait=0.25) as port:
+        own = {"Origin": f"http://127.0.0.1:{port}"}
+        clients = []
+        for text in ("first", "gone", "gone", "here", "here, too"):
+            clients.append(connect(port))
+            clients[-1].sendall(request(port, "POST /api/work HTTP/1.1", ask(text), **own))
+            time.sleep(0.1)
+            if text == "gone":
+                clients.pop().close()
+                time.sleep(0.1)
+        go.set()
+        assert [fetch(client)[0] for client in clients] == [200] * 3
+    assert order == ["first", "here", "here, too"]
 
 
 def test_the_average_follows_the_answers():
