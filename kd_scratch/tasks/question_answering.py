@@ -94,8 +94,8 @@ def featurize(
             room = max_length - len(head) - 1
             if room < 1:
                 raise UserError(
-                    f"{example.id}: --max-length {max_length} leaves no room for the context beside a question of "
-                    f"{len(head) - 2} pieces; choose a smaller --question-length, or a larger --max-length"
+                    f"{example.id}: inputs of {max_length} pieces leave no room for the context beside a question of "
+                    f"{len(head) - 2}; choose a smaller --question-length, or where there is one, a larger --max-length"
                 )
             bounds = context_windows(len(context.tokens), room, data.overlap)
             if example.labelled:

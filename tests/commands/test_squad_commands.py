@@ -119,7 +119,7 @@ def test_predict_prints_answers_with_probabilities_and_no_answer_among_them(runs
         (["--question", "x"], "--question and --context"),
         (["--context", "x"], "--question and --context"),
         (["--question", "x", "--context", "y", "--text", "z"], "and no more"),
-        (["--question", "x " * 200, "--context", "y", "--question-length", "95"], "a question of 95 pieces"),
+        (["--question", "x " * 200, "--context", "y", "--question-length", "95"], "a question of 95;"),
         (["--question", "x", "--context", "y", "--answer-length", "0"], "--answer-length"),
     ],
 )

@@ -274,14 +274,12 @@ ROWS = [
         for flag in ("--documents", "--limit")
     ),
     Cure(
-        "choose a smaller --question-length, or a larger --max-length",
+        "choose a smaller --question-length, or where there is one, a larger --max-length",
         lambda w: w.squad("evaluate", "--max-length", 8),
-        lambda w, argv, line: put(
-            argv, "--max-length", int(find(r"question of (\d+) pieces; choose a smaller", line)) + 12
-        ),
+        lambda w, argv, line: put(argv, "--max-length", int(find(r"question of (\d+); choose a smaller", line)) + 12),
     ),
     Cure(
-        "choose a smaller --question-length, or a larger --max-length",
+        "choose a smaller --question-length, or where there is one, a larger --max-length",
         lambda w: w.squad("evaluate", "--max-length", 8),
         lambda w, argv, line: put(argv, find("smaller (--question-length)", line), 2),
     ),

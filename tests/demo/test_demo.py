@@ -355,7 +355,7 @@ def test_any_text_is_answered(site, text):
 def test_a_question_that_leaves_no_room_names_the_model_and_the_cure(groups):
     site = make_site(groups, DataConfig(question_length=64))
     status, reply = post(site, "answer", group="answer", question="a " * 40, context="b")
-    assert status == 400 and reply["error"].startswith("teacher: question 1: --max-length 32 leaves no room")
+    assert status == 400 and reply["error"].startswith("teacher: question 1: inputs of 32 pieces leave no room")
 
 
 # --- the page ---

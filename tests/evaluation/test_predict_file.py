@@ -222,7 +222,7 @@ def test_an_example_that_the_task_refuses_is_odd_too(models, tmp_path):
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answer(models / "span", "--file", tmp_path / "s.jsonl", "--output", tmp_path / "out.jsonl")
     first, second, third = lines_of(tmp_path / "out.jsonl")
-    assert "leaves no room for the context" in second["error"] and first["prediction"] and third["prediction"]
+    assert "leave no room for the context" in second["error"] and first["prediction"] and third["prediction"]
 
 
 def test_a_file_of_another_format_is_refused_at_once(models, tmp_path, capsys):

@@ -169,7 +169,7 @@ def test_windows_cover_everything_and_neighbours_share_exactly_the_overlap():
 
 def test_a_question_that_leaves_no_room_for_the_context_is_named(tokenizer):
     examples = [Example("short", "fox", CONTEXT), Example("long", "fox " * 50, CONTEXT)]
-    with pytest.raises(UserError, match="long: --max-length 40 leaves no room .* a question of 37 pieces"):
+    with pytest.raises(UserError, match="long: inputs of 40 pieces leave no room .* a question of 37;"):
         featurize(examples, tokenizer, (), 40, DataConfig(question_length=37))
 
 
