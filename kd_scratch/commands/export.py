@@ -35,5 +35,8 @@ def command(arguments: argparse.Namespace) -> dict:
     record = export_onnx(loaded, arguments.output, precisions)
     rows = [(" ".join(row["files"]), name, row["bytes"] / 1e6, row["nodes"]) for name, row in record["files"].items()]
     show(table(("", "precision", "MB", "nodes"), rows))
+    if "int8" in precisions:
+        option = 'its session option session.x64quantprecision is "1", as in the code of the card'
+        say(f"note: on x86 processors without VNNI, int8 overflows in ONNX Runtime unless {option}")
     say(f"inputs {', '.join(record['inputs'])}; outputs {', '.join(record['outputs'])}; opset {record['opset']}")
     return record
