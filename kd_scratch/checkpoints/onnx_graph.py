@@ -161,7 +161,7 @@ def embeddings(graph: ModelGraph) -> str:
     positions = graph.node("Slice", positions, graph.constant([0]), length, graph.constant([0]))
     graph.place = "embeddings"
     x = layer_norm(graph, graph.node("Add", x, positions), "embedding_norm")
-    if not config.int8:
+    if not config.int8 or int8.scales_of(config.head) == "token":  # which padding has no part in
         return x
     graph.place = "padding"  # becomes its text's first token, as in Model.forward: it widens no range of numbers
     real = graph.node("Unsqueeze", graph.node("Cast", "attention_mask", to=BOOL), graph.constant([2]))  # B,S,1
