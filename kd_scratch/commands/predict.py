@@ -32,8 +32,8 @@ SETTINGS = (
     "encoding oos oos_threshold text_column label_column label_separator label_threshold header "
     "question_column context_column overlap question_length answer_length null_threshold"
 ).split()
-#: Flags that change nothing, and so are refused: beside --text or --question; for lines of standard input; and for
-#: those of them that are texts, not objects with columns.
+#: Flags that change nothing, and so are refused: beside --text or --question; for lines of standard input;
+#: and for those of them that are texts, not objects with columns.
 NOT_FOR_TEXTS = (
     "probabilities task split encoding oos oos_threshold text_column label_column label_separator header "
     "question_column context_column null_threshold"
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     below_help = "--ask: where it is less sure than this, a number that `cascade` finds on dev"
     parser.add_argument("--below", type=float, metavar="P", help=below_help)
     parser.add_argument(
-        "--force", action="store_true", help="replace --output, or what another run with --file has left unfinished"
+        "--force", action="store_true", help="replace --output, or what another run has left unfinished"
     )
     parser.add_argument(
         "--task", choices=deciding_tasks(), help="--file: whose files are read (default csv, conll or squad, by model)"
@@ -170,7 +170,7 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
 
 
 def lines_of_input(encoding: str) -> Iterator[str]:
-    """The lines of standard input when they come. A byte that is no text becomes a surrogate, see TextFile."""
+    """The lines of standard input as they come. A byte that is no text becomes a surrogate (see TextFile)."""
     encoding = "utf-8" if encoding == AUTO else encoding
     sys.stdin.reconfigure(encoding=encoding, errors="surrogateescape", newline="\n")
     try:

@@ -128,11 +128,11 @@ class Server:
         host = headers.get("host", "").lower()
         length = headers.get("content-length", "")
         if host not in self.hosts:
-            why = f"host: is not this server's address; open {self.address} (a tunnel has the same port on both ends)"
-            raise refusal(403, why)
+            cure = f"open {self.address} (a tunnel has the same port on both ends)"
+            raise refusal(403, f"host: is not this server's address; {cure}")
         if headers.get("origin", f"http://{host}") != f"http://{host}":
             raise refusal(403, "origin: another site may not ask here")
-        # A link elsewhere may open the page, which holds nothing that is anybody's, but not show it inside of another.
+        # A link on another site may open the page, which is the same for all; no other page may hold it.
         how = method, path, headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
         opens_page = how == ("GET", "/", "navigate", "document")
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not opens_page:

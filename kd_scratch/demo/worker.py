@@ -40,12 +40,16 @@ class Worker:
         self.seconds = 0.1  # moving average of one answer
 
     async def answer(
-        self, function: Callable[[dict], dict], values: dict, page: bool, is_there: Callable[[], bool] = lambda: True
+        self,
+        function: Callable[[dict], dict],
+        values: dict,
+        page: bool,
+        is_there: Callable[[], bool] = lambda: True,
     ) -> Reply:
         """The function's answer to the values, for the page or for a program.
 
-        is_there: whether who asks still waits; ConnectionAbortedError where they do not when their turn comes. Who has
-        closed only their own side looks the same, so who need not wait is answered in any case.
+        is_there: whether who asks is still there; ConnectionAbortedError where not when their turn comes.
+        Who has closed only their own side looks gone, so who need not wait is answered in any case.
         """
         earlier = self.unanswered[True] + ([] if page else self.unanswered[False])
         before = sum(other_is_there() for other_is_there in earlier)

@@ -85,8 +85,8 @@ def machine_rates() -> MachineRates:
 
 
 def bytes_in_memory(loaded: LoadedModel) -> float:
-    """What a model's parameters take: float32, in whatever precision they were stored, but for what kernels keep in
-    half precision; an int8 model's as on disk."""
+    """What a model's parameters take: float32, in whatever precision they were stored, but for what kernels
+    keep in half precision; an int8 model's as on disk."""
     if loaded.model.config.int8:
         return 1e6 * megabytes(loaded.directory)
     halved = sum(getattr(part, "halved", 0) for part in loaded.model.modules())

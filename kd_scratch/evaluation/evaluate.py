@@ -36,7 +36,7 @@ class LoadedModel:
 
 
 def device_for(name: str, directories: Iterable[str | Path]) -> str:
-    """The name of the device for some models: where it is "auto" and one of them is int8, that is the CPU, for all."""
+    """The name of the device for some models: "auto" is the CPU for all where one of them is int8."""
     if name != "auto" or pick_device(name).type == "cpu":
         return name
     small = {str(directory): load_config(directory).int8 for directory in directories}

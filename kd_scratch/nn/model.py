@@ -155,7 +155,7 @@ class Model(nn.Module):
         mask = None if attention_mask is None else attention_mask.bool()
         if mask is not None and mask.device.type == "cpu" and mask.all():  # (a GPU would have to be waited for)
             mask = None  # as for a single text: what each block would do with it takes as long as its norms
-        # Padding becomes its text's first token: it changes no text's scale. Where each token has one, it never did.
+        # Padding becomes its text's first token: it changes no text's scale. (A token's it never does.)
         if mask is not None and self.config.int8:
             x = torch.where(mask.unsqueeze(-1), x, x[:, :1])  # B,S,D
         need_states = output_hidden_states or self.head is None

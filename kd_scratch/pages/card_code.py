@@ -90,7 +90,7 @@ def usage(
 ) -> str:
     """How a model is used by each program that can use it; "" where none can.
 
-    longest: input in pieces. token_types: whether the tokenizer gives them (else all are 0, in transformers too).
+    longest: input in pieces. token_types: whether the tokenizer gives them; else all are 0.
     ours, transformers: whether they can. onnx: names of the files in onnx/.
     """
     texts = '"a text", "another"' if config.pairs else '"a text"'

@@ -93,10 +93,9 @@ def featurize(
             head = question.ids  # [CLS] question [SEP]
             room = max_length - len(head) - 1
             if room < 1:
-                raise UserError(
-                    f"{example.id}: inputs of {max_length} pieces leave no room for the context beside a question of "
-                    f"{len(head) - 2}; choose a smaller --question-length, or where there is one, a larger --max-length"
-                )
+                what = f"inputs of {max_length} pieces leave no room for the context"
+                cure = "choose a smaller --question-length, or where there is one, a larger --max-length"
+                raise UserError(f"{example.id}: {what} beside a question of {len(head) - 2}; {cure}")
             bounds = context_windows(len(context.tokens), room, data.overlap)
             if example.labelled:
                 positions = label_windows(answer_pieces(example, context.spans), bounds, len(head))
