@@ -14,7 +14,7 @@ from kd_scratch.config import SIZES
 from kd_scratch.data.tokenizer import load_tokenizer
 from tests.checkpoints.hub_folders import INTENTS, SHAPES, vocabulary, write_shape
 
-TEXTS = ["Ada Berg flew to New York in May.", "Möchten Sie über die Straße?", "我在东京大学学习中文。", ""]
+TEXTS = ["Ada Berg flew to New York in May.", "Möchten Sie über die Straße?", "我在东京大学学习中文。"]
 CONTEXT = "In May Ada Berg flew from Zürich to New York; 王小明 stayed in 東京 with Zoë."
 #: Those whose weights are a .bin alone, as far as predict answers. (A blob of the cache has another name.)
 BINS = ["bert-base-uncased-finetuned-clinc", "bert-base-uncased-ag-news", "num-labels-alone", "relation-markers-2020",
