@@ -824,7 +824,7 @@ FAULTS = [
      '"code": source_hash("distillation.teacher", versions=(torch.__version__,)),', "",
      "distillation/test_losses.py::test_another_teacher_tokenizer_input_label_order_precision_or_code_has_another_file"),
     ("a difference that chance in training makes", "study/summary.py",
-     'abs(change["mean"]) > change["seeds"] and not', "not",
+     'abs(change["mean"]) > change["margin"]', 'not low <= 0 <= high',
      "study/test_summary.py::test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown"),
     ("runs with different teachers in one table", "study/results.py",
      "if before != value:", "if False:",

@@ -64,16 +64,25 @@ def interval_around(estimate: float, values: np.ndarray) -> tuple[float, float]:
 CHANCE, POWER = 1.959964, 0.841621  # standard errors: what 5% exceed on either side, and what 20% do on one
 
 
+def margin_of_both(drawn: np.ndarray, by_seed: Sequence[float] = ()) -> float:
+    """Half the width of the 95% interval of a mean over seeds, by both chances: that of the test file, which all
+    seeds share, and that of training. Their variances add up; so do the squares of their margins.
+
+    drawn: the differences of resampled test files, whose deviation is the standard error. by_seed: those of
+    the seeds; fewer than two do not show what chance in training does.
+    """
+    return math.hypot(CHANCE * float(np.std(drawn)), margin(by_seed) or 0.0)
+
+
 def smallest_effect(drawn: np.ndarray, by_seed: Sequence[float] = ()) -> float:
     """The smallest true difference that a test of 5% would find with a power of 80% (Cohen 1988, chapter 2).
 
-    drawn: the differences of resampled test files, whose deviation is the standard error. by_seed: those of several
-    seeds, of which the mean is tested: it must exceed both chances, and varies by both.
+    drawn, by_seed: as of margin_of_both, which the difference must exceed; it varies by both chances itself.
     """
     of_file, count, beyond = float(np.std(drawn)), len(by_seed), 0.0
     if count > 1:
         beyond = student_t(POWER, count - 1) * float(np.std(by_seed, ddof=1)) / math.sqrt(count)
-    return max(CHANCE * of_file, margin(by_seed) or 0.0) + math.hypot(POWER * of_file, beyond)
+    return margin_of_both(drawn, by_seed) + math.hypot(POWER * of_file, beyond)
 
 
 def two_sided_p(differences: np.ndarray) -> float:

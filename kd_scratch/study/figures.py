@@ -1,10 +1,18 @@
 """What a study has found in numbers: of each variant the means over its seeds, differences and their intervals."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from kd_scratch.evaluation.significance import interval, interval_around, margin, smallest_effect, two_sided_p
+from kd_scratch.evaluation.significance import (
+    interval,
+    interval_around,
+    margin,
+    margin_of_both,
+    smallest_effect,
+    two_sided_p,
+)
 from kd_scratch.study.variants import BASELINE, SOFT
 
 Figures = dict  # of one model on the test file, as results.measure gives them, with dev score and learning rate
@@ -65,13 +73,14 @@ def difference(models: Sequence[Figures], reference: Sequence[Figures]) -> dict:
         "interval": interval(drawn),
         "p": two_sided_p(drawn),
         "seeds": margin(observed),  # how far chance in training alone may carry it
+        "margin": margin_of_both(drawn, observed),  # how far both chances together may
         "gained": sum(value > 0 for value in observed),
         "smallest": smallest_effect(drawn, observed),
     }
 
 
 def gap_closed(models: Sequence[Figures], baseline: Sequence[Figures], teacher: Figures) -> dict | None:
-    """The share of the way from baseline to teacher, with its 95% interval over test files.
+    """The share of the way from baseline to teacher, with its 95% interval over test files and seeds.
 
     None where there is no way: the teacher is not above the baseline by more than the test file's chance.
     """
@@ -79,10 +88,19 @@ def gap_closed(models: Sequence[Figures], baseline: Sequence[Figures], teacher: 
     if interval(drawn_gap)[0] <= 0:
         return None
     low = _mean(model["score"] for model in baseline)
-    share = (_mean(model["score"] for model in models) - low) / (teacher["score"] - low)
+    gap = teacher["score"] - low
+    share = (_mean(model["score"] for model in models) - low) / gap
     has_way = drawn_gap > 0  # in a few draws of a small file there is none
     drawn = (mean_drawn(models) - mean_drawn(baseline))[has_way] / drawn_gap[has_way]
-    return {"share": share, "interval": interval(drawn)}
+    beside = []  # of each seed, how far the student is from this share of its own baseline's way; of mean 0
+    for model, other in zip(models, baseline, strict=True):
+        beside.append(model["score"] - other["score"] - share * (teacher["score"] - other["score"]))
+    of_seeds = (margin(beside) or 0.0) / gap  # as of any ratio of means (Cochran 1977, section 6.3)
+    low, high = interval(drawn)
+    return {
+        "share": share,
+        "interval": (share - math.hypot(share - low, of_seeds), share + math.hypot(high - share, of_seeds)),
+    }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -48,6 +48,7 @@ from kd_scratch.study.variants import (
     study_flags,
 )
 from kd_scratch.training.checks import check_spec
+from kd_scratch.training.layer_choice import read_choice
 from kd_scratch.training.setup import libraries, with_precision
 
 LATER = ("--max-length", "--amp")  # what older plans do not hold; the runs' records tell it too
@@ -321,6 +322,7 @@ def report(
         "seeds": list(seeds),
         "versions of the code": len({record.get("code") for record in records.values()}),
         "steps": sorted({record["step"] for record in records.values()}),
+        "layers chosen": read_choice(output) is not None,
         "beside": {name: study.command for name, study in others.items()},
         "machine": about_machine(evaluator.device, []),
     }

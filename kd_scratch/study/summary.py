@@ -17,7 +17,7 @@ from kd_scratch.tasks import Task
 
 GAPS = 8  # classes that are shown
 ALIKE = "against its namesake here"  # the difference of another study's variant to the one of that name in this study
-HEADER = ("variant", "rate", "dev", "test", "±", "to baseline", "95% interval", "p", "seen from")
+HEADER = ("variant", "rate", "dev", "test", "±", "to baseline", "95% interval", "p", "detectable from")
 HEADER += ("of the gap", "95% interval")
 SURENESS = ("variant", "loss", "95% interval", "ECE", "95% interval", "floor", "agreement")
 
@@ -109,7 +109,9 @@ def conclusions(rows: dict[str, dict], best: str, task: Task, teacher: Figures) 
 
 
 def about_rates(rates: RateScores) -> list[str]:
-    """Which variants may do better at learning rates beyond those that were tried."""
+    """Which variants may do better at learning rates beyond those that were tried; or that one was tried."""
+    if not any(len(scores) > 1 for scores in rates.values()):
+        return ["all variants had one learning rate: --learning-rates gives each its own"]
     best, sentences = best_rates(rates), []
     for end, what, others in ((max, "highest", "higher"), (min, "lowest", "lower")):
         names = [name for name, scores in rates.items() if len(scores) > 1 and best[name] == end(scores)]
@@ -120,7 +122,7 @@ def about_rates(rates: RateScores) -> list[str]:
 
 
 def verdict(change: dict, seeds: int, gain: str = "helped", loss: str = "hurt") -> str:
-    """Whether a difference is one: more than the test file's chance, and more than that of training, may have made."""
+    """Whether a difference is one: more than the chances of test file and training together may have made."""
     low, high = change["interval"]
     text = f"no difference that these runs can show (from {_points(change['smallest'])} points on, four in five would)"
     spread = ""
@@ -128,8 +130,8 @@ def verdict(change: dict, seeds: int, gain: str = "helped", loss: str = "hurt") 
         text = "of one seed, which does not show what chance in training does"
     else:
         spread = f", ± {_points(change['seeds'])} over seeds"
-        if abs(change["mean"]) > change["seeds"] and not low <= 0 <= high:
-            text = gain if low > 0 else loss
+        if abs(change["mean"]) > change["margin"]:
+            text = gain if change["mean"] > 0 else loss
     points = f"{100 * change['mean']:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f} over test examples{spread})"
     return f"{text}: {points}, better with {change['gained']} of {seeds} seeds"
 
@@ -156,16 +158,20 @@ def introduction(about: dict) -> str:
     """What the tables are of, and how to read them."""
     seeds, steps, versions = about["seeds"], about["steps"], about["versions of the code"]
     step_range = " to ".join(f"{count:,}" for count in dict.fromkeys((steps[0], steps[-1])))
+    both = "both chances" if len(seeds) > 1 else "the chance of the test file"
     text = (
         f"{about['score']} on {about['test examples']:,} examples of {about['data']}; mean of {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}) ± 95% interval of that mean over seeds. Differences have a 95% interval by "
-        f"paired bootstrap over the test file's {about['drawn']}, for these very models; below, one counts only if it "
-        "also exceeds its 95% interval over seeds. None is adjusted for how many there are. Seen from: the "
-        "smallest true difference that four in five such studies would find. Of the gap: the share of the way "
-        "from baseline to teacher; empty where the teacher is not ahead beyond chance. ECE: expected calibration "
-        "error; floor: what a perfectly calibrated model would have. Agreement: with the decisions of the teacher"
+        f"paired bootstrap over the test file's {about['drawn']}, for these very models; below, one counts only "
+        "if it exceeds the chances of test file and training together. None is adjusted for how many there are. "
+        "Detectable from: the smallest true difference that four in five such studies would find. Of the gap: "
+        f"the share of the way from baseline to teacher, with an interval of {both}; empty where the teacher is "
+        "not ahead beyond chance. ECE: expected calibration error; floor: what a perfectly calibrated model "
+        "would have. Agreement: with the decisions of the teacher"
         f"{about['which teacher']}. Each run made {step_range} optimizer steps."
     )
+    if about["layers chosen"]:
+        text += " The students' layers were chosen on dev with soft targets, which favours these."
     if versions > 1:
         text += f" They were made by {versions} versions of the code."
     return text + "".join(f" {other}: another study, with a baseline of its own." for other in about["beside"])

@@ -289,6 +289,9 @@ def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, ca
         "--losses",
         "hidden,cosine=2",
     ]
+    choice = {"layers": [0], "scores": {"0": 0.5}, "steps": 2, "seconds": 0.0, "identity": {}}
+    output.mkdir()
+    (output / "layers.json").write_text(json.dumps(choice))
     real = runner.read_records
 
     def rewritten(runs, output, known):
@@ -303,6 +306,7 @@ def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, ca
         "above soft targets on dev by more than chance, so combined: hidden=1,cosine=2" in printed
         and "Best on dev: combined" in printed
     )
+    assert "The students' layers were chosen on dev with soft targets" in printed
     record = json.loads((output / "runs" / "combined-hidden=1+cosine=2-0" / "training.json").read_text())
     assert record["settings"]["losses"] == "hidden=1,cosine=2" and record["parameters"] > 0
 

@@ -117,7 +117,10 @@ def test_a_best_rate_at_an_end_of_the_grid_is_named():
         "a, d: the best learning rate is the highest of the grid: try higher ones",
         "c: the best learning rate is the lowest of the grid: try lower ones",
     ]
-    assert about_rates({"a": {1e-4: 0.1}}) == about_rates({}) == [], "a single one is no choice"
+    inside = {"a": {1e-4: 0.1, 2e-4: 0.2, 4e-4: 0.1}}
+    assert about_rates(inside) == [], "no other rate is known to be better"
+    one = ["all variants had one learning rate: --learning-rates gives each its own"]
+    assert about_rates({"a": {1e-4: 0.1}}) == about_rates({}) == one
 
 
 def test_rates_that_are_none_are_refused(study, capsys, monkeypatch):  # noqa: F811
