@@ -145,8 +145,8 @@ def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, 
 
 
 def gap_advice(task: Task, first: str, records: dict[str, dict], rows: dict[str, Quality]) -> str:
-    """How much the first model (first: its folder) can teach, how much of it the others have learned, and what is
-    left to try; "" where the records do not tell that it is a teacher, or who is its students' baseline.
+    """How much the first model (first: its folder) can teach, how much the others have learned of it, and what
+    is left to try; "" where the records do not tell that it is a teacher, or who is its students' baseline.
     """
     name, *others = rows
     taught = {other: records[other] for other in others if other in records and records[other].get("teacher")}
