@@ -32,6 +32,7 @@ SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model", "token 
 MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of a baseline, the last of older runs
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "keep_states", "augment", "cloze", "steps", "teacher_mean")
+OWN += ("layer_steps", "gradient_checkpointing")  # which change no result once layers are chosen
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
 
 DIGITS = 9  # of what is drawn: two models that are right alike stay equal
@@ -96,8 +97,10 @@ class Evaluator:
             "teacher": " ".join(fingerprints),
         }
         #: And this study's own runs.
-        settings = {flag_name(name): getattr(run.config, name) for name in ("learning_rate", "max_length")}
-        self.known_here = self.known | hashes | settings
+        settings = asdict(run.config).items()
+        self.settings = {flag_name(name): value for name, value in settings if name not in OWN}
+        chosen = {flag: self.settings[flag] for flag in ("--learning-rate", "--max-length")}
+        self.known_here = self.known | hashes | chosen
         self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_model
 from kd_scratch.common.console import progress, say, shorten
 from kd_scratch.common.errors import UserError
@@ -52,6 +50,10 @@ from kd_scratch.training.layer_choice import read_choice
 from kd_scratch.training.setup import libraries, with_precision
 
 LATER = ("--max-length", "--amp")  # what older plans do not hold; the runs' records tell it too
+#: Flags that change no result. (The device that was computed on stands in the runs' records.)
+WITHOUT_EFFECT = ("--cache", "--gradient-checkpointing", "--device")
+#: What the runs' records know by hashes, wherever it lies; --model the plan does, unless it is a size.
+BY_HASH = ("--train", "--dev", "--unlabelled", "--augment-model", "--teacher")
 WAIT = 0.2  # seconds between two looks at the running processes
 
 
@@ -83,7 +85,8 @@ def run_study(spec: StudySpec) -> Report:
     possible = [each for variant in [*variants, *grid.values()] for each in at_all_rates(variant, spec)]
 
     def train_all(runs: Runs) -> Records:
-        check_records(runs, with_seeds(possible, spec.seeds), output, evaluator.known_here, device)
+        to_come = evaluator.settings | libraries(device)
+        check_records(runs, with_seeds(possible, spec.seeds), output, evaluator.known_here, to_come)
         write_json(output / PLAN, plan)
         run_all(runs, common, output, spec.jobs)
         return read_records(runs, output, evaluator.known_here)
@@ -154,11 +157,11 @@ def describe_study(
     )
 
 
-def check_records(runs: Runs, later: Runs, output: Path, known: dict, device: torch.device) -> None:
+def check_records(runs: Runs, later: Runs, output: Path, known: dict, to_come: dict) -> None:
     """Before hours are spent: UserError where runs that are there, these or later ones, do not belong together, or with
-    those to come."""
+    those to come (to_come: what these will have, key -> value)."""
     finished = all((variant.folder(output, seed) / RECORD).is_file() for variant, seed in runs)
-    read_records([*runs, *later], output, known if finished else known | libraries(device))
+    read_records([*runs, *later], output, known if finished else known | to_come)
 
 
 # --- the runs ---
@@ -272,13 +275,23 @@ def same_study(output: Path, plan: dict) -> dict:
 
 
 def plan_changes(before: dict, plan: dict) -> list[str]:
-    """How the flags of two plans differ, each difference with the first variant that has it."""
+    """How the flags of two plans differ, as far as results depend on them and no hash tells; each difference
+    with the first variant that has it."""
+    by_hash = (*BY_HASH, "--model") if before.get("start") else BY_HASH
+
+    def decisive(flags: Flags, other: Flags) -> Flags:
+        same = {flag for flag in by_hash if flag in flags and flag in other}
+        return {flag: values for flag, values in flags.items() if flag not in (*WITHOUT_EFFECT, *same)}
+
+    def changed(flags: Flags, other: Flags) -> list[str]:
+        return differences(decisive(flags, other), decisive(other, flags))
+
     now = parse_flags(plan["flags"])
     begun = {flag: now[flag] for flag in LATER if flag in now} | parse_flags(before["flags"])
-    changes = dict.fromkeys(differences(begun, now), "")  # the difference -> " (variant)", or "" for all
+    changes = dict.fromkeys(changed(begun, now), "")  # the difference -> " (variant)", or "" for all
     for name, argv in plan["variants"].items():
         if name in before["variants"]:
-            for difference in differences(parse_flags(before["variants"][name]), parse_flags(argv)):
+            for difference in changed(parse_flags(before["variants"][name]), parse_flags(argv)):
                 changes.setdefault(difference, f" ({name})")
     return [difference + where for difference, where in changes.items()]
 

@@ -162,12 +162,12 @@ def introduction(about: dict) -> str:
     text = (
         f"{about['score']} on {about['test examples']:,} examples of {about['data']}; mean of {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}) ± 95% interval of that mean over seeds. Differences have a 95% interval by "
-        f"paired bootstrap over the test file's {about['drawn']}, for these very models; below, one counts only "
-        "if it exceeds the chances of test file and training together. None is adjusted for how many there are. "
-        "Detectable from: the smallest true difference that four in five such studies would find. Of the gap: "
-        f"the share of the way from baseline to teacher, with an interval of {both}; empty where the teacher is "
-        "not ahead beyond chance. ECE: expected calibration error; floor: what a perfectly calibrated model "
-        "would have. Agreement: with the decisions of the teacher"
+        f"paired bootstrap over the test file's {about['drawn']}, for these very models; below, one counts "
+        "only if it exceeds the chances of test file and training together. None is adjusted for how many there "
+        "are. Detectable from: the smallest true difference that four in five such studies would find. Of the "
+        f"gap: the share of the way from baseline to teacher, with an interval of {both}; empty where the "
+        "teacher is not ahead beyond chance. ECE: expected calibration error; floor: what a perfectly "
+        "calibrated model would have. Agreement: with the decisions of the teacher"
         f"{about['which teacher']}. Each run made {step_range} optimizer steps."
     )
     if about["layers chosen"]:

@@ -195,24 +195,42 @@ def test_runs_that_were_made_otherwise_are_not_put_into_one_table(other, capsys,
         path.write_text(json.dumps(record | change))
         assert main(argv) == 2
         assert what in capsys.readouterr().err, what
-    path.write_text(json.dumps(record | {"settings": settings | {"layer_map": "1:1"}, "token types": None}))
+    own = settings | {"layer_map": "1:1", "gradient_checkpointing": True}
+    path.write_text(json.dumps(record | {"settings": own, "token types": None}))
     assert main(argv) == 0, "such settings are a variant's own, and older runs do not tell of token types"
     path.write_text(json.dumps(record))
 
 
-def test_a_study_of_older_libraries_is_shown_but_not_gone_on_with(other, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "what, now, older",
+    [("numpy", '"numpy": "', '"numpy": "older '), ("--weight-decay", '"weight_decay": 0.01', '"weight_decay": 0.02')],
+)
+def test_a_study_of_older_libraries_or_defaults_is_shown_but_not_gone_on_with(
+    other, capsys, monkeypatch, what, now, older
+):
     folder, small = other
     argv = [*small, "--output", str(folder)]
     paths = list((folder / "runs").glob("*/training.json"))
     for path in paths:
-        path.write_text(path.read_text().replace('"numpy": "', '"numpy": "older '))
+        assert now in path.read_text()
+        path.write_text(path.read_text().replace(now, older))
     assert main(argv) == 0
     monkeypatch.setattr(runner, "start_train", None)
     for more in (["--losses", "hidden,cosine"], ["--grid", "4x0.5"]):
         assert main([*argv, *more]) == 2
-        assert "and this command do not belong together: they had another numpy" in capsys.readouterr().err
+        assert f"and this command do not belong together: they had another {what}" in capsys.readouterr().err
     for path in paths:
-        path.write_text(path.read_text().replace('"numpy": "older ', '"numpy": "'))
+        path.write_text(path.read_text().replace(older, now))
+
+
+def test_a_study_is_the_same_from_another_folder(other, monkeypatch):
+    """With files named from there, another cache, and the device by its name or not."""
+    folder, small = other
+    monkeypatch.setattr(runner, "start_train", None)
+    monkeypatch.chdir(folder.parent)
+    argv = [word.removeprefix(f"{folder.parent}/") for word in drop(small, "--device")]
+    argv[argv.index("--cache") + 1] = "another-cache"
+    assert main([*argv, "--output", folder.name]) == 0
 
 
 def test_flags_that_no_run_could_take_are_refused_before_any(study, capsys, monkeypatch):
@@ -378,21 +396,21 @@ def test_the_baseline_makes_as_many_steps_as_variants_with_more_text(study, caps
         "40",
     ]
     argv[argv.index("--model") + 1] = "tiny-student"
-    argv += ["--labelled", "50%", "--augment", "1", "--unlabelled", str(folder / "more.txt")]
+    argv += ["--labelled", "50%", "--augment", "1", "--unlabelled", str(folder / "more.txt"), "--epochs", "2"]
     assert main(argv) == 0
     assert "tested on 30 examples" in capsys.readouterr().out, "--limit is for training"
     records = [
         json.loads((folder / "few" / "runs" / f"{n}-0" / "training.json").read_text())
         for n in ("baseline", "soft-targets", "hidden")
     ]
-    assert [record["step"] for record in records] == [8, 8, 8]  # 128 texts in 8 batches, though 20 of them are 2
-    looks = [[epoch["steps"] for epoch in record["history"]] for record in records]
-    assert looks == [[8]] * 3, "all look at dev at the same steps"
+    assert [record["step"] for record in records] == [16] * 3  # twice 128 texts in 8 batches, though 20 of them are 2
+    looks = [[look["steps"] for look in record["history"]] for record in records]
+    assert looks == [[8, 8]] * 3, "all look at dev at the same steps"
     assert (
         len({record["tokenizer"] for record in records}) == len({record["initial weights"] for record in records}) == 1
     )
     found = json.loads((folder / "few" / "evidence.json").read_text())
-    assert found["variants"]["baseline"] == ["--steps", "8", "--labelled", "50%"] and found["steps"] == [8]
+    assert found["variants"]["baseline"] == ["--steps", "16", "--labelled", "50%"] and found["steps"] == [16]
     baseline, *_ = first_variants(spec_of([*argv, "--steps", "5"]))
     assert baseline.flags == {"--labelled": ["50%"]}, "all have these steps"
     assert main([*argv, "--output", str(folder / "fewer"), "--grid", "2x0,0.5"]) == 2

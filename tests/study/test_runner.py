@@ -177,3 +177,26 @@ def test_other_losses_may_be_added_to_a_study_but_none_may_change(tmp_path):
         path.write_text(damage)
         with pytest.raises(UserError, match="study.json: is not what a study writes; choose another --output"):
             same_study(tmp_path, first)
+
+
+def test_a_study_goes_on_wherever_its_files_lie_and_with_flags_that_change_no_result(tmp_path):
+    """The runs' records hold hashes of the files and the device that was computed on, and are compared with these."""
+    (tmp_path / "runs" / "baseline-0").mkdir(parents=True)
+    flags = ["--train", "a.csv", "--dev", "10%", "--model", "m", "--device", "auto", "--cache", "c"]
+    soft = ["--teacher", "t", "--unlabelled", "b.txt"]
+    first = {"flags": flags, "variants": {"soft targets": soft}, "start": "abc"}
+    (tmp_path / "study.json").write_text(json.dumps(first))
+    moved = ["--train", "/x/a.csv", "--dev", "20%", "--model", "/x/m", "--gradient-checkpointing"]
+    variants = {"soft targets": ["--teacher", "/x/t", "--unlabelled", "/x/b.txt"]}
+    now = {"flags": moved, "variants": variants, "start": "abc"}
+    assert same_study(tmp_path, now) == now
+    for change, why in (
+        ({"variants": {"soft targets": soft[:2]}}, r"--unlabelled was b.txt, is not given \(soft targets\);"),
+        ({"flags": [*moved, "--tokenizer", "m"]}, "--tokenizer was not given, is m;"),
+        ({"start": None}, "the weights in --model were others;"),
+    ):
+        with pytest.raises(UserError, match=f"holds another study: {why} choose another --output"):
+            same_study(tmp_path, now | change)
+    (tmp_path / "study.json").write_text(json.dumps(first | {"start": None}))
+    with pytest.raises(UserError, match="--model was m, is mini-student;"):
+        same_study(tmp_path, first | {"start": None, "flags": ["--model", "mini-student", *flags[:4]]})
