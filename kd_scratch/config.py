@@ -162,9 +162,6 @@ class TrainConfig:
         "(the last alone), or pairs as in 0:0,1:2,2:4 (0: the embeddings; n: the state after the block that is n - 1 "
         "in --init-layers)",
     )
-    keep_states: bool = setting(
-        False, "distillation: keep what --losses needs of the teacher in --cache, instead of running it in every step"
-    )
     labelled: str = setting(
         "",
         "use the labels of only N examples (or N%% of them; squad: of the contexts, conll: of the documents), drawn at "
@@ -223,11 +220,8 @@ class TrainConfig:
         if self.batch_size % self.accumulation:
             what = f"--batch-size {self.batch_size} cannot be cut into {self.accumulation} equal parts"
             raise UserError(f"{what}; choose an --accumulation that divides it")
-        without_losses = "is about --losses; add --losses hidden (say), or leave it out"
-        if self.keep_states and not self.losses:
-            raise UserError(f"--keep-states {without_losses}")
         if self.layer_map and not self.losses:
-            raise UserError(f"--layer-map {without_losses}")
+            raise UserError("--layer-map is about --losses; add --losses hidden (say), or leave it out")
 
 
 @dataclass(frozen=True)

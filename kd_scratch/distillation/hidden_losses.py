@@ -212,7 +212,7 @@ def parse_losses(text: str) -> dict[str, float]:
 # --- all of them together ---
 
 
-def block_qkv(model: Model, states: list[Tensor] | dict[int, Tensor], layer: int, made: dict) -> QKV:
+def block_qkv(model: Model, states: list[Tensor], layer: int, made: dict) -> QKV:
     """Queries, keys and values of block l, which works on the state after layer l − 1, each B,S,D; made but once."""
     block = model.encoder.blocks[layer - 1]
     if block not in made:
@@ -264,11 +264,11 @@ class HiddenLosses(nn.Module):
         self,
         student: Model,
         student_states: list[Tensor],
-        teacher_states: dict[int, Tensor],
+        teacher_states: list[Tensor],
         real: Tensor,
         recorded: dict[EncoderBlock, QKV] | None = None,
     ) -> Tensor:
-        """The student's hidden states, L+1 of B,S,D; the teacher's by layer (`teacher_layers`); real B,S -> a scalar
+        """The hidden states of student and teacher, each L+1 of B,S,D; real B,S -> a scalar
 
         recorded: what record_qkv has of the forward passes. All that the losses make of that and of states is computed
         in full precision, whatever the models ran in, and once for all losses.
@@ -283,7 +283,7 @@ class HiddenLosses(nn.Module):
         term: Term,
         student: Model,
         student_states: list[Tensor],
-        teacher_states: dict[int, Tensor],
+        teacher_states: list[Tensor],
         real: Tensor,
         made: dict,
     ) -> Tensor:
@@ -333,11 +333,6 @@ class HiddenLosses(nn.Module):
     def terms(self) -> list[Term]:
         """Every term of the sum."""
         return [Term(name, *pair) for name, pairs in self.pairs.items() for pair in pairs]
-
-    def teacher_layers(self) -> list[int]:
-        """Which of the teacher's hidden states are needed: that before a block whose queries and keys are compared."""
-        before = {name: 1 if HIDDEN_LOSSES[name].compares_qkv else 0 for name in self.pairs}
-        return sorted({term.teacher_layer - before[term.name] for term in self.terms()})
 
     def score_maps(self) -> int:
         """How many maps of H,S,S numbers are in memory at once for the losses that compare queries, keys and values."""

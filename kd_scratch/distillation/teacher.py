@@ -1,9 +1,9 @@
-"""A teacher's outputs for every training input, computed once and kept on disk: logits and hidden states.
+"""A teacher's logits for every training input, computed once and kept on disk.
 
 They are kept under a name made of the hashes of all that decides them, and found again by input, never by step.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from kd_scratch.common.files import make_folder, sha256
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.data.batches import Batch, EncodedInputs, pad, to_device
 from kd_scratch.data.disk_arrays import zeros_on_disk
-from kd_scratch.evaluation.inference import compute_logits, compute_states, logits_shape
+from kd_scratch.evaluation.inference import compute_logits, logits_shape
 from kd_scratch.nn.model import Model
 
 SLICE = 2**16  # rows that are put into another order, or averaged, together
@@ -87,44 +87,10 @@ def made_once(
     return read_cached(path, key, shape)
 
 
-def teacher_states(
-    teacher: Model,
-    layers: Iterable[int],
-    tokenizer_hash: str,
-    features: EncodedInputs,
-    cache: Path,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-    say=say,
-) -> dict[int, np.ndarray]:
-    """The teacher's hidden states after these layers (0: the embeddings) for every token: by layer ΣS,D.
-
-    Computed once and kept in `cache`, a file for each layer, as teacher_logits does.
-    """
-    common = cache_key(teacher, tokenizer_hash, features, device, dtype)
-    keys = {layer: common | {"layer": str(layer)} for layer in layers}
-    paths = {
-        layer: make_folder(cache) / f"teacher-states-{sha256(*key.values())[:24]}.safetensors"
-        for layer, key in keys.items()
-    }
-    shape = len(features.tokens), teacher.config.width
-    missing = [layer for layer, path in paths.items() if not distributed.all_ranks_agree(is_usable(path, say))]
-    out = {layer: zeros_on_disk(cache, shape, np.float32) for layer in missing}
-    if missing:
-        compute_states(teacher.to(device), features, device, out, dtype=dtype)
-    for layer, rows in out.items():
-        if distributed.writes_cache():
-            save_file({"states": torch.from_numpy(rows)}, paths[layer], metadata=keys[layer], checksum=True)
-    distributed.barrier()
-    size = f"{4 * shape[0] * shape[1] * len(paths) / 1e6:,.0f} MB"
-    say(f"teacher's hidden states after layers {', '.join(map(str, sorted(paths)))}: {size} in {cache}")
-    return {layer: read_cached(path, keys[layer], shape, "states") for layer, path in paths.items()}
-
-
 def cache_key(
     teacher: Model, tokenizer_hash: str, features: EncodedInputs, device: torch.device, dtype: torch.dtype | None
 ) -> dict[str, str]:
-    """What decides a teacher's outputs for some inputs: name -> hash."""
+    """What decides a teacher's logits for some inputs: name -> hash."""
     return {
         "teacher": fingerprint(teacher),
         "tokenizer": tokenizer_hash,
@@ -134,11 +100,11 @@ def cache_key(
     }
 
 
-def read_cached(path: Path, key: dict[str, str], shape: tuple[int, int], name: str = "logits") -> np.ndarray:
-    """Cached logits (or states), memory-mapped; UserError where the file is not what its name says."""
-    found = load_file(path).get(name)
+def read_cached(path: Path, key: dict[str, str], shape: tuple[int, int]) -> np.ndarray:
+    """Cached logits, memory-mapped; UserError where the file is not what its name says."""
+    found = load_file(path).get("logits")
     if read_metadata(path) != key or found is None or found.shape != shape or found.dtype != torch.float32:
-        raise UserError(f"{path}: these are not this teacher's {name} for this data; delete the file")
+        raise UserError(f"{path}: these are not this teacher's logits for this data; delete the file")
     return found.numpy()
 
 
@@ -206,12 +172,6 @@ def gather(logits: np.ndarray, features: EncodedInputs, batch: Batch) -> Tensor:
     """The rows of precomputed logits that belong to a batch: B,C, or padded B,S,C. Keyed by input, never by step."""
     rows = logits[batch.indices] if features.head == "sequence" else pad(logits, features.starts, batch.indices, 0)
     return to_device(rows, batch.input_ids.device)
-
-
-def gather_states(states: dict[int, np.ndarray], features: EncodedInputs, batch: Batch) -> dict[int, Tensor]:
-    """The rows of precomputed hidden states that belong to a batch: by layer padded B,S,D."""
-    device = batch.input_ids.device
-    return {layer: to_device(pad(rows, features.starts, batch.indices, 0), device) for layer, rows in states.items()}
 
 
 def features_hash(features: EncodedInputs) -> str:

@@ -46,14 +46,14 @@ def compute_logits(
     sampler = MaskedLMSampler(0, 0) if features.head == "mlm" else None
     logits = np.zeros(logits_shape(model, features), np.float32) if out is None else out
 
-    def compute(batch: Batch) -> list[Tensor]:
+    def compute(batch: Batch) -> Tensor:
         with autocast(device, dtype):
             result = model(**batch.inputs).logits.float()  # B,C or B,S,C or U,V
-        return [guesses(result, batch) if sampler else result]
+        return guesses(result, batch) if sampler else result
 
     finite = True
     pad_id = model.config.pad_id
-    for indices, (result,) in results(compute, features, device, title, batch_size, pad_id=pad_id, sampler=sampler):
+    for indices, result in results(compute, features, device, title, batch_size, pad_id=pad_id, sampler=sampler):
         finite = finite and bool(np.isfinite(result).all())
         if per_token:
             put_tokens(logits, features, indices, result)
@@ -67,13 +67,13 @@ def compute_logits(
 
 
 def results(
-    compute: Callable[[Batch], list[Tensor]],
+    compute: Callable[[Batch], Tensor],
     features: EncodedInputs,
     device: torch.device,
     title: str,
     batch_size: int = 0,
     **collating,
-) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The inputs of each of this rank's batches, and what `compute` makes of them.
 
     Each result is handed out when the next one has begun: so a CUDA device works while it is put into its place.
@@ -84,16 +84,12 @@ def results(
         for indices in [*distributed.rank_slice(length_sorted_batches(features.lengths, **sizes)), None]:
             ended, begun = begun, None
             if indices is not None:
-                tensors = compute(collate(features, indices, device, **collating))
-                begun = (
-                    indices,
-                    [tensor.to("cpu", non_blocking=device.type == "cuda") for tensor in tensors],
-                    Mark(device),
-                )
+                tensor = compute(collate(features, indices, device, **collating))
+                begun = indices, tensor.to("cpu", non_blocking=device.type == "cuda"), Mark(device)
             if ended is not None:
-                indices, tensors, copied = ended
+                indices, tensor, copied = ended
                 copied.wait()
-                yield indices, [tensor.numpy() for tensor in tensors]
+                yield indices, tensor.numpy()
                 bar.update(len(indices) * distributed.world_size())
 
 
@@ -108,32 +104,6 @@ def guesses(logits: Tensor, batch: Batch) -> Tensor:
     rows = torch.stack([losses, right.float(), torch.ones_like(losses)], dim=1)  # U,3
     inputs = batch.at // batch.input_ids.size(1)  # U: which of the B inputs
     return torch.zeros(len(batch.indices), 3, device=logits.device).index_add_(0, inputs, rows)
-
-
-@torch.inference_mode()
-def compute_states(
-    model: Model,
-    features: EncodedInputs,
-    device: torch.device,
-    out: dict[int, np.ndarray],
-    dtype: torch.dtype | None = None,
-) -> None:
-    """Fill `out` with a model's hidden states: by layer (0: the embeddings) one row per token, ΣS,D, float32 zeros.
-
-    Ranks share the work; all get all states.
-    """
-    model.eval()
-
-    def compute(batch: Batch) -> list[Tensor]:
-        with autocast(device, dtype):
-            states = model(**batch.inputs, output_hidden_states=True).hidden_states
-        return [states[layer].float() for layer in out]
-
-    for indices, states in results(compute, features, device, "teacher's states", pad_id=model.config.pad_id):
-        for rows, state in zip(out.values(), states, strict=True):
-            put_tokens(rows, features, indices, state)
-    for rows in out.values():
-        distributed.all_reduce_array(rows)  # the rows of the other ranks are still 0
 
 
 def put_tokens(target: np.ndarray, features: EncodedInputs, indices: np.ndarray, batch: np.ndarray) -> None:

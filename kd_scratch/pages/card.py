@@ -239,7 +239,8 @@ def made_of(training: dict) -> str:
     always |= {"temperature", "alpha"} if training.get("teacher") else set()
     usual = vars(TASKS[training["task"]].train_config()) | vars(DataConfig())
     every = training["settings"] | training["data settings"]
-    shown = {key: value for key, value in every.items() if key in always or value != usual.get(key)}
+    # (Older records have a switch that is no more; it was usually off.)
+    shown = {key: value for key, value in every.items() if key in always or value != usual.get(key, False)}
     settings = [(code(key), code(value)) for key, value in (shown | {"seed": training.get("seed")}).items()]
     files = table(("data", "file", "examples", "SHA-256"), data, markdown=True)
     chosen = table(("setting", "value"), settings, markdown=True)

@@ -31,8 +31,8 @@ SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "t
 SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model", "token types")
 MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of a baseline, the last of older runs
 #: Settings in which they may differ, beside those that are among a variant's flags.
-OWN = ("losses", "layer_map", "keep_states", "augment", "cloze", "steps", "teacher_mean")
-OWN += ("layer_steps", "gradient_checkpointing")  # which change no result once layers are chosen
+OWN = ("losses", "layer_map", "augment", "cloze", "steps", "teacher_mean")
+OWN += ("layer_steps", "gradient_checkpointing", "keep_states")  # no result depends on them; older runs have the last
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
 
 DIGITS = 9  # of what is drawn: two models that are right alike stay equal

@@ -50,8 +50,8 @@ from kd_scratch.training.layer_choice import read_choice
 from kd_scratch.training.setup import libraries, with_precision
 
 LATER = ("--max-length", "--amp")  # what older plans do not hold; the runs' records tell it too
-#: Flags that change no result. (The device that was computed on stands in the runs' records.)
-WITHOUT_EFFECT = ("--cache", "--gradient-checkpointing", "--device")
+#: Flags that change no result; the last one only older plans have. (The device stands in the runs' records.)
+WITHOUT_EFFECT = ("--cache", "--gradient-checkpointing", "--device", "--keep-states")
 #: What the runs' records know by hashes, wherever it lies; --model the plan does, unless it is a size.
 BY_HASH = ("--train", "--dev", "--unlabelled", "--augment-model", "--teacher")
 WAIT = 0.2  # seconds between two looks at the running processes

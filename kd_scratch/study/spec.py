@@ -12,7 +12,7 @@ from kd_scratch.tasks import TASKS
 from kd_scratch.training.spec import RunSpec
 
 PLAN = "study.json"  # in a study's folder: the flags that its runs have in common, and those of each variant
-Flags = dict[str, list[str]]  # a flag -> its values: {"--epochs": ["3"], "--keep-states": []}
+Flags = dict[str, list[str]]  # a flag -> its values: {"--epochs": ["3"], "--documents": []}
 
 
 class Grid(NamedTuple):
@@ -130,7 +130,7 @@ def flag_values(name: str, value) -> list[str]:
 
 
 def argv_of(flags: Flags) -> list[str]:
-    """{"--epochs": ["3"], "--keep-states": []} -> ["--epochs", "3", "--keep-states"]"""
+    """{"--epochs": ["3"], "--documents": []} -> ["--epochs", "3", "--documents"]"""
     words = []
     for flag, values in flags.items():
         words += [flag, *values]

@@ -83,7 +83,7 @@ def folder_name(text: str) -> str:
 
 def common_run(spec: StudySpec) -> RunSpec:
     """What all variants have in common: the study's run without its teacher, and without what only that can use."""
-    config = replace(spec.run.config, losses="", layer_map="", keep_states=False, labelled="", augment=0, cloze=0)
+    config = replace(spec.run.config, losses="", layer_map="", labelled="", augment=0, cloze=0)
     config = replace(config, teacher_mean=TrainConfig.teacher_mean)
     return replace(spec.run, teachers=(), unlabelled=None, augment_model=None, config=config)
 
@@ -126,7 +126,7 @@ def baseline_run(spec: StudySpec) -> RunSpec:
 
 def soft_run(spec: StudySpec) -> RunSpec:
     """Soft targets alone."""
-    return replace(spec.run, config=replace(spec.run.config, losses="", layer_map="", keep_states=False))
+    return replace(spec.run, config=replace(spec.run.config, losses="", layer_map=""))
 
 
 def possible_losses(spec: StudySpec) -> dict[str, float]:

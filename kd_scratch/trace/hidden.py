@@ -13,7 +13,7 @@ def hidden_losses_stage(trail: Trail, hidden_losses: HiddenLosses) -> tuple[Stag
     """Every term of the hidden-state losses, the formula of each kind, and their sum."""
     model = trail.student.walk.model
     states = [state[None] for state in trail.student.walk.states]  # L+1 of 1,S,D
-    teacher_states = {layer: state[None] for layer, state in enumerate(trail.teacher.walk.states)}
+    teacher_states = [state[None] for state in trail.teacher.walk.states]
     real = torch.ones(1, len(trail.pieces), dtype=torch.bool)
     rows = []
     total = 0.0

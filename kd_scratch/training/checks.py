@@ -74,10 +74,6 @@ def check_mlm(spec: RunSpec) -> None:
         raise UserError("--teacher: with masked words there can be one only, since it runs in every step; give one")
     if spec.answers:
         raise UserError("--answers: other words are masked in every epoch, which no file can answer; leave it out")
-    if spec.config.keep_states:
-        raise UserError(
-            "--keep-states: other words are masked in every epoch, so there is nothing to keep; leave it out"
-        )
     if spec.unlabelled:
         raise UserError("--unlabelled: the lines of --train are such text already; leave it out")
     if spec.config.labelled:

@@ -140,8 +140,7 @@ def try_all(run: Run, whole: Model, choice: dict) -> None:
     """Try what is not yet tried, and tell the scores."""
     depth, count, name, scores = whole.config.depth, run.model.config.depth, run.task.score_name, choice["scores"]
     say(f"choosing layers: {describe_choice(run.spec, choice)}")
-    config = replace(run.spec.config, keep_states=False)  # which ones are needed would differ with the layers
-    ready = replace(run, spec=replace(run.spec, config=config), teachers=list(run.teachers))
+    ready = replace(run, teachers=list(run.teachers))
     if run.spec.is_taught:
         add_teacher_outputs(ready)
         ready.teachers = run.teachers

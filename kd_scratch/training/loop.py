@@ -10,7 +10,6 @@ distillation/losses.py; `Stepper` in training/optimizer.py.
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from kd_scratch.common.timing import Clock
 from kd_scratch.data.batches import Batch, collate
 from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.distillation.losses import distillation_loss, partly_taught_loss
-from kd_scratch.distillation.teacher import gather, gather_states
+from kd_scratch.distillation.teacher import gather
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
 from kd_scratch.evaluation.evaluate import score_interval
 from kd_scratch.evaluation.inference import compute_logits
@@ -35,13 +34,6 @@ from kd_scratch.training.setup import Run
 from kd_scratch.training.trainer import Trainer
 
 CURVE_POINTS = 50  # of an epoch's loss curve, each the mean of so many steps
-
-
-class KeptOutputs(NamedTuple):
-    """The teacher's outputs for one batch, where they were computed before the first step."""
-
-    logits: Tensor | None
-    states: dict[int, Tensor] | None  # hidden states by layer
 
 
 def train_model(run: Run, force: bool = False) -> Progress:
@@ -116,10 +108,10 @@ def add_gradients(trainer: Trainer, indices: np.ndarray, clock: Clock) -> Tensor
     total = torch.zeros((), device=run.device)
     for i, part in enumerate(parts, 1):
         batch = collate(run.train_inputs, part, run.device, run.model.config.pad_id, sampler)
-        kept = gather_kept(run, batch)
+        cached_logits = None if run.teacher_logits is None else gather(run.teacher_logits, run.train_inputs, batch)
         clock.lap("data")
         with distributed.sync_gradients(trainer.network, i == len(parts)):
-            loss = batch_loss(trainer, batch, kept, weight / step_units, weight / len(indices))
+            loss = batch_loss(trainer, batch, cached_logits, weight / step_units, weight / len(indices))
             clock.lap("forward")
             # times the number of ranks: what comes out is the mean over them
             trainer.stepper.scaler.scale(loss * distributed.world_size()).backward()
@@ -128,23 +120,15 @@ def add_gradients(trainer: Trainer, indices: np.ndarray, clock: Clock) -> Tensor
     return total
 
 
-def gather_kept(run: Run, batch: Batch) -> KeptOutputs:
-    """What was computed before of the teacher's outputs for a batch."""
-    logits = states = None
-    if run.teacher_logits is not None:
-        logits = gather(run.teacher_logits, run.train_inputs, batch)
-    if run.teacher_states is not None:
-        states = gather_states(run.teacher_states, run.train_inputs, batch)
-    return KeptOutputs(logits, states)
-
-
-def batch_loss(trainer: Trainer, batch: Batch, kept: KeptOutputs, per_unit: float, per_input: float) -> Tensor:
+def batch_loss(
+    trainer: Trainer, batch: Batch, cached_logits: Tensor | None, per_unit: float, per_input: float
+) -> Tensor:
     """The loss of one part of a batch, a scalar: labels and soft targets by unit, hidden-state losses by input."""
     run, config, head = trainer.run, trainer.run.spec.config, trainer.run.task.head
     with autocast(run.device, trainer.dtype):
-        student_logits, teacher_logits, hidden_loss = trainer.network(batch.inputs, kept.states)
-    if kept.logits is not None:
-        teacher_logits = kept.logits
+        student_logits, teacher_logits, hidden_loss = trainer.network(batch.inputs)
+    if cached_logits is not None:
+        teacher_logits = cached_logits
     student_units = unit_logits(head, student_logits, batch)
     teacher_units = None if teacher_logits is None else unit_logits(head, teacher_logits, batch)
     labels = unit_labels(head, batch)

@@ -282,16 +282,13 @@ def output_bytes(run: Run) -> int:
 
 
 def cache_bytes(run: Run, sample: Sample) -> int:
-    """What the cache takes: token ids, and the teachers' outputs, computed in one file and kept in another."""
+    """What the cache takes: token ids, and the teachers' logits, computed in one file and kept in another."""
     inputs = sample.inputs
     arrays = (inputs.tokens, inputs.labels, inputs.token_types, inputs.allowed, inputs.starts)
     size = sum(array.nbytes for array in arrays if array is not None)
     if run.spec.config.alpha > 0 and inputs.head != "mlm":
         makers = run.teachers + len(run.answers) * [run.model]
         size += sum(2 * 4 * int(np.prod(logits_shape(maker, inputs))) for maker in makers)
-    if run.spec.config.keep_states:
-        layers = len(run.hidden_losses.teacher_layers())
-        size += 2 * 4 * len(inputs.tokens) * run.teachers[0].config.width * layers
     return int((len(run.data.examples) + len(run.data.copies)) / len(sample.examples) * size)
 
 

@@ -64,8 +64,7 @@ class Run:
     train_inputs: EncodedInputs | None = None
     teacher_logits: np.ndarray | None = None  # for every training input; None: plain fine-tuning, or a live teacher
     partly_taught: bool = False  # whether rows of those are NaN: texts without an answer
-    teacher_states: dict[int, np.ndarray] | None = None  # its hidden states where they are kept: by layer ΣS,D
-    live_teacher: Model | None = None  # runs in every step, where its outputs are not kept
+    live_teacher: Model | None = None  # runs in every step, for hidden-state losses and for masked words
     layer_choice: dict = field(default_factory=dict)  # where layers were chosen: their scores on dev, the best first
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
@@ -133,7 +132,7 @@ def with_precision(spec: RunSpec, device: torch.device) -> RunSpec:
 def with_student(run: Run, spec: RunSpec, model: Model) -> Run:
     """The run with this description and student, and what compares it with its teacher."""
     hidden_losses = None
-    if spec.config.losses:  # then the first teacher runs in every step, or its states are computed
+    if spec.config.losses:  # then the first teacher runs in every step
         spec = with_layer_map(spec, model.config.depth, run.teachers[0].config.depth)
         seed_everything(spec.run.seed)  # projections are the same whatever was opened before
         hidden_losses = make_hidden_losses(spec.config, model.config, run.teachers[0].to(run.device))

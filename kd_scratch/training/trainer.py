@@ -11,7 +11,7 @@ from kd_scratch.common.timing import Clock
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.distillation.student import Student
-from kd_scratch.distillation.teacher import by_row, mean_logits, mean_probabilities, teacher_logits, teacher_states
+from kd_scratch.distillation.teacher import by_row, mean_logits, mean_probabilities, teacher_logits
 from kd_scratch.tasks.token_classification import teaches_iob1
 from kd_scratch.training.answers import add_answers
 from kd_scratch.training.cross_fitting import unseen_by
@@ -82,8 +82,8 @@ def inputs_for(run: Run, path: str) -> tuple[str, EncodedInputs]:
 
 
 def add_teacher_outputs(run: Run) -> None:
-    """Give the run its soft targets (averaged logits of the teachers, or answers from files) and the teacher's states,
-    computed or found in the cache; what is not kept so, run.live_teacher gives in every step.
+    """Give the run its soft targets: averaged logits of the teachers, computed or found in the cache, or answers from
+    files. Hidden-state losses, and masked words, have run.live_teacher in every step.
 
     Afterwards run.teachers is empty: their memory is needed.
     """
@@ -108,12 +108,8 @@ def add_teacher_outputs(run: Run) -> None:
             run.teacher_logits = mean_probabilities(each, run.train_inputs, temperature, run.spec.cache, counted)
     if run.task.head == "token" and run.teacher_logits is not None and config.alpha < 1:
         note_iob1(run)
-    if config.keep_states:
-        layers, inputs = run.hidden_losses.teacher_layers(), (run.data.tokenizer.fingerprint, run.train_inputs)
-        run.teacher_states = teacher_states(run.teachers[0], layers, *inputs, *where)
     needs_logits = has_soft_targets and run.teacher_logits is None
-    needs_states = run.hidden_losses is not None and not config.keep_states
-    if needs_logits or needs_states:
+    if needs_logits or run.hidden_losses is not None:
         run.live_teacher = run.teachers[0].to(run.device)
     run.teachers.clear()  # their memory is needed
     clock.lap("teacher")

@@ -152,14 +152,13 @@ def test_two_processes_have_the_losses_of_one_with_other_heads_and_parts(tmp_pat
     assert_alike(*outputs)
 
 
-@pytest.mark.parametrize("kept", [[], ["--keep-states"]], ids=["live", "kept"])
-def test_two_processes_have_the_losses_of_one_with_hidden_state_losses(tmp_path, news, teacher, kept):
-    """The learned projections are averaged as all else is; the teacher's states are shared out too."""
+def test_two_processes_have_the_losses_of_one_with_hidden_state_losses(tmp_path, news, teacher):
+    """The learned projections are averaged as all else is."""
     tokenizer = load_tokenizer(teacher)
     other = tiny_model(labels=AGNEWS_LABELS, vocab_size=tokenizer.vocab_size, width=24, max_positions=96, init_std=0.02)
     save_model(other, tmp_path / "other")  # another width and depth
     tokenizer.save(tmp_path / "other", max_length=96)
-    more = ["--teacher", teacher, "--losses", "hidden,relations,patient,cosine", "--accumulation", 2, *kept]
+    more = ["--teacher", teacher, "--losses", "hidden,relations,patient,cosine", "--accumulation", 2]
     outputs = [tmp_path / f"run-{size}" for size in (1, 2)]
     for size, output in zip((1, 2), outputs, strict=True):
         argv = flags("agnews", news, output, *more)

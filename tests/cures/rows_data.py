@@ -162,7 +162,7 @@ ROWS = [
         delete("error: (.*?): "),
     ),
     Cure(
-        "{}: these are not this teacher's {} for this data; delete the file",
+        "{}: these are not this teacher's logits for this data; delete the file",
         swapped("teacher-logits", lambda w: "--teacher", lambda w: w.base.model(name="other-model", seed=5)),
         delete("error: (.*?): "),
     ),

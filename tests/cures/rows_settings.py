@@ -65,11 +65,10 @@ ROWS = [
     ),
     *(
         Cure(
-            "is about --losses; add --losses hidden (say), or leave it out",
-            lambda w, more=more: w.train(*more, teacher=teacher(w)),
+            "--layer-map is about --losses; add --losses hidden (say), or leave it out",
+            lambda w: w.train("--layer-map", "1:1", teacher=teacher(w)),
             follow,
         )
-        for more in (["--keep-states"], ["--layer-map", "1:1"])
         for follow in (use(r"add (--losses hidden) \(say\)"), leave_out(r"(--[\w-]+) is about.*, or leave it out"))
     ),
     Cure(
@@ -126,11 +125,6 @@ ROWS = [
         "--teacher: with masked words there can be one only, since it runs in every step; give one",
         lambda w: w.mlm("--teacher", w.base.model("mlm"), w.base.model("mlm")),
         give("(--teacher): .*; give one", lambda w: w.base.model("mlm")),
-    ),
-    Cure(
-        "other words are masked in every epoch, so there is nothing to keep; leave it out",
-        lambda w: w.mlm("--keep-states", losses="hidden", teacher=w.base.model("mlm")),
-        leave_out("(--keep-states): .*; leave it out"),
     ),
     Cure(
         "--unlabelled: the lines of --train are such text already; leave it out",

@@ -3,16 +3,12 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from kd_scratch.checkpoints.checkpoint import take_layers
-from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import TrainConfig
-from kd_scratch.data.batches import collate, length_sorted_batches
-from kd_scratch.distillation import teacher as teacher_module
 from kd_scratch.distillation.hidden_losses import (
     HIDDEN_LOSSES,
     HiddenLosses,
@@ -27,10 +23,8 @@ from kd_scratch.distillation.hidden_losses import (
 )
 from kd_scratch.distillation.layer_map import LAYER_MAPS, blocks, evenly_spread, explicit, parse_layer_map
 from kd_scratch.distillation.student import Student
-from kd_scratch.distillation.teacher import gather_states, teacher_states
 from kd_scratch.nn.layers import EncoderBlock, MultiHeadAttention
 from tests.conftest import tiny_model
-from tests.data.test_batches import CPU, random_features
 
 B, S, D, H = 3, 5, 8, 2
 LENGTHS = (5, 2, 4)  # real tokens of each input
@@ -258,7 +252,7 @@ def test_own_layers_are_alike_at_the_start():
     for name in ("own", "spread"):
         layer_map = parse_layer_map(explicit(name, 3, 6, (0, 2, 4)))[:2]
         losses = HiddenLosses({"hidden": 1.0, "attention": 1.0}, layer_map, student.config, teacher)
-        distance[name] = losses(student, states[0], dict(enumerate(states[1])), real).item()
+        distance[name] = losses(student, states[0], states[1], real).item()
     assert distance["own"] == 0 < distance["spread"]
 
 
@@ -402,7 +396,7 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
     features = HiddenLosses(weights, [], student.config, teacher)
     with torch.autocast("cpu", torch.bfloat16):
         output = student(**INPUTS, output_hidden_states=True)
-        its = dict(enumerate(teacher(**INPUTS, output_hidden_states=True).hidden_states))
+        its = teacher(**INPUTS, output_hidden_states=True).hidden_states
         hidden_losses = features(student, output.hidden_states, its, REAL)
         made = {}
         terms = [features.term(term, student, output.hidden_states, its, REAL, made) for term in features.terms()]
@@ -451,7 +445,7 @@ def test_recorded_qkv_have_the_loss_and_the_gradients_of_those_made_again(norm_f
         else:
             states = [model(**INPUTS, output_hidden_states=True).hidden_states for model in (student, teacher)]
             states[1] = [state.detach() for state in states[1]]
-            loss = losses(student, states[0], dict(enumerate(states[1])), REAL)
+            loss = losses(student, states[0], states[1], REAL)
         student.zero_grad()
         loss.backward()
         assert all(p.grad is None for p in teacher.parameters())
@@ -484,8 +478,7 @@ def test_the_flags_become_weights_and_pairs():
         (dict(losses="hidden,hidden=2"), "'hidden' is named twice"),
         (dict(losses=","), "'' is not one of"),
         (dict(losses="hidden,,cosine"), "'' is not one of"),
-        (dict(losses="hidden", keep_states=True, layer_map="x"), "no list"),
-        (dict(keep_states=True), "--keep-states is about --losses"),
+        (dict(losses="hidden", layer_map="x"), "no list"),
         (dict(losses="hidden=0"), "the weight of hidden is '0', a number above 0 is needed"),
         (dict(losses="hidden="), "the weight of hidden is ''"),
         (dict(losses="hidden=nan"), "the weight of hidden is 'nan'"),
@@ -511,82 +504,6 @@ def test_the_sum_is_told_with_its_layers():
     student, teacher = two_models()
     features = HiddenLosses({"hidden": 1.0, "relations": 0.5}, [], student.config, teacher)
     assert features.describe() == "1 · hidden (0→0, 1→2, 2→4) + 0.5 · relations (2→4)"
-
-
-# --- the teacher's states, kept on disk ---
-
-
-def test_the_teacher_is_asked_for_what_the_losses_look_at():
-    student, teacher = two_models()
-
-    def needed(*names):
-        return HiddenLosses(dict.fromkeys(names, 1.0), [], student.config, teacher).teacher_layers()
-
-    assert needed("hidden") == [0, 2, 4] and needed("cosine") == [4] and needed("patient") == [2]
-    assert needed("attention") == [1, 3] and needed("relations") == [3], "what goes into a block"
-    assert needed("hidden", "relations") == [0, 2, 3, 4]
-
-
-@pytest.fixture
-def kept(tmp_path):
-    """A function: layers -> the states of a tiny teacher for six random inputs, and these inputs."""
-    features = random_features("sequence", [6, 4, 9, 3, 9, 5])
-    teacher = tiny_model(seed=1, depth=4, width=24, heads=3, feed_forward=48)
-
-    def call(*layers, teacher=teacher, say=lambda line: None):
-        return teacher_states(teacher, layers, "hash", features, tmp_path, CPU, say=say), features, teacher
-
-    return call
-
-
-def test_kept_states_are_those_that_the_teacher_gives_live(kept):
-    states, features, teacher = kept(0, 3)
-    assert states.keys() == {0, 3} and states[3].shape == (36, 24)
-    for indices in length_sorted_batches(features.lengths, 4):
-        batch = collate(features, indices, CPU)
-        live = teacher(**batch.inputs, output_hidden_states=True).hidden_states
-        found = gather_states(states, features, batch)
-        real = batch.attention_mask if batch.attention_mask is not None else torch.ones_like(batch.input_ids).bool()
-        for layer, state in found.items():
-            torch.testing.assert_close(state[real], live[layer][real], rtol=1e-4, atol=1e-5)
-            assert state[~real].abs().sum() == 0
-
-
-def test_the_loss_is_the_same_with_kept_states_and_the_teacher_does_not_run(kept, monkeypatch):
-    student = tiny_model(seed=2, depth=2, width=16)
-    weights = {name: 1.0 for name, loss in HIDDEN_LOSSES.items() if not loss.own_heads}
-    _, features, teacher = kept()
-    losses = HiddenLosses(weights, [], student.config, teacher)
-    states, _, _ = kept(*losses.teacher_layers())
-    batch = collate(features, np.arange(6), CPU)
-    live = value(losses, student, batch.inputs)
-    monkeypatch.setattr(teacher, "forward", None)
-    *_, found = Student(student, losses)(batch.inputs, gather_states(states, features, batch))
-    torch.testing.assert_close(found, live, rtol=1e-4, atol=1e-5)
-    *_, other = Student(student, losses)(
-        batch.inputs, gather_states({k: 2 * v for k, v in states.items()}, features, batch)
-    )
-    assert abs(other - found) > 0.1
-
-
-def test_kept_states_are_computed_once_per_layer_and_found_again(kept, monkeypatch, tmp_path):
-    said = []
-    first, _, _ = kept(0, 3, say=said.append)
-    asked = []
-    real = teacher_module.compute_states
-    monkeypatch.setattr(
-        teacher_module, "compute_states", lambda *a, **k: (asked.append(sorted(a[3])), real(*a, **k))[1]
-    )
-    again, _, _ = kept(0, 3, 4)
-    assert asked == [[4]], "only what is missing"
-    assert all(np.array_equal(first[layer], again[layer]) for layer in first)
-    other, _, _ = kept(3, teacher=tiny_model(seed=5, depth=4, width=24, heads=3, feed_forward=48))
-    assert asked == [[4], [3]] and not np.array_equal(other[3], first[3]), "another teacher has its own"
-    assert said == [f"teacher's hidden states after layers 0, 3: 0 MB in {tmp_path}"]
-    with pytest.raises(UserError, match="not this teacher's states"):
-        for path in tmp_path.glob("teacher-states-*"):
-            save_file({"states": torch.zeros(36, 24)}, path, metadata={"teacher": "x"}, checksum=True)
-        kept(0)
 
 
 def test_a_loss_of_qkv_without_a_number_of_maps_is_not_counted_as_nothing(monkeypatch):

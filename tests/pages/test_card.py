@@ -22,7 +22,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.compare import quality
 from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set, score_interval
 from kd_scratch.evaluation.quantize import quantize
-from kd_scratch.pages.card import CARD, code, is_generated, write_card
+from kd_scratch.pages.card import CARD, code, is_generated, made_of, write_card
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.run import about_sources
 from tests.conftest import ROOT, TEXTS, tiny_model
@@ -86,6 +86,8 @@ def test_a_trained_folder_says_what_it_is_and_of_what(folders):
     for key, value in (("alpha", 0.3), ("temperature", 2.0), ("epochs", 2), ("seed", 0)):
         assert re.search(rf"\| `{key}` +\| +`{value}` \|", card), key
     assert "`weight_decay`" not in card, "of the settings only those that matter"
+    older = record | {"settings": record["settings"] | {"a_switch_that_is_no_more": False}}
+    assert made_of(older) == made_of(record)
     assert str(folders) not in card and folders.name not in card and str(ROOT) not in card
 
 

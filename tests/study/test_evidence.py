@@ -53,7 +53,7 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     folder, argv = study
     output = folder / "whole"
     argv = [*argv, "--output", str(output), "--seeds", "0,5", "--jobs", "2", "--losses", "hidden,relations=0.5",
-            "--keep-states", "--grid", "2,4x0.5"]  # fmt: skip
+            "--grid", "2,4x0.5"]  # fmt: skip
     assert main(argv) == 0
     assert torch.get_num_threads() == min(2, os.cpu_count()), "tests have what both jobs had"
     printed = capsys.readouterr().out
@@ -80,6 +80,13 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
                         if path.name == "teacher" else pytest.fail("tested again"))  # fmt: skip
     assert main(argv) == 0
     assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
+    plan = json.loads((output / "study.json").read_text())
+    plan["variants"]["hidden"].append("--keep-states")  # as of an older version, where that was given
+    (output / "study.json").write_text(json.dumps(plan))
+    for name, record in records.items():
+        record["settings"]["keep_states"] = name.startswith("hidden")
+        (output / "runs" / name / "training.json").write_text(json.dumps(record))
+    assert main(argv) == 0 and json.loads((output / "evidence.json").read_text()) == found
     assert main([*argv, "--epochs", "2"]) == 2
     assert "this folder holds another study: --epochs was 1, is 2; choose another --output" in capsys.readouterr().err
     record = json.loads((output / "runs" / "hidden-5" / "training.json").read_text())

@@ -152,7 +152,7 @@ def wait_for(condition, seconds: float = 30) -> None:
 
 
 def test_other_losses_may_be_added_to_a_study_but_none_may_change(tmp_path):
-    path, flags = tmp_path / "study.json", ["--epochs", "2", "--keep-states", "--losses", ""]
+    path, flags = tmp_path / "study.json", ["--epochs", "2", "--documents", "--losses", ""]
     first = {"flags": flags, "variants": {"baseline": [], "hidden": ["--losses", "hidden=1"]}, "start": "abc"}
     path.write_text(json.dumps(first))
     nothing = first | {"flags": ["--epochs", "3"]}
@@ -165,11 +165,13 @@ def test_other_losses_may_be_added_to_a_study_but_none_may_change(tmp_path):
     for change, why in (
         ({"variants": {"hidden": ["--losses", "hidden=2"]}}, r"--losses was hidden=1, is hidden=2 \(hidden\);"),
         ({"variants": {"baseline": ["--steps", "9"]}}, r"--steps was not given, is 9 \(baseline\);"),
-        ({"flags": ["--epochs", "3", "--losses", ""]}, "--epochs was 2, is 3, --keep-states was given, is not given;"),
+        ({"flags": ["--epochs", "3", "--losses", ""]}, "--epochs was 2, is 3, --documents was given, is not given;"),
         ({"start": None}, "the weights in --model were others;"),
     ):
         with pytest.raises(UserError, match=f"holds another study: {why} choose another --output"):
             same_study(tmp_path, first | change)
+    path.write_text(json.dumps(first | {"variants": {"hidden": ["--losses", "hidden=1", "--keep-states"]}}))
+    assert same_study(tmp_path, first) == first, "of an older version: a flag that saved time alone"
     path.write_text(json.dumps({"flags": flags, "variants": {}}))
     assert same_study(tmp_path, first) == first, "of an older version, that did not tell the weights"
     no_table = json.dumps(first | {"variants": []})

@@ -84,7 +84,7 @@ FIELDS = [name for name in FIELDS if not is_dataclass(getattr(PLAIN, name, None)
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_train_makes_the_same_run_of_its_flags(name):
-    needed = {"keep_states": {"losses"}, "layer_map": {"losses"}}.get(name, set())
+    needed = {"losses"} if name == "layer_map" else set()
     run = with_other({name, *needed})
     assert (run != PLAIN or name == "task") and parsed(run) == run
 
@@ -115,26 +115,24 @@ def test_all_runs_of_a_study_have_the_length_of_the_shortest_model(tmp_path, sho
 
 
 def test_flags_and_their_words():
-    flags = {"--epochs": ["3"], "--keep-states": [], "--losses": [""], "--teacher": ["a", "b"]}
-    words = ["--epochs", "3", "--keep-states", "--losses", "", "--teacher", "a", "b"]
+    flags = {"--epochs": ["3"], "--documents": [], "--losses": [""], "--teacher": ["a", "b"]}
+    words = ["--epochs", "3", "--documents", "--losses", "", "--teacher", "a", "b"]
     assert argv_of(flags) == words and parse_flags(words) == flags
 
 
 SPEC = StudySpec(
-    run=replace(
-        PLAIN, teachers=("t",), config=replace(PLAIN.config, losses="hidden", layer_map="1:2", keep_states=True)
-    ),
+    run=replace(PLAIN, teachers=("t",), config=replace(PLAIN.config, losses="hidden", layer_map="1:2")),
     test=Path("test.json"),
 )
 
 
 def test_soft_targets_have_the_teacher_and_nothing_of_the_losses():
     assert changed_flags(common_run(SPEC), soft_run(SPEC)) == {"--teacher": ["t"]}
-    assert changed_flags(common_run(SPEC), SPEC.run).keys() == {"--teacher", "--losses", "--layer-map", "--keep-states"}
+    assert changed_flags(common_run(SPEC), SPEC.run).keys() == {"--teacher", "--losses", "--layer-map"}
 
 
 def test_losses_that_beat_soft_targets_on_dev_are_combined(tmp_path):
-    flags = {"--teacher": ["t"], "--layer-map": ["1:2"], "--keep-states": []}
+    flags = {"--teacher": ["t"], "--layer-map": ["1:2"]}
     tried = [Variant(BASELINE), Variant(SOFT, {"--teacher": ["t"]})]
     tried += [Variant(name, flags | {"--losses": [f"{name}=1"]}) for name in ("hidden", "cosine", "patient")]
     dev = {BASELINE: [0.99, 0.98], SOFT: [0.5, 0.4], "hidden": [0.51, 0.41], "cosine": [0.5, 0.6],

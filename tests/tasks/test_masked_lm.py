@@ -338,7 +338,6 @@ def test_what_makes_no_sense_is_refused(pretrained, capsys, tmp_path, model_dire
         (["--teacher", folder / "teacher", folder / "teacher"], "there can be one only"),  # the last one counts
         (["--labelled", "10%"], "masked words need no labels"),
         (["--augment", "1"], "no input for mlm"),
-        (["--keep-states"], "nothing to keep; leave it out"),
         (["--unlabelled", folder / "text.txt"], "such text already"),
         (["--max-length", "2"], "--max-length 2: leaves no room"),
         (["--train", nothing, "--dev", folder / "text.txt"], "--train: holds no text of which the tokenizer leaves"),

@@ -460,12 +460,10 @@ def test_each_hidden_state_loss_is_that_of_training_and_the_sum_is_added(
     torch.manual_seed(5)
     hidden_losses = HiddenLosses(parse_losses(names), [], student.config, teacher)
     ids = torch.tensor([tokenizer.encode([TEXTS[0]], max_length=32)[0].ids])
-    states, teacher_states = (
-        dict(enumerate(model(ids, output_hidden_states=True).hidden_states)) for model in (student, teacher)
-    )
+    states = [model(ids, output_hidden_states=True).hidden_states for model in (student, teacher)]
     with torch.no_grad():
         real = torch.ones_like(ids, dtype=torch.bool)
-        expected = float(hidden_losses(student, list(states.values()), teacher_states, real))
+        expected = float(hidden_losses(student, *states, real))
     rows = tour.tables["Loss: hidden-state losses"][0][1:]
     assert [(row[0], int(row[1]), int(row[2])) for row in rows[:-1]] == hidden_losses.terms()
     assert float(rows[-1][-1]) == near_to(expected, 5)
