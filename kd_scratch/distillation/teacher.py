@@ -66,10 +66,10 @@ def teacher_logits(
                 logits[start : start + SLICE] = logits[start : start + SLICE, order]
 
     what = f"teacher's logits for {len(features):,} inputs"
-    return made_once(what, key, logits_shape(teacher, features), fill, cache, say)
+    return load_or_compute(what, key, logits_shape(teacher, features), fill, cache, say)
 
 
-def made_once(
+def load_or_compute(
     what: str, key: dict[str, str], shape: tuple[int, int], fill: Callable[[np.ndarray], None], cache: Path, say=say
 ) -> np.ndarray:
     """Logits from the file in `cache` that has the key's hash in its name, memory-mapped; where there is none, it is

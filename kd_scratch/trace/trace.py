@@ -62,7 +62,7 @@ def trace(spec: TraceSpec) -> Trace:
         student.model.config.labels,
         student.tokenizer,
         student.max_length,
-        settled=student.model.config.token_types > 1,
+        keep_token_types=student.model.config.token_types > 1,
     )
     hidden_losses = losses_between(student.model.config, teacher, spec.config)
     found = find_example(spec)

@@ -16,7 +16,7 @@ from kd_scratch.common.files import sha256, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.distillation.answer_file import Answer, AnswersFile, example_hash, log
-from kd_scratch.distillation.teacher import features_hash, made_once, mean_probabilities
+from kd_scratch.distillation.teacher import features_hash, load_or_compute, mean_probabilities
 from kd_scratch.evaluation.inference import logits_shape
 from kd_scratch.tasks.feature_cache import chunks
 from kd_scratch.tasks.question_answering import answer_pieces, label_windows
@@ -66,7 +66,7 @@ def cached_logits(run: Run, file: AnswersFile) -> np.ndarray:
     }
     what = f"answers of {file.path} for {len(inputs):,} inputs"
     fill = partial(fill_logits, run, file)
-    return made_once(what, key, logits_shape(run.model, inputs), fill, run.spec.cache)
+    return load_or_compute(what, key, logits_shape(run.model, inputs), fill, run.spec.cache)
 
 
 def fill_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> None:

@@ -55,8 +55,9 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     if spec.unlabelled:
         flag = f"--unlabelled {spec.unlabelled}"
         questions = "" if spec.config.cloze else "add --cloze 4 (say) to have some made of them"
-        more = notes.append, questions, are_pairs(examples)
-        unlabelled = read_unlabelled(task, spec.unlabelled, spec.data, flag, *more)
+        unlabelled = read_unlabelled(
+            task, spec.unlabelled, spec.data, flag, say=notes.append, questions=questions, pairs=are_pairs(examples)
+        )
     dev_examples, examples = split_dev(spec, task, examples, notes.append)
     require_kind("--train", are_pairs(examples), f"--dev {spec.dev}", are_pairs(dev_examples))
     examples, more = task.trainable(limited(examples, spec.data.limit))

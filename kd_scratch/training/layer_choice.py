@@ -25,7 +25,8 @@ from kd_scratch.training.loop import score_dev, train_epoch
 from kd_scratch.training.resume import CHOICE, Progress, changes
 from kd_scratch.training.setup import Run, build_model, identify, with_student
 from kd_scratch.training.spec import RunSpec, layer_count
-from kd_scratch.training.trainer import Trainer, add_teacher_outputs, total_steps
+from kd_scratch.training.teacher_outputs import add_teacher_outputs
+from kd_scratch.training.trainer import Trainer, total_steps
 
 ALL = 24  # so many choices at most are all tried
 SHARE, LEAST = 10, 50  # a short run has a tenth of the run's steps, but at least 50

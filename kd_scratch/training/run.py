@@ -27,7 +27,7 @@ from kd_scratch.training.layer_choice import choose_layers
 from kd_scratch.training.loop import train_model
 from kd_scratch.training.resume import Progress, drop_state, has_state
 from kd_scratch.training.setup import Run, check_output
-from kd_scratch.training.trainer import add_teacher_outputs
+from kd_scratch.training.teacher_outputs import add_teacher_outputs
 
 
 def train(run: Run, force: bool = False) -> dict | None:

@@ -223,11 +223,19 @@ def named_shape(spec: RunSpec, data: TrainingData):
 
 def load_teacher(path: str, spec: RunSpec, task: Task, student: Model, tokenizer: Tokenizer) -> Model:
     """A teacher, checked against the student that it is to teach. Raises UserError where they do not fit."""
-    settled = path != spec.teachers[0] or (student.config.token_types > 1 and spec.model not in SIZES)
+    is_first, knows_types = path == spec.teachers[0], student.config.token_types > 1
     pairs = bool(student.config.pairs)
-    own_pieces = task.head == "sequence" and not spec.config.losses  # each text has one distribution, however it is cut
-    limits = student.config.labels, tokenizer, spec.config.max_length
-    teacher = open_teacher(path, task, *limits, settled, pairs, own_pieces)
+    teacher = open_teacher(
+        path,
+        task,
+        labels=student.config.labels,
+        tokenizer=tokenizer,
+        max_length=spec.config.max_length,
+        keep_token_types=not is_first or (knows_types and spec.model not in SIZES),
+        pairs=pairs,
+        # A text has one distribution, however it is cut; tokens are compared one by one.
+        may_have_own_tokenizer=task.head == "sequence" and not spec.config.losses,
+    )
     require_kind(f"--teacher {path}", teacher.config.pairs, "--train", pairs)
     own = load_tokenizer(path)
     if spec.config.augment and (own.mask_id is None or own.special["mask_token"] != tokenizer.special["mask_token"]):
@@ -244,14 +252,14 @@ def open_teacher(
     labels: Sequence[str],
     tokenizer: Tokenizer,
     max_length: int,
-    settled: bool = True,
+    keep_token_types: bool = True,
     pairs: bool = False,
-    own_pieces: bool = False,
+    may_have_own_tokenizer: bool = False,
 ) -> Model:
     """A model directory's model as a teacher: it has the task's head, these labels (in any order) and this tokenizer.
 
-    settled: whether the student needs its token types as they are; else the tokenizer gives those of the teacher's.
-    pairs: whether inputs are pairs of texts. own_pieces: whether it may have another tokenizer.
+    keep_token_types: whether the student needs its token types as they are; else the tokenizer gives those of the
+    teacher's. pairs: whether inputs are pairs of texts. may_have_own_tokenizer: else it must be the student's.
     Raises UserError where it has not.
     """
     teacher = load_model(path)
@@ -273,12 +281,12 @@ def open_teacher(
         cure = "fine-tune it for these labels first (train without --teacher)"
         raise UserError(f"--teacher {path}: {error}; {cure}") from None
     teacher_tokenizer = load_tokenizer(path)
-    if not own_pieces:
+    if not may_have_own_tokenizer:
         require_same_pieces(path, teacher_tokenizer, tokenizer, task)
     own = teacher_tokenizer.has_token_types
     needs_types = (task.head == "span" or pairs) and teacher.config.token_types > 1
     if needs_types and own != tokenizer.has_token_types and not teacher_tokenizer.difference(tokenizer):
-        if settled:
+        if keep_token_types:
             cure = f'write "model_input_names": {json.dumps(INPUTS)} into tokenizer_config.json of both'
             raise UserError(f"--teacher {path}: it is given token types and the student is not, or vice versa; {cure}")
         tokenizer.has_token_types = own
@@ -316,7 +324,7 @@ def identify(run: Run) -> dict:
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
         **libraries(run.device),
-        "code": source_hash("training.loop", "training.setup"),
+        "code": source_hash("training.loop", "training.setup", "training.teacher_outputs"),
         "tokenizer": run.data.tokenizer.fingerprint,
         "labels": sha256(*run.model.config.labels),
         "initial weights": fingerprint(run.model),

@@ -24,7 +24,7 @@ from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.preflight import preflight
 from kd_scratch.training.setup import set_up
 from kd_scratch.training.spec import RunSpec
-from kd_scratch.training.trainer import add_teacher_outputs
+from kd_scratch.training.teacher_outputs import add_teacher_outputs
 
 TASK = TASKS["labels"]
 CUES = {"sport": "goal match", "trade": "shares profit", "space": "moon probe", "food": "bread soup"}

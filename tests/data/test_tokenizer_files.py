@@ -338,7 +338,7 @@ def test_a_student_without_token_types_leaves_its_teacher_those_it_was_trained_w
     student, _ = read(tmp_path / "student", vocab=PIECES, tokenizer_config={"tokenizer_class": "DistilBertTokenizer"})
     with pytest.raises(UserError, match='write "model_input_names": .*of both'):
         open_teacher(str(tmp_path / "teacher"), TASKS["squad"], (), student, 16)
-    open_teacher(str(tmp_path / "teacher"), TASKS["squad"], (), student, 16, settled=False)
+    open_teacher(str(tmp_path / "teacher"), TASKS["squad"], (), student, 16, keep_token_types=False)
     assert student.has_token_types
 
 

@@ -27,7 +27,7 @@ from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.run import more_notes
 from kd_scratch.training.setup import set_up
 from kd_scratch.training.spec import RunSpec
-from kd_scratch.training.trainer import add_teacher_outputs
+from kd_scratch.training.teacher_outputs import add_teacher_outputs
 from tests.commands.test_commands import write_csv
 from tests.conftest import tiny_model, units
 

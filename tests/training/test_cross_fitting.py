@@ -28,7 +28,7 @@ from kd_scratch.training.resume import changes
 from kd_scratch.training.run import train
 from kd_scratch.training.setup import set_up
 from kd_scratch.training.spec import RunSpec
-from kd_scratch.training.trainer import add_teacher_outputs
+from kd_scratch.training.teacher_outputs import add_teacher_outputs
 from tests.commands.test_commands import write_csv
 
 FAST = dict(epochs=1, batch_size=16, learning_rate=1e-3, max_length=24)
