@@ -22,7 +22,7 @@ READ_EVERY = {"cpu": 1, "cuda": 50, "mps": 50}
 
 
 class Bookkeeping:
-    """A context around the loop. It counts steps in the run's progress, saves, and raises Stopped after a signal."""
+    """A context around the loop: it shows a bar, checks losses, saves, and raises Stopped after a signal."""
 
     def __init__(self, trainer: Trainer, saves: bool = True):
         self.trainer, self.saves = trainer, saves
@@ -58,12 +58,10 @@ class Bookkeeping:
         self.tokens = 0
 
     def after_step(self, indices: np.ndarray, loss: Tensor, is_last: bool) -> None:
-        """Count a step. From time to time look at the losses, save, and stop where a signal has come."""
+        """Note a step's loss. From time to time look at the losses, save, and stop where a signal has come."""
         done = self.trainer.progress
         self.clock.lap("optimizer")
         self.unread.append((indices, loss))
-        done.step += 1
-        done.batch += 1
         self.bar.update()
         self.tokens += int(self.run.train_inputs.lengths[indices].sum())
         if len(self.unread) < READ_EVERY[self.run.device.type] and not is_last:

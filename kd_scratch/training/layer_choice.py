@@ -164,7 +164,7 @@ def try_layers(run: Run, student: Model, layers: list[int], key: str, choice: di
     with Bookkeeping(trainer, saves=False) as books:
         books.begin_epoch()
         train_epoch(trainer, books)
-        trainer.words.widen()
+        trainer.words.restore_table()
         choice["scores"][key] = score_dev(trainer)[run.task.score_name]
         choice["layers"] = ranked(choice["scores"])[0][0]
         choice["seconds"] += time.monotonic() - start

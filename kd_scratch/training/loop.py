@@ -2,11 +2,9 @@
 
 Teacher, baseline student and distilled student go through the same loop; the one difference is in `batch_loss`. The
 two students also get the same initial weights from the same --seed; equal steps are up to --steps (`evidence` sees to
-it). What goes on around the steps (progress, signals, saving) is in bookkeeping.py.
+it). What goes on around the steps (the bar, signals, saving) is in bookkeeping.py.
 
-To follow one step: `Trainer` in training/trainer.py; `train_epoch` here; `collate` in data/batches.py; `Student` in
-distillation/student.py; the model in nn/model.py; `unit_logits` in distillation/units.py; the losses in
-distillation/losses.py; `Stepper` in training/optimizer.py.
+One step, file by file: see README.md beside this file.
 """
 
 from dataclasses import replace
@@ -37,7 +35,7 @@ CURVE_POINTS = 50  # of an epoch's loss curve, each the mean of so many steps
 
 
 def train_model(run: Run, force: bool = False) -> Progress:
-    """What happened, after training run.model. The best weights on dev are in the output folder.
+    """Train run.model, and keep the best weights on dev in the output folder; returns what happened.
 
     The state of the run is saved before its first step, after every epoch, from time to time, and when a signal asks it
     to stop (Stopped). With run.resume it goes on from there; force: even though settings, data or versions are others.
@@ -47,17 +45,17 @@ def train_model(run: Run, force: bool = False) -> Progress:
     with tensor_cores(run.device, trainer.dtype), Bookkeeping(trainer) as books:
         while progress.step < trainer.stepper.steps and not out_of_patience(progress, run.spec.config.patience):
             books.begin_epoch()
-            lengths = train_epoch(trainer, books)
-            trainer.words.widen()
-            finish_epoch(trainer, lengths)
-            trainer.words.narrow()
+            indices = train_epoch(trainer, books)
+            trainer.words.restore_table()
+            finish_epoch(trainer, run.train_inputs.lengths[indices])
+            trainer.words.use_rows()
             books.end_epoch()
-    trainer.words.widen()
+    trainer.words.restore_table()
     return progress
 
 
 def train_epoch(trainer: Trainer, books: Bookkeeping) -> np.ndarray:
-    """The lengths of all inputs of an epoch, after every one of them was trained on once.
+    """Train once on every input of an epoch; returns their numbers.
 
     An interrupted epoch goes on where it was; --steps may end one early. With --looks, what is called an epoch here
     goes from one look at dev to the next.
@@ -69,8 +67,10 @@ def train_epoch(trainer: Trainer, books: Bookkeeping) -> np.ndarray:
         seed_step(run.spec.run.seed, progress.step, distributed.rank())
         loss = add_gradients(trainer, indices, books.clock)
         loss = trainer.stepper.step(progress.step, loss)
-        books.after_step(indices, loss, is_last=progress.batch + 1 == len(batches))
-    return run.train_inputs.lengths[np.concatenate(batches)]
+        progress.step += 1
+        progress.batch += 1
+        books.after_step(indices, loss, is_last=progress.batch == len(batches))
+    return np.concatenate(batches)
 
 
 def batches_to_next_look(trainer: Trainer) -> list[np.ndarray]:
@@ -91,7 +91,7 @@ def batches_to_next_look(trainer: Trainer) -> list[np.ndarray]:
 
 
 def add_gradients(trainer: Trainer, indices: np.ndarray, clock: Clock) -> Tensor:
-    """This rank's share of a batch's loss, on the device, after its gradients were added to the parameters' .grad.
+    """Add the gradients of a batch's loss to those of the parameters; returns this rank's share of the loss.
 
     A batch may be cut into parts (--accumulation) and over ranks. Each part's loss is divided by what the *whole* batch
     has, so cutting it changes nothing.
@@ -127,7 +127,7 @@ def batch_loss(
     run, config, head = trainer.run, trainer.run.spec.config, trainer.run.task.head
     with autocast(run.device, trainer.dtype):
         student_logits, teacher_logits, hidden_loss = trainer.network(batch.inputs)
-    if cached_logits is not None:
+    if cached_logits is not None:  # also where a teacher runs for its hidden states: they may be a mean of several
         teacher_logits = cached_logits
     student_units = unit_logits(head, student_logits, batch)
     teacher_units = None if teacher_logits is None else unit_logits(head, teacher_logits, batch)
@@ -140,7 +140,7 @@ def batch_loss(
 
 
 def predict_dev(trainer: Trainer) -> Predictions:
-    """What the model predicts on the dev set. If it needs a threshold, it gets the one that is best there."""
+    """Predict on the dev set. If the model needs a threshold, it gets the one that is best there."""
     run, model = trainer.run, trainer.run.model
     dtype = None if run.task.choose_threshold else trainer.dtype  # a threshold lies between two probabilities
     logits = compute_logits(model, run.dev_inputs, run.device, dtype=dtype, title="scoring dev")

@@ -44,6 +44,9 @@ from kd_scratch.training.resume import CHOICE, has_state, saved_precision, unfin
 from kd_scratch.training.spec import RunSpec, layer_count
 from kd_scratch.training.word_proposals import WordProposer
 
+#: Of a size on a CPU, for --amp auto. mini-teacher, 192 wide: 0.85 times the tokens a second with bf16 (AVX-512 bf16).
+BF16_MIN_WIDTH = 256
+
 
 @dataclass
 class Run:
@@ -112,15 +115,12 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     return replace(run, spec=asked) if asked.chooses_layers else run
 
 
-NARROW = 256  # mini-teacher, 192 wide: 0.85 times the tokens a second with bf16 (AVX-512 bf16)
-
-
 def with_precision(spec: RunSpec, device: torch.device) -> RunSpec:
     """The description with a precision in the place of --amp auto: that with which an unfinished run began, whatever
     this processor could do, or else bf16 where the first rank's has it; on a CPU narrow sizes are slower with it."""
     if spec.config.amp != "auto":
         return spec
-    is_narrow = device.type == "cpu" and spec.model in SIZES and SIZES[spec.model].width < NARROW
+    is_narrow = device.type == "cpu" and spec.model in SIZES and SIZES[spec.model].width < BF16_MIN_WIDTH
     choice = "bf16" if has_bf16(device) and not is_narrow else "off"
     began = saved_precision(spec.output)
     if began in ("bf16", "off") and began != choice:

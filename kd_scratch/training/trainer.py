@@ -24,7 +24,7 @@ class Trainer:
         self.run = run
         self.dtype = amp_dtype(spec.config.amp, run.device)
         self.words = UsedWords(model, run.train_inputs.tokens)
-        self.words.narrow()  # before the optimizer and the other ranks ask which parameters there are
+        self.words.use_rows()  # before the optimizer and the other ranks ask which parameters there are
         self.student = Student(model, run.hidden_losses, run.live_teacher).to(run.device)
         self.network = distributed.data_parallel(self.student)
         self.identity = run.identity | {"words": sha256(self.words.used.cpu().numpy().tobytes())}

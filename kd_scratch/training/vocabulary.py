@@ -46,8 +46,8 @@ class UsedWords:
         self.used = torch.from_numpy(used.nonzero()[0]).to(self.whole.weight.device)
         self.rows = UsedRows(self.whole, self.used)
 
-    def narrow(self) -> None:
-        """From here on the model knows the training set's words only: this is its form for training.
+    def use_rows(self) -> None:
+        """Let the model know the training set's words only: this is its form for training.
 
         A table that is frozen stays whole: nothing ever walks through it. So does that of a model which guesses words.
         """
@@ -55,8 +55,8 @@ class UsedWords:
             self.embeddings.word = self.rows
 
     @torch.no_grad()
-    def widen(self) -> None:
-        """Back to the whole table, with what has been learned written into it: to evaluate and to save."""
+    def restore_table(self) -> None:
+        """Give it the whole table again, with what has been learned written into it: to evaluate and to save."""
         if self.embeddings.word is self.rows:
             self.whole.weight[self.used] = self.rows.weight
             self.embeddings.word = self.whole

@@ -93,7 +93,7 @@ def change_output(run: Run, output) -> Run:
 def gradients(run: Run, indices: np.ndarray) -> tuple[float, torch.Tensor]:
     """The loss of one batch, and all gradients as one vector."""
     trainer = Trainer(run)
-    trainer.words.widen()
+    trainer.words.restore_table()
     trainer.network.train()
     trainer.student.zero_grad()
     loss = add_gradients(trainer, indices, Clock(CPU))

@@ -27,7 +27,7 @@ class Killed(Exception):
 @pytest.fixture(autouse=True)
 def nothing_is_narrow(monkeypatch):
     """The models here are; one test says what follows."""
-    monkeypatch.setattr(setup, "NARROW", 0)
+    monkeypatch.setattr(setup, "BF16_MIN_WIDTH", 0)
 
 
 def spec_of(folder, **settings):
@@ -106,6 +106,6 @@ def test_narrow_sizes_stay_in_float32_on_a_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "HAS_BF16", PROCESSORS["bf16"])
     spec, cpu = spec_of(tmp_path), torch.device("cpu")
     assert setup.with_precision(spec, cpu).config.amp == "bf16"
-    monkeypatch.setattr(setup, "NARROW", 256)
+    monkeypatch.setattr(setup, "BF16_MIN_WIDTH", 256)
     assert setup.with_precision(spec, cpu).config.amp == "off"
     assert setup.with_precision(spec_of(tmp_path, model="scratch-small"), cpu).config.amp == "bf16"

@@ -30,10 +30,10 @@ def test_training_the_used_rows_is_training_the_whole_table():
     before = whole.embeddings.word.weight.detach().clone()
     expected = train_steps(whole)
     vocabulary = UsedWords(narrow, TOKENS)
-    vocabulary.narrow()
+    vocabulary.use_rows()
     assert narrow.embeddings.word.weight.shape == (len(USED), 16)
     np.testing.assert_allclose(train_steps(narrow), expected, rtol=1e-5)
-    vocabulary.widen()
+    vocabulary.restore_table()
     assert narrow.state_dict().keys() == whole.state_dict().keys()
     for name, tensor in narrow.state_dict().items():
         torch.testing.assert_close(tensor, whole.state_dict()[name], rtol=1e-4, atol=1e-6)
@@ -43,17 +43,17 @@ def test_training_the_used_rows_is_training_the_whole_table():
     assert all(not torch.equal(table[i], before[i]) for i in USED[1:])
 
 
-def test_a_widened_model_knows_all_words_and_goes_on_training_where_it_was():
+def test_a_model_with_its_table_again_knows_all_words_and_goes_on_training_where_it_was():
     model = tiny_model()
     vocabulary = UsedWords(model, TOKENS)
-    vocabulary.narrow()
+    vocabulary.use_rows()
     trained = model.embeddings.word.weight
     with torch.no_grad():
         trained.add_(1)
-    vocabulary.widen()
+    vocabulary.restore_table()
     assert model(torch.tensor([[1, 2, 119]])).logits.isfinite().all()
     assert torch.equal(model.embeddings.word.weight[USED], trained)
-    vocabulary.narrow()
+    vocabulary.use_rows()
     assert model.embeddings.word.weight is trained, "the optimizer's moments belong to this very parameter"
 
 
