@@ -17,7 +17,7 @@ from kd_scratch.training.setup import Run
 
 def add_teacher_outputs(run: Run) -> None:
     """Give the run its soft targets: averaged logits of the teachers, computed or found in the cache, or answers from
-    files. Hidden-state losses and masked words have run.live_teacher in every step; its logits count for the latter alone.
+    files. Hidden-state losses and masked words have run.live_teacher in every step, whose logits are for the latter.
 
     Afterwards run.teachers is empty: their memory is needed.
     """
