@@ -122,7 +122,7 @@ def attention(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None = None,
-    drop: float = 0.0,
+    dropout_p: float = 0.0,
     need_maps: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """softmax(Q·Kᵀ / sqrt(W)) · V: each query takes a weighted mean of the values (Vaswani et al. 2017, eq. 1).
@@ -130,7 +130,7 @@ def attention(
     query       B,H,Q,W
     key, value  B,H,S,W
     mask        boolean, broadcastable to B,H,Q,S: True where a key may be looked at; None: everywhere
-    drop        probability with which an attention weight is zeroed (0 when evaluating)
+    dropout_p   probability with which an attention weight is zeroed (0 when evaluating)
     returns     B,H,Q,W and the attention maps B,H,Q,S (before dropout), which are None unless asked for
 
     Without maps PyTorch's fused kernel computes the same without ever storing B,H,Q,S. On the CPU it cannot drop any
@@ -140,14 +140,14 @@ def attention(
     if mask is not None:
         mask = mask | ~mask.any(dim=-1, keepdim=True)
     in_training = query.dtype == torch.bfloat16 and query.requires_grad
-    if not need_maps and (query.device.type != "cpu" or (drop == 0 and not in_training)):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop), None
+    if not need_maps and (query.device.type != "cpu" or (dropout_p == 0 and not in_training)):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout_p), None
     # The queries are scaled, not the scores, of which there are more; these are masked in place.
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # B,H,Q,W · B,H,W,S -> B,H,Q,S
     if mask is not None:
         scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
     maps = scores.softmax(dim=-1)
-    return dropout(maps, drop) @ value, maps if need_maps else None  # B,H,Q,S · B,H,S,W -> B,H,Q,W
+    return dropout(maps, dropout_p) @ value, maps if need_maps else None  # B,H,Q,S · B,H,S,W -> B,H,Q,W
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -197,8 +197,8 @@ class MultiHeadAttention(nn.Module):
         if self.keep is not None:
             self.keep(parts)
         query, key, value = (split_heads(part, self.heads) for part in parts)
-        drop = self.dropout if self.training else 0.0
-        y, maps = attention(query, key, value, mask, drop, need_maps)
+        dropout_p = self.dropout if self.training else 0.0
+        y, maps = attention(query, key, value, mask, dropout_p, need_maps)
         return self.output(join_heads(y)), maps
 
 
@@ -217,10 +217,10 @@ class FeedForwardBlock(nn.Module):
 
 
 class ResidualConnection(nn.Module):
-    """The way around a sublayer, with its norm and dropout.
+    """The way around a sublayer, with its norm and dropout. `before` gives what the sublayer gets; y is what it makes.
 
-    post-norm (BERT):            norm(x + dropout(sublayer(x)))
-    pre-norm (norm_first=True):  x + dropout(sublayer(norm(x)))
+    post-norm (BERT):            norm(x + dropout(y)),  y = sublayer(x)
+    pre-norm (norm_first=True):  x + dropout(y),        y = sublayer(norm(x))
     """
 
     def __init__(self, width: int, dropout: float = 0.0, norm_first: bool = False, epsilon: float = 1e-12):
@@ -229,9 +229,12 @@ class ResidualConnection(nn.Module):
         self.dropout = dropout
         self.norm_first = norm_first
 
-    def forward(self, x: Tensor, sublayer) -> Tensor:
-        """x B,S,D; sublayer: B,S,D -> B,Q,D, the first Q positions (Q = S but in a last block, see Encoder) -> B,Q,D"""
-        y = sublayer(self.norm(x) if self.norm_first else x)
+    def before(self, x: Tensor) -> Tensor:
+        """B,S,D -> B,S,D"""
+        return self.norm(x) if self.norm_first else x
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x B,S,D; y B,Q,D, of the first Q positions (Q = S but in a last block, see Encoder) -> B,Q,D"""
         x = x[:, : y.size(1)] + dropout(y, self.dropout, self.training)
         return x if self.norm_first else self.norm(x)
 
@@ -260,21 +263,16 @@ class EncoderBlock(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, need_maps: bool = False, first_only: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """x B,S,D; mask B,1,1,S -> B,Q,D and maps B,H,Q,S (None unless asked for); Q is 1 with first_only, else S"""
-        maps = None
-
-        def attend(x: Tensor) -> Tensor:
-            nonlocal maps
-            y, maps = self.attention(x[:, :1] if first_only else x, x, mask, need_maps)
-            return y
-
-        x = self.attention_residual(x, attend)
-        return self.feed_forward_residual(x, self.feed_forward), maps
+        seen = self.attention_residual.before(x)
+        y, maps = self.attention(seen[:, :1] if first_only else seen, seen, mask, need_maps)
+        x = self.attention_residual(x, y)
+        y = self.feed_forward(self.feed_forward_residual.before(x))
+        return self.feed_forward_residual(x, y), maps
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x B,S,D -> queries, keys and values of this block's attention, all heads side by side, each B,S,D"""
-        if self.attention_residual.norm_first:
-            x = self.attention_residual.norm(x)
-        return self.attention.project(x, x)
+        seen = self.attention_residual.before(x)
+        return self.attention.project(seen, seen)
 
 
 class Encoder(nn.Module):

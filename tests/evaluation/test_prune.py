@@ -32,10 +32,9 @@ def moments_by_hand(model, inputs):
         ids = torch.from_numpy(inputs.tokens[start:end]).long()[None]
         x = model.embedding_norm(model.positions(model.embeddings(ids)))
         for layer, block in enumerate(model.encoder.blocks):
-            attend = lambda x, block=block: block.attention(x, x)[0]  # noqa: E731
-            y = block.attention_residual(x, attend)
-            inner = block.feed_forward.activation(block.feed_forward.inner(
-                block.feed_forward_residual.norm(y) if block.feed_forward_residual.norm_first else y))  # fmt: skip
+            before = block.attention_residual.before(x)
+            y = block.attention_residual(x, block.attention(before, before)[0])
+            inner = block.feed_forward.activation(block.feed_forward.inner(block.feed_forward_residual.before(y)))
             seen[layer] += inner[0, :1] if layer == 2 and model.config.head == "sequence" else inner[0]
             x = block(x)[0]
     model.float()

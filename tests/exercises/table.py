@@ -132,8 +132,8 @@ EXERCISES = (
         "each query takes a weighted mean of the values, with a mask",
         f"{VASWANI}, section 3.2.1, equation 1",
         "One way of computing it is enough; the fused kernel does not concern you. A query that may look at nothing "
-        "has the answer that it would have without a mask. What meets the values is dropout(maps, drop) of this file; "
-        "the maps are returned as they were before.",
+        "has the answer that it would have without a mask. What meets the values is dropout(maps, dropout_p) of this "
+        "file; the maps are returned as they were before.",
     ),
     Exercise(
         "heads",
@@ -151,7 +151,7 @@ EXERCISES = (
     Exercise(
         "block",
         "nn/layers.py",
-        ("ResidualConnection.forward", "EncoderBlock.forward"),
+        ("ResidualConnection.before", "ResidualConnection.forward", "EncoderBlock.forward"),
         tests_of(
             LAYERS,
             "test_the_residual_adds_the_input_and_norms_where_it_should",
@@ -164,9 +164,9 @@ EXERCISES = (
         ),
         "the way around a sublayer, and a block of two of them",
         f"{VASWANI}, section 3.1; pre-norm: Xiong et al. 2020, figure 1",
-        "dropout(x, p, training) of this file. A residual's sublayer returns one tensor, but self.attention(x, "
-        "memory, mask, need_maps) returns two: keep the maps aside. With first_only the queries are the first position "
-        "of what the sublayer is given; the way around takes as many positions as the sublayer returns.",
+        "dropout(x, p, training) of this file. self.attention(x, memory, mask, need_maps) returns two tensors. With "
+        "first_only the queries are the first position of what the sublayer is given; the way around takes as many "
+        "positions as the sublayer returns.",
     ),
     Exercise(
         "model-heads",

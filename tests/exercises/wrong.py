@@ -35,9 +35,9 @@ WRONG = {
     ],
     "block": [
         ("return x if self.norm_first else self.norm(x)", "return x"),
-        ("sublayer(self.norm(x) if self.norm_first else x)", "sublayer(x)"),
-        ("x, self.feed_forward), maps", "x, self.feed_forward), None"),
-        ("x = self.attention_residual(x, attend)", "x = attend(x)"),
+        ("return self.norm(x) if self.norm_first else x", "return x"),
+        ("x, y), maps", "x, y), None"),
+        ("x = self.attention_residual(x, y)", "x = y"),
     ],
     "model-heads": [
         ("x[:, 0]", "x.mean(dim=1)"),

@@ -416,7 +416,7 @@ def test_attention_dropout_zeroes_weights_and_scales_up_the_rest(need_maps):
     query, key, _ = queries_keys_values()
     value = torch.eye(S, dtype=torch.float64).repeat(B, H, 1, 2)  # so that the output is the weights, twice
     whole, _ = attention(query, key, value, KEYS)
-    y, maps = attention(query, key, value, KEYS, drop=0.25, need_maps=need_maps)
+    y, maps = attention(query, key, value, KEYS, dropout_p=0.25, need_maps=need_maps)
     kept = y != 0
     assert 0 < kept.sum() < (whole != 0).sum()
     close(y[kept], whole[kept] / 0.75)
@@ -479,16 +479,16 @@ def test_the_residual_adds_the_input_and_norms_where_it_should(norm_first):
     layer = filled(ResidualConnection(D, norm_first=norm_first, epsilon=0.5))
     norm = functools.partial(by_hand_norm, layer.norm, epsilon=0.5)
     formula = (lambda x: x + norm(x).sin()) if norm_first else (lambda x: norm(x + x.sin()))
-    close(layer(X, torch.sin), each(formula, X))
-    first = layer(X, lambda x: x[:, :2].sin())  # a sublayer that computes the first positions alone
-    close(first, layer(X, torch.sin)[:, :2])
+    y = layer.before(X).sin()
+    close(layer(X, y), each(formula, X))
+    close(layer(X, y[:, :2]), layer(X, y)[:, :2])  # a sublayer that computes the first positions alone
 
 
 def test_the_residual_drops_parts_of_the_sublayers_output_and_nothing_of_the_input():
     layer = ResidualConnection(D, dropout=0.25, norm_first=True).double().train()
-    added = layer(X, torch.ones_like) - X
+    added = layer(X, torch.ones_like(X)) - X
     assert {round(v, 9) for v in added.flatten().tolist()} == {0, round(1 / 0.75, 9)}
-    assert torch.equal(layer.eval()(X, torch.ones_like), X + 1)
+    assert torch.equal(layer.eval()(X, torch.ones_like(X)), X + 1)
 
 
 def reference_block(layer, norm_first, activation="gelu"):
