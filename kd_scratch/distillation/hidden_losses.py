@@ -8,7 +8,7 @@ Each function returns a *sum* over the B inputs, for the caller to divide by the
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from kd_scratch.distillation.layer_map import (
     all_layers,
     blocks,
     check_layer_map,
-    evenly_spread,
+    explicit,
     inner_blocks,
     last_block,
     listed,
@@ -241,7 +241,7 @@ class HiddenLosses(nn.Module):
         super().__init__()
         self.teacher = (teacher,)  # in a tuple: no part of what is trained, nor put into train mode
         shape = teacher.config
-        layer_map = [LayerPair(*pair) for pair in layer_map] or evenly_spread(student.depth, shape.depth)
+        layer_map = [LayerPair(*pair) for pair in layer_map]
         check_layer_map(layer_map, student.depth, shape.depth)
         self.weights = weights
         self.pairs: dict[str, LayerMap] = {}
@@ -348,11 +348,17 @@ class HiddenLosses(nn.Module):
         return " + ".join(parts)
 
 
-def make_hidden_losses(config: TrainConfig, student: ModelConfig, teacher: Model) -> HiddenLosses | None:
-    """The hidden-state losses of --losses and --layer-map between two models; None where there are none."""
+def make_hidden_losses(
+    config: TrainConfig, student: ModelConfig, teacher: Model, made_of: Sequence[int] = ()
+) -> HiddenLosses | None:
+    """The hidden-state losses of --losses and --layer-map between two models; None where there are none.
+
+    made_of: as of layer_map.explicit. UserError where --layer-map is "own" and they are not known.
+    """
     if not config.losses:
         return None
-    return HiddenLosses(parse_losses(config.losses), parse_layer_map(config.layer_map), student, teacher)
+    layer_map = parse_layer_map(explicit(config.layer_map, student.depth, teacher.config.depth, made_of))
+    return HiddenLosses(parse_losses(config.losses), layer_map, student, teacher)
 
 
 def _projection(layer: int) -> str:

@@ -13,7 +13,7 @@ from kd_scratch.common.errors import UserError, printable
 from kd_scratch.config import ModelConfig, TrainConfig
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses, parse_losses
-from kd_scratch.distillation.layer_map import explicit, parse_layer_map
+from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
 from kd_scratch.nn.model import Model
 from kd_scratch.pages import html, svg
@@ -119,12 +119,8 @@ def losses_between(student: ModelConfig, teacher: Model, config: TrainConfig) ->
 
     What `train` has written of a student has pairs of layers, not the name of a map.
     """
-    if not config.losses:
-        return None
-    depth, teacher_depth = student.depth, teacher.config.depth
-    made_of = range(depth) if depth == teacher_depth else ()
-    layer_map = explicit(config.layer_map, depth, teacher_depth, made_of)
-    return make_hidden_losses(replace(config, layer_map=layer_map), student, teacher)
+    made_of = range(student.depth) if student.depth == teacher.config.depth else ()
+    return make_hidden_losses(config, student, teacher, made_of)
 
 
 def loss_settings(model: str, task: str, **chosen) -> TrainConfig:

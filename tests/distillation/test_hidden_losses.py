@@ -199,6 +199,12 @@ def two_models(**student):
     return tiny_model(seed=2, **{**SHAPE, "width": 24, "heads": 3, **student}), teacher
 
 
+def losses_of(weights, student, teacher, layers=()):
+    """Between these layers, or evenly spread ones."""
+    layers = layers or evenly_spread(student.config.depth, teacher.config.depth)
+    return HiddenLosses(weights, layers, student.config, teacher)
+
+
 def value(features, student, inputs=INPUTS):
     """The sum of the losses, with the teacher beside the student."""
     return Student(student, features, *features.teacher)(inputs)[2]
@@ -239,6 +245,21 @@ def test_the_usual_map_is_of_own_layers_where_they_are_known(made_of, name):
 def test_a_student_that_was_not_made_of_the_teachers_layers_has_no_own_ones():
     with pytest.raises(UserError, match="--layer-map own: the student is not made of a model of the teacher's depth"):
         explicit("own", 3, 6, ())
+
+
+def test_from_python_too_a_map_may_be_a_name():
+    student, teacher = two_models()
+
+    def told(name, **more):
+        return make_hidden_losses(
+            TrainConfig(losses="hidden", layer_map=name), student.config, teacher, **more
+        ).describe()
+
+    assert told("last") == "1 · hidden (2→4)"
+    assert told("") == told("spread") == "1 · hidden (0→0, 1→2, 2→4)"
+    assert told("own", made_of=(0, 2)) == told("", made_of=(0, 2)) == "1 · hidden (0→0, 1→1, 2→3)"
+    with pytest.raises(UserError, match="--layer-map own: the student is not made of a model of the teacher's depth"):
+        told("own")
 
 
 def test_own_layers_are_alike_at_the_start():
@@ -291,14 +312,14 @@ def test_each_loss_compares_the_layers_of_its_map(name, norm_first):
 @pytest.mark.parametrize("name", HIDDEN_LOSSES)
 def test_a_student_that_is_the_teacher_has_no_loss(name):
     _, teacher = two_models()
-    features = HiddenLosses({name: 1.0}, [], teacher.config, teacher)
+    features = losses_of({name: 1.0}, teacher, teacher)
     assert abs(value(features, teacher).item()) < 1e-5
 
 
 @pytest.mark.parametrize("name", HIDDEN_LOSSES)
 def test_the_gradient_reaches_the_student_and_never_the_teacher(name):
     student, teacher = two_models()
-    features = HiddenLosses({name: 1.0}, [], student.config, teacher)
+    features = losses_of({name: 1.0}, student, teacher)
     value(features, student).backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert student.embeddings.word.weight.grad.abs().sum() > 0
@@ -306,9 +327,9 @@ def test_the_gradient_reaches_the_student_and_never_the_teacher(name):
 
 def test_the_sum_is_weighted_and_does_not_depend_on_padding():
     student, teacher = two_models()
-    alone = {name: value(HiddenLosses({name: 1.0}, [], student.config, teacher), student) for name in HIDDEN_LOSSES}
+    alone = {name: value(losses_of({name: 1.0}, student, teacher), student) for name in HIDDEN_LOSSES}
     weights = {name: 0.5 + i for i, name in enumerate(HIDDEN_LOSSES)}
-    together = HiddenLosses(weights, [], student.config, teacher)
+    together = losses_of(weights, student, teacher)
     torch.testing.assert_close(value(together, student), sum(weights[name] * alone[name] for name in weights))
     one_by_one = []
     for b, length in enumerate(LENGTHS):
@@ -321,7 +342,7 @@ def test_other_widths_meet_through_projections_that_are_trained_and_only_where_t
     student, teacher = two_models(width=16, heads=2)
 
     def shapes(*names, layers=()):
-        features = HiddenLosses(dict.fromkeys(names, 1.0), list(layers), student.config, teacher)
+        features = losses_of(dict.fromkeys(names, 1.0), student, teacher, layers)
         return {name: list(p.shape) for name, p in features.named_parameters()}, features
 
     both = {"projections.blocks.weight": [24, 16], "projections.embeddings.weight": [24, 16]}
@@ -334,7 +355,7 @@ def test_other_widths_meet_through_projections_that_are_trained_and_only_where_t
     found, features = shapes("relations")
     assert found == {} and value(features, student) > 0, "relations need none"
     same, _ = two_models()
-    assert not list(HiddenLosses(dict.fromkeys(HIDDEN_LOSSES, 1.0), [], same.config, teacher).parameters())
+    assert not list(losses_of(dict.fromkeys(HIDDEN_LOSSES, 1.0), same, teacher).parameters())
 
 
 @pytest.mark.parametrize(
@@ -366,13 +387,13 @@ def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
     assert loss is None and taught is None and [model for model, _ in asked] == [student]
     assert not asked[0][1]["output_hidden_states"]
     assert all(name.startswith("model.") for name, _ in Student(student).named_parameters())
-    loss = value(HiddenLosses({"hidden": 1.0}, [], student.config, teacher), student)
+    loss = value(losses_of({"hidden": 1.0}, student, teacher), student)
     assert loss > 0 and [model for model, _ in asked] == [student, student, teacher]
 
 
 def test_the_teacher_is_never_trained_nor_put_into_train_mode():
     student, teacher = two_models(width=16, heads=2)
-    whole = Student(student, HiddenLosses({"hidden": 1.0}, [], student.config, teacher), teacher).train()
+    whole = Student(student, losses_of({"hidden": 1.0}, student, teacher), teacher).train()
     assert student.training and not teacher.training
     names = [name for name, _ in whole.named_parameters()]
     assert [name for name in names if not name.startswith("model.")] == [
@@ -383,7 +404,7 @@ def test_the_teacher_is_never_trained_nor_put_into_train_mode():
 
 def test_the_logits_are_those_of_the_model_alone():
     student, teacher = two_models()
-    features = HiddenLosses(dict.fromkeys(HIDDEN_LOSSES, 1.0), [], student.config, teacher)
+    features = losses_of(dict.fromkeys(HIDDEN_LOSSES, 1.0), student, teacher)
     logits, taught, _ = Student(student, features, teacher)(INPUTS)
     torch.testing.assert_close(logits, student(**INPUTS).logits)
     torch.testing.assert_close(taught, teacher(**INPUTS).logits)
@@ -393,7 +414,7 @@ def test_the_logits_are_those_of_the_model_alone():
 def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
     student, teacher = two_models(width=16, heads=2)
     weights = {name: 1.0 for name, loss in HIDDEN_LOSSES.items() if not loss.own_heads}
-    features = HiddenLosses(weights, [], student.config, teacher)
+    features = losses_of(weights, student, teacher)
     with torch.autocast("cpu", torch.bfloat16):
         output = student(**INPUTS, output_hidden_states=True)
         its = teacher(**INPUTS, output_hidden_states=True).hidden_states
@@ -409,7 +430,7 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
 
 
 def every_loss(student, teacher):
-    return HiddenLosses(dict.fromkeys(HIDDEN_LOSSES, 1.0), [], student.config, teacher)
+    return losses_of(dict.fromkeys(HIDDEN_LOSSES, 1.0), student, teacher)
 
 
 def test_qkv_and_projected_states_are_made_once_however_many_losses_look_at_them(monkeypatch):
@@ -423,7 +444,7 @@ def test_qkv_and_projected_states_are_made_once_however_many_losses_look_at_them
 
     narrow, teacher = two_models(width=16, heads=2)
     names = [name for name, loss in HIDDEN_LOSSES.items() if not loss.compares_qkv]
-    losses = HiddenLosses(dict.fromkeys(names, 1.0), [], narrow.config, teacher)
+    losses = losses_of(dict.fromkeys(names, 1.0), narrow, teacher)
     seen = []
     for linear in losses.projections.values():
         linear.register_forward_hook(lambda *_: seen.append(1))
@@ -502,7 +523,7 @@ def test_flags_that_mean_nothing_are_refused(flags, message):
 
 def test_the_sum_is_told_with_its_layers():
     student, teacher = two_models()
-    features = HiddenLosses({"hidden": 1.0, "relations": 0.5}, [], student.config, teacher)
+    features = losses_of({"hidden": 1.0, "relations": 0.5}, student, teacher)
     assert features.describe() == "1 · hidden (0→0, 1→2, 2→4) + 0.5 · relations (2→4)"
 
 
@@ -511,5 +532,5 @@ def test_a_loss_of_qkv_without_a_number_of_maps_is_not_counted_as_nothing(monkey
     student, teacher = two_models()
     entry = replace(HIDDEN_LOSSES["relations"], layers=blocks, score_maps=0)
     monkeypatch.setitem(HIDDEN_LOSSES, "bare", entry)
-    losses = HiddenLosses({"bare": 1.0, "hidden": 1.0}, [], student.config, teacher)
+    losses = losses_of({"bare": 1.0, "hidden": 1.0}, student, teacher)
     assert losses.score_maps() == 2 * 2, "two blocks; hidden states make no maps"

@@ -13,10 +13,10 @@ import torch
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_model
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import DataConfig
+from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.data.batches import collate
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLoss, HiddenLosses, parse_losses
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLoss, make_hidden_losses
 from kd_scratch.distillation.layer_map import blocks
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
@@ -458,7 +458,7 @@ def test_each_hidden_state_loss_is_that_of_training_and_the_sum_is_added(
     tour = Tour(out)
     student, teacher = load_model(tmp_path / "student"), load_model(tmp_path / "teacher")
     torch.manual_seed(5)
-    hidden_losses = HiddenLosses(parse_losses(names), [], student.config, teacher)
+    hidden_losses = make_hidden_losses(TrainConfig(losses=names), student.config, teacher)
     ids = torch.tensor([tokenizer.encode([TEXTS[0]], max_length=32)[0].ids])
     states = [model(ids, output_hidden_states=True).hidden_states for model in (student, teacher)]
     with torch.no_grad():
