@@ -73,7 +73,7 @@ class Batch:
     allowed: Tensor | None  # B,S bool
     counted: Tensor | None  # int64: which of the B·S tokens (token, mlm) or B inputs (span head) are not IGNOREd
     tokens: int  # real ones, without padding
-    at: Tensor | None = None  # mlm head: those that were masked, which alone get logits
+    masked_positions: Tensor | None = None  # mlm head: `counted` again, for the model: they alone get logits
 
     @property
     def inputs(self) -> dict[str, Tensor | None]:
@@ -83,8 +83,8 @@ class Batch:
             "attention_mask": self.attention_mask,
             "token_type_ids": self.token_type_ids,
         }
-        if self.at is not None:
-            inputs["at"] = self.at
+        if self.masked_positions is not None:
+            inputs["masked_positions"] = self.masked_positions
         return inputs
 
 
@@ -146,7 +146,7 @@ def collate(
         allowed=rectangle(features.allowed, False),
         counted=counted,
         tokens=int(lengths.sum()),
-        at=counted if features.head == "mlm" else None,
+        masked_positions=counted if features.head == "mlm" else None,
     )
 
 

@@ -31,6 +31,7 @@ from kd_scratch.distillation.layer_map import (
     listed,
     parse_layer_map,
 )
+from kd_scratch.distillation.units import LOWEST
 from kd_scratch.nn.layers import EncoderBlock, split_heads
 from kd_scratch.nn.model import Model
 
@@ -95,7 +96,7 @@ def relation_kl(student: Tensor, teacher: Tensor, real: Tensor, heads: int) -> T
     """
     padding = ~real[:, None, None, :]  # B,S -> B,1,1,S
     log_q, log_p = (
-        scaled_products(x, x, heads).masked_fill(padding, -1e30).log_softmax(dim=-1) for x in (student, teacher)
+        scaled_products(x, x, heads).masked_fill(padding, LOWEST).log_softmax(dim=-1) for x in (student, teacher)
     )
     terms = F.kl_div(log_q, log_p, reduction="none", log_target=True)  # B,H,S,S
     return mean_over_tokens(terms.sum(dim=-1).mean(dim=1), real)  # B,H,S,S -> B,H,S -> B,S
@@ -212,12 +213,12 @@ def parse_losses(text: str) -> dict[str, float]:
 # --- all of them together ---
 
 
-def block_qkv(model: Model, states: list[Tensor], layer: int, made: dict) -> QKV:
+def block_qkv(model: Model, states: list[Tensor], layer: int, qkv: dict[EncoderBlock, QKV]) -> QKV:
     """Queries, keys and values of block l, which works on the state after layer l − 1, each B,S,D; made but once."""
     block = model.encoder.blocks[layer - 1]
-    if block not in made:
-        made[block] = block.project(states[layer - 1])
-    return made[block]
+    if block not in qkv:
+        qkv[block] = block.project(states[layer - 1])
+    return qkv[block]
 
 
 class Term(NamedTuple):
@@ -273,9 +274,9 @@ class HiddenLosses(nn.Module):
         recorded: what record_qkv has of the forward passes. All that the losses make of that and of states is computed
         in full precision, whatever the models ran in, and once for all losses.
         """
-        made = dict(recorded or {})
-        sides = student, student_states, teacher_states
-        terms = [self.weights[term.name] * self.term(term, *sides, real, made) for term in self.terms()]
+        qkv, projected = dict(recorded or {}), {}
+        given = student, student_states, teacher_states, real
+        terms = [self.weights[term.name] * self.term(term, *given, qkv, projected) for term in self.terms()]
         return torch.stack(terms).sum()
 
     def term(
@@ -285,25 +286,27 @@ class HiddenLosses(nn.Module):
         student_states: list[Tensor],
         teacher_states: list[Tensor],
         real: Tensor,
-        made: dict,
+        qkv: dict[EncoderBlock, QKV],
+        projected: dict[int, Tensor],
     ) -> Tensor:
         """One loss, without its weight, between one layer of the student and one of the teacher; a scalar.
 
-        made: what was made for it, or for terms before: QKV by block, projected states by the student's layer.
+        qkv: by block what was recorded, or made for terms before; projected: the student's states by layer. What is
+        made for this term is added to both.
         """
         loss, (teacher,) = HIDDEN_LOSSES[term.name], self.teacher
         if loss.compares_qkv:
-            student_qkv = block_qkv(student, student_states, term.student_layer, made)
+            student_qkv = block_qkv(student, student_states, term.student_layer, qkv)
             with torch.no_grad():
-                teacher_qkv = block_qkv(teacher, teacher_states, term.teacher_layer, made)
+                teacher_qkv = block_qkv(teacher, teacher_states, term.teacher_layer, qkv)
         with torch.autocast(real.device.type, enabled=False):
             if loss.compares_qkv:
-                sides = [tuple(part.float() for part in qkv) for qkv in (student_qkv, teacher_qkv)]
+                sides = [tuple(part.float() for part in parts) for parts in (student_qkv, teacher_qkv)]
                 return loss.compare(*sides, real, self.heads_of(term.name))
-            if term.student_layer not in made:
-                state = student_states[term.student_layer].float()
-                made[term.student_layer] = self.project(state, term.student_layer)
-            return loss.compare(made[term.student_layer], teacher_states[term.teacher_layer].float(), real)
+            layer = term.student_layer
+            if layer not in projected:
+                projected[layer] = self.project(student_states[layer].float(), layer)
+            return loss.compare(projected[layer], teacher_states[term.teacher_layer].float(), real)
 
     @contextmanager
     def record_qkv(self, student: Model) -> Iterator[dict[EncoderBlock, QKV]]:

@@ -16,7 +16,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED)
 
 
-def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · Σ_units KL(softmax(t/T) ‖ softmax(z/T))  (Hinton et al. 2015, section 2).
 
     student, teacher: logits z and t, U,K -> a scalar, 0 where they agree.
@@ -39,7 +39,7 @@ def distillation_loss(
     if teacher is None:
         return cross_entropy(student, labels)
     hard_loss = cross_entropy(student, labels) if alpha < 1 else 0.0
-    soft_loss = soft_targets(student, teacher, temperature) if alpha > 0 else 0.0
+    soft_loss = soft_target_loss(student, teacher, temperature) if alpha > 0 else 0.0
     return (1 - alpha) * hard_loss + alpha * soft_loss
 
 

@@ -98,11 +98,11 @@ def guesses(logits: Tensor, batch: Batch) -> Tensor:
 
     logits U,V of the U masked words -> B,3: the vocabulary is too large for the logits to be kept.
     """
-    labels = batch.labels.flatten()[batch.at]  # B,S -> B·S -> U
+    labels = batch.labels.flatten()[batch.counted]  # B,S -> B·S -> U
     losses = F.cross_entropy(logits, labels, reduction="none")  # U
     right = logits.argmax(dim=-1) == labels
     rows = torch.stack([losses, right.float(), torch.ones_like(losses)], dim=1)  # U,3
-    inputs = batch.at // batch.input_ids.size(1)  # U: which of the B inputs
+    inputs = batch.counted // batch.input_ids.size(1)  # U: which of the B inputs
     return torch.zeros(len(batch.indices), 3, device=logits.device).index_add_(0, inputs, rows)
 
 

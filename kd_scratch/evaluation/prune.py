@@ -158,7 +158,7 @@ def moments_of_units(model: Model, inputs: Sequence[EncodedInputs]) -> list[tupl
         for batch in progress(length_sorted_batches(features.lengths[some], 32), desc="weighing units"):
             batch = collate(features, some[batch], torch.device("cpu"), model.config.pad_id)
             real = torch.ones_like(batch.input_ids).bool() if batch.attention_mask is None else batch.attention_mask
-            model(**batch.inputs, at=torch.zeros(1, dtype=torch.int64))  # one masked word, not all
+            model(**batch.inputs, masked_positions=torch.zeros(1, dtype=torch.int64))  # one masked word, not all
     for hook in hooks:
         hook.remove()
     if not sums.isfinite().all():

@@ -23,21 +23,21 @@ class ModelOutput:
 
 
 class SequenceHead(nn.Module):
-    """One distribution per text, from its first position ([CLS]): linear, squash, dropout, linear.
+    """One distribution per text, from its first position ([CLS]): linear, activation, dropout, linear.
 
-    BERT squashes with tanh and calls the first linear "pooler"; DistilBERT uses ReLU and "pre_classifier".
+    BERT's activation is tanh, and it calls the first linear "pooler"; DistilBERT has ReLU and "pre_classifier".
     """
 
-    def __init__(self, width: int, classes: int, dropout: float, squash):
+    def __init__(self, width: int, classes: int, dropout: float, activation):
         super().__init__()
         self.pooler = nn.Linear(width, width)
         self.classifier = nn.Linear(width, classes)
-        self.squash = squash
+        self.activation = activation
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """B,S,D -> B,C"""
-        pooled = self.squash(self.pooler(x[:, 0]))  # B,S,D -> B,D
+        pooled = self.activation(self.pooler(x[:, 0]))  # B,S,D -> B,D
         return self.classifier(dropout(pooled, self.dropout, self.training))  # B,D -> B,C
 
 
@@ -54,7 +54,7 @@ class TokenHead(nn.Module):
         return self.classifier(dropout(x, self.dropout, self.training))
 
 
-class WordHead(nn.Module):
+class MaskedLMHead(nn.Module):
     """One distribution over the vocabulary per position: linear, activation, norm, product with the table of tokens.
 
     The table is the embeddings' own (Press & Wolf 2017); only a bias for each word is learned beside it.
@@ -78,10 +78,10 @@ def make_head(config: ModelConfig) -> nn.Module | None:
         return None
     distilbert = config.model_type == "distilbert"
     if config.head == "mlm":
-        return WordHead(config.width, config.vocab_size, config.activation, config.norm_epsilon)
+        return MaskedLMHead(config.width, config.vocab_size, config.activation, config.norm_epsilon)
     if config.head == "sequence":
-        squash = F.relu if distilbert else torch.tanh
-        return SequenceHead(config.width, config.classes, config.head_dropout, squash)
+        activation = F.relu if distilbert else torch.tanh
+        return SequenceHead(config.width, config.classes, config.head_dropout, activation)
     # BERT's published span head has no dropout, DistilBERT's has.
     dropout = 0.0 if config.head == "span" and not distilbert else config.head_dropout
     return TokenHead(config.width, config.classes, dropout)
@@ -141,12 +141,12 @@ class Model(nn.Module):
         token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        at: Tensor | None = None,
+        masked_positions: Tensor | None = None,
     ) -> ModelOutput:
         """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all); token_type_ids B,S (None: all 0)
 
-        at: for a head for masked words: the U of the B·S positions that get logits (None: all). V logits for every
-        position would take far more time and memory than the masked ones.
+        masked_positions: for a head for masked words: the U of the B·S positions that get logits (None: all). V logits
+        for every position would take far more time and memory than the masked ones.
         """
         x = self.positions(self.embeddings(input_ids, token_type_ids))
         x = dropout(self.embedding_norm(x), self.config.dropout, self.training)
@@ -165,8 +165,8 @@ class Model(nn.Module):
         if self.config.head != "mlm":
             return ModelOutput(self.head(x), hidden_states, attentions)
         x = x.flatten(0, 1)  # B,S,D -> B·S,D
-        if at is not None:
-            x = x.index_select(0, at)  # B·S,D -> U,D
+        if masked_positions is not None:
+            x = x.index_select(0, masked_positions)  # B·S,D -> U,D
         return ModelOutput(self.head(x, self.embeddings.word.weight), hidden_states, attentions)
 
     def num_parameters(self) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 from kd_scratch.common.console import shorten
 from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import UNLABELLED
-from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_targets
+from kd_scratch.distillation.losses import cross_entropy, distillation_loss, soft_target_loss
 from kd_scratch.distillation.teacher import label_order
 from kd_scratch.distillation.units import unit_labels, unit_logits
 from kd_scratch.trace.stages import Grid, Stage, agree, exact, kl_grid, most, near, number, softmax_grid
@@ -129,14 +129,14 @@ def soft_stage(unit: Unit, temperature: float) -> Stage:
     log_p = (unit.teacher.double() / temperature).log_softmax(dim=0)
     grid, total = kl_grid(unit.names, log_p, log_q, unit.shown)
     loss = temperature**2 * total
-    computed = soft_targets(unit.student[None], unit.teacher[None], temperature)
-    agree("the soft targets' loss", loss, computed, soft_stage, soft_targets)
+    computed = soft_target_loss(unit.student[None], unit.teacher[None], temperature)
+    agree("the soft targets' loss", loss, computed, soft_stage, soft_target_loss)
     parts += [
         "How far the student's distribution q is from the teacher's p:",
         grid,
         f"The soft targets' loss is T^2 * KL: {exact(temperature**2)} * {exact(total)} = {exact(loss)}.",
     ]
-    return Stage("Loss: soft targets of the teacher", [soft_targets], parts)
+    return Stage("Loss: soft targets of the teacher", [soft_target_loss], parts)
 
 
 def total_stage(trail: Trail, units: Units, config: TrainConfig, hidden_loss: float | None) -> Stage:
@@ -146,7 +146,7 @@ def total_stage(trail: Trail, units: Units, config: TrainConfig, hidden_loss: fl
     count = len(labels)
     z, t = units.student.double(), units.teacher.double()
     hard = torch.stack([cross_entropy(z[u : u + 1], labels[u : u + 1]) for u in range(count)])
-    soft = torch.stack([soft_targets(z[u : u + 1], t[u : u + 1], config.temperature) for u in range(count)])
+    soft = torch.stack([soft_target_loss(z[u : u + 1], t[u : u + 1], config.temperature) for u in range(count)])
     mixed = (1 - alpha) * hard + alpha * soft
     losses = torch.stack([hard, soft, mixed])  # 3,U
     names = unit_names(trail)

@@ -293,13 +293,13 @@ def head_stage(walks: dict[str, Walk], position: int, outcome: int, name: str) -
     state = walk.states[-1][position]
     if walk.model.config.head == "sequence":
         logit = walk.logits[0, outcome]
-        x = head.squash(head.pooler(state))
+        x = head.activation(head.pooler(state))
         label = "pooled"
         parts = [
             "The head uses position 0, [CLS], alone. A first matrix; the first number of its result:",
             Grid(columns(width), product("state", state, "pooler", head.pooler.weight[0])),
-            f"{linear_sum(head.pooler, state)}; {head.squash.__name__} of it = {exact(x[0])}. A second matrix has a "
-            f"row for each label. That of {name}:",
+            f"{linear_sum(head.pooler, state)}; {head.activation.__name__} of it = {exact(x[0])}. A second matrix "
+            f"has a row for each label. That of {name}:",
         ]
     else:
         logit = walk.logits[0, position, outcome]

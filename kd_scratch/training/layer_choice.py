@@ -60,7 +60,7 @@ def choose_layers(run: Run) -> Run:
         run.seconds["choosing layers"] += choice["seconds"]
     spec = replace(spec, init_layers=tuple(choice["layers"]), config=replace(spec.config, layer_steps=0))
     run = with_student(run, spec, take_layers(whole, choice["layers"]))
-    scores = {name_of(layers): score for layers, score in ranked(choice["scores"])}
+    scores = {layers_key(layers): score for layers, score in ranked(choice["scores"])}
     return replace(run, identity=identify(run), layer_choice={"steps": choice["steps"]} | scores)
 
 
@@ -120,13 +120,13 @@ def choices(depth: int, count: int, scores: dict[str, float]) -> Iterator[list[i
     yield spread
     tried = [spread]  # so far: a search that goes on takes the same way, whatever it has scored before
     for layer in spread:
-        best = set(ranked({key: scores[key] for key in map(name_of, tried)})[0][0])
+        best = set(ranked({key: scores[key] for key in map(layers_key, tried)})[0][0])
         for other in sorted(set(range(depth)) - best):
             tried.append(sorted(best - {layer} | {other}))
             yield tried[-1]
 
 
-def name_of(layers: Iterable[int]) -> str:
+def layers_key(layers: Iterable[int]) -> str:
     """What a choice is called in layers.json: "0,5"."""
     return ",".join(map(str, layers))
 
@@ -146,7 +146,7 @@ def try_all(run: Run, whole: Model, choice: dict) -> None:
         add_teacher_outputs(ready)
         ready.teachers = run.teachers
     for layers in choices(depth, count, scores):
-        key, number = name_of(layers), num_choices(depth, count)
+        key, number = layers_key(layers), num_choices(depth, count)
         if key not in scores:
             try_layers(ready, take_layers(whole, layers), layers, key, choice)
             left = duration((number - len(scores)) * choice["seconds"] / len(scores))

@@ -145,18 +145,18 @@ def about_sources(run: Run) -> dict[str, dict]:
     """What a run was made of, for its card: names without the paths to them, and how many examples."""
     spec, data = run.spec, run.data
     sources = {
-        "train": name_of(spec.train),
-        "dev": f"{spec.dev} of train" if spec.holds_out_dev else name_of(spec.dev),
-        "unlabelled": name_of(spec.unlabelled) if spec.unlabelled else None,
-        "model": f"{RANDOM} ({spec.model})" if spec.model in SIZES else name_of(spec.model),
+        "train": base_name(spec.train),
+        "dev": f"{spec.dev} of train" if spec.holds_out_dev else base_name(spec.dev),
+        "unlabelled": base_name(spec.unlabelled) if spec.unlabelled else None,
+        "model": f"{RANDOM} ({spec.model})" if spec.model in SIZES else base_name(spec.model),
         "layers": ", ".join(map(str, spec.init_layers)),
-        "teachers": [name_of(path) for path in (*spec.teachers, *spec.answers)],
+        "teachers": [base_name(path) for path in (*spec.teachers, *spec.answers)],
     }
     examples = {"train": len(data.own), "dev": len(data.dev_examples)}
     examples["unlabelled"] = len(data.examples) - len(data.own)  # questions that --cloze made among them
     return {"sources": sources, "examples": examples}
 
 
-def name_of(path: str | Path) -> str:
+def base_name(path: str | Path) -> str:
     """The last component of a path: what comes before it is nobody else's business."""
     return os.path.basename(os.path.abspath(path))

@@ -23,7 +23,7 @@ from kd_scratch.distillation.hidden_losses import (
 )
 from kd_scratch.distillation.layer_map import LAYER_MAPS, blocks, evenly_spread, explicit, parse_layer_map
 from kd_scratch.distillation.student import Student
-from kd_scratch.nn.layers import EncoderBlock, MultiHeadAttention
+from kd_scratch.nn.layers import MultiHeadAttention
 from tests.conftest import tiny_model
 
 B, S, D, H = 3, 5, 8, 2
@@ -419,12 +419,11 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
         output = student(**INPUTS, output_hidden_states=True)
         its = teacher(**INPUTS, output_hidden_states=True).hidden_states
         hidden_losses = features(student, output.hidden_states, its, REAL)
-        made = {}
-        terms = [features.term(term, student, output.hidden_states, its, REAL, made) for term in features.terms()]
-        parts = {block: parts for block, parts in made.items() if isinstance(block, EncoderBlock)}
-    assert hidden_losses.dtype == torch.float32 and {parts[0].dtype for parts in parts.values()} == {torch.bfloat16}
+        qkv, given = {}, (student, output.hidden_states, its, REAL)
+        terms = [features.term(term, *given, qkv, projected={}) for term in features.terms()]
+    assert hidden_losses.dtype == torch.float32 and {parts[0].dtype for parts in qkv.values()} == {torch.bfloat16}
     assert hidden_losses == torch.stack(terms).sum()
-    assert hidden_losses == features(student, output.hidden_states, its, REAL, parts), (
+    assert hidden_losses == features(student, output.hidden_states, its, REAL, qkv), (
         "outside of autocast, though states and projections are of mixed precision"
     )
 

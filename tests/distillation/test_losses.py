@@ -12,7 +12,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import TrainConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs, collate, epoch_batches, length_sorted_batches
 from kd_scratch.distillation import teacher as teacher_module
-from kd_scratch.distillation.losses import cross_entropy, distillation_loss, partly_taught_loss, soft_targets
+from kd_scratch.distillation.losses import cross_entropy, distillation_loss, partly_taught_loss, soft_target_loss
 from kd_scratch.distillation.teacher import by_row, gather, label_order, mean_logits, mean_probabilities, teacher_logits
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
 from tests.conftest import tiny_model, units
@@ -59,15 +59,15 @@ def gradient(loss, student, *arguments):
 def test_soft_targets_are_t_squared_times_the_sum_over_units_of_kl_teacher_student(temperature):
     z, t = random_logits(6, 5, seed=1), random_logits(6, 5, seed=2)
     by_hand = soft_targets_by_hand(z, t, temperature)
-    assert soft_targets(z, t, temperature).item() == pytest.approx(by_hand, rel=1e-12)
+    assert soft_target_loss(z, t, temperature).item() == pytest.approx(by_hand, rel=1e-12)
     assert soft_targets_by_hand(t, z, temperature) != pytest.approx(by_hand, rel=1e-4), "the sides are not alike"
 
 
 def test_soft_targets_have_the_gradient_t_times_q_minus_p():
     z, t = random_logits(4, 5, seed=1).requires_grad_(), random_logits(4, 5, seed=2)
-    assert torch.autograd.gradcheck(lambda z: soft_targets(z, t, 3.0), z)
+    assert torch.autograd.gradcheck(lambda z: soft_target_loss(z, t, 3.0), z)
     expected = 3.0 * ((z / 3).softmax(-1) - (t / 3).softmax(-1))
-    torch.testing.assert_close(gradient(soft_targets, z.detach(), t, 3.0), expected.detach())
+    torch.testing.assert_close(gradient(soft_target_loss, z.detach(), t, 3.0), expected.detach())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -75,17 +75,17 @@ def test_soft_targets_are_zero_with_zero_gradient_where_student_and_teacher_agre
     z = random_logits(4, 5, seed=1)
     shifted = z + torch.arange(4.0).unsqueeze(1)  # adding a number to all logits of a unit changes no probability
     for teacher in (z, shifted):
-        assert soft_targets(z, teacher, temperature).item() == pytest.approx(0, abs=1e-12)
-        assert gradient(soft_targets, z, teacher, temperature).abs().max() < 1e-12
-    assert soft_targets(z, z.flip(0), temperature) > 1
+        assert soft_target_loss(z, teacher, temperature).item() == pytest.approx(0, abs=1e-12)
+        assert gradient(soft_target_loss, z, teacher, temperature).abs().max() < 1e-12
+    assert soft_target_loss(z, z.flip(0), temperature) > 1
 
 
 def test_t_squared_keeps_the_size_of_the_gradient_for_large_t():
     z, t = random_logits(4, 5, seed=1), random_logits(4, 5, seed=2)
-    sizes = [gradient(soft_targets, z, t, temperature).norm().item() for temperature in (30.0, 300.0)]
+    sizes = [gradient(soft_target_loss, z, t, temperature).norm().item() for temperature in (30.0, 300.0)]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
     centred = (z - z.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
-    torch.testing.assert_close(gradient(soft_targets, z, t, 1e4), centred / 5, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(gradient(soft_target_loss, z, t, 1e4), centred / 5, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("loss", ["soft", "hard"])
@@ -95,7 +95,7 @@ def test_losses_are_sums_over_units_and_no_means_over_units_or_classes(loss):
 
     def total(copies, more_outcomes):
         wider = [torch.nn.functional.pad(x, (0, more_outcomes), value=-1e30).repeat(copies, 1) for x in (z, t)]
-        return soft_targets(*wider, 2.0) if loss == "soft" else cross_entropy(wider[0], labels.repeat(copies))
+        return soft_target_loss(*wider, 2.0) if loss == "soft" else cross_entropy(wider[0], labels.repeat(copies))
 
     once = total(1, 0).item()
     assert total(3, 0).item() == pytest.approx(3 * once)
@@ -106,7 +106,7 @@ def test_an_outcome_that_the_teacher_rules_out_adds_nothing_however_likely_the_s
     z, t = torch.tensor([[1.0, 2.0, 5.0]]), torch.tensor([[0.5, -0.5, -1e30]])
     p, q = softmax_by_hand([0.5, -0.5]), softmax_by_hand([1.0, 2.0, 5.0])
     by_hand = sum(p_k * math.log(p_k / q_k) for p_k, q_k in zip(p, q[:2], strict=True))
-    assert soft_targets(z, t, 1.0).item() == pytest.approx(by_hand, rel=1e-5)
+    assert soft_target_loss(z, t, 1.0).item() == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_cross_entropy_is_the_sum_of_minus_log_probability_of_the_labels():
@@ -135,16 +135,16 @@ def test_a_unit_without_label_has_soft_targets_and_no_cross_entropy():
         random_logits(4, 5, seed=2),
         torch.tensor([0, UNLABELLED, 2, UNLABELLED]),
     )
-    expected = 0.7 * cross_entropy(z[[0, 2]], labels[[0, 2]]) + 0.3 * soft_targets(z, t, 2.0)
+    expected = 0.7 * cross_entropy(z[[0, 2]], labels[[0, 2]]) + 0.3 * soft_target_loss(z, t, 2.0)
     torch.testing.assert_close(distillation_loss(z, t, labels, 2.0, 0.3), expected)
     nobody = torch.full((4,), UNLABELLED)
-    torch.testing.assert_close(distillation_loss(z, t, nobody, 2.0, 0.3), 0.3 * soft_targets(z, t, 2.0))
+    torch.testing.assert_close(distillation_loss(z, t, nobody, 2.0, 0.3), 0.3 * soft_target_loss(z, t, 2.0))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_alpha_weighs_soft_targets_against_the_labels(alpha):
     z, t, labels = random_logits(4, 5, seed=1), random_logits(4, 5, seed=2), torch.tensor([0, 4, 2, 2])
-    expected = (1 - alpha) * cross_entropy(z, labels) + alpha * soft_targets(z, t, 2.0)
+    expected = (1 - alpha) * cross_entropy(z, labels) + alpha * soft_target_loss(z, t, 2.0)
     torch.testing.assert_close(distillation_loss(z, t, labels, 2.0, alpha), expected)
 
 
@@ -152,7 +152,7 @@ def test_alpha_0_never_looks_at_the_teacher_and_alpha_1_never_at_the_labels():
     z, t, labels = random_logits(4, 5, seed=1), random_logits(4, 5, seed=2), torch.tensor([0, 4, 2, 2])
     nothing, no_labels = torch.full_like(t, math.nan), torch.full_like(labels, 10**6)
     assert distillation_loss(z, nothing, labels, 2.0, 0.0) == cross_entropy(z, labels)
-    assert distillation_loss(z, t, no_labels, 2.0, 1.0) == soft_targets(z, t, 2.0)
+    assert distillation_loss(z, t, no_labels, 2.0, 1.0) == soft_target_loss(z, t, 2.0)
 
 
 # --- units ---

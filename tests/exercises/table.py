@@ -240,7 +240,7 @@ EXERCISES = (
     Exercise(
         "soft-targets",
         "distillation/losses.py",
-        ("soft_targets",),
+        ("soft_target_loss",),
         tests_of(
             LOSSES,
             "test_soft_targets_are_t_squared_times_the_sum_over_units_of_kl_teacher_student",

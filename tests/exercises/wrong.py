@@ -41,7 +41,7 @@ WRONG = {
     ],
     "model-heads": [
         ("x[:, 0]", "x.mean(dim=1)"),
-        ("self.squash(self.pooler(x[:, 0]))", "self.pooler(x[:, 0])"),
+        ("self.activation(self.pooler(x[:, 0]))", "self.pooler(x[:, 0])"),
         ("dropout(x, self.dropout, self.training)", "dropout(x, self.dropout)"),
         ("dropout(pooled, self.dropout, self.training)", "pooled"),
     ],

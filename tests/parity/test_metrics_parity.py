@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kd_scratch.config import DataConfig
-from kd_scratch.distillation.losses import soft_targets
+from kd_scratch.distillation.losses import soft_target_loss
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.classification import OOS, Example, score
 
@@ -106,7 +106,7 @@ def test_soft_targets_are_temperature_squared_times_units_times_the_batch_mean_o
     divergence = torch.nn.KLDivLoss(reduction="batchmean")  # of log-probabilities (student) and probabilities (teacher)
     expected = divergence((student / temperature).log_softmax(-1), (teacher / temperature).softmax(-1))
     expected = temperature**2 * units * expected
-    ours = soft_targets(student, teacher, temperature)
+    ours = soft_target_loss(student, teacher, temperature)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-12)
     gradients = [torch.autograd.grad(loss, student)[0] for loss in (ours, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)

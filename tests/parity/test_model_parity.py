@@ -145,7 +145,7 @@ def test_the_head_for_masked_words_is_theirs_in_both_directions(model_type, dire
     ours = load_model(directory)
     assert_near(ours(**batch).logits, expected)
     at = torch.tensor([5, 0, 30])
-    assert_near(ours(**batch, at=at).logits, expected[at])
+    assert_near(ours(**batch, masked_positions=at).logits, expected[at])
     save_model(ours, directory / "ours")
     back, loading = AUTO["mlm"].from_pretrained(directory / "ours", output_loading_info=True)
     assert not any(loading.values()), loading

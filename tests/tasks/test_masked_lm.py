@@ -17,7 +17,7 @@ from kd_scratch.config import DataConfig, ModelConfig
 from kd_scratch.data.batches import IGNORE, EncodedInputs, collate
 from kd_scratch.data.masking import MaskedLMSampler, num_masked
 from kd_scratch.data.tokenizer import load_tokenizer
-from kd_scratch.distillation.losses import cross_entropy, soft_targets
+from kd_scratch.distillation.losses import cross_entropy, soft_target_loss
 from kd_scratch.distillation.student import Student
 from kd_scratch.distillation.units import count_units
 from kd_scratch.evaluation.inference import compute_logits, guesses
@@ -55,12 +55,12 @@ def test_the_head_is_linear_activation_norm_and_the_table_of_tokens():
     y = y * head.norm.weight + head.norm.bias
     torch.testing.assert_close(output.logits, y @ model.embeddings.word.weight.T + head.bias)
     at = torch.tensor([7, 2])
-    torch.testing.assert_close(model(ids, at=at).logits, output.logits[at])
+    torch.testing.assert_close(model(ids, masked_positions=at).logits, output.logits[at])
 
 
 def test_the_table_learns_from_both_its_ends():
     model = tiny_model("mlm")
-    model(torch.tensor([[5, 6, 7]]), at=torch.tensor([1])).logits[0, 99].backward()
+    model(torch.tensor([[5, 6, 7]]), masked_positions=torch.tensor([1])).logits[0, 99].backward()
     gradient = model.embeddings.word.weight.grad.abs().sum(1)
     assert gradient[99] > 0 and gradient[5] > 0 and gradient[50] == 0
 
@@ -207,7 +207,7 @@ def test_a_unit_is_a_masked_word_and_they_are_counted_without_masking_them(passa
     assert torch.equal(labels, batch.labels[batch.labels != IGNORE])
     everywhere = model(batch.input_ids, batch.attention_mask).logits.view(*batch.labels.shape, -1)
     torch.testing.assert_close(logits, everywhere[batch.labels != IGNORE])
-    assert cross_entropy(logits, labels) > 0 and soft_targets(logits, logits, 2.0).abs() < 1e-3
+    assert cross_entropy(logits, labels) > 0 and soft_target_loss(logits, logits, 2.0).abs() < 1e-3
 
 
 # --- guesses -> scores ---

@@ -1004,7 +1004,7 @@ def test_an_edited_projection_is_followed(make, data, capsys, monkeypatch):
 
 def test_an_edited_loss_is_refused(make, data, capsys, monkeypatch):
     argv = [*make("csv"), *data("csv")]
-    monkeypatch.setattr(losses, "soft_targets", lambda student, teacher, temperature: student.sum())
+    monkeypatch.setattr(losses, "soft_target_loss", lambda student, teacher, temperature: student.sum())
     status, out, err = run(capsys, *argv)
     assert status == 2 and out == "" and "soft_stage: the soft targets' loss by hand differs by" in err
 

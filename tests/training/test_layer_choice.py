@@ -259,7 +259,7 @@ def test_a_greedy_search_that_is_stopped_takes_the_same_way_again(folder, tmp_pa
 def test_wherever_a_greedy_search_of_several_layers_is_stopped_it_takes_the_same_way_again(stop):
     def search(scores, most):
         for layers in layer_choice.choices(7, 3, scores):
-            name = layer_choice.name_of(layers)
+            name = layer_choice.layers_key(layers)
             if len(scores) == most and name not in scores:
                 return scores
             scores[name] = sum(layers) % 5 / 10
