@@ -291,8 +291,8 @@ class HiddenLosses(nn.Module):
     ) -> Tensor:
         """One loss, without its weight, between one layer of the student and one of the teacher; a scalar.
 
-        qkv: by block what was recorded, or made for terms before; projected: the student's states by layer. What is
-        made for this term is added to both.
+        qkv: by block, what was recorded, or made for terms before. projected: the student's states by layer.
+        What is made for this term is added to both.
         """
         loss, (teacher,) = HIDDEN_LOSSES[term.name], self.teacher
         if loss.compares_qkv:

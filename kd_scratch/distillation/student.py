@@ -21,8 +21,8 @@ class StudentOutput(NamedTuple):
 class Student(nn.Module):
     """A model to train, and the hidden-state losses where some were asked for.
 
-    teacher: runs beside the student in every step. Only hidden-state losses and masked words need one here: otherwise
-    its logits were computed before the first step.
+    teacher: runs beside the student in every step. Only hidden-state losses and masked words need one here:
+    otherwise its logits were computed before the first step.
     """
 
     def __init__(self, model: Model, hidden_losses: HiddenLosses | None = None, teacher: Model | None = None):
@@ -32,7 +32,7 @@ class Student(nn.Module):
         self.teacher = (teacher,)  # in a tuple: no part of what is trained, nor put into train mode
 
     def forward(self, inputs: dict[str, Tensor | None]) -> StudentOutput:
-        """A batch's inputs -> the student's logits, the teacher's if it runs, the hidden-state losses if any"""
+        """A batch's inputs -> the student's logits, the teacher's if it runs, hidden-state losses if any"""
         (teacher,) = self.teacher
         need_states = self.hidden_losses is not None
         with self.hidden_losses.record_qkv(self.model) if need_states else nullcontext() as recorded:

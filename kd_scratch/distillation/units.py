@@ -11,8 +11,8 @@ from torch import Tensor
 from kd_scratch.data.batches import IGNORE, Batch, EncodedInputs
 from kd_scratch.data.masking import num_masked
 
-#: A finite stand-in for −∞: the probability there is exactly 0, and nothing becomes NaN, after a division by a
-#: temperature of 1e-8 either.
+#: A finite stand-in for −∞. Its probability is exactly 0, and nothing becomes NaN, divided by a temperature of 1e-8
+#: either.
 LOWEST = -1e30
 
 

@@ -217,7 +217,7 @@ class FeedForwardBlock(nn.Module):
 
 
 class ResidualConnection(nn.Module):
-    """The way around a sublayer, with its norm and dropout. `before` gives what the sublayer gets; y is what it makes.
+    """The way around a sublayer, with its norm and dropout. The sublayer gets `before` of x, and makes y of it.
 
     post-norm (BERT):            norm(x + dropout(y)),  y = sublayer(x)
     pre-norm (norm_first=True):  x + dropout(y),        y = sublayer(norm(x))

@@ -145,8 +145,8 @@ class Model(nn.Module):
     ) -> ModelOutput:
         """input_ids B,S; attention_mask B,S, nonzero at real tokens (None: all); token_type_ids B,S (None: all 0)
 
-        masked_positions: for a head for masked words: the U of the B·S positions that get logits (None: all). V logits
-        for every position would take far more time and memory than the masked ones.
+        masked_positions: for a head for masked words: the U of the B·S positions that get logits (None: all).
+        V logits for every position would take far more time and memory than the masked ones.
         """
         x = self.positions(self.embeddings(input_ids, token_type_ids))
         x = dropout(self.embedding_norm(x), self.config.dropout, self.training)

@@ -32,7 +32,7 @@ SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model", "token 
 MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of a baseline, the last of older runs
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "augment", "cloze", "steps", "teacher_mean")
-OWN += ("layer_steps", "gradient_checkpointing", "keep_states")  # no result depends on them; older runs have the last
+OWN += ("layer_steps", "gradient_checkpointing", "keep_states")  # change no result; the last is of older runs
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
 
 DIGITS = 9  # of what is drawn: two models that are right alike stay equal

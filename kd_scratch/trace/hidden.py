@@ -19,7 +19,8 @@ def hidden_losses_stage(trail: Trail, hidden_losses: HiddenLosses) -> tuple[Stag
     total = 0.0
     for term in hidden_losses.terms():
         weight = hidden_losses.weights[term.name]
-        value = weight * float(hidden_losses.term(term, model, states, teacher_states, real, qkv={}, projected={}))
+        loss = hidden_losses.term(term, model, states, teacher_states, real, qkv={}, projected={})
+        value = weight * float(loss)
         total += value
         layers = (str(term.student_layer), str(term.teacher_layer))
         rows.append((term.name, *layers, number(value / weight), f"{weight:g}", number(value)))

@@ -58,7 +58,7 @@ class Bookkeeping:
         self.tokens = 0
 
     def after_step(self, indices: np.ndarray, loss: Tensor, is_last: bool) -> None:
-        """Note a step's loss. From time to time look at the losses, save, and stop where a signal has come."""
+        """Note a step's loss. From time to time check the losses, save, and stop where a signal has come."""
         done = self.trainer.progress
         self.clock.lap("optimizer")
         self.unread.append((indices, loss))

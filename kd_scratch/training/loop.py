@@ -108,7 +108,9 @@ def add_gradients(trainer: Trainer, indices: np.ndarray, clock: Clock) -> Tensor
     total = torch.zeros((), device=run.device)
     for i, part in enumerate(parts, 1):
         batch = collate(run.train_inputs, part, run.device, run.model.config.pad_id, sampler)
-        cached_logits = None if run.teacher_logits is None else gather(run.teacher_logits, run.train_inputs, batch)
+        cached_logits = None
+        if run.teacher_logits is not None:
+            cached_logits = gather(run.teacher_logits, run.train_inputs, batch)
         clock.lap("data")
         with distributed.sync_gradients(trainer.network, i == len(parts)):
             loss = batch_loss(trainer, batch, cached_logits, weight / step_units, weight / len(indices))
@@ -127,7 +129,7 @@ def batch_loss(
     run, config, head = trainer.run, trainer.run.spec.config, trainer.run.task.head
     with autocast(run.device, trainer.dtype):
         student_logits, teacher_logits, hidden_loss = trainer.network(batch.inputs)
-    if cached_logits is not None:  # also where a teacher runs for its hidden states: they may be a mean of several
+    if cached_logits is not None:  # they count, also where a teacher runs for its hidden states
         teacher_logits = cached_logits
     student_units = unit_logits(head, student_logits, batch)
     teacher_units = None if teacher_logits is None else unit_logits(head, teacher_logits, batch)

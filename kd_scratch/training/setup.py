@@ -44,7 +44,8 @@ from kd_scratch.training.resume import CHOICE, has_state, saved_precision, unfin
 from kd_scratch.training.spec import RunSpec, layer_count
 from kd_scratch.training.word_proposals import WordProposer
 
-#: Of a size on a CPU, for --amp auto. mini-teacher, 192 wide: 0.85 times the tokens a second with bf16 (AVX-512 bf16).
+#: Of a size on a CPU, for --amp auto. mini-teacher, 192 wide, has 0.85 times the tokens a second with bf16
+#: (AVX-512 bf16).
 BF16_MIN_WIDTH = 256
 
 
@@ -258,8 +259,8 @@ def open_teacher(
 ) -> Model:
     """A model directory's model as a teacher: it has the task's head, these labels (in any order) and this tokenizer.
 
-    keep_token_types: whether the student needs its token types as they are; else the tokenizer gives those of the
-    teacher's. pairs: whether inputs are pairs of texts. may_have_own_tokenizer: else it must be the student's.
+    keep_token_types: whether the student needs its token types as they are; else the tokenizer gives those of
+    the teacher's. pairs: whether inputs are pairs of texts. may_have_own_tokenizer: else it is the student's.
     Raises UserError where it has not.
     """
     teacher = load_model(path)

@@ -16,8 +16,9 @@ from kd_scratch.training.setup import Run
 
 
 def add_teacher_outputs(run: Run) -> None:
-    """Give the run its soft targets: averaged logits of the teachers, computed or found in the cache, or answers from
-    files. Hidden-state losses and masked words have run.live_teacher in every step, whose logits are for the latter.
+    """Give the run its soft targets: averaged logits of the teachers, from the cache or made now, or answers from
+    files. Hidden-state losses and masked words get run.live_teacher, which runs in every step; its logits count
+    for masked words alone.
 
     Afterwards run.teachers is empty: their memory is needed.
     """
@@ -54,7 +55,7 @@ def averaged_logits(run: Run) -> np.ndarray:
 
 
 def logits_of_teacher(run: Run, path: str, teacher: Model) -> np.ndarray:
-    """One teacher's logits for every training input. A classifier of texts reads them with its own tokenizer."""
+    """One teacher's logits for every training input; a classifier of texts reads with its own tokenizer."""
     tokenizer, inputs = load_tokenizer(path), run.train_inputs
     if run.task.head != "sequence" or not tokenizer.difference(run.data.tokenizer):
         tokenizer = run.data.tokenizer

@@ -56,7 +56,7 @@ class UsedWords:
 
     @torch.no_grad()
     def restore_table(self) -> None:
-        """Give it the whole table again, with what has been learned written into it: to evaluate and to save."""
+        """Give it the whole table again, with what has been learned written into it: to score and save."""
         if self.embeddings.word is self.rows:
             self.whole.weight[self.used] = self.rows.weight
             self.embeddings.word = self.whole

@@ -45,7 +45,8 @@ class WordProposer:
         inputs, proposed, model = self.with_gaps(texts, gaps), [{} for _ in texts], self.model.to(self.device)
         for indices in length_sorted_batches(inputs.lengths, tokens=TOKENS[self.device.type]):
             batch = collate(inputs, indices, self.device, model.config.pad_id)
-            logits = model(batch.input_ids, batch.attention_mask, masked_positions=batch.counted).logits.float()  # U,V
+            output = model(batch.input_ids, batch.attention_mask, masked_positions=batch.counted)
+            logits = output.logits.float()  # U,V
             own = batch.labels.flatten()[batch.counted, None]  # U,1
             logits = logits.masked_fill(self.others, -torch.inf).scatter(1, own, -torch.inf)
             values, tokens = (x.cpu() for x in logits.topk(LIKELIEST))  # U,k

@@ -235,9 +235,9 @@ def test_a_result_is_put_into_its_place_once_the_next_batch_has_begun():
 
     def compute(batch):
         events.append(f"begun {batch.indices.tolist()}")
-        return [batch.input_ids.sum(dim=1)]
+        return batch.input_ids.sum(dim=1)
 
-    for indices, (sums,) in results(compute, features, CPU, "", batch_size=1, pad_id=0):
+    for indices, sums in results(compute, features, CPU, "", batch_size=1, pad_id=0):
         events.append(f"placed {indices.tolist()}")
         (i,) = indices
         assert sums.tolist() == [features.tokens[features.starts[i] : features.starts[i + 1]].sum()]
