@@ -1,4 +1,4 @@
-"""What one training step runs and trains: the student, and beside it the teacher and the hidden-state losses."""
+"""What one training step runs and trains: the student, and where they are needed hidden-state losses and teacher."""
 
 from contextlib import nullcontext
 from typing import NamedTuple
