@@ -10,6 +10,12 @@ FOLDS   ?= 5
 ARGS    ?=
 export KD_DATA
 
+# Recipes hold these names without quotes: a space would make two names of one, for `rm -rf` too.
+one_name = $(if $(filter-out 1,$(words .$($(1)).)),$(error $(1)="$($(1))": holds a space; give a name without one))
+needed = $(if $($(1)),,$(error $(1)="": is empty; give it a value, or leave it out))
+$(foreach name,RUNS KD_DATA TASK MODEL,$(call one_name,$(name)))
+$(foreach name,RUNS KD_DATA TASK,$(call needed,$(name)))
+
 BIN := .venv/bin
 KD  := $(BIN)/python -m kd_scratch
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
@@ -158,10 +164,11 @@ trace: .venv/run ## one test example of TASK through every stage of teacher and 
 	$(KD) trace --task $(if $(filter $(QUICK)/%,$(TRACED)),$(QUICK_TASK) $(quick_test_$(QUICK_TASK)),$(TASK) --data $(test_$(TASK))) \
 	    --model $(TRACED) --teacher $(dir $(TRACED))teacher --output $(dir $(TRACED))trace.html $(ARGS)
 
+# of each run one teacher, one distilled student and one int8 model, named by their folders: quickstart/agnews/teacher
 SERVED = $(foreach run,$(wildcard $(RUNS)/quickstart/* $(RUNS)/*),$(foreach name,teacher distilled int8, \
-    $(addprefix $(name)=,$(firstword $(wildcard $(run)/$(name)/config.json $(run)/$(name)-$(SEED)/config.json)))))
+    $(firstword $(wildcard $(run)/$(name)/config.json $(run)/$(name)-$(SEED)/config.json))))
 demo: .venv/run ## ask the teachers, distilled students and int8 models of all runs in a browser (on this machine alone)
-	$(KD) demo --models $(or $(patsubst %/config.json,%,$(SERVED)),teacher=$(QUICK)/teacher) $(ARGS)
+	$(KD) demo --models $(or $(foreach model,$(SERVED:%/config.json=%),$(model:$(RUNS)/%=%)=$(model)),teacher=$(QUICK)/teacher) $(ARGS)
 
 bench: .venv/run ## latency of runs/TASK/{teacher,distilled-SEED,int8-SEED} by batch size and length
 	$(KD) benchmark --models teacher=$(OUT)/teacher distilled=$(OUT)/distilled-$(SEED) int8=$(OUT)/int8-$(SEED) $(ARGS)
@@ -174,8 +181,10 @@ weights: .venv/run ## download a checkpoint by its hub name: make weights MODEL=
 
 # --- learn by doing ---
 
+# of the command line alone: some shells export a NAME of their own, that of the machine
+EXERCISE := $(if $(filter command,$(firstword $(origin NAME))),$(NAME))
 exercise check solution: .venv/test ## write a function anew: list them; NAME=attention begins one; checks it; shows the original
-	@$(BIN)/python -m tests.exercises $@ $(NAME)$(if $(AGAIN), --again)
+	@$(BIN)/python -m tests.exercises $@ $(EXERCISE)$(if $(AGAIN), --again)
 
 book: .venv/run ## the chapters as pages to read: code, explanations, and the numbers of a traced example -> runs/book
 	$(BIN)/python data_scripts/make_book.py --output $(RUNS)/book

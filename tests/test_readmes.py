@@ -68,6 +68,26 @@ def test_cross_fitted_teachers_go_on_where_they_were_stopped(tmp_path):
     assert failed.returncode and failed.stdout.count("train") == 1
 
 
+@pytest.mark.parametrize("given", ["RUNS=my runs", "RUNS=runs ", "RUNS=", "KD_DATA=my data", "TASK=agnews /", "TASK=",
+                                   "MODEL=my model"])  # fmt: skip
+def test_a_name_of_two_words_or_none_is_refused_before_anything_is_deleted(given):
+    """`quickstart` begins with rm -rf RUNS/quickstart/TASK."""
+    name = given.partition("=")[0]
+    done = subprocess.run(["make", "--dry-run", "quickstart", given], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and f'{name}="' in done.stderr and "rm" not in done.stdout
+
+
+def test_the_demo_names_each_model_by_its_run(tmp_path):
+    """A quickstart and a real run of one task have models of the same labels, which need names of their own."""
+    models = ["clinc/distilled-0", "clinc/teacher", "quickstart/clinc/distilled", "quickstart/clinc/teacher"]
+    for model in models:
+        (tmp_path / model).mkdir(parents=True)
+        (tmp_path / model / "config.json").touch()
+    argv = ["make", "--dry-run", "demo", f"RUNS={tmp_path}"]
+    last = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    assert sorted(last.split("--models ")[1].split()) == [f"{model}={tmp_path}/{model}" for model in models]
+
+
 def test_commands_parse():
     for page, line in LINES:
         if "-m kd_scratch" in line:

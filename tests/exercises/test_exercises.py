@@ -283,6 +283,9 @@ def test_make_calls_it_and_git_ignores_what_it_writes():
     assert "/exercises/" in (ROOT / ".gitignore").read_text().split("\n")
     done = subprocess.run(["make", "-n", "exercise", "NAME=heads", "AGAIN=1"], cwd=ROOT, capture_output=True, text=True)
     assert "tests.exercises exercise heads --again" in done.stdout
+    machine = {**os.environ, "NAME": "my-machine"}  # WSL has it in every shell
+    done = subprocess.run(["make", "-n", "exercise"], cwd=ROOT, env=machine, capture_output=True, text=True)
+    assert "-m tests.exercises exercise" in done.stdout and "my-machine" not in done.stdout
 
 
 def test_the_tests_that_the_readme_wants_are_there():
