@@ -91,8 +91,8 @@ EXCEPTIONS = {
     # --- exercises: a reader's own file ---
     "; choose {}, if you mean that": COMMAND,
     "NAME={}: there is no such exercise{}; make exercise lists them": COMMAND,
-    "{}: holds your work already; make check NAME={} looks at it, with AGAIN=1 you begin anew": EXERCISES
-    + "test_a_readers_work_is_kept_until_they_say_otherwise_and_then_under_another_name",
+    "{}: holds your work, or was begun from an older kd_scratch/{}; make check NAME={} looks at it, with AGAIN=1 you "
+    "begin anew": EXERCISES + "test_a_readers_work_is_kept_until_they_say_otherwise_and_then_under_another_name",
     "Write: the body of {} in {}. The docstring says what goes in and comes out.": SOLVED,
     "Check: make check NAME={}. Compare: make solution NAME={}.": SOLVED,
     "{}:{}: {}; mend that line, or one before it": UNCHECKED,

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import itertools
 import json
 import os
 import subprocess
@@ -66,10 +67,11 @@ def begin(exercise: Exercise, folder: Path = FOLDER, again: bool = False) -> str
     if path.exists() and path.read_bytes() != text.encode():
         if not again:
             raise UserError(
-                f"{shown(path)}: holds your work already; make check NAME={exercise.name} looks at it, with "
-                "AGAIN=1 you begin anew"
+                f"{shown(path)}: holds your work, or was begun from an older kd_scratch/{exercise.file}; "
+                f"make check NAME={exercise.name} looks at it, with AGAIN=1 you begin anew"
             )
-        path.replace(path.with_name(f"before-{path.name}"))
+        names = (path.with_name(f"before-{i}-{path.name}") for i in itertools.count(1))
+        path.replace(next(name for name in names if not name.exists()))
     lines = five_lines(exercise, path, text)
     make_folder(path.parent)
     write_text(path, text)
