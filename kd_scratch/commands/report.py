@@ -22,8 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> dict:
     """`report`: one page about several training runs. (`train` makes one about its own, `compare` about a test.)"""
     records = read_runs(by_name(arguments.runs, "--runs"))
-    folders = [Path(directory) for _, directory in arguments.runs]
-    check_target(arguments.output, *folders, *(folder / RECORD for folder in folders))
+    check_target(arguments.output, *(directory for _, directory in arguments.runs))
     write_text(arguments.output, runs_page(", ".join(records), records))
     task = next(iter(records.values()))["task"]
     say(f"{len(records)} runs of {task}: {arguments.output}")

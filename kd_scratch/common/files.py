@@ -19,6 +19,7 @@ LONGEST = 1_000_000  # characters of one text
 LOCK = ".run.lock.0.tmp"  # named as something that is left over
 OF_A_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
               "vocab.txt", "model.safetensors.index.json", "pytorch_model.bin.index.json")  # fmt: skip
+BESIDE_A_MODEL = ("training.json", "quantization.json", "calibration.json", "pruning.json", "README.md")
 
 
 def read_text(path: str | Path) -> str:
@@ -186,13 +187,14 @@ def replace_file(source: Path, target: Path) -> None:
 def check_target(path: Path, *inputs: str | Path) -> None:
     """Before work: UserError where a file cannot be written there, or would overwrite what the work reads.
 
-    inputs: files, and model directories, of which no file that makes the model may be replaced.
+    inputs: files, and model directories. Of no model, these or another one, a file that belongs to it may be replaced.
     """
     make_folder(path.parent)
     _require_place(path)
     whole = path.resolve()
-    for other in map(Path, inputs):
-        own = path.name in OF_A_MODEL or path.suffix in (".safetensors", ".bin")
+    own = path.name in (*OF_A_MODEL, *BESIDE_A_MODEL) or path.suffix in (".safetensors", ".bin")
+    models = [whole.parent] if (whole.parent / "config.json").is_file() else []
+    for other in map(Path, (*inputs, *models)):
         if whole == other.resolve() or (own and whole.parent == other.resolve()):
             raise UserError(f"{path}: would overwrite {other}, or a part of it; choose another name")
 

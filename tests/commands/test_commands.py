@@ -23,6 +23,8 @@ from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import read_evaluation_set
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.measure import peak_memory
+from kd_scratch.pages.card import CARD
+from kd_scratch.pages.records import CALIBRATION, PRUNING, QUANTIZATION
 from kd_scratch.tasks import TASKS
 from tests.conftest import ROOT, tiny_model
 
@@ -740,6 +742,7 @@ def test_notes_tell_of_a_long_warm_up(runs, tmp_path, capsys):
 def test_what_is_read_is_never_overwritten_nor_is_a_device(runs, tmp_path, capsys):
     shutil.copy(runs / "dev.csv", tmp_path)
     shutil.copytree(runs / "teacher", tmp_path / "model")
+    shutil.copytree(runs / "teacher", tmp_path / "other")
     os.mkfifo(tmp_path / "pipe")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     evaluate = ["evaluate", "--task", "csv", "--data", tmp_path / "dev.csv", "--model", tmp_path / "model"]
@@ -747,6 +750,15 @@ def test_what_is_read_is_never_overwritten_nor_is_a_device(runs, tmp_path, capsy
     for argv, message in (
         ([*evaluate, "--output", tmp_path / "dev.csv"], "dev.csv: would overwrite"),
         ([*evaluate, "--predictions", tmp_path / "model" / "model.safetensors"], "model.safetensors: would overwrite"),
+        *(
+            ([*evaluate, "--output", tmp_path / model / name], f"{model}/{name}: would overwrite")
+            for model, name in [
+                ("model", "training.json"),
+                ("other", "training.json"),
+                ("other", "model.safetensors"),
+                *(("other", name) for name in (QUANTIZATION, CALIBRATION, PRUNING, CARD)),
+            ]
+        ),
         ([*evaluate, "--output", tmp_path / "a", "--predictions", tmp_path / "a"], "give each its own file"),
         ([*evaluate, "--output", tmp_path / "pipe"], "pipe: cannot be written: is a folder, pipe or device"),
         ([*predict, "--output", tmp_path / "model" / "config.json"], "config.json: would overwrite"),
