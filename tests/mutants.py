@@ -897,7 +897,7 @@ FAULTS = [
      "if not p.exists() or has_content(p, content)", "if True",
      "pages/test_card.py::test_licences_are_carried_on_and_none_is_overwritten"),
     ("the float model's scores as those of its int8 form", "pages/card.py",
-     "(OF_FLOAT if other_form else \"\")", "\"\"",
+     "OF_ORIGIN.format(\", then \".join(since)) if since else \"\"", "\"\"",
      "pages/test_card.py::test_the_int8_folder_has_the_floats_record_and_what_quantize_measured"),
     ("paths of this machine in what is published", "training/run.py",
      "os.path.basename(os.path.abspath(path))", "os.path.abspath(path)",

@@ -187,7 +187,7 @@ def replace_file(source: Path, target: Path) -> None:
 def check_target(path: Path, *inputs: str | Path) -> None:
     """Before work: UserError where a file cannot be written there, or would overwrite what the work reads.
 
-    inputs: files, and model directories. Of no model, these or another one, a file that belongs to it may be replaced.
+    inputs: files, and model directories. No file that belongs to a model, one of these or another, may be replaced.
     """
     make_folder(path.parent)
     _require_place(path)

@@ -19,6 +19,7 @@ from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
 from kd_scratch.evaluation.significance import calibration
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
+from kd_scratch.pages.card import write_card
 from kd_scratch.pages.records import CALIBRATION, origin_record
 from kd_scratch.tasks import Predictions
 
@@ -27,7 +28,7 @@ ROUNDS = 30  # each leaves 62% of the range: a millionth of it in the end
 
 
 def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict:
-    """Write the calibrated form of a model, with its tokenizer, and return what calibration.json there holds too.
+    """Write the calibrated form of a model, with tokenizer and card; the record that calibration.json holds.
 
     loaded: on the CPU, not in its fast form, float or int8. rows of the result: "before" and "after", each of the dev
     set. UserError where no temperature fits, or the folder holds something already.
@@ -42,6 +43,7 @@ def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict
     write_json(make_folder(output) / CALIBRATION, record)  # first: it tells what the model has learned
     divide_logits(loaded.model, temperature)
     save_folder(loaded.model, loaded.tokenizer, loaded.max_length, output)
+    write_card(output, [loaded.directory])
     return record
 
 

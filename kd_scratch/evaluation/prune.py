@@ -24,6 +24,7 @@ from kd_scratch.evaluation.inference import NOT_FINITE
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
 from kd_scratch.nn.narrow import narrow
+from kd_scratch.pages.card import write_card
 from kd_scratch.pages.records import PRUNING, origin_record
 from kd_scratch.tasks import TASKS, Task, limited
 from kd_scratch.tasks.text_files import read_texts
@@ -43,7 +44,7 @@ def prune(
     settings: DataConfig | None = None,
     dev: Path | None = None,
 ) -> dict:
-    """Write a pruned model with its tokenizer, and return what pruning.json holds: rows before and after.
+    """Write a pruned model with tokenizer and card; the record that pruning.json holds: rows before and after.
 
     loaded: a float model on the CPU, not in its fast form. feed_forward: units per block (0: all).
     words: whether pieces that the texts do not use go (see fewer_pieces). data: files of the task (of one that has
@@ -81,6 +82,7 @@ def prune(
     record["training"] = origin_record(loaded.directory)
     write_json(make_folder(output) / PRUNING, record)  # first: it tells what the model has learned
     save_folder(small, tokenizer, loaded.max_length, output)
+    write_card(output, [loaded.directory])
     return record
 
 

@@ -1,8 +1,8 @@
 """README.md of a model folder, as hubs of models show it (a model card, Mitchell et al. 2019).
 
-It is made of the files in the folder (config.json, training.json or quantization.json, onnx/); what they do
-not tell is left out. Of a path it has the last component alone. Text from a file stands in a code span, where
-no markup counts.
+It is made of the files in the folder (config.json, the records of records.py, onnx/); what they do not tell is
+left out. Of a path it has the last component alone. Text from a file stands in a code span, where no markup
+counts.
 """
 
 import json
@@ -21,7 +21,7 @@ from kd_scratch.config import DataConfig, ModelConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.nn.model import Model
 from kd_scratch.pages.card_code import usage
-from kd_scratch.pages.records import is_number, known_quantization, known_record
+from kd_scratch.pages.records import is_number, known_quantization, origin_record
 from kd_scratch.tasks import TASKS
 
 CARD = "README.md"
@@ -39,9 +39,9 @@ HEADS = {
     None: ("feature-extraction", "turns text into hidden states, and has no head yet"),
 }
 SEVERAL = "gives any number of labels to a {}"
-OF_FLOAT = "**These are the scores of the float model. What is here was made of it, and not measured.** "
+OF_ORIGIN = "**These are the scores of the model before it was {}. What is here was not measured.** "
 CHOSEN = (
-    "The first of these scores has chosen the epoch that is kept, so it is a little too high. Measure the model "
+    "The first of these scores has chosen the weights that are kept, so it is a little too high. Measure the model "
     "on text that was used for nothing else: "
     "`python -m kd_scratch evaluate --task {task} --model {model} --data FILE`. "
     "The interval is over dev sets like this one; another training run may differ by more."
@@ -69,8 +69,7 @@ def write_card(folder: Path, sources: Iterable[str | Path], training: dict | Non
     if training is None:
         places = [folder, *sources[:1]]
         quantized = next(filter(None, (known_quantization(place, say) for place in places)), None)
-        known = [(quantized or {}).get("training"), *(known_record(place, say) for place in places)]
-        training = next(filter(None, known), None)
+        training = next(filter(None, (origin_record(place, say) for place in places)), None)
     text = card(folder, sources, licences, training, quantized)
     write_text(path, f"{text}\n\n{MARK}{sha256(text)} -->\n")
 
@@ -145,8 +144,8 @@ def card(
     is_model = (folder / WEIGHTS).is_file()
     opens = is_model and not config.int8 and config.model_type != "kd_scratch"
     sections = {
-        "Scores": scores(training, config.int8 or bool(onnx), "." if is_model else "DIR") if training else "",
-        "Size and speed": size(folder, config, onnx, training, quantized),
+        "Scores": scores(training, config.int8, bool(onnx), "." if is_model else "DIR") if training else "",
+        "Size and speed": size(folder, config, onnx, quantized),
         "Made of": made_of(training) if training else "",
         "Use": usage(config, longest, tokenizer.has_token_types, is_model, opens, onnx),
         "Limits": limits(config, longest, opens),
@@ -192,8 +191,8 @@ def what_it_is(config: ModelConfig, training: dict | None) -> str:
     return f"{text} It was {how}{start}."
 
 
-def scores(training: dict, other_form: bool, model: str) -> str:
-    """The scores on dev of the epoch that was kept, and what they are worth. model: for what `evaluate` is given."""
+def scores(training: dict, int8: bool, onnx: bool, model: str) -> str:
+    """The scores on dev of the weights that were kept, and what they are worth. model: what `evaluate` is given."""
     task, history = TASKS[training["task"]], training["history"]
     kept = next((epoch for epoch in history if epoch["epoch"] == training["best_epoch"]), history[-1])
     cells = []
@@ -201,14 +200,17 @@ def scores(training: dict, other_form: bool, model: str) -> str:
         if is_number(kept["dev"].get(name)):
             low, high = kept.get("interval", (None, None)) if name == task.score_name else (None, None)
             cells.append((name, float(kept["dev"][name]), low, high))
-    notes = (OF_FLOAT if other_form else "") + CHOSEN.format(task=task.name, model=model)
+    since = training.get("since", [])
+    since = [*since, *["quantized"] * (int8 and "quantized" not in since), *["exported"] * onnx]
+    notes = OF_ORIGIN.format(", then ".join(since)) if since else ""
+    notes += CHOSEN.format(task=task.name, model=model)
     return f"{table(('on dev', 'score', '95% from', 'to'), cells, markdown=True)}\n\n{notes}"
 
 
-def size(folder: Path, config: ModelConfig, onnx: Sequence[str], training: dict | None, quantized: dict | None) -> str:
+def size(folder: Path, config: ModelConfig, onnx: Sequence[str], quantized: dict | None) -> str:
     """Parameters, megabytes, and where `quantize` has measured them, milliseconds."""
     with torch.device("meta"):
-        parameters = training["parameters"] if training else Model(config).num_parameters()
+        parameters = Model(config).num_parameters()
     files = [(WEIGHTS, megabytes(folder))] if (folder / WEIGHTS).is_file() else []
     for name in onnx:
         parts = (folder / "onnx").glob(f"{escape(name)}*")  # tensors of more than 2 GB stand beside it

@@ -9,6 +9,8 @@ from kd_scratch.tasks import TASKS
 
 RECORD, QUANTIZATION = "training.json", "quantization.json"
 CALIBRATION, PRUNING = "calibration.json", "pruning.json"
+#: What a record that stands beside a model tells of it: that was done to it since it was trained.
+SINCE = {CALIBRATION: "calibrated", PRUNING: "pruned", QUANTIZATION: "quantized"}
 NUMBER_LIMIT = 1e15  # of what can be drawn
 
 
@@ -34,17 +36,27 @@ def known_record(directory: str | Path, say: Say = say) -> dict | None:
         return None
 
 
-def origin_record(directory: str | Path) -> dict | None:
-    """The record of the training that a model comes from, also where `calibrate` or `prune` made it of another."""
-    record = known_record(directory)
-    for path in (Path(directory) / name for name in (CALIBRATION, PRUNING)):
+def origin_record(directory: str | Path, say: Say = say) -> dict | None:
+    """The record of the training that a model comes from, also where it was made of another model since.
+
+    Its "since" then tells what was done to the model after that training, in order: ["pruned", "quantized"].
+    """
+    if record := known_record(directory, say):
+        return record
+    for name, what in SINCE.items():
+        path = Path(directory) / name
+        if not path.is_file():
+            continue
         try:
-            if record is None and path.is_file() and (found := read_json(path)["training"]) is not None:
-                _check(record := found)
+            record = read_json(path)
+            if name == QUANTIZATION:
+                _check_quantization(record)
+            if (found := record["training"]) is not None:
+                _check(found)
+                return found | {"since": [*found.get("since", []), what]}
         except (UserError, KeyError, TypeError, ValueError, AttributeError):
             say(f"note: {path}: does not say how the model was trained; it is left out")
-            record = None
-    return record
+    return None
 
 
 def known_quantization(directory: str | Path, say: Say = say) -> dict | None:
@@ -53,15 +65,20 @@ def known_quantization(directory: str | Path, say: Say = say) -> dict | None:
     try:
         record = read_json(path) if path.is_file() else None
         if record is not None:
-            for name in ("float", "int8"):
-                _require(all(map(is_number, record["rows"][name].values())))
-            _require(isinstance(record["machine"], dict))
-            if record.get("training") is not None:
-                _check(record["training"])
+            _check_quantization(record)
         return record
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         say(f"note: {path}: is not what `quantize` writes; it is left out")
         return None
+
+
+def _check_quantization(record: dict) -> None:
+    """The same errors as of `_check` where a record is not as `quantize` writes it."""
+    for name in ("float", "int8"):
+        _require(all(map(is_number, record["rows"][name].values())))
+    _require(isinstance(record["machine"], dict))
+    if record.get("training") is not None:
+        _check(record["training"])
 
 
 def _check(record: dict) -> None:
@@ -81,6 +98,7 @@ def _check(record: dict) -> None:
     for key in ("sources", "examples"):  # older records have none
         _require(isinstance(record.get(key, {}), dict))
     _require(isinstance(record.get("sources", {}).get("teachers", []), list))
+    _require(set(record.get("since", [])) <= set(SINCE.values()))
     for key in ("parameters", "best_epoch", "step"):
         _require(type(record[key]) is int)
     numbers = (record["seconds"], record["best_score"], *record["seconds by phase"].values())

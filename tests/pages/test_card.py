@@ -15,12 +15,14 @@ import pytest
 
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import save_model
-from kd_scratch.common.console import table
+from kd_scratch.common.console import cell, table
 from kd_scratch.common.device import pick_device
 from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import DataConfig
+from kd_scratch.evaluation.calibrate import calibrate
 from kd_scratch.evaluation.compare import quality
 from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set, score_interval
+from kd_scratch.evaluation.prune import prune
 from kd_scratch.evaluation.quantize import quantize
 from kd_scratch.pages.card import CARD, code, is_generated, made_of, write_card
 from kd_scratch.tasks import TASKS
@@ -171,12 +173,34 @@ def test_the_int8_folder_has_the_floats_record_and_what_quantize_measured(folder
     card = (folders / "int8" / CARD).read_text()
     assert record["training"] == json.loads((folders / "student" / "training.json").read_text())
     assert "An int8 BERT of 1 layer" in card and '"int8"]' in card and "library_name" not in card
-    assert "It was distilled from `teacher`" in card and "**These are the scores of the float model." in card
+    assert (
+        "It was distilled from `teacher`" in card
+        and "**These are the scores of the model before it was quantized." in card
+    )
     for key in ("megabytes", "ms_16_tokens"):
         row = next(line for line in card.splitlines() if line.startswith(f"| `{key.replace('_', ' ')}`"))
-        assert row.split("|")[2:4] == [f"{record['rows'][name][key]:{len(cell) - 1}.4f} " for name, cell in
-                                       zip(("float", "int8"), row.split("|")[2:4], strict=True)]  # fmt: skip
+        shown = [text.strip() for text in row.split("|")[2:4]]
+        assert shown == [cell(record["rows"][name][key]) for name in ("float", "int8")]
     assert "from_pretrained" not in card and "Only kd_scratch opens it" in card
+
+
+def test_what_is_made_of_a_pruned_model_has_its_own_size_and_the_licences_of_its_origin(folders, tmp_path):
+    """Pruned, then calibrated, then quantized; and the int8 form calibrated."""
+    dev = read_evaluation_set(TASKS["csv"], folders / "dev.csv", "", DataConfig())
+    model = load_for_inference(folders / "student", fast=False)
+    prune(model, tmp_path / "pruned", 8, task=TASKS["csv"], data=[folders / "dev.csv"])
+    calibrate(load_for_inference(tmp_path / "pruned", fast=False), dev, tmp_path / "calibrated")
+    quantize(load_for_inference(tmp_path / "calibrated", fast=False), tmp_path / "int8")
+    calibrate(load_for_inference(folders / "int8", fast=False), dev, tmp_path / "int8 calibrated")
+    for name, since in {"pruned": "pruned", "calibrated": "pruned, then calibrated",
+                        "int8": "pruned, then calibrated, then quantized",
+                        "int8 calibrated": "quantized, then calibrated"}.items():  # fmt: skip
+        card = (tmp_path / name / CARD).read_text()
+        count = (model if name == "int8 calibrated" else load_for_inference(tmp_path / name)).model.num_parameters()
+        assert f"\n{count:,} parameters." in card
+        assert f"**These are the scores of the model before it was {since}. What is here was" in card
+        assert 'license: "apache-2.0"' in card and "`LICENSE-2`, a copy of its file" in card
+        assert (tmp_path / name / "LICENSE-2").read_text() == "The licence of base\n"
 
 
 def test_a_folder_without_records_has_a_card_of_what_is_known(tmp_path, tokenizer):
