@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from kd_scratch.common.console import duration, shorten
 from kd_scratch.pages.html import figure, html_table, page, paragraph
@@ -43,41 +44,39 @@ def training(records: dict[str, dict]) -> str:
     losses = {name: loss_curve(record) for name, record in records.items()}
     scores = {name: score_curve(record) for name, record in records.items()}
     pictures = (
-        curves("Loss on the training data", "epochs", "loss", losses),
-        curves(f"{score_name} on the dev data", "epochs", f"{score_name}, per cent", scores),
+        curves("Loss on the training data", "steps", "loss", losses),
+        curves(f"{score_name} on the dev data", "steps", f"{score_name}, per cent", scores),
     )
-    header = ("run", "parameters", "epochs", "kept", f"dev {score_name}", "tokens/s", "time")
+    header = ("run", "parameters", "steps", "kept at step", f"dev {score_name}", "tokens/s", "time")
     rows = []
     for name, record in records.items():
-        history = record["history"]
-        best = float(max(epoch["dev"][score_name] for epoch in history))
+        history, ends = record["history"], steps_of_looks(record)
+        kept = dict(zip((look["epoch"] for look in history), ends, strict=True)).get(record["best_epoch"])
+        best = float(max(look["dev"][score_name] for look in history))
         rate = round(history[-1]["tokens_per_second"])
-        row = (name, record["parameters"], len(history), record["best_epoch"], best, rate)
-        rows.append((*row, duration(record["seconds"])))
+        rows.append((name, record["parameters"], ends[-1], kept, best, rate, duration(record["seconds"])))
     return html_table(header, rows) + side_by_side(pictures) + paragraph(LOSSES, "soft")
 
 
-def epoch_shares(record: dict) -> list[float]:
-    """How much of a whole epoch each epoch of a run is: the last may be cut short."""
-    steps = [epoch["steps"] for epoch in record["history"]]
-    return [count / max(steps) for count in steps]
+def steps_of_looks(record: dict) -> list[int]:
+    """How many steps a run had made at each look at dev: after an epoch, or with --looks at equal distances."""
+    return list(accumulate(look["steps"] for look in record["history"]))
 
 
 def loss_curve(record: dict) -> list[tuple[float, float]]:
-    """The training loss of a run: (epochs since the start, loss)."""
+    """The training loss of a run: (steps since the start, loss)."""
     points = []
-    for epoch, share in zip(record["history"], epoch_shares(record), strict=True):
-        losses = epoch["losses"]
-        for i, loss in enumerate(losses, 1):
-            points.append((epoch["epoch"] - 1 + share * i / len(losses), loss))
+    for look, end in zip(record["history"], steps_of_looks(record), strict=True):
+        losses, steps = look["losses"], look["steps"]
+        points += [(end - steps + steps * i / len(losses), loss) for i, loss in enumerate(losses, 1)]
     return points
 
 
 def score_curve(record: dict) -> list[tuple[float, float]]:
-    """The dev score of a run, in per cent: (epochs since the start, score)."""
+    """The dev score of a run, in per cent: (steps since the start, score)."""
     score_name = TASKS[record["task"]].score_name
-    shares = zip(record["history"], epoch_shares(record), strict=True)
-    return [(epoch["epoch"] - 1 + share, 100 * epoch["dev"][score_name]) for epoch, share in shares]
+    looks = zip(record["history"], steps_of_looks(record), strict=True)
+    return [(end, 100 * look["dev"][score_name]) for look, end in looks]
 
 
 def settings(records: dict[str, dict]) -> str:

@@ -114,7 +114,7 @@ def write_record(run: Run, progress: Progress, teacher_records: dict[str, dict])
     output: Path = run.spec.output
     if sha256_of_file(output / WEIGHTS) != progress.best_sha256:
         raise UserError(
-            f"{output / WEIGHTS}: is not what was kept of epoch {progress.best_epoch}, something has changed it since; "
+            f"{output / WEIGHTS}: is not what was kept in training, something has changed it since; "
             "delete the folder and start again"
         )
     load_config(output)  # the other files are still there too

@@ -147,17 +147,18 @@ def test_a_record_is_checked_before_it_is_drawn(runs, tmp_path, capsys, change):
     assert known_record(tmp_path) is None and "it is left out" in capsys.readouterr().out
 
 
-def test_an_epoch_that_was_cut_short_is_drawn_as_far_as_it_went(runs, monkeypatch):  # noqa: F811
-    """Of ten steps and of four."""
+def test_curves_are_drawn_over_steps_wherever_dev_was_looked_at(runs, monkeypatch):  # noqa: F811
+    """After ten steps and after four more: an epoch and a shorter one, or looks of --looks, which are no epochs."""
     record, drawn = json.loads((runs / "baseline" / "training.json").read_text()), []
     history = [GOOD | {"steps": 10}, GOOD | {"epoch": 2, "steps": 4, "losses": [3.0, 2.0]}]
     monkeypatch.setattr(
         kd_scratch.pages.report, "curves", lambda *texts_and_lines: drawn.append(texts_and_lines[-1]["run"]) or ""
     )
-    runs_page("cut", {"run": record | {"history": history}})
+    page = runs_page("cut", {"run": record | {"history": history, "best_epoch": 2, "parameters": 7}})
+    assert "run parameters steps kept at step dev accuracy tokens/s time run 7 14 14 1.0" in check_page(page)
     losses, scores = drawn
-    assert [x for x, _ in losses] == pytest.approx([1.0, 1.2, 1.4]) and [y for _, y in losses] == [1.0, 3.0, 2.0]
-    assert [x for x, _ in scores] == pytest.approx([1.0, 1.4])
+    assert losses == [(10, 1.0), (12, 3.0), (14, 2.0)]
+    assert scores == [(10, 100), (14, 100)]
 
 
 @pytest.mark.usefixtures("no_memory_processes")
