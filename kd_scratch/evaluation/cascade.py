@@ -16,7 +16,7 @@ import torch
 from kd_scratch.common.console import table
 from kd_scratch.common.errors import UserError
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
-from kd_scratch.evaluation.measure import time_examples
+from kd_scratch.evaluation.measure import latencies
 from kd_scratch.evaluation.significance import drawn_scores, interval
 from kd_scratch.pages import html, svg
 from kd_scratch.tasks import Predictions
@@ -42,7 +42,7 @@ class Cascade:
     dev: Point
     test: Point
     curve: list[Point]  # on test, all thresholds, from the student alone to the teacher alone
-    milliseconds: dict[str, float]  # "student", "teacher": the mean of one example
+    milliseconds: dict[str, float]  # "student", "teacher": the median of one example
     interval: tuple[float, float]  # of the cascade's score less the teacher's, on test
     names: tuple[str, str]  # what student and teacher are called
 
@@ -56,11 +56,12 @@ def cascade(
     device: torch.device,
     on_test: Sequence[Predictions] = (),
     names: tuple[str, str] = ("student", "teacher"),
+    milliseconds: dict[str, float] | None = None,
 ) -> Cascade:
     """The cascade that keeps at least this share of the teacher's score on dev, on the test set.
 
-    on_test: of student and teacher, where they are known. names: what a reader knows the two by. UserError where no
-    threshold keeps so much, as may be with keep above 1, and for models of other labels.
+    on_test: of student and teacher, where they are known; milliseconds too. names: what a reader knows the two by.
+    UserError where no threshold keeps so much, as may be with keep above 1, and for models of other labels.
     """
     task = dev_set.task
     models = {"student": student, "teacher": teacher}
@@ -77,13 +78,14 @@ def cascade(
     mixed = np.where(asked[:, None], task.tally(on_test[1]), task.tally(on_test[0]))  # N,k
     score, counted = float(task.tally_score(mixed.sum(axis=0))), on_test[0].counts
     differences = drawn_scores(on_test[0], mixed) - drawn_scores(on_test[1])
-    times = time_examples(models, test_set, device)
+    if milliseconds is None:
+        milliseconds = {name: median for name, (median, _) in latencies(models, test_set, device).items()}
     return Cascade(
         task.score_name,
         chosen,
         Point(chosen.threshold, float(asked[counted].mean()), score),
         test_curve,
-        {name: float(values.mean()) for name, values in times.items()},
+        milliseconds,
         interval(differences),
         names,
     )
@@ -105,8 +107,7 @@ def curve(student: Predictions, teacher: Predictions) -> list[Point]:
     rising = sure[order]
     thresholds = np.concatenate([[0.0], (rising[1:] + rising[:-1]) / 2, [ALL]])  # halfway, so that rounding is harmless
     new = np.concatenate([[True], rising[1:] - rising[:-1] > EQUAL, [True]])  # those equally sure are asked together
-    points = (Point(float(thresholds[k]), k / count, float(scores[k])) for k in np.flatnonzero(new))
-    return list(points)
+    return [Point(float(thresholds[k]), float(k / count), float(scores[k])) for k in np.flatnonzero(new)]
 
 
 def choose(points: list[Point], keep: float) -> Point:
@@ -130,8 +131,8 @@ def rows_of(found: Cascade) -> tuple[tuple[str, ...], list[tuple]]:
         ("cascade", found.test.score, share, cost["student"] + share * cost["teacher"]),
         (f"{teacher} alone", found.curve[-1].score, 1.0, cost["teacher"]),
     ]
-    header = ("", found.score_name, "asked", "mean ms", "times faster")
-    return header, [(*line, cost["teacher"] / line[-1]) for line in lines]
+    header = ("", found.score_name, "asked", "ms", "times as fast")
+    return header, [(*line, f"{cost['teacher'] / line[-1]:.1f}") for line in lines]
 
 
 def conclusion(found: Cascade) -> str:
@@ -152,14 +153,14 @@ def text_of(found: Cascade, markdown: bool = False) -> str:
 
 
 def section_of(found: Cascade) -> str:
-    """For a page: the table, and the score for each share that is asked, as a curve of mean milliseconds."""
+    """For a page: the table, and the score for each share that is asked, as a curve of milliseconds."""
     cost = found.milliseconds
-    thinned = found.curve[:: 1 + len(found.curve) // 200]
+    thinned = [*found.curve[: -1 : 1 + len(found.curve) // 200], found.curve[-1]]
     lines = {
         "cascade, by threshold": [(cost["student"] + p.asked * cost["teacher"], p.score) for p in thinned],
         f"{found.names[0]}, chosen, {found.names[1]}": [(row[3], row[1]) for row in rows_of(found)[1]],
     }
-    picture = svg.curves("Score and cost of a cascade", "mean milliseconds of one example", found.score_name, lines)
+    picture = svg.curves("Score and cost of a cascade", "milliseconds of one example", found.score_name, lines)
     return html.html_table(*rows_of(found)) + html.paragraph(conclusion(found)) + html.figure(picture)
 
 
@@ -180,7 +181,7 @@ def record_of(found: Cascade) -> dict:
     return {
         "threshold": found.test.threshold,
         "dev": found.dev._asdict(),
-        "rows": [dict(zip(("name", *header[1:]), row, strict=True)) for row in rows],
+        "rows": [dict(zip(("name", *header[1:-1]), row[:-1], strict=True)) for row in rows],
         "interval to teacher": found.interval,
         "curve": found.curve,
     }

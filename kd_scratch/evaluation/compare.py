@@ -68,17 +68,17 @@ def compare(
     about["machine"] = about_machine(device, [loaded.model for loaded in models.values()])
     about["models"] = {name: loaded.directory for name, loaded in models.items()}
     shown = {name: models[name] for name in dict.fromkeys((first, student))}
-    before = None
+    costs, before = measure_costs(models, test_set, device, tokens), None
     if dev_set:
         pair = [others[-1], first]
         on_test = [predictions[name] for name in pair]
         two = [models[name] for name in pair]
+        times = {"student": costs[pair[0]].latency_p50_ms, "teacher": costs[first].latency_p50_ms}
         try:
-            before = cascades.cascade(*two, dev_set, test_set, cascades.KEEP, device, on_test, names=tuple(pair))
+            before = cascades.cascade(*two, dev_set, test_set, cascades.KEEP, device, on_test, tuple(pair), times)
             about["cascade"] = {"student": pair[0], "teacher": pair[1]} | cascades.record_of(before)
         except UserError as error:
             say(f"note: no cascade of {' and '.join(pair)}: {error}")
-    costs = measure_costs(models, test_set, device, tokens)
     return Comparison(
         task=task,
         note=method_note(test_set, first, tokens, about["machine"]),

@@ -315,6 +315,6 @@ def environment_section(found: Comparison) -> str:
     """Data, settings and machine of the comparison, and what the models were trained with."""
     rows = [(key, one_line(value)) for key, value in found.about.items() if not isinstance(value, dict)]
     for key, values in found.about.items():
-        if isinstance(values, dict):
+        if isinstance(values, dict) and key != "cascade":  # which has a section
             rows += [(f"{key}: {name}", one_line(value)) for name, value in values.items()]
     return html_table(("", "this comparison"), rows, left=True) + (settings(found.records) if found.records else "")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def test_compare_shows_the_cascade_that_the_command_finds(runs, tmp_path, capsys
     status, out, _ = run(capsys, "compare", *data, "--models", *models, "--output", tmp_path / "c")
     assert status == 0 and "teacher is asked where distilled is less sure" in out and "distilled alone" in out
     lines = (tmp_path / "c" / "comparison.md").read_text().split("\n")
-    start = next(i for i, line in enumerate(lines) if line.startswith("|") and "times faster" in line)
+    start = next(i for i, line in enumerate(lines) if line.startswith("|") and "times as fast" in line)
     assert lines[start + 1].startswith("| --") and lines[start + 2].startswith("| distilled alone")
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())["cascade"]
     pair = ["--student", runs / "distilled", "--teacher", runs / "teacher"]
@@ -186,6 +187,10 @@ def test_compare_shows_the_cascade_that_the_command_finds(runs, tmp_path, capsys
     for key in ("threshold", "dev", "interval to teacher"):
         assert found[key] == alone[key]
     page = (tmp_path / "c" / "comparison.html").read_text()
+    ratio = re.search(r"distilled against teacher: .* ([\d.]+) times as fast", page)[1]
+    assert f"<td>{ratio}</td>" in page.split("distilled alone")[1].split("</tr>")[0], "one speed, said once more"
+    about = page.split("Settings and environment")[-1]
+    assert "this comparison" in about and "np.float" not in about and "cascade: " not in about
     assert "distilled where it is sure, else teacher" in page and "Score and cost of a cascade" in page
     one = ["--models", models[0], "--output", tmp_path / "one"]
     status, _, err = run(capsys, "compare", *data, *one)

@@ -10,8 +10,10 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.cascade import ALL, Point, choose, curve
+from kd_scratch.evaluation.cascade import ALL, Cascade, Point, choose, curve, section_of
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
+from kd_scratch.evaluation.significance import ROUNDS
+from kd_scratch.pages import svg
 from kd_scratch.tasks import TASKS
 from tests.conftest import TEXTS, tiny_model
 from tests.evaluation.test_calibrate import LABELS, predictions_of
@@ -126,14 +128,29 @@ def test_the_command_chooses_on_dev_and_counts_on_test(tmp_path, tokenizer, caps
     assert alone[name] == pytest.approx(score(on["test"], 0)[0]) and all_asked[name] == pytest.approx(
         score(on["test"], ALL)[0]
     )
-    cost = alone["mean ms"] + cascade["asked"] * all_asked["mean ms"]
-    assert cascade["mean ms"] == pytest.approx(cost) and found["curve"][-1][1] == 1
-    low, high = found["interval to teacher"]
-    assert low <= cascade[name] - all_asked[name] <= high
+    cost = alone["ms"] + cascade["asked"] * all_asked["ms"]
+    assert cascade["ms"] == pytest.approx(cost) and found["curve"][-1][1] == 1
+    rng, drawn, by_student = np.random.default_rng(0), [], on["test"][0]
+    own, others = map(one.tally, on["test"])
+    mixed = np.where(sureness_of(by_student)[:, None] < threshold, others, own)
+    for _ in range(ROUNDS):
+        groups = rng.integers(by_student.num_groups, size=by_student.num_groups)
+        times = np.bincount(groups, minlength=by_student.num_groups)[by_student.groups]  # that an example was drawn
+        drawn.append(one.tally_score(times @ mixed) - one.tally_score(times @ others))
+    assert found["interval to teacher"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
     assert "<svg" in page.read_text() and "teacher is asked where student is less sure" in page.read_text()
     assert main([*argv, "--keep", "0.9"]) == 0
     told = capsys.readouterr().out
     assert "teacher alone" in told and f"less sure than {threshold!r}" in told
+
+
+def test_the_curve_of_many_points_still_ends_with_the_teacher_alone(monkeypatch):
+    points, drawn = [Point(0.001 * i, i / 998, 0.5 + i / 2000) for i in range(999)], []
+    found = Cascade("accuracy", points[9], points[9], points, {"student": 1.0, "teacher": 4.0}, (0.0, 0.0), ("a", "b"))
+    monkeypatch.setattr(svg, "curves", lambda *texts_and_lines: drawn.append(texts_and_lines[-1]) or "")
+    section_of(found)
+    line = drawn[0]["cascade, by threshold"]
+    assert (line[0], line[-1]) == ((1.0, 0.5), (5.0, points[-1].score)) and len(line) < 250
 
 
 def test_a_page_replaces_neither_data_nor_a_model(tmp_path, tokenizer, capsys):
