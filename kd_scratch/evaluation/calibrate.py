@@ -70,10 +70,11 @@ def fit_temperature(predictions: Predictions) -> float:
             right = low + ratio * (high - low)
             at_right = loss_at(right)
     temperature = math.exp((low + high) / 2)
-    if not 1.01 * RANGE[0] < temperature < 0.99 * RANGE[1]:
-        raise UserError(
-            "no temperature fits: all of these examples are decided right, or hardly any; give more of them"
-        )
+    if temperature < 1.01 * RANGE[0]:
+        raise UserError("no temperature fits: all of these examples are decided right; give more of them")
+    if temperature > 0.99 * RANGE[1]:
+        what = "the probabilities do not tell which of these examples are decided right"
+        raise UserError(f"no temperature fits: {what}; give more of them")
     return temperature
 
 

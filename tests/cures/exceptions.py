@@ -12,8 +12,10 @@ SOLVED = EXERCISES + "test_a_right_body_passes_and_a_wrong_one_shows_its_first_w
 FOLDS = "training/test_cross_fitting.py::test_teachers_that_do_not_belong_together_are_refused"
 
 EXCEPTIONS = {
-    "no temperature fits: all of these examples are decided right, or hardly any; give more of them": "evaluation/"
-    "test_calibrate.py::test_no_temperature_fits_where_all_are_right_or_all_wrong",
+    "no temperature fits: all of these examples are decided right; give more of them": "evaluation/"
+    "test_calibrate.py::test_no_temperature_fits_where_all_are_right_or_nothing_tells_what_is",
+    "no temperature fits: {}; give more of them": "evaluation/"
+    "test_calibrate.py::test_no_temperature_fits_where_all_are_right_or_nothing_tells_what_is",
     "--dev: a cascade needs two models; give --models teacher=DIR student=DIR": "commands/test_commands.py::"
     "test_compare_shows_the_cascade_that_the_command_finds",
     "open {} (a tunnel has the same port on both ends)": "demo/test_server.py::"

@@ -71,13 +71,23 @@ def test_where_the_loss_is_not_known_it_is_that_of_being_right():
     assert fit_temperature(blind) == pytest.approx(2.0, rel=0.25)
 
 
-@pytest.mark.parametrize("gold", [[0, 1, 2], [1, 2, 0]], ids=["all right", "all wrong"])
-def test_no_temperature_fits_where_all_are_right_or_all_wrong(gold):
-    with pytest.raises(UserError, match="no temperature fits"):
-        fit_temperature(predictions_of(np.eye(3), gold))
-    more = predictions_of(np.concatenate([np.eye(3)] * 4), [*gold, 0, 1, 2, 0, 1, 2, 0, 1, 0])
-    right = 11 if gold == [0, 1, 2] else 8  # of 12; so probable the highest of three logits 1, 0, 0 is to be
-    assert fit_temperature(more) == pytest.approx(1 / math.log(2 * right / (12 - right)), rel=1e-3), "more cure it"
+@pytest.mark.parametrize(
+    ("decided", "gold", "why"),
+    [
+        ([0, 1, 2], [0, 1, 2], "all of these examples are decided right"),
+        ([0, 1, 2], [1, 2, 0], "the probabilities do not tell which of these examples are decided right"),
+        ([0, 1, 2] * 3, [0, 0, 0, 1, 1, 1, 2, 2, 2], "the probabilities do not tell which of these examples"),
+    ],
+    ids=["all right", "all wrong", "right as often as a guess"],
+)
+def test_no_temperature_fits_where_all_are_right_or_nothing_tells_what_is(decided, gold, why):
+    with pytest.raises(UserError, match=f"no temperature fits: {why}.*; give more of them"):
+        fit_temperature(predictions_of(np.eye(3)[decided], gold))
+    more, their_gold = [0, 1, 2, 0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 2, 0, 1, 0]
+    decided, gold = np.array(decided + more), np.array(gold + their_gold)
+    share = np.mean(decided == gold)  # so probable the highest of three logits 1, 0, 0 is to be
+    found = fit_temperature(predictions_of(np.eye(3)[decided], gold))
+    assert found == pytest.approx(1 / math.log(2 * share / (1 - share)), rel=1e-3), "more cure it"
 
 
 def make_folder(path, tokenizer, head: str, is_int8: bool):
