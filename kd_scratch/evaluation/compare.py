@@ -138,7 +138,7 @@ def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, 
             rows[name].difference = scores[name] - scores[first]
             rows[name].difference_interval = interval(differences)
             rows[name].p = two_sided_p(differences)
-            rows[name].smallest = smallest_effect(differences)
+            rows[name].smallest = smallest_effect(differences) or None  # none: nothing varies
             if tests_with_mcnemar(task):
                 rows[name].p = mcnemar(tallies[name][:, 0] > 0, tallies[first][:, 0] > 0)
     return rows
@@ -222,7 +222,7 @@ WORDING = {
     "difference": "difference",
     "difference_interval": "its 95% interval",
     "p": "p",
-    "smallest": "seen from",
+    "smallest": "detectable from",
     "agreement": "agreement",
 }
 
@@ -264,10 +264,11 @@ def method_note(test_set: EvaluationSet, first: str, tokens: int, machine: dict)
     kernels = f", int8: {machine['int8']}" if "int8" in machine else ""
     return (
         f"{test_set.describe()}. Difference, p ({test}) and agreement (same decision, of what the score counts) are "
-        f"with {first}; intervals are of {task.score_name}, by bootstrap. Seen from: the smallest true difference that "
-        f"four in five such test files would show. MB: weights on disk; peak MB: of a process "
-        f"that computes {BATCH} x {tokens} tokens; ms: single examples, examples/s: batches of {BATCH}, both from text "
-        f"to logits. {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}{kernels}."
+        f"with {first}; intervals are of {task.score_name}, by bootstrap. Detectable from: the minimum detectable "
+        f"effect, a true difference that four in five such test files would show (power 80%). MB: weights on disk; "
+        f"peak MB: of a process that computes {BATCH} x {tokens} tokens; ms: single examples, examples/s: batches of "
+        f"{BATCH}, both from text to logits. {machine['processor']}, {machine['threads']} threads, torch "
+        f"{machine['torch']}{kernels}."
     )
 
 

@@ -146,7 +146,7 @@ class Quality:
     difference: float | None = None
     difference_interval: tuple[float, float] | None = None
     p: float | None = None
-    smallest: float | None = None  # true difference that four in five such test files would show
+    smallest: float | None = None  # true difference that four in five such test files would show; None: no spread
 
 
 @dataclass
@@ -212,7 +212,10 @@ def sentences(found: Comparison) -> list[str]:
         quality = found.quality[name]
         low, high = quality.difference_interval
         change = f"{100 * quality.difference:+.2f} points of {found.task.score_name}"
-        doubt = f", which this test file cannot tell from none; from {100 * quality.smallest:.2f} points on it would"
+        doubt = "; both score alike throughout this test file"
+        if quality.smallest is not None:
+            least = f"{100 * quality.smallest:.2f}"
+            doubt = f", which this test file cannot tell from none; detectable from {least} on"
         doubt = "" if low > 0 or high < 0 else doubt
         result.append(
             f"{name} against {found.first}: {change} (95%: {100 * low:+.2f} to {100 * high:+.2f}{doubt}), "
@@ -245,10 +248,10 @@ def calibration_section(found: Comparison) -> str:
     picture = reliability("Share of right decisions by confidence", found.calibration_bins)
     caption = (
         "On the dashed line the share of right decisions equals the mean confidence. The calibration error is the mean "
-        "distance from it; a perfectly calibrated model would be measured to have the floor. Bins of fewer than ten "
+        "distance from it, which chance keeps above 0 for a perfectly calibrated model too. Bins of fewer than ten "
         "decisions are not drawn."
     )
-    header = ("model", "calibration error", "95% interval", "floor")
+    header = ("model", "calibration error", "95% interval", "of a perfectly calibrated model")
     errors = html_table(header, [(name, *each) for name, each in found.calibration_errors.items()])
     return f'<div class="side">{figure(picture, caption)}{errors}</div>'
 

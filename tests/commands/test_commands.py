@@ -162,9 +162,8 @@ def test_compare_shows_every_model_against_the_first(runs, tmp_path, capsys):
     for row in result["rows"][1:]:
         assert row["difference"] == pytest.approx(row["accuracy"] - result["rows"][0]["accuracy"])
         assert row["difference_interval"][0] <= row["difference"] <= row["difference_interval"][1] and 0 < row["p"] <= 1
-        assert row["smallest"] == pytest.approx(
-            0.71 * np.subtract(*row["difference_interval"][::-1]), rel=0.1, abs=1e-9
-        )
+        width = np.subtract(*row["difference_interval"][::-1])
+        assert (row["smallest"] or 0) == pytest.approx(0.71 * width, rel=0.1, abs=1e-9)
     markdown = (tmp_path / "c" / "comparison.md").read_text()
     assert [line.count("|") for line in markdown.split("\n")[:11]] == [8] * 5 + [0] + [11] * 5
     assert (tmp_path / "c" / "comparison.txt").read_text().strip() in out

@@ -96,6 +96,7 @@ def test_compare_draws_the_same_examples_for_all_models():
     )
     assert rows["x"].interval == rows["y"].interval and rows["x"].p is None
     assert rows["y"].difference_interval == (0.0, 0.0) and rows["y"].p == 1.0 and rows["y"].agreement == 1.0
+    assert rows["y"].smallest is None, "no difference could be found where none can be drawn"
 
 
 def test_compare_tests_accuracy_with_mcnemar():

@@ -220,7 +220,7 @@ def test_no_text_of_a_file_is_taken_for_markup():
 
 def test_a_page_shows_where_the_first_model_does_better_and_which_classes_the_student_loses():
     shown = check_page(comparison_page(hand_made(), []))
-    assert "which this test file cannot tell from none; from 12.34 points on it would" in shown
+    assert "which this test file cannot tell from none; detectable from 12.34 on" in shown
     assert "teacher 0.1250 0.1000 to 0.1500 0.0200" in shown, "the calibration error, its interval and the floor"
     assert f"Where teacher does better than {HOSTILE}" in shown and "The 1 examples" in shown
     table = shown.split("Class by class")[-1].split("Confusions")[0]
@@ -238,6 +238,12 @@ def test_a_model_alone_is_compared_with_nobody():
         setattr(alone, name, {"teacher": getattr(alone, name)["teacher"]})
     shown = check_page(comparison_page(alone, []))
     assert "does better" not in shown and "−" not in shown
+
+
+def test_two_that_score_alike_have_no_detectable_difference():
+    alike = Quality({"accuracy": 0.5}, (0.4, 0.6), 1.0, 0.0, (0.0, 0.0), 1.0, None)
+    shown = check_page(comparison_page(hand_made(quality=dict.fromkeys(("teacher", HOSTILE), alike)), []))
+    assert "(95%: +0.00 to +0.00; both score alike throughout this test file)" in shown and "detectable" not in shown
 
 
 def test_of_many_classes_those_are_shown_in_which_the_student_loses_most():
