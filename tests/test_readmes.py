@@ -120,6 +120,15 @@ def test_files_in_the_tables_of_a_chapter_exist():
                 assert (page.parent / name).exists(), (page, name)
 
 
+def test_every_row_of_a_table_has_as_many_cells_as_its_header():
+    """A bare | parts a cell, in code too: it is written \\|."""
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            counts = {row: len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+            assert len(set(counts.values())) == 1, (page, counts)
+
+
 def test_every_file_of_a_chapter_is_in_its_readme():
     """By its path or its name; a command by its own."""
     for path in (ROOT / "kd_scratch").glob("*/*.py"):
