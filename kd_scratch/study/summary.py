@@ -165,9 +165,9 @@ def introduction(about: dict) -> str:
         f"paired bootstrap over the test file's {about['drawn']}, for these very models; below, one counts "
         "only if it exceeds the chances of test file and training together. None is adjusted for how many there "
         "are. Detectable from: the minimum detectable effect, a true difference that four in five such studies "
-        f"would find (power 80%). Of the gap: the share of the way from baseline to teacher, with an interval of {both}; empty where the "
-        "teacher is not ahead beyond chance. ECE: expected calibration error; floor: what a perfectly "
-        "calibrated model would have. Agreement: with the decisions of the teacher"
+        "would find (power 80%). Of the gap: the share of the way from baseline to teacher, with an interval of "
+        f"{both}; empty where the teacher is not ahead beyond chance. ECE: expected calibration error; floor: "
+        "what a perfectly calibrated model would have. Agreement: with the decisions of the teacher"
         f"{about['which teacher']}. Each run made {step_range} optimizer steps."
     )
     if about["layers chosen"]:

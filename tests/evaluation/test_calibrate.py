@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kd_scratch.__main__ import main
-from kd_scratch.checkpoints.checkpoint import load_model, save_model
+from kd_scratch.checkpoints.checkpoint import load_model, save_folder, save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs
@@ -145,7 +145,12 @@ def test_a_model_that_is_there_has_its_record(tmp_path, tokenizer, monkeypatch):
     task, dev = make_file(tmp_path, "sequence")
     there = []
     path = tmp_path / "new" / "calibration.json"
-    monkeypatch.setattr("kd_scratch.evaluation.calibrate.save_folder", lambda *_: there.append(path.read_text()))
+
+    def save(*arguments):
+        there.append(path.read_text())
+        save_folder(*arguments)
+
+    monkeypatch.setattr("kd_scratch.evaluation.calibrate.save_folder", save)
     argv = ["calibrate", "--task", task, "--model", str(tmp_path / "model"), "--dev", str(dev)]
     assert main([*argv, "--output", str(path.parent)]) == 0 and json.loads(there[0])["temperature"] > 0
 

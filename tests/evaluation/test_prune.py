@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kd_scratch.__main__ import main
-from kd_scratch.checkpoints.checkpoint import load_model, save_model
+from kd_scratch.checkpoints.checkpoint import load_model, save_folder, save_model
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.evaluation.prune import moments_of_units, take
@@ -202,10 +202,13 @@ def test_dev_tells_scores_and_how_many_pieces_are_others(model_directory, files,
 def test_a_model_that_is_there_has_its_record(model_directory, files, tmp_path, capsys, monkeypatch):
     """Stopped on the way, the command leaves no model of which nobody knows what it has learned."""
     there = []
-    monkeypatch.setattr(
-        "kd_scratch.evaluation.prune.save_folder", lambda *_: there.append(json.loads(path.read_text()))
-    )
     path = tmp_path / "small" / "pruning.json"
+
+    def save(*arguments):
+        there.append(json.loads(path.read_text()))
+        save_folder(*arguments)
+
+    monkeypatch.setattr("kd_scratch.evaluation.prune.save_folder", save)
     argv = ["prune", "--model", model_directory, "--output", path.parent, "--feed-forward", 16, *files]
     assert run(capsys, *argv, "--dev", files[-1])[0] == 0
     assert "accuracy" in there[0]["rows"]["after"] and "training" in there[0]
