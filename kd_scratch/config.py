@@ -51,7 +51,7 @@ class ModelConfig:
     labels: tuple[str, ...] = ()
     int8: bool = False  # quantized, see int8.py
     pairs: bool | None = None  # a sequence head: whether it was trained on pairs of texts; None: not noted
-    several: bool = False  # a sequence head: whether each label is there or not by itself, not one of them
+    multi_label: bool = False  # a sequence head: whether each label is there or not by itself, not one of them
     threshold: float = 0.5  # of several labels, those are given that are at least so probable
 
     def __post_init__(self):
@@ -68,7 +68,7 @@ class ModelConfig:
         self._require("init_std", 0 <= self.init_std < 100, "0 or more")
         for name in ("dropout", "attention_dropout", "head_dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        self._require("several", self.head == "sequence" or not self.several, "false without a sequence head")
+        self._require("multi_label", self.head == "sequence" or not self.multi_label, "false without a sequence head")
         self._require("threshold", 0 <= self.threshold <= 1, "between 0 and 1")
         self._require("int8", not (self.int8 and self.head == "mlm"), "false with a head for masked words")
         if self.width % self.heads:

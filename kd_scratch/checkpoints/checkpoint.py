@@ -91,20 +91,20 @@ def load_model(
     say=say,
     dropout: float | None = None,
     attention_dropout: float = -1,
-    several: bool = False,
+    multi_label: bool = False,
 ) -> Model:
     """The model in a directory, in eval mode, on the CPU, in float32 or (see int8.py) int8.
 
     With `head` (and `labels`) the model gets that head: the checkpoint's own where it is of that kind and has the same
-    set of labels (put into the order of `labels`), else a new one with random weights. several: with `head`, whether
-    a text may have several. `dropout` and `attention_dropout` replace the checkpoint's own (see with_dropout). `say`
-    gets notes of what is ignored or new.
+    set of labels (put into the order of `labels`), else a new one with random weights. multi_label: with `head`,
+    whether a text may have several. `dropout` and `attention_dropout` replace the checkpoint's own (see with_dropout).
+    `say` gets notes of what is ignored or new.
     Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
     """
     directory = Path(directory)
     raw, notes = read_config(directory)
     place = str(directory / CONFIG)
-    config = config_from_json(raw, place, head, tuple(labels), several)
+    config = config_from_json(raw, place, head, tuple(labels), multi_label)
     found = own_head(raw, place)
     if config.int8 and (head or dropout is not None):
         raise UserError(f"{directory}: is an int8 model, which cannot be trained; take the float model it was made of")
@@ -115,7 +115,7 @@ def load_model(
         own_labels = numbered(own_labels, config.labels)
     if own_labels != found.labels:
         notes.append(f"{directory}: {note_of_numbers(own_labels)}")
-    same_head = (config.head, config.several) == (found.kind, found.several)
+    same_head = (config.head, config.multi_label) == (found.kind, found.multi_label)
     same_head = same_head and set(config.labels) == set(own_labels)
     with torch.device("meta"), _NothingDrawn():  # shapes without memory: a lying config.json costs nothing
         model = Model(config)

@@ -6,7 +6,7 @@ Everything the hub's files call by another name than we do stands here, once, fo
 import re
 from dataclasses import fields, replace
 
-from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, NUMBERS, SEVERAL, own_head
+from kd_scratch.checkpoints.own_head import ARCHITECTURES, CLASSES, MULTI_LABEL, NUMBERS, own_head
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import ModelConfig
 
@@ -155,7 +155,7 @@ DISTILBERT_HEAD_DROPOUT = {
 
 
 def config_from_json(
-    raw: dict, place: str, head: str | None = None, labels: tuple[str, ...] = (), several: bool = False
+    raw: dict, place: str, head: str | None = None, labels: tuple[str, ...] = (), multi_label: bool = False
 ) -> ModelConfig:
     """A parsed config.json (see own_head.completed) as ModelConfig, with another head and its labels where asked for.
 
@@ -171,7 +171,7 @@ def config_from_json(
         own = own_head(raw, place)
         if own.problem:
             raise UserError(own.problem)
-        head, labels, several = own.kind, own.labels, own.several
+        head, labels, multi_label = own.kind, own.labels, own.multi_label
     default = DISTILBERT_DEFAULTS if model_type == "distilbert" else ModelConfig(model_type=model_type)
     types = {f.name: f.type for f in fields(ModelConfig)}
     values = {}
@@ -189,9 +189,9 @@ def config_from_json(
         values.setdefault("head_dropout", values.get("dropout", default.dropout))
     values["int8"] = _int8(raw, place)
     values["pairs"] = raw[PAIRS] if head == "sequence" and type(raw.get(PAIRS)) is bool else None
-    values["threshold"] = _checked(raw.get(THRESHOLD, 0.5), float, place, THRESHOLD) if several else 0.5
+    values["threshold"] = _checked(raw.get(THRESHOLD, 0.5), float, place, THRESHOLD) if multi_label else 0.5
     try:
-        return replace(default, **values, head=head, labels=labels, several=several)
+        return replace(default, **values, head=head, labels=labels, multi_label=multi_label)
     except UserError as error:  # the message names our fields; its reader looks for the file's keys
         keys = CONFIG_KEYS[model_type] | {"labels": "id2label", "threshold": THRESHOLD}
         words = [keys.get(word, word) for word in str(error).split(" ")]
@@ -213,8 +213,8 @@ def config_to_json(config: ModelConfig) -> dict:
         raw[DISTILBERT_HEAD_DROPOUT[config.head][0]] = config.head_dropout
     if config.int8:
         raw["quantization_config"] = INT8
-    if config.several:
-        raw |= {"problem_type": SEVERAL, THRESHOLD: config.threshold}
+    if config.multi_label:
+        raw |= {"problem_type": MULTI_LABEL, THRESHOLD: config.threshold}
     elif config.head == "sequence" and len(config.labels) == 1:
         raw[NUMBERS] = False
     if config.pairs is not None:

@@ -31,7 +31,7 @@ WRAPPER = r"(module|_orig_mod|_forward_module|model|base_model|auto_model|encode
 WORDS = re.compile(rf"(?P<wrapper>({WRAPPER})*?)((bert|distilbert)\.)?embeddings\.word_embeddings\.weight")
 #: The kinds of problems that a sequence head of the hub may be for: the values of problem_type.
 #: (regression: false is a key of our own, with which one label is one; transformers 5 refuses ONE with it.)
-ONE, SEVERAL, NUMBERS = "single_label_classification", "multi_label_classification", "regression"
+ONE, MULTI_LABEL, NUMBERS = "single_label_classification", "multi_label_classification", "regression"
 MOST_LABELS = 2**20
 REGRESSION = "gives numbers instead of labels (regression), which is not supported"
 AS_A_BODY = "its body can be trained for a task with labels (train --model)"
@@ -47,7 +47,7 @@ class OwnHead:
     kind: str | None
     labels: tuple[str, ...] = ()
     problem: str = ""
-    several: bool = False  # whether each label is there or not by itself
+    multi_label: bool = False  # whether each label is there or not by itself
 
 
 def wrapper_prefix(names: Collection[str]) -> str:
@@ -119,8 +119,8 @@ def own_head(raw: dict, place: str) -> OwnHead:
     try:
         if kind == "sequence":
             _check_problem(raw, place)
-        several = kind == "sequence" and raw.get("problem_type") == SEVERAL
-        return OwnHead(kind, _labels(raw, place), several=several)
+        multi_label = kind == "sequence" and raw.get("problem_type") == MULTI_LABEL
+        return OwnHead(kind, _labels(raw, place), multi_label=multi_label)
     except UserError as error:
         return OwnHead(kind, (), str(error))
 
@@ -153,7 +153,7 @@ def _check_problem(raw: dict, place: str) -> None:
     problem = raw.get("problem_type")
     if problem == NUMBERS:
         raise UserError(f"{place}: problem_type is {problem!r}: it {REGRESSION}; {AS_A_BODY}")
-    if problem not in (None, ONE, SEVERAL):
+    if problem not in (None, ONE, MULTI_LABEL):
         raise UserError(f"{place}: problem_type is {str(problem)[:40]!r}, which is none; remove it")
     id2label = raw.get("id2label")
     only = len(id2label) == 1 if isinstance(id2label, dict) else raw.get("num_labels") == 1

@@ -109,7 +109,7 @@ def command(arguments: argparse.Namespace) -> dict:
     result = predict(loaded, *texts, data, device, arguments.text_pair)
     if arguments.output is not None:
         write_json(arguments.output, result)
-    show_one = show_several if loaded.model.config.several else SHOW[loaded.model.config.head]
+    show_one = show_multi_label if loaded.model.config.multi_label else SHOW[loaded.model.config.head]
     for text, prediction in result.items():
         show_one(text, prediction)
     return result
@@ -126,7 +126,7 @@ def refuse(arguments: argparse.Namespace, names: Iterable[str]) -> None:
 def open_model(arguments: argparse.Namespace, device: torch.device, task: Task | None = None) -> LoadedModel:
     """The model of --model. UserError where --label-threshold is given, and it gives one label a text."""
     loaded = load_for_inference(arguments.model, task, device=device)
-    if "label_threshold" in given(arguments, DataConfig) and not loaded.model.config.several:
+    if "label_threshold" in given(arguments, DataConfig) and not loaded.model.config.multi_label:
         raise UserError("--label-threshold: is for a model that gives a text several labels; leave it out")
     return loaded
 
@@ -145,7 +145,7 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     head = loaded.model.config.head
     if head not in USUAL:
         check_inputs(loaded, {})
-    task = TASKS[arguments.task or ("labels" if loaded.model.config.several else USUAL[head])]
+    task = TASKS[arguments.task or ("labels" if loaded.model.config.multi_label else USUAL[head])]
     abstain = "null_threshold" in given(arguments, DataConfig)
     answerer = Answerer(loaded, task, data, device, abstain, arguments.probabilities)
     if arguments.ask:
@@ -198,7 +198,7 @@ def show_labels(text: str, probabilities: dict[str, float]) -> None:
     show(table((shorten(text, 66), "probability"), list(probabilities.items())[:LABELS]))
 
 
-def show_several(text: str, found: dict) -> None:
+def show_multi_label(text: str, found: dict) -> None:
     """Print the labels that a text gets."""
     rows = [(label, found["probabilities"][label]) for label in found["labels"]]
     rows = rows or [(f"(no label has {found['threshold']:.4f} or more)", None)]

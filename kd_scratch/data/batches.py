@@ -44,7 +44,7 @@ class EncodedInputs:
         return len(self.ids)
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Whether each label is there or not by itself, and not one of them."""
         return self.head == "sequence" and self.labels.ndim == 2
 

@@ -58,7 +58,7 @@ def show_labels(entry: Entry, data: DataConfig, found: dict[str, float], text: s
     """The best labels, or of several all that the text gets and their threshold; and the pieces of the text."""
     encoding = entry.loaded.tokenizer.encode([text], max_length=entry.loaded.max_length, offsets=True)[0]
     config = entry.loaded.model.config
-    threshold = {"threshold": data.threshold_or(config.threshold)} if config.several else {}
+    threshold = {"threshold": data.threshold_or(config.threshold)} if config.multi_label else {}
     shown = max(LABELS, sum(p >= threshold["threshold"] for p in found.values()) if threshold else 0)
     best = [{"label": label, "probability": p} for label, p in list(found.items())[:shown]]
     spans = [None, *encoding.offsets[1:-1], None]

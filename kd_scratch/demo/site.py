@@ -81,7 +81,7 @@ def open_groups(named: Sequence[tuple[str, str]], device: torch.device) -> dict[
         if config.pairs:
             cure = "ask it with predict --text A --text-pair B"
             raise UserError(f"{directory}: was trained on pairs of texts, the page takes single ones; {cure}")
-        key = (config.head, config.several, frozenset(config.labels))
+        key = (config.head, config.multi_label, frozenset(config.labels))
         if key not in groups:
             use = USES[config.head].name
             count = 1 + sum(head == config.head for head, *_ in groups)

@@ -33,8 +33,8 @@ from kd_scratch.tasks import Predictions, Task
 from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.feature_cache import chunks
 from kd_scratch.tasks.label_cells import one_label
+from kd_scratch.tasks.multi_label import sigmoid
 from kd_scratch.tasks.question_answering import candidates
-from kd_scratch.tasks.several_labels import sigmoid
 
 TOLERANCE = 0.01  # by which probabilities may miss a sum of 1: those that are rounded do
 SPANS = 20  # answers that are written for each question, unless another number is asked for
@@ -84,9 +84,9 @@ def answer_lines(
 
 def answers_for_texts(predictions: Predictions, top: int) -> Iterator[dict]:
     """The distribution of each text over the labels, or of several the probability of each."""
-    several, logits = predictions.task.several, predictions.logits
-    rows = sigmoid(logits) if several else np.exp(log_softmax(logits))
-    return (distribution(p, predictions.labels, top, near_1 if several else rounded) for p in rows)
+    multi_label, logits = predictions.task.multi_label, predictions.logits
+    rows = sigmoid(logits) if multi_label else np.exp(log_softmax(logits))
+    return (distribution(p, predictions.labels, top, near_1 if multi_label else rounded) for p in rows)
 
 
 def answers_for_words(predictions: Predictions, top: int) -> Iterator[dict]:
@@ -153,7 +153,7 @@ class AnswersFile:
 
     def __init__(self, path: Path, task: Task, labels: Sequence[str]):
         self.path, self.sha256 = path, sha256_of_file(path)
-        self.reader = read_several if task.several else READERS[task.head]
+        self.reader = read_multi_label if task.multi_label else READERS[task.head]
         self.labels = {label: i for i, label in enumerate(labels)}
         self.keys: array | None = array("Q")  # 64 bits of the hashes of each line's id and text; 0: not given
         self.rows = json_rows(path, self.parse)
@@ -261,7 +261,7 @@ def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarr
     return log(p / p.sum())
 
 
-def read_several(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
+def read_multi_label(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
     """log(p / (1 − p)) of each of several labels, C: the logit whose sigmoid is p. The rest is the sum of those
     without a name, evenly spread. Of a list, each label is so sure (confidence), and any other so unlikely."""
     sure, found = row.get("confidence", 1), row.get("prediction", row.get("labels", row.get("label")))

@@ -141,17 +141,17 @@ def mean_probabilities(
         rows = slice(edges[inputs[0]], edges[inputs[-1] + 1])
         scaled = np.stack([logits[rows].astype(np.float64) / temperature for logits in each])
         where = True if counted is None else counted[:, rows, None]
-        signs = (1, -1) if features.several else (1,)  # sigmoid(−z) = 1 − sigmoid(z), to its last digit
+        signs = (1, -1) if features.multi_label else (1,)  # sigmoid(−z) = 1 − sigmoid(z), to its last digit
         p = [np.mean(probabilities(sign * scaled, features, inputs), axis=0, where=where) for sign in signs]
         logs = [np.log(np.maximum(mean_p, 1e-300)) for mean_p in p]  # finite, and as good as 0
-        mean[rows] = temperature * (logs[0] - logs[1] if features.several else logs[0])
+        mean[rows] = temperature * (logs[0] - logs[1] if features.multi_label else logs[0])
     return mean
 
 
 def probabilities(logits: np.ndarray, features: EncodedInputs, inputs: np.ndarray) -> np.ndarray:
     """softmax of the R rows of successive inputs, K,R,C -> K,R,C; span head: over the allowed positions of each window,
     for starts and for ends, and 1 elsewhere, which no loss sees. Of several labels the sigmoid."""
-    if features.several:
+    if features.multi_label:
         return torch.from_numpy(logits).sigmoid().numpy()
     if features.head != "span":
         return torch.from_numpy(logits).softmax(dim=-1).numpy()

@@ -63,8 +63,8 @@ def load_for_inference(
         raise UserError(f"{directory}: is an int8 model, which runs on the CPU only; add --device cpu")
     if task is not None and model.config.head != task.head:
         own = model.config.head
-        fits = (own, model.config.several)
-        fitting = ", ".join(name for name, other in TASKS.items() if (other.head, other.several) == fits)
+        fits = (own, model.config.multi_label)
+        fitting = ", ".join(name for name, other in TASKS.items() if (other.head, other.multi_label) == fits)
         raise UserError(
             f"{directory}: has a {own or 'pre-training'} head, {task.name} needs a {task.head} "
             f"head; train it first{f' (as it is, it fits --task {fitting})' if fitting else ''}"
@@ -135,7 +135,7 @@ def name_labels(loaded: LoadedModel, task: Task, examples: Sequence) -> None:
     if task.head != "sequence":
         return
     gold = {task.gold(example) for example in examples} - {None}
-    gold = set().union(*gold) if task.several else gold
+    gold = set().union(*gold) if task.multi_label else gold
     labels = numbered(loaded.model.config.labels, gold)
     if labels != loaded.model.config.labels:
         say(f"note: {loaded.directory}: {note_of_numbers(labels)}")

@@ -35,7 +35,7 @@ def predict(
     """Predictions for texts, or for questions about a context, as JSON can hold them, by text or question.
 
     sequence head: each label with its probability, the most probable first, or, where a text may have several, what
-    `several` gives; pairs: the second text of each, and the result is by "text | second text".
+    `multi_label_answer` gives; pairs: the second text of each, and the result is by "text | second text".
     token head: a list of entities, see `find_entities`.
     span head: a list of answers with start, end (code points), probability and whether it is "no answer".
     device: where the model is (None: the CPU).
@@ -55,7 +55,9 @@ def predict(
         found = {BOTH.join(each): classify(loaded, device, *each) for each in inputs}
         config = loaded.model.config
         threshold = data.threshold_or(config.threshold)
-        return {text: several(each, threshold) for text, each in found.items()} if config.several else found
+        if config.multi_label:
+            found = {text: multi_label_answer(each, threshold) for text, each in found.items()}
+        return found
     if head == "token":
         return {text: find_entities(loaded, text, data, device) for text in texts}
     found = find_answers(loaded, list(questions), context, data, device)
@@ -96,12 +98,12 @@ def classify(loaded: LoadedModel, device: torch.device, text: str, pair: str | N
     if not logits.isfinite().all():
         raise UserError(NOT_FINITE)
     logits = logits.cpu().double()
-    probability = (logits.sigmoid() if loaded.model.config.several else logits.softmax(dim=0)).numpy()
+    probability = (logits.sigmoid() if loaded.model.config.multi_label else logits.softmax(dim=0)).numpy()
     labels = loaded.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
 
 
-def several(probabilities: dict[str, float], threshold: float) -> dict:
+def multi_label_answer(probabilities: dict[str, float], threshold: float) -> dict:
     """What a text gets of labels that do not exclude each other: those that reach the threshold, and all."""
     labels = [label for label, p in probabilities.items() if p >= threshold]
     return {"labels": labels, "threshold": threshold, "probabilities": probabilities}

@@ -30,7 +30,7 @@ from kd_scratch.evaluation.inputs import Row, open_inputs, open_stream
 from kd_scratch.nn import int8
 from kd_scratch.tasks import Predictions, Task, question_answering, token_classification
 from kd_scratch.tasks.base import are_pairs, log_softmax
-from kd_scratch.tasks.several_labels import sigmoid
+from kd_scratch.tasks.multi_label import sigmoid
 
 ROWS = 2048  # of a part: sorting more of them by length saves hardly any padding
 CHARACTERS = 500_000  # of a part: two minutes of BERT-base
@@ -49,7 +49,7 @@ def surely(probability: float) -> dict[str, float]:
 def of_texts(predictions: Predictions) -> Iterator[dict]:
     """The label of each text, or several, how sure that is, and the probability of each label."""
     task, logits = predictions.task, predictions.logits
-    chances = sigmoid(logits) if task.several else np.exp(log_softmax(logits))  # N,C
+    chances = sigmoid(logits) if task.multi_label else np.exp(log_softmax(logits))  # N,C
     columns = predictions.decisions, task.sureness(predictions).tolist(), chances.round(6).tolist()
     for label, sure, row in zip(*columns, strict=True):
         every = dict(zip(predictions.labels, row, strict=True))
@@ -185,7 +185,7 @@ def table_writer(answerer: Answerer, columns: Sequence[str], delimiter: str) -> 
     """The header of a table of records, and what makes a row of each. The probabilities of labels have columns;
     several labels of a text share one, with --label-separator between them."""
     names, by_label = [*columns, *answerer.fields], answerer.by_label
-    separator = answerer.data.label_separator if answerer.task.several else ""
+    separator = answerer.data.label_separator if answerer.task.multi_label else ""
     if by_label:
         names[-2:-1] = by_label
     if unfit := [label for label in answerer.loaded.model.config.labels if separator and separator in label]:

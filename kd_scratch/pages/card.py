@@ -38,7 +38,7 @@ HEADS = {
     "mlm": ("fill-mask", "guesses masked words"),
     None: ("feature-extraction", "turns text into hidden states, and has no head yet"),
 }
-SEVERAL = "gives any number of labels to a {}"
+MULTI_LABEL = "gives any number of labels to a {}"
 OF_ORIGIN = "**These are the scores of the model before it was {}. What is here was not measured.** "
 CHOSEN = (
     "The first of these scores has chosen the weights that are kept, so it is a little too high. Measure the model "
@@ -177,7 +177,7 @@ def what_it_is(config: ModelConfig, training: dict | None) -> str:
     labels = ", ".join(map(code, config.labels[:LABELS]))
     more = f" and {len(config.labels) - LABELS} more (in `{CONFIG}`)" if len(config.labels) > LABELS else ""
     kind = ("An int8 " if config.int8 else "A ") + KINDS[config.model_type]
-    gives = SEVERAL if config.several else HEADS[config.head][1]
+    gives = MULTI_LABEL if config.multi_label else HEADS[config.head][1]
     gives = gives.format("pair of texts" if config.pairs else "text")
     depth = f"{config.depth} layer{'s' * (config.depth > 1)}"
     text = f"{kind} of {depth}, {config.width} wide. It {gives}{': ' * bool(labels)}{labels}{more}."

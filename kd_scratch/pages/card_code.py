@@ -41,7 +41,7 @@ AUTO = {
 }
 #: By head, or for a text's several labels: what is done with the output of transformers.
 SHOW = {
-    "several": "for i, p in enumerate(output.logits[0].sigmoid().tolist()):\n"
+    "multi_label": "for i, p in enumerate(output.logits[0].sigmoid().tolist()):\n"
     "    print(model.config.id2label[i], p, p >= {threshold})",
     "sequence": "probabilities = output.logits[0].softmax(-1)\n"
     "print(model.config.id2label[int(probabilities.argmax())], float(probabilities.max()))",
@@ -76,7 +76,7 @@ RUN = "session.run(None, {name: np.array([arrays[name]], np.int64) for name in w
 LABELS = 'labels = json.load(open("config.json"))["id2label"]'
 #: The same with the output of ONNX Runtime.
 SHOW_ARRAYS = {
-    "several": f"[[logits]] = {RUN}\n{LABELS}\n"
+    "multi_label": f"[[logits]] = {RUN}\n{LABELS}\n"
     "for i, p in enumerate(1 / (1 + np.exp(-logits))):\n    print(labels[str(i)], p, p >= {threshold})",
     "sequence": f"[[logits]] = {RUN}\n{LABELS}\nprint(labels[str(logits.argmax())])",
     "token": f"[[logits]] = {RUN}\n{LABELS}\n"
@@ -96,7 +96,7 @@ def usage(
     texts = '"a text", "another"' if config.pairs else '"a text"'
     texts = '"a question", "a text"' if config.head == "span" else texts
     words = {"texts": texts, "longest": longest, "auto": AUTO[config.head]}
-    kind = "several" if config.several else config.head
+    kind = "multi_label" if config.multi_label else config.head
     threshold = repr(config.threshold)
     parts = []
     if ours and config.head in ASK:

@@ -1,6 +1,6 @@
 """The table of tasks. A new task is one file in this folder, and one entry here."""
 
-from kd_scratch.tasks import classification, masked_lm, question_answering, several_labels, token_classification
+from kd_scratch.tasks import classification, masked_lm, multi_label, question_answering, token_classification
 from kd_scratch.tasks.base import Predictions, Task, kept_together, limited
 
 #: By name, in the order in which `--help` lists them.
@@ -11,7 +11,7 @@ TASKS: dict[str, Task] = {
         classification.CLINC,
         classification.CSV,
         classification.COLA,
-        several_labels.SEVERAL,
+        multi_label.MULTI_LABEL,
         question_answering.TASK,
         token_classification.TASK,
         masked_lm.TASK,

@@ -104,9 +104,9 @@ def require_kind(owner: str, owner_pairs: bool | None, source: str, pairs: bool)
 
 def require_labels_of(task: "Task", config: ModelConfig, owner: str) -> None:
     """UserError where a model gives a text several labels and the task one, or vice versa."""
-    if config.several != task.several:
+    if config.multi_label != task.multi_label:
         kinds = ("one label a text", "several labels at once (problem_type in config.json)")
-        cure = "choose --task labels" if config.several else "choose --task csv, or train it with --task labels"
+        cure = "choose --task labels" if config.multi_label else "choose --task csv, or train it with --task labels"
         raise UserError(f"{owner}: gives {kinds[config.several]}, {task.name} {kinds[task.several]}; {cure}")
 
 
@@ -195,7 +195,7 @@ class Task:
     featurize: Callable[[Sequence, Tokenizer, Labels, int, DataConfig], EncodedInputs]
     decide: Callable[[Predictions], list]  # one decision per example, to be compared with ==
 
-    several: bool = False  # whether each label is there or not by itself, instead of one of them
+    multi_label: bool = False  # whether each label is there or not by itself, instead of one of them
 
     # its files and its training
     splits: tuple[str, ...] = ()  # those that one file holds; empty where a file is one split

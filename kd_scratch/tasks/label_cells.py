@@ -34,10 +34,10 @@ def json_kind(value: object) -> str:
     return kinds.get(type(value), "null")
 
 
-class SeveralLabels:
+class MultiLabels:
     """Reads the labels of one text after another, and counts what was odd about them.
 
-    >>> labels = SeveralLabels(";")
+    >>> labels = MultiLabels(";")
     >>> labels.read("b; a", "label", "x.csv: line 2"), labels.read("", "label", "x.csv: line 3")
     ((('a', 'b'), ()), ((), ()))
     >>> labels.read(Marks(a="0", b="1"), "", "x.csv: line 4")

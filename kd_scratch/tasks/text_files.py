@@ -22,7 +22,7 @@ from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, Layout, find_layout,
 from kd_scratch.tasks.broken_rows import MOST_LABELS, BrokenRows
 from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, meant, named, same, wanted_columns
 from kd_scratch.tasks.file_checks import bare
-from kd_scratch.tasks.label_cells import Marks, SeveralLabels, Value, json_kind, one_label
+from kd_scratch.tasks.label_cells import Marks, MultiLabels, Value, json_kind, one_label
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
@@ -65,15 +65,15 @@ def example_of_row(path: Path, line: int, text: str, label: str | tuple[str, ...
 
 
 def read_rows(
-    file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool = True, columns=find_columns, several=None
+    file: TextFile, data: DataConfig, say: Say, make: Make, labelled: bool = True, columns=find_columns, cells=None
 ) -> FileRows:
-    """The examples of a table or of JSON lines, whichever the file is. columns: finds those of a table. several:
+    """The examples of a table or of JSON lines, whichever the file is. columns: finds those of a table. cells:
     what reads the labels of a text where there may be several; make then gets what it finds."""
     counts: Counter = Counter()
 
     def cleaned(line: int, label_name: str, text: str, value: Value, pair: str | None) -> object:
-        if several:
-            return make(line, text, several.read(value, label_name, f"{file.path}: line {line}"), pair)
+        if cells:
+            return make(line, text, cells.read(value, label_name, f"{file.path}: line {line}"), pair)
         is_alone = isinstance(value, list) and len(value) == 1  # as of tools for several labels
         label = one_label(value[0] if is_alone else value, label_name, f"{file.path}: line {line}")
         label_alone = label.strip()
@@ -101,7 +101,7 @@ def read_rows(
         )
         broken.check(len(rows), say)
     notes = [f"{what}: {count:,}" for what, count in counts.items() if count]
-    for note in notes + (several.notes(file.path) if several else []):
+    for note in notes + (cells.notes(file.path) if cells else []):
         say(f"{file.path}: {note}")
     return rows
 
@@ -200,7 +200,7 @@ def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequen
     return read_rows(open_text(path, data.encoding, say), data, say, make)
 
 
-def read_several(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
+def read_multi_label(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """Anybody's texts, or pairs of them, each with any number of labels, also none: a table or JSON lines.
 
     The labels are one column's, with --label-separator between them; a list in JSON; or columns of 0 and 1, one
@@ -211,8 +211,8 @@ def read_several(path: Path, split: str, data: DataConfig, say: Say = say) -> Se
         labels, known = found
         return replace(example_of_row(path, line, text, labels, pair), known=known)
 
-    file, labels = open_text(path, data.encoding, say), SeveralLabels(data.label_separator)
-    return read_rows(file, data, say, make, several=labels)
+    file, labels = open_text(path, data.encoding, say), MultiLabels(data.label_separator)
+    return read_rows(file, data, say, make, cells=labels)
 
 
 def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:

@@ -8,8 +8,8 @@ import torch
 from kd_scratch.common.console import shorten
 from kd_scratch.tasks.base import log_softmax
 from kd_scratch.tasks.conll_metric import entities
+from kd_scratch.tasks.multi_label import sigmoid, threshold_of
 from kd_scratch.tasks.question_answering import Answer, EncodedWindows, candidates
-from kd_scratch.tasks.several_labels import sigmoid, threshold_of
 from kd_scratch.tasks.squad_metric import question_scores
 from kd_scratch.tasks.token_classification import probabilities
 from kd_scratch.trace.stages import Grid, Stage, exact, near, number, softmax_grid
@@ -19,7 +19,7 @@ from kd_scratch.trace.trail import Side, Trail, word_places
 def decision_stage(trail: Trail) -> Stage:
     """The decision of the task on the example, with both models."""
     decide = {"sequence": decided_label, "token": decided_tags, "span": decided_answers}[trail.task.head]
-    decide = decided_labels if trail.task.several else decide
+    decide = decided_labels if trail.task.multi_label else decide
     return Stage("The decision", [trail.task.decide], decide(trail))
 
 

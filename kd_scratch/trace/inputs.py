@@ -139,7 +139,7 @@ def label_text(trail: Trail) -> str:
     labels = trail.labels
     if trail.unknown:
         return trail.unknown
-    if trail.task.several:
+    if trail.task.multi_label:
         has = [f"{shorten(label, 40)!r} (number {labels.index(label)})" for label in trail.task.gold(gold)]
         return (
             f"Of the {len(labels)} labels, numbered from 0, it has {', '.join(has) or 'none'}: those are 1, others 0."

@@ -57,7 +57,7 @@ def all_units(trail: Trail) -> Units:
             "The teacher has the labels in another order: its columns "
             f"{', '.join(map(str, order[:4]))}{', ...' if len(order) > 4 else ''} (from 0) are the student's 0, 1, ..."
         )
-    if trail.task.several:
+    if trail.task.multi_label:
         text += (
             " Each label is there or not by itself, so it is a unit: a choice of two, with logits 0 and z, whose "
             "softmax is sigmoid(z) = 1 / (1 + e^-z) and 1 less that. Its cross-entropy is the binary one."
@@ -80,7 +80,7 @@ def followed_unit(trail: Trail, units: Units) -> Unit:
     title, names = titles[trail.task.head], [shorten(name, 20) for name in trail.labels]
     if trail.task.head == "span":
         names = [f"{i} {trail.pieces[i]}" for i in allowed.tolist()]
-    elif trail.task.several:
+    elif trail.task.multi_label:
         name = names[trail.unit]
         title, names = f"the label {name!r}", [f"not {name}", name]
     return Unit(
@@ -181,6 +181,6 @@ def unit_names(trail: Trail) -> list[str]:
     """A name for each unit of the input."""
     if trail.task.head == "token":
         return [f"{position} {trail.pieces[position]}" for position in trail.batch.counted.tolist()]
-    if trail.task.several:
+    if trail.task.multi_label:
         return [shorten(name, 20) for name in trail.labels]
     return ["start", "end"] if trail.task.head == "span" else [shorten(trail.gold.id, 30)]

@@ -87,7 +87,7 @@ def model_stages(trail: Trail, tokenizer: Tokenizer) -> list[Stage]:
     unit = followed_unit(trail, all_units(trail))
     outcome = unit.label if unit.label is not None else most(unit.student, 1)[0]
     name = repr(unit.names[outcome])
-    if trail.task.several:
+    if trail.task.multi_label:
         outcome, name = trail.unit, repr(trail.labels[trail.unit])
     if trail.task.head == "span":  # whose outcomes are positions: each has a logit for start and one for end
         outcome = 0

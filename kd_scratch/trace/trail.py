@@ -93,7 +93,7 @@ class Trail:
     def unit(self) -> int:
         """Which of the input's units is followed: the position's; of several labels the first that the text has,
         else the student's most probable one."""
-        if self.task.several:
+        if self.task.multi_label:
             there = (self.batch.labels[0] == 1).nonzero().flatten().tolist()
             return there[0] if there else int(self.student.walk.logits[0].argmax())
         return self.batch.counted.tolist().index(self.position) if self.task.head == "token" else 0

@@ -70,6 +70,6 @@ def epoch_of_inputs(ids: Sequence[str], first: str, per_epoch: int) -> np.ndarra
     return found
 
 
-def several(numbers: np.ndarray) -> str:
+def as_range(numbers: np.ndarray) -> str:
     """Numbers in few words: 1,875, or where they differ 1,875 to 1,877."""
     return " to ".join(f"{number:,}" for number in dict.fromkeys((numbers.min(), numbers.max())))

@@ -102,7 +102,7 @@ def about_labels(task: Task, labels: tuple[str, ...], train: EncodedInputs, dev:
         text += f"; {share(unknown, 'of the words of dev have a tag that train lacks', 'are both of one kind?')}"
         types = dict.fromkeys(label[2:] for label in labels if label[1:2] == "-")
         return "; ".join([text, *near_labels(list(types))])
-    if task.several:
+    if task.multi_label:
         marks = train.labels[(train.labels >= 0).any(axis=1)] > 0  # those of n texts, n,C
         absent = [labels[i] for i in np.flatnonzero(~marks.any(axis=0))]
         if len(marks):

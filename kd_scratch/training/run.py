@@ -21,7 +21,7 @@ from kd_scratch.evaluation.advice import RANDOM
 from kd_scratch.pages.card import write_card
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.pages.report import PAGE, runs_page
-from kd_scratch.training.epochs import several
+from kd_scratch.training.epochs import as_range
 from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.layer_choice import choose_layers
 from kd_scratch.training.loop import train_model
@@ -68,12 +68,12 @@ def announce(run: Run) -> None:
     sources += [f"{file.path} ({len(file.ids):,} answers)" for file in run.answers if config.alpha]
     doing = f"distilling {' and '.join(sources)} into" if sources else "fine-tuning"
     size = f"{run.model.config.depth} layers, {run.model.num_parameters() / 1e6:.1f}M"
-    steps, total = several(run.plan.steps), config.steps or run.plan.steps_before(config.epochs)
+    steps, total = as_range(run.plan.steps), config.steps or run.plan.steps_before(config.epochs)
     length = f"{config.epochs} epochs of {steps} steps"
     if config.steps:
         length = f"{config.steps} steps, {steps} in an epoch"
     precision = "" if config.amp == "off" else f", {config.amp}"
-    of_epoch = f"of which an epoch has {several(run.plan.inputs)}, " if config.augment else ""
+    of_epoch = f"of which an epoch has {as_range(run.plan.inputs)}, " if config.augment else ""
     say(
         f"{doing} {spec.model} ({size}) on {run.device.type}, {torch.get_num_threads()} threads{precision}: "
         f"{len(inputs):,} inputs ({len(inputs.tokens):,} tokens), {of_epoch}{len(run.dev_inputs):,} dev, {length}"

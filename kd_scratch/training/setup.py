@@ -152,7 +152,7 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
         return labels
     chosen = task.student_labels(labels, numbered(load_config(spec.teachers[0]).labels, labels))
     if chosen != labels:
-        why = "some are not in the data" if task.several else "they write its tags in another way"
+        why = "some are not in the data" if task.multi_label else "they write its tags in another way"
         say(f"the student gets its teacher's {len(chosen)} labels, not those of the data: {why}")
     return chosen
 
@@ -195,7 +195,7 @@ def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -
     else:
         if spec.norm_first:
             raise UserError("--norm-first: the norms of a model directory stay where they are; leave it out")
-        model = load_model(spec.model, data.task.head, data.labels, say, *dropout, several=data.task.several)
+        model = load_model(spec.model, data.task.head, data.labels, say, *dropout, multi_label=data.task.multi_label)
         if spec.init_layers:
             model = take_layers(model, list(spec.init_layers))
     if data.task.head == "sequence":
@@ -215,7 +215,7 @@ def named_shape(spec: RunSpec, data: TrainingData):
         size,
         head=data.task.head,
         labels=data.labels,
-        several=data.task.several,
+        multi_label=data.task.multi_label,
         vocab_size=data.tokenizer.vocab_size,
         pad_id=data.tokenizer.pad_id,
         norm_first=spec.norm_first,

@@ -43,7 +43,7 @@ def url(browser, tmp_path_factory, tokenizer):
         for seed, name in enumerate(("teacher", "distilled", NAME)):
             save(name, head, labels=labels[head], seed=seed, int8=name == NAME)
     save("news", "sequence", labels=("trade", "sport"))
-    save("several", "sequence", labels=("toxic", "threat", "insult", "spam"), several=True, threshold=0.01)
+    save("several", "sequence", labels=("toxic", "threat", "insult", "spam"), multi_label=True, threshold=0.01)
     command = [sys.executable, "-m", "kd_scratch", "demo", "--device", "cpu", "--threads", "1", "--port", "0"]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen([*command, "--models", *named], cwd=ROOT, **pipes) as process:

@@ -45,7 +45,7 @@ def test_predict_works_or_says_in_one_line_what_to_do(name, tmp_path, capsys):
     for text, prediction in found.items():
         if shape.head == "sequence":
             labels = raw.get("id2label", {str(i): f"LABEL_{i}" for i in range(raw.get("num_labels", 2))})
-            assert load_config(folder).several == (name == "toxic-bert")
+            assert load_config(folder).multi_label == (name == "toxic-bert")
             prediction = prediction["probabilities"] if name == "toxic-bert" else prediction
             assert prediction.keys() == {str(label) for label in labels.values()}
             assert (sum(prediction.values()) == pytest.approx(1)) == (name != "toxic-bert")

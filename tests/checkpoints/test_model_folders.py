@@ -41,9 +41,9 @@ def test_a_folder_is_usable_with_the_same_outputs_or_refused_with_a_cure(tmp_pat
     save_model(model, tmp_path / "again")
     raw = json.loads((tmp_path / "again/config.json").read_text())
     kept = {key: folder.config.get(key) for key in ("problem_type", "label_threshold")}
-    several = folder.head == "sequence" and kept["problem_type"] == "multi_label_classification"
+    multi_label = folder.head == "sequence" and kept["problem_type"] == "multi_label_classification"
     kept["label_threshold"] = kept["label_threshold"] or 0.5
-    assert {key: raw.get(key) for key in kept} == (kept if several else dict.fromkeys(kept))
+    assert {key: raw.get(key) for key in kept} == (kept if multi_label else dict.fromkeys(kept))
     notes = []
     assert load_model(tmp_path / "again", say=notes.append).config == model.config and not notes
 

@@ -7,7 +7,7 @@ UNFIT = "data/test_tokenizer_files.py::test_a_tokenizer_with_more_pieces_than_th
 EXERCISES = "exercises/test_exercises.py::"
 COMMAND = EXERCISES + "test_the_command_lists_begins_and_complains_in_one_line"
 UNCHECKED = EXERCISES + "test_what_cannot_be_checked_is_refused_in_one_line_and_the_cure_works"
-LABELS = "tasks/test_several_labels.py::test_labels_are_read_however_they_are_written"
+LABELS = "tasks/test_multi_label.py::test_labels_are_read_however_they_are_written"
 SOLVED = EXERCISES + "test_a_right_body_passes_and_a_wrong_one_shows_its_first_wrong_number"
 FOLDS = "training/test_cross_fitting.py::test_teachers_that_do_not_belong_together_are_refused"
 
@@ -27,7 +27,7 @@ EXCEPTIONS = {
     "A CLASS CALLED {}: if it means that there is no label, delete its rows, or give them to --unlabelled": "tasks/"
     "test_file_checks.py::test_classes_that_may_mean_no_label_are_named",
     "none of the columns of these texts is a label of the model; rename them as it calls them": "tasks/"
-    "test_several_labels.py::test_texts_none_of_whose_columns_the_model_knows_are_refused",
+    "test_multi_label.py::test_texts_none_of_whose_columns_the_model_knows_are_refused",
     "write a JSON object for each row, on a line of its own, with answers as plain texts or as objects": "tasks/"
     "test_squad_file.py::test_a_table_is_refused_with_a_way_to_make_json_lines",
     "{}: classes 1 to 3 alone may be of 1 to 4 or of 0 to 3; write names, as in World": "tasks/test_text_files.py::"

@@ -16,12 +16,12 @@ from tests.cures import (
     rows_folders,
     rows_formats,
     rows_models,
+    rows_multi_label,
     rows_pages,
     rows_pairs,
     rows_predict,
     rows_runs,
     rows_settings,
-    rows_several,
     rows_study,
 )
 from tests.cures.advice import advice, is_advice
@@ -40,7 +40,7 @@ TABLES = (
     rows_folders,
     rows_pages,
     rows_pairs,
-    rows_several,
+    rows_multi_label,
     rows_study,
     rows_download,
 )

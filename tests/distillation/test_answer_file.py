@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.distillation.answer_file import AnswersFile, distribution, example_hash, read_several, text_hash
+from kd_scratch.distillation.answer_file import AnswersFile, distribution, example_hash, read_multi_label, text_hash
 from kd_scratch.distillation.units import LOWEST
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.classification import Example as Text
@@ -220,5 +220,7 @@ def test_the_same_line_twice_is_one_answer_and_a_small_difference_makes_two(tmp_
 
 
 def test_a_probability_of_several_labels_that_was_rounded_to_0_or_1_does_not_overrule_other_teachers():
-    z = read_several({"probabilities": {"a": 0.0, "b": 1.0, "c": 0.25}}, {"a": 0, "b": 1, "c": 2}, "x.jsonl: line 1")
+    z = read_multi_label(
+        {"probabilities": {"a": 0.0, "b": 1.0, "c": 0.25}}, {"a": 0, "b": 1, "c": 2}, "x.jsonl: line 1"
+    )
     assert z.tolist() == pytest.approx([-math.log(1e9), math.log(1e9), -math.log(3)], rel=1e-7)

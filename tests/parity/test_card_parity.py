@@ -30,7 +30,7 @@ def make_folder(folder, tokenizer, head, labels, pairs, model_type):
     types = 0 if model_type == "distilbert" else 2  # that the model knows; its tokenizer may give none
     shape = dict(vocab_size=tokenizer.vocab_size, model_type=model_type.split()[0], token_types=types, pairs=pairs)
     if head == "several":
-        head, shape = "sequence", shape | dict(several=True, threshold=0.48)
+        head, shape = "sequence", shape | dict(multi_label=True, threshold=0.48)
     save_model(tiny_model(head, labels, **shape), folder)
     tokenizer.save(folder, max_length=32, token_types=model_type == "bert")
     write_card(folder, [])

@@ -88,8 +88,8 @@ def our_logits(model, inputs):
 def classes(tokenizer, model, text):
     """Label -> probability."""
     logits = reference_logits(model, tokenizer(text, return_tensors="pt")).double()
-    several = model.config.problem_type == "multi_label_classification"
-    probability = logits.sigmoid() if several else logits.softmax(-1)
+    multi_label = model.config.problem_type == "multi_label_classification"
+    probability = logits.sigmoid() if multi_label else logits.softmax(-1)
     return {str(model.config.id2label[i]): float(p) for i, p in enumerate(probability)}
 
 
@@ -140,12 +140,12 @@ def check_prediction(head, found, tokenizer, model, inputs):
     for text in inputs:
         if head == "sequence":
             expected = classes(tokenizer, model, text)
-            several = model.config.problem_type == "multi_label_classification"
-            p = found[text]["probabilities"] if several else found[text]
+            multi_label = model.config.problem_type == "multi_label_classification"
+            p = found[text]["probabilities"] if multi_label else found[text]
             assert p.keys() == expected.keys()
             assert max(abs(p[label] - other) for label, other in expected.items()) < EQUAL, text
             assert list(p) == sorted(expected, key=lambda label: -p[label])
-            assert not several or found[text]["labels"] == [label for label in p if p[label] >= 0.5]
+            assert not multi_label or found[text]["labels"] == [label for label in p if p[label] >= 0.5]
         elif head == "token":
             entities = [(e["entity"], e["type"], e["start"], e["end"]) for e in found[text]]
             assert entities == named_entities(tokenizer, model, text), text

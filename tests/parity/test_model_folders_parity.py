@@ -46,7 +46,7 @@ def test_a_usable_folder_gives_the_numbers_and_names_of_the_reference(tmp_path, 
     save_model(ours, tmp_path / "again")
     config, again = reference_on(tmp_path / "again", folder.head)
     torch.testing.assert_close(again, expected, rtol=0, atol=TOLERANCE)
-    assert config.problem_type == ("multi_label_classification" if ours.config.several else None)
+    assert config.problem_type == ("multi_label_classification" if ours.config.multi_label else None)
     if ours.config.labels:
         assert config.id2label == dict(enumerate(ours.config.labels))
 

@@ -533,7 +533,7 @@ def test_mutated_files_are_read_correctly_or_refused_with_their_place(tmp_path, 
             assert found(name, examples) == plainly(name, raw), (number, raw)
         verdicts["read"] += 1
         examples, _ = task.trainable(examples)
-        if task.several and not any(example.label for example in examples):
+        if task.multi_label and not any(example.label for example in examples):
             continue  # which label_list refuses
         if examples and number % 5 == 0:  # and what was read can be worked with
             labels = task.label_list(examples)

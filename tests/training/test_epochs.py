@@ -16,7 +16,7 @@ from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.augment import Altered
 from kd_scratch.tasks.token_classification import Example as Sentence
 from kd_scratch.training import bookkeeping, loop
-from kd_scratch.training.epochs import EVERY, EpochPlan, epoch_of_inputs, plan_epochs, several
+from kd_scratch.training.epochs import EVERY, EpochPlan, as_range, epoch_of_inputs, plan_epochs
 from kd_scratch.training.examples import TrainingData, encode_training_data, read_training_data
 from kd_scratch.training.loop import train_model
 from kd_scratch.training.spec import RunSpec
@@ -57,7 +57,7 @@ def test_names_tell_the_epoch_and_what_only_looks_like_a_copy_is_none():
     names = ["q", "q~7", "r~1", "q~1", "q~7~1", "r~1~1", "q~2", "q~7~2", "r~1~2", "q~3", "q~7~3", "r~1~3"]
     assert epoch_of_inputs(names, "q", 1).tolist() == [EVERY] * 3 + [0] * 3 + [1] * 3 + [2] * 3
     assert epoch_of_inputs(["a", "b", "a~1", "b~1", "a~2", "b~2"], "a", 2).tolist() == [EVERY] * 2 + [0] * 4
-    assert several(np.array([3, 1, 2])) == "1 to 3" and several(np.array([1875])) == "1,875"
+    assert as_range(np.array([3, 1, 2])) == "1 to 3" and as_range(np.array([1875])) == "1,875"
 
 
 @pytest.mark.parametrize("documents", [False, True])

@@ -12,7 +12,7 @@ from tests.conftest import tiny_model
 
 
 def test_weights_and_threshold_of_the_best_epoch_are_put_back_together(tmp_path):
-    kept, newer = (tiny_model(several=True, threshold=threshold) for threshold in (0.25, 0.75))
+    kept, newer = (tiny_model(multi_label=True, threshold=threshold) for threshold in (0.25, 0.75))
     newer.head.classifier.bias.data += 1
     sha256 = save_model(kept, tmp_path)
     save_model(newer, tmp_path, keep=tmp_path / PREVIOUS_WEIGHTS)  # and then it is killed
@@ -23,12 +23,12 @@ def test_weights_and_threshold_of_the_best_epoch_are_put_back_together(tmp_path)
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_run_that_was_killed_between_weights_and_config_goes_on(tmp_path, several):
-    kept = tiny_model(several=several, threshold=0.25 if several else 0.5)
+def test_a_run_that_was_killed_between_weights_and_config_goes_on(tmp_path, multi_label):
+    kept = tiny_model(multi_label=multi_label, threshold=0.25 if multi_label else 0.5)
     sha256 = save_model(kept, tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     (tmp_path / "config.json").unlink()
-    history = [{"epoch": 1, "threshold": 0.25} if several else {"epoch": 1}]
+    history = [{"epoch": 1, "threshold": 0.25} if multi_label else {"epoch": 1}]
     restore_best(tmp_path, Progress(epoch=1, best_epoch=1, best_sha256=sha256, history=history), kept.config)
     assert (tmp_path / "config.json").read_bytes() == before
 

@@ -17,7 +17,7 @@ from kd_scratch.distillation.teacher import mean_probabilities
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import f1_score
-from kd_scratch.tasks.several_labels import choose_threshold, sigmoid, tally
+from kd_scratch.tasks.multi_label import choose_threshold, sigmoid, tally
 from kd_scratch.tasks.text_files import Example
 from tests.conftest import tiny_model
 
@@ -130,7 +130,7 @@ def batch_of(tokenizer, *labels):
 
 def test_each_label_of_each_text_is_a_unit_and_unlabelled_texts_have_no_labels(tokenizer):
     batch, inputs = batch_of(tokenizer, ("toxic", "spam"), (), None)
-    assert inputs.several and inputs.labels.tolist() == [[1, 1, 0], [0, 0, 0], [UNLABELLED] * 3]
+    assert inputs.multi_label and inputs.labels.tolist() == [[1, 1, 0], [0, 0, 0], [UNLABELLED] * 3]
     assert count_units(inputs, np.array([0, 2])) == 6 and len(unit_labels("sequence", batch)) == 9
     z = torch.randn(3, 3)
     probability = unit_logits("sequence", z, batch).softmax(dim=1)
@@ -270,7 +270,7 @@ def test_what_pages_and_tables_show():
 
 def test_one_label_only(tokenizer):
     inputs = TASK.featurize([Example("1", "the fox", ("a",))], tokenizer, ("a",), 20, DataConfig())
-    model = tiny_model("sequence", ("a",), several=True)
+    model = tiny_model("sequence", ("a",), multi_label=True)
     batch = collate(inputs, np.array([0]), CPU)
     z = model(**batch.inputs).logits
     loss = distillation_loss(unit_logits("sequence", z, batch), None, unit_labels("sequence", batch), 1.0, 0.0)

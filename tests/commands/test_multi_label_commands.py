@@ -19,7 +19,7 @@ from kd_scratch.demo.site import make_site, open_groups
 from kd_scratch.distillation.answer_file import AnswersFile
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.tasks import TASKS
-from kd_scratch.tasks.several_labels import sigmoid
+from kd_scratch.tasks.multi_label import sigmoid
 from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.preflight import preflight
 from kd_scratch.training.setup import set_up
@@ -316,7 +316,7 @@ def test_model_and_task_must_agree_on_how_many_labels_a_text_has(runs, tmp_path,
         in message
     )
     one = load_model(runs / "teacher")
-    one.config = replace(one.config, several=False)
+    one.config = replace(one.config, multi_label=False)
     save_model(one, tmp_path / "one")
     load_tokenizer(runs / "teacher").save(tmp_path / "one", max_length=16)
     data = ["--train", runs / "train.csv", "--dev", runs / "dev.jsonl", "--model", "tiny-student", *LEARN]
@@ -328,7 +328,7 @@ def test_model_and_task_must_agree_on_how_many_labels_a_text_has(runs, tmp_path,
 
 def test_the_head_of_another_kind_is_not_taken_over(runs, tmp_path):
     notes = []
-    same = load_model(runs / "teacher", "sequence", tuple(sorted(CUES)), notes.append, several=True)
+    same = load_model(runs / "teacher", "sequence", tuple(sorted(CUES)), notes.append, multi_label=True)
     assert torch.equal(same.head.classifier.weight, load_model(runs / "teacher").head.classifier.weight) and not notes
     load_model(runs / "teacher", "sequence", tuple(sorted(CUES)), notes.append)
     assert "new random weights for" in notes[0] and "classifier" in notes[0]
@@ -366,7 +366,7 @@ def test_prune_keeps_the_threshold(runs, tmp_path):
     flags = ["--task", "labels", "--data", runs / "train.csv", "--model", runs / "teacher", "--feed-forward", 400]
     run("prune", *flags, "--output", tmp_path / "narrow", "--threads", 1, "--quiet")
     narrow = load_config(tmp_path / "narrow")
-    assert narrow.several and narrow.threshold == load_config(runs / "teacher").threshold
+    assert narrow.multi_label and narrow.threshold == load_config(runs / "teacher").threshold
 
 
 def test_what_is_told_before_training(runs, tmp_path):

@@ -12,11 +12,11 @@ LISTS = [{"text": "the goal", "labels": ["sport"]}, {"text": "the bank of a team
 TWO = ("--label-column", "sport,trade")
 
 
-def several(world, labels=("sport", "trade")):
+def multi_label(world, labels=("sport", "trade")):
     """A classifier whose labels are there or not, each by itself."""
     folder = world.folder / "several"
     model = load_model(world.base.model())
-    model.config = replace(model.config, several=True, labels=labels)
+    model.config = replace(model.config, multi_label=True, labels=labels)
     save_model(model, folder)
     load_tokenizer(world.base.model()).save(folder, max_length=20)
     return folder
@@ -41,7 +41,7 @@ def edit(name, text):
 ROWS = [
     Cure(
         "choose --task labels",
-        lambda w: w.evaluate(model=several(w)),
+        lambda w: w.evaluate(model=multi_label(w)),
         lambda w, argv, line: put(argv, "--task", find("choose --task (labels)", line)),
     ),
     Cure(
@@ -94,7 +94,7 @@ ROWS = [
             lambda w: [
                 "predict",
                 "--model",
-                str(several(w, ("a;b", "c"))),
+                str(multi_label(w, ("a;b", "c"))),
                 "--file",
                 str(w.base.csv("test")),
                 "--output",

@@ -18,7 +18,7 @@ from kd_scratch.data.batches import UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Confidence, Labels, Mistake, Predictions, Summary, f1_score, surest_mistakes
 from kd_scratch.tasks.classification import CSV, encode, refuse_label, sorted_labels
-from kd_scratch.tasks.text_files import Example, read_several
+from kd_scratch.tasks.text_files import Example, read_multi_label
 
 NONE = "(none)"  # what stands for no label at all
 
@@ -212,11 +212,11 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
     return surest_mistakes(wrong, most)
 
 
-SEVERAL = replace(
+MULTI_LABEL = replace(
     CSV,
     name="labels",
-    several=True,
-    read=read_several,
+    multi_label=True,
+    read=read_multi_label,
     label_list=label_list,
     featurize=featurize,
     student_labels=student_labels,
