@@ -13,8 +13,7 @@ export KD_DATA
 # Recipes hold these names without quotes: a space would make two names of one, for `rm -rf` too.
 one_name = $(if $(filter-out 1,$(words .$($(1)).)),$(error $(1)="$($(1))": holds a space; give a name without one))
 needed = $(if $($(1)),,$(error $(1)="": is empty; give it a value, or leave it out))
-$(foreach name,RUNS KD_DATA TASK MODEL,$(call one_name,$(name)))
-$(foreach name,RUNS KD_DATA TASK,$(call needed,$(name)))
+$(foreach name,RUNS TASK,$(call one_name,$(name))$(call needed,$(name)))
 
 BIN := .venv/bin
 KD  := $(BIN)/python -m kd_scratch

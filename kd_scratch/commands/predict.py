@@ -18,8 +18,9 @@ from kd_scratch.common.text_file import AUTO
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig, flag_name
 from kd_scratch.evaluation.cascade import ALL
 from kd_scratch.evaluation.evaluate import LoadedModel, find_split, load_for_inference, require_fit
+from kd_scratch.evaluation.inputs import EMPTY
 from kd_scratch.evaluation.predict import check_inputs, predict
-from kd_scratch.evaluation.predict_file import Answerer, answer_stream, predict_file, require_free
+from kd_scratch.evaluation.predict_file import Answerer, answer_stream, predict_file
 from kd_scratch.tasks import TASKS, Task, deciding_tasks
 from kd_scratch.tasks.tag_schemes import TagScheme
 
@@ -35,7 +36,7 @@ SETTINGS = (
 #: Flags that change nothing, and so are refused: beside --text or --question; for lines of standard input;
 #: and for those of them that are texts, not objects with columns.
 NOT_FOR_TEXTS = (
-    "probabilities task split encoding oos oos_threshold text_column label_column label_separator header "
+    "force probabilities task split encoding oos oos_threshold text_column label_column label_separator header "
     "question_column context_column null_threshold"
 ).split()
 NOT_FOR_LINES = "force label_separator header split".split()
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     below_help = "--ask: where it is less sure than this, a number that `cascade` finds on dev"
     parser.add_argument("--below", type=float, metavar="P", help=below_help)
     parser.add_argument(
-        "--force", action="store_true", help="replace --output, or what another run has left unfinished"
+        "--force", action="store_true", help="--file: replace --output, or what another run has left unfinished"
     )
     parser.add_argument(
         "--task", choices=deciding_tasks(), help="--file: whose files are read (default csv, conll or squad, by model)"
@@ -99,12 +100,12 @@ def command(arguments: argparse.Namespace) -> dict:
     if arguments.file or not (texts or sys.stdin is None or sys.stdin.isatty()):
         return whole_file(arguments, str(arguments.file) in (INPUT, "None"))
     refuse(arguments, NOT_FOR_TEXTS)
+    refuse_blanks(arguments, names)
     device = start_device(arguments, arguments.model)
     data = data_config(arguments)
     loaded = open_model(arguments, device)
     if arguments.output is not None:
         check_target(arguments.output, arguments.model)
-        require_free(arguments.output, arguments.force)
     texts = arguments.text, arguments.question, arguments.context
     result = predict(loaded, *texts, data, device, arguments.text_pair)
     if arguments.output is not None:
@@ -121,6 +122,15 @@ def refuse(arguments: argparse.Namespace, names: Iterable[str]) -> None:
     for name in names:
         if name in asked or (name not in SETTINGS and getattr(arguments, name)):
             raise UserError(f"{flag_name(name)}: is for --file FILE; leave it out")
+
+
+def refuse_blanks(arguments: argparse.Namespace, names: Iterable[str]) -> None:
+    """UserError where one of these inputs, or of several texts one, is blank."""
+    for name in names:
+        value = getattr(arguments, name) or []
+        for text in [value] if isinstance(value, str) else value:
+            if not text.strip():
+                raise UserError(f"{flag_name(name)}: {EMPTY} in {shorten(repr(text), 20)}")
 
 
 def open_model(arguments: argparse.Namespace, device: torch.device, task: Task | None = None) -> LoadedModel:

@@ -235,7 +235,8 @@ class HiddenLosses(nn.Module):
     Example: weights {"hidden": 1.0} and layers [(0, 0), (1, 2)] compare the embeddings with the teacher's embeddings,
     and the output of the student's first block with that of the teacher's second.
     Where the widths differ, a matrix for the embeddings and one for all blocks take the student's states to the
-    teacher's width (TinyBERT's W_e and W_h). Raises UserError where a loss is not possible between these two models.
+    teacher's width (TinyBERT's W_e and W_h). make_hidden_losses makes the usual layers, and those with a name.
+    Raises UserError where a loss is not possible between these two models.
     """
 
     def __init__(self, weights: dict[str, float], layer_map: LayerMap, student: ModelConfig, teacher: Model):

@@ -72,11 +72,12 @@ NOT_READING = frozenset(
 )
 
 
-def differently_read(record: dict, other: dict) -> list[str]:
-    """The settings by which the same file gives two runs other examples, as far as both records hold them."""
+def differently_read(record: dict, other: dict) -> dict[str, object]:
+    """The other run's settings by which it may have other examples of the same file, as far as both records hold
+    them: {"text_column": "body"}. What is "auto" for one of the two may be as for the other."""
     read, other_read = ({"task": each["task"], **each["data settings"]} for each in (record, other))
-    shared = (read.keys() & other_read.keys()) - NOT_READING
-    return sorted(key for key in shared if read[key] != other_read[key])
+    shared = sorted((read.keys() & other_read.keys()) - NOT_READING)
+    return {key: other_read[key] for key in shared if len({read[key], other_read[key], "auto"}) == 3}
 
 
 def same_dev(record: dict, other: dict) -> bool:

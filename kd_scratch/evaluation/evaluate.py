@@ -41,8 +41,8 @@ def device_for(name: str, directories: Iterable[str | Path]) -> str:
         return name
     small = {str(directory): load_config(directory).int8 for directory in directories}
     if any(small.values()) and not all(small.values()):
-        whole = next(directory for directory, is_int8 in small.items() if is_int8)
-        say(f"note: {whole}: is an int8 model, which runs on the CPU only, and the others beside it")
+        first = next(directory for directory, is_int8 in small.items() if is_int8)
+        say(f"note: {first}: is an int8 model, which runs on the CPU only, and the others beside it")
     return "cpu" if any(small.values()) else name
 
 

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from kd_scratch.common.console import shorten
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, flag_name
 from kd_scratch.data.batches import collate
 from kd_scratch.evaluation.evaluate import LoadedModel, require_fit
 from kd_scratch.evaluation.inference import NOT_FINITE, compute_logits
-from kd_scratch.evaluation.inputs import EMPTY
 from kd_scratch.tasks import Predictions, classification, question_answering, token_classification
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer
@@ -39,7 +37,7 @@ def predict(
     token head: a list of entities, see `find_entities`.
     span head: a list of answers with start, end (code points), probability and whether it is "no answer".
     device: where the model is (None: the CPU).
-    Raises UserError where the model's head needs other inputs, and where one is blank.
+    Raises UserError where the model's head needs other inputs.
     """
     data = data or DataConfig()
     device = device or torch.device("cpu")
@@ -79,10 +77,6 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
         if pairs:
             raise UserError(f"{loaded.directory}: was trained on pairs of texts; predict needs {flags}, and no more")
         raise UserError(f"{loaded.directory}: has a {head} head; predict needs {flags} for it, and no more")
-    for name in needed:
-        for text in [inputs[name]] if isinstance(inputs[name], str) else inputs[name]:
-            if not text.strip():
-                raise UserError(f"{flag_name(name)}: {EMPTY} in {shorten(repr(text), 20)}")
 
 
 @torch.inference_mode()

@@ -211,12 +211,6 @@ class Written:
     bytes: int = 0
 
 
-def require_free(output: Path, force: bool) -> None:
-    """UserError where the output is there already, but for force."""
-    if output.exists() and not force:
-        raise UserError(f"--output {output}: is there already; choose another name, or replace it with --force")
-
-
 def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", force: bool = False) -> dict:
     """Write the answers to all inputs of a file; the record of how many there are, and how many of them odd.
 
@@ -231,7 +225,8 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
         files.check_target(target, path, *models)
     if ending not in DELIMITERS:
         raise UserError(f"--output {output}: give it a name that ends with .csv, .tsv or .jsonl")
-    require_free(output, force)
+    if output.exists() and not force:
+        raise UserError(f"--output {output}: is there already; choose another name, or replace it with --force")
     notes: list[str] = []
     taken = {*answerer.fields, *answerer.by_label}
     read, count, columns = open_inputs(

@@ -75,7 +75,7 @@ def difference(models: Sequence[Figures], reference: Sequence[Figures]) -> dict:
         "seeds": margin(observed),  # how far chance in training alone may carry it
         "margin": margin_of_both(drawn, observed),  # how far both chances together may
         "gained": sum(value > 0 for value in observed),
-        "smallest": smallest_effect(drawn, observed),
+        "smallest": smallest_effect(drawn, observed) or None,  # none: nothing varies
     }
 
 

@@ -124,7 +124,9 @@ def about_rates(rates: RateScores) -> list[str]:
 def verdict(change: dict, seeds: int, gain: str = "helped", loss: str = "hurt") -> str:
     """Whether a difference is one: more than the chances of test file and training together may have made."""
     low, high = change["interval"]
-    text = f"no difference that these runs can show (from {_points(change['smallest'])} points on, four in five would)"
+    text = "no difference that these runs can show"
+    if change["smallest"] is not None:
+        text += f" (detectable from {_points(change['smallest'])} points on)"
     spread = ""
     if change["seeds"] is None:
         text = "of one seed, which does not show what chance in training does"
@@ -190,7 +192,7 @@ def line(name: str, row: dict) -> tuple:
         p = "<0.001" if change["p"] < 0.001 else f"{change['p']:.3f}"
         low, high = change["interval"]
         bounds = f"{100 * low:+.2f} to {100 * high:+.2f}"
-        to_baseline = f"{100 * change['mean']:+.2f}", bounds, p, _points(change["smallest"])
+        to_baseline = f"{100 * change['mean']:+.2f}", bounds, p, change["smallest"] and _points(change["smallest"])
     closed = (None, None)
     if gap := row.get("gap"):
         low, high = gap["interval"]

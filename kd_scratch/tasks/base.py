@@ -107,7 +107,7 @@ def require_labels_of(task: "Task", config: ModelConfig, owner: str) -> None:
     if config.multi_label != task.multi_label:
         kinds = ("one label a text", "several labels at once (problem_type in config.json)")
         cure = "choose --task labels" if config.multi_label else "choose --task csv, or train it with --task labels"
-        raise UserError(f"{owner}: gives {kinds[config.several]}, {task.name} {kinds[task.several]}; {cure}")
+        raise UserError(f"{owner}: gives {kinds[config.multi_label]}, {task.name} {kinds[task.multi_label]}; {cure}")
 
 
 # --- what a task does where its record does not say otherwise ---

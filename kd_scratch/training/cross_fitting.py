@@ -14,7 +14,7 @@ from dataclasses import asdict
 import numpy as np
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import SIZES
+from kd_scratch.config import SIZES, flag_name
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.evaluation.advice import differently_read, same_labels
 from kd_scratch.pages.records import origin_record
@@ -76,8 +76,12 @@ def unseen_by(spec: RunSpec, data: TrainingData, inputs: EncodedInputs) -> np.nd
             f"--unlabelled {spec.unlabelled}: has the name of --train, by which texts are told apart; rename it"
         )
     numbers = fold_numbers(data.task, data.own, folds[0].count)
-    # A text of --unlabelled, or a question about a context, that stands in --train belongs to its fold.
-    of_text = dict(zip((found_by(data.task, example) for example in data.own), numbers.tolist(), strict=True))
+    # A text of --unlabelled, or a question about a context, that stands in --train belongs to its fold. What stands
+    # in documents of several folds every teacher knows: all count.
+    of_text: dict[str, int] = {}
+    for example, number in zip(data.own, numbers.tolist(), strict=True):
+        text = found_by(data.task, example)
+        of_text[text] = number if of_text.get(text, number) == number else -1
     if had_no_other_labels(spec, data, records):
         numbers[~data.has_label] = -1  # no teacher has seen them
     by_id = dict(zip((example.id for example in data.own), numbers.tolist(), strict=True))
@@ -93,9 +97,8 @@ def require_these_folds(spec: RunSpec, data: TrainingData, path: str, record: di
     made_of = record.get("train"), record.get("drawn by text")  # earlier versions had other folds
     if made_of != (data.hashes["train"], drawn_by_text(data.task, data.own)):
         raise UserError(f"--teacher {path}: was trained on a fold of another file than {spec.train}; give that")
-    if settings := differently_read(as_record(spec), record):
-        flag = settings[0].replace("_", "-")
-        raise UserError(f"--teacher {path}: read {spec.train} with another --{flag}; give that")
+    for name, value in differently_read(as_record(spec), record).items():
+        raise UserError(f"--teacher {path}: read {spec.train} with {flag_name(name)} {value!r}; give the same")
     name = record.get("sources", {}).get("train", spec.train.name)
     if data.task.head == "token" and name != spec.train.name:  # which names the documents
         raise UserError(f"--teacher {path}: knew {spec.train} as {name}; rename it so")

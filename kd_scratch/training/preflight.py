@@ -259,7 +259,8 @@ def about_disk(run: Run, sample: Sample) -> str:
             raise UserError(
                 f"{names}: needs about {in_megabytes(size)}, {in_megabytes(free)} are free; make room first"
             )
-        texts.append(f"about {in_megabytes(size)} for {names}, {in_megabytes(free)} are free")
+        little = "" if size <= free else "; TOO LITTLE, unless the cache has this run's files already"
+        texts.append(f"about {in_megabytes(size)} for {names}, {in_megabytes(free)} are free{little}")
     return "; ".join(texts)
 
 

@@ -10,7 +10,7 @@ from kd_scratch.common.files import read_json
 from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.tasks import TASKS
 
-CACHE = Path("runs/cache")  # where tokenized texts and teachers' outputs are kept, unless another folder is given
+CACHE = Path("runs/cache")  # where tokenized texts and teachers' logits are kept, unless another folder is given
 
 
 def layer_count(auto: str, depth: int) -> int:

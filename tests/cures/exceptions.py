@@ -65,7 +65,7 @@ EXCEPTIONS = {
     "--teacher: they were not trained with the same number of folds; give all of one kind": FOLDS,
     "--teacher: no teacher was trained with --fold {}; train it, and give it too": FOLDS,
     "--teacher {}: was trained on a fold of another file than {}; give that": FOLDS,
-    "--teacher {}: read {} with another --{}; give that": FOLDS,
+    "--teacher {}: read {} with {} {}; give the same": FOLDS,
     "--teacher {}: knew {} as {}; rename it so": "training/test_cross_fitting.py::"
     "test_documents_are_told_apart_by_the_name_that_the_teachers_knew",
     "--unlabelled {}: has the name of --train, by which texts are told apart; rename it": "training/"

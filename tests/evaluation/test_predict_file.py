@@ -529,15 +529,6 @@ def test_an_answer_is_there_before_the_next_line(models):
     assert counts == {"inputs": 3, "odd": 0} and json.loads(written[2])["prediction"]
 
 
-def test_an_output_of_texts_is_not_overwritten_without_force(models, tmp_path, capsys):
-    argv = ["predict", "--model", str(models / "sequence"), "--text", "fox", "--output", str(tmp_path / "o.json")]
-    assert main(argv) == 0
-    (tmp_path / "o.json").write_text("mine")
-    assert main(argv) == 2 and "replace it with --force" in capsys.readouterr().err
-    assert (tmp_path / "o.json").read_text() == "mine"
-    assert main([*argv, "--force"]) == 0 and json.loads((tmp_path / "o.json").read_text())["fox"]
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -551,6 +542,7 @@ def test_an_output_of_texts_is_not_overwritten_without_force(models, tmp_path, c
         (["--text", "fox", "--oos-threshold", "0.9"], "--oos-threshold: is for --file FILE; leave it out"),
         (["--text", "fox", "--null-threshold", "0"], "--null-threshold: is for --file FILE; leave it out"),
         (["--text", "fox", "--task", "csv"], "--task: is for --file FILE; leave it out"),
+        (["--text", "fox", "--force"], "--force: is for --file FILE; leave it out"),
         (["--text", "fox", "--label-threshold", "0.9"], "--label-threshold: is for a model that gives a text several"),
         (
             ["--file", "a.csv", "--label-threshold", "0.9"],

@@ -238,9 +238,9 @@ def test_the_sentences_say_helped_hurt_or_nothing_that_can_be_shown():
         "better with 2 of 3 seeds",
         f"cosine against {SOFT}: hurt: -1.50 points (-2.00 to -1.00 over test examples, ± 0.10 over seeds), "
         "better with 2 of 3 seeds",
-        f"patient against {SOFT}: no difference that these runs can show (from 0.42 points on, four in five would): "
+        f"patient against {SOFT}: no difference that these runs can show (detectable from 0.42 points on): "
         "+0.00 points (-0.10 to +0.10 over test examples, ± 0.10 over seeds), better with 2 of 3 seeds",
-        f"relations against {SOFT}: no difference that these runs can show (from 0.42 points on, four in five would): "
+        f"relations against {SOFT}: no difference that these runs can show (detectable from 0.42 points on): "
         "+0.25 points (+0.10 to +0.40 over test examples, ± 0.22 over seeds), better with 2 of 3 seeds",
         f"one seed against {SOFT}: of one seed, which does not show what chance in training does: +0.25 points (+0.10 "
         "to +0.40 over test examples), better with 2 of 3 seeds",

@@ -205,6 +205,19 @@ def test_a_sentence_of_the_training_file_is_found_in_another_by_its_words(senten
     assert np.array_equal(counted[:, 10:20], counted[:, :10])
 
 
+def test_a_sentence_in_documents_of_several_folds_is_known_to_every_teacher(sentences, monkeypatch):
+    task, own = TASKS["conll"], sentences(documents=True)
+    more = [replace(example, id=f"more.txt:{i}") for i, example in enumerate(own[::4])]
+    folds_of(monkeypatch, 3, {"train": "x", "task": "conll"})
+    data = TrainingData(task, Concat(own, more), [], (), None, {"train": "x"}, [], own=own)
+    spec = RunSpec("conll", Path("train.txt"), "10%", "", Path("y"), teachers=("a", "b", "c"))
+    counted = unseen_by(spec, data, SimpleNamespace(ids=[example.id for example in data.examples]))
+    folds = counted[:, :40].argmax(axis=0).reshape(10, 4)  # of the four documents that each sentence stands in
+    alone = (folds == folds[:, :1]).all(axis=1)
+    assert (counted[:, :40].sum(axis=0) == 1).all() and not alone.all()
+    assert counted[:, 40:].sum(axis=0).tolist() == np.where(alone, 1, 3).tolist()
+
+
 def test_documents_are_told_apart_by_the_name_that_the_teachers_knew(monkeypatch):
     sentences = [Sentence(str(i), ("x",), ("O",), document=f"train.txt:{i}") for i in range(4)]
     folds_of(monkeypatch, 2, {"train": "x", "task": "conll", "sources": {"train": "train.txt"}})
@@ -283,12 +296,15 @@ def test_teachers_that_do_not_belong_together_are_refused(teachers, tmp_path):
     record = json.loads(Path(two, "training.json").read_text())
     settings = record["data settings"]
     for flag, changed in {
-        "task": {"task": "agnews"},
-        "text-column": {"data settings": settings | {"text_column": "title"}},
-        "": {"data settings": settings | {"limit": "10", "label_threshold": 0.5, "of": "a later version"}},
+        "task 'agnews'": {"task": "agnews"},
+        "text-column 'title'": {"data settings": settings | {"text_column": "title"}},
+        "": {
+            "data settings": settings
+            | {"limit": "10", "label_threshold": 0.5, "encoding": "utf-8", "of": "a later version"}
+        },
     }.items():
         (older / "training.json").write_text(json.dumps(record | {"fold": "1/3"} | changed))
-        refusal = pytest.raises(UserError, match=f"older: read .*train.csv with another --{flag}; give that")
+        refusal = pytest.raises(UserError, match=f"older: read .*train.csv with --{flag}; give the same")
         with refusal if flag else nullcontext():
             prepared(spec)
 

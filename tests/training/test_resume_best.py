@@ -22,7 +22,7 @@ def test_weights_and_threshold_of_the_best_epoch_are_put_back_together(tmp_path)
     assert load_model(tmp_path).head.classifier.bias.equal(kept.head.classifier.bias)
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("multi_label", [False, True])
 def test_a_run_that_was_killed_between_weights_and_config_goes_on(tmp_path, multi_label):
     kept = tiny_model(multi_label=multi_label, threshold=0.25 if multi_label else 0.5)
     sha256 = save_model(kept, tmp_path)
