@@ -285,7 +285,7 @@ def measured(call: Callable) -> tuple[str, float, float]:
 
 
 KILOBYTES = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts
-HUNDRED = 100_000_000 if TORTURE else 20_000_000
+HUNDRED = 100_000_000 if TORTURE else 10_000_000
 #: what -> format, the file's chunks, what is said, how many times the file's size it may take
 LARGE = {
     "agnews, one line": ("agnews", lambda: [b"x" * HUNDRED], "a field of more than 1,000,000 characters", 6),
