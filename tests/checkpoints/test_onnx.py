@@ -23,7 +23,7 @@ from tests.conftest import EVERY_KIND, KINDS, ROOT, tiny_model
 
 HEADS = ["sequence", "token", "span", "mlm", None]
 #: Of the largest number. Where an activation lies halfway between two steps, int8 may take either.
-TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "int8": 0.01}
+TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "int8": 0.05}
 BESIDE = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "onnx"}
 
 
