@@ -248,10 +248,10 @@ def calibration_section(found: Comparison) -> str:
     picture = reliability("Share of right decisions by confidence", found.calibration_bins)
     caption = (
         "On the dashed line the share of right decisions equals the mean confidence. The calibration error is the mean "
-        "distance from it, which chance keeps above 0 for a perfectly calibrated model too. Bins of fewer than ten "
-        "decisions are not drawn."
+        "distance from it; its floor is what chance leaves of it for a perfectly calibrated model. Bins of fewer than "
+        "ten decisions are not drawn."
     )
-    header = ("model", "calibration error", "95% interval", "of a perfectly calibrated model")
+    header = ("model", "calibration error", "95% interval", "floor")
     errors = html_table(header, [(name, *each) for name, each in found.calibration_errors.items()])
     return f'<div class="side">{figure(picture, caption)}{errors}</div>'
 
