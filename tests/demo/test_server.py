@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -511,8 +512,8 @@ def test_a_wait_that_would_be_too_long_is_refused_at_once_and_the_server_recover
         assert post(port, "4", path="/api/work")[0] == 200  # nothing waits now, whatever the average is
 
 
-def test_the_pages_questions_come_before_those_of_programs():
-    """However many programs wait: the page waits for its own questions only."""
+def held_work() -> tuple[Callable[[dict], dict], threading.Event, list[str]]:
+    """A function that answers when the event is set, the event, and the texts that it was asked so far."""
     go, order = threading.Event(), []
 
     def work(values):
@@ -520,6 +521,12 @@ def test_the_pages_questions_come_before_those_of_programs():
         assert go.wait(20)
         return {}
 
+    return work, go, order
+
+
+def test_the_pages_questions_come_before_those_of_programs():
+    """However many programs wait: the page waits for its own questions only."""
+    work, go, order = held_work()
     with running({"/api/work": work}, wait=0.25) as port:
         clients = []
         for text in ("first", "program", "other program", "refused", "page", "the page again"):
@@ -534,13 +541,7 @@ def test_the_pages_questions_come_before_those_of_programs():
 
 
 def test_for_clients_that_have_gone_nothing_is_computed_and_nobody_waits():
-    go, order = threading.Event(), []
-
-    def work(values):
-        order.append(values["text"])
-        assert go.wait(20)
-        return {}
-
+    work, go, order = held_work()
     with running({"/api/work": work}, wait=0.25) as port:
         own = {"Origin": f"http://127.0.0.1:{port}"}
         clients = []
