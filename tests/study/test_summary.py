@@ -21,7 +21,7 @@ from kd_scratch.evaluation.significance import (
     smallest_effect,
 )
 from kd_scratch.study.figures import difference, gap_closed, references, summarize
-from kd_scratch.study.summary import conclusions, write_report
+from kd_scratch.study.summary import conclusions, verdict, write_report
 from kd_scratch.study.variants import BASELINE, SOFT
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import label_confidence, mean_score
@@ -185,6 +185,8 @@ def test_a_difference_is_the_mean_over_seeds_with_the_interval_of_its_own_draws(
     assert found["p"] < 0.01 and found["gained"] == 2
     same = difference(better, better)
     assert same["mean"] == 0 and same["interval"] == (0, 0) and same["p"] == 1 and same["gained"] == 0
+    assert same["smallest"] is None, "nothing varies, so no effect is detectable"
+    assert verdict(same, 2).startswith("no difference that these runs can show: +0.00 points")
 
 
 def test_a_summary_has_the_means_over_seeds_and_both_references():
