@@ -44,8 +44,8 @@ def averaged_logits(run: Run) -> np.ndarray:
     config, cache = run.spec.config, run.spec.cache
     counted = unseen_by(run.spec, run.data, run.train_inputs)
     if counted is not None:
-        unseen = int(counted.all(axis=0).sum())
-        say(f"cross-fitted teachers: each speaks of what it has not seen; {unseen:,} inputs were seen by none")
+        alike = int(counted.all(axis=0).sum())
+        say(f"cross-fitted teachers: each speaks of what it has not seen; {alike:,} inputs were seen by none or by all")
         counted = by_row(counted, run.train_inputs)
     teachers = zip(run.spec.teachers, run.teachers, strict=True)
     each = [logits_of_teacher(run, path, teacher) for path, teacher in teachers]
