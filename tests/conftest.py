@@ -34,6 +34,8 @@ timing.SQUARE["cpu"] = 64  # each training run measures the rate of matrix produ
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 HAS_BF16, device.HAS_BF16 = device.HAS_BF16, ()  # --amp auto is off on every processor: all see the same numbers
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start; tests run side by side
+for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"):  # `make` in a test is nobody's sub-make: it prints
+    os.environ.pop(name, None)  # no directories, and takes no variable of the `make test` that runs it
 
 
 @pytest.fixture(autouse=True)
