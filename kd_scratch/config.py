@@ -133,7 +133,7 @@ class TrainConfig:
         0, "end after so many optimizer steps, in the middle of an epoch too, instead of --epochs; 0: no"
     )
     batch_size: int = setting(32, "inputs per optimizer step")
-    accumulation: int = setting(1, "compute each batch in this many parts, to save memory; changes nothing else")
+    accumulation: int = setting(1, "compute each batch in this many parts, to save memory; changes what dropout draws")
     warmup_steps: int = setting(0, "steps over which the learning rate rises from 0; then it falls linearly to 0")
     weight_decay: float = setting(0.01, "AdamW's weight decay; biases and norms are exempt")
     max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm; 0 leaves them alone")

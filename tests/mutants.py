@@ -465,7 +465,7 @@ FAULTS = [
      '"--labelled", spec.run.seed)', '"--labelled")',
      "training/test_examples.py::test_each_seed_has_labels_of_its_own"),
     ("questions of one context drawn one by one", "tasks/base.py",
-     "if self.task.group is None:", "if True:",
+     "if self.task.group is not None:", "if False:",
      "evaluation/test_significance.py::test_a_comparison_draws_questions_by_context"),
     ("a bootstrap over examples instead of groups", "evaluation/significance.py",
      "np.add.at(sums, groups, tally)", "np.add.at(sums, np.arange(len(tally)) % count, tally)",

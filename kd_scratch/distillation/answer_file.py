@@ -247,8 +247,17 @@ def by_label(row: dict, labels: dict[str, int], place: str) -> tuple[dict, objec
     return named, rest
 
 
+def from_pipeline(row: dict) -> dict:
+    """A line in our own names, where it has those of transformers' pipelines: label and score, or labels and scores."""
+    scores, labels = row.get("scores"), row.get("labels")
+    if isinstance(scores, list) and isinstance(labels, list) and len(scores) == len(labels):
+        return {"probabilities": dict(zip(map(str, labels), scores, strict=True))} | row
+    return {"confidence": row["score"]} | row if "score" in row else row
+
+
 def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
     """log p of a distribution over the labels, C. The rest is spread evenly over those without a name."""
+    row = from_pipeline(row)
     confidence = row.get("confidence", 1)
     label = row.get("prediction", row.get("label"))  # what `predict --file` writes has the file's own label beside it
     if "probabilities" not in row and label is not None and isinstance(confidence, int | float):
@@ -264,6 +273,7 @@ def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarr
 def read_multi_label(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
     """log(p / (1 − p)) of each of several labels, C: the logit whose sigmoid is p. The rest is the sum of those
     without a name, evenly spread. Of a list, each label is so sure (confidence), and any other so unlikely."""
+    row = from_pipeline(row)
     sure, found = row.get("confidence", 1), row.get("prediction", row.get("labels", row.get("label")))
     if "probabilities" not in row and isinstance(found, list) and isinstance(sure, int | float):
         named = {one_label(label, "labels", place): sure for label in found}

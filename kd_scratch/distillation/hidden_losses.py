@@ -162,7 +162,7 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
         layers=last_block,
         weight=1.0,
         paper="DistilBERT, Sanh et al. 2019",
-        summary="1 − cosine of the last hidden states",
+        summary="1 − cosine of the states behind the last pair of --layer-map",
     ),
     "patient": HiddenLoss(
         compare=patient_mse,

@@ -33,7 +33,7 @@ def inner_blocks(layer_map: LayerMap, depth: int) -> LayerMap:
 
 
 def last_block(layer_map: LayerMap, depth: int) -> LayerMap:
-    """The last pair alone."""
+    """The last pair alone: the student's last layer that is mapped, and the teacher's that it is mapped to."""
     return blocks(layer_map, depth)[-1:]
 
 

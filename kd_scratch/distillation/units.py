@@ -34,8 +34,8 @@ def unit_logits(head: str, logits: Tensor, batch: Batch) -> Tensor:
         return logits.flatten(0, 1).index_select(0, batch.counted)  # B,S,C -> B·S,C -> U,C
     if head == "span":
         allowed = batch.allowed.unsqueeze(-1)  # B,S,1
-        start_end = logits.masked_fill(~allowed, LOWEST).index_select(0, batch.counted)  # B,S,2, those with two units
-        return start_end.transpose(1, 2).flatten(0, 1)  # B,S,2 -> B,2,S -> U,S
+        start_end = logits.masked_fill(~allowed, LOWEST).index_select(0, batch.counted)  # B,S,2 -> U/2,S,2
+        return start_end.transpose(1, 2).flatten(0, 1)  # U/2,S,2 -> U/2,2,S -> U,S
     raise ValueError(f"there is no head {head!r}")
 
 
@@ -46,7 +46,7 @@ def unit_labels(head: str, batch: Batch) -> Tensor:
     if head in ("token", "mlm"):
         return batch.labels.flatten().index_select(0, batch.counted)  # B,S -> B·S -> U
     if head == "span":
-        return batch.labels.index_select(0, batch.counted).flatten()  # B,2 -> 2B
+        return batch.labels.index_select(0, batch.counted).flatten()  # B,2 -> U/2,2 -> U
     raise ValueError(f"there is no head {head!r}")
 
 

@@ -29,8 +29,8 @@ def advice(teacher: float, baseline: float, chance: float, known: Collection[str
     """
     text = f"teacher {100 * teacher:.2f}, baseline {100 * baseline:.2f}"
     if teacher - baseline <= chance:
-        text += f": not ahead by more than chance ({100 * chance:.2f} points), so there is nothing to close"
-        return f"{text}; train the teacher longer or better first, or make the student smaller"
+        text += f": not ahead by more than chance ({100 * chance:.2f} points), so no gap is shown"
+        return f"{text}; score both on more examples, train the teacher longer or better, or make the student smaller"
     text += f": {100 * (teacher - baseline):.2f} points to gain"
     if closed >= ENOUGH:
         return text

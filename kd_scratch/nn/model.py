@@ -42,7 +42,9 @@ class SequenceHead(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """One distribution per position (tags: C classes; spans: C = 2, being start and end of the answer)."""
+    """C numbers per position. Tags: logits of C classes. Spans: C = 2, how well an answer starts and how well it ends
+    here; their softmax is over the positions (see distillation/units.py).
+    """
 
     def __init__(self, width: int, classes: int, dropout: float):
         super().__init__()

@@ -113,7 +113,8 @@ class Evaluator:
 
     def describe_groups(self) -> str:
         """What a bootstrap draws, in two words: "4,500 examples", or "231 groups" of them."""
-        return f"{self.teacher.num_groups:,} {'examples' if self.task.group is None else 'groups'}"
+        count = self.teacher.num_groups
+        return f"{count:,} {'examples' if count == len(self.teacher.examples) else 'groups'}"
 
     def predict(self, directory: Path) -> Predictions:
         """A model's predictions on the test file."""

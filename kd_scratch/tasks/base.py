@@ -48,10 +48,14 @@ class Predictions:
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """The number of each example's group (see Task.group), N; without groups each is one of its own."""
-        if self.task.group is None:
-            return np.arange(len(self.examples))
-        return np.unique([self.task.group(example) for example in self.examples], return_inverse=True)[1]
+        """The number of each example's group (see Task.group), N. Each is one of its own where there are no groups, or
+        a single one, as of a CoNLL file that tells no documents apart: drawn with replacement, it would never vary.
+        """
+        if self.task.group is not None:
+            groups = np.unique([self.task.group(example) for example in self.examples], return_inverse=True)[1]
+            if groups.any():
+                return groups
+        return np.arange(len(self.examples))
 
     @property
     def num_groups(self) -> int:

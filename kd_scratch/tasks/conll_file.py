@@ -107,8 +107,9 @@ class Tags:
 def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """The sentences of a file; those of JSON lines stay in it until asked for.
 
-    A -DOCSTART- line begins a document; without any, each sentence is a document of its own. Tags may be in any of
-    the schemes of conll_metric.py. Raises UserError with the odd line.
+    A -DOCSTART- line begins a document. Each sentence is one of its own where there is no such line, or, but with
+    --documents, a single one, as annotation tools write it: of one document no part could be drawn. Tags may be in any
+    of the schemes of conll_metric.py. Raises UserError with the odd line.
     """
     file = open_text(path, data.encoding, say)
     text = file.text()
@@ -123,9 +124,12 @@ def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
         say(f"{path}: {what}: {count:,}")
     tags.understand(path, say)
     tags.scheme = scheme([tags.meaning[tag] for tag in sentence.tags] for sentence in sentences)
+    apart = not data.documents and len({sentence.document for sentence in sentences}) == 1 < len(sentences)
+    if apart:
+        say(f"{path}: is one document; each of its sentences is drawn by itself")
     return [
-        Example(sentence.id, tuple(sentence.words), tags.iob2(sentence.tags), sentence.document, tags.scheme)
-        for sentence in sentences
+        Example(each.id, tuple(each.words), tags.iob2(each.tags), each.id if apart else each.document, tags.scheme)
+        for each in sentences
     ]
 
 

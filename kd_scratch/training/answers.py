@@ -62,6 +62,7 @@ def cached_logits(run: Run, file: AnswersFile) -> np.ndarray:
         "features": features_hash(inputs),
         "texts": sha256(*map(str, run.data.hashes.values()), *inputs.ids),
         "labels": sha256(*model.labels),
+        "kind": "sigmoid" if inputs.multi_label else "softmax",  # of which these are logits
         "code": source_hash("training.answers"),
     }
     what = f"answers of {file.path} for {len(inputs):,} inputs"
@@ -96,7 +97,7 @@ def fill_logits(run: Run, file: AnswersFile, logits: np.ndarray) -> None:
         what = f"is about no text of --train, where ids are such as {run.data.examples[0].id}"
         raise UserError(f"{file.path}: {what}; write the answers for that file")
     if not used.all():
-        say(f"note: {file.path}: {(~used).sum():,} of {len(used):,} lines are about texts that are not learned")
+        say(f"note: {file.path}: {(used == 0).sum():,} of {len(used):,} lines are about texts that are not learned")
     if sha256_of_file(file.path) != file.sha256:
         raise UserError(f"{file.path}: has been changed while it was read; start again")
 

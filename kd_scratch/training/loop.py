@@ -31,7 +31,7 @@ from kd_scratch.training.resume import PREVIOUS_WEIGHTS, Progress
 from kd_scratch.training.setup import Run
 from kd_scratch.training.trainer import Trainer
 
-CURVE_POINTS = 50  # of an epoch's loss curve, each the mean of so many steps
+CURVE_POINTS = 50  # of an epoch's loss curve at most, each the mean of as many successive steps
 
 
 def train_model(run: Run, force: bool = False) -> Progress:
@@ -165,7 +165,8 @@ def finish_epoch(trainer: Trainer, lengths: np.ndarray) -> None:
     """
     run, progress, predictions = trainer.run, trainer.progress, predict_dev(trainer)
     scores = run.task.score(predictions)
-    operations = 3 * forward_operations(run.model.config, lengths)  # the backward pass takes twice as many
+    whole = run.hidden_losses is not None  # they look at all positions of the last block
+    operations = 3 * forward_operations(run.model.config, lengths, plain=whole)  # the backward pass takes twice as many
     losses = np.array_split(progress.losses, min(len(progress.losses), CURVE_POINTS))
     progress.epoch += 1
     progress.history.append(

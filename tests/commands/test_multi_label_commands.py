@@ -165,6 +165,8 @@ LINES = {
     '"probabilities": {}, "rest": 2': (0.5, 0.5, 0.5, 0.5),
     '"labels": ["sport", "food"]': (1.0, 0.0, 1.0, 0.0),
     '"labels": ["sport"], "confidence": 0.8': (0.2, 0.2, 0.8, 0.2),
+    '"labels": ["trade", "space", "food", "sport"], "scores": [0.9, 0.7, 0.1, 0.2]': (0.1, 0.7, 0.2, 0.9),
+    '"labels": ["trade", "space"], "scores": [0.9, 0.7]': "lacks the label 'food'",
     '"labels": []': (0.0, 0.0, 0.0, 0.0),
     '"prediction": ["trade"], "labels": "food;sport"': (0.0, 0.0, 0.0, 1.0),
     '"probabilities": {"food": 0.9}': "lacks the label 'space'; add it",

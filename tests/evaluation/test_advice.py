@@ -16,8 +16,8 @@ ALL = (
     "altered copies (--augment 1; alone within chance on CLINC150 and AG News), "
     f"a table of tokens that stays (--freeze-embeddings; not measured alone), {TEACHERS}, {LONGER}"
 )
-NOTHING = "not ahead by more than chance ({} points), so there is nothing to close; train the teacher longer or better "
-NOTHING += "first, or make the student smaller"
+NOTHING = "not ahead by more than chance ({} points), so no gap is shown; score both on more examples, train the "
+NOTHING += "teacher longer or better, or make the student smaller"
 
 
 @pytest.mark.parametrize("teacher, baseline, chance, known, expected", [

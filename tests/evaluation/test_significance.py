@@ -166,3 +166,12 @@ def test_a_comparison_draws_questions_by_context():
     assert set(drawn) == {0.0, 0.5, 1.0} and np.mean(drawn == 0.5) == pytest.approx(0.5, abs=0.05)
     row = quality(TASKS["squad"], {"x": predictions}, {"x": {"exact_match": 0.5, "f1": 0.5}})["x"]
     assert row.interval == (0.0, 1.0)
+
+
+def test_of_a_file_with_a_single_group_examples_are_drawn():
+    """The interval of a file about one context is not the point that its only group makes of it."""
+    questions = [Question(str(i), "?", "x y", ("x",), 0) for i in range(40)]
+    predictions = Predictions(TASKS["squad"], questions, None, None, (), DataConfig())
+    predictions.decisions = [Answer(text, 0, 0, 0.0, 1.0, 0.0, text) for text in ("x", "y") * 20]
+    row = quality(TASKS["squad"], {"x": predictions}, {"x": {"exact_match": 0.5, "f1": 0.5}})["x"]
+    assert row.interval == pytest.approx((0.5 - 1.96 * 0.5 / 40**0.5, 0.5 + 1.96 * 0.5 / 40**0.5), abs=0.03)

@@ -12,6 +12,7 @@ from kd_scratch.data.rows import FileRows
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.conll_columns import INVISIBLE
 from kd_scratch.tasks.conll_file import Example, read_conll
+from kd_scratch.training.examples import draw
 
 SMALL = "EU NNP B-ORG\nrejects VBZ O\nGerman JJ B-MISC\n\nPeter NNP B-PER\nBlackburn NNP I-PER\n"
 WORDS = [("EU", "rejects", "German"), ("Peter", "Blackburn")]
@@ -62,6 +63,7 @@ def read(tmp_path, content: str | bytes, **data) -> tuple[list[Example], list[st
 
 
 COMMENTS = ["comments left out: 2"]
+APART = "is one document; each of its sentences is drawn by itself"
 INDEX = ["column 1 counts the words, column 2 has them, column 4 the tags"]
 OFFSETS = ["columns 1 to 2 count the words, column 3 has them, column 5 the tags"]
 UNSEEN = ["invisible characters alone on a line, taken for a blank one: 1"]
@@ -88,7 +90,7 @@ SAME = {
     "an index": (numbered(SMALL), INDEX),
     "an index in tabs": (numbered(TABS, separator="\t"), INDEX),
     "an index over the file": (numbered(SMALL, 0, restart=False), INDEX),
-    "an index in documents": ("-DOCSTART- O\n\n" + numbered(SMALL), INDEX),
+    "an index in documents": ("-DOCSTART- O\n\n" + numbered(SMALL), [*INDEX, APART]),
     "an index and comments": ("# 1\tx\n# 2 x\n" + numbered(TABS, separator="\t"), [*INDEX, *COMMENTS]),
     "a comment within a sentence": (SMALL.replace("German", "# annotator: not sure\nGerman"), ["comments left out: 1"]),
     "a comment of two words": (TWO.replace("German", "# annotator\nGerman"), ["comments left out: 1"]),
@@ -160,6 +162,16 @@ def test_a_document_may_begin_in_many_spellings(tmp_path, line):
     assert [(e.words[0], e.document) for e in examples] == [("EU", "x.txt:1"), ("Peter", "x.txt:1"), ("A", "x.txt:10")]
     official = "-DOCSTART-" in re.split("[ \t]", line)
     assert said == [] if official else len(said) == 1 and said[0].endswith(": 2")
+
+
+def test_of_a_file_with_a_single_document_sentences_are_drawn(tmp_path):
+    """As annotation tools export it. With --documents its sentences see each other, and stay together."""
+    one = f"-DOCSTART- -X- O\n\n{SMALL}"
+    examples, said = read(tmp_path, one)
+    assert [e.document for e in examples] == [e.id for e in examples] and len(said) == 1
+    assert draw(TASKS["conll"], examples, "50%", "--dev").sum() == 1
+    whole, said = read(tmp_path, one, documents=True)
+    assert [e.document for e in whole] == ["x.txt:1"] * 2 and said == []
 
 
 def test_quotes_and_commas_are_words_in_a_file_of_commas(tmp_path):

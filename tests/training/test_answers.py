@@ -22,6 +22,7 @@ from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.distillation.losses import distillation_loss, partly_taught_loss
 from kd_scratch.distillation.teacher import gather
 from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.training import answers as training_answers
 from kd_scratch.training import bookkeeping
 from kd_scratch.training.examples import encode_training_data
 from kd_scratch.training.run import more_notes
@@ -153,6 +154,17 @@ def read_lines(path: Path) -> list[dict]:
     return list(map(json.loads, path.read_text().splitlines()))
 
 
+def test_answers_for_one_label_are_not_read_from_the_cache_for_several(world, tmp_path, monkeypatch):
+    """The same texts, labels and file, but logits of a softmax there and of sigmoids here."""
+    run = prepared(spec_of(world, tmp_path, answers=[answer(world, "csv-1", tmp_path / "a.jsonl")]))
+    keys = []
+    monkeypatch.setattr(training_answers, "load_or_compute", lambda what, key, *more: keys.append(key))
+    for labels in (run.train_inputs.labels, np.eye(len(LABELS))[run.train_inputs.labels]):
+        run.train_inputs = replace(run.train_inputs, labels=labels)
+        training_answers.cached_logits(run, *run.answers)
+    assert keys[0] != keys[1]
+
+
 def test_each_file_counts_for_the_texts_that_it_answers(world, tmp_path):
     """Of two files the second has every other line, in another order, and without ids."""
     first, second = (read_lines(answer(world, f"csv-{i}", tmp_path / f"{i}.jsonl")) for i in (1, 2))
@@ -231,7 +243,7 @@ def test_lines_about_other_texts_are_refused_or_counted(world, tmp_path, capsys)
         prepared(spec_of(world, tmp_path, answers=[write_lines(tmp_path / "e", read_lines(file)[:3])]))
     write_lines(tmp_path / "more", [*rows, {"text": "nobody has written this", "label": "sport"}])
     prepared(spec_of(world, tmp_path, answers=[tmp_path / "more"]))
-    assert "1 of 31 lines are about texts that are not learned" in capsys.readouterr().out
+    assert ": 1 of 31 lines are about texts that are not learned" in capsys.readouterr().out
 
 
 def test_a_sentence_of_another_number_of_words_is_refused(world, tmp_path):
