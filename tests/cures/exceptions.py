@@ -77,8 +77,8 @@ EXCEPTIONS = {
     "the best learning rate is the {} of the grid: try {} ones": "study/test_learning_rates.py::"
     "test_each_variant_has_the_rate_that_is_best_on_dev_with_the_first_seed",
     # --- is no error's, and takes hours ---
-    "{}; train the teacher longer or better first, or make the student smaller": "evaluation/test_advice.py::"
-    "test_the_advice_by_case; longer training changes the scores that it looks at",
+    "{}; score both on more examples, train the teacher longer or better, or make the student smaller": "evaluation/"
+    "test_advice.py::test_the_advice_by_case; longer training changes the scores that it looks at",
     # --- needs more than one process ---
     "the processes do not find each other: {}; start them with torchrun": "torchrun sets the variables with which "
     "common/test_distributed.py::test_two_processes_have_the_losses_of_one_in_fine_tuning_and_in_distillation starts",
