@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shlex
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +35,10 @@ timing.SQUARE["cpu"] = 64  # each training run measures the rate of matrix produ
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 HAS_BF16, device.HAS_BF16 = device.HAS_BF16, ()  # --amp auto is off on every processor: all see the same numbers
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start; tests run side by side
-for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"):  # `make` in a test is nobody's sub-make: it prints
-    os.environ.pop(name, None)  # no directories, and takes no variable of the `make test` that runs it
+# `make` in a test is nobody's sub-make: it prints no directories, and `make test ARGS=…` gives it no ARGS.
+GIVEN = [word.partition("=")[0] for word in shlex.split(os.environ.get("MAKEFLAGS", "").partition(" -- ")[2])]
+for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", *GIVEN):
+    os.environ.pop(name, None)
 
 
 @pytest.fixture(autouse=True)
