@@ -178,7 +178,7 @@ def test_compare_trace_and_the_smaller_forms_take_pairs(runs, models, tmp_path, 
         assert status == 0 and "second" in out and "[SEP]" in out
 
 
-def test_cola_is_chosen_and_compared_by_matthews_correlation(runs, tmp_path, capsys):
+def test_cola_is_chosen_and_compared_by_matthews_correlation(models, tmp_path, capsys):
     kinds = {"0\t*": "are", "1\t": "is"}
     rows = [f"src\t{mark}\tthe {word} {verb}" for word in WORDS for mark, verb in kinds.items()]
     (tmp_path / "cola.tsv").write_text("\n".join(rows) + "\n")
@@ -189,6 +189,6 @@ def test_cola_is_chosen_and_compared_by_matthews_correlation(runs, tmp_path, cap
     assert record["best_score"] == max(epoch["dev"]["matthews"] for epoch in record["history"])
     assert load_config(tmp_path / "m").pairs is False
     argv = ["compare", "--task", "cola", "--data", tmp_path / "cola.tsv", "--models"]
-    argv += [f"a={tmp_path / 'm'}", f"b={runs / 'single'}", "--output", tmp_path / "c", "--threads", 1]
+    argv += [f"a={tmp_path / 'm'}", f"b={models['SINGLE']}", "--output", tmp_path / "c", "--threads", 1]
     status, out, _ = run(capsys, *argv)
     assert status == 0 and "intervals are of matthews" in " ".join(out.split())
