@@ -252,7 +252,7 @@ def from_pipeline(row: dict) -> dict:
     scores, labels = row.get("scores"), row.get("labels")
     if isinstance(scores, list) and isinstance(labels, list) and len(scores) == len(labels):
         return {"probabilities": dict(zip(map(str, labels), scores, strict=True))} | row
-    return {"confidence": row["score"]} | row if "score" in row else row
+    return row if row.get("score") is None else {"confidence": row["score"]} | row
 
 
 def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarray:

@@ -126,6 +126,7 @@ def test_files_that_hold_nothing_or_one_array_are_refused(tmp_path):
     (dict(label="yes", confidence=0.8), (0.1, 0.8, 0.1)),
     (dict(label="yes", score=0.8), (0.1, 0.8, 0.1)),  # as transformers' pipelines write it
     (dict(labels=["maybe", "no", "yes"], scores=[0.5, 0.3, 0.2]), (0.3, 0.2, 0.5)),
+    (dict(label="yes", score=None), (0, 1, 0)),
     (dict(label="yes"), (0, 1, 0)),
     (dict(label="the gold one, say", probabilities={"no": 1}, rest=-1e-17), (1, 0, 0)),
     (dict(probabilities={"no": 0.333, "yes": 0.333, "maybe": 0.333}), (1 / 3, 1 / 3, 1 / 3)),  # rounded
