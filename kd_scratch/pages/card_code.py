@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kd_scratch.config import ModelConfig
+from kd_scratch.config import DataConfig, ModelConfig
 
 #: By head, with " pair" for pairs of texts: how `predict` is asked.
 ASK = {
@@ -27,7 +27,7 @@ from transformers import {auto}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = {auto}.from_pretrained(".")
-inputs = tokenizer({texts}, truncation=True, return_tensors="pt")
+{given}inputs = tokenizer({texts}, truncation=True, return_tensors="pt")
 with torch.no_grad():
     output = model(**inputs)
 {show}
@@ -39,16 +39,30 @@ AUTO = {
     "mlm": "AutoModelForMaskedLM",
     None: "AutoModel",
 }
+#: The texts, where the result is about parts of them.
+GIVEN = {
+    "token": 'words = ["a", "text"]  # a punctuation mark is a word, too\n',
+    "span": 'question, context = "a question", "a text"\n',
+}
+#: Each word with the tag of its first piece. `pieces` is an Encoding of the tokenizers library.
+TAGS = """for i, word in enumerate(pieces.word_ids):
+    if word is not None and word != pieces.word_ids[i - 1]:  # the first piece of a word
+        print(words[word], {tag})"""
+#: The best answer, as `predict` finds it: a span of the context that is not too long, or none.
+ANSWER = f"""inside = [i for i, part in enumerate(pieces.sequence_ids) if part == 1]  # the context
+spans = [(i, j) for i in inside for j in inside if i <= j < i + {DataConfig().answer_length}]
+first, last = max([(0, 0), *spans], key=lambda span: starts[span[0]] + ends[span[1]])  # (0, 0): no answer
+print(context[pieces.offsets[first][0] : pieces.offsets[last][1]])"""
 #: By head, or for a text's several labels: what is done with the output of transformers.
 SHOW = {
     "multi_label": "for i, p in enumerate(output.logits[0].sigmoid().tolist()):\n"
     "    print(model.config.id2label[i], p, p >= {threshold})",
     "sequence": "probabilities = output.logits[0].softmax(-1)\n"
     "print(model.config.id2label[int(probabilities.argmax())], float(probabilities.max()))",
-    "token": "for piece, logits in zip(inputs.tokens(), output.logits[0]):\n"
-    "    print(piece, model.config.id2label[int(logits.argmax())])",
-    "span": "start, end = int(output.start_logits.argmax()), int(output.end_logits.argmax())\n"
-    'print(tokenizer.decode(inputs["input_ids"][0, start : end + 1], skip_special_tokens=True))',
+    "token": "pieces = inputs.encodings[0]\n"
+    + TAGS.format(tag="model.config.id2label[int(output.logits[0, i].argmax())]"),
+    "span": "pieces = inputs.encodings[0]\n"
+    "[starts], [ends] = output.start_logits.tolist(), output.end_logits.tolist()\n" + ANSWER,
     "mlm": "print(output.logits.shape)",
     None: "print(output.last_hidden_state.shape)",
 }
@@ -67,8 +81,8 @@ tokenizer.enable_truncation({longest})
 options = SessionOptions()
 options.add_session_config_entry("session.x64quantprecision", "1")  # else int8 overflows on x86 without VNNI
 session = InferenceSession("onnx/{file}", options)
-text = tokenizer.encode({texts})
-arrays = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": {types}}}
+{given}pieces = tokenizer.encode({texts})
+arrays = {{"input_ids": pieces.ids, "attention_mask": pieces.attention_mask, "token_type_ids": {types}}}
 wanted = [each.name for each in session.get_inputs()]
 {show}
 ```"""
@@ -79,9 +93,8 @@ SHOW_ARRAYS = {
     "multi_label": f"[[logits]] = {RUN}\n{LABELS}\n"
     "for i, p in enumerate(1 / (1 + np.exp(-logits))):\n    print(labels[str(i)], p, p >= {threshold})",
     "sequence": f"[[logits]] = {RUN}\n{LABELS}\nprint(labels[str(logits.argmax())])",
-    "token": f"[[logits]] = {RUN}\n{LABELS}\n"
-    "for piece, row in zip(text.tokens, logits):\n    print(piece, labels[str(row.argmax())])",
-    "span": f"[starts], [ends] = {RUN}\nprint(tokenizer.decode(text.ids[starts.argmax() : ends.argmax() + 1]))",
+    "token": f"[[logits]] = {RUN}\n{LABELS}\n" + TAGS.format(tag="labels[str(logits[i].argmax())]"),
+    "span": f"[starts], [ends] = {RUN}\n{ANSWER}",
 }
 
 
@@ -94,18 +107,21 @@ def usage(
     ours, transformers: whether they can. onnx: names of the files in onnx/.
     """
     texts = '"a text", "another"' if config.pairs else '"a text"'
-    texts = '"a question", "a text"' if config.head == "span" else texts
-    words = {"texts": texts, "longest": longest, "auto": AUTO[config.head]}
+    texts = {"token": "words, {split}=True", "span": "question, context"}.get(config.head, texts)
+    given = GIVEN.get(config.head, "")
     kind = "multi_label" if config.multi_label else config.head
     threshold = repr(config.threshold)
     parts = []
     if ours and config.head in ASK:
         parts.append(OURS.format(call=ASK[config.head + " pair" * bool(config.pairs)]))
     if transformers:
-        parts.append(TRANSFORMERS.format(show=SHOW[kind].replace("{threshold}", threshold), **words))
+        show = SHOW[kind].replace("{threshold}", threshold)
+        texts_there = texts.replace("{split}", "is_split_into_words")
+        parts.append(TRANSFORMERS.format(auto=AUTO[config.head], given=given, texts=texts_there, show=show))
     if onnx and kind in SHOW_ARRAYS:
-        types = "text.type_ids" if token_types else "[0] * len(text.ids)"
+        types = "pieces.type_ids" if token_types else "[0] * len(pieces.ids)"
         file = "model.onnx" if "model.onnx" in onnx else onnx[0]
         show = SHOW_ARRAYS[kind].replace("{threshold}", threshold)
-        parts.append(ONNX.format(file=file, types=types, show=show, **words))
+        texts_there = texts.replace("{split}", "is_pretokenized")
+        parts.append(ONNX.format(longest=longest, file=file, given=given, texts=texts_there, types=types, show=show))
     return "\n\n".join(["In this folder:", *parts]) if parts else ""
