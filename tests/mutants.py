@@ -195,7 +195,7 @@ FAULTS = [
      "mask = mask | ~mask.any(dim=-1, keepdim=True)", "pass",
      "nn/test_layers.py::test_a_query_that_may_look_at_nothing_looks_at_everything_with_finite_gradients"),
     ("training without dropout keeps the slow path", "nn/layers.py",
-     "or (dropout_p == 0 and not in_training)", "",
+     "or (dropout_p == 0 and not bf16_backward)", "",
      "nn/test_layers.py::test_training_without_attention_dropout_is_fused_with_the_gradients_of_the_explicit_path"),
     ("batches of as many inputs as ever", "data/batches.py",
      "most = batch_size or tokens // lengths[order[start]]", "most = batch_size or 64",

@@ -69,7 +69,7 @@ class Batch:
     input_ids: Tensor  # B,S int64
     attention_mask: Tensor | None  # B,S bool, True at real tokens
     token_type_ids: Tensor | None  # B,S int64
-    labels: Tensor  # sequence: B, several labels: B,C · token: B,S · span: B,2
+    labels: Tensor  # sequence: B, several labels: B,C · token: B,S · span: B,2 · mlm: B,S, IGNORE where none is masked
     allowed: Tensor | None  # B,S bool
     counted: Tensor | None  # int64: which of the B·S tokens (token, mlm) or B inputs (span head) are not IGNOREd
     tokens: int  # real ones, without padding

@@ -139,8 +139,8 @@ def attention(
     """
     if mask is not None:
         mask = mask | ~mask.any(dim=-1, keepdim=True)
-    in_training = query.dtype == torch.bfloat16 and query.requires_grad
-    if not need_maps and (query.device.type != "cpu" or (dropout_p == 0 and not in_training)):
+    bf16_backward = query.dtype == torch.bfloat16 and query.requires_grad
+    if not need_maps and (query.device.type != "cpu" or (dropout_p == 0 and not bf16_backward)):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout_p), None
     # The queries are scaled, not the scores, of which there are more; these are masked in place.
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # B,H,Q,W · B,H,W,S -> B,H,Q,S
@@ -192,7 +192,10 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, x: Tensor, memory: Tensor, mask: Tensor | None = None, need_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """x B,Q,D looks at memory B,S,D (the same tensor in self-attention); mask B,1,1,S -> B,Q,D and maps B,H,Q,S"""
+        """x B,Q,D looks at memory B,S,D (in self-attention x is that, or its first position); mask B,1,1,S
+
+        returns B,Q,D and the maps B,H,Q,S, which are None unless asked for
+        """
         parts = self.project(x, memory)
         if self.keep is not None:
             self.keep(parts)
@@ -299,8 +302,9 @@ class Encoder(nn.Module):
         returns the output B,S,D, the L + 1 hidden states, each B,S,D (index 0 is the input, the last the output), and
         the L attention maps, each B,H,S,S. The two lists are empty unless asked for.
 
-        first_only: the last block computes its first position alone, so the output is B,1,D. Exact where only that
-        position is used: its keys and values still come from all positions, everything after them is per position.
+        first_only: the last block computes its first position alone, so the output and the last state are B,1,D, the
+        last map B,H,1,S. Exact where only that position is used: its keys and values still come from all positions,
+        everything after them is per position.
         """
         if mask is not None:
             mask = mask[:, None, None, :]  # B,S -> B,1,1,S: the same keys for every head and query

@@ -155,9 +155,11 @@ class Model(nn.Module):
         # A sequence head looks at the first position only, so the last block need not compute the others.
         first_only = self.config.head == "sequence" and not (output_hidden_states or output_attentions)
         mask = None if attention_mask is None else attention_mask.bool()
-        if mask is not None and mask.device.type == "cpu" and mask.all():  # (a GPU would have to be waited for)
-            mask = None  # as for a single text: what each block would do with it takes as long as its norms
-        # Padding becomes its text's first token: it changes no text's scale. (A token's it never does.)
+        # A mask that hides nothing is dropped: in a short text it costs as much as the norms. (A GPU would have to be
+        # waited for to know that.)
+        if mask is not None and mask.device.type == "cpu" and mask.all():
+            mask = None
+        # In int8 padding becomes its text's first token: so it widens the range of no text that has one scale.
         if mask is not None and self.config.int8:
             x = torch.where(mask.unsqueeze(-1), x, x[:, :1])  # B,S,D
         need_states = output_hidden_states or self.head is None

@@ -1,8 +1,8 @@
 """Training: one loop for fine-tuning and for distillation.
 
-Teacher, baseline student and distilled student go through the same loop; the one difference is in `batch_loss`. The
-two students also get the same initial weights from the same --seed; equal steps are up to --steps (`evidence` sees to
-it). What goes on around the steps (the bar, signals, saving) is in bookkeeping.py.
+Teacher, baseline student and distilled student go through the same loop; a teacher adds its logits and hidden states to
+what `batch_loss` compares. From the same --model and --seed both students get the same initial weights; equal steps are
+up to --steps (`evidence` sees to it). What goes on around the steps (the bar, signals, saving) is in bookkeeping.py.
 
 One step, file by file: see README.md beside this file.
 """

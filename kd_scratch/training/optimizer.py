@@ -1,4 +1,4 @@
-"""The optimizer: AdamW in one fused kernel, its learning rate, clipping. Nothing here waits for the device."""
+"""The optimizer: AdamW in one fused kernel, its learning rate, clipping. Only on MPS a step waits for the device."""
 
 import torch
 from torch import Tensor, nn

@@ -26,7 +26,7 @@ def add_teacher_outputs(run: Run) -> None:
     has_soft_targets = config.alpha > 0
     if has_soft_targets and run.answers:
         add_answers(run)
-    elif has_soft_targets and run.task.head != "mlm":  # whose logits would fill disks: one for each word
+    elif has_soft_targets and run.task.head != "mlm":  # there each epoch masks other words, and each has V logits
         run.teacher_logits = averaged_logits(run)
     if run.task.head == "token" and run.teacher_logits is not None and config.alpha < 1:
         note_iob1(run)
