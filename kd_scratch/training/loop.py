@@ -144,7 +144,7 @@ def batch_loss(
 def predict_dev(trainer: Trainer) -> Predictions:
     """Predict on the dev set. If the model needs a threshold, it gets the one that is best there."""
     run, model = trainer.run, trainer.run.model
-    dtype = None if run.task.choose_threshold else trainer.dtype  # a threshold lies between two probabilities
+    dtype = None if run.task.choose_threshold else trainer.dtype  # it is used in float32, so it is chosen there
     logits = compute_logits(model, run.dev_inputs, run.device, dtype=dtype, title="scoring dev")
     found = Predictions(run.task, run.data.dev_examples, run.dev_inputs, logits, model.config.labels, run.spec.data)
     if run.task.choose_threshold:

@@ -44,7 +44,8 @@ class Stepper:
         rate = self.config.learning_rate * schedule(number, self.steps, self.config.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # Clipping (Pascanu et al. 2013) divides all gradients by max(1, norm / max_norm); the kernel does it.
+        # Clipping (Pascanu et al. 2013) divides all gradients by max(1, norm / max_norm). The fused kernel does that:
+        # it divides them by its optimizer's grad_scale, and takes no step where found_inf is 1.
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = get_total_norm(gradients)
         if self.config.max_grad_norm:
