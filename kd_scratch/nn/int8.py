@@ -115,7 +115,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.weight, self.scale, self.bias = weight, scale, bias
-        self.activation = [activation]  # in a list, since nn.Module would make a method of a function
+        self.activation = activation
         self.bits, self.scales = activation_bits(), scales or scales_of(None)
         self.sums = weight.sum(dim=1).float() * scale  # out: what an input of ones gives
 
@@ -124,11 +124,11 @@ class Int8Linear(nn.Module):
         require_finite(x)
         if self.scales == "batch" or (self.scales == "text" and x.size(0) == 1):
             return self.at_once(x)
-        return activated(self.in_parts(x, self.scales), self.activation[0])
+        return activated(self.in_parts(x, self.scales), self.activation)
 
     def at_once(self, x: Tensor) -> Tensor:
         """…,in -> …,out, with one scale for all of x, behind the activation"""
-        return activated(self.in_parts(x, "batch"), self.activation[0])
+        return activated(self.in_parts(x, "batch"), self.activation)
 
     def in_parts(self, x: Tensor, scales: str) -> Tensor:
         """…,in -> …,out: Σ (low + step · q) · W = step · Σ q·W + low · Σ W, the first sum in whole numbers"""

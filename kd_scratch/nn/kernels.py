@@ -53,11 +53,11 @@ class PlainLinear(nn.Linear):
     def __init__(self, layer: nn.Linear, activation=None):
         super().__init__(layer.in_features, layer.out_features, device="meta")
         self.load_state_dict({"weight": layer.weight, "bias": layer.bias}, assign=True)
-        self.activation = [activation]  # in a list, since nn.Module would make a method of a function
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """…,in -> …,out"""
-        return activated(super().forward(x), self.activation[0])
+        return activated(super().forward(x), self.activation)
 
 
 class PackedLinear(nn.Module):
@@ -97,11 +97,11 @@ class HalfLinear(nn.Module):
         use_fbgemm()
         self.halved = layer.weight.numel()  # numbers that take two bytes
         self.packed = torch.ops.quantized.linear_prepack_fp16(layer.weight, layer.bias)
-        self.activation, self.multiply = [activation], direct(torch.ops.quantized.linear_dynamic_fp16.default)
+        self.activation, self.multiply = activation, direct(torch.ops.quantized.linear_dynamic_fp16.default)
 
     def forward(self, x: Tensor) -> Tensor:
         """…,in -> …,out"""
-        return activated(self.multiply(x, self.packed), self.activation[0])
+        return activated(self.multiply(x, self.packed), self.activation)
 
 
 # --- int8: see Int8Linear for what they compute ---
@@ -121,7 +121,7 @@ class OneDnnInt8(Int8Linear):
         low, step = int8.lows_and_steps(x, "batch", self.bits)
         q = (x - low).div_(step).flatten(0, -2)
         zero_point = round(float(-low / step))
-        y = self.pointwise(q, float(step), zero_point, self.bias, *POINTWISE[self.activation[0]])
+        y = self.pointwise(q, float(step), zero_point, self.bias, *POINTWISE[self.activation])
         return y.view(*x.shape[:-1], self.out_features)
 
     def product(self, q: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class FbgemmInt8(Int8Linear):
 
     def at_once(self, x: Tensor) -> Tensor:
         """…,in -> …,out, with one scale for all of x, behind the activation"""
-        return activated(self.multiply(x, self.packed, self.bits == 7), self.activation[0])
+        return activated(self.multiply(x, self.packed, self.bits == 7), self.activation)
 
     def product(self, q: Tensor) -> Tensor:
         """R,in -> R,out, as Int8Linear.product"""
