@@ -318,7 +318,7 @@ FAULTS = [
     ("whole numbers sorted as text", "tasks/classification.py",
      "key=lambda name: (int(name), name)", "key=str",
      "tasks/test_text_files.py::test_whole_numbers_are_sorted_by_their_value_but_only_where_all_labels_are"),
-    ("backslash-n replaced instead of backslash", "tasks/text_files.py",
+    ("backslash-n replaced instead of backslash", "tasks/agnews_file.py",
      '.replace("\\\\", " ")', '.replace("\\\\n", " ")',
      "tasks/test_classification.py::test_agnews_a_backslash_becomes_a_space_and_no_letter_after_it_is_eaten"),
     ("out-of-scope texts counted as errors", "tasks/classification.py",

@@ -21,7 +21,7 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import parse_line
 from kd_scratch.data.tables import TSV, Layout, find_layout, rows_or_errors, table_rows
-from kd_scratch.tasks import Task, conll_columns, conll_file, squad_file, text_files
+from kd_scratch.tasks import Task, agnews_file, clinc_file, conll_columns, conll_file, squad_file, text_files
 from kd_scratch.tasks.columns import find_columns, is_number, meant, named
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
@@ -29,7 +29,7 @@ NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile ma
 EMPTY = "there is no text"
 FIRST = 100  # inputs of which one must be readable
 #: Task -> what finds the columns of its tables, where that is not as usual.
-OWN = {"agnews": text_files.agnews_columns}
+OWN = {"agnews": agnews_file.agnews_columns}
 
 
 class Row(NamedTuple):
@@ -226,8 +226,8 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
     path = file.path
     make, asked = text_maker(task, path), data.text_column
     find = OWN.get(task.name, find_columns)
-    if task.splits and text_files.holds_splits(file):
-        found = text_files.clinc_examples(file, split, data, say)
+    if task.splits and clinc_file.holds_splits(file):
+        found = clinc_file.clinc_examples(file, split, data, say)
         columns = [{"id": example.id, "text": example.text, "label": example.label} for example in found]
         return lambda: (Record(i, row["text"], row["text"], row) for i, row in enumerate(columns, 1)), make
     is_json = text_files.is_json_lines(file)

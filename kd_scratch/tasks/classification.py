@@ -1,7 +1,7 @@
 """Text classification, the whole way: file -> examples -> features -> logits -> metrics.
 
-Tasks that differ in their reader (text_files.py): AG News (Zhang et al. 2015), CLINC150 (Larson et al. 2019),
-anybody's table or JSON lines; and cola, such a table that is scored as CoLA is (Warstadt et al. 2019).
+Tasks that differ in their reader: AG News (agnews_file.py), CLINC150 (clinc_file.py), anybody's table or JSON lines
+(text_files.py); and cola, such a table that is scored as CoLA is (Warstadt et al. 2019).
 """
 
 import re
@@ -17,6 +17,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import IGNORE, UNLABELLED, EncodedInputs
 from kd_scratch.data.tokenizer import Tokenizer
+from kd_scratch.tasks.agnews_file import AGNEWS_LABELS, read_agnews, without_backslashes
 from kd_scratch.tasks.base import (
     Confidence,
     Labels,
@@ -30,17 +31,10 @@ from kd_scratch.tasks.base import (
     log_softmax,
     surest_mistakes,
 )
+from kd_scratch.tasks.clinc_file import OOS, read_clinc
 from kd_scratch.tasks.file_checks import odd_texts
 from kd_scratch.tasks.spans import change_words
-from kd_scratch.tasks.text_files import (
-    AGNEWS_LABELS,
-    OOS,
-    Example,
-    read_agnews,
-    read_clinc,
-    read_csv,
-    without_backslashes,
-)
+from kd_scratch.tasks.text_files import Example, read_csv
 
 # --- examples -> features ---
 

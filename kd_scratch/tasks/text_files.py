@@ -1,4 +1,4 @@
-"""Files of texts, with a label each or without: AG News, CLINC150's JSON, anybody's table or JSON lines -> examples.
+"""Files of texts, with a label each or without: anybody's table, JSON lines, or lines -> examples.
 
 What was decided about a file, or repaired in it, is given to `say`, one line for each kind of thing with its
 count.
@@ -18,16 +18,11 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.data.rows import FileRows, text_rows
-from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, Layout, find_layout, table_examples, table_rows
+from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, find_layout, table_examples
 from kd_scratch.tasks.broken_rows import MOST_LABELS, BrokenRows
 from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, meant, named, same, wanted_columns
-from kd_scratch.tasks.file_checks import bare
 from kd_scratch.tasks.label_cells import Marks, MultiLabels, Value, json_kind, one_label
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
-
-AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
-OOS = "oos"  # CLINC150: out of scope
-SPLITS = {"train": ("train",), "val": ("val", "validation", "valid", "dev"), "test": ("test",)}  # CLINC150's keys
 
 
 @dataclass(frozen=True)
@@ -213,125 +208,6 @@ def read_multi_label(path: Path, split: str, data: DataConfig, say: Say = say) -
 
     file, labels = open_text(path, data.encoding, say), MultiLabels(data.label_separator)
     return read_rows(file, data, say, make, cells=labels)
-
-
-def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
-    """AG News: class 1-4, title, description, without a header or with one; or a table or JSON lines of text and label.
-
-    Classes may be numbers from 1, numbers from 0 (where one is 0), or names; UserError where JSON leaves that open. A
-    bare backslash stands for a line break in the source; it becomes a space. (Replacing the two characters backslash
-    and n instead would eat the first letter of the words that happen to follow one: "\\network", "\\not".)
-    """
-    first_line: dict[str, int] = {}  # by class
-    lowest = 1
-
-    def make(line: int, text: str, label: str, pair: str | None) -> Example:
-        first_line.setdefault(label, line)
-        name = NAMES.get(bare(label))
-        if label in ("0", "1", "2", "3", "4"):
-            name = AGNEWS_LABELS[(int(label) - lowest) % 4]
-        if name is None:
-            raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4, nor a name")
-        return example_of_row(path, line, without_backslashes(text), name, pair)
-
-    file = open_text(path, data.encoding, say)
-    rows = read_rows(file, data, say, make, columns=agnews_columns)
-    if is_json_lines(file) and first_line and first_line.keys() <= {"1", "2", "3"}:
-        raise UserError(f"{path}: classes 1 to 3 alone may be of 1 to 4 or of 0 to 3; write names, as in World")
-    if "0" in first_line:
-        if "4" in first_line:
-            raise UserError(
-                f"{path}: line {first_line['4']}: class 4, though line {first_line['0']} has class 0; they are 1 to 4, "
-                "or 0 to 3"
-            )
-        lowest = 0
-        say(f"{path}: classes are 0 to 3, read as {', '.join(AGNEWS_LABELS)}")
-    return rows
-
-
-def without_backslashes(text: str) -> str:
-    """A text of AG News with blanks for the backslashes that stand for line breaks."""
-    return text.replace("\\", " ").strip()
-
-
-NAMES = {bare(name): name for name in AGNEWS_LABELS}
-
-
-def agnews_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, labelled: bool = True) -> Columns:
-    """The three of the official file; or those that are chosen, or named in the header."""
-    line, _, first = next(table_rows(file, layout), (1, 0, []))
-    wanted = [name for _, name in wanted_columns(first, data, labelled)]
-    if all(named(first, name) or is_number(name) for name in wanted):
-        return find_columns(file, layout, data, say, labelled)
-    if len(first) != 3:
-        raise UserError(
-            f"{file.path}: line {line}: {len(first)} columns instead of 3 (class, title, description), and none called "
-            f"{' and '.join(wanted)}; choose them with --text-column and --label-column"
-        )
-    header = data.header == "yes" or (
-        data.header == "auto" and bare(first[0]) not in NAMES and re.search("[A-Za-z]", first[0]) is not None
-    )
-    if header:
-        say(f"{file.path}: line {line} is the header: {', '.join(shorten(cell, 20) for cell in first)}")
-    return Columns((1, 2), (0,), 3, first if header else None)
-
-
-def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
-    """CLINC150: {"train": [[text, intent], …], "val": …, "test": …, "oos_train": …, "oos_val": …, "oos_test": …}; or
-    one split as JSON lines or a table of text and intent, in which "oos" is the intent of what is out of
-    scope.
-
-    The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with
-    --oos.
-    """
-    file, names = open_text(path, data.encoding, say), set()
-    if holds_splits(file):
-        return clinc_examples(file, split, data, say)
-
-    def make(line: int, text: str, label: str, pair: str | None) -> Example | None:
-        names.add(label)
-        if label == OOS and split == "train" and not data.oos:
-            return None
-        example = example_of_row(path, line, text, label, pair)
-        return replace(example, in_scope=label != OOS or split == "train")
-
-    rows = read_rows(file, data, say, make)
-    if names and all(map(str.isdecimal, names)):
-        say(f"{path}: intents are numbers, so none is out of scope; write {OOS} for it (in the hub's files 42)")
-    return rows
-
-
-def holds_splits(file: TextFile) -> bool:
-    """Whether a file is CLINC150's JSON, as far as its first line shows."""
-    first = file.first_line()
-    row = find_object(first)
-    known = {key for keys in SPLITS.values() for key in keys}
-    return first[:1] in ("{", "[") if row is None else bool(known & row.keys())
-
-
-def clinc_examples(file: TextFile, split: str, data: DataConfig, say: Say) -> list[Example]:
-    """The examples of a split of the JSON that holds them all."""
-    path, raw = file.path, file.json()
-    names = [key for key in SPLITS[split] if isinstance(raw, dict) and key in raw]
-    if not names:
-        raise UserError(f"{path}: is not CLINC150's JSON: it has no key {split!r}")
-    name = names[0]
-    if name != split:
-        say(f"{path}: its key {name!r} is the split {split}")
-    keys = [name] if split == "train" and not data.oos else [name, f"oos_{name}"]
-    if data.oos and keys[-1] not in raw:
-        raise UserError(f"{path}: --oos needs out-of-scope texts, there is no key {keys[-1]!r}")
-    examples = []
-    for key in keys:
-        rows = raw.get(key, [])
-        if not isinstance(rows, list):
-            raise UserError(f"{path}: is not CLINC150's JSON: {key!r} is not a list")
-        for i, row in enumerate(rows):
-            if not (isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
-                raise UserError(f"{path}: {key}[{i}]: is not a pair [text, intent]")
-            check_length(row[0], f"{path}: {key}[{i}]")
-            examples.append(Example(f"{key}:{i}", row[0], row[1], in_scope=key == name))
-    return examples
 
 
 def is_table_of_texts(file: TextFile, usual: Sequence[str], label: str = "") -> bool:
