@@ -138,10 +138,10 @@ ROWS = [
         for pattern, quoted in {"(close it)": '"the goal"', "(write it twice)": '"""the goal"'}.items()
     ),
     Cure(
-        "and none called {}; choose them with --text-column and --label-column",
-        lambda w: w.train(task="agnews", dev="50%", train=w.write("four.csv", "1,a,the goal,x\n2,b,the bank,y\n" * 4)),
+        "and none called {}; choose with {}",
+        lambda w: w.train(task="agnews", dev="50%", train=w.write("four.csv", "1,a,the goal,x\n4,b,the bank,y\n" * 4)),
         lambda w, argv, line: put(
-            put(argv, find("choose them with (--text-column)", line), 3), find("and (--label-column)$", line), 1
+            put(argv, find("choose with (--text-column)", line), 3), find("and (--label-column)$", line), 1
         ),
     ),
     *(

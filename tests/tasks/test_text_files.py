@@ -87,12 +87,19 @@ VARIANTS = {
                  [("Hello, all,\nthis is, well,\nBye", "x"), ("b", "y")], ""),
     "cp1251": ("csv", "x.csv", "text,label\nмир,да\n".encode("cp1251"), {"encoding": "cp1251"}, [("мир", "да")], ""),
     "AG News, a header": ("agnews", "x.csv", "Class Index,Title,Description\n3,Title one,Text\n1,No,x\n", {}, NEWS,
-                          "line 1 is the header: Class Index"),
+                          "line 1 is the header: title and description are read as one text"),
+    "AG News, other names": ("agnews", "x.csv", "topic,headline,body\n3,Title one,Text\n4,No,x\n", {},
+                             [NEWS[0], ("No x", "Sci/Tech")], "line 1 is the header: topic, headline, body"),
+    "AG News, names in another order": ("agnews", "x.csv", "id,title,description,label\n9,Title one,Text,3.0\n"
+                                        "8,No,x,1.0\n7,No,x,4.0\n", {}, [*NEWS, ("No x", "Sci/Tech")],
+                                        "read as one text"),
+    "AG News, another class": ("agnews", "x.csv", "5,a,b\n", {}, "class '5' is not one of 1, 2, 3, 4, nor a name", ""),
     "AG News, from 0": ("agnews", "x.csv", "text,label\nTitle one Text,2\nNo x,0\n", {}, NEWS, "classes are 0 to 3"),
-    "AG News, from 1": ("agnews", "x.csv", "label,text\n3,Title one Text\n1,No x\n", {}, NEWS, ""),
+    "AG News, from 1": ("agnews", "x.csv", "label,text\n3,Title one Text\n1,No x\n4,a\n", {},
+                        [*NEWS, ("a", "Sci/Tech")], ""),
     "AG News, names": ("agnews", "x.tsv", "label\ttext\nbusiness\tTitle one Text\nWORLD\tNo x\n", {}, NEWS, ""),
     "AG News, semicolons": ("agnews", "x.csv", '"3";"Title one";"Text"\n"1";"No";"x"\n', {}, NEWS, "semicolons"),
-    "AG News, by number": ("agnews", "x.csv", "Title one Text,3\nNo x,1\n", BY_NUMBER, NEWS, "taken as data"),
+    "AG News, by number": ("agnews", "x.csv", "Title one Text,3\nNo x,World\n", BY_NUMBER, NEWS, "taken as data"),
     "AG News, JSON lines": ("agnews", "x.jsonl", '{"text":"Title one Text","label":2}\n{"text":"No x","label":0}\n',
                             {}, NEWS, "classes are 0 to 3, read as World, Sports, Business, Sci/Tech"),
     "JSON lines": ("csv", "x.jsonl", LINES, {}, SHORT, ""),
@@ -340,11 +347,17 @@ def test_a_table_called_txt_is_one_beside_train_too(tmp_path, content, settings,
     assert list(found) == texts
 
 
-def test_classes_of_ag_news_that_may_be_numbered_from_0_or_1_are_refused(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"text": "a", "label": 2}\n{"text": "b", "label": 1}\n')
+@pytest.mark.parametrize("name, content", [
+    ("x.jsonl", '{"text": "a", "label": 2}\n{"text": "b", "label": 1}\n'),
+    ("x.csv", "text,label\na,2\nb,1\n"),
+    ("x.csv", "label,title,description\n2,a,b\n1.0,c,d\n"),
+    ("x.csv", "topic,headline,body\n2,a,b\n1,c,d\n"),
+])  # fmt: skip
+def test_classes_of_ag_news_that_may_be_numbered_from_0_or_1_are_refused(tmp_path, name, content):
     with pytest.raises(UserError, match="classes 1 to 3 alone may be of 1 to 4 or of 0 to 3; write names, as in World"):
-        read(tmp_path, "agnews", "x.jsonl", (tmp_path / "x.jsonl").read_text())
-    assert len(read(tmp_path, "agnews", "y.jsonl", '{"text": "a", "label": "World"}\n')[0]) == 1
+        read(tmp_path, "agnews", name, content)
+    named = re.sub(r"\b[12](\.0)?\b", '"World"', content)
+    assert [label for _, label in read(tmp_path, "agnews", name, named)[0]] == ["World", "World"]
 
 
 def test_an_array_beside_train_is_refused_with_the_command_that_mends_it(tmp_path):
