@@ -30,7 +30,7 @@ from kd_scratch.distillation.units import LOWEST
 from kd_scratch.evaluation.evaluate import LoadedModel, name_labels
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.tasks import Predictions, Task
-from kd_scratch.tasks.base import log_softmax
+from kd_scratch.tasks.base import log_softmax, text_of
 from kd_scratch.tasks.feature_cache import chunks
 from kd_scratch.tasks.label_cells import one_label
 from kd_scratch.tasks.multi_label import sigmoid
@@ -39,6 +39,8 @@ from kd_scratch.tasks.question_answering import candidates
 TOLERANCE = 0.01  # by which probabilities may miss a sum of 1: those that are rounded do
 SPANS = 20  # answers that are written for each question, unless another number is asked for
 SUREST = 1e-9  # of several labels: no probability is nearer to 0 or 1
+#: Fields that look like scores of other names than ours; a label beside them may be the right one, not the prediction.
+SCORES = re.compile(r"scores|(.*_)?(logits?|probs?|probabilit(y|ies)|pred(s|icted|ictions?)?)(_.*)?", re.I)
 FIRST = 64  # examples that are answered before the others, to know how large the file will be
 
 
@@ -49,7 +51,7 @@ def text_hash(text: str) -> str:
 
 def example_hash(task: Task, example) -> str:
     """That of an example's text; squad: context, line break, question; conll: words and blanks between."""
-    return text_hash("\n".join(task.texts([example])))
+    return text_hash(text_of(task, example))
 
 
 # --- writing ---
@@ -156,7 +158,10 @@ class AnswersFile:
         self.reader = read_multi_label if task.multi_label else READERS[task.head]
         self.labels = {label: i for i, label in enumerate(labels)}
         self.keys: array | None = array("Q")  # 64 bits of the hashes of each line's id and text; 0: not given
+        self.without = 0  # lines
         self.rows = json_rows(path, self.parse)
+        if self.without:
+            say(f"{path}: lines without an answer (it is null, or an error), left out: {self.without:,}")
         self.ids, self.texts = np.array(self.keys, np.uint64).reshape(-1, 2).T.copy()
         self.keys = None
         if not len(self.ids):
@@ -172,8 +177,12 @@ class AnswersFile:
                 what = f"contradicts line {first.line}, which is about the same text; keep one of them"
                 raise UserError(f"{path}: line {second.line}: {what}")
 
-    def parse(self, line: int, row: dict) -> Answer:
-        """The answer in a line. Its keys are kept when the file is read for the first time."""
+    def parse(self, line: int, row: dict) -> Answer | None:
+        """The answer in a line; None: it has none. Its keys are kept when the file is read for the first time."""
+        if is_unanswered(row):
+            self.without += 1
+            return None
+        row = {key: value for key, value in row.items() if value is not None or key == "prediction"}
         place, name = f"{self.path}: line {line}", row.get("id")
         name = str(name) if type(name) is int else name
         if not isinstance(name, str | None):
@@ -247,6 +256,21 @@ def by_label(row: dict, labels: dict[str, int], place: str) -> tuple[dict, objec
     return named, rest
 
 
+def is_unanswered(row: dict) -> bool:
+    """Whether a line says that its text has no answer: what would hold it is null, or `predict` wrote an error."""
+    given = [row[name] for name in ("prediction", "probabilities", "confidence") if name in row]
+    if any(value is not None for value in given):
+        return False
+    return bool(row.get("error")) or (bool(given) and row.get("score") is None and row.get("scores") is None)
+
+
+def check_scores(row: dict, place: str) -> None:
+    """UserError where scores stand under a name that is not read, so that a label would count as sure."""
+    if not row.keys() & {"probabilities", "prediction"} and (key := next(filter(SCORES.fullmatch, row), None)):
+        cure = 'call them "prediction" and "confidence", or "probabilities" of each label, or leave them out'
+        raise UserError(f"{place}: scores under {shorten(key, 30)!r} are not read; {cure}")
+
+
 def from_pipeline(row: dict) -> dict:
     """A line in our own names, where it has those of transformers' pipelines: label and score, or labels and scores."""
     scores, labels = row.get("scores"), row.get("labels")
@@ -258,6 +282,7 @@ def from_pipeline(row: dict) -> dict:
 def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarray:
     """log p of a distribution over the labels, C. The rest is spread evenly over those without a name."""
     row = from_pipeline(row)
+    check_scores(row, place)
     confidence = row.get("confidence", 1)
     label = row.get("prediction", row.get("label"))  # what `predict --file` writes has the file's own label beside it
     if "probabilities" not in row and label is not None and isinstance(confidence, int | float):
@@ -274,6 +299,7 @@ def read_multi_label(row: dict, labels: dict[str, int], place: str) -> np.ndarra
     """log(p / (1 − p)) of each of several labels, C: the logit whose sigmoid is p. The rest is the sum of those
     without a name, evenly spread. Of a list, each label is so sure (confidence), and any other so unlikely."""
     row = from_pipeline(row)
+    check_scores(row, place)
     sure, found = row.get("confidence", 1), row.get("prediction", row.get("labels", row.get("label")))
     if "probabilities" not in row and isinstance(found, list) and isinstance(sure, int | float):
         named = {one_label(label, "labels", place): sure for label in found}

@@ -203,6 +203,22 @@ ROWS = [
         for fields in (GOOD, {"label": "sport", "confidence": 0.8})
     ),
     *(
+        Cure(
+            'call them "prediction" and "confidence", or "probabilities" of each label, or leave them out',
+            taught_by({"id": "train.csv:2", "label": "trade", "pred": "sport", "prob": 0.9}),
+            edit(
+                lambda row, line, new=new, pattern=pattern: (
+                    find(pattern, line) and {key: row[key] for key in row if key not in ("pred", "prob")} | new
+                )
+            ),
+        )
+        for pattern, new in (
+            ('call them "(prediction)" and "confidence"', {"prediction": "sport", "confidence": 0.9}),
+            ('or "(probabilities)" of each label', {"probabilities": {"sport": 0.9, "trade": 0.1}}),
+            ("or (leave them out)", {}),
+        )
+    ),
+    *(
         Cure("{}: {}; correct its name, or count it to the rest", taught_by(GOOD | {"probabilities": wrong, "rest": 0}),
              given("(correct its name, or count it to the rest)", **fields))
         for wrong, fields in (

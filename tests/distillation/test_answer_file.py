@@ -44,7 +44,11 @@ BAD = {
     "a text that is none": ('{"text": 3, "label": "no"}', "is about no text"),
     "no answer": (line(), 'has neither "probabilities" nor a "label"'),
     "a list": (line(probabilities=[0.5, 0.5]), 'has neither "probabilities"'),
-    "null": (line(probabilities=None), 'has neither "probabilities"'),
+    "scores of other names": (line(label="no", logits=[2, 1, 0]), "scores under 'logits' are not read; call them"),
+    "another's prediction": (line(label="no", predicted_label="yes", confidence=0.9), "scores under 'predicted_label'"),
+    "another's probability": (line(label="no", probability=0.9), "scores under 'probability' are not read"),
+    "scores by label": (line(label="no", scores={"no": 0.4}), "scores under 'scores' are not read"),
+    "null for a prediction": (line(label="no", prediction=None, confidence=1), 'has neither "probabilities"'),
     "an unknown label": (line(probabilities=WHOLE | {"perhaps": 0}), "'perhaps' is not one of the 3 labels of --train"),
     "an unknown single label": (line(label="perhaps", confidence=1), "'perhaps' is not one of the 3 labels"),
     "a missing label": (line(probabilities={"no": 0.5, "yes": 0.5}), "lacks the label 'maybe'"),
@@ -78,6 +82,20 @@ def test_every_malformed_line_is_refused_with_its_place(tmp_path, what):
         opened(tmp_path, GOOD, wrong)
     assert str(refused.value).startswith(f"{tmp_path}/a.jsonl: line 2: ") and message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_lines_without_an_answer_are_left_out_and_counted(tmp_path, capsys):
+    nothing = [
+        line(label="no", confidence=None),
+        line(label="no", probabilities=None),
+        json.dumps({"text": "a", "label": "no", "error": "line 3: there is no text"}),  # as `predict` writes it
+        json.dumps({"error": "line 4: not JSON"}),
+    ]
+    answers = [line(id="y", label="no", score=0.9, confidence=None), line(id="z", label="no", error="")]
+    file = opened(tmp_path, *nothing, GOOD, *answers)
+    assert [row.id for row in file.rows] == ["x:1", "y", "z"] and np.exp(file.rows[1].value).max() < 0.91
+    assert file.find(["z"], [text_hash("")])[0].tolist() == [2]
+    assert "lines without an answer (it is null, or an error), left out: 4" in capsys.readouterr().out
 
 
 WORDS = {
