@@ -19,12 +19,12 @@ from typing import NamedTuple
 from kd_scratch.common.console import Say
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.data.tables import SAMPLE
+from kd_scratch.data.tables import QUOTED, SAMPLE, unquoted
 
 #: Blanks of any kind, control characters, and characters without width, such as a byte-order mark.
 INVISIBLE = "".join(map(chr, (*range(33), *range(127, 161), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
 INVISIBLE += "\u00ad\u1680\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
-DOCSTART = re.compile(r"(\d+\s+)?\W{0,4}DOCSTART\W{0,4}([\s,;]|$)", re.IGNORECASE)
+DOCSTART = re.compile(r"((\d+\s+)?\W{0,4}DOCSTART\W{0,4}|###MEDLINE:\d+)([\s,;]|$)", re.IGNORECASE)  # and JNLPBA's
 #: Types of chunks, which CoNLL-2003 has in its third column (Tjong Kim Sang & Buchholz 2000): no entities.
 CHUNKS = frozenset("ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split())
 TAG_CELL = re.compile(r"O|[BIESLUMW]([-_]\S+)?", re.IGNORECASE)
@@ -72,6 +72,7 @@ class Columns:
     """How the columns of a file are parted, and which is which (counted from 0)."""
 
     delimiter: str  # "": tabs or spaces
+    quotes: bool  # of tabs or spaces: they enclose cells, as in CSV
     tabs: bool  # in the first line
     count: int
     tag: int
@@ -80,11 +81,12 @@ class Columns:
     header: int = 0  # the header's line; 0: none
     tags: frozenset[str] = frozenset()  # of the lines that do not begin with #, where others do
     signs: bool = False  # a word begins with #
+    words_alone: bool = False  # there are no tags
     joined: bool = False  # column 1 numbers the words, and there are JOINED_CELLs among the numbers
 
     def split(self, line: str) -> list[str]:
         """The cells of a line."""
-        return split(line, self.delimiter)
+        return split(line, self.delimiter, self.quotes)
 
     def sentence_of(self, line: str) -> str:
         """The number of its sentence in a line; "" where it has none."""
@@ -109,7 +111,7 @@ class Columns:
         return alike and bool(TAG_CELL.fullmatch(cells[self.tag]) or cells[self.tag] in self.tags)
 
 
-def split(line: str, delimiter: str) -> list[str]:
+def split(line: str, delimiter: str, quotes: bool = False) -> list[str]:
     """The cells of a line, which commas or semicolons part, or tabs where there are any, or spaces."""
     if delimiter:
         try:
@@ -117,7 +119,18 @@ def split(line: str, delimiter: str) -> list[str]:
         except csv.Error:  # a quote is a character
             cells = line.split(delimiter)
         return [cell.strip() for cell in cells]
-    return [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else re.split(" +", line)
+    cells = [cell.strip(" ") for cell in line.split("\t")] if "\t" in line else re.split(" +", line)
+    return [*map(unquoted, cells)] if quotes else cells
+
+
+def has_quotes(lines: Sequence[str]) -> bool:
+    """Whether a CSV writer has put quotes around cells between tabs or spaces: around all, or those with a quote."""
+    lines = [line for _, line in word_lines(lines) if line[0] != "#"]
+    quoted = [cell for line in lines if '"' in line for cell in split(line, "") if '"' in cell]
+    if not quoted or not all(map(QUOTED.fullmatch, quoted)):
+        return False
+    needed = all('""' in cell[1:-1] for cell in quoted)
+    return needed or all(cell[:1] == '"' for line in lines for cell in split(line, ""))
 
 
 def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:
@@ -157,9 +170,10 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
     delimiter = find_delimiter(first, (word.value.casefold(), tag.value.casefold()))
     if not delimiter and len(split(first, below := find_delimiter(second))) == len(split(second, below)):
         delimiter = below  # the first line is a header of unusual names
-    cells = split(first, delimiter)
+    quotes = not delimiter and has_quotes(lines)
+    cells = split(first, delimiter, quotes)
     names = [cell.casefold() for cell in cells]
-    columns = Columns(delimiter, "\t" in first, len(cells), len(cells) - 1)
+    columns = Columns(delimiter, quotes, "\t" in first, len(cells), len(cells) - 1)
     words, tags = word.named(names), tag.named(names)
     by_name = [choice for choice in (word, tag) if not choice.number and choice.value != choice.default]
     for choice in by_name:
@@ -212,6 +226,8 @@ def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:
     notes = []
     if columns.delimiter:
         notes.append(f"columns are parted by {DELIMITERS[columns.delimiter]}")
+    if columns.quotes:
+        notes.append("quotes enclose cells, as in CSV")
     if columns.header:
         notes.append(f"line {columns.header} is a header")
         notes.append(f"words are in {cells[columns.word]!r}, tags in {cells[columns.tag]!r}")

@@ -23,7 +23,7 @@ from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
-from kd_scratch.data.tables import SAMPLE
+from kd_scratch.data.tables import SAMPLE, TSV
 from kd_scratch.tasks import conll_columns
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
 from kd_scratch.tasks.conll_metric import ONLY_TYPE, scheme, to_iob2
@@ -58,6 +58,7 @@ def untagged(place: str, words: Sequence[str]) -> Example:
 class Tags:
     """The tags of a file, as it writes them, and what they mean."""
 
+    names: Sequence[str] = ()  # of those that are numbers
     first: dict[str, int] = field(default_factory=dict)  # tag -> the line where it is first
     counts: Counter[str] = field(default_factory=Counter)
     meaning: dict[str, str] = field(default_factory=dict)  # tag -> O, or as in B-PER; {} until all are read
@@ -113,7 +114,7 @@ def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     """
     file = open_text(path, data.encoding, say)
     text = file.text()
-    tags = Tags()
+    tags = Tags([name.strip() for name in data.tag_names.split(",") if name.strip()])
     if is_json_lines(text):
         return read_json_sentences(file, data, tags, say)
     counts: Counter[str] = Counter()
@@ -182,8 +183,9 @@ def read_sentences(
             place = f"{path.name}:{number}"
             sentence = _Sentence(place, document or place, [], [])
         sentence.words.append(cells[columns.word])
-        sentence.tags.append(cells[columns.tag])
-        tags.add(cells[columns.tag], number)
+        tag = name_of(cells[columns.tag], tags.names, f"{path}: line {number}")
+        sentence.tags.append(tag)
+        tags.add(tag, number)
     if sentence:
         yield sentence
 
@@ -192,7 +194,7 @@ def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> No
     """UserError where a line is no word with a tag."""
     if columns.is_comment(line, cells):
         raise UserError(f"{place}: a comment within a sentence? Others begin with # and are words; delete that line")
-    if len(cells) < 2:
+    if len(cells) < 2 and not columns.words_alone:
         raise UserError(f"{place}: has no tag; each line needs a word and, in its last column, a tag")
     if len(cells) != columns.count:
         raise UserError(
@@ -218,7 +220,6 @@ def is_json_lines(text: str) -> bool:
 def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) -> Sequence[Example]:
     """The sentence of each JSON line, made when asked for."""
     path = file.path
-    names = data.tag_names.split(",") if data.tag_names else []
 
     def make(line: int, value: dict) -> Example | None:
         place = f"{path}: line {line}"
@@ -232,7 +233,7 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
             if not isinstance(word, str):
                 raise UserError(f"{place}: word {str(word)[:40]!r} must be a string")
             check_length(word, place)
-        raw = [name_of(tag, names, place) for tag in raw]
+        raw = [name_of(tag, tags.names, place) for tag in raw]
         if not tags.meaning:
             for tag in raw:
                 tags.add(tag, line)
@@ -260,9 +261,11 @@ def listed(value: dict, keys: Sequence[str], what: str, flag: str) -> list:
 
 
 def name_of(tag: object, names: Sequence[str], place: str) -> str:
-    """A tag as text; of a number the name that --tag-names gives it."""
+    """A tag as text; of a number, also one in quotes, the name that --tag-names gives it."""
     if isinstance(tag, str):
-        return tag
+        if not names or not tag.isascii() or not tag.isdecimal():
+            return tag
+        tag = int(tag[:9])
     if type(tag) is not int:
         raise UserError(f"{place}: tag {str(tag)[:40]!r} must be a string or a number")
     if not 0 <= tag < len(names):
@@ -318,7 +321,7 @@ def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
     """How a file of words and tags is written; None for another one.
 
     Most lines of such a file end with a tag, or all with what stands for none; or all have as many cells between tabs,
-    without a blank in any, and there are blank lines between them.
+    without a blank in any, or are single words, and there are blank lines between them.
     """
     notes: list[str] = []
     sample = "\n".join(text.rstrip("\r\n") for _, text in islice(file.lines(), SAMPLE))
@@ -327,7 +330,8 @@ def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
         columns = find_columns(file.path, lines, data, notes.append)
     except UserError:
         return None
-    cells = [cells for _, cells in conll_columns.sentence_cells(lines, columns)]
+    found = [*conll_columns.sentence_cells(lines, columns)]
+    cells = [cells for _, cells in found]
     rows = [row for row in cells if len(row) == columns.count > 1]
     last = [row[columns.tag] for row in rows]
     tagged = 2 * sum(conll_columns.TAG_CELL.fullmatch(cell) is not None for cell in last) > len(cells)
@@ -335,8 +339,14 @@ def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
     untagged = alike and all(map(conll_columns.NO_TAG.fullmatch, last))
     blanks = any(" " in cell for row in rows for cell in row)
     tabbed = alike and columns.tabs and not blanks and "\n\n" in sample.strip("\n")
-    if not (tagged or untagged or tabbed):
+    starts = sum(not in_sentence for in_sentence, _ in found)
+    is_table = file.path.suffix.lower() in (".csv", *TSV)
+    alone = 1 < starts < len(found) and all(len(row) == 1 for row in cells) and not is_table
+    if not (tagged or untagged or tabbed or alone):
         return None
+    if alone:
+        columns = replace(columns, words_alone=True)
+        notes.append(f"{file.path}: each line is a word, a blank line ends a sentence")
     for note in notes:
         say(note)
     return columns

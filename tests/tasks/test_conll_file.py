@@ -100,6 +100,7 @@ SAME = {
     "ids and a heading of one word": ("#Text=EU\n" + ids(TABS, "{}-{}", "\t"), [*INDEX, "comments left out: 1"]),
     "ids, sentence and place": (ids(TABS, "d1\t{}\t{}", "\t"), [
         "columns 1 to 3 count the words, column 4 has them, column 6 the tags"]),
+    "quotes around all cells": (re.sub(r"[^\t\n]+", r'"\g<0>"', TABS), ["quotes enclose cells, as in CSV"]),
     "commas": (COMMAS, ["columns are parted by commas"]),
     "semicolons": (TWO.replace(" ", ";"), ["columns are parted by semicolons"]),
     "a header": ("word pos tag\n" + SMALL, ["line 1 is a header; words are in 'word', tags in 'tag'"]),
@@ -156,7 +157,7 @@ def test_hashtags_with_a_bare_type_are_words(tmp_path):
 
 @pytest.mark.parametrize("line", ["-DOCSTART- -X- -X- O", "-DOCSTART-", "-DOCSTART-\t_\t_", "- DOCSTART - O",
                                   "DOCSTART O", "-docstart- O", "--DOCSTART-- x", "0 -DOCSTART- O", "# newdoc id = 3",
-                                  "#begin document (a); part 0"])  # fmt: skip
+                                  "#begin document (a); part 0", "###MEDLINE:95369245"])  # fmt: skip
 def test_a_document_may_begin_in_many_spellings(tmp_path, line):
     examples, said = read(tmp_path, f"{line}\n\n{SMALL}\n{line}\n\nA x O\n")
     assert [(e.words[0], e.document) for e in examples] == [("EU", "x.txt:1"), ("Peter", "x.txt:1"), ("A", "x.txt:10")]
@@ -179,6 +180,15 @@ def test_quotes_and_commas_are_words_in_a_file_of_commas(tmp_path):
     assert examples[1].words == ("Peter", "Blackburn", ",", '"', "New York")
     examples, _ = read(tmp_path, COMMAS + '",O\n')  # written without quoting
     assert examples[1].words == ("Peter", "Blackburn", '"')
+
+
+def test_quotes_doubled_by_a_csv_writer_are_one_word(tmp_path):
+    for separator in "\t ":
+        written = f'""""{separator}O\n5"{separator}O\n'
+        for content, words in ((written.replace('5"', '"5"""'), ('"', '5"')), (written, ('""""', '5"'))):
+            examples, said = read(tmp_path, TWO.replace(" ", separator) + content)
+            assert examples[1].words == ("Peter", "Blackburn", *words)
+            assert said == (["quotes enclose cells, as in CSV"] if words[0] == '"' else [])
 
 
 GERMEVAL = "#\thttp://example.org [2009-10-17]\n" + behind(numbered(TWO.replace(" ", "\t"), separator="\t"), "\tO")
@@ -238,8 +248,12 @@ def test_tags_that_are_numbers_are_named_by_a_flag(tmp_path):
         read(tmp_path, content, **chosen)
     with pytest.raises(UserError, match="line 1: tag 1: --tag-names has 1"):
         read(tmp_path, content, tag_names="O", **chosen)
-    [example], _ = read(tmp_path, content, tag_names="O,B-PER,I-PER", **chosen)
-    assert example.tags == ("B-PER", "O")
+    for same in (content, content.replace("[1, 0]", '["1", "0"]'), "Ada\t1\nslept\t0\n"):
+        for names in ("O,B-PER,I-PER", "O, B-PER, I-PER"):
+            [example], _ = read(tmp_path, same, tag_names=names, **(chosen if same[0] == "{" else {}))
+            assert example.tags == ("B-PER", "O")
+    with pytest.raises(UserError, match="line 1: tag 3: --tag-names has 2"):
+        read(tmp_path, "Ada\t3\n", tag_names="O,B-PER")
 
 
 #: Files that cannot be read -> their line.
