@@ -12,6 +12,8 @@ Any of them may be missing, down to JSON lines as the hub's data sets are writte
 What had to be repaired or decided is counted, and said in one line for each kind.
 """
 
+import ast
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,6 +38,7 @@ from kd_scratch.tasks.unlabelled_file import sample_of_table
 LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
 FROM_TABLE = "write a JSON object for each row, on a line of its own, with answers as plain texts or as objects"
 MRQA = re.compile(r'\s*{\s*"header"\s*:')  # how its files begin: a line about the file
+PRINTED = re.compile(r"""\{\s*['"](text|answer_start)['"]\s*:""")  # an object in the cell of a table
 FLAGS = "; choose its names with --question-column, --context-column and, where answers are read, --answers-column"
 
 
@@ -291,6 +294,8 @@ def answer_list(node: Node, key: str) -> list[dict]:
     They may be there as one object, as strings, or as an object of two lists. UserError for anything else.
     """
     value = node.value[key]
+    if isinstance(value, str) and PRINTED.match(value):
+        value = printed_object(node, key)
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         texts = value["text"]
         starts = [None] * len(texts) if value.get("answer_start") is None else value["answer_start"]
@@ -304,11 +309,30 @@ def answer_list(node: Node, key: str) -> list[dict]:
         value = [value]
     if not isinstance(value, list):
         raise node.error(key, "must be a list")
-    value = [{"text": item} if isinstance(item, str) else item for item in value]
+    starts = detected_starts(node.value)
+    value = [{"text": item, "answer_start": starts.get(item)} if isinstance(item, str) else item for item in value]
     for i, item in enumerate(value):
         if not isinstance(item, dict):
             raise node.error(f"{key}[{i}]", "must be an object")
     return value
+
+
+def printed_object(node: Node, key: str) -> dict:
+    """The object that a text under a key is, written as JSON or as Python prints it. UserError where it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return read(node.value[key])
+    example = '{"text": ["a"], "answer_start": [3]}'
+    raise node.error(key, f"is an object as a program prints it; write it as JSON, as in {example}")
+
+
+def detected_starts(question: dict) -> dict[str, int]:
+    """Where MRQA's files have found answers: text -> its first place."""
+    starts, detected = {}, question.get("detected_answers")
+    for found in detected if isinstance(detected, list) else ():
+        with suppress(LookupError, TypeError):
+            starts.setdefault(found["text"], found["char_spans"][0][0])
+    return starts
 
 
 def answer_start(answer: Node) -> int | None:

@@ -146,6 +146,12 @@ def other_mask(world) -> Path:
 NO_QUESTION = '{"data": [{"paragraphs": []}]}'
 FLAT = '{"query": "who?", "passage": "the team of the bank", "answer": "the bank"}\n'
 
+
+def printed(answers):
+    """Questions whose answers are an object in a text."""
+    return 2 * (json.dumps({"question": "who?", "context": "the team of the bank", "answers": answers}) + "\n")
+
+
 ROWS = [
     # --- files that are read ---
     Cure("is not UTF-8; convert the file first, for example: iconv -f latin1 -t utf-8", vocabulary_in_latin1, convert),
@@ -238,6 +244,14 @@ ROWS = [
             for flag, key in {"question": "query", "context": "passage", "answers": "answer"}.items()
             if find(f"there is only .*({key})", line)
         ][-1],
+    ),
+    Cure(
+        "is an object as a program prints it; write it as JSON",
+        lambda w: w.squad("evaluate", data=w.write("printed.jsonl", printed("{'text': array(['the bank'])}"))),
+        lambda w, argv, line: (
+            w.write("printed.jsonl", printed(find("write it as JSON, as in (.*)", line).replace('"a"', '"the bank"')))
+            and None
+        ),
     ),
     Cure(
         "take {}% or more",

@@ -65,6 +65,10 @@ SAME = {
     "lists without starts": (file(question(answers={"text": ["90 metres"]})), {"moved": True}, []),
     "one object": (file(question(answers=answers(answer_start=18)[0])), {}, []),
     "strings": (file(question(answers=["90 metres"])), {"moved": True}, []),
+    "an object printed by Python": (file(question(answers=str(ROW["answers"]))), {}, []),
+    "an object as JSON in a string": (file(question(answers=json.dumps(answers(answer_start=18)[0]))), {}, []),
+    "starts of MRQA": (file(question(answers=["90 metres"], detected_answers=[
+        {"text": "90 metres", "char_spans": [[18, 26]], "token_spans": [[4, 5]]}])), {}, []),
     "one string": (file(question(answers="90 metres")), {"moved": True}, []),
     "blanks around": (file(question(answers=answers(" 90 metres\n", answer_start=18))), {},
                       ["answers with blanks around them, taken as the context writes them: 1"]),
@@ -177,6 +181,10 @@ REFUSED = {
     "a question of a number": (file(question(question=7)), f"{PLACE}.question must be a string"),
     "no answers": (file(question(answers=...)), f"{PLACE}.answers must be a list, an empty one where there is no"),
     "answers a number": (file(question(answers=7)), f"{PLACE}.answers must be a list"),
+    "answers as numpy prints them": (
+        file(question(answers="{'text': array(['a'], dtype=object), 'answer_start': array([3])}")),
+        f"{PLACE}.answers is an object as a program prints it; write it as JSON, as in {{\"text\": [\"a\"]",
+    ),
     "an answer a number": (file(question(answers=[7])), f"{PLACE}.answers[0] must be an object"),
     "an answer without text": (
         file(question(answers=[{"answer_start": 1}])),
