@@ -48,7 +48,7 @@ def parse_line(text: str, line: int, name: str) -> dict:
     """
     place = f"{name}: line {line}"
     try:
-        value = DECODER.decode(text)
+        value = DECODER.decode(text.lstrip("\ufeff"))  # where files were joined
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
     except json.JSONDecodeError as error:

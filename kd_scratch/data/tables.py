@@ -25,6 +25,8 @@ SAMPLE = 1000  # rows, and a thousand times as many characters of each, that tel
 QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a whole field
 SEPARATOR = re.compile(r'"?sep=([^\r\n"])"?\s*', re.I)  # the line with which a spreadsheet is told the delimiter
 
+MARK = "\ufeff"  # a byte-order mark, which stands in front of a row where files were joined
+
 Make = Callable[[int, list[str]], object]  # line number, fields -> example, UserError, or None: no example
 
 
@@ -43,6 +45,11 @@ class Layout:
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
         quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
         return csv.reader(lines, delimiter=self.delimiter, quoting=quoting, skipinitialspace=self.blanks, strict=strict)
+
+
+def unquoted(cell: str) -> str:
+    """What a whole field in quotes means; any other cell as it is."""
+    return cell[1:-1].replace('""', '"') if QUOTED.fullmatch(cell) else cell
 
 
 # --- rows ---
@@ -80,6 +87,8 @@ def rows_or_errors(file: TextFile, layout: Layout) -> Iterator[tuple[int, int, l
         except csv.Error as error:
             long = f"a field of more than {LONGEST:,} characters; is a quote left open?"
             why = long if "limit" in str(error) else error
+            if any('\\"' in text for _, (_, text) in used):
+                why = f'{why}; write each \\" within a text as ""'
             row = UserError(f"{file.path}: line {used[0][0]}: malformed CSV: {why}")
             again.extendleft(reversed(used[1:]))
             reader = layout.reader(lines())

@@ -18,10 +18,12 @@ Value = object  # a cell, a field's JSON value, or Marks
 
 
 def one_label(value: Value, name: str, place: str) -> str:
-    """The label as a text. UserError where it is none. name: of its column, place: file and line."""
+    """The label as a text, 1.0 as "1". UserError where it is none. name: of its column, place: file and line."""
     if isinstance(value, Marks):
         cure = "give one, or choose --task labels for several labels a text"
         raise UserError(f"{place}: --label-column names {len(value)} columns; {cure}")
+    if isinstance(value, float) and value.is_integer():  # as pandas writes a column that lacks some
+        value = int(value)
     if not isinstance(value, str | int):
         cure = "; for several labels a text choose --task labels" if isinstance(value, list) else ""
         raise UserError(f"{place}: {name!r} must be a text or a whole number, not {json_kind(value)}{cure}")
@@ -68,7 +70,7 @@ class MultiLabels:
         if isinstance(value, list):
             self.sizes.add(len(value) if {*map(str, value)} <= {*MARKS} else None)
             twice = len(value) > len(set(map(str, value)))
-            if twice and {*map(type, value)} <= {int, bool} and set(value) <= {0, 1}:
+            if twice and {*map(type, value)} <= {int, bool, float} and set(value) <= {0, 1}:
                 cure = 'give their names, as in ["a", "b"], or write each into a field of its own'
                 raise UserError(f"{place}: {name!r} has 0 and 1 instead of labels; {cure}")
             parts = [one_label(part, name, place) for part in value]

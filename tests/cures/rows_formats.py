@@ -122,6 +122,11 @@ ROWS = [
         holding(b"label,text\nsport,the goal, the team\n"),
         mended("put (quotes around a text) that holds commas", 'label,text\nsport,"the goal, the team"\n'),
     ),
+    Cure(
+        '; write each \\" within a text as ""',
+        holding(b'label,text\nsport,"the \\"goal\\" of the team"\n'),
+        mended("(write each .*) within a text", 'label,text\nsport,"the ""goal"" of the team"\n'),
+    ),
     *(
         Cure("the label is empty; give it one, or delete the row", holding(TEXT.encode() + b",the team\n"), follow)
         for follow in (

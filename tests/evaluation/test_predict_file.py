@@ -217,6 +217,42 @@ def test_an_odd_input_is_a_row_with_an_error_and_not_the_end(kind, ending, model
         assert (row.get("error") or "").startswith(error or "") and bool(row.get("error")) == bool(error)
 
 
+def open_file(path, task, content, **settings):
+    """The inputs of a file."""
+    path.write_text(content)
+    read, *_ = inputs_module.open_inputs(TASKS[task], path, "", DataConfig(**settings), False, (), lambda note: None)
+    return [row.example or row.error for row in read()]
+
+
+@pytest.mark.parametrize("content, texts", [
+    ("3,A title,the text\n", ["A title the text"]),
+    ("Class,Headline,Body\n3,A title,the text\n", ["A title the text"]),
+    ("id,Title,Source,Description\n7,A title,us,the text\n", ["A title the text"]),
+    ("Title,Description\nA title,the text\n\ufeffTITLE,description\n",
+     ["A title the text", "line 3: repeats the header"]),
+    ("2024-05-01,the text,BBC\n2024-05-02,another,BBC\n", None),
+    ("date,story,source\n2024-05-01,the text,BBC\n2024-05-02,another,BBC\n", None),
+])  # fmt: skip
+def test_of_three_columns_a_title_is_joined_only_where_the_first_holds_classes_of_ag_news(tmp_path, content, texts):
+    if texts:
+        found = open_file(tmp_path / "a.csv", "agnews", content)
+        assert [getattr(example, "text", example) for example in found] == texts
+        return
+    message = "first of three columns holds no classes of AG News, and none called text; choose with --text-column$"
+    with pytest.raises(UserError, match=message):
+        open_file(tmp_path / "a.csv", "agnews", content)
+    assert open_file(tmp_path / "a.csv", "agnews", content, text_column="2")[-2].text in ("the text", "story")
+
+
+def test_words_one_a_line_are_sentences_where_blank_lines_end_them(tmp_path):
+    found = open_file(tmp_path / "a.txt", "conll", "EU\nrejects\n#tag\n\nPeter\n")
+    assert [example.words for example in found] == [("EU", "rejects", "#tag"), ("Peter",)]
+    for texts in ("EU\n\nrejects\n", "EU\nrejects\n", "EU rejects\nit\n\nPeter\n"):
+        assert [row.words[0] for row in open_file(tmp_path / "a.txt", "conll", texts) if row.__class__ is not str] == [
+            line.split()[0] for line in texts.split("\n") if line
+        ]
+
+
 def test_an_example_that_the_task_refuses_is_odd_too(models, tmp_path):
     rows = [{"question": "who " * n, "context": "the fox"} for n in (1, 60, 2)]
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
