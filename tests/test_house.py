@@ -151,7 +151,7 @@ def test_each_folder_of_tests_is_a_chapter_or_is_run_apart():
 
 def test_every_planted_fault_finds_its_line_and_its_test():
     for what, file, old, new, test in FAULTS:
-        assert old in (PACKAGE / file).read_text(), f"{what}: {file} no longer holds {old!r}"
+        assert (PACKAGE / file).read_text().count(old) == 1, f"{what}: {file} does not hold {old!r} exactly once"
         assert old != new, what
         path, _, name = test.partition("::")
         assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{what}: there is no test {test}"
