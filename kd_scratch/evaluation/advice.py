@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 from kd_scratch.evaluation.significance import CHANCE
 from kd_scratch.pages.records import origin_record
-from kd_scratch.tasks import Task
+from kd_scratch.tasks import TASKS, Task
 
 #: What may close a gap, by what `ingredients` calls it, with what was measured of it (study/RESULTS.md).
 MEANS = {
@@ -66,17 +66,12 @@ def same_labels(record: dict, other: dict) -> bool:
     return _alike(record["settings"], other["settings"], ["labelled"]) and _alike(record, other, ["seed", *drawn])
 
 
-#: Fields of DataConfig that do not change what an example is.
-NOT_READING = frozenset(
-    "limit oos_threshold label_threshold null_threshold overlap documents question_length answer_length".split()
-)
-
-
 def differently_read(record: dict, other: dict) -> dict[str, object]:
     """The other run's settings by which it may have other examples of the same file, as far as both records hold
-    them: {"text_column": "body"}. What is "auto" for one of the two may be as for the other."""
+    them and the task reads with them: {"text_column": "body"}. What is "auto" for one of the two may be as for the
+    other."""
     read, other_read = ({"task": each["task"], **each["data settings"]} for each in (record, other))
-    shared = sorted((read.keys() & other_read.keys()) - NOT_READING)
+    shared = sorted(read.keys() & other_read.keys() & {"task", *TASKS[record["task"]].reading.split()})
     return {key: other_read[key] for key in shared if len({read[key], other_read[key], "auto"}) == 3}
 
 

@@ -203,6 +203,7 @@ class Task:
 
     # its files and its training
     splits: tuple[str, ...] = ()  # those that one file holds; empty where a file is one split
+    reading: str = "encoding text_column label_column header"  # fields of DataConfig that decide what an example is
     group: Callable[[object], str] | None = None  # examples of one group stay together; None: no groups
     #: examples -> those to train on, and notes about the others
     trainable: Callable[[Sequence], tuple[Sequence, list[str]]] = lambda examples: (examples, [])

@@ -216,6 +216,7 @@ MULTI_LABEL = replace(
     CSV,
     name="labels",
     multi_label=True,
+    reading=f"{CSV.reading} label_separator",
     read=read_multi_label,
     label_list=label_list,
     featurize=featurize,

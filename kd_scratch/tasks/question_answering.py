@@ -338,6 +338,7 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
 TASK = Task(
     name="squad",
     head="span",
+    reading="encoding question_column context_column answers_column",
     read=read_squad,
     texts=lambda examples: [*dict.fromkeys(e.context for e in examples), *(e.question for e in examples)],
     label_list=lambda examples: (),

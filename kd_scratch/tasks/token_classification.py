@@ -332,6 +332,7 @@ def mistakes(predictions: Predictions, most: int = 5) -> str:
 TASK = Task(
     name="conll",
     head="token",
+    reading=f"{Task.reading} tag_names",
     read=read_conll,
     texts=lambda examples: [" ".join(example.words) for example in examples],
     label_list=label_list,

@@ -1,10 +1,13 @@
 """How much there is to gain, and what gains it: a table of cases, and who is taken for whom."""
 
+from dataclasses import asdict
+
 import pytest
 
+from kd_scratch.config import DataConfig
 from kd_scratch.evaluation import advice as advice_module
 from kd_scratch.evaluation import compare
-from kd_scratch.evaluation.advice import advice, chance_of, ingredients, is_baseline, same_dev
+from kd_scratch.evaluation.advice import advice, chance_of, differently_read, ingredients, is_baseline, same_dev
 from kd_scratch.pages.report import Quality
 from kd_scratch.tasks import TASKS
 
@@ -109,6 +112,23 @@ def test_only_the_same_student_is_a_baseline_and_only_the_same_dev_compared():
     assert not same_dev(other | part, DISTILLED | part) and same_dev(baseline | part, DISTILLED | part)
     nothing = {"dev": None}
     assert not same_dev(DISTILLED | nothing, DISTILLED | nothing)
+
+
+def test_only_what_a_task_reads_with_can_make_other_examples_of_a_file():
+    """Every setting changed: those that come back are those of the task."""
+    usual = asdict(DataConfig())
+    changes = {name: 1 if name == "oos" else "x" for name in usual} | {"encoding": "auto", "header": "auto"}
+    for name, fields in (
+        ("csv", ["label_column", "text_column"]),
+        ("labels", ["label_column", "label_separator", "text_column"]),
+        ("clinc", ["label_column", "oos", "text_column"]),
+        ("squad", ["answers_column", "context_column", "question_column"]),
+        ("conll", ["label_column", "tag_names", "text_column"]),
+    ):
+        this, other = ({"task": name, "data settings": settings} for settings in (usual, changes))
+        assert list(differently_read(this, other)) == fields and not differently_read(this, this)
+        assert set(TASKS[name].reading.split()) <= usual.keys()
+    assert differently_read(this, this | {"task": "csv"}) == {"task": "csv"}
 
 
 def row(difference=None, width=0.01):

@@ -301,6 +301,7 @@ def test_teachers_that_do_not_belong_together_are_refused(teachers, tmp_path):
         "": {
             "data settings": settings
             | {"limit": "10", "label_threshold": 0.5, "encoding": "utf-8", "of": "a later version"}
+            | {"label_separator": ",", "tag_names": "O,B-A", "oos": True, "context_column": "body"}  # of other tasks
         },
     }.items():
         (older / "training.json").write_text(json.dumps(record | {"fold": "1/3"} | changed))
