@@ -17,6 +17,7 @@ from kd_scratch.config import DataConfig, RunConfig, TrainConfig
 from kd_scratch.data.batches import IGNORE, epoch_batches
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, make_hidden_losses
 from kd_scratch.nn.layers import EncoderBlock
+from kd_scratch.nn.model import forward_operations
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks import token_classification as conll
 from kd_scratch.tasks.classification import Example
@@ -130,6 +131,17 @@ def test_steps_end_in_the_middle_of_an_epoch(tmp_path, tokenizer, capsys):
     whole, same = make_run(tmp_path, tokenizer, epochs=2), make_run(tmp_path, tokenizer, epochs=1, steps=6)
     train_model(whole), train_model(same)
     assert fingerprint(whole.model) == fingerprint(same.model), "two epochs of three steps"
+
+
+@pytest.mark.parametrize("losses", ["", "hidden"])
+def test_with_hidden_state_losses_operations_are_those_of_the_whole_last_block(tmp_path, tokenizer, losses):
+    """A text's label needs the first token of the last block alone, these losses all."""
+    run = make_run(tmp_path, tokenizer, losses=losses, epochs=1)
+    run.matmul_rate = 1e9
+    [epoch] = train_model(run).history
+    first_only, whole = (forward_operations(run.model.config, run.train_inputs.lengths, plain) for plain in (0, 1))
+    forward = whole if losses else first_only
+    assert epoch["matmul_share"] * epoch["seconds"] * 1e9 == pytest.approx(3 * forward) and whole > 1.1 * first_only
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, tokenizer):
