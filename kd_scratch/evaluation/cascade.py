@@ -17,7 +17,7 @@ from kd_scratch.common.console import table
 from kd_scratch.common.errors import UserError
 from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
 from kd_scratch.evaluation.measure import latencies
-from kd_scratch.evaluation.significance import drawn_scores, interval
+from kd_scratch.evaluation.significance import drawn_scores, interval, note_of_few
 from kd_scratch.pages import html, svg
 from kd_scratch.tasks import Predictions
 
@@ -45,6 +45,7 @@ class Cascade:
     milliseconds: dict[str, float]  # "student", "teacher": the median of one example
     interval: tuple[float, float]  # of the cascade's score less the teacher's, on test
     names: tuple[str, str]  # what student and teacher are called
+    note: str = ""  # where the interval is of few groups
 
 
 def cascade(
@@ -88,6 +89,7 @@ def cascade(
         milliseconds,
         interval(differences),
         names,
+        note_of_few(on_test[0]),
     )
 
 
@@ -143,7 +145,7 @@ def conclusion(found: Cascade) -> str:
     return (
         f"{teacher} is asked where {student} is less sure than {found.test.threshold!r}, as chosen on dev "
         f"({found.dev.asked:.1%} asked there). "
-        f"Cascade to {teacher}: {points:+.4f} (95% interval {low:+.4f} to {high:+.4f})."
+        f"Cascade to {teacher}: {points:+.4f} (95% interval {low:+.4f} to {high:+.4f})." + f" {found.note}".rstrip()
     )
 
 

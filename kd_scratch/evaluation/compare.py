@@ -23,6 +23,8 @@ from kd_scratch.evaluation.significance import (
     interval,
     interval_around,
     mcnemar,
+    note_of_few,
+    score_interval,
     smallest_effect,
     two_sided_p,
 )
@@ -81,7 +83,7 @@ def compare(
             say(f"note: no cascade of {' and '.join(pair)}: {error}")
     return Comparison(
         task=task,
-        note=method_note(test_set, first, tokens, about["machine"]),
+        note=f"{note_of_few(predictions[first])} {method_note(test_set, first, tokens, about['machine'])}".strip(),
         costs=costs,
         quality=rows,
         metrics=metrics,
@@ -130,14 +132,14 @@ def quality(task: Task, predictions: dict[str, Predictions], metrics: dict[str, 
     for name, each in predictions.items():
         rows[name] = Quality(
             columns={column: metrics[name][column] for column in task.columns if column in metrics[name]},
-            interval=interval(drawn[name]),
+            interval=score_interval(each, drawn[name]),
             agreement=each.agreement(predictions[first]),
         )
         if name != first:
             differences = drawn[name] - drawn[first]
             rows[name].difference = scores[name] - scores[first]
             rows[name].difference_interval = interval(differences)
-            rows[name].p = two_sided_p(differences)
+            rows[name].p = two_sided_p(differences, each.num_groups)
             rows[name].smallest = smallest_effect(differences) or None  # none: nothing varies
             if tests_with_mcnemar(task):
                 rows[name].p = mcnemar(tallies[name][:, 0] > 0, tallies[first][:, 0] > 0)

@@ -16,7 +16,6 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.evaluation.inference import compute_logits
-from kd_scratch.evaluation.significance import drawn_scores, interval
 from kd_scratch.nn import int8, kernels
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
@@ -159,11 +158,6 @@ def evaluate(
     features = require_inputs(task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data), "--data")
     logits = compute_logits(loaded.model, features, device)
     return Predictions(task, examples, features, logits, labels, data, loaded.model.config.threshold)
-
-
-def score_interval(predictions: Predictions) -> tuple[float, float]:
-    """The 95% interval of the task's score over data sets like this one."""
-    return interval(drawn_scores(predictions))
 
 
 @dataclass(frozen=True)

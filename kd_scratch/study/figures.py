@@ -49,7 +49,7 @@ def sureness(models: Sequence[Figures]) -> dict[str, object]:
     """How sure the models of a variant are: means over its seeds of loss, calibration error and agreement."""
     return {
         "loss": _mean(model["loss"] for model in models),
-        "loss interval": interval(mean_drawn(models, "loss")) if "loss" in models[0]["drawn"] else None,
+        "loss interval": interval(mean_drawn(models, "loss"), lowest=0.0) if "loss" in models[0]["drawn"] else None,
         "ece": (ece := _mean(model["ece"] for model in models)),
         "ece interval": interval_around(ece, mean_drawn(models, "ece")),
         "ece floor": _mean(model["ece_floor"] for model in models),
@@ -65,17 +65,18 @@ def mean_drawn(models: Sequence[Figures], name: str = "score") -> np.ndarray:
 def difference(models: Sequence[Figures], reference: Sequence[Figures]) -> dict:
     """The mean over seeds of the difference of scores, with its 95% interval and p by a paired bootstrap over the test
     file's groups, which are drawn alike for all seeds and both variants; how many seeds gained; and the smallest true
-    difference that would have been found, in 80 of 100 such studies."""
+    difference that would have been found, in 80 of 100 such studies: None of one seed, which does not show what chance
+    in training does, and where nothing varies."""
     observed = [model["score"] - other["score"] for model, other in zip(models, reference, strict=True)]
     drawn = mean_drawn(models) - mean_drawn(reference)
     return {
         "mean": float(np.mean(observed)),
         "interval": interval(drawn),
-        "p": two_sided_p(drawn),
+        "p": two_sided_p(drawn, models[0]["groups"]),
         "seeds": margin(observed),  # how far chance in training alone may carry it
         "margin": margin_of_both(drawn, observed),  # how far both chances together may
         "gained": sum(value > 0 for value in observed),
-        "smallest": smallest_effect(drawn, observed) or None,  # none: nothing varies
+        "smallest": (smallest_effect(drawn, observed) or None) if len(observed) > 1 else None,
     }
 
 

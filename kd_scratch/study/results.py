@@ -16,7 +16,13 @@ from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
-from kd_scratch.evaluation.significance import calibration, drawn_scores, group_sums, resampled_sums
+from kd_scratch.evaluation.significance import (
+    calibration,
+    drawn_scores,
+    group_sums,
+    resampled_sums,
+    widened,
+)
 from kd_scratch.pages.records import RECORD, read_record
 from kd_scratch.study.spec import StudySpec, is_command, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
@@ -33,7 +39,7 @@ MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "augment", "cloze", "steps", "teacher_mean")
 OWN += ("layer_steps", "gradient_checkpointing", "keep_states")  # change no result; the last is of older runs
-FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "drawn")  # of `measure`
+FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "groups", "drawn")
 
 DIGITS = 9  # of what is drawn: two models that are right alike stay equal
 
@@ -42,7 +48,7 @@ Records = dict[Path, dict]  # training.json by the folder of a run
 
 def measure(predictions: Predictions, teacher: Predictions) -> dict:
     """All that the tables are made of: scores, loss, calibration, agreement with the teacher; and under "drawn" score,
-    loss and calibration error on each test file that is drawn anew from this one's groups.
+    loss and calibration error on each test file that is drawn anew from this one's groups, `widened`.
     """
     task = predictions.task
     sure = task.confidence(predictions)
@@ -53,8 +59,8 @@ def measure(predictions: Predictions, teacher: Predictions) -> dict:
     losses = np.stack([sure.loss[sayable], np.ones(sayable.sum())], axis=1)
     drawn = {"score": drawn_scores(predictions, tally), "ece": calibrated.drawn}
     if sayable.any():
-        groups = predictions.groups[sure.example[sayable]]
-        drawn["loss"] = mean_score(resampled_sums(group_sums(losses, groups, predictions.num_groups)))
+        groups, count = predictions.groups[sure.example[sayable]], predictions.num_groups
+        drawn["loss"] = widened(mean_score(resampled_sums(group_sums(losses, groups, count))), count)
     return {
         "score": float(task.tally_score(tally.sum(axis=0))),
         "loss": metrics.get("loss"),
@@ -63,6 +69,7 @@ def measure(predictions: Predictions, teacher: Predictions) -> dict:
         "calibration": calibrated.bins,
         "agreement": predictions.agreement(teacher),
         "per_class": {name: row["f1"] for name, row in metrics["per_class"].items()},
+        "groups": predictions.num_groups,
         "drawn": {name: [round(value, DIGITS) for value in values.tolist()] for name, values in drawn.items()},
     }
 
@@ -110,11 +117,6 @@ class Evaluator:
     def examples(self) -> int:
         """How many test examples the score counts."""
         return int(self.teacher.counts.sum())
-
-    def describe_groups(self) -> str:
-        """What a bootstrap draws, in two words: "4,500 examples", or "231 groups" of them."""
-        count = self.teacher.num_groups
-        return f"{count:,} {'examples' if count == len(self.teacher.examples) else 'groups'}"
 
     def predict(self, directory: Path) -> Predictions:
         """A model's predictions on the test file."""

@@ -22,6 +22,7 @@ from kd_scratch.common.signals import Interruption, Stopped
 from kd_scratch.config import SIZES
 from kd_scratch.evaluation.advice import ingredients
 from kd_scratch.evaluation.evaluate import about_machine
+from kd_scratch.evaluation.significance import describe_groups, note_of_few
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.chosen_layers import with_chosen_layers
 from kd_scratch.study.preparation import check_labels, check_seeds, complete, start_machine, with_possible_losses
@@ -327,7 +328,8 @@ def report(
         "score": evaluator.task.score_name,
         "data": str(spec.test),
         "test examples": evaluator.examples,
-        "drawn": evaluator.describe_groups(),
+        "drawn": describe_groups(evaluator.teacher),
+        "few groups": note_of_few(evaluator.teacher),
         "ingredients": sorted(ingredients(distilled, spec.run.teachers, evaluator.task)),
         "which teacher": f", which is the first of {len(spec.run.teachers)}" if len(spec.run.teachers) > 1 else "",
         "command": study_argv(spec, variants),

@@ -176,6 +176,7 @@ def introduction(about: dict) -> str:
         text += " The students' layers were chosen on dev with soft targets, which favours these."
     if versions > 1:
         text += f" They were made by {versions} versions of the code."
+    text += f" {about['few groups']}".rstrip()
     return text + "".join(f" {other}: another study, with a baseline of its own." for other in about["beside"])
 
 
@@ -189,10 +190,11 @@ def line(name: str, row: dict) -> tuple:
     change = row.get(f"against {BASELINE}")
     to_baseline = (None, None, None, None)
     if change:
-        p = "<0.001" if change["p"] < 0.001 else f"{change['p']:.3f}"
+        p = change["p"] if change["p"] is None else "<0.001" if change["p"] < 0.001 else f"{change['p']:.3f}"
         low, high = change["interval"]
         bounds = f"{100 * low:+.2f} to {100 * high:+.2f}"
-        to_baseline = f"{100 * change['mean']:+.2f}", bounds, p, change["smallest"] and _points(change["smallest"])
+        smallest = "one seed" if change["seeds"] is None else change["smallest"] and _points(change["smallest"])
+        to_baseline = f"{100 * change['mean']:+.2f}", bounds, p, smallest
     closed = (None, None)
     if gap := row.get("gap"):
         low, high = gap["interval"]

@@ -219,7 +219,8 @@ class Task:
     # its score
     gold: Callable[[object], object] = lambda example: example.label  # the right decision
     score: Callable[[Predictions], dict] = accuracy  # metrics by name
-    score_name: str = "accuracy"  # the metric by which the best epoch is kept: higher is better
+    score_name: str = "accuracy"  # the metric by which the best epoch is kept: higher is better, at most 1
+    lowest_score: float = 0.0
     columns: tuple[str, ...] = ("accuracy",)  # the metrics that a comparison shows, with score_name
     tally: Callable[[Predictions], np.ndarray] = right_and_counted  # N,k: their sums make the score
     tally_score: Callable[[np.ndarray], np.ndarray] = mean_score  # sums …,k -> the metric score_name, …

@@ -265,6 +265,7 @@ COLA = replace(
     CSV,
     name="cola",
     score_name="matthews",
+    lowest_score=-1.0,
     columns=("matthews", "accuracy", "macro_f1", "f1", "loss"),
     tally=tally_by_label,
     tally_score=matthews,

@@ -22,8 +22,8 @@ from kd_scratch.data.masking import MaskedLMSampler
 from kd_scratch.distillation.losses import distillation_loss, partly_taught_loss
 from kd_scratch.distillation.teacher import gather
 from kd_scratch.distillation.units import count_units, unit_labels, unit_logits
-from kd_scratch.evaluation.evaluate import score_interval
 from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.evaluation.significance import score_interval
 from kd_scratch.nn.model import forward_operations
 from kd_scratch.tasks import Predictions
 from kd_scratch.training.bookkeeping import Bookkeeping

@@ -1,6 +1,7 @@
 """A cascade against what is counted by hand: who is asked, what that scores and costs, and what is chosen."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.cascade import ALL, Cascade, Point, choose, curve, section_of
+from kd_scratch.evaluation.cascade import ALL, Cascade, Point, choose, conclusion, curve, section_of
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
-from kd_scratch.evaluation.significance import ROUNDS
+from kd_scratch.evaluation.significance import ROUNDS, widened
 from kd_scratch.pages import svg
 from kd_scratch.tasks import TASKS
 from tests.conftest import TEXTS, tiny_model
@@ -137,7 +138,9 @@ def test_the_command_chooses_on_dev_and_counts_on_test(tmp_path, tokenizer, caps
         groups = rng.integers(by_student.num_groups, size=by_student.num_groups)
         times = np.bincount(groups, minlength=by_student.num_groups)[by_student.groups]  # that an example was drawn
         drawn.append(one.tally_score(times @ mixed) - one.tally_score(times @ others))
-    assert found["interval to teacher"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
+    assert found["interval to teacher"] == pytest.approx(
+        np.percentile(widened(np.array(drawn), by_student.num_groups), [2.5, 97.5])
+    )
     assert "<svg" in page.read_text() and "teacher is asked where student is less sure" in page.read_text()
     assert main([*argv, "--keep", "0.9"]) == 0
     told = capsys.readouterr().out
@@ -149,6 +152,7 @@ def test_the_curve_of_many_points_still_ends_with_the_teacher_alone(monkeypatch)
     found = Cascade("accuracy", points[9], points[9], points, {"student": 1.0, "teacher": 4.0}, (0.0, 0.0), ("a", "b"))
     monkeypatch.setattr(svg, "curves", lambda *texts_and_lines: drawn.append(texts_and_lines[-1]) or "")
     section_of(found)
+    assert conclusion(replace(found, note="Few.")).endswith("). Few.") and conclusion(found).endswith(").")
     line = drawn[0]["cascade, by threshold"]
     assert (line[0], line[-1]) == ((1.0, 0.5), (5.0, points[-1].score)) and len(line) < 250
 

@@ -8,7 +8,18 @@ import pytest
 
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.compare import quality, tables
-from kd_scratch.evaluation.significance import group_sums, interval, mcnemar, resampled_sums, two_sided_p
+from kd_scratch.evaluation.significance import (
+    drawn_scores,
+    group_sums,
+    interval,
+    margin,
+    margin_of_both,
+    mcnemar,
+    note_of_few,
+    resampled_sums,
+    two_sided_p,
+    widened,
+)
 from kd_scratch.pages.report import Quality
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import f1_score, mean_score
@@ -70,9 +81,9 @@ def test_a_model_that_is_right_on_more_of_the_same_examples_is_surely_better_tho
     ours[np.flatnonzero(reference[:, 0] == 0)[:12], 0] = 1  # 12 more, none lost
     drawn, other = (mean_score(resampled_sums(tally)) for tally in (ours, reference))
     assert interval(drawn)[0] < interval(other)[1]
-    assert interval(drawn - other)[0] > 0 and two_sided_p(drawn - other) == 2 / 2001  # never 0
-    assert two_sided_p(other - drawn) == two_sided_p(drawn - other)
-    assert two_sided_p(drawn - drawn) == 1.0
+    assert interval(drawn - other)[0] > 0 and two_sided_p(drawn - other, 300) == 2 / 2001  # never 0
+    assert two_sided_p(other - drawn, 300) == two_sided_p(drawn - other, 300)
+    assert two_sided_p(drawn - drawn, 300) == 1.0 and two_sided_p(drawn - other, 9) is None
 
 
 def test_scores_of_sums():
@@ -165,7 +176,34 @@ def test_a_comparison_draws_questions_by_context():
     drawn = mean_score(resampled_sums(group_sums(TASKS["squad"].tally(predictions), predictions.groups, 2)))
     assert set(drawn) == {0.0, 0.5, 1.0} and np.mean(drawn == 0.5) == pytest.approx(0.5, abs=0.05)
     row = quality(TASKS["squad"], {"x": predictions}, {"x": {"exact_match": 0.5, "f1": 0.5}})["x"]
-    assert row.interval == (0.0, 1.0)
+    assert row.interval == (0.0, 1.0), "wider than these bounds, which a score cannot exceed"
+
+
+def of_contexts(right):
+    """Predictions on twenty questions about each of so many contexts, the first so many of which are right."""
+    contexts = [f"x {i}" for i in range(len(right))]
+    questions = [Question(f"{c} {i}", "?", c, ("x",), 0) for c in contexts for i in range(20)]
+    predictions = Predictions(TASKS["squad"], questions, None, None, (), DataConfig())
+    texts = ["x" if i < count else "y" for count in right for i in range(20)]
+    predictions.decisions = [Answer(text, 0, 0, 0.0, 1.0, 0.0, text) for text in texts]
+    return predictions
+
+
+@pytest.mark.parametrize("right", [(10, 11), (9, 11, 10, 12, 10), tuple(9 + i % 4 for i in range(30))])
+def test_the_margin_of_few_groups_is_students(right):
+    """Of groups of one size it is that of the mean of their scores: t · s/√G, s the deviation by G-1."""
+    predictions = of_contexts(right)
+    assert margin_of_both(drawn_scores(predictions)) == pytest.approx(margin(np.array(right) / 20), rel=0.05)
+    assert widened(np.array([0.2, 0.4]), 10_000) == pytest.approx([0.2, 0.4], rel=1e-3)
+
+
+def test_a_comparison_on_few_groups_has_wide_intervals_a_note_and_no_p():
+    """A model that is better in three of five contexts is not beyond chance; in fifteen of twenty-five it is."""
+    for few, times in ((True, 1), (False, 5)):
+        found = {"x": of_contexts((10, 11, 9, 10, 10) * times), "y": of_contexts((10, 12, 12, 11, 10) * times)}
+        row = quality(TASKS["squad"], found, {name: {"exact_match": 0.5, "f1": 0.5} for name in found})["y"]
+        assert (row.difference_interval[0] < 0) == (row.p is None) == bool(note_of_few(found["x"])) == few
+    assert note_of_few(of_contexts((10,) * 5)).startswith("The test file has only 5 groups: intervals are widened ")
 
 
 def test_of_a_file_with_a_single_group_examples_are_drawn():

@@ -21,9 +21,10 @@ from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.calibrate import calibrate
 from kd_scratch.evaluation.compare import quality
-from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set, score_interval
+from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.prune import prune
 from kd_scratch.evaluation.quantize import quantize
+from kd_scratch.evaluation.significance import score_interval
 from kd_scratch.pages.card import CARD, code, is_generated, made_of, write_card
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.run import about_sources
@@ -107,13 +108,16 @@ def test_the_interval_draws_whole_groups():
     """Ten documents of ten sentences, each all right or all wrong: as wide as of ten sentences, by hand."""
     right = np.repeat([1, 0, 1, 1, 0, 1, 1, 1, 0, 1], 10)
     task = SimpleNamespace(
-        tally=lambda found: np.stack([right, np.ones(100)], axis=1), tally_score=lambda sums: sums[:, 0] / sums[:, 1]
+        tally=lambda found: np.stack([right, np.ones(100)], axis=1),
+        tally_score=lambda sums: sums[:, 0] / sums[:, 1],
+        lowest_score=0.0,
     )
     groups = np.repeat(np.arange(10), 10)
     found = score_interval(SimpleNamespace(task=task, groups=groups, num_groups=10, examples=range(100)))
     rng = np.random.default_rng(0)
     means = [right[::10][rng.integers(10, size=10)].mean() for _ in range(2000)]
-    assert found == pytest.approx(tuple(np.percentile(means, [2.5, 97.5]))) and found[1] - found[0] > 0.4
+    wider = np.mean(means) + 2.2622 / 1.96 * (10 / 9) ** 0.5 * (means - np.mean(means))  # of ten, by Student's t
+    assert found == pytest.approx((np.percentile(wider, 2.5), 1.0), abs=1e-4) and found[1] - found[0] > 0.4
 
 
 def test_licences_are_carried_on_and_none_is_overwritten(folders):

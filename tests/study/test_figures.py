@@ -9,7 +9,7 @@ from kd_scratch.study.summary import verdict
 
 def models_of(scores, drawn):
     """What `difference` and `gap_closed` need of a variant's models: scores, and those on files that are drawn anew."""
-    return [{"score": score, "drawn": {"score": score + drawn}} for score in scores]
+    return [{"score": score, "groups": 1000, "drawn": {"score": score + drawn}} for score in scores]
 
 
 def deviations(rng, count=200):

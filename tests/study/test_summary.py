@@ -163,6 +163,7 @@ def record(rights, dev=0.5, agreement=0.9, loss=0.3, ece=0.02):
         "calibration": calibration_bins(calibration.sum(axis=0)),
         "agreement": agreement,
         "per_class": {"a": float(rights[::2].mean()), "b": float(rights[1::2].mean())},
+        "groups": len(rights),
         "drawn": drawn | ({} if loss is None else {"loss": 1 - drawn["score"]}),
     }
 
@@ -186,6 +187,7 @@ def test_a_difference_is_the_mean_over_seeds_with_the_interval_of_its_own_draws(
     same = difference(better, better)
     assert same["mean"] == 0 and same["interval"] == (0, 0) and same["p"] == 1 and same["gained"] == 0
     assert same["smallest"] is None, "nothing varies, so no effect is detectable"
+    assert difference(better[:1], worse[:1])["smallest"] is None, "one seed does not show what training varies"
     assert verdict(same, 2).startswith("no difference that these runs can show: +0.00 points")
 
 
@@ -255,6 +257,7 @@ ABOUT = {
     "data": "t.csv",
     "test examples": 400,
     "drawn": "400 examples",
+    "few groups": "",
     "seeds": [0, 1],
     "which teacher": "",
     "ingredients": ["teachers"],
@@ -315,13 +318,15 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
     records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],
                "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
     about = ABOUT | {"seeds": [0], "beside": {"deeper": []}, "versions of the code": 2, "steps": [1000, 1200, 1300]}
-    about["layers chosen"] = True
+    about |= {"layers chosen": True, "few groups": "The test file has only 4 groups."}
     others = {"deeper": {BASELINE: [record(right(0.6, 6), dev=0.7)]}}
     text, _ = write_report(TASK, about, teacher, records, {}, tmp_path, others, {})
     assert "Best on dev: hidden." in text, "other studies are shown, not chosen"
     layers = "The students' layers were chosen on dev with soft targets, which favours these."
-    made = f"Each run made 1,000 to 1,300 optimizer steps. {layers} They were made by 2 versions of the code. deeper: "
+    made = f"Each run made 1,000 to 1,300 optimizer steps. {layers} They were made by 2 versions of the code."
+    made += f" {about['few groups']} deeper: "
     assert made in text and "with an interval of the chance of the test file; empty" in text
+    assert (tmp_path / "evidence.md").read_text().count(" one seed |") == 2, "detectable from"
 
 
 def test_other_studies_stand_beside_this_one_and_are_compared_with_what_has_their_name(tmp_path):
