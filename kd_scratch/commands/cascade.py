@@ -8,7 +8,7 @@ from kd_scratch.common.console import say, show
 from kd_scratch.common.files import check_target, write_text
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.evaluation.cascade import KEEP, cascade, page_of, record_of, text_of
-from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
+from kd_scratch.evaluation.evaluate import load_for_inference, notes_of_training, read_evaluation_set
 from kd_scratch.tasks import TASKS, deciding_tasks
 
 
@@ -45,9 +45,10 @@ def command(arguments: argparse.Namespace) -> dict:
         f"({teacher.model.num_parameters() / 1e6:.1f}M): threshold chosen on {dev_set.describe()}; tested on "
         f"{test_set.describe()}, {device.type}"
     )
+    notes = notes_of_training((arguments.student, arguments.teacher), dev_set, test_set)
     found = cascade(student, teacher, dev_set, test_set, arguments.keep, device)
     if arguments.output:
         write_text(arguments.output, page_of(found, test_set))
         say(f"page: {arguments.output}")
     show(text_of(found))
-    return test_set.record() | record_of(found)
+    return test_set.record() | {"notes": notes} | record_of(found)

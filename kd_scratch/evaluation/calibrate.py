@@ -15,7 +15,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import save_folder
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_new_folder, make_folder, write_json
-from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate
+from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate, trained_on
 from kd_scratch.evaluation.significance import calibration
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
@@ -31,9 +31,12 @@ def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict
     """Write the calibrated form of a model, with tokenizer and card; the record that calibration.json holds.
 
     loaded: on the CPU, not in its fast form, float or int8. rows of the result: "before" and "after", each of the dev
-    set. UserError where no temperature fits, or the folder holds something already.
+    set. UserError where no temperature fits, where the model was trained on this file, or the folder holds something.
     """
     check_new_folder(output, loaded.directory)
+    if trained_on(loaded.directory, dev_set):
+        what = "was trained on this file, and is surer of it than of new texts"
+        raise UserError(f"{dev_set.path}: {loaded.directory} {what}; give a file of texts that it has not seen")
     predictions = evaluate(loaded, dev_set.task, dev_set.examples, dev_set.data, torch.device("cpu"))
     temperature = fit_temperature(predictions)
     after = at_temperature(predictions, temperature)

@@ -14,7 +14,14 @@ from kd_scratch.common.files import write_json, write_text
 from kd_scratch.data.batches import collate
 from kd_scratch.evaluation import cascade as cascades
 from kd_scratch.evaluation.advice import advice, ingredients, is_baseline
-from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, about_machine, evaluate, name_labels
+from kd_scratch.evaluation.evaluate import (
+    EvaluationSet,
+    LoadedModel,
+    about_machine,
+    evaluate,
+    name_labels,
+    notes_of_training,
+)
 from kd_scratch.evaluation.measure import BATCH, latencies, peak_memory, throughputs
 from kd_scratch.evaluation.significance import (
     Calibration,
@@ -69,6 +76,8 @@ def compare(
     about = test_set.record(max_length)
     about["machine"] = about_machine(device, [loaded.model for loaded in models.values()])
     about["models"] = {name: loaded.directory for name, loaded in models.items()}
+    about["notes"] = notes_of_training(about["models"].values(), *filter(None, [test_set, dev_set]))
+    warnings = [f"{note}." for note in about["notes"]] + list(filter(None, [note_of_few(predictions[first])]))
     shown = {name: models[name] for name in dict.fromkeys((first, student))}
     costs, before = measure_costs(models, test_set, device, tokens), None
     if dev_set:
@@ -83,7 +92,7 @@ def compare(
             say(f"note: no cascade of {' and '.join(pair)}: {error}")
     return Comparison(
         task=task,
-        note=f"{note_of_few(predictions[first])} {method_note(test_set, first, tokens, about['machine'])}".strip(),
+        note=" ".join([*warnings, method_note(test_set, first, tokens, about["machine"])]),
         costs=costs,
         quality=rows,
         metrics=metrics,

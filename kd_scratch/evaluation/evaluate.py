@@ -12,6 +12,7 @@ from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import describe, pick_device
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
+from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
@@ -19,9 +20,11 @@ from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn import int8, kernels
 from kd_scratch.nn.fast import make_fast
 from kd_scratch.nn.model import Model
+from kd_scratch.pages.records import origin_record
 from kd_scratch.tasks import TASKS, Predictions, Task, limited
 from kd_scratch.tasks.base import are_pairs, require_kind, require_labels_of
 from kd_scratch.tasks.tag_schemes import TagScheme
+from kd_scratch.tasks.text_files import holds_splits
 
 
 @dataclass
@@ -96,6 +99,12 @@ class EvaluationSet:
         """Size and source in a few words: "4,500 examples of data_full.json, split test"."""
         return f"{len(self.examples):,} examples of {self.path}" + (f", split {self.split}" if self.split else "")
 
+    def is_of(self, split: str) -> bool:
+        """Whether these are the examples of a split of the file; of a file that is one split, always."""
+        if self.split in ("", split):
+            return True
+        return not holds_splits(open_text(self.path, self.data.encoding, say=lambda note: None))
+
     def record(self, max_length: int = 0) -> dict:
         """What was evaluated on, for the record beside every figure."""
         return {
@@ -127,6 +136,30 @@ def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, sa
     if not examples:
         raise UserError(f"{path}: holds no examples to evaluate on")
     return EvaluationSet(task, path, split, data, examples)
+
+
+def trained_on(directory: str | Path, examples: EvaluationSet) -> bool:
+    """Whether a model, or the one it was made of, was trained on the file of these examples, with labels or without; in
+    a file that holds splits, on theirs. As far as the record beside it tells."""
+    record = origin_record(directory, say=lambda note: None) if directory else None
+    if record is None:
+        return False
+    sha256 = sha256_of_file(examples.path)
+    with_labels = record.get("train") == sha256 and examples.is_of("train")
+    return with_labels or (record.get("unlabelled") == sha256 and examples.is_of(""))
+
+
+def notes_of_training(directories: Iterable[str | Path], *sets: EvaluationSet) -> list[str]:
+    """A note for each model that was trained on the file of one of the sets; they are printed, too."""
+    notes = {}
+    for directory in directories:
+        for examples in sets:
+            if trained_on(directory, examples):
+                what = f"{directory} was trained on {examples.path}: its scores here say nothing about new texts"
+                notes[what] = None
+    for note in notes:
+        say(f"note: {note}")
+    return list(notes)
 
 
 def name_labels(loaded: LoadedModel, task: Task, examples: Sequence) -> None:
@@ -182,6 +215,7 @@ def evaluate_set(
     if alone:
         metrics["changed_alone"] = changed_alone(loaded, predictions, device)
     record = test_set.record(max_length)
+    record["notes"] = notes_of_training([loaded.directory], test_set)
     record |= {"model": loaded.directory, "machine": about_machine(device, [loaded.model]), "metrics": metrics}
     return Evaluation(predictions, metrics, record)
 

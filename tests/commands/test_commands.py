@@ -13,15 +13,17 @@ import pytest
 import torch
 
 import kd_scratch.evaluation.cascade
+import kd_scratch.evaluation.evaluate
 import kd_scratch.training.run
 from kd_scratch.__main__ import COMMANDS, main
 from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_model, save_model
 from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import DataConfig
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
-from kd_scratch.evaluation.evaluate import read_evaluation_set
+from kd_scratch.evaluation.evaluate import notes_of_training, read_evaluation_set, trained_on
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.measure import peak_memory
 from kd_scratch.pages.card import CARD
@@ -720,6 +722,48 @@ def test_evaluate_takes_the_test_split_where_a_file_has_splits(runs, tmp_path):
     path.write_text(json.dumps({"test": [["a", "b"]], "val": [["c", "d"]]}))
     test = read_evaluation_set(TASKS["clinc"], path, "", DataConfig())
     assert [example.text for example in test.examples] == ["a"] and test.split == "test"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "split", "known"),
+    [
+        ("all.json", {"train": [["a", "b"]], "val": [["c", "d"]], "test": [["e", "f"]]}, "train", True),
+        ("all.json", {"train": [["a", "b"]], "val": [["c", "d"]], "test": [["e", "f"]]}, "test", False),
+        ("train.jsonl", {"text": "a", "label": "b"}, "test", True),  # as a file of one split is read
+    ],
+)
+def test_a_split_that_was_not_trained_on_is_new_in_a_known_file(tmp_path, monkeypatch, name, content, split, known):
+    path = tmp_path / name
+    path.write_text(json.dumps(content) + "\n")
+    examples = read_evaluation_set(TASKS["clinc"], path, split, DataConfig())
+    records = {"it": {"train": sha256_of_file(path)}, "other": {"train": "x", "unlabelled": None}, "none": None}
+    monkeypatch.setattr(kd_scratch.evaluation.evaluate, "origin_record", lambda path, say: records[path])
+    note = f"it was trained on {path}: its scores here say nothing about new texts"
+    assert notes_of_training(records, examples, examples) == [note] * known
+    records["it"] = {"unlabelled": sha256_of_file(path)}
+    assert trained_on("it", examples) == (name == "train.jsonl")
+
+
+def test_a_file_that_was_trained_on_is_noted_by_whatever_scores_on_it(runs, tmp_path, capsys, no_memory_processes):
+    task, data = ["--task", "csv"], ["--data", runs / "train.csv"]
+    notes = [f"{runs / name} was trained on {runs / 'train.csv'}: its scores here say nothing about new texts"
+             for name in ("teacher", "distilled")]  # fmt: skip
+    pair = ["--student", runs / "distilled", "--teacher", runs / "teacher", "--dev", runs / "dev.csv"]
+    models = ["--models", *(f"{name}={runs / name}" for name in ("teacher", "distilled")), "--output", tmp_path / "c"]
+    for argv, found in (
+        (["evaluate", "--model", runs / "teacher"], notes[:1]),
+        (["compare", *models], notes),
+        (["cascade", *pair, "--keep", "0.1"], notes[::-1]),
+    ):
+        status, out, _ = run(capsys, *argv, *task, *data)
+        assert status == 0 and [line for line in out.split("\n") if "was trained on" in line][:2][: len(found)] == [
+            f"note: {note}" for note in found
+        ]
+        status, out, _ = run(capsys, *argv, *task, *data, "--json")
+        assert json.loads(out)["notes"] == found
+    assert f"{notes[0]}. {notes[1]}. 48 examples" in (tmp_path / "c" / "comparison.txt").read_text()
+    assert main([*map(str, [*argv, *task, "--data", runs / "test.csv"])]) == 0
+    assert "was trained on" not in capsys.readouterr().out
 
 
 def test_oos_without_such_texts_and_a_tokenizer_that_is_not_there_are_refused(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_folder, save_model
 from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.evaluation.calibrate import fit_temperature, loss, moved
@@ -136,6 +137,19 @@ def test_the_folder_gives_divided_logits(tmp_path, tokenizer, capsys, head, is_i
         == 0
     )
     assert json.loads(capsys.readouterr().out)["temperature"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_file_that_the_model_was_trained_on_is_refused(tmp_path, tokenizer, monkeypatch, capsys):
+    make_folder(tmp_path / "model", tokenizer, "sequence", False)
+    task, dev = make_file(tmp_path, "sequence")
+    record = {"train": sha256_of_file(dev)}
+    monkeypatch.setattr("kd_scratch.evaluation.evaluate.origin_record", lambda path, say: record)
+    argv = ["calibrate", "--task", task, "--model", str(tmp_path / "model"), "--output", str(tmp_path / "new"), "--dev"]
+    assert main([*argv, str(dev)]) == 2 and not (tmp_path / "new").exists()
+    assert "model was trained on this file, and is surer of it than of new texts; give a" in capsys.readouterr().err
+    unseen = tmp_path / "unseen.csv"
+    unseen.write_text(dev.read_text() + dev.read_text().split("\n")[1] + "\n")
+    assert main([*argv, str(unseen)]) == 0
 
 
 def test_a_model_that_is_there_has_its_record(tmp_path, tokenizer, monkeypatch):
