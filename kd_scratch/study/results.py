@@ -15,7 +15,7 @@ from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
-from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
+from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, notes_of_training, read_evaluation_set
 from kd_scratch.evaluation.significance import (
     calibration,
     drawn_scores,
@@ -90,9 +90,9 @@ class Evaluator:
             "split": self.test.split,
             "settings": asdict(run.data),
             "code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__)),
-            "teacher": fingerprints[0],
         }
-        if self.about["data"] in hashes.values() and self.test.split in ("", "train", "val"):
+        chosen_on = {"train": "train", "dev": "val", "unlabelled": "", "augment model": ""}
+        if any(hashes[key] == self.about["data"] and self.test.is_of(split) for key, split in chosen_on.items()):
             split = f" --split {self.test.split}" if self.test.split else ""
             raise UserError(f"--data {spec.test}{split}: is what is trained or chosen on; give a test file")
         #: What every run that is shown must have, those of other studies too, if it has it at all.
@@ -108,10 +108,16 @@ class Evaluator:
         self.settings = {flag_name(name): value for name, value in settings if name not in OWN}
         chosen = {flag: self.settings[flag] for flag in ("--learning-rate", "--max-length")}
         self.known_here = self.known | hashes | chosen
-        self.teacher = self.predict(Path(run.teachers[0]))  # what the others are compared with
+        notes_of_training(run.teachers, self.test)
+        # What the others are compared with: the teacher that is best on test, whatever their order.
+        teachers = [self.predict(Path(directory)) for directory in run.teachers]
+        scores = [float(self.task.tally_score(self.task.tally(each).sum(axis=0))) for each in teachers]
+        best = int(np.argmax(scores))
+        self.teacher, self.about["teacher"] = teachers[best], fingerprints[best]
+        self.teacher_name = f"teacher {best + 1} of {len(teachers)}" if len(teachers) > 1 else "teacher"
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:
-            raise UserError(f"--teacher {run.teachers[0]}: has no {self.task.score_name} at all on {spec.test}")
+            raise UserError(f"--teacher {run.teachers[best]}: has no {self.task.score_name} at all on {spec.test}")
 
     @property
     def examples(self) -> int:

@@ -331,7 +331,7 @@ def report(
         "drawn": describe_groups(evaluator.teacher),
         "few groups": note_of_few(evaluator.teacher),
         "ingredients": sorted(ingredients(distilled, spec.run.teachers, evaluator.task)),
-        "which teacher": f", which is the first of {len(spec.run.teachers)}" if len(spec.run.teachers) > 1 else "",
+        "which teacher": evaluator.teacher_name,
         "command": study_argv(spec, variants),
         "variants": {variant.name: argv_of(variant.flags) for variant in variants},
         "seeds": list(seeds),

@@ -143,10 +143,11 @@ def verdict(change: dict, seeds: int, gain: str = "helped", loss: str = "hurt") 
 
 def parts(found: Findings, markdown: bool) -> list[str]:
     """The tables and what stands between them."""
-    sure = {"teacher": sureness([found.teacher])} | found.rows
+    name = found.about["which teacher"]
+    sure = {name: sureness([found.teacher])} | found.rows
     result = [
         introduction(found.about),
-        table(HEADER, [teacher_line(found.teacher), *map(line, found.rows, found.rows.values())], markdown),
+        table(HEADER, [teacher_line(name, found.teacher), *map(line, found.rows, found.rows.values())], markdown),
         table(SURENESS, list(map(sureness_line, sure, sure.values())), markdown),
         "\n".join(f"- {sentence}" for sentence in found.sentences),
     ]
@@ -161,6 +162,7 @@ def introduction(about: dict) -> str:
     seeds, steps, versions = about["seeds"], about["steps"], about["versions of the code"]
     step_range = " to ".join(f"{count:,}" for count in dict.fromkeys((steps[0], steps[-1])))
     both = "both chances" if len(seeds) > 1 else "the chance of the test file"
+    best = "" if about["which teacher"] == "teacher" else ", the best of several on this file"
     text = (
         f"{about['score']} on {about['test examples']:,} examples of {about['data']}; mean of {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}) ± 95% interval of that mean over seeds. Differences have a 95% interval by "
@@ -170,7 +172,7 @@ def introduction(about: dict) -> str:
         "would find (power 80%). Of the gap: the share of the way from baseline to teacher, with an interval of "
         f"{both}; empty where the teacher is not ahead beyond chance. ECE: expected calibration error; floor: "
         "what a perfectly calibrated model would have. Agreement: with the decisions of the teacher"
-        f"{about['which teacher']}. Each run made {step_range} optimizer steps."
+        f"{best}. Each run made {step_range} optimizer steps."
     )
     if about["layers chosen"]:
         text += " The students' layers were chosen on dev with soft targets, which favours these."
@@ -180,9 +182,9 @@ def introduction(about: dict) -> str:
     return text + "".join(f" {other}: another study, with a baseline of its own." for other in about["beside"])
 
 
-def teacher_line(teacher: Figures) -> tuple:
+def teacher_line(name: str, teacher: Figures) -> tuple:
     """The teacher's line of the table, with nothing to compare it with."""
-    return ("teacher", None, None, _points(teacher["score"]), *[None] * (len(HEADER) - 4))
+    return (name, None, None, _points(teacher["score"]), *[None] * (len(HEADER) - 4))
 
 
 def line(name: str, row: dict) -> tuple:

@@ -11,7 +11,7 @@ import torch
 
 import kd_scratch.study.results
 from kd_scratch.__main__ import main, make_parser
-from kd_scratch.checkpoints.checkpoint import save_model
+from kd_scratch.checkpoints.checkpoint import fingerprint, load_config, load_model, save_model
 from kd_scratch.commands.evidence import make_spec, parse_grid, seed_list
 from kd_scratch.common import device
 from kd_scratch.common.signals import Stopped
@@ -295,6 +295,28 @@ def test_a_teacher_that_is_never_right_is_refused(other, capsys, monkeypatch):
         ends.append(main(argv))
         assert ends[-1] != 2 or "has no accuracy at all on" in capsys.readouterr().err
     assert sorted(ends) == [2, 2, 128 + signal.SIGTERM]
+
+
+def test_of_several_teachers_the_best_on_test_is_compared_with_whatever_their_order(study, tmp_path):
+    """Each is right about the texts of one label, the other about half as many."""
+    folder, argv = study
+    for name, label in (("better", 0), ("worse", 1)):
+        model = load_model(folder / "teacher")
+        with torch.no_grad():
+            model.head.classifier.weight.zero_()
+            model.head.classifier.bias.copy_(torch.eye(3)[label])
+        save_model(model, tmp_path / name)
+        load_tokenizer(folder / "teacher").save(tmp_path / name, max_length=24)
+    labels = load_config(tmp_path / "better").labels
+    test = tmp_path / "test.csv"
+    test.write_text("text,label\n" + f"a goal,{labels[0]}\n" * 2 + f"a goal,{labels[1]}\na goal,{labels[2]}\n")
+    found = []
+    for order in (("better", "worse"), ("worse", "better")):
+        spec = spec_of([*argv, "--data", str(test), "--output", "x", "--teacher", *(str(tmp_path / n) for n in order)])
+        evaluator = Evaluator(spec, torch.device("cpu"))
+        found.append((evaluator.teacher_name, evaluator.teacher_figures["score"], evaluator.about["teacher"]))
+    mark = fingerprint(load_model(tmp_path / "better"))
+    assert found == [("teacher 1 of 2", 0.5, mark), ("teacher 2 of 2", 0.5, mark)]
 
 
 def test_two_losses_that_help_on_dev_are_combined_in_runs_of_their_own(study, capsys, monkeypatch):

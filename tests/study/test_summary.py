@@ -259,7 +259,7 @@ ABOUT = {
     "drawn": "400 examples",
     "few groups": "",
     "seeds": [0, 1],
-    "which teacher": "",
+    "which teacher": "teacher",
     "ingredients": ["teachers"],
     "steps": [8],
     "layers chosen": False,
@@ -318,7 +318,11 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
     records = {BASELINE: [record(right(0.6, 1), dev=0.4)], SOFT: [record(right(0.9, 3), dev=0.5)],
                "hidden": [record(right(0.6, 5), dev=0.6)]}  # fmt: skip
     about = ABOUT | {"seeds": [0], "beside": {"deeper": []}, "versions of the code": 2, "steps": [1000, 1200, 1300]}
-    about |= {"layers chosen": True, "few groups": "The test file has only 4 groups."}
+    about |= {
+        "which teacher": "teacher 2 of 3",
+        "layers chosen": True,
+        "few groups": "The test file has only 4 groups.",
+    }
     others = {"deeper": {BASELINE: [record(right(0.6, 6), dev=0.7)]}}
     text, _ = write_report(TASK, about, teacher, records, {}, tmp_path, others, {})
     assert "Best on dev: hidden." in text, "other studies are shown, not chosen"
@@ -326,6 +330,7 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
     made = f"Each run made 1,000 to 1,300 optimizer steps. {layers} They were made by 2 versions of the code."
     made += f" {about['few groups']} deeper: "
     assert made in text and "with an interval of the chance of the test file; empty" in text
+    assert "of the teacher, the best of several on this file. " in text and text.count("\nteacher 2 of 3  ") > 1
     assert (tmp_path / "evidence.md").read_text().count(" one seed |") == 2, "detectable from"
 
 
