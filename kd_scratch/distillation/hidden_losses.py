@@ -176,8 +176,8 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
         layers=last_block,
         weight=1.0,
         paper="MiniLMv2, Wang et al. 2021",
-        summary="KL of the softmaxed products of queries with queries, keys with keys, values with values, in the last "
-        "pair of --layer-map too",
+        summary="KL of the softmaxed products of queries with queries, keys with keys, values with values, "
+        "in the last pair of --layer-map too",
         compares_qkv=True,
         score_maps=8,
     ),

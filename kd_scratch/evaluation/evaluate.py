@@ -23,8 +23,8 @@ from kd_scratch.nn.model import Model
 from kd_scratch.pages.records import origin_record
 from kd_scratch.tasks import TASKS, Predictions, Task, limited
 from kd_scratch.tasks.base import are_pairs, require_kind, require_labels_of
+from kd_scratch.tasks.clinc_file import holds_splits
 from kd_scratch.tasks.tag_schemes import TagScheme
-from kd_scratch.tasks.text_files import holds_splits
 
 
 @dataclass

@@ -53,11 +53,11 @@ def drawn_scores(predictions: Predictions, tally: np.ndarray | None = None) -> n
 def widened(drawn: np.ndarray, count: int) -> np.ndarray:
     """What was drawn from so many groups, each draw as much farther from their mean as few groups demand.
 
-    By √(G/(G-1)), since the variance of draws is too small by (G-1)/G, and by t/1.96, t that of G-1 degrees of freedom,
-    since it is an estimate (Student 1908): 9.2 for 2 groups, 1.6 for 5, 1.06 for 30, 1.02 for 100, 1.002 for 1,000. In
-    simulations with groups of unequal sizes, 90 to 95% of the 95% intervals then hold the truth with 2 to 30 groups;
-    without it 49% with 2, 83% with 5, 92% with 30. All that is made of the draws is wider by this: intervals, margins,
-    smallest effects. The difference of two models' widened draws is their difference's draws, widened.
+    By √(G/(G-1)), since the variance of draws is too small by (G-1)/G, and by t/1.96 of G-1 degrees of
+    freedom, since it is an estimate (Student 1908): 9.2 for 2 groups, 1.6 for 5, 1.06 for 30, 1.002 for 1,000.
+    In simulations with groups of unequal sizes 90 to 95% of the 95% intervals then hold the truth, with 2 to 30
+    groups; without it 49% with 2, 83% with 5, 92% with 30. Intervals, margins and smallest effects are made of
+    these draws. The difference of two models' widened draws is their difference's draws, widened.
     """
     if count < 2:
         return drawn
@@ -95,8 +95,8 @@ def score_interval(predictions: Predictions, drawn: np.ndarray | None = None) ->
 
 
 def interval_around(estimate: float, values: np.ndarray) -> tuple[float, float]:
-    """The same for a figure of 0 to 1 that is larger in drawn files than in this one, as a calibration error is, to
-    which drawing adds: moved so that the mean of all draws is the figure itself."""
+    """The same for a figure of 0 to 1 that is larger in drawn files than in this one, as a calibration error is,
+    to which drawing adds: moved so that the mean of all draws is the figure itself."""
     return interval(values - values.mean() + estimate, 0.0, 1.0)
 
 
@@ -124,9 +124,9 @@ def smallest_effect(drawn: np.ndarray, by_seed: Sequence[float] = ()) -> float:
 def two_sided_p(differences: np.ndarray, count: int) -> float | None:
     """Twice the share of the draws in which a difference has the other sign, or is 0; None of fewer than FEW groups.
 
-    count: how many groups. Few tell whether chance makes such a difference in 5% of files (the interval does), but not
-    in how many. The observed difference counts as one more draw, so that p is never 0 (Davison & Hinkley 1997,
-    section 4.2).
+    count: how many groups. Few tell whether chance makes such a difference in 5% of files, as the interval does,
+    but not in how many. The observed difference counts as one more draw, so that p is never 0 (Davison & Hinkley
+    1997, section 4.2).
     """
     if count < FEW:
         return None
