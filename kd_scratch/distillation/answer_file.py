@@ -39,7 +39,7 @@ from kd_scratch.tasks.question_answering import candidates
 TOLERANCE = 0.01  # by which probabilities may miss a sum of 1: those that are rounded do
 SPANS = 20  # answers that are written for each question, unless another number is asked for
 SUREST = 1e-9  # of several labels: no probability is nearer to 0 or 1
-#: Fields that look like scores of other names than ours; a label beside them may be the right one, not the prediction.
+#: Fields that look like scores of other names than ours. A label beside them may be gold, not predicted.
 SCORES = re.compile(r"scores|(.*_)?(logits?|probs?|probabilit(y|ies)|pred(s|icted|ictions?)?)(_.*)?", re.I)
 FIRST = 64  # examples that are answered before the others, to know how large the file will be
 
@@ -257,7 +257,7 @@ def by_label(row: dict, labels: dict[str, int], place: str) -> tuple[dict, objec
 
 
 def is_unanswered(row: dict) -> bool:
-    """Whether a line says that its text has no answer: what would hold it is null, or `predict` wrote an error."""
+    """Whether a line has no answer: what would hold it is null, or `predict` wrote an error."""
     given = [row[name] for name in ("prediction", "probabilities", "confidence") if name in row]
     if any(value is not None for value in given):
         return False

@@ -177,7 +177,7 @@ HIDDEN_LOSSES: dict[str, HiddenLoss] = {
         weight=1.0,
         paper="MiniLMv2, Wang et al. 2021",
         summary="KL of the softmaxed products of queries with queries, keys with keys, values with values, "
-        "in the last pair of --layer-map too",
+        "in the blocks of the last pair of --layer-map",
         compares_qkv=True,
         score_maps=8,
     ),

@@ -68,8 +68,8 @@ def same_labels(record: dict, other: dict) -> bool:
 
 def differently_read(record: dict, other: dict) -> dict[str, object]:
     """The other run's settings by which it may have other examples of the same file, as far as both records hold
-    them and the task reads with them: {"text_column": "body"}. What is "auto" for one of the two may be as for the
-    other."""
+    them and the task reads with them: {"text_column": "body"}. What is "auto" for one of the two may be as for
+    the other."""
     read, other_read = ({"task": each["task"], **each["data settings"]} for each in (record, other))
     shared = sorted(read.keys() & other_read.keys() & {"task", *TASKS[record["task"]].reading.split()})
     return {key: other_read[key] for key in shared if len({read[key], other_read[key], "auto"}) == 3}

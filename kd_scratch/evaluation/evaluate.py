@@ -139,8 +139,8 @@ def read_evaluation_set(task: Task, path: Path, split: str, data: DataConfig, sa
 
 
 def trained_on(directory: str | Path, examples: EvaluationSet) -> bool:
-    """Whether a model, or the one it was made of, was trained on the file of these examples, with labels or without; in
-    a file that holds splits, on theirs. As far as the record beside it tells."""
+    """Whether a model, or the one it was made of, was trained on the file of these examples, with labels or
+    without; in a file that holds splits, on theirs. As far as the record beside it tells."""
     record = origin_record(directory, say=lambda note: None) if directory else None
     if record is None:
         return False
