@@ -25,7 +25,7 @@ SAMPLE = 1000  # rows, and a thousand times as many characters of each, that tel
 QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a whole field
 SEPARATOR = re.compile(r'"?sep=([^\r\n"])"?\s*', re.I)  # the line with which a spreadsheet is told the delimiter
 
-MARK = "\ufeff"  # a byte-order mark, which stands in front of a row where files were joined
+MARK = "\ufeff"  # a byte-order mark: left out in front of a row, where files were joined
 
 Make = Callable[[int, list[str]], object]  # line number, fields -> example, UserError, or None: no example
 
@@ -77,7 +77,7 @@ def rows_or_errors(file: TextFile, layout: Layout) -> Iterator[tuple[int, int, l
     def lines() -> Iterator[str]:
         while item := again.popleft() if again else next(source, None):
             used.append(item)
-            yield item[1][1]
+            yield item[1][1].lstrip(MARK)
 
     reader = layout.reader(lines())
     while True:
@@ -111,7 +111,7 @@ def table_examples(file: TextFile, layout: Layout, make: Make, header: bool = Fa
                 yield line, start
 
     def parse(line: int, text: str):
-        return make(line, next(layout.reader(io.StringIO(text, newline=""))))
+        return make(line, next(layout.reader(io.StringIO(text.lstrip(MARK), newline=""))))
 
     return FileRows(file, checked(), parse)
 

@@ -40,7 +40,8 @@ TOLERANCE = 0.01  # by which probabilities may miss a sum of 1: those that are r
 SPANS = 20  # answers that are written for each question, unless another number is asked for
 SUREST = 1e-9  # of several labels: no probability is nearer to 0 or 1
 #: Fields that look like scores of other names than ours. A label beside them may be gold, not predicted.
-SCORES = re.compile(r"scores|(.*_)?(logits?|probs?|probabilit(y|ies)|pred(s|icted|ictions?)?)(_.*)?", re.I)
+SCORES = re.compile(r"scores|(.*_)?(logits?|log_?probs?|probas?|probs?|probabilit(y|ies)|softmax|confidences)", re.I)
+PREDICTED = re.compile(r"(.*_)?pred(s|icted|ictions?)?(_(label|class|intent|tag)s?)?", re.I)
 FIRST = 64  # examples that are answered before the others, to know how large the file will be
 
 
@@ -257,16 +258,22 @@ def by_label(row: dict, labels: dict[str, int], place: str) -> tuple[dict, objec
 
 
 def is_unanswered(row: dict) -> bool:
-    """Whether a line has no answer: what would hold it is null, or `predict` wrote an error."""
-    given = [row[name] for name in ("prediction", "probabilities", "confidence") if name in row]
-    if any(value is not None for value in given):
-        return False
-    return bool(row.get("error")) or (bool(given) and row.get("score") is None and row.get("scores") is None)
+    """Whether a line has no answer: all that would hold one is null, or `predict` wrote an error there."""
+    names = ("prediction", "probabilities", "confidence", "words", "spans")
+    held = [row[name] for name in names if name in row]
+    if not held and isinstance(row.get("error"), str) and row["error"]:
+        return True
+    held = held or [row[name] for name in ("label", "labels") if name in row]  # beside null a label is gold
+    scores = [row.get("score"), row.get("scores")]
+    return bool(held) and all(value is None for value in held + scores)
 
 
 def check_scores(row: dict, place: str) -> None:
-    """UserError where scores stand under a name that is not read, so that a label would count as sure."""
-    if not row.keys() & {"probabilities", "prediction"} and (key := next(filter(SCORES.fullmatch, row), None)):
+    """UserError where scores stand under a name that is not read, so that a label would count as sure; or where a
+    prediction does, so that the gold label would be taken for it."""
+    unread = [] if row.keys() & {"probabilities", "confidence"} else [SCORES]
+    unread += [] if row.keys() & {"probabilities", "prediction"} else [PREDICTED]
+    if key := next((key for key in row for pattern in unread if pattern.fullmatch(key)), None):
         cure = 'call them "prediction" and "confidence", or "probabilities" of each label, or leave them out'
         raise UserError(f"{place}: scores under {shorten(key, 30)!r} are not read; {cure}")
 
@@ -286,8 +293,7 @@ def read_distribution(row: dict, labels: dict[str, int], place: str) -> np.ndarr
     confidence = row.get("confidence", 1)
     label = row.get("prediction", row.get("label"))  # what `predict --file` writes has the file's own label beside it
     if "probabilities" not in row and label is not None and isinstance(confidence, int | float):
-        label = str(label).lower() if isinstance(label, bool) else str(label)  # as JSON writes it
-        row = {"probabilities": {label: confidence}, "rest": max(0, 1 - confidence)}
+        row = {"probabilities": {one_label(label, "label", place): confidence}, "rest": max(0, 1 - confidence)}
     named, rest = by_label(row, labels, place)
     values, rest = masses(named, rest if len(named) < len(labels) else 0, place)
     p = np.full(len(labels), rest / max(1, len(labels) - len(named)))

@@ -20,9 +20,9 @@ from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import parse_line
-from kd_scratch.data.tables import MARK, TSV, Layout, find_layout, rows_or_errors, table_rows, unquoted
+from kd_scratch.data.tables import TSV, Layout, find_layout, rows_or_errors, table_rows
 from kd_scratch.tasks import Task, agnews_file, clinc_file, conll_columns, conll_file, squad_file, text_files
-from kd_scratch.tasks.columns import find_columns, is_number, meant, named, same
+from kd_scratch.tasks.columns import find_columns, is_number, meant, named, repeats
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile makes of bytes that are not UTF-8
@@ -166,12 +166,11 @@ def table_records(file: TextFile, layout: Layout, header: Sequence[str] | None, 
     names: dict[str, None] = {}
     for i, name in enumerate(header or [""] * width, 1):
         names[f"column_{i}" if not name or name in names else name] = None
-    alike = [*map(same, header)] if header else []
     for line, _, row in islice(rows_or_errors(file, layout), int(header is not None), None):
         cells = [] if isinstance(row, UserError) else row
         if cells and (len(cells) < width or any(map(str.strip, cells[width:]))):
             row = UserError(f"line {line}: {len(cells)} columns instead of {width}")
-        elif cells and [*map(same, [unquoted(cells[0].lstrip(MARK)), *cells[1:]])] == alike:
+        elif header and cells and repeats(cells, header):
             row = UserError(f"line {line}: repeats the header")
         yield Record(line, " ".join(cells), row, dict(zip(names, cells, strict=False)))
 

@@ -91,7 +91,7 @@ class Evaluator:
             "settings": asdict(run.data),
             "code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__)),
         }
-        chosen_on = {"train": "train", "dev": "val", "unlabelled": "", "augment model": ""}
+        chosen_on = {"train": "train", "dev": "val", "unlabelled": ""}
         if any(hashes[key] == self.about["data"] and self.test.is_of(split) for key, split in chosen_on.items()):
             split = f" --split {self.test.split}" if self.test.split else ""
             raise UserError(f"--data {spec.test}{split}: is what is trained or chosen on; give a test file")

@@ -10,7 +10,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.tables import SAMPLE, Layout, table_rows
-from kd_scratch.tasks.columns import Columns, find_columns, is_number, named, same, wanted_columns
+from kd_scratch.tasks.columns import Columns, find_columns, is_number, named, numbered, same, wanted_columns
 from kd_scratch.tasks.file_checks import bare
 from kd_scratch.tasks.text_files import Example, example_of_row, read_rows
 
@@ -82,6 +82,8 @@ def agnews_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, l
         return find_columns(file, layout, data, say, labelled)
     texts = [i for name in ("title", "description") for i in named(first, name)]
     labels = named(first, data.label_column) or named(first, CLASS)
+    if is_number(data.label_column):
+        labels = [numbered(len(first), "--label-column", data.label_column, f"{file.path}: line {line}")]
     if data.text_column == DataConfig.text_column and len(texts) == 2 and (len(labels) == 1 or not labelled):
         say(f"{file.path}: line {line} is the header: title and description are read as one text")
         return Columns(tuple(texts), tuple(labels) if labelled else (), len(first), first)

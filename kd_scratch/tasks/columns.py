@@ -54,6 +54,11 @@ def named(names: Sequence[str], wanted: str) -> list[int]:
     return exact or alike or next(filter(None, spare), [])
 
 
+def repeats(row: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a row is the header once more; a single name, which may be a text, to the letter."""
+    return row == header or (len(header) > 1 and [*map(same, row)] == [*map(same, header)])
+
+
 def is_number(name: str) -> bool:
     """Whether a column is chosen by its number."""
     return re.fullmatch("[0-9]{1,9}", name) is not None

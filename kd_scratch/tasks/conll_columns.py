@@ -10,7 +10,7 @@ Decided once for a file, from its first line with a word, or its header:
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -123,14 +123,17 @@ def split(line: str, delimiter: str, quotes: bool = False) -> list[str]:
     return [*map(unquoted, cells)] if quotes else cells
 
 
-def has_quotes(lines: Sequence[str]) -> bool:
+def has_quotes(lines: Iterable[str]) -> bool:
     """Whether a CSV writer has put quotes around cells between tabs or spaces: around all, or those with a quote."""
-    lines = [line for _, line in word_lines(lines) if line[0] != "#"]
-    quoted = [cell for line in lines if '"' in line for cell in split(line, "") if '"' in cell]
-    if not quoted or not all(map(QUOTED.fullmatch, quoted)):
-        return False
-    needed = all('""' in cell[1:-1] for cell in quoted)
-    return needed or all(cell[:1] == '"' for line in lines for cell in split(line, ""))
+    found, needed, around_all = False, True, True
+    for line in (line for _, line in word_lines(lines) if line[0] != "#"):
+        quoted = [cell for cell in split(line, "") if '"' in cell] if '"' in line else []
+        if not all(map(QUOTED.fullmatch, quoted)):
+            return False
+        found = found or bool(quoted)
+        needed = needed and all('""' in cell[1:-1] for cell in quoted)
+        around_all = around_all and len(quoted) == len(split(line, ""))
+    return found and (needed or around_all)
 
 
 def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:
@@ -154,7 +157,7 @@ def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:
     return lines
 
 
-def word_lines(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+def word_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     """(number, text) of each line that may hold a word."""
     return ((i, line) for i, line in enumerate(lines, 1) if line and not DOCSTART.match(line))
 

@@ -114,7 +114,8 @@ def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     """
     file = open_text(path, data.encoding, say)
     text = file.text()
-    tags = Tags([name.strip() for name in data.tag_names.split(",") if name.strip()])
+    names = data.tag_names.rstrip(", ")
+    tags = Tags([name.strip() for name in names.split(",")] if names else ())
     if is_json_lines(text):
         return read_json_sentences(file, data, tags, say)
     counts: Counter[str] = Counter()
@@ -341,9 +342,12 @@ def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
     tabbed = alike and columns.tabs and not blanks and "\n\n" in sample.strip("\n")
     starts = sum(not in_sentence for in_sentence, _ in found)
     is_table = file.path.suffix.lower() in (".csv", *TSV)
-    alone = 1 < starts < len(found) and all(len(row) == 1 for row in cells) and not is_table
+    one_word = 2 * sum(len(row) == len(split_words(row[0])) == 1 for row in cells) > len(cells)
+    alone = 1 < starts < len(found) and one_word and all(len(row) == 1 for row in cells) and not is_table
     if not (tagged or untagged or tabbed or alone):
         return None
+    if not columns.delimiter and file.holds('"'):  # of all lines, as training decides
+        columns = replace(columns, quotes=conll_columns.has_quotes(text.strip() for _, text in file.lines()))
     if alone:
         columns = replace(columns, words_alone=True)
         notes.append(f"{file.path}: each line is a word, a blank line ends a sentence")

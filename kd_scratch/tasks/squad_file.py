@@ -38,7 +38,7 @@ from kd_scratch.tasks.unlabelled_file import sample_of_table
 LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
 FROM_TABLE = "write a JSON object for each row, on a line of its own, with answers as plain texts or as objects"
 MRQA = re.compile(r'\s*{\s*"header"\s*:')  # how its files begin: a line about the file
-PRINTED = re.compile(r"""\{\s*['"](text|answer_start)['"]\s*:""")  # an object in the cell of a table
+PRINTED = re.compile(r"""\s*(\[\s*)?\{\s*['"]\w+['"]\s*:|\s*\[\s*['"]""")  # an object or a list in the cell of a table
 FLAGS = "; choose its names with --question-column, --context-column and, where answers are read, --answers-column"
 
 
@@ -317,11 +317,13 @@ def answer_list(node: Node, key: str) -> list[dict]:
     return value
 
 
-def printed_object(node: Node, key: str) -> dict:
-    """The object that a text under a key is, written as JSON or as Python prints it. UserError where it is neither."""
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return read(node.value[key])
+def printed_object(node: Node, key: str) -> dict | list:
+    """The object or list that a text under a key is, written as JSON or as Python prints it. UserError where it
+    is neither; an array of numpy looks like a list, in which Python would join the strings."""
+    text = node.value[key]
+    for read in (json.loads, ast.literal_eval)[: 1 if re.search(r"""['"]\s+['"]""", text) else 2]:
+        with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return read(text)
     example = '{"text": ["a"], "answer_start": [3]}'
     raise node.error(key, f"is an object as a program prints it; write it as JSON, as in {example}")
 

@@ -18,9 +18,19 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.data.rows import FileRows, text_rows
-from kd_scratch.data.tables import DELIMITERS, MARK, SAMPLE, TSV, find_layout, table_examples, unquoted
+from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, find_layout, table_examples
 from kd_scratch.tasks.broken_rows import MOST_LABELS, BrokenRows
-from kd_scratch.tasks.columns import Columns, choose, find_columns, is_number, meant, named, same, wanted_columns
+from kd_scratch.tasks.columns import (
+    Columns,
+    choose,
+    find_columns,
+    is_number,
+    meant,
+    named,
+    repeats,
+    same,
+    wanted_columns,
+)
 from kd_scratch.tasks.label_cells import Marks, MultiLabels, Value, json_kind, one_label
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
@@ -126,10 +136,7 @@ def table_maker(path: Path, columns: Columns, counts: Counter, broken: BrokenRow
                 return None
             if len(row) > width:
                 counts["rows with empty cells behind the last column"] += 1
-        if row[0][:1] == MARK:
-            counts["byte-order marks in front of a row, left out"] += 1
-            row = [unquoted(row[0].lstrip(MARK)), *row[1:]]
-        if header and same(row[0]) == header[0] and [*map(same, row)] == header:
+        if header and same(row[0]) == header[0] and repeats(row, names):
             counts["rows that repeat the header, left out"] += 1
             return None
         text = " ".join(row[i] for i in others) if others else row[text_at]

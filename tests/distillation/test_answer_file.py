@@ -48,6 +48,8 @@ BAD = {
     "another's prediction": (line(label="no", predicted_label="yes", confidence=0.9), "scores under 'predicted_label'"),
     "another's probability": (line(label="no", probability=0.9), "scores under 'probability' are not read"),
     "scores by label": (line(label="no", scores={"no": 0.4}), "scores under 'scores' are not read"),
+    "scores of a prediction": (line(prediction="no", proba=0.6), "scores under 'proba' are not read"),
+    "logarithms": (line(label="no", label_logprob=-0.5), "scores under 'label_logprob' are not read"),
     "null for a prediction": (line(label="no", prediction=None, confidence=1), 'has neither "probabilities"'),
     "an unknown label": (line(probabilities=WHOLE | {"perhaps": 0}), "'perhaps' is not one of the 3 labels of --train"),
     "an unknown single label": (line(label="perhaps", confidence=1), "'perhaps' is not one of the 3 labels"),
@@ -90,12 +92,17 @@ def test_lines_without_an_answer_are_left_out_and_counted(tmp_path, capsys):
         line(label="no", probabilities=None),
         json.dumps({"text": "a", "label": "no", "error": "line 3: there is no text"}),  # as `predict` writes it
         json.dumps({"error": "line 4: not JSON"}),
+        line(label=None, score=None),
+        line(labels=None, scores=None),
+        line(words=None),
+        line(spans=None, label="gold"),
     ]
     answers = [line(id="y", label="no", score=0.9, confidence=None), line(id="z", label="no", error="")]
+    answers.append(line(id="e", label="no", error=0.02, prediction_time=3, prob_model="x"))
     file = opened(tmp_path, *nothing, GOOD, *answers)
-    assert [row.id for row in file.rows] == ["x:1", "y", "z"] and np.exp(file.rows[1].value).max() < 0.91
+    assert [row.id for row in file.rows] == ["x:1", "y", "z", "e"] and np.exp(file.rows[1].value).max() < 0.91
     assert file.find(["z"], [text_hash("")])[0].tolist() == [2]
-    assert "lines without an answer (it is null, or an error), left out: 4" in capsys.readouterr().out
+    assert "lines without an answer (it is null, or an error), left out: 8" in capsys.readouterr().out
 
 
 WORDS = {
@@ -142,6 +149,8 @@ def test_files_that_hold_nothing_or_one_array_are_refused(tmp_path):
     (dict(probabilities={"yes": 0.9}, rest=0.1), (0.05, 0.9, 0.05)),
     (dict(probabilities={}, rest=1), (1 / 3, 1 / 3, 1 / 3)),
     (dict(label="yes", confidence=0.8), (0.1, 0.8, 0.1)),
+    (dict(label="yes", confidence=0.8, logits=[1, 2, 1]), (0.1, 0.8, 0.1)),
+    (dict(label="no", prediction="yes", predicted_label="yes", confidence=0.8), (0.1, 0.8, 0.1)),
     (dict(label="yes", score=0.8), (0.1, 0.8, 0.1)),  # as transformers' pipelines write it
     (dict(labels=["maybe", "no", "yes"], scores=[0.5, 0.3, 0.2]), (0.3, 0.2, 0.5)),
     (dict(label="yes", score=None), (0, 1, 0)),
@@ -158,8 +167,9 @@ def test_what_a_line_means(tmp_path, fields, expected):
 
 
 def test_labels_that_are_numbers_may_be_written_as_numbers(tmp_path):
-    value = opened(tmp_path, line(label=1, confidence=0.9), labels=("0", "1")).rows[0].value
-    np.testing.assert_allclose(np.exp(value), (0.1, 0.9), rtol=1e-5)
+    for label in (1, 1.0):
+        value = opened(tmp_path, line(label=label, confidence=0.9), labels=("0", "1")).rows[0].value
+        np.testing.assert_allclose(np.exp(value), (0.1, 0.9), rtol=1e-5)
 
 
 def test_the_hash_is_anybodys_and_of_what_the_readme_says():

@@ -251,6 +251,22 @@ def test_words_one_a_line_are_sentences_where_blank_lines_end_them(tmp_path):
         assert [row.words[0] for row in open_file(tmp_path / "a.txt", "conll", texts) if row.__class__ is not str] == [
             line.split()[0] for line in texts.split("\n") if line
         ]
+    prose = open_file(tmp_path / "a.txt", "conll", "今天天气很好。\n我们去公园。\n\n他说下雨。\n不去了。\n")
+    assert [row if isinstance(row, str) else len(row.words) for row in prose][:3] == [7, 6, "line 3: there is no text"]
+
+
+def test_quotes_of_a_csv_writer_are_found_however_late_the_first_stands(tmp_path):
+    content = "EU O\nrejects O\n\n" * 600 + '"""" O\nx O\n'
+    assert open_file(tmp_path / "a.txt", "conll", content)[-1].words == ('"', "x")
+
+
+def test_a_header_is_repeated_only_where_it_has_several_names(tmp_path):
+    for content, expected in (
+        ("text\nhello\nText\n", ["hello", "Text"]),
+        ('text,label\na,x\n\ufeffText,label\n\ufeff"b",y\n', ["a", "line 3: repeats the header", "b"]),
+    ):
+        rows = open_file(tmp_path / "a.csv", "csv", content)
+        assert [row if isinstance(row, str) else row.text for row in rows] == expected
 
 
 def test_an_example_that_the_task_refuses_is_odd_too(models, tmp_path):

@@ -252,6 +252,8 @@ def test_tags_that_are_numbers_are_named_by_a_flag(tmp_path):
         for names in ("O,B-PER,I-PER", "O, B-PER, I-PER"):
             [example], _ = read(tmp_path, same, tag_names=names, **(chosen if same[0] == "{" else {}))
             assert example.tags == ("B-PER", "O")
+    [example], _ = read(tmp_path, "Ada\t2\nslept\t0\n", tag_names="O,,B-PER,")
+    assert example.tags == ("B-PER", "O")
     with pytest.raises(UserError, match="line 1: tag 3: --tag-names has 2"):
         read(tmp_path, "Ada\t3\n", tag_names="O,B-PER")
 

@@ -66,6 +66,8 @@ SAME = {
     "one object": (file(question(answers=answers(answer_start=18)[0])), {}, []),
     "strings": (file(question(answers=["90 metres"])), {"moved": True}, []),
     "an object printed by Python": (file(question(answers=str(ROW["answers"]))), {}, []),
+    "a list printed by Python": (file(question(answers="[{'i': 1, 'text': '90 metres', 'answer_start': 18}]")), {}, []),
+    "texts printed by Python": (file(question(answers="['90 metres']")), {"moved": True}, []),
     "an object as JSON in a string": (file(question(answers=json.dumps(answers(answer_start=18)[0]))), {}, []),
     "starts of MRQA": (file(question(answers=["90 metres"], detected_answers=[
         {"text": "90 metres", "char_spans": [[18, 26]], "token_spans": [[4, 5]]}])), {}, []),
@@ -181,6 +183,14 @@ REFUSED = {
     "a question of a number": (file(question(question=7)), f"{PLACE}.question must be a string"),
     "no answers": (file(question(answers=...)), f"{PLACE}.answers must be a list, an empty one where there is no"),
     "answers a number": (file(question(answers=7)), f"{PLACE}.answers must be a list"),
+    "texts as numpy prints them": (
+        file(question(answers="['90 metres' 'the bank']")),
+        f"{PLACE}.answers is an object as a program prints it; write it as JSON",
+    ),
+    "no object that Python could make": (
+        file(question(answers="{'text': {[]: 1}}")),
+        f"{PLACE}.answers is an object as a program prints it; write it as JSON",
+    ),
     "answers as numpy prints them": (
         file(question(answers="{'text': array(['a'], dtype=object), 'answer_start': array([3])}")),
         f"{PLACE}.answers is an object as a program prints it; write it as JSON, as in {{\"text\": [\"a\"]",
