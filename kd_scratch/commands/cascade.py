@@ -48,7 +48,7 @@ def command(arguments: argparse.Namespace) -> dict:
     notes = notes_of_training((arguments.student, arguments.teacher), dev_set, test_set)
     found = cascade(student, teacher, dev_set, test_set, arguments.keep, device)
     if arguments.output:
-        write_text(arguments.output, page_of(found, test_set))
+        write_text(arguments.output, page_of(found, test_set, notes))
         say(f"page: {arguments.output}")
     show(text_of(found))
     return test_set.record() | {"notes": notes} | record_of(found)

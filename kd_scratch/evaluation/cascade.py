@@ -171,10 +171,10 @@ def shown(found: Cascade) -> tuple[str, str, str]:
     return text_of(found), text_of(found, markdown=True), section_of(found)
 
 
-def page_of(found: Cascade, test_set: EvaluationSet) -> str:
-    """The page that `cascade` writes."""
-    title = "A student before its teacher"
-    return html.page(title, test_set.describe(), [("What it costs and keeps, on test", section_of(found))])
+def page_of(found: Cascade, test_set: EvaluationSet, notes: Sequence[str] = ()) -> str:
+    """The page that `cascade` writes. notes: what its reader should know first."""
+    about = ". ".join([test_set.describe(), *notes])
+    return html.page("A student before its teacher", about, [("What it costs and keeps, on test", section_of(found))])
 
 
 def record_of(found: Cascade) -> dict:

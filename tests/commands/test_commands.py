@@ -753,7 +753,7 @@ def test_a_file_that_was_trained_on_is_noted_by_whatever_scores_on_it(runs, tmp_
     for argv, found in (
         (["evaluate", "--model", runs / "teacher"], notes[:1]),
         (["compare", *models], notes),
-        (["cascade", *pair, "--keep", "0.1"], notes[::-1]),
+        (["cascade", *pair, "--keep", "0.1", "--output", tmp_path / "page.html"], notes[::-1]),
     ):
         status, out, _ = run(capsys, *argv, *task, *data)
         assert status == 0 and [line for line in out.split("\n") if "was trained on" in line][:2][: len(found)] == [
@@ -761,6 +761,7 @@ def test_a_file_that_was_trained_on_is_noted_by_whatever_scores_on_it(runs, tmp_
         ]
         status, out, _ = run(capsys, *argv, *task, *data, "--json")
         assert json.loads(out)["notes"] == found
+    assert notes[0] in (tmp_path / "page.html").read_text()
     assert f"{notes[0]}. {notes[1]}. 48 examples" in (tmp_path / "c" / "comparison.txt").read_text()
     assert main([*map(str, [*argv, *task, "--data", runs / "test.csv"])]) == 0
     assert "was trained on" not in capsys.readouterr().out
