@@ -44,6 +44,8 @@ NOT_CP1252 = re.compile(
 )
 LETTERS = re.compile(rb"[^\0-\x7f\x85\x91-\x97\xa0\xab\xbb]{3,}")  # and no …, quotes, dashes, blanks
 
+MARK = "\ufeff"  # a byte-order mark; where files were joined it also stands in front of a later line
+
 
 class TextFile:
     """The text of a file, as UTF-8: in the file itself, or in an unnamed copy that vanishes with this object.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.common.text_file import MARK, TextFile, open_text
 from kd_scratch.data.rows import FileRows
 
 Make = Callable[[int, dict], object]  # line number, object -> example, UserError, or None: no example
@@ -48,7 +48,7 @@ def parse_line(text: str, line: int, name: str) -> dict:
     """
     place = f"{name}: line {line}"
     try:
-        value = DECODER.decode(text.lstrip("\ufeff"))  # where files were joined
+        value = DECODER.decode(text.lstrip(MARK))  # where files were joined
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
     except json.JSONDecodeError as error:

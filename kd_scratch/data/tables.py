@@ -16,7 +16,7 @@ from itertools import islice
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import LONGEST
-from kd_scratch.common.text_file import TextFile
+from kd_scratch.common.text_file import MARK, TextFile
 from kd_scratch.data.rows import FileRows
 
 DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
@@ -24,8 +24,6 @@ TSV = (".tsv", ".tab")
 SAMPLE = 1000  # rows, and a thousand times as many characters of each, that tell the layout
 QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a whole field
 SEPARATOR = re.compile(r'"?sep=([^\r\n"])"?\s*', re.I)  # the line with which a spreadsheet is told the delimiter
-
-MARK = "\ufeff"  # a byte-order mark: left out in front of a row, where files were joined
 
 Make = Callable[[int, list[str]], object]  # line number, fields -> example, UserError, or None: no example
 

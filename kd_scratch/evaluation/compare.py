@@ -77,7 +77,7 @@ def compare(
     about["machine"] = about_machine(device, [loaded.model for loaded in models.values()])
     about["models"] = {name: loaded.directory for name, loaded in models.items()}
     about["notes"] = notes_of_training(about["models"].values(), *filter(None, [test_set, dev_set]))
-    warnings = [f"{note}." for note in about["notes"]] + list(filter(None, [note_of_few(predictions[first])]))
+    warnings = [*(f"{note}." for note in about["notes"]), note_of_few(predictions[first])]
     shown = {name: models[name] for name in dict.fromkeys((first, student))}
     costs, before = measure_costs(models, test_set, device, tokens), None
     if dev_set:
@@ -92,7 +92,7 @@ def compare(
             say(f"note: no cascade of {' and '.join(pair)}: {error}")
     return Comparison(
         task=task,
-        note=" ".join([*warnings, method_note(test_set, first, tokens, about["machine"])]),
+        note=" ".join(filter(None, [*warnings, method_note(test_set, first, tokens, about["machine"])])),
         costs=costs,
         quality=rows,
         metrics=metrics,

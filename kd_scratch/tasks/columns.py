@@ -56,7 +56,8 @@ def named(names: Sequence[str], wanted: str) -> list[int]:
 
 def repeats(row: Sequence[str], header: Sequence[str]) -> bool:
     """Whether a row is the header once more; a single name, which may be a text, to the letter."""
-    return row == header or (len(header) > 1 and [*map(same, row)] == [*map(same, header)])
+    alike = len(row) == len(header) > 1 and all(map(lambda cell, name: same(cell) == same(name), row, header))
+    return alike or row == header
 
 
 def is_number(name: str) -> bool:

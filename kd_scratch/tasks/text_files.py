@@ -115,7 +115,6 @@ def table_maker(path: Path, columns: Columns, counts: Counter, broken: BrokenRow
     """A function: line number and fields of a row -> example."""
     text_at, label_at, width = columns.text[0], columns.label, columns.width
     names = columns.header
-    header = [*map(same, names)] if names else None
     label_name = names[label_at] if names and label_at is not None else ""
     marks = {names[i] if names else str(i + 1): i for i in columns.labels} if len(columns.labels) > 1 else {}
     pair_at = columns.text[1] if columns.is_pair else None
@@ -136,7 +135,7 @@ def table_maker(path: Path, columns: Columns, counts: Counter, broken: BrokenRow
                 return None
             if len(row) > width:
                 counts["rows with empty cells behind the last column"] += 1
-        if header and same(row[0]) == header[0] and repeats(row, names):
+        if names and repeats(row, names):
             counts["rows that repeat the header, left out"] += 1
             return None
         text = " ".join(row[i] for i in others) if others else row[text_at]
