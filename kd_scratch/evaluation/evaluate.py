@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -95,6 +96,11 @@ class EvaluationSet:
     data: DataConfig
     examples: Sequence
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file."""
+        return sha256_of_file(self.path)
+
     def describe(self) -> str:
         """Size and source in a few words: "4,500 examples of data_full.json, split test"."""
         return f"{len(self.examples):,} examples of {self.path}" + (f", split {self.split}" if self.split else "")
@@ -110,7 +116,7 @@ class EvaluationSet:
         return {
             "task": self.task.name,
             "data": str(self.path),
-            "data sha256": sha256_of_file(self.path),
+            "data sha256": self.sha256,
             "split": self.split or None,
             "data settings": asdict(self.data),
             "max length": max_length or None,
@@ -144,9 +150,8 @@ def trained_on(directory: str | Path, examples: EvaluationSet) -> bool:
     record = origin_record(directory, say=lambda note: None) if directory else None
     if record is None:
         return False
-    sha256 = sha256_of_file(examples.path)
-    with_labels = record.get("train") == sha256 and examples.is_of("train")
-    return with_labels or (record.get("unlabelled") == sha256 and examples.is_of(""))
+    with_labels = record.get("train") == examples.sha256 and examples.is_of("train")
+    return with_labels or (record.get("unlabelled") == examples.sha256 and examples.is_of(""))
 
 
 def notes_of_training(directories: Iterable[str | Path], *sets: EvaluationSet) -> list[str]:

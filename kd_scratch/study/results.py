@@ -15,7 +15,13 @@ from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
-from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, notes_of_training, read_evaluation_set
+from kd_scratch.evaluation.evaluate import (
+    EvaluationSet,
+    evaluate,
+    load_for_inference,
+    notes_of_training,
+    read_evaluation_set,
+)
 from kd_scratch.evaluation.significance import (
     calibration,
     drawn_scores,
@@ -39,6 +45,7 @@ MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "augment", "cloze", "steps", "teacher_mean")
 OWN += ("layer_steps", "gradient_checkpointing", "keep_states")  # change no result; the last is of older runs
+WITHOUT_TEACHER = ("--temperature", "--alpha")  # say nothing of a run that has none
 FIGURES = ("score", "loss", "ece", "ece_floor", "calibration", "agreement", "per_class", "groups", "drawn")
 
 DIGITS = 9  # of what is drawn: two models that are right alike stay equal
@@ -74,50 +81,69 @@ def measure(predictions: Predictions, teacher: Predictions) -> dict:
     }
 
 
-class Evaluator:
-    """Evaluates models on a study's test file, and keeps what it finds in a file beside each."""
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a study's models before one of them has run: what its runs must have in common, the test file,
+    and the fingerprints of its teachers."""
 
-    def __init__(self, spec: StudySpec, device: torch.device):
+    test: EvaluationSet
+    fingerprints: list[str]
+    known: dict  # of every run that is shown, those of other studies too, if it has it at all
+    known_here: dict  # and of this study's own runs
+    settings: dict  # flag -> value
+    notes: list[str]  # teachers that were trained on the test file
+
+
+def read_facts(spec: StudySpec) -> Facts:
+    """What a study's runs have in common. UserError where the test file is what is trained or chosen on."""
+    run, task = spec.run, TASKS[spec.run.task]
+    test = read_evaluation_set(task, spec.test, spec.split, replace(run.data, limit=""))  # all of it
+    hashes = data_hashes(run)
+    chosen_on = {"train": "train", "dev": "val", "unlabelled": ""}
+    if any(hashes[key] == test.sha256 and test.is_of(split) for key, split in chosen_on.items()):
+        split = f" --split {test.split}" if test.split else ""
+        raise UserError(f"--data {spec.test}{split}: is what is trained or chosen on; give a test file")
+    fingerprints = [fingerprint(load_model(directory, say=lambda line: None)) for directory in run.teachers]
+    known = {
+        "task": task.name,
+        "train": hashes["train"],
+        "dev": hashes["dev"],
+        "data settings": asdict(run.data),
+        "teacher": " ".join(fingerprints),
+    }
+    settings = {flag_name(name): value for name, value in asdict(run.config).items() if name not in OWN}
+    chosen = {flag: settings[flag] for flag in ("--learning-rate", "--max-length")}
+    return Facts(test, fingerprints, known, known | hashes | chosen, settings, notes_of_training(run.teachers, test))
+
+
+class Evaluator:
+    """Evaluates models on a study's test file, its teachers at once, and keeps what it finds in a file beside each.
+
+    UserError where the best teacher has no score there.
+    """
+
+    def __init__(self, spec: StudySpec, facts: Facts, device: torch.device):
         run = spec.run
         self.task = TASKS[run.task]
         self.data = run.data
         self.device = device
-        self.test = read_evaluation_set(self.task, spec.test, spec.split, replace(run.data, limit=""))  # all of it
-        hashes = data_hashes(run)
-        fingerprints = [fingerprint(load_model(directory, say=lambda line: None)) for directory in run.teachers]
-        self.about = {
-            "data": sha256_of_file(spec.test),
-            "split": self.test.split,
-            "settings": asdict(run.data),
-            "code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__)),
-        }
-        chosen_on = {"train": "train", "dev": "val", "unlabelled": ""}
-        if any(hashes[key] == self.about["data"] and self.test.is_of(split) for key, split in chosen_on.items()):
-            split = f" --split {self.test.split}" if self.test.split else ""
-            raise UserError(f"--data {spec.test}{split}: is what is trained or chosen on; give a test file")
-        #: What every run that is shown must have, those of other studies too, if it has it at all.
-        self.known = {
-            "task": self.task.name,
-            "train": hashes["train"],
-            "dev": hashes["dev"],
-            "data settings": asdict(run.data),
-            "teacher": " ".join(fingerprints),
-        }
-        #: And this study's own runs.
-        settings = asdict(run.config).items()
-        self.settings = {flag_name(name): value for name, value in settings if name not in OWN}
-        chosen = {flag: self.settings[flag] for flag in ("--learning-rate", "--max-length")}
-        self.known_here = self.known | hashes | chosen
-        notes_of_training(run.teachers, self.test)
+        self.facts = facts
         # What the others are compared with: the teacher that is best on test, whatever their order.
         teachers = [self.predict(Path(directory)) for directory in run.teachers]
         scores = [float(self.task.tally_score(self.task.tally(each).sum(axis=0))) for each in teachers]
         best = int(np.argmax(scores))
-        self.teacher, self.about["teacher"] = teachers[best], fingerprints[best]
+        self.teacher = teachers[best]
         self.teacher_name = f"teacher {best + 1} of {len(teachers)}" if len(teachers) > 1 else "teacher"
         self.teacher_figures = measure(self.teacher, self.teacher)
         if not self.teacher_figures["score"] > 0:
             raise UserError(f"--teacher {run.teachers[best]}: has no {self.task.score_name} at all on {spec.test}")
+        self.about = {
+            "data": facts.test.sha256,
+            "split": facts.test.split,
+            "settings": asdict(run.data),
+            "code": source_hash("study.results", versions=(torch.__version__, tokenizers.__version__)),
+            "teacher": facts.fingerprints[best],
+        }
 
     @property
     def examples(self) -> int:
@@ -127,7 +153,7 @@ class Evaluator:
     def predict(self, directory: Path) -> Predictions:
         """A model's predictions on the test file."""
         loaded = load_for_inference(directory, self.task, 0, self.device)
-        return evaluate(loaded, self.task, self.test.examples, self.data, self.device)
+        return evaluate(loaded, self.task, self.facts.test.examples, self.data, self.device)
 
     def measure_all(self, records: Records) -> Records:
         """What `measure` finds of each run, with its dev score and learning rate, by folder."""
@@ -172,8 +198,9 @@ def read_records(runs: Runs, output: Path, known: dict) -> Records:
             raise UserError(f"{folder}: its run is of --seed {record.get('seed')}, not {seed}; delete the folder")
         facts = {key: record.get(key) for key in SHARED}
         facts |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
+        idle = () if record.get("teacher") else WITHOUT_TEACHER
         for key, value in facts.items():
-            if (value is None and key in MAY_LACK) or key in variant.flags:
+            if (value is None and key in MAY_LACK) or key in variant.flags or key in idle:
                 continue
             before, first = seen.setdefault((key, seed if key == "initial weights" else ""), (value, folder))
             if before != value:

@@ -26,7 +26,14 @@ from kd_scratch.evaluation.significance import describe_groups, note_of_few
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.chosen_layers import with_chosen_layers
 from kd_scratch.study.preparation import check_labels, check_seeds, complete, start_machine, with_possible_losses
-from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_other_studies, read_records
+from kd_scratch.study.results import (
+    Evaluator,
+    OtherStudy,
+    Records,
+    read_facts,
+    read_other_studies,
+    read_records,
+)
 from kd_scratch.study.spec import PLAN, Flags, StudySpec, argv_of, check_study, differences, parse_flags, read_plan
 from kd_scratch.study.summary import Report, write_report
 from kd_scratch.study.variants import (
@@ -73,24 +80,25 @@ def run_study(spec: StudySpec) -> Report:
     check_labels(spec)
     check_seeds(spec)
     spec = with_possible_losses(spec)
-    evaluator = Evaluator(spec, device)
+    facts = read_facts(spec)
     spec = with_chosen_layers(spec)
-    start_machine(spec)  # with the threads of the tests again
     variants = first_variants(spec)
     grid = grid_variants(spec)
-    output = make_folder(spec.run.output)
-    common = study_flags(common_run(spec))
+    output, common = spec.run.output, study_flags(common_run(spec))
     plan = same_study(output, make_plan(spec, common, variants))
-    say(describe_study(spec, variants, grid, evaluator))
-    others = read_other_studies(spec, evaluator.known)
+    others = read_other_studies(spec, facts.known)
     possible = [each for variant in [*variants, *grid.values()] for each in at_all_rates(variant, spec)]
+    read_records(with_seeds(possible, spec.seeds), output, facts.known_here)  # before the teachers are tested
+    start_machine(spec)  # with the threads of the tests again
+    evaluator = Evaluator(spec, facts, device)
+    say(describe_study(spec, variants, grid, evaluator))
 
     def train_all(runs: Runs) -> Records:
-        to_come = evaluator.settings | libraries(device)
-        check_records(runs, with_seeds(possible, spec.seeds), output, evaluator.known_here, to_come)
-        write_json(output / PLAN, plan)
+        to_come = facts.settings | libraries(device)
+        check_records(runs, with_seeds(possible, spec.seeds), output, facts.known_here, to_come)
+        write_json(make_folder(output) / PLAN, plan)
         run_all(runs, common, output, spec.jobs)
-        return read_records(runs, output, evaluator.known_here)
+        return read_records(runs, output, facts.known_here)
 
     rates: RateScores = {}
     variants = with_best_rates(variants, spec, rates, train_all)
@@ -330,6 +338,7 @@ def report(
         "test examples": evaluator.examples,
         "drawn": describe_groups(evaluator.teacher),
         "few groups": note_of_few(evaluator.teacher),
+        "notes": evaluator.facts.notes,
         "ingredients": sorted(ingredients(distilled, spec.run.teachers, evaluator.task)),
         "which teacher": evaluator.teacher_name,
         "command": study_argv(spec, variants),

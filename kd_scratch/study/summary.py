@@ -178,7 +178,7 @@ def introduction(about: dict) -> str:
         text += " The students' layers were chosen on dev with soft targets, which favours these."
     if versions > 1:
         text += f" They were made by {versions} versions of the code."
-    text += f" {about['few groups']}".rstrip()
+    text += f" {about['few groups']}".rstrip() + "".join(f" {note}." for note in about["notes"])
     return text + "".join(f" {other}: another study, with a baseline of its own." for other in about["beside"])
 
 

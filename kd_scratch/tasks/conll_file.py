@@ -266,7 +266,7 @@ def name_of(tag: object, names: Sequence[str], place: str) -> str:
     if isinstance(tag, str):
         if not names or not tag.isascii() or not tag.isdecimal():
             return tag
-        tag = int(tag[:9])
+        tag = int(tag.lstrip("0")[:9] or 0)  # nine digits are more than there are names
     if type(tag) is not int:
         raise UserError(f"{place}: tag {str(tag)[:40]!r} must be a string or a number")
     if not 0 <= tag < len(names):

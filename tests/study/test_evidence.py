@@ -14,10 +14,11 @@ from kd_scratch.__main__ import main, make_parser
 from kd_scratch.checkpoints.checkpoint import fingerprint, load_config, load_model, save_model
 from kd_scratch.commands.evidence import make_spec, parse_grid, seed_list
 from kd_scratch.common import device
+from kd_scratch.common.errors import UserError
 from kd_scratch.common.signals import Stopped
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.study import runner
-from kd_scratch.study.results import Evaluator
+from kd_scratch.study.results import Evaluator, read_facts, read_records
 from kd_scratch.study.runner import run_study
 from kd_scratch.study.spec import StudySpec, parse_flags
 from kd_scratch.study.variants import BASELINE, SOFT, first_variants
@@ -94,6 +95,8 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert "hidden-5 and this command do not belong together: they had another teacher; delete one" in error
+    monkeypatch.setattr(Evaluator, "predict", lambda self, path: pytest.fail("no teacher is tested before"))
+    assert main(argv) == 2
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +300,26 @@ def test_a_teacher_that_is_never_right_is_refused(other, capsys, monkeypatch):
     assert sorted(ends) == [2, 2, 128 + signal.SIGTERM]
 
 
+def test_a_teacher_that_knows_the_test_file_is_named_and_a_baseline_may_have_another_temperature(study, tmp_path):
+    folder, argv = study
+    files = "--train", str(folder / "test.csv"), "--data", str(folder / "train.csv")
+    spec = spec_of([*argv, *files, "--output", str(tmp_path)])
+    facts = read_facts(spec)
+    (note,) = facts.notes
+    assert note.startswith(f"{folder / 'teacher'} was trained on {folder / 'train.csv'}")
+    runs = [(variant, 0) for variant in first_variants(spec)[:3]]
+    for (variant, _), temperature in zip(runs, (4.0, 2.0, 4.0), strict=True):
+        run = variant.folder(tmp_path, 0)
+        shutil.copytree(folder / "teacher", run)
+        record = json.loads((run / "training.json").read_text()) | facts.known
+        record["settings"]["temperature"] = temperature
+        record["teacher"] = None if variant.name == BASELINE else record["teacher"]
+        (run / "training.json").write_text(json.dumps(record))
+    assert len(read_records(runs[:2], tmp_path, facts.known)) == 2
+    with pytest.raises(UserError, match="had another --temperature"):
+        read_records(runs, tmp_path, facts.known)
+
+
 def test_of_several_teachers_the_best_on_test_is_compared_with_whatever_their_order(study, tmp_path):
     """Each is right about the texts of one label, the other about half as many."""
     folder, argv = study
@@ -313,7 +336,7 @@ def test_of_several_teachers_the_best_on_test_is_compared_with_whatever_their_or
     found = []
     for order in (("better", "worse"), ("worse", "better")):
         spec = spec_of([*argv, "--data", str(test), "--output", "x", "--teacher", *(str(tmp_path / n) for n in order)])
-        evaluator = Evaluator(spec, torch.device("cpu"))
+        evaluator = Evaluator(spec, read_facts(spec), torch.device("cpu"))
         found.append((evaluator.teacher_name, evaluator.teacher_figures["score"], evaluator.about["teacher"]))
     mark = fingerprint(load_model(tmp_path / "better"))
     assert found == [("teacher 1 of 2", 0.5, mark), ("teacher 2 of 2", 0.5, mark)]

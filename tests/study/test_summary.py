@@ -258,6 +258,7 @@ ABOUT = {
     "test examples": 400,
     "drawn": "400 examples",
     "few groups": "",
+    "notes": [],
     "seeds": [0, 1],
     "which teacher": "teacher",
     "ingredients": ["teachers"],
@@ -322,13 +323,14 @@ def test_the_best_is_chosen_on_dev_and_never_on_test(tmp_path):
         "which teacher": "teacher 2 of 3",
         "layers chosen": True,
         "few groups": "The test file has only 4 groups.",
+        "notes": ["teacher was trained on t.csv: its scores here say nothing about new texts"],
     }
     others = {"deeper": {BASELINE: [record(right(0.6, 6), dev=0.7)]}}
     text, _ = write_report(TASK, about, teacher, records, {}, tmp_path, others, {})
     assert "Best on dev: hidden." in text, "other studies are shown, not chosen"
     layers = "The students' layers were chosen on dev with soft targets, which favours these."
     made = f"Each run made 1,000 to 1,300 optimizer steps. {layers} They were made by 2 versions of the code."
-    made += f" {about['few groups']} deeper: "
+    made += f" {about['few groups']} {about['notes'][0]}. deeper: "
     assert made in text and "with an interval of the chance of the test file; empty" in text
     assert "of the teacher, the best of several on this file. " in text and text.count("\nteacher 2 of 3  ") > 1
     assert (tmp_path / "evidence.md").read_text().count(" one seed |") == 2, "detectable from"
