@@ -22,6 +22,7 @@ from kd_scratch.data.rows import FileRows
 DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 TSV = (".tsv", ".tab")
 SAMPLE = 1000  # rows, and a thousand times as many characters of each, that tell the layout
+MOST_COLUMNS = 100_000  # of a row: names are looked for in all of them
 QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a whole field
 SEPARATOR = re.compile(r'"?sep=([^\r\n"])"?\s*', re.I)  # the line with which a spreadsheet is told the delimiter
 
@@ -94,6 +95,9 @@ def rows_or_errors(file: TextFile, layout: Layout) -> Iterator[tuple[int, int, l
             return
         if row != []:
             line, (start, _) = used[0]
+            if not isinstance(row, UserError) and len(row) > MOST_COLUMNS:
+                what = f"{len(row):,} columns, more than {MOST_COLUMNS:,}"
+                row = UserError(f"{file.path}: line {line}: {what}; is it a table, with each row on a line?")
             yield line, start, row
 
 
