@@ -162,7 +162,7 @@ def find_delimiter(lines: Sequence[str], tsv: bool, is_header: Callable[[Sequenc
         rows = sample_rows(lines, Layout(delimiter, quotes=delimiter != "\t"))
         if not rows:
             continue
-        if is_header(rows[0]) and len(rows[0]) > 1:
+        if 1 < len(rows[0]) <= MOST_COLUMNS and is_header(rows[0]):
             return delimiter
         alike = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
         if len(rows[0]) >= max(2, least) and alike > regular:

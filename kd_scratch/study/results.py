@@ -13,7 +13,7 @@ from kd_scratch.common.console import progress
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import flag_name
+from kd_scratch.config import SIZES, flag_name
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.evaluation.evaluate import (
     EvaluationSet,
@@ -91,11 +91,12 @@ class Facts:
     known: dict  # of every run that is shown, those of other studies too, if it has it at all
     known_here: dict  # and of this study's own runs
     settings: dict  # flag -> value
-    notes: list[str]  # teachers that were trained on the test file
+    notes: list[str]  # models that were trained on the test file
 
 
 def read_facts(spec: StudySpec) -> Facts:
-    """What a study's runs have in common. UserError where the test file is what is trained or chosen on."""
+    """What a study's runs have in common, and its test file; notes are printed. UserError where that file is what is
+    trained or chosen on."""
     run, task = spec.run, TASKS[spec.run.task]
     test = read_evaluation_set(task, spec.test, spec.split, replace(run.data, limit=""))  # all of it
     hashes = data_hashes(run)
@@ -113,7 +114,8 @@ def read_facts(spec: StudySpec) -> Facts:
     }
     settings = {flag_name(name): value for name, value in asdict(run.config).items() if name not in OWN}
     chosen = {flag: settings[flag] for flag in ("--learning-rate", "--max-length")}
-    return Facts(test, fingerprints, known, known | hashes | chosen, settings, notes_of_training(run.teachers, test))
+    notes = notes_of_training([*run.teachers, *[run.model] * (run.model not in SIZES)], test)
+    return Facts(test, fingerprints, known, known | hashes | chosen, settings, notes)
 
 
 class Evaluator:
@@ -196,10 +198,10 @@ def read_records(runs: Runs, output: Path, known: dict) -> Records:
         records[folder] = record
         if record.get("seed") != seed:
             raise UserError(f"{folder}: its run is of --seed {record.get('seed')}, not {seed}; delete the folder")
-        facts = {key: record.get(key) for key in SHARED}
-        facts |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
+        values = {key: record.get(key) for key in SHARED}
+        values |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
         idle = () if record.get("teacher") else WITHOUT_TEACHER
-        for key, value in facts.items():
+        for key, value in values.items():
             if (value is None and key in MAY_LACK) or key in variant.flags or key in idle:
                 continue
             before, first = seen.setdefault((key, seed if key == "initial weights" else ""), (value, folder))

@@ -26,14 +26,7 @@ from kd_scratch.evaluation.significance import describe_groups, note_of_few
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.chosen_layers import with_chosen_layers
 from kd_scratch.study.preparation import check_labels, check_seeds, complete, start_machine, with_possible_losses
-from kd_scratch.study.results import (
-    Evaluator,
-    OtherStudy,
-    Records,
-    read_facts,
-    read_other_studies,
-    read_records,
-)
+from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_facts, read_other_studies, read_records
 from kd_scratch.study.spec import PLAN, Flags, StudySpec, argv_of, check_study, differences, parse_flags, read_plan
 from kd_scratch.study.summary import Report, write_report
 from kd_scratch.study.variants import (
@@ -81,25 +74,30 @@ def run_study(spec: StudySpec) -> Report:
     check_seeds(spec)
     spec = with_possible_losses(spec)
     facts = read_facts(spec)
+    others = read_other_studies(spec, facts.known)
+    # Testing the teachers takes minutes: before layers are tried, but behind all that may refuse the study.
+    evaluator = Evaluator(spec, facts, device) if spec.run.chooses_layers else None
     spec = with_chosen_layers(spec)
+    start_machine(spec)  # with the threads of the tests again
     variants = first_variants(spec)
     grid = grid_variants(spec)
     output, common = spec.run.output, study_flags(common_run(spec))
     plan = same_study(output, make_plan(spec, common, variants))
-    others = read_other_studies(spec, facts.known)
     possible = [each for variant in [*variants, *grid.values()] for each in at_all_rates(variant, spec)]
-    read_records(with_seeds(possible, spec.seeds), output, facts.known_here)  # before the teachers are tested
-    start_machine(spec)  # with the threads of the tests again
-    evaluator = Evaluator(spec, facts, device)
-    say(describe_study(spec, variants, grid, evaluator))
 
-    def train_all(runs: Runs) -> Records:
+    def check(runs: Runs) -> None:
         to_come = facts.settings | libraries(device)
         check_records(runs, with_seeds(possible, spec.seeds), output, facts.known_here, to_come)
+
+    def train_all(runs: Runs) -> Records:
+        check(runs)
         write_json(make_folder(output) / PLAN, plan)
         run_all(runs, common, output, spec.jobs)
         return read_records(runs, output, facts.known_here)
 
+    check(first_runs(variants, grid, spec))
+    evaluator = evaluator or Evaluator(spec, facts, device)
+    say(describe_study(spec, variants, grid, evaluator))
     rates: RateScores = {}
     variants = with_best_rates(variants, spec, rates, train_all)
     combined = combination(variants, dev_scores(variants, spec, train_all(with_seeds(variants, spec.seeds))))
@@ -116,6 +114,13 @@ def run_study(spec: StudySpec) -> Report:
 def with_seeds(variants: Iterable[Variant], seeds: Sequence[int]) -> list[tuple[Variant, int]]:
     """Every variant with every seed."""
     return [(variant, seed) for variant in variants for seed in seeds]
+
+
+def first_runs(variants: Sequence[Variant], grid: dict[tuple[float, float], Variant], spec: StudySpec) -> Runs:
+    """The runs that are needed whatever others find."""
+    if spec.learning_rates:
+        return with_seeds([each for variant in variants for each in at_all_rates(variant, spec)], spec.seeds[:1])
+    return [*with_seeds(variants, spec.seeds), *with_seeds(grid.values(), spec.seeds[:1])]
 
 
 def with_best_rates(

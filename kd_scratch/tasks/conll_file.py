@@ -263,18 +263,18 @@ def listed(value: dict, keys: Sequence[str], what: str, flag: str) -> list:
 
 def name_of(tag: object, names: Sequence[str], place: str) -> str:
     """A tag as text; of a number, also one in quotes, the name that --tag-names gives it."""
+    number = tag
     if isinstance(tag, str):
         if not names or not tag.isascii() or not tag.isdecimal():
             return tag
-        tag = int(tag.lstrip("0")[:9] or 0)  # nine digits are more than there are names
-    if type(tag) is not int:
+        number = int(tag.lstrip("0")[:9] or 0)  # nine digits are more than there are names
+    if type(number) is not int:
         raise UserError(f"{place}: tag {str(tag)[:40]!r} must be a string or a number")
-    if not 0 <= tag < len(names):
+    if not 0 <= number < len(names):
         have = f"--tag-names has {len(names)}" if names else "tags are numbers"
-        raise UserError(
-            f"{place}: tag {tag}: {have}; name them in the order of their numbers, as in --tag-names O,B-PER,I-PER"
-        )
-    return names[tag]
+        cure = "name them in the order of their numbers, as in --tag-names O,B-PER,I-PER"
+        raise UserError(f"{place}: tag {str(tag)[:40]}: {have}; {cure}")
+    return names[number]
 
 
 # --- sentences without tags ---

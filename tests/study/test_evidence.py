@@ -81,6 +81,9 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
                         if path.name == "teacher" else pytest.fail("tested again"))  # fmt: skip
     assert main(argv) == 0
     assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "read_facts", lambda spec: replace(read_facts(spec), notes=["t was trained on it"]))
+        assert main(argv) == 0 and " t was trained on it.\n" in (output / "evidence.md").read_text()
     plan = json.loads((output / "study.json").read_text())
     plan["variants"]["hidden"].append("--keep-states")  # as of an older version, where that was given
     (output / "study.json").write_text(json.dumps(plan))
@@ -226,6 +229,7 @@ def test_a_study_of_older_libraries_or_defaults_is_shown_but_not_gone_on_with(
         path.write_text(path.read_text().replace(now, older))
     assert main(argv) == 0
     monkeypatch.setattr(runner, "start_train", None)
+    monkeypatch.setattr(Evaluator, "predict", lambda self, path: pytest.fail("no teacher is tested before"))
     for more in (["--losses", "hidden,cosine"], ["--grid", "4x0.5"]):
         assert main([*argv, *more]) == 2
         assert f"and this command do not belong together: they had another {what}" in capsys.readouterr().err
@@ -308,11 +312,11 @@ def test_a_teacher_that_knows_the_test_file_is_named_and_a_baseline_may_have_ano
     (note,) = facts.notes
     assert note.startswith(f"{folder / 'teacher'} was trained on {folder / 'train.csv'}")
     runs = [(variant, 0) for variant in first_variants(spec)[:3]]
-    for (variant, _), temperature in zip(runs, (4.0, 2.0, 4.0), strict=True):
+    for (variant, _), temperature, alpha in zip(runs, (4.0, 2.0, 4.0), (0.1, 0.5, 0.5), strict=True):
         run = variant.folder(tmp_path, 0)
         shutil.copytree(folder / "teacher", run)
         record = json.loads((run / "training.json").read_text()) | facts.known
-        record["settings"]["temperature"] = temperature
+        record["settings"] |= {"temperature": temperature, "alpha": alpha}
         record["teacher"] = None if variant.name == BASELINE else record["teacher"]
         (run / "training.json").write_text(json.dumps(record))
     assert len(read_records(runs[:2], tmp_path, facts.known)) == 2
@@ -545,6 +549,10 @@ def test_layers_are_chosen_once_for_all_variants(study, tmp_path, capsys, monkey
         real(run, *more)
 
     monkeypatch.setattr(layer_choice, "try_layers", try_layers)
+    (tmp_path / "other.csv").write_text("text,label\na goal,zzz\n")
+    assert main([*argv, "--data", str(tmp_path / "other.csv")]) == 2 and not tried
+    assert main([*argv, "--beside", f"a={tmp_path}"]) == 2 and not tried
+    capsys.readouterr()
     monkeypatch.setattr(runner, "run_all", lambda *arguments: stop())
     assert main(argv) == 130 and "the same command goes on" in capsys.readouterr().err
     assert tried == [(4, "", 1)] * 3

@@ -256,6 +256,10 @@ def test_tags_that_are_numbers_are_named_by_a_flag(tmp_path):
     assert example.tags == ("B-PER", "O")
     with pytest.raises(UserError, match="line 1: tag 3: --tag-names has 2"):
         read(tmp_path, "Ada\t3\n", tag_names="O,B-PER")
+    [example], _ = read(tmp_path, "Ada\t0000000001\n", tag_names="O,B-PER")
+    assert example.tags == ("B-PER",)
+    with pytest.raises(UserError, match="line 1: tag 1000000000001: --tag-names has 2"):
+        read(tmp_path, "Ada\t1000000000001\n", tag_names="O,B-PER")
 
 
 #: Files that cannot be read -> their line.
