@@ -75,7 +75,7 @@ def run_study(spec: StudySpec) -> Report:
     spec = with_possible_losses(spec)
     facts = read_facts(spec)
     others = read_other_studies(spec, facts.known)
-    # Testing the teachers takes minutes: before layers are tried, but behind all that may refuse the study.
+    # Teachers are tested, which takes minutes, behind all that may refuse the study, but before layers are tried.
     evaluator = Evaluator(spec, facts, device) if spec.run.chooses_layers else None
     spec = with_chosen_layers(spec)
     start_machine(spec)  # with the threads of the tests again
