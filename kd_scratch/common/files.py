@@ -207,13 +207,18 @@ def check_apart(output: Path, *models: str | Path) -> None:
             raise UserError(f"--output {output}: is the model {model} itself, or a part of it; choose another folder")
 
 
+def check_no_file(output: Path) -> None:
+    """UserError where --output, which is to be a folder, is a file."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file; give the name of a folder")
+
+
 def check_new_folder(output: Path, *models: str | Path, what: str = "already holds something") -> None:
     """UserError where --output is a file, or a folder that holds something. what: is wrong with it then.
 
     models: the folders that the work reads, which nobody is told to delete.
     """
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file; give the name of a folder")
+    check_no_file(output)
     if output.is_dir() and not all(is_leftover(path.name) for path in output.iterdir()):
         check_apart(output, *models)
         raise UserError(f"--output {output}: {what}; delete it, or choose another folder")

@@ -1,10 +1,11 @@
 """A model directory and a data file in, predictions and metrics out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from kd_scratch.checkpoints.checkpoint import check_fit, load_config, load_model
@@ -15,7 +16,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
 from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.batches import require_inputs
+from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn import int8, kernels
@@ -187,14 +188,19 @@ def require_fit(loaded: LoadedModel, pairs: bool, source: str) -> None:
 
 
 def evaluate(
-    loaded: LoadedModel, task: Task, examples: Sequence, data: DataConfig, device: torch.device
+    loaded: LoadedModel,
+    task: Task,
+    examples: Sequence,
+    data: DataConfig,
+    device: torch.device,
+    compute: Callable[[Model, EncodedInputs, torch.device], np.ndarray] = compute_logits,
 ) -> Predictions:
-    """The model's predictions on the examples. `task.score` makes metrics of them."""
+    """The model's predictions on the examples. `task.score` makes metrics of them. compute: makes the logits."""
     name_labels(loaded, task, examples)
     labels = loaded.model.config.labels
     require_fit(loaded, are_pairs(examples), "--data")
     features = require_inputs(task.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data), "--data")
-    logits = compute_logits(loaded.model, features, device)
+    logits = compute(loaded.model, features, device)
     return Predictions(task, examples, features, logits, labels, data, loaded.model.config.threshold)
 
 

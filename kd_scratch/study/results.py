@@ -14,7 +14,9 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
 from kd_scratch.config import SIZES, flag_name
+from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
+from kd_scratch.distillation.teacher import features_hash, load_or_compute
 from kd_scratch.evaluation.evaluate import (
     EvaluationSet,
     evaluate,
@@ -22,13 +24,10 @@ from kd_scratch.evaluation.evaluate import (
     notes_of_training,
     read_evaluation_set,
 )
-from kd_scratch.evaluation.significance import (
-    calibration,
-    drawn_scores,
-    group_sums,
-    resampled_sums,
-    widened,
-)
+from kd_scratch.evaluation.inference import compute_logits, logits_shape
+from kd_scratch.evaluation.significance import calibration, drawn_scores, group_sums, resampled_sums, widened
+from kd_scratch.nn import kernels
+from kd_scratch.nn.model import Model
 from kd_scratch.pages.records import RECORD, read_record
 from kd_scratch.study.spec import StudySpec, is_command, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
@@ -131,7 +130,8 @@ class Evaluator:
         self.device = device
         self.facts = facts
         # What the others are compared with: the teacher that is best on test, whatever their order.
-        teachers = [self.predict(Path(directory)) for directory in run.teachers]
+        each = zip(run.teachers, facts.fingerprints, strict=True)
+        teachers = [self.predict_teacher(Path(directory), teacher, run.cache) for directory, teacher in each]
         scores = [float(self.task.tally_score(self.task.tally(each).sum(axis=0))) for each in teachers]
         best = int(np.argmax(scores))
         self.teacher = teachers[best]
@@ -152,10 +152,32 @@ class Evaluator:
         """How many test examples the score counts."""
         return int(self.teacher.counts.sum())
 
-    def predict(self, directory: Path) -> Predictions:
-        """A model's predictions on the test file."""
+    def predict(self, directory: Path, compute=compute_logits) -> Predictions:
+        """A model's predictions on the test file, of the logits that `compute` makes."""
         loaded = load_for_inference(directory, self.task, 0, self.device)
-        return evaluate(loaded, self.task, self.facts.test.examples, self.data, self.device)
+        return evaluate(loaded, self.task, self.facts.test.examples, self.data, self.device, compute)
+
+    def predict_teacher(self, directory: Path, teacher: str, cache: Path) -> Predictions:
+        """A teacher's predictions on the test file. Its logits are kept: a study that goes on needs them again.
+
+        teacher: its fingerprint.
+        """
+
+        def compute(model: Model, features: EncodedInputs, device: torch.device) -> np.ndarray:
+            key = {
+                "teacher": teacher,
+                "features": features_hash(features),
+                "precision": f"{kernels.allowed()} on {device.type}",
+                "code": source_hash("evaluation.evaluate", versions=(torch.__version__,)),
+            }
+            what = f"teacher's logits for {len(features):,} test inputs"
+
+            def fill(logits: np.ndarray) -> None:
+                compute_logits(model, features, device, out=logits)
+
+            return load_or_compute(what, key, logits_shape(model, features), fill, cache)
+
+        return self.predict(directory, compute)
 
     def measure_all(self, records: Records) -> Records:
         """What `measure` finds of each run, with its dev score and learning rate, by folder."""

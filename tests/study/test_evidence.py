@@ -17,6 +17,7 @@ from kd_scratch.common import device
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.signals import Stopped
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
+from kd_scratch.evaluation import inference
 from kd_scratch.study import runner
 from kd_scratch.study.results import Evaluator, read_facts, read_records
 from kd_scratch.study.runner import run_study
@@ -76,9 +77,7 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     written = (output / "evidence.json").read_bytes()
     assert main(found["command"]) == 0 and (output / "evidence.json").read_bytes() == written, "the command makes it"
     monkeypatch.setattr(runner, "start_train", None)
-    predict = Evaluator.predict
-    monkeypatch.setattr(Evaluator, "predict", lambda self, path: predict(self, path)
-                        if path.name == "teacher" else pytest.fail("tested again"))  # fmt: skip
+    monkeypatch.setattr(inference, "results", lambda *inputs, **more: pytest.fail("a model runs again"))
     assert main(argv) == 0
     assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
     with monkeypatch.context() as patch:
@@ -98,7 +97,7 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert "hidden-5 and this command do not belong together: they had another teacher; delete one" in error
-    monkeypatch.setattr(Evaluator, "predict", lambda self, path: pytest.fail("no teacher is tested before"))
+    monkeypatch.setattr(Evaluator, "predict", lambda self, *more: pytest.fail("no teacher is tested before"))
     assert main(argv) == 2
 
 
@@ -229,7 +228,7 @@ def test_a_study_of_older_libraries_or_defaults_is_shown_but_not_gone_on_with(
         path.write_text(path.read_text().replace(now, older))
     assert main(argv) == 0
     monkeypatch.setattr(runner, "start_train", None)
-    monkeypatch.setattr(Evaluator, "predict", lambda self, path: pytest.fail("no teacher is tested before"))
+    monkeypatch.setattr(Evaluator, "predict", lambda self, *more: pytest.fail("no teacher is tested before"))
     for more in (["--losses", "hidden,cosine"], ["--grid", "4x0.5"]):
         assert main([*argv, *more]) == 2
         assert f"and this command do not belong together: they had another {what}" in capsys.readouterr().err

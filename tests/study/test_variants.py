@@ -191,6 +191,7 @@ def test_a_study_that_cannot_be_made_is_refused():
         ({"seeds": (1, 1)}, "--seeds 1,1: is not a list of different seeds"),
         ({"seeds": ()}, "is not a list of different seeds"),
         ({"run": PLAIN}, "--teacher: a study needs a teacher"),
+        ({"run": replace(SPEC.run, output=Path(__file__))}, "test_variants.py: is a file; give the name of a folder"),
     ):
         with pytest.raises(UserError, match=message):
             check_study(replace(SPEC, **change))
