@@ -125,7 +125,7 @@ def check_hidden_losses(device: torch.device) -> str:
             student = tiny_model("token", depth=2, width=16 if entry.own_heads else 24, heads=2).to(place)
             teacher = tiny_model("token", seed=1, depth=4).to(place)
             torch.manual_seed(0)
-            losses = make_hidden_losses(TrainConfig(losses=f"{name}=1"), student.config, teacher).cpu().to(place)
+            losses = make_hidden_losses(TrainConfig(losses=f"{name}=1"), student.config, teacher.config).cpu().to(place)
             batch = collate(features, np.arange(len(features)), place)
             *_, loss = Student(student, losses, teacher)(batch.inputs)
             weights = [p for n, p in student.named_parameters() if n.endswith("weight")]
@@ -239,7 +239,7 @@ def measure(device: torch.device, folder: Path, size: Size, beside: bool) -> tup
     few = news_inputs(24, size.student.vocab_size, 32)
     run = make_run(folder, train_tokenizer(TEXTS, vocab_size=120))  # for all that is not measured
     config = TrainConfig(epochs=2, batch_size=size.batch_size, losses="hidden,relations" if beside else "")
-    losses = make_hidden_losses(config, student.config, teacher)
+    losses = make_hidden_losses(config, student.config, teacher.config)
     run = replace(run, spec=replace(run.spec, config=config), device=device, model=student, hidden_losses=losses)
     run = replace(run, train_inputs=features, dev_inputs=few, live_teacher=teacher if beside else None)
     dtype = amp_dtype(config.amp, device)

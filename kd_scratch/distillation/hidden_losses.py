@@ -32,7 +32,7 @@ from kd_scratch.distillation.layer_map import (
     parse_layer_map,
 )
 from kd_scratch.distillation.units import LOWEST
-from kd_scratch.nn.layers import EncoderBlock, split_heads
+from kd_scratch.nn.layers import split_heads
 from kd_scratch.nn.model import Model
 
 QKV = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of a block, all heads side by side, B,S,D each
@@ -214,12 +214,16 @@ def parse_losses(text: str) -> dict[str, float]:
 # --- all of them together ---
 
 
-def block_qkv(model: Model, states: list[Tensor], layer: int, qkv: dict[EncoderBlock, QKV]) -> QKV:
-    """Queries, keys and values of block l, which works on the state after layer l − 1, each B,S,D; made but once."""
-    block = model.encoder.blocks[layer - 1]
-    if block not in qkv:
-        qkv[block] = block.project(states[layer - 1])
-    return qkv[block]
+class BothQKV(NamedTuple):
+    """Queries, keys and values of blocks of both models, by layer."""
+
+    student: dict[int, QKV]
+    teacher: dict[int, QKV]
+
+
+def all_qkv(model: Model, states: list[Tensor]) -> dict[int, QKV]:
+    """Those of every block by its layer, each B,S,D: block l works on the state after layer l − 1."""
+    return {layer: block.project(states[layer - 1]) for layer, block in enumerate(model.encoder.blocks, 1)}
 
 
 class Term(NamedTuple):
@@ -240,91 +244,72 @@ class HiddenLosses(nn.Module):
     Raises UserError where a loss is not possible between these two models.
     """
 
-    def __init__(self, weights: dict[str, float], layer_map: LayerMap, student: ModelConfig, teacher: Model):
+    def __init__(self, weights: dict[str, float], layer_map: LayerMap, student: ModelConfig, teacher: ModelConfig):
         super().__init__()
-        self.teacher = (teacher,)  # in a tuple: no part of what is trained, nor put into train mode
-        shape = teacher.config
         layer_map = [LayerPair(*pair) for pair in layer_map]
-        check_layer_map(layer_map, student.depth, shape.depth)
+        check_layer_map(layer_map, student.depth, teacher.depth)
         self.weights = weights
         self.pairs: dict[str, LayerMap] = {}
         for name in weights:
             self.pairs[name] = HIDDEN_LOSSES[name].layers(layer_map, student.depth)
             if not self.pairs[name]:
                 raise UserError(f"--losses {name}: no pair of layers is there for it, {listed(layer_map)} are given")
-            if HIDDEN_LOSSES[name].own_heads and student.heads != shape.heads:
-                why = f"the student has {student.heads} heads, the teacher {shape.heads}; relations works with any"
+            if HIDDEN_LOSSES[name].own_heads and student.heads != teacher.heads:
+                why = f"the student has {student.heads} heads, the teacher {teacher.heads}; relations works with any"
                 raise UserError(f"--losses {name}: {why}")
-        self.heads = shape.heads
-        self.relation_heads = math.gcd(shape.heads, student.width)  # a divisor of both widths
+        self.heads = teacher.heads
+        self.relation_heads = math.gcd(teacher.heads, student.width)  # a divisor of both widths
         self.projections = nn.ModuleDict()
-        if student.width != shape.width:
+        if student.width != teacher.width:
             of_states = [term for term in self.terms() if not HIDDEN_LOSSES[term.name].compares_qkv]
             for name in sorted({_projection(term.student_layer) for term in of_states}):
-                self.projections[name] = nn.Linear(student.width, shape.width, bias=False)
+                self.projections[name] = nn.Linear(student.width, teacher.width, bias=False)
 
-    def forward(
-        self,
-        student: Model,
-        student_states: list[Tensor],
-        teacher_states: list[Tensor],
-        real: Tensor,
-        recorded: dict[EncoderBlock, QKV] | None = None,
-    ) -> Tensor:
-        """The hidden states of student and teacher, each L+1 of B,S,D; real B,S -> a scalar
+    def forward(self, student_states: list[Tensor], teacher_states: list[Tensor], real: Tensor, qkv: BothQKV) -> Tensor:
+        """Hidden states of student and teacher, each L+1 of B,S,D; real B,S; qkv of record_qkv -> a scalar"""
+        values = zip(self.terms(), self.values(student_states, teacher_states, real, qkv), strict=True)
+        return torch.stack([self.weights[term.name] * value for term, value in values]).sum()
 
-        recorded: what record_qkv has of the forward passes. All that the losses make of that and of states is computed
-        in full precision, whatever the models ran in, and once for all losses.
+    def values(
+        self, student_states: list[Tensor], teacher_states: list[Tensor], real: Tensor, qkv: BothQKV
+    ) -> list[Tensor]:
+        """Each term's loss, a scalar without its weight, in the order of `terms`; arguments as of forward.
+
+        All in full precision, whatever the models ran in. A state is projected once for all losses.
         """
-        qkv, projected = dict(recorded or {}), {}
-        given = student, student_states, teacher_states, real
-        terms = [self.weights[term.name] * self.term(term, *given, qkv, projected) for term in self.terms()]
-        return torch.stack(terms).sum()
-
-    def term(
-        self,
-        term: Term,
-        student: Model,
-        student_states: list[Tensor],
-        teacher_states: list[Tensor],
-        real: Tensor,
-        qkv: dict[EncoderBlock, QKV],
-        projected: dict[int, Tensor],
-    ) -> Tensor:
-        """One loss, without its weight, between one layer of the student and one of the teacher; a scalar.
-
-        qkv: by block, what was recorded, or made for terms before. projected: the student's states by layer.
-        What is made for this term is added to both.
-        """
-        loss, (teacher,) = HIDDEN_LOSSES[term.name], self.teacher
-        if loss.compares_qkv:
-            student_qkv = block_qkv(student, student_states, term.student_layer, qkv)
-            with torch.no_grad():
-                teacher_qkv = block_qkv(teacher, teacher_states, term.teacher_layer, qkv)
+        found: list[Tensor] = []
+        projected: dict[int, Tensor] = {}
         with torch.autocast(real.device.type, enabled=False):
-            if loss.compares_qkv:
-                sides = [tuple(part.float() for part in parts) for parts in (student_qkv, teacher_qkv)]
-                return loss.compare(*sides, real, self.heads_of(term.name))
-            layer = term.student_layer
-            if layer not in projected:
-                projected[layer] = self.project(student_states[layer].float(), layer)
-            return loss.compare(projected[layer], teacher_states[term.teacher_layer].float(), real)
+            for name, student_layer, teacher_layer in self.terms():
+                loss = HIDDEN_LOSSES[name]
+                if loss.compares_qkv:
+                    sides = qkv.student[student_layer], qkv.teacher[teacher_layer]
+                    student, teacher = (tuple(part.float() for part in side) for side in sides)
+                    found.append(loss.compare(student, teacher, real, self.heads_of(name)))
+                    continue
+                if student_layer not in projected:
+                    state = student_states[student_layer].float()
+                    projected[student_layer] = self.project(state, student_layer)
+                state = teacher_states[teacher_layer].float()
+                found.append(loss.compare(projected[student_layer], state, real))
+        return found
 
     @contextmanager
-    def record_qkv(self, student: Model) -> Iterator[dict[EncoderBlock, QKV]]:
-        """What a forward pass of the student, and one of the teacher, make of what the losses compare: by block its
-        queries, keys and values. To make them again would take up to an eighth of a step."""
-        (teacher,) = self.teacher
+    def record_qkv(self, student: Model, teacher: Model) -> Iterator[BothQKV]:
+        """The queries, keys and values that losses compare, taken from a forward pass of each of the two models.
+
+        To make them again would take up to an eighth of a step.
+        """
         terms = [term for term in self.terms() if HIDDEN_LOSSES[term.name].compares_qkv]
-        compared = [student.encoder.blocks[term.student_layer - 1] for term in terms]
-        compared += [teacher.encoder.blocks[term.teacher_layer - 1] for term in terms]
-        recorded: dict[EncoderBlock, QKV] = {}
-        for block in compared:
-            block.attention.keep = functools.partial(recorded.__setitem__, block)
+        recorded = BothQKV({}, {})
+        for term in terms:
+            for model, layer, of_model in zip((student, teacher), term[1:], recorded, strict=True):
+                attention = model.encoder.blocks[layer - 1].attention
+                attention.keep = functools.partial(of_model.__setitem__, layer)
         try:
             yield recorded
         finally:
-            for block in compared:
+            for block in (*student.encoder.blocks, *teacher.encoder.blocks):
                 block.attention.keep = None
 
     def heads_of(self, name: str) -> int:
@@ -354,7 +339,7 @@ class HiddenLosses(nn.Module):
 
 
 def make_hidden_losses(
-    config: TrainConfig, student: ModelConfig, teacher: Model, made_of: Sequence[int] = ()
+    config: TrainConfig, student: ModelConfig, teacher: ModelConfig, made_of: Sequence[int] = ()
 ) -> HiddenLosses | None:
     """The hidden-state losses of --losses and --layer-map between two models; None where there are none.
 
@@ -362,7 +347,7 @@ def make_hidden_losses(
     """
     if not config.losses:
         return None
-    layer_map = parse_layer_map(explicit(config.layer_map, student.depth, teacher.config.depth, made_of))
+    layer_map = parse_layer_map(explicit(config.layer_map, student.depth, teacher.depth, made_of))
     return HiddenLosses(parse_losses(config.losses), layer_map, student, teacher)
 
 

@@ -73,7 +73,7 @@ def usual_map(made_of: Sequence[int]) -> tuple[str, str]:
     """The map of a run that names none, and why: the student's own layers, where they are known (see `explicit`)."""
     if made_of:
         return "own", "each with the layer that it was made of"
-    return "spread", "evenly spread, as --model is not as deep as the teacher"
+    return "spread", "evenly spread, as --model is no model of the teacher's depth"
 
 
 def explicit(text: str, depth: int, teacher_depth: int, made_of: Sequence[int]) -> str:

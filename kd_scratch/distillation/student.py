@@ -35,7 +35,7 @@ class Student(nn.Module):
         """A batch's inputs -> the student's logits, the teacher's if it runs, hidden-state losses if any"""
         (teacher,) = self.teacher
         need_states = self.hidden_losses is not None
-        with self.hidden_losses.record_qkv(self.model) if need_states else nullcontext() as recorded:
+        with self.hidden_losses.record_qkv(self.model, teacher) if need_states else nullcontext() as qkv:
             output = self.model(**inputs, output_hidden_states=need_states)
             teacher_logits = teacher_states = hidden_loss = None
             if teacher is not None:
@@ -46,5 +46,5 @@ class Student(nn.Module):
         if need_states:
             mask = inputs["attention_mask"]
             real = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask
-            hidden_loss = self.hidden_losses(self.model, output.hidden_states, teacher_states, real, recorded)
+            hidden_loss = self.hidden_losses(output.hidden_states, teacher_states, real, qkv)
         return StudentOutput(output.logits, teacher_logits, hidden_loss)

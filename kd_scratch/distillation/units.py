@@ -20,8 +20,9 @@ def unit_logits(head: str, logits: Tensor, batch: Batch) -> Tensor:
     """The logits of a batch's units, U,K over K outcomes, in full precision whatever the model ran in.
 
     Logits of student and teacher are cut alike: padding, tokens that are no unit, and positions outside the context
-    are left out of both distributions. A label that is there or not is a choice of two, with logits 0 and z. So
-    the cross-entropy is the binary one, and the soft targets compare sigmoid(t/T) with sigmoid(z/T).
+    (but [CLS], which is "no answer") are left out of both distributions. A label that is there or not is a choice
+    of two, with logits 0 and z. So the cross-entropy is the binary one, and the soft targets compare sigmoid(t/T)
+    with sigmoid(z/T).
     Raises ValueError for an unknown head.
     """
     logits = logits.float()

@@ -158,7 +158,7 @@ class Evaluator:
         return evaluate(loaded, self.task, self.facts.test.examples, self.data, self.device, compute)
 
     def predict_teacher(self, directory: Path, teacher: str, cache: Path) -> Predictions:
-        """A teacher's predictions on the test file. Its logits are kept: a study that goes on needs them again.
+        """A teacher's predictions on the test file; its logits are kept, for a study that goes on.
 
         teacher: its fingerprint.
         """

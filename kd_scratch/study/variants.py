@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from kd_scratch.checkpoints.checkpoint import load_config
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
@@ -16,7 +14,6 @@ from kd_scratch.config import SIZES, ModelConfig, TrainConfig
 from kd_scratch.distillation.hidden_losses import check_layer_map, make_hidden_losses, parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.evaluation.significance import margin
-from kd_scratch.nn.model import Model
 from kd_scratch.study.spec import Flags, StudySpec, changed_flags, train_flags
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.epochs import plan_epochs
@@ -134,8 +131,8 @@ def possible_losses(spec: StudySpec) -> dict[str, float]:
     if not spec.run.config.losses:
         return {}
     student, teacher = shapes(spec.run)
-    config = with_layer_map(spec.run, student.depth, teacher.config.depth).config
-    check_layer_map(parse_layer_map(config.layer_map), student.depth, teacher.config.depth)  # never left out
+    config = with_layer_map(spec.run, student.depth, teacher.depth).config
+    check_layer_map(parse_layer_map(config.layer_map), student.depth, teacher.depth)  # never left out
     possible = {}
     for name, weight in parse_losses(config.losses).items():
         try:
@@ -149,12 +146,11 @@ def possible_losses(spec: StudySpec) -> dict[str, float]:
     return possible
 
 
-def shapes(run: RunSpec) -> tuple[ModelConfig, Model]:
-    """The student's shape, and the (first) teacher without its weights."""
+def shapes(run: RunSpec) -> tuple[ModelConfig, ModelConfig]:
+    """Of the student, and of the (first) teacher."""
     student = SIZES.get(run.model) or load_config(run.model)
     depth = len(run.init_layers) or student.depth
-    with torch.device("meta"):
-        return replace(student, depth=depth), Model(load_config(run.teachers[0]))
+    return replace(student, depth=depth), load_config(run.teachers[0])
 
 
 def at_rate(variant: Variant, rate: float, usual: float) -> Variant:

@@ -4,22 +4,21 @@ import inspect
 
 import torch
 
-from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLosses
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, BothQKV, HiddenLosses, all_qkv
 from kd_scratch.trace.stages import Grid, Stage, number, where
 from kd_scratch.trace.trail import Trail
 
 
 def hidden_losses_stage(trail: Trail, hidden_losses: HiddenLosses) -> tuple[Stage, float]:
     """Every term of the hidden-state losses, the formula of each kind, and their sum."""
-    model = trail.student.walk.model
-    states = [state[None] for state in trail.student.walk.states]  # L+1 of 1,S,D
-    teacher_states = [state[None] for state in trail.teacher.walk.states]
+    walks = trail.student.walk, trail.teacher.walk
+    states = [[state[None] for state in walk.states] for walk in walks]  # of both models L+1 of 1,S,D
+    qkv = BothQKV(*(all_qkv(walk.model, of_model) for walk, of_model in zip(walks, states, strict=True)))
     real = torch.ones(1, len(trail.pieces), dtype=torch.bool)
     rows = []
     total = 0.0
-    for term in hidden_losses.terms():
+    for term, loss in zip(hidden_losses.terms(), hidden_losses.values(*states, real, qkv), strict=True):
         weight = hidden_losses.weights[term.name]
-        loss = hidden_losses.term(term, model, states, teacher_states, real, qkv={}, projected={})
         value = weight * float(loss)
         total += value
         layers = (str(term.student_layer), str(term.teacher_layer))
@@ -35,7 +34,7 @@ def hidden_losses_stage(trail: Trail, hidden_losses: HiddenLosses) -> tuple[Stag
             "does not keep: here it is random, as at the start."
         )
     parts += [formula(name) for name in hidden_losses.weights]
-    code = [HiddenLosses.forward, *(HIDDEN_LOSSES[name].compare for name in hidden_losses.weights)]
+    code = [HiddenLosses.values, *(HIDDEN_LOSSES[name].compare for name in hidden_losses.weights)]
     return Stage("Loss: hidden-state losses", code, parts), total
 
 

@@ -15,7 +15,6 @@ from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.distillation.hidden_losses import HiddenLosses, make_hidden_losses, parse_losses
 from kd_scratch.distillation.layer_map import parse_layer_map
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set
-from kd_scratch.nn.model import Model
 from kd_scratch.pages import html, svg
 from kd_scratch.pages.records import RECORD, known_record
 from kd_scratch.tasks import TASKS
@@ -64,7 +63,7 @@ def trace(spec: TraceSpec) -> Trace:
         student.max_length,
         keep_token_types=student.model.config.token_types > 1,
     )
-    hidden_losses = losses_between(student.model.config, teacher, spec.config)
+    hidden_losses = losses_between(student.model.config, teacher.config, spec.config)
     found = find_example(spec)
     example = found.examples[found.place].id
     lead = printable(
@@ -114,12 +113,12 @@ def loss_stages(trail: Trail, config: TrainConfig, hidden_losses: HiddenLosses |
     return [*stages, total_stage(trail, units, config, hidden_loss)]
 
 
-def losses_between(student: ModelConfig, teacher: Model, config: TrainConfig) -> HiddenLosses | None:
+def losses_between(student: ModelConfig, teacher: ModelConfig, config: TrainConfig) -> HiddenLosses | None:
     """The hidden-state losses; a student that is not as deep as its teacher is made of layers that nobody knows here.
 
     What `train` has written of a student has pairs of layers, not the name of a map.
     """
-    made_of = range(student.depth) if student.depth == teacher.config.depth else ()
+    made_of = range(student.depth) if student.depth == teacher.depth else ()
     return make_hidden_losses(config, student, teacher, made_of)
 
 

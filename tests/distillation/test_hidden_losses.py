@@ -1,5 +1,6 @@
 """hidden_losses.py: formulas by hand, masks, gradients, layers, projections."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -11,7 +12,9 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import TrainConfig
 from kd_scratch.distillation.hidden_losses import (
     HIDDEN_LOSSES,
+    BothQKV,
     HiddenLosses,
+    all_qkv,
     attention_mse,
     hidden_cosine,
     hidden_mse,
@@ -202,12 +205,12 @@ def two_models(**student):
 def losses_of(weights, student, teacher, layers=()):
     """Between these layers, or evenly spread ones."""
     layers = layers or evenly_spread(student.config.depth, teacher.config.depth)
-    return HiddenLosses(weights, layers, student.config, teacher)
+    return HiddenLosses(weights, layers, student.config, teacher.config)
 
 
-def value(features, student, inputs=INPUTS):
+def value(features, student, teacher, inputs=INPUTS):
     """The sum of the losses, with the teacher beside the student."""
-    return Student(student, features, *features.teacher)(inputs)[2]
+    return Student(student, features, teacher)(inputs)[2]
 
 
 def test_layers_are_spread_evenly_and_the_embeddings_go_with_the_embeddings():
@@ -252,7 +255,7 @@ def test_from_python_too_a_map_may_be_a_name():
 
     def told(name, **more):
         return make_hidden_losses(
-            TrainConfig(losses="hidden", layer_map=name), student.config, teacher, **more
+            TrainConfig(losses="hidden", layer_map=name), student.config, teacher.config, **more
         ).describe()
 
     assert told("last") == "1 · hidden (2→4)"
@@ -272,8 +275,9 @@ def test_own_layers_are_alike_at_the_start():
     distance = {}
     for name in ("own", "spread"):
         layer_map = parse_layer_map(explicit(name, 3, 6, (0, 2, 4)))[:2]
-        losses = HiddenLosses({"hidden": 1.0, "attention": 1.0}, layer_map, student.config, teacher)
-        distance[name] = losses(student, states[0], states[1], real).item()
+        losses = HiddenLosses({"hidden": 1.0, "attention": 1.0}, layer_map, student.config, teacher.config)
+        qkv = BothQKV(all_qkv(student, states[0]), all_qkv(teacher, states[1]))
+        distance[name] = losses(*states, real, qkv).item()
     assert distance["own"] == 0 < distance["spread"]
 
 
@@ -283,7 +287,7 @@ def test_each_loss_compares_the_layers_of_its_map(name, norm_first):
     """Against the hidden states and attention maps that the models themselves give."""
     student, teacher = two_models(norm_first=norm_first)
     layers = [(0, 0), (1, 3), (2, 4)]
-    features = HiddenLosses({name: 2.0}, layers, student.config, teacher)
+    features = HiddenLosses({name: 2.0}, layers, student.config, teacher.config)
     s, t = (model(**INPUTS, output_hidden_states=True, output_attentions=True) for model in (student, teacher))
     if name == "hidden":
         expected = sum(hidden_mse(s.hidden_states[a], t.hidden_states[b], REAL) for a, b in layers)
@@ -306,36 +310,38 @@ def test_each_loss_compares_the_layers_of_its_map(name, norm_first):
             teacher.encoder.blocks[3].project(t.hidden_states[3]),
         )
         expected = sum(relation_kl(a, b, REAL, 3) for a, b in zip(*sides, strict=True)) / 3
-    torch.testing.assert_close(value(features, student), 2.0 * expected)
+    torch.testing.assert_close(value(features, student, teacher), 2.0 * expected)
 
 
 @pytest.mark.parametrize("name", HIDDEN_LOSSES)
 def test_a_student_that_is_the_teacher_has_no_loss(name):
     _, teacher = two_models()
-    features = losses_of({name: 1.0}, teacher, teacher)
-    assert abs(value(features, teacher).item()) < 1e-5
+    student = copy.deepcopy(teacher)
+    features = losses_of({name: 1.0}, student, teacher)
+    assert abs(value(features, student, teacher).item()) < 1e-5
 
 
 @pytest.mark.parametrize("name", HIDDEN_LOSSES)
 def test_the_gradient_reaches_the_student_and_never_the_teacher(name):
     student, teacher = two_models()
     features = losses_of({name: 1.0}, student, teacher)
-    value(features, student).backward()
+    value(features, student, teacher).backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert student.embeddings.word.weight.grad.abs().sum() > 0
 
 
 def test_the_sum_is_weighted_and_does_not_depend_on_padding():
     student, teacher = two_models()
-    alone = {name: value(losses_of({name: 1.0}, student, teacher), student) for name in HIDDEN_LOSSES}
+    alone = {name: value(losses_of({name: 1.0}, student, teacher), student, teacher) for name in HIDDEN_LOSSES}
     weights = {name: 0.5 + i for i, name in enumerate(HIDDEN_LOSSES)}
     together = losses_of(weights, student, teacher)
-    torch.testing.assert_close(value(together, student), sum(weights[name] * alone[name] for name in weights))
+    expected = sum(weights[name] * alone[name] for name in weights)
+    torch.testing.assert_close(value(together, student, teacher), expected)
     one_by_one = []
     for b, length in enumerate(LENGTHS):
         ids = INPUTS["input_ids"][b : b + 1, :length]
-        one_by_one.append(value(together, student, {"input_ids": ids, "attention_mask": None, "token_type_ids": None}))
-    torch.testing.assert_close(sum(one_by_one), value(together, student), rtol=1e-4, atol=1e-5)
+        one_by_one.append(value(together, student, teacher, dict.fromkeys(INPUTS) | {"input_ids": ids}))
+    torch.testing.assert_close(sum(one_by_one), value(together, student, teacher), rtol=1e-4, atol=1e-5)
 
 
 def test_other_widths_meet_through_projections_that_are_trained_and_only_where_they_are_needed():
@@ -348,12 +354,12 @@ def test_other_widths_meet_through_projections_that_are_trained_and_only_where_t
     both = {"projections.blocks.weight": [24, 16], "projections.embeddings.weight": [24, 16]}
     found, features = shapes("hidden")
     assert found == both
-    value(features, student).backward()
+    value(features, student, teacher).backward()
     assert all(p.grad.abs().sum() > 0 for p in features.parameters()), "they learn"
     assert shapes("hidden", layers=[(1, 2)])[0] == {"projections.blocks.weight": [24, 16]}
     assert shapes("cosine", "patient")[0] == {"projections.blocks.weight": [24, 16]}
     found, features = shapes("relations")
-    assert found == {} and value(features, student) > 0, "relations need none"
+    assert found == {} and value(features, student, teacher) > 0, "relations need none"
     same, _ = two_models()
     assert not list(losses_of(dict.fromkeys(HIDDEN_LOSSES, 1.0), same, teacher).parameters())
 
@@ -373,7 +379,7 @@ def test_what_is_not_possible_between_two_models_is_refused(student, losses, lay
     student, teacher = two_models(**student)
     config = TrainConfig(losses=losses, layer_map=layers)
     with pytest.raises(UserError, match=message):
-        make_hidden_losses(config, student.config, teacher)
+        make_hidden_losses(config, student.config, teacher.config)
 
 
 def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
@@ -387,7 +393,7 @@ def test_a_loss_that_nobody_asked_for_costs_nothing(monkeypatch):
     assert loss is None and taught is None and [model for model, _ in asked] == [student]
     assert not asked[0][1]["output_hidden_states"]
     assert all(name.startswith("model.") for name, _ in Student(student).named_parameters())
-    loss = value(losses_of({"hidden": 1.0}, student, teacher), student)
+    loss = value(losses_of({"hidden": 1.0}, student, teacher), student, teacher)
     assert loss > 0 and [model for model, _ in asked] == [student, student, teacher]
 
 
@@ -418,12 +424,14 @@ def test_in_mixed_precision_the_losses_are_computed_in_full_precision():
     with torch.autocast("cpu", torch.bfloat16):
         output = student(**INPUTS, output_hidden_states=True)
         its = teacher(**INPUTS, output_hidden_states=True).hidden_states
-        hidden_losses = features(student, output.hidden_states, its, REAL)
-        qkv, given = {}, (student, output.hidden_states, its, REAL)
-        terms = [features.term(term, *given, qkv, projected={}) for term in features.terms()]
-    assert hidden_losses.dtype == torch.float32 and {parts[0].dtype for parts in qkv.values()} == {torch.bfloat16}
+        qkv = BothQKV(all_qkv(student, output.hidden_states), all_qkv(teacher, its))
+        given = output.hidden_states, its, REAL, qkv
+        hidden_losses = features(*given)
+        terms = features.values(*given)
+    parts = [part for of_model in qkv for parts in of_model.values() for part in parts]
+    assert hidden_losses.dtype == torch.float32 and {part.dtype for part in parts} == {torch.bfloat16}
     assert hidden_losses == torch.stack(terms).sum()
-    assert hidden_losses == features(student, output.hidden_states, its, REAL, qkv), (
+    assert hidden_losses == features(*given), (
         "outside of autocast, though states and projections are of mixed precision"
     )
 
@@ -465,7 +473,9 @@ def test_recorded_qkv_have_the_loss_and_the_gradients_of_those_made_again(norm_f
         else:
             states = [model(**INPUTS, output_hidden_states=True).hidden_states for model in (student, teacher)]
             states[1] = [state.detach() for state in states[1]]
-            loss = losses(student, states[0], states[1], REAL)
+            with torch.no_grad():
+                of_teacher = all_qkv(teacher, states[1])
+            loss = losses(*states, REAL, BothQKV(all_qkv(student, states[0]), of_teacher))
         student.zero_grad()
         loss.backward()
         assert all(p.grad is None for p in teacher.parameters())

@@ -16,7 +16,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.data.batches import collate
 from kd_scratch.data.tokenizer import train_tokenizer
-from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, HiddenLoss, make_hidden_losses
+from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES, BothQKV, HiddenLoss, all_qkv, make_hidden_losses
 from kd_scratch.distillation.layer_map import blocks
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.inference import compute_logits
@@ -458,12 +458,13 @@ def test_each_hidden_state_loss_is_that_of_training_and_the_sum_is_added(
     tour = Tour(out)
     student, teacher = load_model(tmp_path / "student"), load_model(tmp_path / "teacher")
     torch.manual_seed(5)
-    hidden_losses = make_hidden_losses(TrainConfig(losses=names), student.config, teacher)
+    hidden_losses = make_hidden_losses(TrainConfig(losses=names), student.config, teacher.config)
     ids = torch.tensor([tokenizer.encode([TEXTS[0]], max_length=32)[0].ids])
     states = [model(ids, output_hidden_states=True).hidden_states for model in (student, teacher)]
     with torch.no_grad():
         real = torch.ones_like(ids, dtype=torch.bool)
-        expected = float(hidden_losses(student, *states, real))
+        qkv = BothQKV(all_qkv(student, states[0]), all_qkv(teacher, states[1]))
+        expected = float(hidden_losses(*states, real, qkv))
     rows = tour.tables["Loss: hidden-state losses"][0][1:]
     assert [(row[0], int(row[1]), int(row[2])) for row in rows[:-1]] == hidden_losses.terms()
     assert float(rows[-1][-1]) == near_to(expected, 5)

@@ -75,7 +75,7 @@ def make_run(
     )
     if spec.config.losses:
         run.live_teacher = tiny_model(labels=LABELS, seed=9, vocab_size=tokenizer.vocab_size, width=24, depth=4)
-        run.hidden_losses = make_hidden_losses(spec.config, model.config, run.live_teacher)
+        run.hidden_losses = make_hidden_losses(spec.config, model.config, run.live_teacher.config)
     if teacher:
         run.teacher_logits = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32) * 3
     return run
