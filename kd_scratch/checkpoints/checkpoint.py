@@ -23,7 +23,14 @@ from kd_scratch.checkpoints.hf_layout import (
     config_to_json,
     published_names,
 )
-from kd_scratch.checkpoints.own_head import completed, note_of_numbers, numbered, own_head, wrapper_prefix
+from kd_scratch.checkpoints.own_head import (
+    completed,
+    note_of_numbers,
+    note_of_own_class,
+    numbered,
+    own_head,
+    wrapper_prefix,
+)
 from kd_scratch.checkpoints.safetensors import save_file
 from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, weight_files
 from kd_scratch.common.console import say
@@ -63,16 +70,20 @@ def read_config(directory: Path) -> tuple[dict, list[str]]:
     return completed(raw, load_weights(directory, lambda note: None).keys(), place)
 
 
+def way_from_hub(directory: Path) -> str:
+    """How a model of the hub comes here, in brackets, where a missing folder has a name like one; else ""."""
+    hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(directory)) and not directory.parent.is_dir()
+    hub = hub or re.fullmatch(r"(distil)?bert-[\w.-]+", str(directory))
+    return f" (one of the hub comes with `make weights MODEL={directory}`)" if hub else ""
+
+
 def require_model_directory(directory: str | Path) -> None:
     """UserError where a folder holds no model, with the folder in it that does, as the hub's cache has it."""
     directory = Path(directory)
     if directory.is_file():
         raise UserError(f"{directory}: is a file; give its folder {directory.parent}")
     if not directory.is_dir():
-        hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(directory)) and not directory.parent.is_dir()
-        hub = hub or re.fullmatch(r"(distil)?bert-[\w.-]+", str(directory))
-        where = f" (one of the hub comes with `make weights MODEL={directory}`)" if hub else ""
-        raise UserError(f"{directory}: no such model directory{where}")
+        raise UserError(f"{directory}: no such model directory{way_from_hub(directory)}")
     if (directory / CONFIG).is_file():
         return
     inner = [*directory.glob(f"snapshots/*/{CONFIG}"), *directory.glob(f"*/{CONFIG}")]
@@ -99,7 +110,7 @@ def load_model(
     set of labels (put into the order of `labels`), else a new one with random weights. multi_label: with `head`,
     whether a text may have several. `dropout` and `attention_dropout` replace the checkpoint's own (see with_dropout).
     `say` gets notes of what is ignored or new.
-    Raises UserError, naming every missing, unexpected and mis-shaped parameter, where they do not fit.
+    Raises UserError, naming up to twelve parameters each that are missing, unexpected or mis-shaped.
     """
     directory = Path(directory)
     raw, notes = read_config(directory)
@@ -126,6 +137,8 @@ def load_model(
     if prefix:
         notes.append(f"{directory}: the names of all parameters begin with {prefix!r}, which is left out")
     weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    if note := note_of_own_class(raw, weights.keys(), place):
+        notes.append(note)
     tensors, ignored = _match(weights, names, wanted, same_head, directory)
     if config.head == "mlm" and same_head:
         _require_shared(weights, tensors, directory)

@@ -125,6 +125,22 @@ def own_head(raw: dict, place: str) -> OwnHead:
         return OwnHead(kind, (), str(error))
 
 
+def note_of_own_class(raw: dict, names: Collection[str], place: str) -> str:
+    """What to write into a completed config.json whose architecture is somebody's own class, where a parameter is
+    called as a usual head's; "" for all others. Whether it computes the same only its owner knows.
+    """
+    architecture = _architecture(raw, place)
+    if own_head(raw, place).kind or architecture.endswith(("Model", "ForMultipleChoice")):
+        return ""
+    heads = {"classifier.weight": ("sequence", "token"), "qa_outputs.weight": ("span",)}
+    fitting = [head for name, of_name in heads.items() if name in names for head in of_name]
+    if not fitting:
+        return ""
+    classes = " or ".join(f'"{CLASSES[raw["model_type"]]}{ARCHITECTURES[head][0]}"' for head in fitting)
+    why = "a class of its own, whose head is not read; if it computes what a usual one does"
+    return f"{place}: architectures is {architecture[:60]}, {why}, write {classes} in its place"
+
+
 def is_nameless(labels: Collection[str]) -> bool:
     """Whether labels are what `transformers` calls those without names: LABEL_0, LABEL_1, …"""
     return len(labels) > 0 and tuple(labels) == tuple(f"LABEL_{i}" for i in range(len(labels)))

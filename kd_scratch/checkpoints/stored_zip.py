@@ -113,7 +113,8 @@ def _header(mapped: mmap.mmap, place: int, stop: int) -> tuple[_Header, int]:
     if flags & ~(SUM_FOLLOWS | UTF_8):
         raise ValueError(f"entry {raw_name!r:.200} is encrypted, or of a later version of ZIP")
     if method != STORED:
-        raise ValueError(f"entry {raw_name!r:.200} is compressed; unpack the archive, and pack it without compression")
+        cure = "unpack the archive, and pack it without compression or folders (zip -0 -r -D)"
+        raise ValueError(f"entry {raw_name!r:.200} is compressed; {cure}")
     if mode >> 28 == LINK or mode & FOLDER:
         raise ValueError(f"entry {raw_name!r:.200} is a symbolic link or a folder")
     size, packed, local = _whole([size, packed, local], mapped[name_end:end])

@@ -1,7 +1,8 @@
 """Fine-tune a model, or distil a teacher into it, and report. `python -m kd_scratch train`
 
-Teacher, baseline (no --teacher) and distilled student (--teacher DIR) go through the same loop. The two students also
-get the same initial weights from the same --seed; equal steps are up to --steps (`evidence` sees to it).
+Teacher, baseline (no --teacher) and distilled student (--teacher DIR) go through the same loop.
+With the same --seed and tokenizer (of a size: --tokenizer) the two students also get the same initial weights;
+equal steps are up to --steps (`evidence` sees to both).
 """
 
 import argparse

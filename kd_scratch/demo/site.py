@@ -77,7 +77,7 @@ def open_groups(named: Sequence[tuple[str, str]], device: torch.device) -> dict[
         config = load_config(directory)
         if config.head not in USES:
             cure = "demo needs a model trained for a task (train --model)"
-            raise UserError(f"{directory}: has a pre-training head; {cure}")
+            raise UserError(f"{directory}: has no head for a task; {cure}")
         if config.pairs:
             cure = "ask it with predict --text A --text-pair B"
             raise UserError(f"{directory}: was trained on pairs of texts, the page takes single ones; {cure}")

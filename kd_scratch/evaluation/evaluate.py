@@ -70,7 +70,7 @@ def load_for_inference(
         fits = (own, model.config.multi_label)
         fitting = ", ".join(name for name, other in TASKS.items() if (other.head, other.multi_label) == fits)
         raise UserError(
-            f"{directory}: has a {own or 'pre-training'} head, {task.name} needs a {task.head} "
+            f"{directory}: has {f'a {own}' if own else 'no'} head, {task.name} needs a {task.head} "
             f"head; train it first{f' (as it is, it fits --task {fitting})' if fitting else ''}"
         )
     if task is not None:
@@ -195,7 +195,10 @@ def evaluate(
     device: torch.device,
     compute: Callable[[Model, EncodedInputs, torch.device], np.ndarray] = compute_logits,
 ) -> Predictions:
-    """The model's predictions on the examples. `task.score` makes metrics of them. compute: makes the logits."""
+    """The model's predictions on the examples. `task.score` makes metrics of them.
+
+    compute: makes the logits.
+    """
     name_labels(loaded, task, examples)
     labels = loaded.model.config.labels
     require_fit(loaded, are_pairs(examples), "--data")

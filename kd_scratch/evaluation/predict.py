@@ -67,7 +67,7 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
     head = loaded.model.config.head
     if head not in INPUTS:
         cure = "predict needs a model trained for a task (train --model)"
-        raise UserError(f"{loaded.directory}: has a pre-training head; {cure}")
+        raise UserError(f"{loaded.directory}: has no head for a task; {cure}")
     given, needed = {name for name, value in inputs.items() if value is not None}, INPUTS[head]
     pairs = loaded.model.config.pairs
     if head == "sequence" and (pairs or (pairs is None and "text_pair" in given)):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kd_scratch.checkpoints.checkpoint import way_from_hub
 from kd_scratch.checkpoints.weight_files import weight_files
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import pick_device
@@ -167,7 +168,9 @@ def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer
     """
     if spec.model not in SIZES:
         if not Path(spec.model).is_dir():
-            raise UserError(f"--model {spec.model}: no such model directory, and no size: {', '.join(SIZES)}")
+            where = f"no such model directory{way_from_hub(Path(spec.model))}"
+            sizes = f"no size (random weights): {', '.join(SIZES)}"
+            raise UserError(f"--model {spec.model}: {where}, and {sizes}")
         if spec.tokenizer:
             raise UserError("--tokenizer is for a size, a model directory has its own; leave it out")
         if spec.vocab_size is not None:

@@ -1,8 +1,9 @@
 """Training: one loop for fine-tuning and for distillation.
 
 Teacher, baseline student and distilled student go through the same loop; a teacher adds its logits and hidden states to
-what `batch_loss` compares. From the same --model and --seed both students get the same initial weights; equal steps are
-up to --steps (`evidence` sees to it). What goes on around the steps (the bar, signals, saving) is in bookkeeping.py.
+what `batch_loss` compares. From the same --model, --seed and tokenizer both students get the same initial weights;
+equal steps are up to --steps (`evidence` sees to both). What goes on around the steps (the bar, signals, saving) is in
+bookkeeping.py.
 
 One step, file by file: see README.md beside this file.
 """
@@ -46,9 +47,8 @@ def train_model(run: Run, force: bool = False) -> Progress:
         while progress.step < trainer.stepper.steps and not out_of_patience(progress, run.spec.config.patience):
             books.begin_epoch()
             indices = train_epoch(trainer, books)
-            trainer.words.restore_table()
-            finish_epoch(trainer, run.train_inputs.lengths[indices])
-            trainer.words.use_rows()
+            with trainer.words.whole_table():
+                finish_epoch(trainer, run.train_inputs.lengths[indices])
             books.end_epoch()
     trainer.words.restore_table()
     return progress
@@ -66,7 +66,7 @@ def train_epoch(trainer: Trainer, books: Bookkeeping) -> np.ndarray:
     for indices in batches[progress.batch :]:
         seed_step(run.spec.run.seed, progress.step, distributed.rank())
         loss = add_gradients(trainer, indices, books.clock)
-        loss = trainer.stepper.step(progress.step, loss)
+        loss = trainer.stepper.step(progress.step, loss)  # NaN where it could not be taken
         progress.step += 1
         progress.batch += 1
         books.after_step(indices, loss, is_last=progress.batch == len(batches))
@@ -75,7 +75,7 @@ def train_epoch(trainer: Trainer, books: Bookkeeping) -> np.ndarray:
 
 def batches_to_next_look(trainer: Trainer) -> list[np.ndarray]:
     """The batches between two looks at dev, each the numbers of its inputs: those of an epoch, or with --looks so many
-    that all looks have as many, from the end of one epoch into the next."""
+    that all looks have as many, or one more, from the end of one epoch into the next."""
     progress, total, plan = trainer.progress, trainer.stepper.steps, trainer.run.plan
     looks = trainer.run.spec.config.looks
     if not looks:
@@ -97,11 +97,11 @@ def add_gradients(trainer: Trainer, indices: np.ndarray, clock: Clock) -> Tensor
     has, so cutting it changes nothing.
     """
     run = trainer.run
-    step_units = max(1, count_units(run.train_inputs, indices))  # a batch may have none
+    per_unit = 1 / max(1, count_units(run.train_inputs, indices))  # a batch may have none
+    per_input = 1 / len(indices)
     rank_indices = distributed.rank_slice(indices)
-    weight = 1.0
     if len(rank_indices) == 0:  # fewer inputs than ranks: this one computes something that does not count
-        weight, rank_indices = 0.0, indices[:1]
+        per_unit, per_input, rank_indices = 0.0, 0.0, indices[:1]
     is_mlm, step = run.task.head == "mlm", trainer.progress.step
     sampler = MaskedLMSampler(run.spec.run.seed, run.plan.epoch_of(step)) if is_mlm else None
     parts = np.array_split(rank_indices, min(run.spec.config.accumulation, len(rank_indices)))
@@ -113,7 +113,7 @@ def add_gradients(trainer: Trainer, indices: np.ndarray, clock: Clock) -> Tensor
             cached_logits = gather(run.teacher_logits, run.train_inputs, batch)
         clock.lap("data")
         with distributed.sync_gradients(trainer.network, i == len(parts)):
-            loss = batch_loss(trainer, batch, cached_logits, weight / step_units, weight / len(indices))
+            loss = batch_loss(trainer, batch, cached_logits, per_unit, per_input)
             clock.lap("forward")
             # times the number of ranks: what comes out is the mean over them
             trainer.stepper.scaler.scale(loss * distributed.world_size()).backward()

@@ -172,25 +172,26 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
     now = json.loads(json.dumps(identity))
     differing = changes(before, now)
     fixed = [key for key in FIXED if before.get(key) != now.get(key)]
-    if differing and (fixed or not force):
-        cure = "--force goes on anyway"
-        if fixed:
-            cure = f"not even --force can go on with other {', '.join(fixed)}; choose another --output"
-        raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}; {cure}")
-    if differing:
-        say(f"note: resumed by force: {shorten('; '.join(differing), 2000)}")
-        progress |= {"batch": 0, "losses": [], "seconds": 0.0, "forced": progress["forced"] + differing}
-    if not progress["step"]:
-        return metadata
     places = {f"weight.{name}": parameter.detach() for name, parameter in trained(model)}
     for name, parameter in trained(model):
         places |= {f"{key}.{name}": optimizer.state[parameter][key] for key in MOMENTS}
     tensors = load_file(path)
     del tensors[CHECKSUM]
-    if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in places.items()}:
+    shapes = [{name: each.shape for name, each in of.items()} for of in (tensors, places)]
+    fits = not progress["step"] or shapes[0] == shapes[1]
+    if differing and (fixed or not fits or not force):
+        cure = "--force goes on anyway"
+        if fixed or not fits:
+            what = f"with other {', '.join(fixed)}" if fixed else "where other weights are trained"
+            cure = f"not even --force can go on {what}; choose another --output"
+        raise UserError(f"{folder}: cannot resume, this is another run: {'; '.join(differing)}; {cure}")
+    if differing:
+        say(f"note: resumed by force: {shorten('; '.join(differing), 2000)}")
+        progress |= {"batch": 0, "losses": [], "seconds": 0.0, "forced": progress["forced"] + differing}
+    if not fits:
         what = "its weights do not fit this model, or the words of this data"
         raise UserError(f"{path}: cannot resume: {what}; choose another --output")
-    for name, place in places.items():
+    for name, place in places.items() if progress["step"] else ():
         place.copy_(tensors[name])
     return metadata
 

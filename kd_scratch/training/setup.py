@@ -51,7 +51,7 @@ BF16_MIN_WIDTH = 256
 
 @dataclass
 class Run:
-    """All that a training run is made of. `set_up` makes it; the fields below the line are filled in by `train`."""
+    """All that a training run is made of. `set_up` makes it; functions that `train` calls fill in what is below."""
 
     spec: RunSpec
     task: Task
@@ -60,16 +60,18 @@ class Run:
     dev_inputs: EncodedInputs
     model: Model
     teachers: list[Model]  # several: their logits are averaged, and the hidden-state losses look at the first
-    hidden_losses: HiddenLosses | None
-    identity: dict  # what a resumed run must have in common with the interrupted one
     resume: bool  # whether there is an interrupted run to go on with
     answers: list[AnswersFile] = field(default_factory=list)  # instead of teachers
-    # ---
-    train_inputs: EncodedInputs | None = None
+    hidden_losses: HiddenLosses | None = None
+    identity: dict = field(default_factory=dict)  # what a resumed run must have in common with the interrupted one
+    # --- choose_layers
+    layer_choice: dict = field(default_factory=dict)  # where layers were chosen: their scores on dev, the best first
+    # --- add_teacher_outputs
     teacher_logits: np.ndarray | None = None  # for every training input; None: plain fine-tuning, or a live teacher
     partly_taught: bool = False  # whether rows of those are NaN: texts without an answer
     live_teacher: Model | None = None  # runs in every step, for hidden-state losses and for masked words
-    layer_choice: dict = field(default_factory=dict)  # where layers were chosen: their scores on dev, the best first
+    # --- train itself
+    train_inputs: EncodedInputs | None = None
     matmul_rate: float = 0.0  # floating-point operations per second of a large product; 0: not measured
     seconds: Counter = field(default_factory=Counter)  # where the time went: phase -> seconds
 
@@ -97,9 +99,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     data = read_training_data(spec, task, WordProposer)
     check_fold(spec, data)
     data.labels = labels_like_the_teacher(spec, task, data.labels, data.notes.append)
-    asked = spec
-    if spec.chooses_layers and spec.model not in SIZES:  # until then the first ones stand for all others
-        spec = replace(spec, init_layers=tuple(range(layer_count(asked.init_layers, load_config(spec.model).depth))))
+    asked, spec = spec, with_first_layers(spec)
     seed_everything(spec.run.seed)  # anew: baseline and distilled student get the same initial weights
     model = build_model(spec, data, say=data.notes.append)
     teachers = [load_teacher(path, spec, task, model, data.tokenizer) for path in spec.teachers]
@@ -109,7 +109,7 @@ def set_up(spec: RunSpec, resume: bool = False) -> Run:
     say(
         f"{task.name}: {len(data.examples):,} training examples, {len(data.dev_examples):,} to choose the best epoch on"
     )
-    run = Run(spec, task, device, data, dev_inputs, model, teachers, None, {}, resume, answers)
+    run = Run(spec, task, device, data, dev_inputs, model, teachers, resume, answers)
     run = with_student(run, spec, model)
     run.identity = identify(run)
     require_same_everywhere(run.identity)
@@ -130,13 +130,21 @@ def with_precision(spec: RunSpec, device: torch.device) -> RunSpec:
     return replace(spec, config=replace(spec.config, amp=distributed.broadcast_object(choice)))
 
 
+def with_first_layers(spec: RunSpec) -> RunSpec:
+    """The description with the first layers in the place of --init-layers auto, until layers are chosen."""
+    if not spec.chooses_layers or spec.model in SIZES:
+        return spec
+    count = layer_count(spec.init_layers, load_config(spec.model).depth)
+    return replace(spec, init_layers=tuple(range(count)))
+
+
 def with_student(run: Run, spec: RunSpec, model: Model) -> Run:
     """The run with this description and student, and what compares it with its teacher."""
     hidden_losses = None
     if spec.config.losses:  # then the first teacher runs in every step
         spec = with_layer_map(spec, model.config.depth, run.teachers[0].config.depth)
         seed_everything(spec.run.seed)  # projections are the same whatever was opened before
-        hidden_losses = make_hidden_losses(spec.config, model.config, run.teachers[0].to(run.device))
+        hidden_losses = make_hidden_losses(spec.config, model.config, run.teachers[0].config)
     return replace(run, spec=spec, model=model, hidden_losses=hidden_losses)
 
 
@@ -152,7 +160,7 @@ def labels_like_the_teacher(spec: RunSpec, task: Task, labels: tuple[str, ...], 
         return labels
     chosen = task.student_labels(labels, numbered(load_config(spec.teachers[0]).labels, labels))
     if chosen != labels:
-        why = "some are not in the data" if task.multi_label else "they write its tags in another way"
+        why = "some are not in the data" if set(labels) < set(chosen) else "they write its tags in another way"
         say(f"the student gets its teacher's {len(chosen)} labels, not those of the data: {why}")
     return chosen
 
@@ -179,9 +187,10 @@ def check_output(spec: RunSpec, resume: bool) -> bool:
 
 
 def made_of(spec: RunSpec, teacher_depth: int) -> Sequence[int]:
-    """The layers of --model that become the student, if that model is as deep as the teacher; else none."""
-    whole = SIZES.get(spec.model) or load_config(spec.model)
-    return (spec.init_layers or range(whole.depth)) if whole.depth == teacher_depth else ()
+    """The layers of --model that become the student, if that is a model as deep as the teacher; else none."""
+    if spec.model in SIZES or (depth := load_config(spec.model).depth) != teacher_depth:
+        return ()
+    return spec.init_layers or range(depth)
 
 
 def build_model(spec: RunSpec, data: TrainingData, say: Callable[[str], None]) -> Model:
@@ -266,9 +275,9 @@ def open_teacher(
     teacher = load_model(path)
     if teacher.config.int8:
         raise UserError(f"--teacher {path}: is an int8 model; distil from the float model that it was made of")
-    if teacher.config.head != task.head:
+    if (own := teacher.config.head) != task.head:
         raise UserError(
-            f"--teacher {path}: has a {teacher.config.head or 'pre-training'} head, {task.name} needs a "
+            f"--teacher {path}: has {f'a {own}' if own else 'no'} head, {task.name} needs a "
             f"{task.head} head; fine-tune it first (train without --teacher)"
         )
     require_labels_of(task, teacher.config, f"--teacher {path}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json
-from kd_scratch.config import DataConfig, RunConfig, TrainConfig
+from kd_scratch.config import SIZES, DataConfig, RunConfig, TrainConfig
 from kd_scratch.tasks import TASKS
 
 CACHE = Path("runs/cache")  # where tokenized texts and teachers' logits are kept, unless another folder is given
@@ -30,9 +30,11 @@ def in_config(directory: Path, key: str) -> int:
     return found if type(found) is int else 0
 
 
-def positions(directory: Path) -> int | None:
-    """How many positions the model in a folder has; None where there is none that tells."""
-    found = in_config(directory, "max_position_embeddings")
+def positions(model: str) -> int | None:
+    """How many positions a size or the model in a folder has; None where there is none that tells."""
+    if model in SIZES:
+        return SIZES[model].max_positions
+    found = in_config(Path(model), "max_position_embeddings")
     return found if found > 2 else None
 
 
@@ -72,8 +74,8 @@ class RunSpec:
         """
         if "max_length" not in settings:
             usual = TASKS[task].train_config().max_length
-            folders = (settings.get("model", ""), *settings.get("teachers", ()))
-            settings["max_length"] = min(usual, *(positions(Path(folder)) or usual for folder in folders))
+            models = (settings.get("model", ""), *settings.get("teachers", ()))
+            settings["max_length"] = min(usual, *(positions(model) or usual for model in models))
             if settings["max_length"] < usual:
                 say(f"note: --max-length is {settings['max_length']}: a model has no more positions")
         groups = {"config": TASKS[task].train_config, "data": DataConfig, "run": RunConfig}

@@ -26,7 +26,7 @@ class Trainer:
         self.words = UsedWords(model, run.train_inputs.tokens)
         self.words.use_rows()  # before the optimizer and the other ranks ask which parameters there are
         self.student = Student(model, run.hidden_losses, run.live_teacher).to(run.device)
-        self.network = distributed.data_parallel(self.student)
+        self.network = distributed.data_parallel(self.student)  # the same where there is one rank
         self.identity = run.identity | {"words": sha256(self.words.used.cpu().numpy().tobytes())}
         optimizer = make_optimizer(self.student, spec.config)
         scaler = torch.amp.GradScaler(run.device.type, enabled=self.dtype == torch.float16)

@@ -1,5 +1,8 @@
 """The rows of the word table that a training set uses: the only ones worth training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -54,9 +57,16 @@ class UsedWords:
         if self.whole.weight.requires_grad and self.head != "mlm":
             self.embeddings.word = self.rows
 
+    @contextmanager
+    def whole_table(self) -> Iterator[None]:
+        """A context in which the model has its whole table, to score and to save it."""
+        self.restore_table()
+        yield
+        self.use_rows()
+
     @torch.no_grad()
     def restore_table(self) -> None:
-        """Give it the whole table again, with what has been learned written into it: to score and save."""
+        """Give it the whole table again, with what has been learned written into it."""
         if self.embeddings.word is self.rows:
             self.whole.weight[self.used] = self.rows.weight
             self.embeddings.word = self.whole

@@ -30,8 +30,8 @@ class WordProposer:
         self.model = load_model(spec.augment_model)
         place, config = f"--augment-model {spec.augment_model}", self.model.config
         if config.head != "mlm":
-            what = f"has a {config.head or 'pre-training'} head, not one for masked words"
-            raise UserError(f"{place}: {what}; give a model that has one (train --task mlm makes it)")
+            what = f"has {f'a {config.head}' if config.head else 'no'} head, it needs one for masked words"
+            raise UserError(f"{place}: {what}; give a model with one (train --task mlm makes it)")
         if difference := load_tokenizer(spec.augment_model).difference(tokenizer):
             what = f"its tokenizer differs from that of the training: {difference}"
             raise UserError(f"{place}: {what}; give a model of that tokenizer, or leave it out")

@@ -831,7 +831,7 @@ def distilbert_base_cased_distilled_squad(folder: Path) -> None:
     write_bin(folder, distilbert(draw, len(vocab)) | draw.linear("qa_outputs", 2, WIDTH), old=True)
 
 
-PRETRAINED = "has a pre-training head; predict needs a model trained for a task"
+PRETRAINED = "has no head for a task; predict needs a model trained for a task"
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,29 @@ def test_the_printed_cure_works(tmp_path, folder):
     torch.testing.assert_close(outputs(model), outputs(folder.model()), rtol=0, atol=folder.tolerance)
 
 
+@pytest.mark.parametrize(
+    ("head", "own", "written"),
+    [
+        ("sequence", "BertForMultiLabelClassification", "BertForSequenceClassification"),
+        ("token", "BertSpanTagger", "BertForTokenClassification"),
+        ("span", "MyReader", "BertForQuestionAnswering"),
+    ],
+)
+def test_a_head_of_a_class_of_ones_own_is_told_with_what_to_write_if_it_is_a_usual_one(tmp_path, head, own, written):
+    folder, notes = Folder("own", head=head, config=dict(architectures=[own])), []
+    if head == "span":
+        folder = replace(folder, saved_labels=())
+    assert load_model(folder.write(tmp_path / "own"), say=notes.append).config.head is None
+    [note] = [note for note in notes if own in note]
+    assert f'"{written}"' in note and "a class of its own, whose head is not read" in note
+    usual = replace(folder, config=dict(architectures=[written])).write(tmp_path / "usual")
+    torch.testing.assert_close(outputs(load_model(usual)), outputs(folder.model()))
+    for other in ("BertModel", "BertForMultipleChoice"):
+        notes.clear()
+        load_model(replace(folder, config=dict(architectures=[other])).write(tmp_path / other), say=notes.append)
+        assert not any("class of its own" in note for note in notes)
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_labels_of_a_head_that_is_replaced_do_no_harm(tmp_path, folder):
     directory = folder.write(tmp_path / "model")

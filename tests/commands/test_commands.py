@@ -16,7 +16,7 @@ import kd_scratch.evaluation.cascade
 import kd_scratch.evaluation.evaluate
 import kd_scratch.training.run
 from kd_scratch.__main__ import COMMANDS, main
-from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_model, save_model
+from kd_scratch.checkpoints.checkpoint import check_fit, fingerprint, load_config, load_model, save_model
 from kd_scratch.checkpoints.safetensors import load_file
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
@@ -408,6 +408,26 @@ def test_a_teacher_with_other_labels_or_another_head_is_refused(runs, tmp_path, 
         assert not (tmp_path / "out").exists()
 
 
+def test_a_teacher_that_knows_more_labels_gives_them_to_the_student(runs, tmp_path, capsys):
+    """As where few texts have labels, and those without are of the other ones, too. Not where labels are numbers."""
+    tokenizer, few = load_tokenizer(runs / "teacher"), tmp_path / "few.csv"
+    for i, (own, data) in enumerate(((("space", "sport", "trade"), ("space", "sport")), (("0", "1", "2"), ("0", "1")))):
+        folder, output = tmp_path / f"teacher{i}", tmp_path / f"out{i}"
+        save_model(tiny_model("sequence", own, vocab_size=tokenizer.vocab_size), folder)
+        tokenizer.save(folder, 24)
+        few.write_text("text,label\n" + "".join(f"a goal {n},{data[n % 2]}\n" for n in range(12)))
+        argv = ["train", "--task", "csv", "--train", few, "--dev", "25%", *FAST, "--model", runs / "teacher"]
+        argv += ["--teacher", folder, "--output", output, "--cache", tmp_path / "cache"]
+        status, out, error = run(capsys, *argv)
+        if own[0].isdecimal():
+            assert status == 2 and "only the teacher knows 2" in error
+        else:
+            assert (
+                status == 0 and "the student gets its teacher's 3 labels, not those of the data: some are not in" in out
+            )
+            assert load_config(output).labels == own
+
+
 BAD_FLAGS = {
     "learning rate 0": (["--learning-rate", "0"], "--learning-rate must be more than 0"),
     "alpha 2": (["--alpha", "2"], "--alpha must lie between 0 and 1"),
@@ -419,7 +439,7 @@ BAD_FLAGS = {
     "layers of a size": (["--init-layers", "0"], "--model is a size here"),
     "no such device": (["--device", "mps"], "--device mps: PyTorch finds no such device"),
     "dev of 0%": (["--dev", "0%"], "--dev 0%: leaves none"),
-    "no such model": (["--model", "bert-huge"], "bert-huge: "),
+    "no such model": (["--model", "bert-huge"], "one of the hub comes with `make weights MODEL=bert-huge`), and no size"),
     "warm-up below 0": (["--warmup-steps", "-1"], "--warmup-steps must be 0 or more"),
     "dropout 1": (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
     "no such dropout": (["--attention-dropout", "-0.5"], "--attention-dropout must be at least 0 and below 1 (or -1)"),
@@ -540,7 +560,7 @@ def test_predict_needs_a_model_with_a_task(runs, tmp_path, capsys, tokenizer):
     save_model(tiny_model(head=None, vocab_size=tokenizer.vocab_size), tmp_path / "bare")
     tokenizer.save(tmp_path / "bare", max_length=24)
     status, _, error = run(capsys, "predict", "--model", tmp_path / "bare", "--text", "fox")
-    assert status == 2 and "has a pre-training head; predict needs a model trained for a task" in error
+    assert status == 2 and "has no head for a task; predict needs a model trained for a task" in error
 
 
 def test_a_vocabulary_from_more_examples_than_enough(runs, tmp_path, capsys, monkeypatch):

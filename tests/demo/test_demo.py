@@ -138,7 +138,7 @@ def test_a_name_is_used_once_in_a_group(models):
 
 @pytest.mark.parametrize("head", [None, "mlm"])
 def test_a_pre_training_head_is_refused(tmp_path, tokenizer, head):
-    with pytest.raises(UserError, match="has a pre-training head; demo needs a model trained for a task"):
+    with pytest.raises(UserError, match="has no head for a task; demo needs a model trained for a task"):
         open_groups([("a", save_tiny(tmp_path, tokenizer, "bare", head))], CPU)
 
 
@@ -442,7 +442,7 @@ def test_the_command_serves_until_a_signal_and_ends_with_0(models, capfd, monkey
 def test_mistakes_are_one_line_and_2(models, tmp_path, tokenizer, capsys):
     bare = save_tiny(tmp_path, tokenizer, "bare", None)
     for argv, why in (
-        ([*flags([("a", bare)]), "--port", "0"], "pre-training head"),
+        ([*flags([("a", bare)]), "--port", "0"], "no head for a task"),
         ([*flags([("a", str(tmp_path / "none"))]), "--port", "0"], "no such model directory"),
         ([*flags(models[:1]), "--port", "99999"], "--port 99999: must be between 0"),
     ):

@@ -540,7 +540,7 @@ def test_a_full_disk_and_a_model_without_a_task_are_one_line(models, tmp_path, t
         assert main([*argv, str(models / "sequence")]) == 2
     assert "o.csv.part: cannot be written: no space; make room on the disk; the same command" in capsys.readouterr().err
     save_model(tiny_model(None, vocab_size=tokenizer.vocab_size), tmp_path / "bare", tokenizer)
-    assert main([*argv, str(tmp_path / "bare")]) == 2 and "has a pre-training head" in capsys.readouterr().err
+    assert main([*argv, str(tmp_path / "bare")]) == 2 and "has no head for a task" in capsys.readouterr().err
 
 
 # --- standard input ---

@@ -353,7 +353,7 @@ def test_what_makes_no_sense_is_refused(pretrained, capsys, tmp_path, model_dire
     with pytest.raises(SystemExit):
         main(["compare", "--task", "mlm", "--data", "x", "--models", "a=b", "--output", "y"])
     status, _, error = run(capsys, "predict", "--model", folder / "teacher", "--text", "x")
-    assert status == 2 and "has a pre-training head; predict needs a model trained for a task" in error
+    assert status == 2 and "has no head for a task; predict needs a model trained for a task" in error
 
 
 def test_the_classes_of_this_head_are_the_vocabulary():

@@ -398,8 +398,9 @@ def test_force_cannot_put_weights_into_another_model(bench, tokenizer):
     other = tiny_model(labels=labels, depth=2, vocab_size=tokenizer.vocab_size)
     save_model(other, bench.folder / "deeper")
     tokenizer.save(bench.folder / "deeper", max_length=24)
-    argv = [*bench.argv("misfit"), "--model", str(bench.folder / "deeper"), "--force"]
-    assert_one_line(run(argv), STATE, "do not fit this model")
+    argv = [*bench.argv("misfit"), "--model", str(bench.folder / "deeper")]
+    for force in ([], ["--force"]):
+        assert_one_line(run([*argv, *force]), "not even --force can go on where other weights are trained")
 
 
 def test_force_cannot_give_the_rows_of_a_table_to_other_words_or_labels(bench):

@@ -54,7 +54,7 @@ def make_run(tmp_path, tokenizer, task, examples, model, dev=None, teachers=(), 
         dev_inputs=None,
         model=model,
         teachers=list(teachers),
-        hidden_losses=make_hidden_losses(config, model.config, teachers[0]) if teachers else None,
+        hidden_losses=make_hidden_losses(config, model.config, teachers[0].config) if teachers else None,
         identity={},
         resume=False,
     )
@@ -331,8 +331,9 @@ def test_it_is_told_why_these_layers_are_compared(tmp_path, tokenizer):
     own = "; each with the layer that it was made of"
     assert told(whole, 3, "0:0,1:1,2:3", (0, 2)) == own
     assert told(whole, 3, "1:3", (0, 2)) == "", "somebody has asked for this"
-    spread = "; evenly spread, as --model is not as deep as the teacher"
+    spread = "; evenly spread, as --model is no model of the teacher's depth"
     assert told("tiny-student", 6, "0:0,1:3,2:6") == spread
+    assert told("tiny-student", 2, "0:0,1:1,2:2") == spread, "random weights were made of no layers"
 
 
 def test_the_memory_of_a_teacher_that_stays_and_of_products_of_all_tokens_is_counted(tmp_path, tokenizer):
@@ -369,6 +370,7 @@ def test_without_max_length_a_run_takes_no_more_positions_than_its_models_have(t
         assert RunSpec.of("csv", model=model, teachers=teachers, **settings).config.max_length == expected
         assert ("--max-length is 40: a model has no more positions" in capsys.readouterr().out) == (expected == 40)
     assert RunSpec.of("csv", model=short, max_length=50, **settings).config.max_length == 50
+    assert RunSpec.of("squad", model="tiny-student", **settings).config.max_length == 128, "a size has no more"
 
 
 # --- the gain that is to be expected ---
