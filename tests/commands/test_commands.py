@@ -439,7 +439,7 @@ BAD_FLAGS = {
     "layers of a size": (["--init-layers", "0"], "--model is a size here"),
     "no such device": (["--device", "mps"], "--device mps: PyTorch finds no such device"),
     "dev of 0%": (["--dev", "0%"], "--dev 0%: leaves none"),
-    "no such model": (["--model", "bert-huge"], "one of the hub comes with `make weights MODEL=bert-huge`), and no size"),
+    "no such model": (["--model", "bert-huge"], "`make weights MODEL=bert-huge`), and no size (random"),
     "warm-up below 0": (["--warmup-steps", "-1"], "--warmup-steps must be 0 or more"),
     "dropout 1": (["--dropout", "1"], "--dropout must be at least 0 and below 1"),
     "no such dropout": (["--attention-dropout", "-0.5"], "--attention-dropout must be at least 0 and below 1 (or -1)"),
