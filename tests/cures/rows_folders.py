@@ -118,7 +118,7 @@ ROWS = [
         lambda w, argv, line: turned(w, cloned=find("save a (clone) of it", line)),
     ),
     Cure(
-        "entry {} is compressed; unpack the archive, and pack it without compression or folders (zip -0 -r -D)",
+        "unpack the archive, and pack it without compression or folders (zip -0 -r -D)",
         lambda w: packed(w, zipfile.ZIP_DEFLATED),
         lambda w, argv, line: find("(pack it without compression or folders)", line) and packed(w, zipfile.ZIP_STORED),
     ),

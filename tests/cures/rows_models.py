@@ -305,12 +305,12 @@ ROWS = [
     ),
     # --- what a model is for ---
     Cure(
-        "{}: has a {} head, {} needs a {} head; train it first",
+        "{}: has {} head, {} needs a {} head; train it first",
         lambda w: w.evaluate(model=w.base.model("token")),
         trained,
     ),
     Cure(
-        "{}: has a {} head, {} needs a {} head; train it first", lambda w: w.evaluate(model=w.base.model(None)), trained
+        "{}: has {} head, {} needs a {} head; train it first", lambda w: w.evaluate(model=w.base.model(None)), trained
     ),
     Cure(
         "predict needs a model trained for a task (train --model)",
@@ -371,7 +371,7 @@ ROWS = [
         ),
     ),
     Cure(
-        "give a model that has one (train --task mlm makes it)",
+        "give a model with one (train --task mlm makes it)",
         lambda w: w.train("--augment", 1, "--augment-model", w.base.model(), teacher=w.base.model()),
         masked_words_learned,
     ),

@@ -188,7 +188,7 @@ ROWS = [
     ),
     *(
         Cure(
-            f"not even --force can go on with other {{}}; {ELSEWHERE}",
+            f"not even --force can go on {{}}; {ELSEWHERE}",
             lambda w, force=force: [
                 *put(w.interrupted("--dev", "50%"), "--train", w.csv_of_other_labels()),
                 "--resume",
