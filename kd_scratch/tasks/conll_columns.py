@@ -27,7 +27,7 @@ INVISIBLE += "\u00ad\u1680\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
 DOCSTART = re.compile(r"((\d+\s+)?\W{0,4}DOCSTART\W{0,4}|###MEDLINE:\d+)([\s,;]|$)", re.IGNORECASE)  # and JNLPBA's
 #: Types of chunks, which CoNLL-2003 has in its third column (Tjong Kim Sang & Buchholz 2000): no entities.
 CHUNKS = frozenset("ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split())
-TAG_CELL = re.compile(r"O|[BIESLUMW]([-_]\S+)?", re.IGNORECASE)
+TAG_CELL = re.compile(r"(?i:O|[BIESLUMW]([-_]\S+)?)|[^\W\d][^\s,;]*[-_][BIESLUMW]")  # B-PER, b_per, PER-B
 NO_TAG = re.compile("[-_*]+")  # what stands where a tag would be
 NAME_CELL = re.compile(r"[A-Za-z]*[a-z][\w #.]*")  # a column's; PER may be a tag that is wrong
 JOINED_CELL = re.compile(r"\d+[-.]\d+")  # of CoNLL-U: 2-3, a token of several words; 2.1, of none

@@ -36,6 +36,7 @@ NEW_DOCUMENT = re.compile(r"# *(newdoc|begin document)\b")  # a comment of CoNLL
 BARE_TAG = re.compile(r"[^\W\d_]{2}\S*")  # PER, person-actor
 LOOSE_TAG = re.compile(r"([BIESLUMW])[-_](.+)", re.IGNORECASE)  # b-per, B_PER
 LETTER_TAG = re.compile(r"([BIESLUMW])()", re.IGNORECASE)  # B: where all tags are letters, of the only type
+LETTER_BEHIND = re.compile(r"(.+)[-_]([BIESLUMW])")  # PER-B, PER_B
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,16 @@ class Tags:
     def understand(self, path: Path, say: Say) -> None:
         """Find out what they mean. UserError with the line of one that means nothing.
 
-        They may be written loosely, as in b-per or B_PER, or all without a type, as in B. Where none has a letter,
-        and most are O, each run of words of one type is an entity.
+        They may be written loosely, as in b-per or B_PER, or all without a type, as in B, or all with the letter
+        behind it, as in PER-B. Where none has a letter, and most are O, each run of words of one type is an entity.
         """
         form = LETTER_TAG if all(len(tag) == 1 for tag in self.counts) else LOOSE_TAG
-        loose = {tag: form.fullmatch(tag) for tag in self.counts}
-        bare = {tag for tag in self.counts if tag.upper() != "O" and not loose[tag]}
+        loose = {tag: match.groups() for tag in self.counts if (match := form.fullmatch(tag))}
+        bare = {tag for tag in self.counts if tag.upper() != "O" and tag not in loose}
+        if not loose and all(behind := {tag: LETTER_BEHIND.fullmatch(tag) for tag in bare}.values()):
+            loose, bare = {match[0]: (match[2], match[1]) for match in behind}, set()
         refused = bare
-        if bare and not any(loose.values()) and self.counts.most_common(1)[0][0].upper() == "O":
+        if bare and not loose and self.counts.most_common(1)[0][0].upper() == "O":
             refused = {tag for tag in bare if not BARE_TAG.fullmatch(tag)}
         if refused:
             odd = min(refused, key=self.first.__getitem__)
@@ -88,9 +91,9 @@ class Tags:
                 "with a type; is it in another column? Then choose that one, as in --label-column 3; is that line a "
                 "header? Then give --header yes"
             )
-        for tag, match in loose.items():
-            written = f"{match[1].upper()}-{match[2] or ONLY_TYPE}" if match else "O"
-            self.meaning[tag] = f"I-{tag}" if tag in bare else written
+        for tag in self.counts:
+            letter, kind = loose.get(tag, ("I", tag))
+            self.meaning[tag] = f"{letter.upper()}-{kind or ONLY_TYPE}" if tag in loose or tag in bare else "O"
         if bare:
             say(f"{path}: tags are types without B- and I-; neighbours of one type are one entity")
         changed = [tag for tag, meaning in self.meaning.items() if tag != meaning and tag not in bare]

@@ -112,6 +112,12 @@ SAME = {
     "tags in small letters": (re.sub("[BI]-|O$", lambda m: m[0].lower(), SMALL, flags=re.M), [
         "tags written otherwise, as in b-ORG for B-ORG: 5"]),
     "tags with underscores": (SMALL.replace("-", "_"), ["tags written otherwise, as in B_ORG for B-ORG: 4"]),
+    "letters behind types": (re.sub(r"([BI])-(\w+)", r"\2-\1", SMALL), [
+        "tags written otherwise, as in ORG-B for B-ORG: 4"]),
+    "letters behind types, a header and commas": (
+        "w,ne\n" + re.sub(r"([BI])-(\w+)", r"\2_\1", COMMAS),
+        ["columns are parted by commas; line 1 is a header; words are in 'w', tags in 'ne'",
+         "tags written otherwise, as in ORG_B for B-ORG: 4"]),
     "IOBES": (SMALL.replace("B-ORG", "S-ORG").replace("B-MISC", "S-MISC").replace("I-PER", "E-PER"), []),
     "BILOU": (SMALL.replace("B-ORG", "U-ORG").replace("B-MISC", "U-MISC").replace("I-PER", "L-PER"), []),
     "IOB1": (SMALL.replace("B-", "I-"), []),
@@ -119,6 +125,10 @@ SAME = {
         "tags are types without B- and I-; neighbours of one type are one entity"]),
     "JSON lines": ("".join(json.dumps({"id": 1, "tokens": w, "ner_tags": t}) + "\n"
                            for w, t in zip(WORDS, TAGS, strict=True)), []),
+    "JSON lines with letters behind types": (
+        '{"tokens": ["EU", "rejects", "German"], "tags": ["ORG-B", "O", "MISC-B"]}\n'
+        '{"tokens": ["Peter", "Blackburn"], "tags": ["PER-B", "PER-I"]}\n',
+        ["tags written otherwise, as in ORG-B for B-ORG: 4"]),
 }  # fmt: skip
 
 
