@@ -21,7 +21,16 @@ from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import parse_line
 from kd_scratch.data.tables import TSV, Layout, find_layout, rows_or_errors, table_rows
-from kd_scratch.tasks import Task, agnews_file, clinc_file, conll_columns, conll_file, squad_file, text_files
+from kd_scratch.tasks import (
+    Task,
+    agnews_file,
+    clinc_file,
+    conll_columns,
+    conll_file,
+    squad_file,
+    text_files,
+    untagged_file,
+)
 from kd_scratch.tasks.columns import find_columns, is_number, meant, named, repeats
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
@@ -235,7 +244,7 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
     def objects() -> Iterator[Record]:
         return json_records((text for _, text in file.lines()), path)
 
-    if task.head == "token" and not is_json and (layout := conll_file.word_columns(file, data, say)):
+    if task.head == "token" and not is_json and (layout := untagged_file.word_columns(file, data, say)):
         return partial(sentence_records, file, layout), lambda line, example: example
     usual = data.text_column, DataConfig.text_column
     is_table = not is_json and text_files.is_table_of_texts(file, usual, data.label_column)
@@ -245,7 +254,7 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
     if is_json:
         of_object = object_maker(path, data, say, make, pairs)
         if task.head == "token":
-            of_object = partial(conll_file.of_object, path, data, of_object)
+            of_object = partial(untagged_file.of_object, path, data, of_object)
         return objects, of_object
     if not is_table:
         return lambda: line_records(text for _, text in file.lines()), make

@@ -11,10 +11,8 @@ lines (conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kd_scratch.common.console import Say, say
@@ -23,12 +21,9 @@ from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
-from kd_scratch.data.tables import SAMPLE, TSV
 from kd_scratch.tasks import conll_columns
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
 from kd_scratch.tasks.conll_metric import ONLY_TYPE, scheme, to_iob2
-from kd_scratch.tasks.spans import split_words
-from kd_scratch.tasks.text_files import read_texts
 
 WORD_KEYS = ("tokens", "words")  # of a JSON line, unless --text-column and --label-column name others
 TAG_KEYS = ("ner_tags", "tags", "labels", "ner")
@@ -73,8 +68,9 @@ class Tags:
     def understand(self, path: Path, say: Say) -> None:
         """Find out what they mean. UserError with the line of one that means nothing.
 
-        They may be written loosely, as in b-per or B_PER, or all without a type, as in B, or all with the letter
-        behind it, as in PER-B. Where none has a letter, and most are O, each run of words of one type is an entity.
+        They may be written loosely, as in b-per or B_PER, or all without a type, as in B, or all with the
+        letter behind it, as in PER-B. Where none has a letter, and most are O, each run of words of one type is
+        an entity.
         """
         form = LETTER_TAG if all(len(tag) == 1 for tag in self.counts) else LOOSE_TAG
         loose = {tag: match.groups() for tag in self.counts if (match := form.fullmatch(tag))}
@@ -278,85 +274,6 @@ def name_of(tag: object, names: Sequence[str], place: str) -> str:
         cure = "name them in the order of their numbers, as in --tag-names O,B-PER,I-PER"
         raise UserError(f"{place}: tag {str(tag)[:40]}: {have}; {cure}")
     return names[number]
-
-
-# --- sentences without tags ---
-
-
-def read_without_tags(path: Path, data: DataConfig, say: Say, name: str) -> Sequence[Example]:
-    """The sentences of a file as above, whose tags are not looked at; or of texts the words of each, a document of its
-    own. name: of the file, in messages. UserError as of read_conll and read_texts."""
-    file = open_text(path, data.encoding, say)
-    first = file.first_line()
-    keys = data.text_column, *WORD_KEYS
-    if first_list(find_object(first) or {}, keys) is not None:
-
-        def without_list(line: int, value: dict) -> list:
-            return listed(value, keys, f"{path}: line {line}: words", "--text-column")
-
-        return json_rows(file, partial(of_object, path, data, without_list))
-    columns = None
-    if not is_json_lines(first):  # the columns that are chosen may be those of --train
-        columns = word_columns(file, data, say) or word_columns(file, DataConfig(), say)
-    if columns is None:
-        return read_texts(path, data, say, from_text, name)
-    lines = tidy_lines(path, file.text(), Counter())
-    sentences = read_sentences(path, lines, columns, Tags(), Counter())
-    return [replace(untagged(each.id, each.words), document=each.document) for each in sentences]
-
-
-def from_text(place: str, text: str) -> Example:
-    """The words of a plain text as an example without tags, which is a document of its own."""
-    return untagged(place, [text[start:end] for start, end in split_words(text)])
-
-
-def of_object(path: Path, data: DataConfig, of_text: Callable, line: int, value: dict) -> Example | None:
-    """The sentence of an object that has a list of its words, or else a text."""
-    words = first_list(value, (data.text_column, *WORD_KEYS))
-    if words is None:
-        return of_text(line, value)
-    if not all(isinstance(word, str) for word in words):
-        raise UserError(f"{path}: line {line}: each of the words must be a text")
-    check_length(" ".join(words), f"{path}: line {line}")
-    return untagged(f"{path.name}:{line}", words) if words else None
-
-
-def word_columns(file: TextFile, data: DataConfig, say: Say) -> Columns | None:
-    """How a file of words and tags is written; None for another one.
-
-    Most lines of such a file end with a tag, or all with what stands for none; or all have as many cells between tabs,
-    without a blank in any, or are single words, and there are blank lines between them.
-    """
-    notes: list[str] = []
-    sample = "\n".join(text.rstrip("\r\n") for _, text in islice(file.lines(), SAMPLE))
-    try:
-        lines = tidy_lines(file.path, sample, Counter())
-        columns = find_columns(file.path, lines, data, notes.append)
-    except UserError:
-        return None
-    found = [*conll_columns.sentence_cells(lines, columns)]
-    cells = [cells for _, cells in found]
-    rows = [row for row in cells if len(row) == columns.count > 1]
-    last = [row[columns.tag] for row in rows]
-    tagged = 2 * sum(conll_columns.TAG_CELL.fullmatch(cell) is not None for cell in last) > len(cells)
-    alike = len(rows) == len(cells) > 1
-    untagged = alike and all(map(conll_columns.NO_TAG.fullmatch, last))
-    blanks = any(" " in cell for row in rows for cell in row)
-    tabbed = alike and columns.tabs and not blanks and "\n\n" in sample.strip("\n")
-    starts = sum(not in_sentence for in_sentence, _ in found)
-    is_table = file.path.suffix.lower() in (".csv", *TSV)
-    one_word = 2 * sum(len(row) == len(split_words(row[0])) == 1 for row in cells) > len(cells)
-    alone = 1 < starts < len(found) and one_word and all(len(row) == 1 for row in cells) and not is_table
-    if not (tagged or untagged or tabbed or alone):
-        return None
-    if not columns.delimiter and file.holds('"'):  # of all lines, as training decides
-        columns = replace(columns, quotes=conll_columns.has_quotes(text.strip() for _, text in file.lines()))
-    if alone:
-        columns = replace(columns, words_alone=True)
-        notes.append(f"{file.path}: each line is a word, a blank line ends a sentence")
-    for note in notes:
-        say(note)
-    return columns
 
 
 def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]]:

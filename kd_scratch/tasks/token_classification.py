@@ -33,10 +33,11 @@ from kd_scratch.tasks.base import (
     log_softmax,
     surest_mistakes,
 )
-from kd_scratch.tasks.conll_file import Example, from_text, read_conll, read_without_tags, trainable
+from kd_scratch.tasks.conll_file import Example, read_conll, trainable
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
 from kd_scratch.tasks.file_checks import odd_sentences
 from kd_scratch.tasks.tag_schemes import TagScheme
+from kd_scratch.tasks.untagged_file import from_text, read_without_tags
 
 
 def label_list(examples: Sequence[Example]) -> tuple[str, ...]:

@@ -20,7 +20,20 @@ def checked(text, **flags):
     return start
 
 
+def answered(world, text):
+    """A `predict` of a file of texts or words."""
+    texts, output = world.write("texts.txt", text), world.folder / "o.jsonl"
+    return ["predict", "--model", str(world.base.model("token")), "--device", "cpu", "--file", str(texts),
+            "--output", str(output), "--force"]  # fmt: skip
+
+
 ROWS = [
+    Cure(
+        "{}: {}; leave out the blank lines if each line is a text",
+        lambda w: answered(w, "Ada flew\nBob ran\n\nAda slept\n"),
+        lambda w, argv, line: find("(leave out the blank)", line) and answered(w, "Ada flew\nBob ran\nAda slept\n"),
+        note=True,
+    ),
     Cure(
         "Others begin with # and are words; delete that line",
         evaluated(text="# O\n# not sure\nthe O\n\nAda B-PER\n"),

@@ -389,14 +389,19 @@ PLACEHOLDERS = {
     "two columns": "EU -\nrejects -\n\nPeter -\n",
     "CoNLL-U without tags": "# id 1\n1\tEU\t_\tX\t_\n2-3\tdel\t_\t_\t_\n2\trejects\t_\tX\tA=b\n\n1\tPeter\t_\tX\t_\n",
     "parts of speech": "EU\tNNP\nrejects\tVBZ\n\nPeter\tNNP\n",
+    "blanks in cells": "# x\n1\tEU\t10 000\tX\tA\n2\trejects\t_\tX\tA\n\n1\tPeter\t_\tX\tB=a b\n",
+    "parts of speech behind a blank": "EU NNP\nrejects VBZ\n\nPeter NNP\n",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PLACEHOLDERS)
 def test_columns_without_tags_are_words_beside_train(tmp_path, name):
     (tmp_path / "x.txt").write_text(PLACEHOLDERS[name])
-    found = TASKS["conll"].read_unlabelled(tmp_path / "x.txt", DataConfig(), print, "--unlabelled")
+    notes = []
+    found = TASKS["conll"].read_unlabelled(tmp_path / "x.txt", DataConfig(), notes.append, "--unlabelled")
     assert [example.words for example in found] == [("EU", "rejects"), ("Peter",)]
+    holds_tags = name not in ("MultiCoNER's test file", "two columns")  # but for what stands for none
+    assert any("no tags; each line is a word" in note for note in notes) == holds_tags
 
 
 @pytest.mark.parametrize(
@@ -404,6 +409,10 @@ def test_columns_without_tags_are_words_beside_train(tmp_path, name):
     [
         "EU rejects\tit now\nPeter\tgoes\n\nA\tb\n",
         "EU\tnow\nPeter\tgoes\n",
+        "EU now\nPeter goes\n",
+        "EU rejects it\nPeter goes\n\nA b\n",
+        "EU rejects\n\nPeter goes\n",
+        "1\tEU rejects\tx\n\n2\tPeter goes\ty\n",
         "id\ttext here\n17\tAnna lives\n\n18\tBob too\n",
         "Qui est Jean ?\nComment ?\n",
         "Comment ça va -",
