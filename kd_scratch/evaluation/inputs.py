@@ -32,6 +32,7 @@ from kd_scratch.tasks import (
     untagged_file,
 )
 from kd_scratch.tasks.columns import find_columns, is_number, meant, named, repeats
+from kd_scratch.tasks.squad_answers import Node
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile makes of bytes that are not UTF-8
@@ -273,7 +274,7 @@ def question_maker(path: Path, data: DataConfig, abstain: bool) -> tuple[squad_f
     reader.seen = None  # ids need not differ
 
     def make(line: int, value: dict | tuple) -> squad_file.Example | None:
-        node, above = value if isinstance(value, tuple) else (squad_file.Node(value, path, f"line {line}"), None)
+        node, above = value if isinstance(value, tuple) else (Node(value, path, f"line {line}"), None)
         example = reader.example(node, above)
         example = replace(example, may_be_unanswerable=abstain or "is_impossible" in node.value)
         return example if example.question.strip() and example.context.strip() else None

@@ -12,34 +12,28 @@ Any of them may be missing, down to JSON lines as the hub's data sets are writte
 What had to be repaired or decided is counted, and said in one line for each kind.
 """
 
-import ast
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows, parse_line
 from kd_scratch.data.rows import Subset
 from kd_scratch.tasks.answer_places import MOVED, locate
 from kd_scratch.tasks.columns import named
+from kd_scratch.tasks.squad_answers import Node, answer_list, answer_start, detected_in
 from kd_scratch.tasks.text_files import is_table_of_texts, read_texts
 from kd_scratch.tasks.unlabelled_file import sample_of_table
 
 LEVELS = ("", "data", "paragraphs", "qas")  # lists within lists; "": the file itself is one
 FROM_TABLE = "write a JSON object for each row, on a line of its own, with answers as plain texts or as objects"
 MRQA = re.compile(r'\s*{\s*"header"\s*:')  # how its files begin: a line about the file
-PRINTED = re.compile(r"""\s*(\[\s*)?\{\s*['"]\w+['"]\s*:|\s*\[\s*['"]""")  # an object or a list in the cell of a table
-FLAGS = "; choose its names with --question-column, --context-column and, where answers are read, --answers-column"
 
 
 @dataclass(frozen=True)
@@ -54,47 +48,6 @@ class Example:
     moved: bool = False  # the file has no start, or a wrong one; `start` is where the text was found
     may_be_unanswerable: bool = False  # the file is of version 2.0
     labelled: bool = True  # False: the answer is unknown, for soft targets
-
-
-class Node(NamedTuple):
-    """A JSON object and its place in the file, such as data[0].paragraphs[3]."""
-
-    value: dict
-    path: Path
-    place: str
-
-    def at(self, key: str) -> str:
-        """The place of what stands under a key: data[0].paragraphs, or line 3: question."""
-        return f"{self.place}{': ' if self.place.startswith('line ') else '.'}{key}".strip(".")
-
-    def error(self, key: str, problem: str) -> UserError:
-        """What is wrong with the value under a key."""
-        return UserError(f"{self.path}: is not SQuAD's JSON: {self.at(key)} {problem}")
-
-    def items(self, key: str) -> Iterator["Node"]:
-        """The objects in the list under a key. UserError where there is no such list."""
-        values = self.value.get(key)
-        if not isinstance(values, list):
-            raise self.error(key, "must be a list")
-        for i, value in enumerate(values):
-            if not isinstance(value, dict):
-                raise self.error(f"{key}[{i}]", "must be an object")
-            yield Node(value, self.path, self.at(f"{key}[{i}]"))
-
-    def text(self, key: str) -> str:
-        """The string under a key. UserError where there is none, or too long a one."""
-        if not isinstance(self.value.get(key), str):
-            raise self.error(key, f"must be a string{self.has(key)}")
-        check_length(self.value[key], f"{self.path}: {self.at(key)}")
-        return self.value[key]
-
-    def has(self, key: str) -> str:
-        """What stands there instead of a key, for a message."""
-        if key in self.value:
-            return ""
-        there = f"; there is only {', '.join(self.value)[:200] or 'an empty object'}"
-        flat = len(self.value) > 1 and not (key == "data" and any(isinstance(v, list) for v in self.value.values()))
-        return there + (FLAGS if flat else "")
 
 
 # --- file -> examples ---
@@ -226,6 +179,9 @@ class Reader:
         if not self.labelled:
             return Example(f"{self.path.name}:{self.id(node)}", question, text, labelled=False)
         found = [locate(text, answer, given) for answer, given in self.answers(node)]
+        if found and all(place is None for _, place, _ in found) and (detected := detected_in(text, node.value)):
+            self.counts["questions whose answers their context spells otherwise: detected_answers tell how"] += 1
+            found.insert(0, (*detected, None))
         if (best := next((i for i, (_, place, _) in enumerate(found) if place is not None), 0)) > 0:
             self.counts["questions whose first answer has no clear place: another one is learned"] += 1
             found.insert(0, found.pop(best))
@@ -286,70 +242,6 @@ class Reader:
             say(f"{self.path}: {what}: {count:,}")
         if self.unanswered:
             say(f"{self.path}: {self.unanswered:,} of {total:,} questions have no answer: rules of version 2.0")
-
-
-def answer_list(node: Node, key: str) -> list[dict]:
-    """The answers under a key as objects with text and answer_start.
-
-    They may be there as one object, as strings, or as an object of two lists. UserError for anything else.
-    """
-    value = node.value[key]
-    if isinstance(value, str) and PRINTED.match(value):
-        value = printed_object(node, key)
-    if isinstance(value, dict) and isinstance(value.get("text"), list):
-        texts = value["text"]
-        starts = [None] * len(texts) if value.get("answer_start") is None else value["answer_start"]
-        if not isinstance(starts, list) or len(starts) != len(texts):
-            raise node.error(f"{key}.answer_start", f"must be a list of {len(texts)}, one for each text")
-        return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
-    if isinstance(value, str):
-        start = node.value.get("answer_start")  # of the one answer; a list would be of several
-        value = {"text": value, "answer_start": None if isinstance(start, list) else start}
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise node.error(key, "must be a list")
-    starts = detected_starts(node.value)
-    value = [{"text": item, "answer_start": starts.get(item)} if isinstance(item, str) else item for item in value]
-    for i, item in enumerate(value):
-        if not isinstance(item, dict):
-            raise node.error(f"{key}[{i}]", "must be an object")
-    return value
-
-
-def printed_object(node: Node, key: str) -> dict | list:
-    """The object or list that a text under a key is, written as JSON or as Python prints it. UserError where it
-    is neither; an array of numpy looks like a list, in which Python would join the strings."""
-    text = node.value[key]
-    for read in (json.loads, ast.literal_eval)[: 1 if re.search(r"""['"]\s+['"]""", text) else 2]:
-        with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            return read(text)
-    example = '{"text": ["a"], "answer_start": [3]}'
-    raise node.error(key, f"is an object as a program prints it; write it as JSON, as in {example}")
-
-
-def detected_starts(question: dict) -> dict[str, int]:
-    """Where MRQA's files have found answers: text -> its first place."""
-    starts, detected = {}, question.get("detected_answers")
-    for found in detected if isinstance(detected, list) else ():
-        with suppress(LookupError, TypeError):
-            starts.setdefault(found["text"], found["char_spans"][0][0])
-    return starts
-
-
-def answer_start(answer: Node) -> int | None:
-    """Where an answer begins. None where the file does not know: missing, null or below 0."""
-    value = answer.value.get("answer_start")
-    if value is None:
-        return None
-    if isinstance(value, str):
-        with suppress(ValueError):
-            value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if type(value) is not int:
-        raise answer.error("answer_start", "must be a whole number (of characters), or null")
-    return value if value >= 0 else None
 
 
 def trainable(examples: Sequence[Example]) -> tuple[Sequence[Example], list[str]]:

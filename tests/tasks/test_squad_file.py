@@ -71,6 +71,14 @@ SAME = {
     "an object as JSON in a string": (file(question(answers=json.dumps(answers(answer_start=18)[0]))), {}, []),
     "starts of MRQA": (file(question(answers=["90 metres"], detected_answers=[
         {"text": "90 metres", "char_spans": [[18, 26]], "token_spans": [[4, 5]]}])), {}, []),
+    "a list of starts beside strings": (file(question(answers=["90 metres"], answer_start=[18])), {}, []),
+    "a list of starts beside a string": (file(question(answers="90 metres", answer_start=[18, 25])), {}, []),
+    "a start beside strings": (file(question(answers=["90 metres"], answer_start=18)), {}, []),
+    "starts of the hub's MRQA": (file(question(answers=["90 metres"], detected_answers={
+        "text": ["90 metres"], "char_spans": [{"start": [18], "end": [26]}]})), {}, []),
+    "another spelling in MRQA": (file(question(answers=["90 METRES"], detected_answers=[
+        {"text": "90 Metres", "char_spans": [[18, 26]]}])), {"answers": ("90 metres", "90 METRES")},
+        ["questions whose answers their context spells otherwise: detected_answers tell how: 1"]),
     "one string": (file(question(answers="90 metres")), {"moved": True}, []),
     "blanks around": (file(question(answers=answers(" 90 metres\n", answer_start=18))), {},
                       ["answers with blanks around them, taken as the context writes them: 1"]),
@@ -202,6 +210,8 @@ REFUSED = {
     ),
     "unequal lists": (file(question(answers={"text": ["a"], "answer_start": []})),
                       f"{PLACE}.answers.answer_start must be a list of 1, one for each text"),
+    "a start too many beside strings": (file(question(answers=["a", "b"], answer_start=[1, 2, 3])),
+                                        f"{PLACE}.answer_start must be a list of 2, one for each of answers"),
     "a start that is true": (file(question(answers=answers(answer_start=True))), "answer_start must be a whole number"),
     "a start of 1.5": (file(question(answers=answers(answer_start=1.5))), "answer_start must be a whole number"),
     "a start of words": (file(question(answers=answers(answer_start="x"))), "answer_start must be a whole number"),
@@ -261,6 +271,20 @@ def test_files_of_mrqa_are_read_and_the_first_answer_that_is_there_is_learned(tm
         ("who?", ("Eiffel", "Gustave Eiffel"), 0), ("when?", ("1889",), 8)
     ]  # fmt: skip
     assert said == ["questions whose first answer has no clear place: another one is learned: 1"]
+
+
+@pytest.mark.parametrize("spans", [[[30, 31]], [[-5, -1]], [["0", "2"]], [], "x", [[0, 9**9]]])
+def test_places_of_mrqa_that_hold_another_text_are_none(tmp_path, spans):
+    detected = [{"text": "Eiffel", "char_spans": spans}]
+    row = {"context": "A tower, 1889", "question": "?", "answers": ["EIFFEL"], "detected_answers": detected}
+    examples, said = read(tmp_path, [row])
+    assert (examples[0].answers, examples[0].start, said[1:]) == (("EIFFEL",), None, [])
+
+
+def test_each_of_several_answers_begins_at_the_start_beside_it(tmp_path):
+    row = {"id": "1", "context": "a cat and a cat", "question": "?", "answers": ["dog", "cat"], "answer_start": [0, 12]}
+    examples, _ = read(tmp_path, [row])
+    assert (examples[0].answers, examples[0].start, examples[0].moved) == (("cat", "dog"), 12, False)
 
 
 def test_a_header_of_mrqa_may_stand_above_one_context_and_a_list_of_starts_is_no_start(tmp_path):
