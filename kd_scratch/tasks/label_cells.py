@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kd_scratch.common.console import shorten
 from kd_scratch.common.errors import UserError
+from kd_scratch.data.json_lines import find_object
 
 MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 SEPARATORS = ";,|#"  # usual ones, in one of which a file may differ from the settings
@@ -30,6 +31,19 @@ def one_label(value: Value, name: str, place: str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def choices(value: Value) -> Value:
+    """The list in {"choices": […]}, as Label Studio writes several labels, also into a cell; else the value."""
+    found = find_object(value) if isinstance(value, str) else value
+    alone = type(found) is dict and [*found] == ["choices"] and isinstance(found["choices"], list)
+    return found["choices"] if alone else value
+
+
+def refuse_list(value: Value, name: str, place: str, cure: str) -> None:
+    """UserError where a label is a list as a program prints it."""
+    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+        raise UserError(f"{place}: {name!r} holds a list as a text, {shorten(value, 30)}; {cure}")
+
+
 def json_kind(value: object) -> str:
     """What a JSON value is, in words."""
     kinds = {list: "a list", dict: "an object", float: "a fraction", bool: "true or false", int: "a number"}
@@ -46,8 +60,12 @@ class MultiLabels:
     (('b',), ('a', 'b'))
     """
 
-    def __init__(self, separator: str):
+    def __init__(self, separator: str, column: str = ""):
         self.separator = separator
+        self.column = column  # the one that is chosen; "": none is, or several are
+        self.is_mark = False  # it holds 0 and 1: whether its name is a label of the text
+        self.marks: Counter = Counter()  # its cells: is it a mark? None: it is empty
+        self.empty = ""  # the place of the first that is empty
         self.counts: Counter = Counter()  # what was odd -> how often
         self.parted = 0  # cells that hold the separator
         self.others: Counter = Counter()  # cells that do not, but another one: which
@@ -56,17 +74,17 @@ class MultiLabels:
     def read(self, value: Value, name: str, place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The labels that a text has, each once and sorted; and those that the file has columns for. An empty cell
         or list is no label. UserError for what is neither."""
+        if self.is_mark:
+            value = Marks({self.column: value})
         if isinstance(value, Marks):
             marked = {label: self.is_marked(mark, label, place) for label, mark in value.items()}
             return tuple(sorted(label for label in marked if marked[label])), tuple(marked)
         if value is None:
             cure = "write [] where a text has no label, and give texts whose labels nobody knows to --unlabelled"
             raise UserError(f"{place}: {name!r} is null; {cure}")
-        if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
-            raise UserError(
-                f"{place}: {name!r} holds a list as a text, {shorten(value, 30)}; write its labels with "
-                f"{self.separator!r} between them"
-            )
+        refuse_list(value, name, place, f"write its labels with {self.separator!r} between them")
+        if self.column:
+            self.look_for_mark(value, name or self.column, place)
         if isinstance(value, list):
             self.sizes.add(len(value) if {*map(str, value)} <= {*MARKS} else None)
             twice = len(value) > len(set(map(str, value)))
@@ -82,6 +100,13 @@ class MultiLabels:
         self.counts["rows that name a label twice, which counts once"] += len(set(labels)) < len(labels)
         return tuple(sorted(set(labels))), ()
 
+    def look_for_mark(self, value: Value, name: str, place: str) -> None:
+        """Count a cell of the chosen column, which has this name."""
+        self.column = name
+        mark = str(value).strip().lower()
+        self.marks[mark in MARKS if mark else None] += 1
+        self.empty = self.empty or place * (not mark)
+
     def is_marked(self, mark: Value, label: str, place: str) -> bool:
         """Whether a cell says that its label is there."""
         found = MARKS.get(str(mark).strip().lower())
@@ -91,11 +116,18 @@ class MultiLabels:
         return found
 
     def notes(self, path: Path) -> list[str]:
-        """What was odd, in a line each with its count. UserError where each list has a 0 or 1 for each label."""
+        """What was odd, in a line each with its count. UserError where each list has a 0 or 1 for each label.
+
+        Where the one column that is chosen holds 0 and 1, it is a column of marks from here on."""
         if len(self.sizes) == 1 and (self.sizes | {0, 1}) - {0, 1, None}:
             cure = 'give the names of those that a text has, as in ["a", "b"]'
             what = f"each list of labels has {min(self.sizes)} numbers, 0 or 1, instead of labels"
             raise UserError(f"{path}: {what}; {cure}")
+        if self.marks[True] and not self.marks[False]:
+            self.is_mark = True
+            if self.empty:
+                self.is_marked("", self.column, self.empty)
+            return [f"column {self.column!r} holds 0 and 1: whether a text has the label {self.column!r}"]
         notes = [f"{what}: {count:,}" for what, count in self.counts.items() if count]
         if self.others and not self.parted:
             [(other, count)] = self.others.most_common(1)

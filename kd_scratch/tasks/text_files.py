@@ -31,7 +31,7 @@ from kd_scratch.tasks.columns import (
     same,
     wanted_columns,
 )
-from kd_scratch.tasks.label_cells import Marks, MultiLabels, Value, json_kind, one_label
+from kd_scratch.tasks.label_cells import Marks, MultiLabels, Value, choices, json_kind, one_label, refuse_list
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 
@@ -77,8 +77,10 @@ def read_rows(
     counts: Counter = Counter()
 
     def cleaned(line: int, label_name: str, text: str, value: Value, pair: str | None) -> object:
+        value = choices(value)
         if cells:
             return make(line, text, cells.read(value, label_name, f"{file.path}: line {line}"), pair)
+        refuse_list(value, label_name, f"{file.path}: line {line}", "write the label alone")
         is_alone = isinstance(value, list) and len(value) == 1  # as of tools for several labels
         label = one_label(value[0] if is_alone else value, label_name, f"{file.path}: line {line}")
         label_alone = label.strip()
@@ -209,15 +211,16 @@ def read_multi_label(path: Path, split: str, data: DataConfig, say: Say = say) -
     """Anybody's texts, or pairs of them, each with any number of labels, also none: a table or JSON lines.
 
     The labels are one column's, with --label-separator between them; a list in JSON; or columns of 0 and 1, one
-    a label, whose names --label-column gives with commas between them.
+    a label, whose names --label-column gives with commas between them, or the name of a single one.
     """
 
     def make(line: int, text: str, found: tuple, pair: str | None) -> Example:
         labels, known = found
         return replace(example_of_row(path, line, text, labels, pair), known=known)
 
-    file, labels = open_text(path, data.encoding, say), MultiLabels(data.label_separator)
-    return read_rows(file, data, say, make, cells=labels)
+    is_usual = "," in data.label_column or same(data.label_column) in ("label", "labels")
+    labels = MultiLabels(data.label_separator, "" if is_usual else data.label_column)
+    return read_rows(open_text(path, data.encoding, say), data, say, make, cells=labels)
 
 
 def is_table_of_texts(file: TextFile, usual: Sequence[str], label: str = "") -> bool:

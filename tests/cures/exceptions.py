@@ -106,7 +106,7 @@ EXCEPTIONS = {
     ". Next: make exercise NAME={}": SOLVED,
     "make solution NAME={} shows what is missing": EXERCISES + "test_a_copy_that_lacks_what_others_import_is_one_line",
     "write [] where a text has no label, and give texts whose labels nobody knows to --unlabelled": LABELS,
-    "{}: {} holds a list as a text, {}; write its labels with {} between them": LABELS,
+    "write its labels with {} between them": LABELS,
     'give the names of those that a text has, as in ["a", "b"]': LABELS,
     # --- needs other code than this ---
     "{}: {} by hand differs by {} from what {} computes; change the first as the second was changed": "a reader who "

@@ -67,6 +67,11 @@ ROWS = [
         unpacked,
     ),
     Cure(
+        "write the label alone",
+        holding(TEXT.replace("sport", "['sport']").encode()),
+        lambda w, argv, line: find("(write the label alone)", line) and put(argv, "--data", w.write("a.csv", TEXT)),
+    ),
+    Cure(
         "though others are: mend that line",
         holding((TEXT + "sport,the café\n").encode() + b"sport,the caf\xe9\n"),
         mended("(mend that line)", TEXT),

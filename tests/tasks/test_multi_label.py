@@ -55,6 +55,20 @@ VARIANTS = {
                           [("one", ("2", "3")), ("two", ())], ""),
     "fields of 0 and 1": ("x.jsonl", jsonl({"text": "one", "a": 1, "b": True}, {"text": "two", "a": 0, "b": False},
                                            {"text": "three", "a": 0.0, "b": 1}), COLUMNS, AB, ""),
+    "one column of 0 and 1": ("x.csv", "text,b\none,1\ntwo,0.0\n", {"label_column": "b"},
+                              [("one", ("b",)), ("two", ())], "column 'b' holds 0 and 1: whether a text has the label"),
+    "one by its number": ("x.csv", "text,b\none,1\ntwo,0\n", {"text_column": "1", "label_column": "2"},
+                          [("one", ("b",)), ("two", ())], "column 'b' holds 0 and 1"),
+    "one field of 0 and 1": ("x.jsonl", jsonl({"text": "one", "b": True}, {"text": "two", "b": 0}),
+                             {"label_column": "b"}, [("one", ("b",)), ("two", ())], "column 'b' holds 0 and 1"),
+    "an empty one": ("x.csv", "text,b\none,1\ntwo,\n", {"label_column": "b"}, "line 3: column 'b' holds '' inst", ""),
+    "a column of labels 0, 1, 2": ("x.csv", "text,b\none,1;2\ntwo,0\n", {"label_column": "b"},
+                                   [("one", ("1", "2")), ("two", ("0",))], ""),
+    "labels 0 and 1": ("x.csv", "text,label\none,1\ntwo,0\n", {}, [("one", ("1",)), ("two", ("0",))], ""),
+    "Label Studio": ("x.csv", 'text,label\none,"{""choices"":[""b"",""a""]}"\ntwo,"{""choices"":[]}"\nthree,b\n', {},
+                     AB, ""),
+    "Label Studio's JSON": ("x.jsonl", jsonl({"text": "one", "label": {"choices": ["b", "a"]}}), {},
+                            [("one", ("a", "b"))], ""),
     "pairs": ("x.csv", "premise,hypothesis,label\none,more,a;b\n", {}, [("one", ("a", "b"))], "read as pairs"),
     "other values": ("x.csv", "text,a,b\none,1,-1\n", COLUMNS,
                      "x.csv: line 2: column 'b' holds '-1' instead of 0 or 1", ""),
@@ -95,6 +109,21 @@ def test_labels_are_read_however_they_are_written(tmp_path, variant):
     examples = TASK.read(tmp_path / name, "", DataConfig(**settings), notes.append)
     assert [(example.text, example.label) for example in examples] == expected
     assert note in "\n".join(notes) and bool(note) <= bool(notes)
+
+
+def test_one_column_of_marks_is_a_label_that_the_file_knows(tmp_path):
+    (tmp_path / "x.csv").write_text("text,toxic\none,0\ntwo,0\n")
+    examples = TASK.read(tmp_path / "x.csv", "", DataConfig(label_column="toxic"), lambda note: None)
+    assert TASK.label_list(examples) == ("toxic",) and [example.label for example in examples] == [(), ()]
+
+
+def test_a_list_in_a_cell_is_no_label(tmp_path):
+    for cell in ("['Sports']", "[27]"):
+        (tmp_path / "x.csv").write_text(f"text,label\none,{cell}\n")
+        with pytest.raises(UserError, match="line 2: 'label' holds a list as a text, .*; write the label alone"):
+            TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)
+    (tmp_path / "x.csv").write_text('text,label\none,"{""choices"":[""Sports""]}"\n')
+    assert TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)[0].label == "Sports"
 
 
 @pytest.mark.parametrize("content, flag", [("a,b\n", "a,b"), (None, "label")])
