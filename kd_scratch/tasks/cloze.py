@@ -65,7 +65,7 @@ def add_questions(examples: Sequence[Example], most: int, longest: int) -> tuple
     first: dict[str, str] = {}  # by context: the id of its first example
     for example in examples:
         first.setdefault(example.context, example.id)
-    asking = [i for i, example in enumerate(examples) if example.question or example.labelled]
+    asking = [i for i, example in enumerate(examples) if example.question.strip() or example.labelled]
     made, fewer = [], 0
     for context, name in progress(first.items(), desc="questions", unit="context"):
         found = make_questions(context, most, longest)

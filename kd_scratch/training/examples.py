@@ -144,15 +144,20 @@ def read_unlabelled(
 ) -> Sequence:
     """The texts, or pairs, of --unlabelled that hold more than blanks, as examples without label.
 
-    flag: with its value. questions: what to do where contexts have none; "" where these will be made.
+    flag: with its value. questions: what to do where no context has one, and one without is left out; "" where
+    these will be made.
     """
     if task.read_unlabelled:
         examples = task.read_unlabelled(path, data, say, flag)
     else:
         examples = read_texts(path, data, say, task.unlabelled, flag, pairs)
     if task.head == "span":
-        if examples and not examples[0].question and questions:
-            raise UserError(f"{flag}: holds contexts without questions; {questions}")
+        asked = [i for i, example in enumerate(examples) if example.question.strip() or not questions]
+        if len(asked) < len(examples):
+            if not asked:
+                raise UserError(f"{flag}: holds contexts without questions; {questions}")
+            say(f"{path}: contexts without a question, left out: {len(examples) - len(asked):,}")
+            examples = Subset(examples, asked)
         if not examples:
             cure = "give a file that has some" if questions else "give a .txt with each context on a line"
             raise UserError(f"{flag}: holds no question; {cure}")

@@ -312,6 +312,16 @@ def test_questions_without_answers_may_stand_in_a_table(files, teachers, tmp_pat
     assert found == [("how long?", "two days, no more"), ("when?", "one day")]
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_contexts_without_a_question_are_left_out_wherever_they_stand(files, teachers, tmp_path, at):
+    paragraphs = [{"context": "two days", "qas": [{"question": "how long?", "id": "1"}]}]
+    paragraphs.insert(at, {"context": "one day", "qas": []})
+    (tmp_path / "more.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    data = read_training_data(student(files, teachers, unlabelled=tmp_path / "more.json"), SQUAD)
+    assert [example.question for example in data.examples if not example.labelled] == ["how long?"]
+    assert f"{tmp_path / 'more.json'}: contexts without a question, left out: 1" in data.notes
+
+
 def test_what_does_not_go_together_is_refused(files, teachers):
     folder = files[0]
     with pytest.raises(UserError, match="holds contexts without questions; add --cloze 4"):
