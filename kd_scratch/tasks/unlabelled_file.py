@@ -34,9 +34,12 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
     numbers = meant(names, data.text_column)
     by_number = is_table and all(map(is_number, numbers))
     header = is_table and (data.header == "yes" or (data.header == "auto" and holds_names(names, rows)))
+    guess = ""
+    if header and data.header == "auto" and not looks_like_header(names, names[:1], labelled=False):
+        guess = "; line 1 is taken as the header; put one above it if it is a text"
     if by_number and len(numbers) == count and max(map(int, numbers)) <= len(names):
-        taken = "the header" if header else "data"
-        say(f"{file.path}: texts are those of column {data.text_column}; line 1 is taken as {taken}")
+        taken = guess or f"; line 1 is taken as {'the header' if header else 'data'}"
+        say(f"{file.path}: texts are those of column {data.text_column}{taken}")
         return replace(data, header="yes" if header else "no")
     for wanted in (meant(names, name) for name in asked):
         if len(wanted) == count and all(named(names, name) for name in wanted):
@@ -49,7 +52,7 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
         what = " and ".join(repr(shorten(names[i], 30)) for i in found)
         if is_table and not header:
             what = "the only column, line 1 among them" if count == 1 else "the two columns, line 1 among them"
-        say(f"{file.path}: texts are those of {what}")
+        say(f"{file.path}: texts are those of {what}{guess}")
         if is_table:
             numbers = ",".join(str(i + 1) for i in found)
             return replace(data, text_column=numbers, header="yes" if header else "no")
@@ -106,12 +109,15 @@ def holds_texts(cells: Sequence[object]) -> bool:
 
 
 def holds_names(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row of a table holds names: usual ones, or one word over texts, or letters over numbers."""
-    if looks_like_header(first, first[:1], labelled=False):
-        return True
+    """Whether the first row of a table holds names: usual ones; or of several columns one has one word over texts, or
+    letters over numbers. (A word over a single column may be the first of the texts.)"""
+    is_usual = looks_like_header(first, first[:1], labelled=False)
+    if is_usual or len(first) == 1:
+        return is_usual
     columns = zip(first, zip(*rows, strict=True), strict=True) if rows else ()
     return any(
-        (len(head.split()) == 1 and holds_texts(cells))
-        or (not any(map(str.isdecimal, head)) and all(any(map(str.isdecimal, cell)) for cell in cells))
+        len(head.split()) == 1
+        if holds_texts(cells)
+        else not any(map(str.isdecimal, head)) and all(any(map(str.isdecimal, cell)) for cell in cells)
         for head, cells in columns
     )

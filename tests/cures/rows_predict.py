@@ -47,7 +47,20 @@ def piped(world, *more):
     return ["predict", "--model", str(world.base.model()), "--device", "cpu", *map(str, more)]
 
 
+def of_rows(world, text):
+    """A command that answers a table, anew."""
+    return put(whole(world, "--force"), "--file", world.write("texts.csv", text))
+
+
 ROWS = [
+    Cure(
+        "; line 1 is taken as the header; put one above it if it is a text",
+        lambda w: of_rows(w, "a;a goal\n1;the goal\n2;a match\n"),
+        lambda w, argv, line: (
+            find("(put one above it)", line) and of_rows(w, "id;text\na;a goal\n1;the goal\n2;a match\n")
+        ),
+        note=True,
+    ),
     Cure(
         "--output {}: give it a name that ends with .csv, .tsv or .jsonl",
         lambda w: whole(w, output="o.xlsx"),

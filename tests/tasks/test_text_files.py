@@ -249,7 +249,7 @@ MONEY = ["my card, 0", "my bank is lost", "ok"]
 #: what the file is called, and holds -> how --train is read
 UNLABELLED = {
     "another name": ("u.csv", 'text\n"my card, 0"\nmy bank is lost\nok\n', {"text_column": "utterance"}),
-    "the only column": ("u.csv", 'Nachricht\n"my card, 0"\nmy bank is lost\nok\n', {}),
+    "the only column": ("u.csv", 'Sentence\n"my card, 0"\nmy bank is lost\nok\n', {}),
     "the only column, no header": ("u.csv", '"my card, 0"\nmy bank is lost\nok\n', {}),
     "the only texts": ("u.csv", 'Nr;Was;Art\n0;my card, 0;a\n1;my bank is lost;b\n2;ok;a\n', {}),
     "by number, a header": ("u.csv", 'Nr;Was\n0;my card, 0\n1;my bank is lost\n2;ok\n', {"text_column": "2"}),
@@ -271,6 +271,13 @@ def test_unlabelled_texts_may_stand_in_another_column_than_those_of_train(tmp_pa
         tmp_path / file, DataConfig(**settings), notes.append, TASKS["csv"].unlabelled, "--unlabelled"
     )
     assert [example.text for example in examples] == MONEY and notes
+
+
+@pytest.mark.parametrize("first", ["Where is my order", "Hello"])
+def test_the_first_line_of_a_single_column_is_a_text_where_it_is_no_usual_name(tmp_path, first):
+    (tmp_path / "u.csv").write_text(f"{first}\nOrder 123 is late\nRefund 45 please\n")
+    found = read_texts(tmp_path / "u.csv", DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
+    assert [example.text for example in found] == [first, "Order 123 is late", "Refund 45 please"]
 
 
 @pytest.mark.parametrize(
