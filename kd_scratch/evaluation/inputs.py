@@ -188,11 +188,11 @@ def table_records(file: TextFile, layout: Layout, header: Sequence[str] | None, 
 def sentence_records(file: TextFile, columns: conll_columns.Columns) -> Iterator[Record]:
     """The sentences of a file of CoNLL's kind, as examples without tags. One with an odd line is odd."""
     block: list[str] = []
-    last = ""  # the number of a sentence
+    last = ("", "")  # document and number of a sentence
     for i, (_, line) in enumerate(chain(file.lines(), [(0, "")]), 1):
         line = line.rstrip("\r\n")
-        number = columns.sentence_of(line)
-        begins, last = number not in ("", last), number or last
+        place = columns.sentence_of(line, last)
+        begins, last = place != last, place
         if line.strip() and not begins:
             block.append(line)
             continue

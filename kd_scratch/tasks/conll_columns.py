@@ -37,6 +37,7 @@ DELIMITERS = {",": "commas", ";": "semicolons"}
 WORD_NAMES = {"word", "words", "token", "tokens", "form", "text"}
 TAG_NAMES = {"tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "entity", "bio", "iob"}
 SENTENCE_NAMES = {"sentence", "sentence #", "sentence_id", "sentence_idx", "sentence id", "sent_id", "sent"}
+DOCUMENT_NAMES = {"doc", "doc_id", "doc id", "document", "document #", "document_id", "document id"}
 
 
 class Choice(NamedTuple):
@@ -78,6 +79,7 @@ class Columns:
     tag: int
     word: int = 0
     sentence: int | None = None  # holds the sentence's number, or nothing where that goes on
+    document: int | None = None  # the same of the document, in each of which sentences may be numbered anew
     header: int = 0  # the header's line; 0: none
     tags: frozenset[str] = frozenset()  # of the lines that do not begin with #, where others do
     signs: bool = False  # a word begins with #
@@ -88,11 +90,14 @@ class Columns:
         """The cells of a line."""
         return split(line, self.delimiter, self.quotes)
 
-    def sentence_of(self, line: str) -> str:
-        """The number of its sentence in a line; "" where it has none."""
+    def sentence_of(self, line: str, last: tuple[str, str]) -> tuple[str, str]:
+        """Document and number of a line's sentence; where it has none, those of the line before."""
         cells = self.split(line)
-        comment = self.sentence is None or self.is_comment(line, cells)
-        return "" if comment or len(cells) <= self.sentence else cells[self.sentence]
+        if self.sentence is None or self.is_comment(line, cells):
+            return last
+        found = ("" if i is None or i >= len(cells) else cells[i] for i in (self.document, self.sentence))
+        document, number = (new or old for new, old in zip(found, last, strict=True))
+        return document, number
 
     def is_comment(self, line: str, cells: list[str], in_sentence: bool = False) -> bool:
         """Whether a line is no word: it begins with #, and does not look like one.
@@ -186,7 +191,9 @@ def find_columns(path: Path, lines: Sequence[str], data: DataConfig, say: Say) -
     known = words and tags and words[0] != tags[-1]
     if known or by_name or data.header == "yes" or (data.header == "auto" and has_header(lines, columns, tag)):
         sentence = next((i for i, name in enumerate(names) if name in SENTENCE_NAMES), None)
-        columns = replace(columns, sentence=sentence, header=number)
+        document = next((i for i, name in enumerate(names) if name in DOCUMENT_NAMES), None)
+        document = None if sentence is None else document
+        columns = replace(columns, sentence=sentence, document=document, header=number)
         columns = replace(columns, word=words[0] if words else 0, tag=tags[-1] if tags else columns.tag)
     elif len(cells) > 2 and not word.number:
         columns = replace(columns, word=behind_ids(lines, columns))
@@ -238,7 +245,8 @@ def describe(columns: Columns, cells: Sequence[str], chosen: bool) -> str:
         ids = "column 1 counts" if columns.word == 1 else f"columns 1 to {columns.word} count"
         notes.append(f"{ids} the words, column {columns.word + 1} has them, column {columns.tag + 1} the tags")
     if columns.sentence is not None:
-        notes.append(f"a new {cells[columns.sentence]!r} begins a sentence")
+        parts = [repr(cells[i]) for i in (columns.document, columns.sentence) if i is not None]
+        notes.append(f"a new {' or '.join(parts)} begins a sentence")
     return "; ".join(notes)
 
 

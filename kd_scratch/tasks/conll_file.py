@@ -152,7 +152,7 @@ def read_sentences(
     tags: are counted there; counts: of lines that are left out.
     """
     sentence: _Sentence | None = None
-    document = number_of = ""
+    document, number_of = "", ("", "")
     for number, line in enumerate(lines, first):
         cells = columns.split(line)
         begins = DOCSTART.match(line)
@@ -174,8 +174,8 @@ def read_sentences(
         if columns.joined and conll_columns.JOINED_CELL.fullmatch(cells[0]):
             counts["tokens of several words, or of none (2-3, 2.1), left out"] += 1
             continue
-        if columns.sentence is not None and cells[columns.sentence] not in ("", number_of):
-            number_of = cells[columns.sentence]
+        if columns.sentence is not None and (found := columns.sentence_of(line, number_of)) != number_of:
+            number_of = found
             if sentence:
                 yield sentence
                 sentence = None

@@ -167,6 +167,8 @@ ODD = {
         [None, "line 4: has 3 columns", None]),
     "sentences whose number is repeated": (
         "token", "c.csv", b"Sentence #,Word,Tag\n1,the,O\n,fox,O\n1,x,O\n2,a,O\n,b,B-PER\n", [None, None]),
+    "sentences numbered anew in each document": (
+        "token", "c.csv", b"doc,sentence_id,word,tag\nA,1,the,O\nB,1,fox,O\nB,2,a,O\n,,dog,O\n", [None, None, None]),
     "lists of words beside texts": (
         "token", "c.jsonl", b'{"text": "the fox", "tokens": ["a", "b", "c"]}\n{"text": "a", "tokens": [1]}\n',
         [None, "line 2: each of the words must be a text"]),

@@ -141,6 +141,14 @@ def test_files_that_mean_the_same_are_read_the_same(tmp_path, name):
     assert notes == said
 
 
+@pytest.mark.parametrize("b", ["B", ""])
+def test_sentences_may_be_numbered_anew_in_each_document(tmp_path, b):
+    text = f"doc,sentence_id,word,tag\nA,1,Ada,B-PER\n,,flew,O\nB,1,Ada,B-PER\n{b},2,she,O\n"
+    examples, said = read(tmp_path, text)
+    assert [example.words for example in examples] == [("Ada", "flew"), ("Ada",), ("she",)]
+    assert "a new 'doc' or 'sentence_id' begins a sentence" in said[0]
+
+
 def test_a_number_sign_may_be_a_word_at_any_place(tmp_path):
     examples, said = read(tmp_path, "# O\n1 O\n\n# O\n# O\n\n#tag B-X\n")
     assert [e.words for e in examples] == [("#", "1"), ("#", "#"), ("#tag",)] and not said
