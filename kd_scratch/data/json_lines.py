@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from kd_scratch.common.errors import UserError
@@ -20,6 +21,7 @@ def json_rows(file: Path | TextFile, make: Make) -> FileRows:
     """
     file = file if isinstance(file, TextFile) else open_text(file)
     name = str(file.path)
+    refuse_array(file)
 
     def rows() -> Iterator[tuple[int, int]]:
         for i, (place, text) in enumerate(file.lines(), 1):
@@ -52,13 +54,9 @@ def parse_line(text: str, line: int, name: str) -> dict:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a character (a surrogate)
     except json.JSONDecodeError as error:
-        if line == 1 and text.lstrip().startswith("["):
-            raise UserError(array_message(name)) from None
         raise UserError(f"{place}: not JSON: {error.msg}; each line must hold one whole object") from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of thousands of digits
         raise UserError(f"{place}: not usable JSON: {error}") from None
-    if line == 1 and isinstance(value, list):
-        raise UserError(array_message(name))
     if not isinstance(value, dict):
         raise UserError(f'{place}: is not an object; each line must be one, such as {{"text": …, "label": …}}')
     return value
@@ -77,10 +75,17 @@ def without_duplicates(pairs: list[tuple[str, object]]) -> dict:
 DECODER = json.JSONDecoder(object_pairs_hook=without_duplicates)
 
 
-def array_message(name: str) -> str:
-    """What is wrong with a file that is one JSON array, and a command that mends it."""
+def refuse_array(file: TextFile) -> None:
+    """UserError where a file is one JSON array, with a command that mends it where that is of objects."""
+    beginning = "".join(text[:1000] for _, text in islice(file.lines(), 20)).lstrip(MARK).lstrip()
+    if not beginning.startswith("["):
+        return
+    if beginning[1:].lstrip()[:1] not in ("{", ""):
+        example = 'JSON lines are needed, each an object, such as {"text": …, "label": …}'
+        raise UserError(f"{file.path}: is one JSON array, and not of objects; {example}")
     program = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], 'rb'))]"
-    return (
-        f"{name}: is one JSON array; JSON lines are needed, one object a line, for example by: "
-        f'python -c "{program}" {shlex.quote(name)} > lines.jsonl'
+    target = file.path.with_name(f"{file.path.stem}-lines.jsonl")  # never the file itself, which `>` would empty
+    raise UserError(
+        f"{file.path}: is one JSON array; JSON lines are needed, one object a line, for example by: "
+        f'python -c "{program}" {shlex.quote(str(file.path))} > {shlex.quote(str(target))}'
     )

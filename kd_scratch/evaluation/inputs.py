@@ -19,7 +19,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import parse_line
+from kd_scratch.data.json_lines import parse_line, refuse_array
 from kd_scratch.data.tables import TSV, Layout, find_layout, rows_or_errors, table_rows
 from kd_scratch.tasks import (
     Task,
@@ -241,6 +241,8 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
         columns = [{"id": example.id, "text": example.text, "label": example.label} for example in found]
         return lambda: (Record(i, row["text"], row["text"], row) for i, row in enumerate(columns, 1)), make
     is_json = text_files.is_json_lines(file)
+    if is_json:
+        refuse_array(file)
 
     def objects() -> Iterator[Record]:
         return json_records((text for _, text in file.lines()), path)

@@ -9,7 +9,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import find_object
+from kd_scratch.data.json_lines import find_object, refuse_array
 from kd_scratch.tasks.text_files import Example, example_of_row, read_rows
 
 OOS = "oos"  # out of scope
@@ -52,6 +52,8 @@ def holds_splits(file: TextFile) -> bool:
 def clinc_examples(file: TextFile, split: str, data: DataConfig, say: Say) -> list[Example]:
     """The examples of a split of the JSON that holds them all."""
     path, raw = file.path, file.json()
+    if isinstance(raw, list):
+        refuse_array(file)
     names = [key for key in SPLITS[split] if isinstance(raw, dict) and key in raw]
     if not names:
         raise UserError(f"{path}: is not CLINC150's JSON: it has no key {split!r}")

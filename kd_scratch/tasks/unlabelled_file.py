@@ -10,7 +10,7 @@ from kd_scratch.common.console import Say, shorten
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import parse_line
+from kd_scratch.data.json_lines import parse_line, refuse_array
 from kd_scratch.data.tables import SAMPLE, find_layout, table_rows
 from kd_scratch.tasks.columns import is_number, like_cola, looks_like_header, meant, named
 
@@ -21,6 +21,7 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
     count, asked = 1 + pairs, dict.fromkeys((data.text_column, DataConfig.text_column))
     names, rows = sample_of_table(file, asked) if is_table else sample_of_json(file)
     if not is_table and not names:
+        refuse_array(file)
         for i, (_, text) in enumerate(file.lines(), 1):
             if text.strip():
                 parse_line(text, i, str(file.path))

@@ -68,4 +68,17 @@ def test_the_cure_for_an_array_makes_json_lines_of_it(tmp_path, indent, encoding
         rows(tmp_path, json.dumps(values, indent=indent), encoding=encoding)
     cure = str(error.value).split("for example by: ")[1].replace("python", shlex.quote(sys.executable), 1)
     subprocess.run(cure, shell=True, cwd=tmp_path, check=True)
-    assert [row for _, row in json_rows(tmp_path / "lines.jsonl", lambda line, row: (line, row))] == values
+    assert json.loads((tmp_path / "x.jsonl").read_text(encoding)) == values, "the user's file is as it was"
+    assert [row for _, row in json_rows(tmp_path / "x-lines.jsonl", lambda line, row: (line, row))] == values
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '[\n "a",\n "b"\n]', '\n[["a", "b"]]', "[]"])
+def test_an_array_of_other_things_is_refused_without_a_command(tmp_path, text):
+    with pytest.raises(UserError, match="x.jsonl: is one JSON array, and not of objects; JSON lines are needed"):
+        rows(tmp_path, text)
+
+
+def test_the_cure_for_an_array_does_not_write_to_the_file_that_it_reads(tmp_path):
+    (tmp_path / "lines.jsonl").write_text('[{"a": 1}]')
+    with pytest.raises(UserError, match=r"/lines.jsonl > \S+/lines-lines.jsonl$"):
+        json_rows(tmp_path / "lines.jsonl", lambda line, row: row)

@@ -219,6 +219,14 @@ def test_an_odd_input_is_a_row_with_an_error_and_not_the_end(kind, ending, model
         assert (row.get("error") or "").startswith(error or "") and bool(row.get("error")) == bool(error)
 
 
+@pytest.mark.parametrize("head", ["sequence", "token"])
+def test_an_array_of_an_object_a_line_is_refused_at_once(head, models, tmp_path, capsys):
+    (tmp_path / "a.json").write_text('[\n{"text": "a fox"},\n{"text": "a dog"}\n]\n')
+    argv = ["predict", "--model", models / head, "--file", tmp_path / "a.json", "--output", tmp_path / "o.csv"]
+    assert main([*map(str, argv), "--device", "cpu"]) == 2
+    assert "is one JSON array; JSON lines are needed" in capsys.readouterr().err
+
+
 def open_file(path, task, content, **settings):
     """The inputs of a file."""
     path.write_text(content)

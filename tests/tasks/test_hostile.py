@@ -204,7 +204,7 @@ MALFORMED = {
     "tsv": {"ragged": (TSV + "money\ta\tb\n", "line 5: 3 columns instead of the header's 2")},
     "clinc": {
         "cut": (json.dumps(CLINC)[:50], "line 1: not JSON"),
-        "a list": (json.dumps([CLINC]), "is not CLINC150's JSON: it has no key 'train'"),
+        "a list": (json.dumps([CLINC]), "is one JSON array"),
         "no such split": (json.dumps({"test": []}), "it has no key 'train'"),
         "an object for a list": (json.dumps(CLINC | {"train": {"a": "b"}}), "'train' is not a list"),
         "three in a pair": (json.dumps(CLINC | {"train": [["a", "b", "c"]]}), "train[0]: is not a pair"),

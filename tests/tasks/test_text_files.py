@@ -134,6 +134,7 @@ VARIANTS = {
     "JSON lines, a fraction": ("csv", "x.jsonl", '{"text":"a","label":0.5}\n', {}, "not a fraction", ""),
     "JSON lines, no text": ("csv", "x.jsonl", '{"text":["a"],"label":"x"}\n', {},
             "must be a text in quotes, not a list", ""),
+    "an array for CLINC150": ("clinc", "x.json", '[{"text":"a","intent":"x"}]', {}, "is one JSON array; JSON", ""),
     "JSON array": ("csv", "x.json", '[{"text":"a","label":"x"}]', {}, "is one JSON array", ""),
     "CLINC, JSON lines": ("clinc", "x.jsonl", LINES.replace("label", "intent"), {}, SHORT,
             "'intent' is read as the label"),
