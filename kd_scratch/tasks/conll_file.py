@@ -31,6 +31,7 @@ NEW_DOCUMENT = re.compile(r"# *(newdoc|begin document)\b")  # a comment of CoNLL
 BARE_TAG = re.compile(r"[^\W\d_]{2}\S*")  # PER, person-actor
 LOOSE_TAG = re.compile(r"([BIESLUMW])[-_](.+)", re.IGNORECASE)  # b-per, B_PER
 LETTER_TAG = re.compile(r"([BIESLUMW])()", re.IGNORECASE)  # B: where all tags are letters, of the only type
+PRINTED_WORDS = re.compile(r"""\"?\[\s*(['"]).+\1[\s,]+['"]""")  # ['EU' 'rejects'], as Python or numpy prints lists
 LETTER_BEHIND = re.compile(r"(.+)[-_]([BIESLUMW])")  # PER-B, PER_B
 
 
@@ -196,6 +197,8 @@ def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> No
         raise UserError(f"{place}: a comment within a sentence? Others begin with # and are words; delete that line")
     if len(cells) < 2 and not columns.words_alone:
         raise UserError(f"{place}: has no tag; each line needs a word and, in its last column, a tag")
+    if holds_sentence(cells, columns):
+        raise UserError(f"{place}: holds a whole sentence in a cell; write JSON lines with tokens and ner_tags")
     if len(cells) != columns.count:
         raise UserError(
             f"{place}: has {len(cells)} columns, the lines before it {columns.count}; was it cut, or joined?"
@@ -204,6 +207,16 @@ def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> No
         where = "its first column" if columns.word == 0 else f"column {columns.word + 1}"
         raise UserError(f"{place}: has no word in {where}; for an empty line leave out the tabs too")
     check_length(cells[columns.word], place)
+
+
+def holds_sentence(cells: list[str], columns: Columns) -> bool:
+    """Whether a cell has all words of a sentence, as lists become in CSV, or has all their tags."""
+    if any(PRINTED_WORDS.match(cell) for cell in cells):
+        return True
+    if len(cells) != columns.count:
+        return False
+    word, tag = cells[columns.word], cells[columns.tag]
+    return re.fullmatch(r"\[.+\]", tag) is not None or 0 < word.count(" ") == tag.count(" ")
 
 
 # --- JSON lines ---

@@ -42,6 +42,14 @@ ROWS = [
         ),
     ),
     Cure(
+        "holds a whole sentence in a cell; write JSON lines with tokens and ner_tags",
+        evaluated(text="id,tokens,ner_tags\n0,['the' 'Ada'],['O' 'B-PER']\n"),
+        lambda w, argv, line: (
+            find("write (JSON lines with tokens and ner_tags)", line)
+            and put(argv, "--data", w.write("words.jsonl", '{"tokens": ["the", "Ada"], "ner_tags": ["O", "B-PER"]}\n'))
+        ),
+    ),
+    Cure(
         "{}: has {} columns; {} {}: choose one from 1 to {}",
         evaluated("--label-column", 5),
         lambda w, argv, line: put(argv, "--label-column", find(r"choose one from 1 to (\d+)", line).replace("3", "2")),

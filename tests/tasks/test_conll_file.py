@@ -333,6 +333,11 @@ REFUSED = {
     "no word in another column": (SPREADSHEET.replace("rejects", ""), "line 3: has no word in column 2"),
     "a line end within": ("a O\rb O\nc O\n", "line 1: holds a carriage return"),
     "one JSON array": ('[\n{"tokens": ["a"], "tags": ["O"]}\n]\n', "is one JSON array; JSON lines are needed"),
+    "lists as numpy prints them": ("id,tokens,ner_tags\n0,['EU' 'rejects'],[3 0]\n", "line 2: holds a whole sentence"),
+    "lists in lines": ("id,tokens,ner_tags\n0,\"['EU' 'it'\n 'Peter']\",\"[3 0\n 1]\"\n", "line 2: holds a whole sen"),
+    "lists as Python prints them": (
+        """id,tokens,ner_tags\n0,"['EU', 'it']","['B-ORG', 'O']"\n""", "line 2: holds a whole sentence in a cell"),
+    "sentences in cells": ("text\ttags\nEU rejects it\tB-ORG O O\n", "line 2: holds a whole sentence in a cell; write"),
     "JSON without words": ('{"text": "a b", "tags": ["O"]}\n', "line 1: words must be a list under tokens or words"),
     "JSON without tags": ('{"tokens": ["a"]}\n', "line 1: tags must be a list under ner_tags or tags"),
     "JSON with a word less": ('{"tokens": ["a"], "tags": ["O", "O"]}\n', "line 1: has 1 words and 2 tags"),
@@ -430,6 +435,11 @@ def test_texts_with_tabs_are_texts_beside_train(tmp_path, text):
     (tmp_path / "x.txt").write_text(text)
     found = TASKS["conll"].read_unlabelled(tmp_path / "x.txt", DataConfig(), print, "--unlabelled")
     assert len(found) == sum(map(bool, text.split("\n")))
+
+
+def test_brackets_and_blanks_may_be_words(tmp_path):
+    examples, _ = read(tmp_path, "[sic]\tO\n[\tO\n['\tO\n10 000\tO\n['x'\tO\n")
+    assert examples[0].words == ("[sic]", "[", "['", "10 000", "['x'")
 
 
 def test_tokens_of_several_words_are_left_out(tmp_path):
