@@ -84,7 +84,7 @@ def refuse_array(file: TextFile) -> None:
         example = 'JSON lines are needed, each an object, such as {"text": …, "label": …}'
         raise UserError(f"{file.path}: is one JSON array, and not of objects; {example}")
     program = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], 'rb'))]"
-    target = file.path.with_name(f"{file.path.stem}-lines.jsonl")  # never the file itself, which `>` would empty
+    target = file.path.with_name(f"{file.path.stem}-lines.jsonl")  # not itself, `>` would empty it
     raise UserError(
         f"{file.path}: is one JSON array; JSON lines are needed, one object a line, for example by: "
         f'python -c "{program}" {shlex.quote(str(file.path))} > {shlex.quote(str(target))}'

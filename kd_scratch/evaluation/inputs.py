@@ -220,12 +220,14 @@ def text_maker(task: Task, path: Path) -> Make:
     return make
 
 
-def object_maker(path: Path, data: DataConfig, say: Say, make: Make, pairs: bool = False) -> Make:
-    """The same of objects that have the texts. pairs: UserError where there is one text alone."""
+def object_maker(path: Path, data: DataConfig, say: Say, make: Make, pairs: bool = False, join: bool = False) -> Make:
+    """The same of objects that have the texts. pairs: UserError where one is alone. join: two are one text."""
 
     def of_parts(line: int, label_name: str, text: str, label: str, pair: str | None) -> object | None:
         if pairs and pair is None:
             raise UserError(f"line {line}: has one text, the model reads pairs; call them sentence1 and sentence2")
+        if join and pair is not None:
+            return make(line, f"{text} {pair}")
         return make(line, *(part for part in (text, pair) if part is not None))
 
     return text_files.json_maker(path, data, say, of_parts, labelled=False)
@@ -251,11 +253,12 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
         return partial(sentence_records, file, layout), lambda line, example: example
     usual = data.text_column, DataConfig.text_column
     is_table = not is_json and text_files.is_table_of_texts(file, usual, data.label_column)
-    if data.text_column == DataConfig.text_column and find is find_columns and task.head == "sequence":
+    is_usual = is_json or find is find_columns
+    if data.text_column == DataConfig.text_column and is_usual and task.head == "sequence":
         readable = is_table or (is_json and any(isinstance(record.value, dict) for record in islice(objects(), FIRST)))
         data = settings_for_texts(file, data, is_table, say, pairs) if readable else data
     if is_json:
-        of_object = object_maker(path, data, say, make, pairs)
+        of_object = object_maker(path, data, say, make, pairs, join=not pairs and data.text_column != asked)
         if task.head == "token":
             of_object = partial(untagged_file.of_object, path, data, of_object)
         return objects, of_object

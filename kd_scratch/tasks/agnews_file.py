@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from kd_scratch.common.console import Say, say, shorten
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
+from kd_scratch.data.json_lines import find_object
 from kd_scratch.data.tables import SAMPLE, Layout, table_rows
 from kd_scratch.tasks.columns import Columns, find_columns, is_number, named, numbered, same, wanted_columns
 from kd_scratch.tasks.file_checks import bare
 from kd_scratch.tasks.text_files import Example, example_of_row, read_rows
+from kd_scratch.tasks.unlabelled_file import AGNEWS_TEXTS
 
 AGNEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")  # classes 1 to 4
 NAMES = {bare(name): name for name in AGNEWS_LABELS}
@@ -27,8 +30,10 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
     (Replacing the two characters backslash and n instead would eat the first letter of the words that happen to follow
     one: "\\network", "\\not".)
     """
+    file = open_text(path, data.encoding, say)
     first_line: dict[str, int] = {}  # by class
     lowest, official = 1, False
+    asked, data = data, of_json(file, data, say)
 
     def find(*arguments) -> Columns:
         nonlocal official
@@ -44,9 +49,11 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
             name = AGNEWS_LABELS[(int(number) - lowest) % 4]
         if name is None:
             raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4, nor a name")
+        if pair and data is not asked:
+            text, pair = f"{text} {pair}", None
         return example_of_row(path, line, without_backslashes(text), name, pair)
 
-    rows = read_rows(open_text(path, data.encoding, say), data, say, make, columns=find)
+    rows = read_rows(file, data, say, make, columns=find)
     if not official and first_line and first_line.keys() <= {"1", "2", "3"}:
         raise UserError(f"{path}: classes 1 to 3 alone may be of 1 to 4 or of 0 to 3; write names, as in World")
     if "0" in first_line:
@@ -58,6 +65,17 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
         lowest = 0
         say(f"{path}: classes are 0 to 3, read as {', '.join(AGNEWS_LABELS)}")
     return rows
+
+
+def of_json(file: TextFile, data: DataConfig, say: Say) -> DataConfig:
+    """The settings; where JSON lines have title and description, those that read both, as of tables."""
+    names = list(find_object(file.first_line()) or {})
+    is_usual = data.text_column == DataConfig.text_column and not named(names, data.text_column)
+    if not is_usual or not all(named(names, name) for name in AGNEWS_TEXTS):
+        return data
+    say(f"{file.path}: {' and '.join(AGNEWS_TEXTS)} are read as one text")
+    label = data.label_column if named(names, data.label_column) else CLASS
+    return replace(data, text_column=",".join(AGNEWS_TEXTS), label_column=label)
 
 
 def without_backslashes(text: str) -> str:
@@ -80,7 +98,7 @@ def agnews_columns(file: TextFile, layout: Layout, data: DataConfig, say: Say, l
     wanted = wanted_columns(first, data, labelled)
     if all(named(first, name) or is_number(name) for _, name in wanted):
         return find_columns(file, layout, data, say, labelled)
-    texts = [i for name in ("title", "description") for i in named(first, name)]
+    texts = [i for name in AGNEWS_TEXTS for i in named(first, name)]
     labels = named(first, data.label_column) or named(first, CLASS)
     if is_number(data.label_column):
         labels = [numbered(len(first), "--label-column", data.label_column, f"{file.path}: line {line}")]

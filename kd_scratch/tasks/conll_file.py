@@ -31,7 +31,7 @@ NEW_DOCUMENT = re.compile(r"# *(newdoc|begin document)\b")  # a comment of CoNLL
 BARE_TAG = re.compile(r"[^\W\d_]{2}\S*")  # PER, person-actor
 LOOSE_TAG = re.compile(r"([BIESLUMW])[-_](.+)", re.IGNORECASE)  # b-per, B_PER
 LETTER_TAG = re.compile(r"([BIESLUMW])()", re.IGNORECASE)  # B: where all tags are letters, of the only type
-PRINTED_WORDS = re.compile(r"""\"?\[\s*(['"]).+\1[\s,]+['"]""")  # ['EU' 'rejects'], as Python or numpy prints lists
+PRINTED_WORDS = re.compile(r"""\"?\[\s*(['"]).+\1[\s,]+['"]""")  # ['EU' 'it'], as lists are printed
 LETTER_BEHIND = re.compile(r"(.+)[-_]([BIESLUMW])")  # PER-B, PER_B
 
 
@@ -70,8 +70,8 @@ class Tags:
         """Find out what they mean. UserError with the line of one that means nothing.
 
         They may be written loosely, as in b-per or B_PER, or all without a type, as in B, or all with the
-        letter behind it, as in PER-B. Where none has a letter, and most are O, each run of words of one type is
-        an entity.
+        letter behind it, as in PER-B. Where none has a letter, and most are O, neighbours of one type are
+        one entity.
         """
         form = LETTER_TAG if all(len(tag) == 1 for tag in self.counts) else LOOSE_TAG
         loose = {tag: match.groups() for tag in self.counts if (match := form.fullmatch(tag))}

@@ -32,7 +32,7 @@ def one_label(value: Value, name: str, place: str) -> str:
 
 
 def choices(value: Value) -> Value:
-    """The list in {"choices": […]}, as Label Studio writes several labels, also into a cell; else the value."""
+    """The list in {"choices": […]}, as Label Studio writes several labels, or the value as it is."""
     found = find_object(value) if isinstance(value, str) else value
     alone = type(found) is dict and [*found] == ["choices"] and isinstance(found["choices"], list)
     return found["choices"] if alone else value

@@ -1,9 +1,9 @@
-"""Answers in SQuAD's files and their relatives, however they are written: a JSON object -> texts, where they begin.
+"""Answers in SQuAD's files and their relatives: a JSON object -> their texts, and where they begin.
 
 {"answers": [{"text": "90 metres", "answer_start": 18}]}                      the official form
 {"answers": {"text": ["90 metres"], "answer_start": [18]}}                    the hub's
 {"answers": ["90 metres"], "answer_start": [18]}                              two lists
-{"answers": ["90 metres"],                                                    MRQA's; the end is the last character
+{"answers": ["90 metres"],                                                    MRQA's, to the last character
  "detected_answers": [{"text": "90 metres", "char_spans": [[18, 26]]}]}
 """
 
@@ -119,7 +119,7 @@ def printed_object(node: Node, key: str) -> dict | list:
 
 
 def detected_answers(question: dict) -> list[tuple[str, int, int]]:
-    """The answers that MRQA's files have found: text, and where it is first, up to and with its last character."""
+    """The answers that MRQA's files have found: text, where it is first, and its last character."""
     detected = question.get("detected_answers")
     if isinstance(detected, dict):  # as the hub writes it: lists in objects
         with suppress(LookupError, TypeError, ValueError):
@@ -137,7 +137,7 @@ def detected_answers(question: dict) -> list[tuple[str, int, int]]:
 
 
 def detected_in(context: str, question: dict) -> tuple[str, int] | None:
-    """The first such answer as its context spells it, and where it begins. None: there is none, or another text."""
+    """The first such answer as its context spells it, and where it begins; None where there is none."""
     for text, start, end in detected_answers(question):
         spelled = context[start : end + 1]
         same, other = ("".join(filter(str.isalnum, form.casefold())) for form in (spelled, text))

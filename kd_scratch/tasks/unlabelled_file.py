@@ -14,6 +14,8 @@ from kd_scratch.data.json_lines import parse_line, refuse_array
 from kd_scratch.data.tables import SAMPLE, find_layout, table_rows
 from kd_scratch.tasks.columns import is_number, like_cola, looks_like_header, meant, named
 
+AGNEWS_TEXTS = ("title", "description")  # columns of AG News, which make one text
+
 
 def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Say, pairs: bool = False) -> DataConfig:
     """The settings with the text column of this file: that of --train, one of a usual name, the only one, or the only
@@ -46,6 +48,10 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
         if len(wanted) == count and all(named(names, name) for name in wanted):
             say(f"{file.path}: texts are those of {' and '.join(map(repr, wanted))}")
             return replace(data, text_column=",".join(wanted), header="auto")
+    by_default = data.text_column == DataConfig.text_column and data.header != "no" and not pairs
+    if by_default and all(named(names, name) for name in AGNEWS_TEXTS):
+        say(f"{file.path}: {' and '.join(AGNEWS_TEXTS)} are read as one text")
+        return replace(data, text_column=",".join(AGNEWS_TEXTS))
     found = [i for i in range(len(names)) if holds_texts([row[i] for row in rows])] if header or not is_table else []
     is_all = len(names) == count and not (pairs and named(names, data.label_column))
     if is_all or len(found) == count:
@@ -110,8 +116,8 @@ def holds_texts(cells: Sequence[object]) -> bool:
 
 
 def holds_names(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row of a table holds names: usual ones; or of several columns one has one word over texts, or
-    letters over numbers. (A word over a single column may be the first of the texts.)"""
+    """Whether the first row of a table holds names: usual ones; or of several columns one has one word over
+    texts, or letters over numbers. (A word over a single column may be the first of the texts.)"""
     is_usual = looks_like_header(first, first[:1], labelled=False)
     if is_usual or len(first) == 1:
         return is_usual

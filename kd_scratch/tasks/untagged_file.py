@@ -1,4 +1,4 @@
-"""Sentences without tags: files as of conll_file.py, whose tags are not looked at or not there; lists; or texts."""
+"""Sentences without tags: files as of conll_file.py, whose tags are not looked at; lists of words; texts."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

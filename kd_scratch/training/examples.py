@@ -144,8 +144,8 @@ def read_unlabelled(
 ) -> Sequence:
     """The texts, or pairs, of --unlabelled that hold more than blanks, as examples without label.
 
-    flag: with its value. questions: what to do where no context has one, and one without is left out; "" where
-    these will be made.
+    flag: with its value. questions: what to do where no context has one (a single one is left out); "" where
+    they will be made.
     """
     if task.read_unlabelled:
         examples = task.read_unlabelled(path, data, say, flag)

@@ -10,6 +10,7 @@ import pytest
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data.rows import FileRows
+from kd_scratch.evaluation.inputs import open_inputs
 from kd_scratch.tasks import TASKS
 from kd_scratch.tasks.text_files import read_texts
 
@@ -315,6 +316,28 @@ def test_ag_news_own_file_is_text_without_labels_too(tmp_path):
         (tmp_path / "u.csv").write_text(other)
         with pytest.raises(UserError, match="which of these are the texts"):
             read_texts(tmp_path / "u.csv", DataConfig(), notes.append, task.unlabelled, "--unlabelled")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("u.csv", 'Class Index,Title,Description\n4,A title,"text\\of it, more"\n1,Another,one more\n'),
+        ("u.jsonl", '{"label": 4, "title": "A title", "description": "text\\\\of it, more"}\n'
+                    '{"label": 1, "title": "Another", "description": "one more"}\n'),
+        ("u.jsonl", '{"Class Index": 4, "Title": "A title", "Description": "text\\\\of it, more"}\n'
+                    '{"Class Index": 1, "Title": "Another", "Description": "one more"}\n'),
+    ],
+)  # fmt: skip
+def test_title_and_description_of_ag_news_are_one_text_everywhere(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    task, texts = TASKS["agnews"], ["A title text of it, more", "Another one more"]
+    trained = task.read(tmp_path / name, "", DataConfig(), print)
+    assert [example.text for example in trained] == texts
+    assert [example.label for example in trained] == ["Sci/Tech", "World"]
+    found = read_texts(tmp_path / name, DataConfig(), print, task.unlabelled, "--unlabelled")
+    assert [example.text for example in found] == texts
+    make_inputs, count, _ = open_inputs(task, tmp_path / name, "", DataConfig(), False, (), print)
+    assert [row.example.text for row in make_inputs()] == texts and count == 2
 
 
 @pytest.mark.parametrize("name", ["u.csv", "u.tsv", "u.jsonl"])
