@@ -154,10 +154,12 @@ def sample_rows(lines: Sequence[str], layout: Layout) -> list[list[str]]:
 
 def find_delimiter(lines: Sequence[str], tsv: bool, is_header: Callable[[Sequence[str]], bool], least: int) -> str:
     """What is between the columns: that with which the first row is the header, else that which gives most rows the
-    same number of columns. tsv: the name of the file says it is one."""
+    same number of columns; of two that do, one without blanks behind it, as commas of texts have them. tsv: the
+    name of the file says it is one."""
     if tsv and "\t" in lines[0]:
         return "\t"
-    best, regular = ",", 0.0
+    best, regular = ",", (0.0, False)
+    text = "\n".join(lines)
     for delimiter in DELIMITERS:
         rows = sample_rows(lines, Layout(delimiter, quotes=delimiter != "\t"))
         if not rows:
@@ -165,13 +167,19 @@ def find_delimiter(lines: Sequence[str], tsv: bool, is_header: Callable[[Sequenc
         if 1 < len(rows[0]) <= MOST_COLUMNS and is_header(rows[0]):
             return delimiter
         alike = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
-        if len(rows[0]) >= max(2, least) and alike > regular:
-            best, regular = delimiter, alike
+        found = alike, 2 * text.count(f"{delimiter} ") <= text.count(delimiter)
+        if len(rows[0]) >= max(2, least) and found > regular:
+            best, regular = delimiter, found
     return best
 
 
 def quotes_behind_blanks(lines: Sequence[str], delimiter: str) -> bool:
-    """Whether a table is written as in `"a", "b"`: where blanks do not count, its rows are of one length."""
+    """Whether a table is written as in `"a", "b"`: most cells that begin with a quote behind blanks end with one (as
+    those of `a, "b" c` do not), and where blanks do not count, all rows are of one length."""
+    text, mark = "".join(lines), re.escape(delimiter)
+    whole = re.findall(rf'{mark} +"(?:[^"]|"")*" *(?={mark}|[\r\n]|\Z)', text)
+    if 2 * len(whole) <= len(re.findall(f'{mark} +"', text)):
+        return False
     plain = sample_rows(lines, Layout(delimiter))
     if not any(cell[:1] == " " and cell.lstrip()[:1] == '"' for row in plain for cell in row[1:]):
         return False

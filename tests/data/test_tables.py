@@ -88,6 +88,20 @@ def test_blanks_between_a_comma_and_a_quote_do_not_count_but_others_do(tmp_path)
     assert not layout_of(tmp_path, "text,label\na, x\n").blanks
 
 
+@pytest.mark.parametrize("line", ['pos, "great" movie', 'pos, "great movie', 'pos, "great" and "good"'])
+def test_a_text_behind_a_blank_may_begin_with_a_quotation(tmp_path, line):
+    text = f"label,text\n{line}\nneg,bad one\n"
+    layout = layout_of(tmp_path, text)
+    rows = table_rows(open_text(tmp_path / "x.csv"), layout)
+    assert [row for _, _, row in rows] == [["label", "text"], line.split(",", 1), ["neg", "bad one"]]
+
+
+def test_of_two_delimiters_that_fit_one_is_not_that_of_the_texts(tmp_path):
+    text = "pos;Hello, world\nneg;Bye, world\npos;Yes, it is\n"
+    assert layout_of(tmp_path, text, header=()).delimiter == ";"
+    assert layout_of(tmp_path, text.replace(", ", " ").replace(";", ", "), header=()).delimiter == ","
+
+
 def test_rows_that_are_no_examples_are_left_out_and_the_header_too(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("text,label\na,x\nb,\nc,y\n")
