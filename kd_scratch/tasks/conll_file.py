@@ -233,6 +233,7 @@ def is_json_lines(text: str) -> bool:
 def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) -> Sequence[Example]:
     """The sentence of each JSON line, made when asked for."""
     path = file.path
+    empty: set[int] = set()  # lines without words
 
     def make(line: int, value: dict) -> Example | None:
         place = f"{path}: line {line}"
@@ -241,10 +242,13 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
         if len(words) != len(raw):
             raise UserError(f"{place}: has {len(words)} words and {len(raw)} tags; each word needs one")
         if not words:
+            empty.add(line)
             return None
-        for word in words:
+        for i, word in enumerate(words, 1):
             if not isinstance(word, str):
                 raise UserError(f"{place}: word {str(word)[:40]!r} must be a string")
+            if not word.strip(" "):
+                raise UserError(f"{place}: word {i} is blank; delete it and its tag")
             check_length(word, place)
         raw = [name_of(tag, tags.names, place) for tag in raw]
         if not tags.meaning:
@@ -254,6 +258,8 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
         return Example(name, tuple(words), tags.iob2(raw), name, tags.scheme)
 
     examples = json_rows(file, make)
+    if empty:
+        say(f"{path}: sentences without words, left out: {len(empty):,}")
     tags.understand(path, say)
     tags.scheme = scheme(example.tags for example in examples)
     return examples

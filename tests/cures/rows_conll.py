@@ -29,6 +29,14 @@ def answered(world, text):
 
 ROWS = [
     Cure(
+        "word {} is blank; delete it and its tag",
+        lambda w: w.conll("evaluate", data=w.write("a.jsonl", '{"tokens": ["Ada", ""], "ner_tags": ["B-PER", "O"]}\n')),
+        lambda w, argv, line: (
+            find("(delete it and its tag)", line)
+            and put(argv, "--data", w.write("a.jsonl", '{"tokens": ["Ada"], "ner_tags": ["B-PER"]}\n'))
+        ),
+    ),
+    Cure(
         "{}: {}; leave out the blank lines if each line is a text",
         lambda w: answered(w, "Ada flew\nBob ran\n\nAda slept\n"),
         lambda w, argv, line: find("(leave out the blank)", line) and answered(w, "Ada flew\nBob ran\nAda slept\n"),

@@ -256,7 +256,7 @@ def test_json_lines_stay_in_their_file_whatever_the_scheme(tmp_path):
         Example("x.txt:1", ("New", "York", "is"), ("B-LOC", "I-LOC", "O"), "x.txt:1", "IOBES"),
         Example("x.txt:3", ("Paris",), ("B-LOC",), "x.txt:3", "IOBES"),
     ]
-    assert said == ["tags written otherwise, as in b-LOC for B-LOC: 2"]
+    assert said == ["sentences without words, left out: 1", "tags written otherwise, as in b-LOC for B-LOC: 2"]
 
 
 def test_tags_that_are_numbers_are_named_by_a_flag(tmp_path):
@@ -342,6 +342,8 @@ REFUSED = {
     "JSON without tags": ('{"tokens": ["a"]}\n', "line 1: tags must be a list under ner_tags or tags"),
     "JSON with a word less": ('{"tokens": ["a"], "tags": ["O", "O"]}\n', "line 1: has 1 words and 2 tags"),
     "JSON with a number for a word": ('{"tokens": [1], "tags": ["O"]}\n', "line 1: word '1' must be a string"),
+    "JSON with an empty word": ('{"tokens": ["a", ""], "tags": ["O", "O"]}\n', "line 1: word 2 is blank; delete it"),
+    "JSON with a blank word": ('{"tokens": [" "], "tags": ["O"]}\n', "line 1: word 1 is blank; delete it and its tag"),
     "JSON with null for a tag": ('{"tokens": ["a"], "tags": [null]}\n', "line 1: tag 'None' must be a string or"),
     "JSON with an odd tag": ('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"], "tags": ["?"]}\n', "line 2: tag '?'"),
     "JSON that ends": ('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"]', "line 2: not JSON"),
