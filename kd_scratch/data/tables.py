@@ -180,9 +180,6 @@ def quotes_behind_blanks(lines: Sequence[str], delimiter: str) -> bool:
     whole = re.findall(rf'{mark} +"(?:[^"]|"")*" *(?={mark}|[\r\n]|\Z)', text)
     if 2 * len(whole) <= len(re.findall(f'{mark} +"', text)):
         return False
-    plain = sample_rows(lines, Layout(delimiter))
-    if not any(cell[:1] == " " and cell.lstrip()[:1] == '"' for row in plain for cell in row[1:]):
-        return False
     trimmed = sample_rows(lines, Layout(delimiter, blanks=True))
     return len({len(row) for row in trimmed}) == 1
 
