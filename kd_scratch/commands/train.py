@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE",
         help="data that the best epoch is chosen on; "
-        "a percentage such as 10%% holds out that part of --train instead, drawn at random (squad: of its contexts, "
-        "conll: of its documents, else equal texts together)",
+        "a percentage such as 10%% holds out that part of --train instead, drawn at random (squad: whole "
+        "articles, of fewer than ten whole contexts; conll: whole documents; else equal texts together)",
     )
     parser.add_argument(
         "--model",

@@ -79,7 +79,7 @@ def same_dev(record: dict, other: dict) -> bool:
     """Whether the dev scores of two runs are of the same examples, read in the same way."""
     keys = ["task", "dev"]
     if str(record.get("dev")).endswith("%"):  # then dev is a part of the training file
-        keys += ["train", "drawn by text"]
+        keys += ["train", "drawn by text", "dev drawn by"]
     read, other_read = record["data settings"], other["data settings"]
     shared = (read.keys() & other_read.keys()) - {"limit"}  # which is for training
     return bool(record.get("dev")) and _alike(record, other, keys) and _alike(read, other_read, shared)

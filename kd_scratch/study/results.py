@@ -39,7 +39,7 @@ RESULT = "evidence.json"  # what a study has found, in its output folder
 MEASURED = "test.json"  # what `measure` has found of a run, beside its weights
 #: What the runs of one study have in common, those of MAY_LACK where they have it at all.
 SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
-SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model", "token types")
+SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model", "token types", "dev drawn by")
 MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of a baseline, the last of older runs
 #: Settings in which they may differ, beside those that are among a variant's flags.
 OWN = ("losses", "layer_map", "augment", "cloze", "steps", "teacher_mean")

@@ -28,6 +28,13 @@ class Node(NamedTuple):
     value: dict
     path: Path
     place: str
+    above: str = ""  # the title of the article that it is in
+
+    @property
+    def title(self) -> str:
+        """The title of the article that this is, or is in; "" where none is known."""
+        own = self.value.get("title")
+        return own if isinstance(own, str) and own.strip() else self.above
 
     def at(self, key: str) -> str:
         """The place of what stands under a key: data[0].paragraphs, or line 3: question."""
@@ -45,7 +52,7 @@ class Node(NamedTuple):
         for i, value in enumerate(values):
             if not isinstance(value, dict):
                 raise self.error(f"{key}[{i}]", "must be an object")
-            yield Node(value, self.path, self.at(f"{key}[{i}]"))
+            yield Node(value, self.path, self.at(f"{key}[{i}]"), self.title)
 
     def text(self, key: str) -> str:
         """The string under a key. UserError where there is none, or too long a one."""

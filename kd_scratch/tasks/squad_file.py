@@ -48,6 +48,7 @@ class Example:
     moved: bool = False  # the file has no start, or a wrong one; `start` is where the text was found
     may_be_unanswerable: bool = False  # the file is of version 2.0
     labelled: bool = True  # False: the answer is unknown, for soft targets
+    article: str = ""  # the title of what the context is from, where the file has it
 
 
 # --- file -> examples ---
@@ -194,7 +195,7 @@ class Reader:
         answers = [answer for answer, _, _ in found]
         self.unanswered += not answers and "is_impossible" not in node.value
         self.version2 = self.version2 or "is_impossible" in node.value or not answers
-        return Example(self.id(node), question, text, tuple(answers), start, moved, self.version2)
+        return Example(self.id(node), question, text, tuple(answers), start, moved, self.version2, article=node.title)
 
     def id(self, node: Node) -> str:
         """The question's id, as text; made of its place where it has none, or another question has the same."""

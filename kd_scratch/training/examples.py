@@ -20,7 +20,7 @@ from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kd_scratch.tasks import Task, kept_together, limited
 from kd_scratch.tasks.augment import Altered, Propose
-from kd_scratch.tasks.base import are_pairs, has_groups, require_kind
+from kd_scratch.tasks.base import are_pairs, articles_of, has_groups, require_kind
 from kd_scratch.tasks.feature_cache import cached_features
 from kd_scratch.tasks.folds import outside_fold, parse_fold
 from kd_scratch.tasks.text_files import read_texts
@@ -59,7 +59,7 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
         unlabelled = read_unlabelled(
             task, spec.unlabelled, spec.data, flag, say=notes.append, questions=questions, pairs=are_pairs(examples)
         )
-    dev_examples, examples = split_dev(spec, task, examples, notes.append)
+    dev_examples, examples = split_dev(spec, task, examples, hashes, notes)
     require_kind("--train", are_pairs(examples), f"--dev {spec.dev}", are_pairs(dev_examples))
     examples, more = task.trainable(limited(examples, spec.data.limit))
     notes += more
@@ -96,11 +96,21 @@ def read_labelled(spec: RunSpec, task: Task, say: Say = say) -> tuple[Sequence, 
     return examples, task.label_list(examples)
 
 
-def split_dev(spec: RunSpec, task: Task, examples: Sequence, say: Say = say) -> tuple[Sequence, Sequence]:
-    """Dev examples and training examples: those of --dev, or a part of the training examples held out."""
+def split_dev(
+    spec: RunSpec, task: Task, examples: Sequence, hashes: dict[str, str], notes: list[str]
+) -> tuple[Sequence, Sequence]:
+    """Dev examples and training examples: those of --dev, or a part of the training examples held out.
+
+    hashes get how those were drawn, where that is by article.
+    """
     if not spec.holds_out_dev:
-        return task.read(Path(spec.dev), task.dev_split, spec.data, say=say), examples
-    mask = draw(task, examples, spec.dev, "--dev")
+        return task.read(Path(spec.dev), task.dev_split, spec.data, say=notes.append), examples
+    whole = articles_of(task, examples)
+    mask = draw(task, examples, spec.dev, "--dev", whole=whole)
+    if whole:
+        hashes["dev drawn by"] = "article"
+        count = len({article for article, is_dev in zip(whole, mask, strict=True) if is_dev})
+        notes.append(f"--dev {spec.dev}: {int(mask.sum()):,} questions about {count} of {len(set(whole))} articles")
     return Subset(examples, mask.nonzero()[0]), Subset(examples, (~mask).nonzero()[0])
 
 
@@ -114,17 +124,21 @@ def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, mask: np.nda
     return Subset(examples, mask.nonzero()[0])
 
 
-def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) -> np.ndarray:
+def draw(
+    task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0, whole: Sequence[str] | None = None
+) -> np.ndarray:
     """Which of the examples are among so many drawn at random, N booleans.
 
     Those of one group (a context, a document) are drawn together, and so are those of the same text.
+    whole: what each example is a part of, to be drawn as a whole instead.
     """
-    hashes = np.fromiter((hash(kept_together(task, example)) for example in examples), np.int64, len(examples))
+    parts = whole or (kept_together(task, example) for example in examples)
+    hashes = np.fromiter(map(hash, parts), np.int64, len(examples))
     _, first, group, sizes = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
     by_place = np.argsort(first)  # groups as they come: what is drawn does not depend on the hashes
-    if has_groups(task, examples):  # so many groups
+    if not whole and has_groups(task, examples):  # so many groups
         drawn = list(limited(range(len(first)), amount, flag, seed))
-    else:  # so many examples, or as many more as have the last one's text
+    else:  # so many examples, or as many more as have the last one's text or article
         wanted = len(limited(examples, amount, flag))
         drawn = np.random.default_rng(seed).permutation(len(first))
         drawn = drawn[: 1 + np.searchsorted(sizes[by_place][drawn].cumsum(), wanted)]

@@ -167,6 +167,20 @@ def test_examples_of_a_group_are_drawn_together():
     assert high - low > 5 * (alone_high - alone_low)
 
 
+def test_a_comparison_draws_questions_by_article_where_there_are_at_least_ten():
+    """Each context is a part of one, or it is drawn by context, as it is with fewer articles."""
+
+    def groups(*articles):
+        questions = [Question(str(i), "?", f"context {i // 2}", article=each) for i, each in enumerate(articles)]
+        return Predictions(TASKS["squad"], questions, None, None, (), DataConfig()).groups.tolist()
+
+    of_four = [title for title in "abcdefghij" for _ in range(4)]
+    assert groups(*of_four) == [i // 4 for i in range(40)]
+    assert len(set(groups(*of_four[:36]))) == 18, "nine articles"
+    assert len(set(groups(*of_four[1:], "a"))) == 20, "two questions about one context have two titles"
+    assert len(set(groups(*of_four[:36], *[""] * 8))) == 13, "a context without a title stands for itself"
+
+
 def test_a_comparison_draws_questions_by_context():
     """Both questions about one context are right, both about the other are wrong: half of all draws are all or none."""
     questions = [Question(str(i), "?", context, ("x",), 0) for i, context in enumerate(("x y", "x y", "x z", "x z"))]

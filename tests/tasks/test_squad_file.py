@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -31,11 +32,13 @@ def file(*questions, context=CONTEXT) -> dict:
 
 
 def read(tmp_path, content, **data) -> tuple[list[Example], list[str]]:
-    """The examples, and what is said, without the path."""
+    """The examples, without the titles of their articles, and what is said, without the path."""
     path = tmp_path / "squad.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     notes = []
     examples = read_squad(path, "", DataConfig(**data), say=notes.append)
+    if isinstance(examples, list):
+        examples = [replace(each, article="") for each in examples]
     return examples, [note.removeprefix(f"{path}: ") for note in notes]
 
 
@@ -93,6 +96,22 @@ SAME = {
 def test_files_that_mean_the_same_are_read_the_same(tmp_path, name):
     content, differs, said = SAME[name]
     assert read(tmp_path, content) == ([Example(**(vars(OFFICIAL) | differs))], said)
+
+
+def test_a_question_knows_the_title_of_its_article(tmp_path):
+    path, paragraphs = tmp_path / "squad.json", [{"context": CONTEXT, "qas": [ONE]}]
+    for content, title in (
+        ({"data": [{"title": "Bridges", "paragraphs": paragraphs}]}, "Bridges"),
+        ({"data": [{"title": "Bridges", "paragraphs": [paragraphs[0] | {"title": " "}]}]}, "Bridges"),
+        ([ROW | {"title": "Bridges"}], "Bridges"),
+        ({"data": [{"title": 7, "paragraphs": paragraphs}]}, ""),
+        ([ROW], ""),
+    ):
+        path.write_text(json.dumps(content))
+        [example] = read_squad(path, "", DataConfig(), say=lambda note: None)
+        assert example.article == title
+    path.write_text("".join(json.dumps(ROW | {"id": title, "title": title}) + "\n" for title in "ab"))
+    assert [example.article for example in read_squad(path, "", DataConfig(), say=lambda note: None)] == ["a", "b"]
 
 
 #: How a file may say that a question has no answer -> the entry, and what is said but for their number.
@@ -330,5 +349,6 @@ def test_a_file_none_of_whose_answers_is_found_is_refused_before_training(tmp_pa
 def test_a_real_file_is_read_as_it_always_was(real_data, name, count, digest):
     said = []
     examples = read_squad(real_data(f"policyqa/{name}.json"), "", DataConfig(), say=said.append)
-    content = "\n".join(map(repr, examples)).encode()
+    assert len({example.article for example in examples}) == 20
+    content = "\n".join(repr(example).replace(f", article={example.article!r}", "") for example in examples).encode()
     assert len(examples) == count and hashlib.sha256(content).hexdigest().startswith(digest) and not said

@@ -1,5 +1,6 @@
 """What a run learns from: which labels of --labelled it has, and which vocabulary."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,24 @@ def test_a_vocabulary_that_is_asked_for_is_learned_beside_a_teacher_too(tmp_path
         sizes[asked] = read_training_data(spec, TASKS["csv"]).tokenizer
     assert sizes[None].fingerprint == load_tokenizer(teacher).fingerprint
     assert sizes[60].vocab_size <= 60 < sizes[None].vocab_size
+
+
+def test_dev_holds_whole_articles_where_there_are_at_least_ten(tmp_path):
+    """Else paragraphs of one stand on both sides, and the best epoch is the one that knows them best."""
+
+    def split(titles):
+        answers, path = [{"text": "fox", "answer_start": 4}], tmp_path / "train.json"
+        shared = {"question": "where", "answers": answers}
+        contexts = [f"the fox {i // 2} jumps" for i in range(6 * len(titles))]
+        rows = [shared | dict(id=i, context=context, title=titles[i // 6]) for i, context in enumerate(contexts)]
+        path.write_text(json.dumps(rows))
+        spec = RunSpec("squad", path, "20%", "tiny-student", tmp_path / "out", vocab_size=60)
+        data = read_training_data(spec, TASKS["squad"])
+        return data, *({example.article for example in part} for part in (data.dev_examples, data.own))
+
+    data, dev, train = split("abcdefghij")
+    assert not dev & train and len(dev) == 2 and data.hashes["dev drawn by"] == "article"
+    assert "--dev 20%: 12 questions about 2 of 10 articles" in data.notes
+    data, dev, train = split("abcdefghi")
+    assert dev & train and "dev drawn by" not in data.hashes
+    assert not {e.context for e in data.dev_examples} & {e.context for e in data.own}, "whole contexts"
