@@ -374,7 +374,6 @@ def test_the_tally_makes_the_accuracy_and_leaves_out_of_scope_texts_out():
 
 def test_reading_a_small_file_does_not_forbid_long_fields_elsewhere(tmp_path):
     (tmp_path / "small.csv").write_text("text,label\na,b\n")
-    csv.field_size_limit(2_000_000)
-    before = csv.field_size_limit()
+    usual = csv.field_size_limit(2_000_000)
     TASKS["csv"].read(tmp_path / "small.csv", "", DataConfig())
-    assert csv.field_size_limit() == before >= 131072
+    assert csv.field_size_limit(usual) == 2_000_000  # the limit of the process: other tests rely on the usual one
