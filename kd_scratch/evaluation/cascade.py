@@ -62,8 +62,10 @@ def cascade(
     """The cascade that keeps at least this share of the teacher's score on dev, on the test set.
 
     on_test: of student and teacher, where they are known; milliseconds too. names: what a reader knows the two by.
-    UserError where no threshold keeps so much, as may be with keep above 1, and for models of other labels.
+    UserError where no threshold keeps so much, as may be with keep above 1, for models of other labels, and where the
+    test set would choose its own threshold.
     """
+    check_choice(dev_set, test_set, keep)
     task = dev_set.task
     models = {"student": student, "teacher": teacher}
 
@@ -91,6 +93,15 @@ def cascade(
         names,
         note_of_few(on_test[0]),
     )
+
+
+def check_choice(dev_set: EvaluationSet, test_set: EvaluationSet, keep: float) -> None:
+    """UserError where a threshold would be chosen on the test file, or keep is no share."""
+    if not 0 < keep <= 2:  # above 1: better than the teacher, as a cascade may be
+        raise UserError(f"--keep {keep:g}: is a share of the teacher's score; give 0.999 for 99.9%")
+    if dev_set.sha256 == test_set.sha256 and dev_set.is_of(test_set.split):
+        what = "holds the very texts of --data, on which no threshold may be chosen"
+        raise UserError(f"--dev {dev_set.path}: {what}; give another file")
 
 
 def curve(student: Predictions, teacher: Predictions) -> list[Point]:

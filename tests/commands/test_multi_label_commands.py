@@ -259,7 +259,8 @@ def test_int8_compare_and_cascade(runs, tmp_path, capsys, no_memory_processes):
         f"{name}={folder}"
         for name, folder in (("t", runs / "teacher"), ("i", tmp_path / "int8"), ("s", runs / "student"))
     ]
-    flags = ["--data", runs / "dev.jsonl", "--dev", runs / "dev.jsonl", "--output", tmp_path / "page", "--json"]
+    dev = write(tmp_path / "dev.jsonl", 60, 4, "lists")
+    flags = ["--data", runs / "dev.jsonl", "--dev", dev, "--output", tmp_path / "page", "--json"]
     capsys.readouterr()
     run("compare", "--task", "labels", "--models", *models, *flags, *USUAL)
     record = json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""Cures for `trace`, `demo` and `benchmark`."""
+"""Cures for `trace`, `demo`, `benchmark` and `cascade`."""
 
 import torch
 
@@ -7,12 +7,19 @@ from kd_scratch.demo.protocol import parse_body
 from kd_scratch.demo.server import listen
 from kd_scratch.demo.site import ATTENTION, attention, open_groups
 from tests.cures.rows_models import OPEN, fine_tuned, float_model
-from tests.cures.world import Cure, drop, find, leave_out, put
+from tests.cures.world import Cure, drop, find, leave_out, put, words
 
 
 def trace(world, *more, task="csv", head="sequence", **flags):
     model = str(flags.get("model") or world.base.model(head))
     return ["trace", "--task", task, "--model", model, "--teacher", str(world.base.model(head)), *map(str, more)]
+
+
+def cascade(world, *more, **flags):
+    """A `cascade` of a model before itself."""
+    model, base = world.base.model(), world.base
+    usual = {"student": model, "teacher": model, "dev": base.csv("dev", 4), "data": base.csv("test", 4)}
+    return ["cascade", *words({"task": "csv"} | usual | flags), "--device", "cpu", *map(str, more)]
 
 
 def demo(world, *named):
@@ -98,5 +105,16 @@ ROWS = [
                 if int(shape.split("x")[1]) <= int(find(r"has (\d+) positions; leave longer", line))
             ),
         ),
+    ),
+    # --- cascade ---
+    Cure(
+        "--keep {}: is a share of the teacher's score; give 0.999 for 99.9%",
+        lambda w: cascade(w, "--keep", "99.9"),
+        lambda w, argv, line: put(argv, "--keep", find(r"(?:--keep) 99.9: .*; give ([\d.]+) for 99.9%", line)),
+    ),
+    Cure(
+        "--dev {}: {}; give another file",
+        lambda w: cascade(w, dev=w.copy(w.base.csv("test", 4))),
+        lambda w, argv, line: put(argv, find("(--dev) .*; give another file", line), w.base.csv("dev", 4)),
     ),
 ]

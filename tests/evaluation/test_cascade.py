@@ -11,7 +11,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.evaluation.cascade import ALL, Cascade, Point, choose, conclusion, curve, section_of
+from kd_scratch.evaluation.cascade import ALL, Cascade, Point, check_choice, choose, conclusion, curve, section_of
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
 from kd_scratch.evaluation.significance import ROUNDS, widened
 from kd_scratch.pages import svg
@@ -52,6 +52,36 @@ def test_the_first_point_that_keeps_enough_is_chosen():
     assert choose(points, 0.98) == points[1] and choose(points, 1.0) == points[2] and choose(points, 0.5) == points[0]
     with pytest.raises(UserError, match=r"--keep 1.2: no threshold reaches 1.0920 on dev; the best of them 0.9300"):
         choose(points, 1.2)
+
+
+@pytest.mark.parametrize("keep", [-5, 0, 2.1, 99.9, float("nan")])
+def test_what_is_no_share_is_not_kept(tmp_path, keep):
+    sets = [read_evaluation_set(TASKS["csv"], make_file(tmp_path / name, "csv", first), "", DataConfig())
+            for name, first in (("dev.csv", 0), ("test.csv", 40))]  # fmt: skip
+    with pytest.raises(UserError, match="is a share of the teacher's score; give 0.999 for 99.9%"):
+        check_choice(*sets, keep)
+    check_choice(*sets, 1.2)
+
+
+@pytest.mark.parametrize(
+    ("content", "dev", "test", "is_same"),
+    [
+        ({"val": [["a", "b"]], "test": [["c", "b"]]}, "val", "test", False),
+        ({"val": [["a", "b"]], "test": [["c", "b"]]}, "val", "val", True),
+        ({"text": "a", "label": "b"}, "val", "test", True),  # a file of one split
+    ],
+)
+def test_a_threshold_is_not_chosen_on_the_texts_that_it_is_tested_on(tmp_path, content, dev, test, is_same):
+    """Nor on a copy of their file."""
+    sets = []
+    for name, split in (("one", dev), ("two", test)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(content) + "\n")
+        sets.append(read_evaluation_set(TASKS["clinc"], tmp_path / f"{name}.jsonl", split, DataConfig()))
+    if is_same:
+        with pytest.raises(UserError, match="one.jsonl: holds the very texts of --data"):
+            check_choice(*sets, 0.999)
+    else:
+        check_choice(*sets, 0.999)
 
 
 def test_a_negative_score_is_kept_too():
@@ -200,8 +230,8 @@ def test_what_does_not_count_has_no_part_in_score_and_share():
 def test_models_of_other_labels_are_refused(tmp_path, tokenizer, capsys):
     student = save(tmp_path, tokenizer, "student", "sequence", LABELS, 0)
     teacher = save(tmp_path, tokenizer, "teacher", "sequence", (*LABELS[:2], "perhaps"), 0)
-    data = make_file(tmp_path / "test.csv", "csv", 0)
-    argv = ["cascade", "--task", "csv", "--student", student, "--dev", str(data), "--data", str(data), "--teacher"]
+    dev, data = (str(make_file(tmp_path / name, "csv", first)) for name, first in (("dev.csv", 0), ("test.csv", 40)))
+    argv = ["cascade", "--task", "csv", "--student", student, "--dev", dev, "--data", data, "--teacher"]
     assert main([*argv, teacher]) == 2
     assert "has other labels than" in capsys.readouterr().err
     assert main([*argv, student]) == 0
