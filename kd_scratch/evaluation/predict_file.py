@@ -27,7 +27,7 @@ from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel, require_fit
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.evaluation.inputs import Row, open_inputs, open_stream
-from kd_scratch.nn import int8
+from kd_scratch.nn import int8, kernels
 from kd_scratch.tasks import Predictions, Task, question_answering, token_classification
 from kd_scratch.tasks.base import are_pairs, log_softmax
 from kd_scratch.tasks.multi_label import sigmoid
@@ -240,7 +240,8 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
     header, line = table_writer(answerer, columns, delimiter) if delimiter else ("", json_line)
     rounded = int8.describe(one.loaded.model for one in (answerer, answerer.other) if one)
     ways = task.name, split, answerer.data, answerer.abstain, answerer.fields, answerer.below, delimiter, rounded
-    settings = repr((*ways, path.suffix.lower()))
+    computed_by = answerer.device.type, kernels.allowed(), torch.get_num_threads()  # last digits depend on them
+    settings = repr((*ways, *computed_by, path.suffix.lower()))
     of_models = [
         file
         for folder in models
@@ -281,7 +282,7 @@ def resumable(part: Path, state: Path, run: str, force: bool) -> Written:
         if written.run == run and part.stat().st_size >= written.bytes:
             return written
     if not force and part.stat().st_size:
-        why = "is what another run has left, of another input, model or setting"
+        why = "is what another run has left, of another input, model or setting (--threads too)"
         raise UserError(f"{part}: {why}; choose another --output, or begin anew with --force")
     files.write_json(state, asdict(Written(run)))  # from here on what stands in the part is this run's
     return Written(run)

@@ -690,7 +690,7 @@ def test_another_model_answers_where_the_first_is_not_sure(ending, models, token
     assert both == [b if ask else a for ask, a, b in zip(asked, own, others, strict=True)]
 
 
-@pytest.mark.parametrize("change", ["the other model first", "another ending"])
+@pytest.mark.parametrize("change", ["the other model first", "another ending", "--kernels", "threads"])
 def test_what_was_begun_in_another_way_is_not_gone_on_with(
     change, models, tokenizer, tmp_path, small_parts, monkeypatch
 ):
@@ -714,6 +714,10 @@ def test_what_was_begun_in_another_way_is_not_gone_on_with(
     if change == "another ending":
         (tmp_path / "in.txt").rename(tmp_path / "in.csv")
         argv[1] = "in.csv"
+    elif change == "--kernels":
+        argv += ["--kernels", "exact"]
+    elif change == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     else:
         model, argv[argv.index("other")] = "other", model
     assert main(["predict", "--model", model, *argv]) == 2, "there is something of another run"
