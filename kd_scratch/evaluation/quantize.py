@@ -11,7 +11,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import megabytes, save_folder
 from kd_scratch.common.device import describe
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_new_folder, write_json
+from kd_scratch.common.files import check_new_folder, make_folder, write_json
 from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.measure import in_turns
 from kd_scratch.nn import int8
@@ -36,16 +36,19 @@ def quantize(loaded: LoadedModel, output: Path) -> dict:
         small = int8.quantize(loaded.model)
     except UserError as error:
         raise UserError(f"{loaded.directory}: {error}") from None
-    save_folder(small, loaded.tokenizer, loaded.max_length, output)
-    sizes = {"float": megabytes(loaded.directory), "int8": megabytes(output)}
-    milliseconds = time_models({"float": make_fast(loaded.model), "int8": make_fast(small)})
+    rows = {"float": {"megabytes": megabytes(loaded.directory)}, "int8": {}}
     record = {
         "model": loaded.directory,
         "int8": int8.describe([small]),
         "machine": describe(torch.device("cpu")),
-        "rows": {name: {"megabytes": size} | milliseconds[name] for name, size in sizes.items()},
+        "rows": rows,
         "training": origin_record(loaded.directory),  # of the float model, which may not be there any more
     }
+    write_json(make_folder(output) / QUANTIZATION, record)  # first: it tells what the model has learned
+    save_folder(small, loaded.tokenizer, loaded.max_length, output)
+    rows["int8"]["megabytes"] = megabytes(output)
+    for name, milliseconds in time_models({"float": make_fast(loaded.model), "int8": make_fast(small)}).items():
+        rows[name] |= milliseconds
     write_json(output / QUANTIZATION, record)
     write_card(output, [loaded.directory])
     return record

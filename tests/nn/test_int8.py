@@ -22,6 +22,7 @@ from kd_scratch.evaluation.evaluate import LoadedModel, changed_alone, load_for_
 from kd_scratch.nn import int8
 from kd_scratch.nn.int8 import Int8Linear, Table, linear_by_hand, quantize, rounded_linear, to_tensors
 from kd_scratch.nn.model import Model
+from kd_scratch.pages.records import known_quantization
 from kd_scratch.tasks import TASKS, Predictions
 from tests.conftest import EVERY_KIND, KINDS, ROOT, TEXTS, TINY, tiny_model
 
@@ -394,6 +395,15 @@ def test_a_model_with_numbers_that_are_not_finite_is_not_quantized(name, model_d
 
 
 # --- the command ---
+
+
+def test_a_model_that_is_there_has_its_record(model_directory, tmp_path, monkeypatch):
+    """Stopped while it is timed, it still tells what it has learned."""
+    monkeypatch.setattr("kd_scratch.evaluation.quantize.save_folder", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["quantize", "--model", str(model_directory), "--output", str(tmp_path / "int8"), "--threads", "1"])
+    record = known_quantization(tmp_path / "int8")
+    assert "training" in record and record["rows"]["float"]["megabytes"] > 0
 
 
 @pytest.mark.usefixtures("no_memory_processes")
