@@ -19,7 +19,13 @@ from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs, collate, length_sorted_batches, require_inputs
 from kd_scratch.data.fewer_pieces import fewer_pieces
 from kd_scratch.data.tokenizer import Tokenizer
-from kd_scratch.evaluation.evaluate import EvaluationSet, LoadedModel, evaluate, read_evaluation_set
+from kd_scratch.evaluation.evaluate import (
+    EvaluationSet,
+    LoadedModel,
+    evaluate,
+    notes_of_training,
+    read_evaluation_set,
+)
 from kd_scratch.evaluation.inference import NOT_FINITE
 from kd_scratch.nn import int8
 from kd_scratch.nn.model import Model
@@ -54,10 +60,11 @@ def prune(
     check_new_folder(output, loaded.directory)
     model, tokenizer, settings = loaded.model, loaded.tokenizer, settings or DataConfig()
     units = model.config.feed_forward
+    half = max(1, units // 2)
     wrong = f"--feed-forward {feed_forward}: the model has {units} units; give 1 to {units - 1}"
     for is_wrong, what in (
         (model.config.int8, f"{loaded.directory}: is an int8 model; give the float model that it was made of"),
-        (not feed_forward and not words, "nothing is to be pruned; give --feed-forward 768 (say), or --words"),
+        (not feed_forward and not words, f"nothing is to be pruned; give --feed-forward {half} (say), or --words FILE"),
         (feed_forward and not 0 < feed_forward < units, wrong),
         (not (data or texts), "texts tell what can be pruned; give --task and --data, or --words FILE"),
         (data and task is None, "--data: of which task? Add --task, or give it to --words if it holds texts alone"),
@@ -79,6 +86,7 @@ def prune(
         found = changed_pieces(loaded.tokenizer, tokenizer, task.texts(dev_set.examples))
         rows["after"]["changed_pieces"] = found
     record = {"model": loaded.directory, "texts": [str(path) for path in (*data, *texts)], "rows": rows}
+    record["notes"] = notes_of_training([loaded.directory], *filter(None, [dev_set]))
     record["training"] = origin_record(loaded.directory)
     write_json(make_folder(output) / PRUNING, record)  # first: it tells what the model has learned
     save_folder(small, tokenizer, loaded.max_length, output)

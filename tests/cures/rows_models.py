@@ -263,9 +263,14 @@ ROWS = [
         float_model,
     ),
     Cure(
-        "nothing is to be pruned; give --feed-forward 768 (say), or --words",
+        "nothing is to be pruned; give --feed-forward {} (say), or --words FILE",
         lambda w: w.prune(),
-        lambda w, argv, line: [*argv, "--feed-forward", "9", "--words"],
+        use(r"give (--feed-forward \d+) \(say\)"),
+    ),
+    Cure(
+        "nothing is to be pruned; give --feed-forward {} (say), or --words FILE",
+        lambda w: drop(drop(w.prune(), "--task"), "--data"),
+        lambda w, argv, line: [*argv, find("or (--words) FILE", line), str(w.write("texts.txt", "goal\nbank\n"))],
     ),
     Cure(
         "--feed-forward {}: the model has {} units; give 1 to {}",

@@ -9,6 +9,7 @@ import torch
 
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_folder, save_model
+from kd_scratch.common.files import sha256_of_file
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.evaluation.prune import moments_of_units, take
@@ -211,7 +212,17 @@ def test_a_model_that_is_there_has_its_record(model_directory, files, tmp_path, 
     monkeypatch.setattr("kd_scratch.evaluation.prune.save_folder", save)
     argv = ["prune", "--model", model_directory, "--output", path.parent, "--feed-forward", 16, *files]
     assert run(capsys, *argv, "--dev", files[-1])[0] == 0
-    assert "accuracy" in there[0]["rows"]["after"] and "training" in there[0]
+    assert "accuracy" in there[0]["rows"]["after"] and "training" in there[0] and there[0]["notes"] == []
+
+
+def test_scores_on_the_training_file_have_a_note(model_directory, files, tmp_path, capsys, monkeypatch):
+    record = {"train": sha256_of_file(files[-1])}
+    monkeypatch.setattr("kd_scratch.evaluation.evaluate.origin_record", lambda path, say: record)
+    argv = ["prune", "--model", model_directory, "--output", tmp_path / "few", "--feed-forward", 16, *files]
+    status, out, _ = run(capsys, *argv, "--dev", files[-1])
+    note = f"{model_directory} was trained on {files[-1]}: its scores here say nothing about new texts"
+    assert status == 0 and f"note: {note}" in out
+    assert json.loads((tmp_path / "few" / "pruning.json").read_text())["notes"] == [note]
 
 
 def test_a_dev_file_that_does_not_fit_is_refused_before_anything_is_written(model_directory, files, tmp_path, capsys):
