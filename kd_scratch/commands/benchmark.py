@@ -11,7 +11,15 @@ from kd_scratch.commands.flags import add_flags, by_name, named_directory, shape
 from kd_scratch.common.console import say, show, table
 from kd_scratch.common.files import check_target, write_json
 from kd_scratch.config import KernelConfig, RunConfig
-from kd_scratch.evaluation.benchmark import ROUNDS, SHAPES, Timing, benchmark, check_lengths, machine_rates
+from kd_scratch.evaluation.benchmark import (
+    ROUNDS,
+    SHAPES,
+    Timing,
+    benchmark,
+    check_lengths,
+    machine_rates,
+    usual_shapes,
+)
 from kd_scratch.evaluation.evaluate import about_machine, load_for_inference
 from kd_scratch.nn import kernels
 
@@ -20,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `benchmark`."""
     parser.add_argument("--models", required=True, nargs="+", type=named_directory, metavar="NAME=DIR")
     usual = ",".join(f"{batch}x{tokens}" for batch, tokens in SHAPES)
-    parser.add_argument(
-        "--shapes", type=shape_list, default=SHAPES, metavar="BxS,…", help=f"batch size x tokens (default {usual})"
-    )
+    parser.add_argument("--shapes", type=shape_list, metavar="BxS,…", help=f"batch size x tokens (default {usual})")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures there")
     add_flags(parser, RunConfig, only=("threads",))
     add_flags(parser, KernelConfig)
@@ -33,15 +39,16 @@ def command(arguments: argparse.Namespace) -> dict:
     device = start_device(arguments, device="cpu")
     directories = by_name(arguments.models, "--models")
     models = {name: load_for_inference(directory) for name, directory in directories.items()}
-    check_lengths(models, arguments.shapes)
+    shapes = arguments.shapes or usual_shapes(models)
+    check_lengths(models, shapes)
     if arguments.output:
         check_target(arguments.output, *directories.values())
     say(
-        f"timing {len(models)} models, {len(arguments.shapes)} shapes, {ROUNDS} rounds in turns, "
+        f"timing {len(models)} models, {len(shapes)} shapes, {ROUNDS} rounds in turns, "
         f"{torch.get_num_threads()} threads"
     )
     rates = machine_rates()
-    rows = benchmark(models, arguments.shapes, rates)
+    rows = benchmark(models, shapes, rates)
     machine = about_machine(device, [loaded.model for loaded in models.values()])
     machine["sgemm_gflops"] = rates.operations_per_second / 1e9
     machine["memory_gigabytes_per_second"] = rates.bytes_per_second / 1e9

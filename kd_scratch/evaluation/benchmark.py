@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from kd_scratch.checkpoints.checkpoint import megabytes
+from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.evaluation.evaluate import LoadedModel
 from kd_scratch.evaluation.measure import in_turns
@@ -60,6 +61,15 @@ def benchmark(models: dict[str, LoadedModel], shapes: Sequence[Shape], rates: Ma
             p95 = float(np.percentile(times[name], 95))
             rows.append(Timing(f"{batch} x {tokens}", name, median, p95, first / median, least, least / median))
     return rows
+
+
+def usual_shapes(models: dict[str, LoadedModel]) -> Sequence[Shape]:
+    """Those of SHAPES that all models can read; a note names the others."""
+    longest = min(loaded.model.config.max_positions for loaded in models.values())
+    fitting = [(batch, tokens) for batch, tokens in SHAPES if tokens <= longest]
+    if others := [f"{batch}x{tokens}" for batch, tokens in SHAPES if tokens > longest]:
+        say(f"note: without {', '.join(others)}: a model has {longest} positions")
+    return fitting or SHAPES[:1]
 
 
 def check_lengths(models: dict[str, LoadedModel], shapes: Sequence[Shape]) -> None:

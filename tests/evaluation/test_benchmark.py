@@ -116,5 +116,21 @@ def test_bad_input_is_one_line_and_exit_2(model_directory, tmp_path, capsys):
         assert stop.value.code == 2
 
 
+def test_of_the_usual_shapes_those_are_timed_that_all_models_can_read(tmp_path, tokenizer, capsys, monkeypatch):
+    for name, positions in (("mini", 128), ("tiny", 64), ("none", 8)):
+        save_model(tiny_model(vocab_size=tokenizer.vocab_size, max_positions=positions), tmp_path / name)
+        tokenizer.save(tmp_path / name, positions)
+    monkeypatch.setattr("kd_scratch.commands.benchmark.machine_rates", lambda: MachineRates(1e9, 1e9))
+    argv = ["benchmark", "--threads", "1", "--json", "--models", f"a={tmp_path / 'mini'}"]
+    for more, expected in (([], ["1 x 16", "1 x 64", "1 x 128", "8 x 128"]), (["b"], ["1 x 16", "1 x 64"])):
+        assert main([*argv, *(f"{name}={tmp_path / 'tiny'}" for name in more)]) == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        assert list(dict.fromkeys(row["shape"] for row in rows)) == expected
+    assert main(["benchmark", "--models", f"a={tmp_path / 'tiny'}"]) == 0
+    assert "note: without 1x128, 1x384, 8x128: a model has 64 positions" in capsys.readouterr().out
+    assert main(["benchmark", "--models", f"a={tmp_path / 'none'}"]) == 2
+    assert "a: has 8 positions; leave longer inputs out of --shapes" in capsys.readouterr().err
+
+
 def test_shapes():
     assert shape_list("1x16,8x128") == [(1, 16), (8, 128)]
