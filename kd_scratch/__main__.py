@@ -67,7 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m kd_scratch", description="Knowledge distillation of BERT models.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=module.__doc__.split("\n")[0].split(" `")[0], allow_abbrev=False)
+        about = module.__doc__.split("\n")[0].rsplit(" `python -m", 1)[0]
+        subparser = subparsers.add_parser(name, help=about, allow_abbrev=False)
         module.add_arguments(subparser)
         subparser.set_defaults(parser=subparser)
         subparser.add_argument("--quiet", action="store_true", help="print the result only: no progress, no notes")

@@ -640,6 +640,15 @@ def test_every_command_has_help(capsys):
         assert {flag for flag in ("--seed", "--device", "--threads") if f"  {flag} " in out} == set(has)
 
 
+def test_the_list_of_commands_has_the_first_line_of_each(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    for name, module in COMMANDS.items():
+        line = module.__doc__.split("\n")[0]
+        assert f"{name} {line.removesuffix(f' `python -m kd_scratch {name}`')}" in out
+
+
 @pytest.mark.parametrize(
     ("command", "text"),
     [
