@@ -16,7 +16,17 @@ from kd_scratch.study.spec import StudySpec, parse_flags, read_plan
 from kd_scratch.study.variants import soft_run
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import read_labelled
-from kd_scratch.training.setup import labels_like_the_teacher, require_same_pieces
+from kd_scratch.training.setup import labels_like_the_teacher, require_same_pieces, set_up
+
+
+def checked(spec: StudySpec) -> StudySpec:
+    """The study without losses that are not possible. UserError where its runs could not begin, or be compared."""
+    check_labels(spec)
+    check_seeds(spec)
+    spec = with_possible_losses(spec)
+    set_up(replace(soft_run(spec), output=spec.run.output / "runs" / "none"))  # and let go again; nothing is written
+    start_machine(spec)  # with the threads of the tests again
+    return spec
 
 
 def check_labels(spec: StudySpec) -> None:

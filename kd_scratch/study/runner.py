@@ -25,7 +25,7 @@ from kd_scratch.evaluation.evaluate import about_machine
 from kd_scratch.evaluation.significance import describe_groups, note_of_few
 from kd_scratch.pages.records import RECORD
 from kd_scratch.study.chosen_layers import with_chosen_layers
-from kd_scratch.study.preparation import check_labels, check_seeds, complete, start_machine, with_possible_losses
+from kd_scratch.study.preparation import checked, complete, start_machine
 from kd_scratch.study.results import Evaluator, OtherStudy, Records, read_facts, read_other_studies, read_records
 from kd_scratch.study.spec import PLAN, Flags, StudySpec, argv_of, check_study, differences, parse_flags, read_plan
 from kd_scratch.study.summary import Report, write_report
@@ -70,9 +70,7 @@ def run_study(spec: StudySpec) -> Report:
     spec = replace(spec, run=with_precision(spec.run, device))
     for run in (spec.run, soft_run(spec)):
         check_spec(run, device)
-    check_labels(spec)
-    check_seeds(spec)
-    spec = with_possible_losses(spec)
+    spec = checked(spec)
     facts = read_facts(spec)
     others = read_other_studies(spec, facts.known)
     # Teachers are tested, which takes minutes, behind all that may refuse the study, but before layers are tried.

@@ -101,6 +101,27 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert main(argv) == 2
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--init-layers 0,5", "--init-layers"),
+        ("--max-length 999", "999"),
+        ("--tokenizer TEACHER", "--tokenizer is for a size"),
+        ("--norm-first", "--norm-first: the norms of a model directory stay"),
+        ("--limit 0", "--limit 0: leaves"),
+        ("--seeds 0,-1", "--seeds 0,-1: is not a list of different seeds"),
+    ],
+)
+def test_what_no_run_could_begin_with_is_refused_before_teachers_are_tested(
+    study, flags, message, tmp_path, capsys, monkeypatch
+):
+    folder, argv = study
+    monkeypatch.setattr("kd_scratch.study.runner.Evaluator", lambda *more: pytest.fail("teachers are tested"))
+    argv = [*argv, "--losses", "", "--output", str(tmp_path / "out")]
+    assert main([*argv, *flags.replace("TEACHER", str(folder / "teacher")).split()]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def other(study):
     """A finished study with one seed, and its command but for --output."""
