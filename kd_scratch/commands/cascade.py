@@ -3,12 +3,14 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from kd_scratch.commands.flags import add_flags, data_config, start_device
 from kd_scratch.common.console import say, show
 from kd_scratch.common.files import check_target, write_text
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.evaluation.cascade import KEEP, cascade, page_of, record_of, text_of
-from kd_scratch.evaluation.evaluate import load_for_inference, notes_of_training, read_evaluation_set
+from kd_scratch.evaluation.evaluate import about_machine, load_for_inference, notes_of_training, read_evaluation_set
 from kd_scratch.tasks import TASKS, deciding_tasks
 
 
@@ -40,15 +42,18 @@ def command(arguments: argparse.Namespace) -> dict:
     test_set = read_evaluation_set(task, arguments.data, "", data)
     if arguments.output:
         check_target(arguments.output, arguments.dev, arguments.data, arguments.student, arguments.teacher)
-    say(
+    about = (
         f"{arguments.student} ({student.model.num_parameters() / 1e6:.1f}M) before {arguments.teacher} "
         f"({teacher.model.num_parameters() / 1e6:.1f}M): threshold chosen on {dev_set.describe()}; tested on "
-        f"{test_set.describe()}, {device.type}"
+        f"{test_set.describe()}, {device.type}, {torch.get_num_threads()} threads"
     )
+    say(about)
     notes = notes_of_training((arguments.student, arguments.teacher), dev_set, test_set)
     found = cascade(student, teacher, dev_set, test_set, arguments.keep, device)
     if arguments.output:
-        write_text(arguments.output, page_of(found, test_set, notes))
+        write_text(arguments.output, page_of(found, [about, *notes]))
         say(f"page: {arguments.output}")
     show(text_of(found))
-    return test_set.record() | {"notes": notes} | record_of(found)
+    record = test_set.record() | {"student": arguments.student, "teacher": arguments.teacher, "keep": arguments.keep}
+    record |= {"machine": about_machine(device, [student.model, teacher.model]), "notes": notes}
+    return record | record_of(found, dev_set)

@@ -182,19 +182,24 @@ def shown(found: Cascade) -> tuple[str, str, str]:
     return text_of(found), text_of(found, markdown=True), section_of(found)
 
 
-def page_of(found: Cascade, test_set: EvaluationSet, notes: Sequence[str] = ()) -> str:
-    """The page that `cascade` writes. notes: what its reader should know first."""
-    about = ". ".join([test_set.describe(), *notes])
-    return html.page("A student before its teacher", about, [("What it costs and keeps, on test", section_of(found))])
+def page_of(found: Cascade, about: Sequence[str]) -> str:
+    """The page that `cascade` writes. about: what its reader should know first."""
+    sections = [("What it costs and keeps, on test", section_of(found))]
+    return html.page("A student before its teacher", ". ".join(about), sections)
 
 
-def record_of(found: Cascade) -> dict:
-    """What JSON can hold of it."""
-    header, rows = rows_of(replace(found, names=("student", "teacher")))  # keys that no name changes
+def record_of(found: Cascade, dev_set: EvaluationSet) -> dict:
+    """What JSON can hold of it. dev_set: what the threshold was chosen on."""
+    header, lines = rows_of(replace(found, names=("student", "teacher")))  # keys that no name changes
+    rows = [dict(zip(("name", *header[1:-1]), line[:-1], strict=True)) for line in lines]
+    for row in rows:
+        row["times as fast"] = found.milliseconds["teacher"] / row["ms"]
     return {
         "threshold": found.test.threshold,
         "dev": found.dev._asdict(),
-        "rows": [dict(zip(("name", *header[1:-1]), row[:-1], strict=True)) for row in rows],
+        "rows": rows,
         "interval to teacher": found.interval,
+        "few groups": found.note,
+        "dev file": {"data": str(dev_set.path), "data sha256": dev_set.sha256, "split": dev_set.split or None},
         "curve": found.curve,
     }

@@ -87,9 +87,10 @@ def compare(
         times = {"student": costs[pair[0]].latency_p50_ms, "teacher": costs[first].latency_p50_ms}
         try:
             before = cascades.cascade(*two, dev_set, test_set, cascades.KEEP, device, on_test, tuple(pair), times)
-            about["cascade"] = {"student": pair[0], "teacher": pair[1]} | cascades.record_of(before)
+            about["cascade"] = {"student": pair[0], "teacher": pair[1]} | cascades.record_of(before, dev_set)
         except UserError as error:
-            say(f"note: no cascade of {' and '.join(pair)}: {error}")
+            about["notes"].append(f"no cascade of {' and '.join(pair)}: {error}")
+            say(f"note: {about['notes'][-1]}")
     return Comparison(
         task=task,
         note=" ".join(filter(None, [*warnings, method_note(test_set, first, tokens, about["machine"])])),
@@ -289,7 +290,7 @@ def record_of(found: Comparison) -> dict:
     for name, cost in found.costs.items():
         row = found.quality[name]
         rows.append({"name": name} | asdict(cost) | row.columns | {field: getattr(row, field) for field in WORDING})
-    return found.about | {"rows": rows}
+    return found.about | {"rows": rows, "advice": found.advice}
 
 
 def write_comparison(found: Comparison, folder: Path) -> None:

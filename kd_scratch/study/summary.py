@@ -80,6 +80,7 @@ def write_report(
     write_text(output / "evidence.md", markdown_page(found, pictures))
     record = about | {
         "teacher": teacher["score"],
+        "sureness of the teacher": sureness([teacher]),
         "best on dev": best,
         "rows": rows,
         "findings": sentences,

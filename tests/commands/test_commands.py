@@ -149,6 +149,7 @@ def test_compare_shows_every_model_against_the_first(runs, tmp_path, capsys):
     status, out, _ = run(capsys, *argv)
     assert status == 0
     result = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert result["advice"] and result["advice"] in out
     assert [row["name"] for row in result["rows"]] == ["teacher", "baseline", "distilled"]
     assert result["rows"][0]["agreement"] == 1.0
     for row in result["rows"]:
@@ -184,7 +185,7 @@ def test_compare_shows_the_cascade_that_the_command_finds(runs, tmp_path, capsys
     _, out, _ = run(capsys, "cascade", *data, *pair, "--json")
     alone = json.loads(out)
     assert (found.pop("student"), found.pop("teacher")) == ("distilled", "teacher")
-    for key in ("threshold", "dev", "interval to teacher"):
+    for key in ("threshold", "dev", "interval to teacher", "dev file", "few groups"):
         assert found[key] == alone[key]
     page = (tmp_path / "c" / "comparison.html").read_text()
     ratio = re.search(r"distilled against teacher: .* ([\d.]+) times as fast", page)[1]
@@ -204,7 +205,8 @@ def test_compare_without_a_possible_cascade_says_so_and_shows_the_rest(runs, tmp
     status, out, err = run(capsys, "compare", *data, "--models", *models, "--output", tmp_path / "c")
     why = f"--dev {runs / 'test.csv'}: holds the very texts of --data"
     assert status == 0 and f"no cascade of distilled and teacher: {why}" in out + err
-    assert "cascade" not in json.loads((tmp_path / "c" / "comparison.json").read_text())
+    record = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert "cascade" not in record and why in record["notes"][-1]
 
 
 @pytest.mark.usefixtures("no_memory_processes")

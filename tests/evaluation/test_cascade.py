@@ -10,6 +10,7 @@ import torch
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import save_model
 from kd_scratch.common.errors import UserError
+from kd_scratch.common.files import sha256_of_file
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.cascade import ALL, Cascade, Point, check_choice, choose, conclusion, curve, section_of
 from kd_scratch.evaluation.evaluate import evaluate, load_for_inference, read_evaluation_set
@@ -171,7 +172,13 @@ def test_the_command_chooses_on_dev_and_counts_on_test(tmp_path, tokenizer, caps
     assert found["interval to teacher"] == pytest.approx(
         np.percentile(widened(np.array(drawn), by_student.num_groups), [2.5, 97.5])
     )
-    assert "<svg" in page.read_text() and "teacher is asked where student is less sure" in page.read_text()
+    text = page.read_text()
+    assert "<svg" in text and "teacher is asked where student is less sure" in text
+    assert all(name in text.split("<h2")[0] for name in (student, teacher, str(dev), str(test)))
+    assert (found["student"], found["teacher"], found["keep"]) == (student, teacher, 0.9)
+    assert found["dev file"] == {"data": str(dev), "data sha256": sha256_of_file(dev), "split": None}
+    assert found["machine"]["threads"] == torch.get_num_threads() and "data sha256" in found
+    assert found["few groups"] == "" and cascade["times as fast"] == all_asked["ms"] / cascade["ms"]
     assert main([*argv, "--keep", "0.9"]) == 0
     told = capsys.readouterr().out
     assert "teacher alone" in told and f"less sure than {threshold!r}" in told

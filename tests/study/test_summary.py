@@ -297,6 +297,7 @@ def test_the_report_is_markdown_json_and_figures(tmp_path):
         assert sentence in markdown and sentence in text
     result = json.loads((tmp_path / "evidence.json").read_text())
     assert result["best on dev"] == SOFT and result["rows"][SOFT]["test"] > result["rows"][BASELINE]["test"]
+    assert result["sureness of the teacher"]["ece"] == teacher["ece"] and f"{teacher['ece']:.4f}" in text
     assert result["grid"][0] == {"temperature": 1.0, "alpha": 0.5, "dev": 0.51, "test": 0.61}
     assert [gap[0] for gap in result["gaps"]] == sorted(
         "ab", key=lambda name: [g[3] for g in result["gaps"] if g[0] == name]
