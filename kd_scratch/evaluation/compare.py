@@ -29,6 +29,7 @@ from kd_scratch.evaluation.significance import (
     drawn_scores,
     interval,
     interval_around,
+    interval_text,
     mcnemar,
     note_of_few,
     score_interval,
@@ -251,14 +252,6 @@ def tables(found: Comparison) -> list[tuple[Sequence[str], list[tuple]]]:
         difference = row.difference, interval_text(row.difference_interval), p, row.smallest
         rows.append((name, *metrics, interval_text(row.interval), *difference, row.agreement))
     return [(header, costs), (("model", *columns, *WORDING.values()), rows)]
-
-
-def interval_text(bounds: tuple[float, float] | None) -> str | None:
-    """The bounds of an interval as text."""
-    if bounds is None:
-        return None
-    low, high = bounds
-    return f"{low:.4f} to {high:.4f}"
 
 
 def text_of(found: Comparison, markdown: bool = False) -> str:

@@ -89,6 +89,11 @@ def interval(values: np.ndarray, lowest: float = -math.inf, highest: float = mat
     return max(float(low), lowest), min(float(high), highest)
 
 
+def interval_text(bounds: tuple[float, float] | None) -> str | None:
+    """The bounds of an interval as text, where there is one."""
+    return bounds and f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+
+
 def score_interval(predictions: Predictions, drawn: np.ndarray | None = None) -> tuple[float, float]:
     """The 95% interval of the task's score over data sets like this one. drawn: where it is known."""
     drawn = drawn_scores(predictions) if drawn is None else drawn
@@ -120,7 +125,7 @@ def smallest_effect(drawn: np.ndarray, by_seed: Sequence[float] = ()) -> float:
     deviation of these seeds is taken for the true one, 54% do with two seeds, 62% with three, 65% with five.)
     """
     of_file, count = float(np.std(drawn)), len(by_seed)
-    if count < 2:
+    if count <= 1:
         return (CHANCE + POWER) * of_file
     known, found, normal = _draws_of_deviations(count)
     of_seeds = float(np.std(by_seed, ddof=1)) / math.sqrt(count) / known  # what the true one may be

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kd_scratch.common.console import table
 from kd_scratch.common.files import write_json, write_text
 from kd_scratch.evaluation.advice import advice
+from kd_scratch.evaluation.significance import interval_text
 from kd_scratch.pages.svg import Bar, dots, grid, reliability
 from kd_scratch.study.figures import Figures, class_gaps, difference, pooled_bins, references, summarize, sureness
 from kd_scratch.study.results import RESULT
@@ -209,12 +210,8 @@ def line(name: str, row: dict) -> tuple:
 
 def sureness_line(name: str, row: dict) -> tuple:
     """A line of the second table: loss and calibration error, each with its interval, and agreement."""
-
-    def bounds(figure: str) -> str | None:
-        found = row[f"{figure} interval"]
-        return found and f"{found[0]:.4f} to {found[1]:.4f}"
-
-    return name, row["loss"], bounds("loss"), row["ece"], bounds("ece"), row["ece floor"], row["agreement"]
+    loss, ece = (interval_text(row[f"{figure} interval"]) for figure in ("loss", "ece"))
+    return name, row["loss"], loss, row["ece"], ece, row["ece floor"], row["agreement"]
 
 
 def grid_table(found: Findings, markdown: bool) -> str:
