@@ -5,7 +5,6 @@ saved here opens in `transformers` (but for int8 models and shapes of our own, w
 """
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from kd_scratch.checkpoints.own_head import (
     wrapper_prefix,
 )
 from kd_scratch.checkpoints.safetensors import save_file
-from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, weight_files
+from kd_scratch.checkpoints.weight_files import WEIGHTS, listed, load_weights, way_from_hub, weight_files
 from kd_scratch.common.console import say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import (
@@ -68,13 +67,6 @@ def read_config(directory: Path) -> tuple[dict, list[str]]:
     if raw.get("model_type") is not None and raw.get("architectures"):
         return raw, []
     return completed(raw, load_weights(directory, lambda note: None).keys(), place)
-
-
-def way_from_hub(directory: Path) -> str:
-    """How a model of the hub comes here, in brackets, where a missing folder has a name like one; else ""."""
-    hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(directory)) and not directory.parent.is_dir()
-    hub = hub or re.fullmatch(r"(distil)?bert-[\w.-]+", str(directory))
-    return f" (one of the hub comes with `make weights MODEL={directory}`)" if hub else ""
 
 
 def require_model_directory(directory: str | Path) -> None:

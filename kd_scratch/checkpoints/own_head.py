@@ -132,8 +132,9 @@ def note_of_own_class(raw: dict, names: Collection[str], place: str) -> str:
     architecture = _architecture(raw, place)
     if own_head(raw, place).kind or architecture.endswith(("Model", "ForMultipleChoice")):
         return ""
-    heads = {"classifier.weight": ("sequence", "token"), "qa_outputs.weight": ("span",)}
-    fitting = [head for name, of_name in heads.items() if name in names for head in of_name]
+    has_pooler = any(name.endswith(("pre_classifier.weight", "pooler.dense.weight")) for name in names)
+    heads = {"sequence": has_pooler and "classifier.weight" in names, "token": "classifier.weight" in names}
+    fitting = [head for head, fits in (heads | {"span": "qa_outputs.weight" in names}).items() if fits]
     if not fitting:
         return ""
     classes = " or ".join(f'"{CLASSES[raw["model_type"]]}{ARCHITECTURES[head][0]}"' for head in fitting)

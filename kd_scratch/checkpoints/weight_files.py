@@ -1,4 +1,4 @@
-"""The files that hold a model directory's weights: which there are, and their tensors."""
+"""The files that hold a model directory's weights: which there are, their tensors, and where they come from."""
 
 import re
 from collections.abc import Callable
@@ -21,6 +21,13 @@ OTHERS = {"tf_model.h5": "from_tf=True", "flax_model.msgpack": "from_flax=True"}
 NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
 LONGEST_NAME = 1000  # of a parameter, in characters
 SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
+
+
+def way_from_hub(directory: Path) -> str:
+    """How a model of the hub comes here, in brackets, where a missing folder has a name like one; else ""."""
+    hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(directory)) and not directory.parent.is_dir()
+    hub = hub or re.fullmatch(r"(distil)?bert-[\w.-]+", str(directory))
+    return f" (one of the hub comes with `make weights MODEL={directory}`)" if hub else ""
 
 
 def load_weights(directory: Path, say=say) -> dict[str, Tensor]:

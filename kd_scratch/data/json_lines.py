@@ -80,8 +80,10 @@ def refuse_array(file: TextFile) -> None:
     beginning = "".join(text[:1000] for _, text in islice(file.lines(), 20)).lstrip(MARK).lstrip()
     if not beginning.startswith("["):
         return
+    example = 'JSON lines are needed, each an object, such as {"text": …, "label": …}'
+    if re.search(r"\]\s*\n\s*\[", beginning):
+        raise UserError(f"{file.path}: holds arrays; {example}")
     if beginning[1:].lstrip()[:1] not in ("{", ""):
-        example = 'JSON lines are needed, each an object, such as {"text": …, "label": …}'
         raise UserError(f"{file.path}: is one JSON array, and not of objects; {example}")
     program = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], 'rb'))]"
     target = file.path.with_name(f"{file.path.stem}-lines.jsonl")  # not itself, `>` would empty it

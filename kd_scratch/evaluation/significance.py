@@ -4,9 +4,9 @@ A bootstrap starts from a tally, N,k: k numbers for each of N examples, whose su
 (right and counted make accuracy; correct, gold and predicted entities make F1). Drawing examples anew, with
 replacement, shows how much the score would vary between test files like this one (Efron & Tibshirani 1993, ch. 13).
 
-Questions about one context, or sentences of one document, are right or wrong together. So groups are drawn, each
+Questions about one article, or sentences of one document, are right or wrong together. So groups are drawn, each
 with all its examples (Davison & Hinkley 1997, section 3.8): on CoNLL-2003 the standard error of F1 is then 2.3 times
-as large, on PolicyQA 1.5 times. Where groups are few their draws vary too little; `widened` makes up for it.
+as large, on PolicyQA twice. Where groups are few their draws vary too little; `widened` makes up for it.
 """
 
 import math

@@ -49,8 +49,8 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
             name = AGNEWS_LABELS[(int(number) - lowest) % 4]
         if name is None:
             raise UserError(f"{path}: line {line}: class {label[:40]!r} is not one of 1, 2, 3, 4, nor a name")
-        if pair and data is not asked:
-            text, pair = f"{text} {pair}", None
+        if pair is not None and data is not asked:
+            text, pair = f"{text} {pair}".strip(), None
         return example_of_row(path, line, without_backslashes(text), name, pair)
 
     rows = read_rows(file, data, say, make, columns=find)

@@ -176,6 +176,8 @@ def read_sentences(
             counts["tokens of several words, or of none (2-3, 2.1), left out"] += 1
             continue
         if columns.sentence is not None and (found := columns.sentence_of(line, number_of)) != number_of:
+            if found[0] != number_of[0]:
+                document = f"{path.name}:{number}"
             number_of = found
             if sentence:
                 yield sentence
@@ -211,11 +213,10 @@ def check_cells(line: str, cells: list[str], columns: Columns, place: str) -> No
 
 def holds_sentence(cells: list[str], columns: Columns) -> bool:
     """Whether a cell has all words of a sentence, as lists become in CSV, or has all their tags."""
-    if any(PRINTED_WORDS.match(cell) for cell in cells):
+    tag = cells[columns.tag] if len(cells) == columns.count else ""
+    if not conll_columns.TAG_CELL.fullmatch(tag) and any(PRINTED_WORDS.match(cell) for cell in cells):
         return True
-    if len(cells) != columns.count:
-        return False
-    word, tag = cells[columns.word], cells[columns.tag]
+    word = cells[columns.word] if tag else ""
     return re.fullmatch(r"\[.+\]", tag) is not None or 0 < word.count(" ") == tag.count(" ")
 
 

@@ -1,5 +1,6 @@
 """What a cell of a table, or a field of JSON, means: the label of a text, or its several labels."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -38,9 +39,12 @@ def choices(value: Value) -> Value:
     return found["choices"] if alone else value
 
 
-def refuse_list(value: Value, name: str, place: str, cure: str) -> None:
-    """UserError where a label is a list as a program prints it."""
-    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+PRINTED = r"""\[\s*(['"\d].*|.*,.*)\]"""  # a list of texts, of numbers, or of several; [pos] may be a label's name
+
+
+def refuse_list(value: Value, name: str, place: str, cure: str, pattern: str = r"\[.*\]") -> None:
+    """UserError where a label is a list as a program prints it, as far as a pattern tells."""
+    if isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL):
         raise UserError(f"{place}: {name!r} holds a list as a text, {shorten(value, 30)}; {cure}")
 
 

@@ -345,7 +345,7 @@ TASK = Task(
     featurize=featurize,
     decide=decide,
     group=lambda example: example.context,
-    article=lambda example: example.article or example.context,
+    article=lambda example: example.article,
     trainable=trainable,
     odd=odd_questions,
     train_defaults=dict(learning_rate=3e-5, epochs=2, batch_size=12, max_length=384),

@@ -100,12 +100,12 @@ def answer_list(node: Node, key: str) -> list[dict]:
 
 
 def starts_beside(node: Node, key: str, answers: list) -> list:
-    """Where each of the answers under a key begins that are strings: beside one stands its start, or a list of
-    several, beside others a list of as many; or MRQA's files have found them. UserError for a list of others."""
+    """Where each of the answers under a key begins that are strings: beside them stands the start of the first, or a
+    list of as many; or MRQA's files have found them. UserError for a list of others."""
     starts = node.value.get("answer_start")
-    starts = starts if isinstance(starts, list) else [] if starts is None else [starts] * (len(answers) == 1)
-    if starts and len(answers) == 1:
-        return starts[:1]
+    starts = starts if isinstance(starts, list) else [] if starts is None else [starts]
+    if answers and (len(starts) == 1 or (starts and len(answers) == 1)):
+        return [starts[0], *[None] * (len(answers) - 1)]
     if starts and any(isinstance(answer, str) for answer in answers):
         if len(starts) != len(answers):
             raise node.error("answer_start", f"must be a list of {len(answers)}, one for each of {key}")

@@ -31,7 +31,16 @@ from kd_scratch.tasks.columns import (
     same,
     wanted_columns,
 )
-from kd_scratch.tasks.label_cells import Marks, MultiLabels, Value, choices, json_kind, one_label, refuse_list
+from kd_scratch.tasks.label_cells import (
+    PRINTED,
+    Marks,
+    MultiLabels,
+    Value,
+    choices,
+    json_kind,
+    one_label,
+    refuse_list,
+)
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 
@@ -80,7 +89,7 @@ def read_rows(
         value = choices(value)
         if cells:
             return make(line, text, cells.read(value, label_name, f"{file.path}: line {line}"), pair)
-        refuse_list(value, label_name, f"{file.path}: line {line}", "write the label alone")
+        refuse_list(value, label_name, f"{file.path}: line {line}", "write the label alone", PRINTED)
         is_alone = isinstance(value, list) and len(value) == 1  # as of tools for several labels
         label = one_label(value[0] if is_alone else value, label_name, f"{file.path}: line {line}")
         label_alone = label.strip()

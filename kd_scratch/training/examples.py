@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_scratch.checkpoints.checkpoint import way_from_hub
-from kd_scratch.checkpoints.weight_files import weight_files
+from kd_scratch.checkpoints.weight_files import way_from_hub, weight_files
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import pick_device
 from kd_scratch.common.errors import UserError
@@ -105,12 +104,14 @@ def split_dev(
     """
     if not spec.holds_out_dev:
         return task.read(Path(spec.dev), task.dev_split, spec.data, say=notes.append), examples
-    whole = articles_of(task, examples)
-    mask = draw(task, examples, spec.dev, "--dev", whole=whole)
-    if whole:
+    articles = articles_of(task, examples)
+    mask = draw_articles(articles, len(limited(examples, spec.dev, "--dev"))) if articles else None
+    if mask is None:
+        mask = draw(task, examples, spec.dev, "--dev")
+    else:
         hashes["dev drawn by"] = "article"
-        count = len({article for article, is_dev in zip(whole, mask, strict=True) if is_dev})
-        notes.append(f"--dev {spec.dev}: {int(mask.sum()):,} questions about {count} of {len(set(whole))} articles")
+        count = len({article for article, is_dev in zip(articles, mask, strict=True) if is_dev})
+        notes.append(f"--dev {spec.dev}: {mask.sum():,} questions about {count} of {len(set(articles))} articles")
     return Subset(examples, mask.nonzero()[0]), Subset(examples, (~mask).nonzero()[0])
 
 
@@ -124,21 +125,29 @@ def keep_some_labels(spec: RunSpec, task: Task, examples: Sequence, mask: np.nda
     return Subset(examples, mask.nonzero()[0])
 
 
-def draw(
-    task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0, whole: Sequence[str] | None = None
-) -> np.ndarray:
+def draw_articles(articles: Sequence[str], wanted: int) -> np.ndarray | None:
+    """Which examples are of articles drawn at random, N booleans: as many whole ones as fit into so many examples; None
+    where those are fewer than half of them."""
+    names, number, sizes = np.unique(articles, return_inverse=True, return_counts=True)
+    is_drawn, count = np.zeros(len(names), bool), 0
+    for i in np.random.default_rng(0).permutation(len(names)):
+        if count + sizes[i] <= wanted:
+            is_drawn[i] = True
+            count += sizes[i]
+    return is_drawn[number] if 2 * count >= wanted else None
+
+
+def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) -> np.ndarray:
     """Which of the examples are among so many drawn at random, N booleans.
 
     Those of one group (a context, a document) are drawn together, and so are those of the same text.
-    whole: what each example is a part of, to be drawn as a whole instead.
     """
-    parts = whole or (kept_together(task, example) for example in examples)
-    hashes = np.fromiter(map(hash, parts), np.int64, len(examples))
+    hashes = np.fromiter((hash(kept_together(task, example)) for example in examples), np.int64, len(examples))
     _, first, group, sizes = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
     by_place = np.argsort(first)  # groups as they come: what is drawn does not depend on the hashes
-    if not whole and has_groups(task, examples):  # so many groups
+    if has_groups(task, examples):  # so many groups
         drawn = list(limited(range(len(first)), amount, flag, seed))
-    else:  # so many examples, or as many more as have the last one's text or article
+    else:  # so many examples, or as many more as have the last one's text
         wanted = len(limited(examples, amount, flag))
         drawn = np.random.default_rng(seed).permutation(len(first))
         drawn = drawn[: 1 + np.searchsorted(sizes[by_place][drawn].cumsum(), wanted)]

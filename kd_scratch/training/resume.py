@@ -179,7 +179,8 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
     del tensors[CHECKSUM]
     shapes = [{name: each.shape for name, each in of.items()} for of in (tensors, places)]
     fits = not progress["step"] or shapes[0] == shapes[1]
-    if differing and (fixed or not fits or not force):
+    if not fits or (differing and (fixed or not force)):
+        differing = differing or ["the weights in its state"]
         cure = "--force goes on anyway"
         if fixed or not fits:
             what = f"with other {', '.join(fixed)}" if fixed else "where other weights are trained"
@@ -188,9 +189,6 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
     if differing:
         say(f"note: resumed by force: {shorten('; '.join(differing), 2000)}")
         progress |= {"batch": 0, "losses": [], "seconds": 0.0, "forced": progress["forced"] + differing}
-    if not fits:
-        what = "its weights do not fit this model, or the words of this data"
-        raise UserError(f"{path}: cannot resume: {what}; choose another --output")
     for name, place in places.items() if progress["step"] else ():
         place.copy_(tensors[name])
     return metadata

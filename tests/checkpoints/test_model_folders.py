@@ -70,6 +70,7 @@ def test_a_head_of_a_class_of_ones_own_is_told_with_what_to_write_if_it_is_a_usu
     assert load_model(folder.write(tmp_path / "own"), say=notes.append).config.head is None
     [note] = [note for note in notes if own in note]
     assert f'"{written}"' in note and "a class of its own, whose head is not read" in note
+    assert ("ForSequenceClassification" in note) == (head == "sequence"), "which has a pooler"
     usual = replace(folder, config=dict(architectures=[written])).write(tmp_path / "usual")
     torch.testing.assert_close(outputs(load_model(usual)), outputs(folder.model()))
     for other in ("BertModel", "BertForMultipleChoice"):

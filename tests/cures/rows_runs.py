@@ -199,7 +199,7 @@ ROWS = [
         for force, follow in (([], moved), (["--force"], moved))
     ),
     Cure(
-        f"{{}}: cannot resume: {{}}; {ELSEWHERE}",
+        f"not even --force can go on {{}}; {ELSEWHERE}",
         lambda w: [*put(w.interrupted(), "--init-layers", 0), "--resume", "--force"],
         moved,
     ),

@@ -78,6 +78,11 @@ def test_an_array_of_other_things_is_refused_without_a_command(tmp_path, text):
         rows(tmp_path, text)
 
 
+def test_several_arrays_are_refused_without_a_command(tmp_path):
+    with pytest.raises(UserError, match="x.jsonl: holds arrays; JSON lines are needed, each an object"):
+        rows(tmp_path, '[{"a": 1}]\n[{"a": 2}]\n')
+
+
 def test_the_cure_for_an_array_does_not_write_to_the_file_that_it_reads(tmp_path):
     (tmp_path / "lines.jsonl").write_text('[{"a": 1}]')
     with pytest.raises(UserError, match=r"/lines.jsonl > \S+/lines-lines.jsonl$"):

@@ -147,6 +147,13 @@ def test_sentences_may_be_numbered_anew_in_each_document(tmp_path, b):
     examples, said = read(tmp_path, text)
     assert [example.words for example in examples] == [("Ada", "flew"), ("Ada",), ("she",)]
     assert "a new 'doc' or 'sentence_id' begins a sentence" in said[0]
+    of_a, *of_b = [example.document for example in examples]
+    assert len(set(of_b)) == 1 and of_a not in of_b, "a new one begins a document, too"
+
+
+def test_a_printed_list_may_be_a_word(tmp_path):
+    examples, _ = read(tmp_path, "split B-Func\nof O\n['a','b'] B-Value\n")
+    assert examples[0].words == ("split", "of", "['a','b']")
 
 
 def test_a_number_sign_may_be_a_word_at_any_place(tmp_path):

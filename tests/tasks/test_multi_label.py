@@ -118,6 +118,8 @@ def test_one_column_of_marks_is_a_label_that_the_file_knows(tmp_path):
 
 
 def test_a_list_in_a_cell_is_no_label(tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\none,[neg]\ntwo,[pos]\n")
+    assert TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), print)[0].label == "[neg]", "a name in brackets"
     for cell in ("['Sports']", "[27]"):
         (tmp_path / "x.csv").write_text(f"text,label\none,{cell}\n")
         with pytest.raises(UserError, match="line 2: 'label' holds a list as a text, .*; write the label alone"):

@@ -76,6 +76,8 @@ SAME = {
         {"text": "90 metres", "char_spans": [[18, 26]], "token_spans": [[4, 5]]}])), {}, []),
     "a list of starts beside strings": (file(question(answers=["90 metres"], answer_start=[18])), {}, []),
     "a list of starts beside a string": (file(question(answers="90 metres", answer_start=[18, 25])), {}, []),
+    "a start beside several strings": (file(question(answers=["90 metres", "It"], answer_start=[18])),
+                                       {"answers": ("90 metres", "It")}, []),
     "a start beside strings": (file(question(answers=["90 metres"], answer_start=18)), {}, []),
     "starts of the hub's MRQA": (file(question(answers=["90 metres"], detected_answers={
         "text": ["90 metres"], "char_spans": [{"start": [18], "end": [26]}]})), {}, []),

@@ -326,13 +326,18 @@ def test_ag_news_own_file_is_text_without_labels_too(tmp_path):
                     '{"label": 1, "title": "Another", "description": "one more"}\n'),
         ("u.jsonl", '{"Class Index": 4, "Title": "A title", "Description": "text\\\\of it, more"}\n'
                     '{"Class Index": 1, "Title": "Another", "Description": "one more"}\n'),
+        ("u.jsonl", '{"label": 4, "title": "A title", "description": "text\\\\of it, more"}\n'
+                    '{"label": 1, "title": "Another", "description": ""}\n'),
     ],
 )  # fmt: skip
 def test_title_and_description_of_ag_news_are_one_text_everywhere(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    task, texts = TASKS["agnews"], ["A title text of it, more", "Another one more"]
+    task, texts = (
+        TASKS["agnews"],
+        ["A title text of it, more", content.count("one more") * "Another one more" or "Another"],
+    )
     trained = task.read(tmp_path / name, "", DataConfig(), print)
-    assert [example.text for example in trained] == texts
+    assert [example.texts for example in trained] == [[text] for text in texts]
     assert [example.label for example in trained] == ["Sci/Tech", "World"]
     found = read_texts(tmp_path / name, DataConfig(), print, task.unlabelled, "--unlabelled")
     assert [example.text for example in found] == texts

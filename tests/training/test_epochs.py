@@ -201,4 +201,4 @@ def test_another_augment_model_makes_other_features_and_is_another_run(files, ca
     assert main([*argv, *more[:3], str(folder / "nothing"), "--output", str(folder / "x")]) == 2
     assert "nothing: no such model directory" in capsys.readouterr().err
     assert main([*argv, *more[:3], str(folder / "teacher"), "--output", str(folder / "x")]) == 2
-    assert "has a sequence head, not one for masked words" in capsys.readouterr().err
+    assert "has a sequence head, it needs one for masked words" in capsys.readouterr().err

@@ -72,11 +72,15 @@ def test_a_vocabulary_that_is_asked_for_is_learned_beside_a_teacher_too(tmp_path
 def test_dev_holds_whole_articles_where_there_are_at_least_ten(tmp_path):
     """Else paragraphs of one stand on both sides, and the best epoch is the one that knows them best."""
 
-    def split(titles):
+    def split(titles, count=6):
         answers, path = [{"text": "fox", "answer_start": 4}], tmp_path / "train.json"
         shared = {"question": "where", "answers": answers}
-        contexts = [f"the fox {i // 2} jumps" for i in range(6 * len(titles))]
-        rows = [shared | dict(id=i, context=context, title=titles[i // 6]) for i, context in enumerate(contexts)]
+        contexts = [f"the fox {i // 2} jumps" for i in range(6 * len(titles) - 6 + count)]
+        titles_of = [titles[min(i // 6, len(titles) - 1)] for i in range(len(contexts))]
+        rows = [
+            shared | dict(id=i, context=context, title=title)
+            for i, (context, title) in enumerate(zip(contexts, titles_of, strict=True))
+        ]
         path.write_text(json.dumps(rows))
         spec = RunSpec("squad", path, "20%", "tiny-student", tmp_path / "out", vocab_size=60)
         data = read_training_data(spec, TASKS["squad"])
@@ -85,6 +89,14 @@ def test_dev_holds_whole_articles_where_there_are_at_least_ten(tmp_path):
     data, dev, train = split("abcdefghij")
     assert not dev & train and len(dev) == 2 and data.hashes["dev drawn by"] == "article"
     assert "--dev 20%: 12 questions about 2 of 10 articles" in data.notes
+    data, dev, train = split("abcdefghij", count=60)
+    assert len(dev) == 3 and "j" in train, "an article of more than is wanted does not come in"
+    data, dev, train = split("abcdefghij", count=600)
+    assert dev & train, "the others are too few"
+    data, dev, train = split(["a"] * 10)
+    assert dev == train == {"a"}
+    data, dev, train = split([""] * 10)
+    assert "dev drawn by" not in data.hashes and len(data.dev_examples) == 12, "a fifth of the contexts"
     data, dev, train = split("abcdefghi")
     assert dev & train and "dev drawn by" not in data.hashes
     assert not {e.context for e in data.dev_examples} & {e.context for e in data.own}, "whole contexts"

@@ -62,5 +62,5 @@ def test_another_tokenizer_or_head_is_refused(proposer, tmp_path):
     with pytest.raises(UserError, match="its tokenizer differs from that of the training: the vocabulary"):
         WordProposer(spec, other)
     save_model(tiny_model("span", vocab_size=120), tmp_path)
-    with pytest.raises(UserError, match="has a span head, not one for masked words"):
+    with pytest.raises(UserError, match="has a span head, it needs one for masked words"):
         WordProposer(spec, other)
