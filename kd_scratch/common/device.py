@@ -20,9 +20,14 @@ HAS_BF16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 INSTRUCTIONS = {"VNNI": "_is_vnni_supported", "bf16": HAS_BF16[0], "AMX": HAS_BF16[1]}
 
 
+def is_seed(seed: int) -> bool:
+    """Whether all generators take this number for a seed."""
+    return 0 <= seed < 2**63
+
+
 def start(seed: int, threads: int, device: str) -> torch.device:
     """Seed every generator, set the thread count, pick the device. Raises UserError where the device is not there."""
-    if not 0 <= seed < 2**63 or not 0 <= threads <= 4096:
+    if not is_seed(seed) or not 0 <= threads <= 4096:
         raise UserError("--threads and --seed must be 0 or more, and no larger than 4096 and 2^63")
     if threads:
         torch.set_num_threads(threads)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from kd_scratch.common.device import is_seed
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_no_file, read_json
 from kd_scratch.config import flag_name
@@ -53,8 +54,7 @@ def check_study(spec: StudySpec) -> None:
     check_no_file(spec.run.output)
     if not 1 <= spec.jobs <= 64:
         raise UserError(f"--jobs {spec.jobs}: must lie between 1 and 64")
-    are_seeds = all(0 <= seed < 2**63 for seed in spec.seeds)
-    if not (spec.seeds and are_seeds) or len(set(spec.seeds)) < len(spec.seeds):
+    if not (spec.seeds and all(map(is_seed, spec.seeds))) or len(set(spec.seeds)) < len(spec.seeds):
         raise UserError(f"--seeds {','.join(map(str, spec.seeds))}: is not a list of different seeds such as 0,1,2")
     rates = ",".join(f"{rate:.12g}" for rate in spec.learning_rates)
     own, usual = spec.run.config.learning_rate, TASKS[spec.run.task].train_config().learning_rate
