@@ -38,7 +38,7 @@ class TrainingData:
     dev_examples: Sequence
     labels: tuple[str, ...]  # of the whole training file, however much of it is used
     tokenizer: Tokenizer
-    hashes: dict[str, str | None]  # of the data files, before they were read
+    hashes: dict[str, str | None]  # of the data files, before they were read; and how dev was drawn, if by article
     notes: list[str]
     own: Sequence = ()  # the examples of --train alone
     has_label: np.ndarray | None = None  # whether each of those has its label; None: all have
@@ -167,7 +167,7 @@ def read_unlabelled(
 ) -> Sequence:
     """The texts, or pairs, of --unlabelled that hold more than blanks, as examples without label.
 
-    flag: with its value. questions: what to do where no context has one (a single one is left out); "" where
+    flag: with its value. questions: what to do where no context has one (some without are left out); "" where
     they will be made.
     """
     if task.read_unlabelled:
