@@ -9,7 +9,7 @@ from kd_scratch import save_model
 from kd_scratch.config import RunConfig, TrainConfig
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.tasks import TASKS
-from kd_scratch.training.examples import read_training_data
+from kd_scratch.training.examples import encode_training_data, read_training_data
 from kd_scratch.training.setup import set_up
 from kd_scratch.training.spec import RunSpec
 from tests.commands.test_commands import write_csv
@@ -82,8 +82,9 @@ def test_dev_holds_whole_articles_where_there_are_at_least_ten(tmp_path):
             for i, (context, title) in enumerate(zip(contexts, titles_of, strict=True))
         ]
         path.write_text(json.dumps(rows))
-        spec = RunSpec("squad", path, "20%", "tiny-student", tmp_path / "out", vocab_size=60)
+        spec = RunSpec("squad", path, "20%", "tiny-student", tmp_path / "out", vocab_size=60, cache=tmp_path / "cache")
         data = read_training_data(spec, TASKS["squad"])
+        assert len(encode_training_data(spec, data)) == len(data.own), "and trains on the others"
         return data, *({example.article for example in part} for part in (data.dev_examples, data.own))
 
     data, dev, train = split("abcdefghij")
