@@ -111,7 +111,9 @@ def train(
     for name, given in sources.items():
         sources[name] = tuple(map(str, [given] if isinstance(given, str | Path) else given))
     paths = {"train": Path(train), "dev": str(dev), "model": str(model), "output": Path(output)}
-    paths |= {name: Path(settings.pop(name)) for name in ("unlabelled", "cache") if name in settings}
+    for name in ("unlabelled", "cache"):
+        if (given := settings.pop(name, None)) is not None:
+            paths[name] = Path(given)
     spec = RunSpec.of(task, **sources, **paths, **settings)
     return run_to_the_end(set_up(spec, resume))
 

@@ -74,7 +74,7 @@ def test_settings_and_mistakes_reach_the_libraries(folder):
             "data: give the single settings",
         ),
         (
-            lambda: kd_scratch.train("csv", "train.csv", "50%", "student", "out", epoch=1),
+            lambda: kd_scratch.train("csv", "train.csv", "50%", "student", "out", unlabelled=None, epoch=1),
             "epoch: there is no such setting",
         ),
         (lambda: kd_scratch.evaluate("student", "cooking", "test.csv"), "cooking: no such task; there are agnews,"),

@@ -138,8 +138,9 @@ def is_intact(path: str | Path) -> bool:
 
 def is_usable(path: Path, say=say) -> bool:
     """Whether a cache file is there and has the bytes that were written; otherwise a note that it is made anew."""
-    usable = path.exists() and is_intact(path)
-    if path.exists() and not usable:
+    is_there = path.exists()  # asked once: another process may be about to write it
+    usable = is_there and is_intact(path)
+    if is_there and not usable:
         say(f"{path} is damaged, or of another version of this program, and made anew")
     return usable
 

@@ -14,7 +14,7 @@ from kd_scratch.distillation.answer_file import write_answers
 from kd_scratch.evaluation.evaluate import load_for_inference, read_evaluation_set, require_fit
 from kd_scratch.tasks import TASKS, deciding_tasks, limited
 from kd_scratch.tasks.base import are_pairs
-from kd_scratch.training.examples import read_unlabelled
+from kd_scratch.tasks.text_files import read_unlabelled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,13 +21,11 @@ from kd_scratch.evaluation.evaluate import LoadedModel, find_split, load_for_inf
 from kd_scratch.evaluation.inputs import EMPTY
 from kd_scratch.evaluation.predict import check_inputs, predict
 from kd_scratch.evaluation.predict_file import Answerer, answer_stream, predict_file
-from kd_scratch.tasks import TASKS, Task, deciding_tasks
+from kd_scratch.tasks import TASKS, Task, deciding_tasks, usual_task
 from kd_scratch.tasks.tag_schemes import TagScheme
 
 LABELS = 3  # that are shown for each text
 INPUT = "-"  # as --file: standard input
-#: Head -> the task whose files are read where --task names none; that of several labels is `labels`.
-USUAL = {"sequence": "csv", "token": "conll", "span": "squad"}
 #: Fields of DataConfig that have a flag here.
 SETTINGS = (
     "encoding oos oos_threshold text_column label_column label_separator label_threshold header "
@@ -153,9 +151,9 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     data = data_config(arguments)
     loaded = open_model(arguments, device, arguments.task and TASKS[arguments.task])
     head = loaded.model.config.head
-    if head not in USUAL:
+    if head in (None, "mlm"):
         check_inputs(loaded, {})
-    task = TASKS[arguments.task or ("labels" if loaded.model.config.multi_label else USUAL[head])]
+    task = TASKS[arguments.task] if arguments.task else usual_task(loaded.model.config)
     abstain = "null_threshold" in given(arguments, DataConfig)
     answerer = Answerer(loaded, task, data, device, abstain, arguments.probabilities)
     if arguments.ask:

@@ -53,7 +53,7 @@ def calibrate(loaded: LoadedModel, dev_set: EvaluationSet, output: Path) -> dict
 def fit_temperature(predictions: Predictions) -> float:
     """The temperature at which the loss is lowest. UserError where that is none of RANGE.
 
-    The loss has one valley: it is convex in 1/T. Found by golden sections of log T.
+    Found by golden sections of log T, as if the loss had one valley: of labels and tags it has, being convex in 1/T.
     """
     low, high = map(math.log, RANGE)
     ratio = (math.sqrt(5) - 1) / 2

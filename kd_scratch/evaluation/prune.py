@@ -32,10 +32,9 @@ from kd_scratch.nn.model import Model
 from kd_scratch.nn.narrow import narrow
 from kd_scratch.pages.card import write_card
 from kd_scratch.pages.records import PRUNING, origin_record
-from kd_scratch.tasks import TASKS, Task, limited
-from kd_scratch.tasks.text_files import read_texts
+from kd_scratch.tasks import Task, limited, usual_task
+from kd_scratch.tasks.text_files import read_unlabelled
 
-TEXTS = TASKS["csv"]  # reads the files that are texts alone
 MANY = 4096  # inputs of each file by which units are weighed; texts that are cut into pieces together
 
 
@@ -107,8 +106,11 @@ def read_inputs(
     for path in data:
         examples = task.read(path, "train" if task.splits else "", settings, say=say)
         sources.append((path, task, examples, task.label_list(examples) if examples else ()))
+    config = loaded.model.config
+    kind = task if task and task.unlabelled else usual_task(config)
     for path in texts:
-        sources.append((path, TEXTS, read_texts(path, settings, say, TEXTS.unlabelled, f"--words {path}"), ()))
+        examples = read_unlabelled(kind, path, settings, f"--words {path}", questions="", pairs=bool(config.pairs))
+        sources.append((path, kind, examples, ()))
     inputs, used = [], []
     for path, kind, examples, labels in sources:
         if not examples:

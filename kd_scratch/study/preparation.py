@@ -13,20 +13,26 @@ from kd_scratch.config import SIZES
 from kd_scratch.data.tokenizer import load_tokenizer
 from kd_scratch.pages.records import origin_record
 from kd_scratch.study.spec import StudySpec, parse_flags, read_plan
-from kd_scratch.study.variants import soft_run
+from kd_scratch.study.variants import possible_losses, soft_run
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.examples import read_labelled
-from kd_scratch.training.setup import labels_like_the_teacher, require_same_pieces, set_up
+from kd_scratch.training.layer_choice import read_choice
+from kd_scratch.training.setup import labels_like_the_teacher, require_same_pieces, set_up, with_first_layers
 
 
-def checked(spec: StudySpec) -> StudySpec:
-    """The study without losses that are not possible. UserError where its runs could not begin, or be compared."""
+def checked(spec: StudySpec) -> tuple[StudySpec, dict]:
+    """The study without losses that are not possible, and the hashes of its data files with how dev was drawn.
+
+    UserError where its runs could not begin, or be compared.
+    """
     check_labels(spec)
     check_seeds(spec)
     spec = with_possible_losses(spec)
-    set_up(replace(soft_run(spec), output=spec.run.output / "runs" / "none"))  # and let go again; nothing is written
+    if not spec.skip_impossible:
+        possible_losses(replace(spec, run=with_first_layers(spec.run)))
+    run = set_up(replace(soft_run(spec), output=spec.run.output / "runs" / "none"))  # nothing is written
     start_machine(spec)  # with the threads of the tests again
-    return spec
+    return spec, run.data.hashes
 
 
 def check_labels(spec: StudySpec) -> None:
@@ -60,9 +66,11 @@ def complete(spec: StudySpec) -> StudySpec:
     have more of them."""
     run, plan = spec.run, read_plan(spec.run.output) or {"flags": []}
     begun = {flag: " ".join(values) for flag, values in parse_flags(plan["flags"]).items()}
+    choice = read_choice(run.output) or {"identity": {}}  # of layers, by short runs before the others
     threads = usual = run.run.threads or max(1, (os.cpu_count() or 1) // spec.jobs)
-    if not run.run.threads and begun.get("--threads", "").isdecimal():
-        threads = int(begun["--threads"])
+    before = begun.get("--threads") or str(choice["identity"].get("threads"))
+    if not run.run.threads and before.isdecimal():
+        threads = int(before)
     if threads != usual:
         say(f"note: --threads is {threads}, as of the runs that are there; for new ones it would be {usual} here")
     if run.config.amp == "auto" and begun.get("--amp") in ("off", "bf16", "fp16"):

@@ -33,12 +33,11 @@ from kd_scratch.study.spec import StudySpec, is_command, parse_flags
 from kd_scratch.study.variants import BASELINE, COMBINED, SOFT, Runs, Variant
 from kd_scratch.tasks import TASKS, Predictions
 from kd_scratch.tasks.base import mean_score
-from kd_scratch.training.examples import data_hashes
 
 RESULT = "evidence.json"  # what a study has found, in its output folder
 MEASURED = "test.json"  # what `measure` has found of a run, beside its weights
 #: What the runs of one study have in common, those of MAY_LACK where they have it at all.
-SHARED = ("task", "train", "dev", "data settings", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
+SHARED = ("task", "train", "dev", "unlabelled", "tokenizer", "teacher", "initial weights", "device")
 SHARED += ("processes", "torch", "numpy", "tokenizers", "augment model", "token types", "dev drawn by")
 MAY_LACK = ("unlabelled", "teacher", "augment model", "token types")  # those of a baseline, the last of older runs
 #: Settings in which they may differ, beside those that are among a variant's flags.
@@ -93,12 +92,14 @@ class Facts:
     notes: list[str]  # models that were trained on the test file
 
 
-def read_facts(spec: StudySpec) -> Facts:
+def read_facts(spec: StudySpec, hashes: dict) -> Facts:
     """What a study's runs have in common, and its test file; notes are printed. UserError where that file is what is
-    trained or chosen on."""
+    trained or chosen on.
+
+    hashes: of its data files, and how dev was drawn.
+    """
     run, task = spec.run, TASKS[spec.run.task]
     test = read_evaluation_set(task, spec.test, spec.split, replace(run.data, limit=""))  # all of it
-    hashes = data_hashes(run)
     chosen_on = {"train": "train", "dev": "val", "unlabelled": ""}
     if any(hashes[key] == test.sha256 and test.is_of(split) for key, split in chosen_on.items()):
         split = f" --split {test.split}" if test.split else ""
@@ -108,9 +109,10 @@ def read_facts(spec: StudySpec) -> Facts:
         "task": task.name,
         "train": hashes["train"],
         "dev": hashes["dev"],
-        "data settings": asdict(run.data),
+        "dev drawn by": hashes.get("dev drawn by"),
         "teacher": " ".join(fingerprints),
     }
+    known |= {flag_name(name): value for name, value in asdict(run.data).items()}
     settings = {flag_name(name): value for name, value in asdict(run.config).items() if name not in OWN}
     chosen = {flag: settings[flag] for flag in ("--learning-rate", "--max-length")}
     notes = notes_of_training([*run.teachers, *[run.model] * (run.model not in SIZES)], test)
@@ -221,7 +223,8 @@ def read_records(runs: Runs, output: Path, known: dict) -> Records:
         if record.get("seed") != seed:
             raise UserError(f"{folder}: its run is of --seed {record.get('seed')}, not {seed}; delete the folder")
         values = {key: record.get(key) for key in SHARED}
-        values |= {flag_name(key): value for key, value in record["settings"].items() if key not in OWN}
+        for key, value in (record["data settings"] | record["settings"]).items():
+            values |= {flag_name(key): value} if key not in OWN else {}
         idle = () if record.get("teacher") else WITHOUT_TEACHER
         for key, value in values.items():
             if (value is None and key in MAY_LACK) or key in variant.flags or key in idle:

@@ -70,15 +70,15 @@ def run_study(spec: StudySpec) -> Report:
     spec = replace(spec, run=with_precision(spec.run, device))
     for run in (spec.run, soft_run(spec)):
         check_spec(run, device)
-    spec = checked(spec)
-    facts = read_facts(spec)
+    grid = grid_variants(spec)
+    spec, hashes = checked(spec)
+    facts = read_facts(spec, hashes)
     others = read_other_studies(spec, facts.known)
     # Teachers are tested, which takes minutes, behind all that may refuse the study, but before layers are tried.
     evaluator = Evaluator(spec, facts, device) if spec.run.chooses_layers else None
     spec = with_chosen_layers(spec)
     start_machine(spec)  # with the threads of the tests again
     variants = first_variants(spec)
-    grid = grid_variants(spec)
     output, common = spec.run.output, study_flags(common_run(spec))
     plan = same_study(output, make_plan(spec, common, variants))
     possible = [each for variant in [*variants, *grid.values()] for each in at_all_rates(variant, spec)]

@@ -189,11 +189,17 @@ def is_above(scores: Sequence[float], reference: Sequence[float]) -> bool:
 
 
 def grid_variants(spec: StudySpec) -> dict[tuple[float, float], Variant]:
-    """Soft targets alone at each temperature and alpha of --grid; the study's own are among its other runs."""
+    """Soft targets alone at each temperature and alpha of --grid; the study's own are among its other runs.
+
+    UserError where one is not possible.
+    """
     soft, common = soft_run(spec), common_run(spec)
     variants = {}
     for temperature, alpha in itertools.product(spec.grid.temperatures, spec.grid.alphas):
-        config = replace(soft.config, temperature=temperature, alpha=alpha)  # UserError where it is not possible
+        try:
+            config = replace(soft.config, temperature=temperature, alpha=alpha)
+        except UserError as error:
+            raise UserError(f"--grid: {error}") from None
         if alpha == 0 and spec.has_unlabelled_text:
             raise UserError("--grid: with an alpha of 0 nothing is learned from text without labels; leave it out")
         name = SOFT if config == soft.config else f"T={temperature:.12g} alpha={alpha:.12g}"

@@ -234,8 +234,9 @@ class Task:
     unlabel: Callable[[object], object] = refuse_unlabelled  # example -> the same without its label
     #: path, settings, say, name of the file in messages -> examples without label; None: each text is one
     read_unlabelled: Callable[..., Sequence] | None = None
-    #: examples, so many questions about each context, their longest -> more examples, and notes; None: not possible
-    add_questions: Callable[[Sequence, int, int], tuple[Sequence, list[str]]] | None = None
+    #: examples, so many questions about each context, their longest, tokenizer -> more examples, and notes; None: not
+    #: possible
+    add_questions: Callable[[Sequence, int, int, Tokenizer], tuple[Sequence, list[str]]] | None = None
     #: example, what changes its words, id of the copy -> a copy without label; None: not possible
     reworded: Callable[[object, Callable[[Words], Words], str], object] | None = None
 

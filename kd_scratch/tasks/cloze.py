@@ -16,6 +16,7 @@ import numpy as np
 
 from kd_scratch.common.console import progress
 from kd_scratch.data.rows import Concat, Subset
+from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.spans import CHARACTER, SOLID
 from kd_scratch.tasks.squad_file import Example
 
@@ -57,10 +58,13 @@ FULL_STOP = r"(?<!\b\w\.)(?<!Mr\.|Dr\.|Co\.)(?<!Mrs\.|Inc\.|Ltd\.)(?<=[.!?؟।�
 SENTENCE_END = re.compile(rf"{FULL_STOP}[\"”’»)]* (?![a-z])|(?<=[。！？])|\n(?![a-z])| [•●▪■]")
 
 
-def add_questions(examples: Sequence[Example], most: int, longest: int) -> tuple[Sequence[Example], list[str]]:
+def add_questions(
+    examples: Sequence[Example], most: int, longest: int, tokenizer: Tokenizer
+) -> tuple[Sequence[Example], list[str]]:
     """The examples that have a question, behind them up to `most` new ones about each context; and notes.
 
-    longest: the most pieces of a question. A text of --unlabelled is an example without question.
+    longest: the most pieces of a question, special ones not counted; longer ones are not asked. A text of --unlabelled
+    is an example without question.
     """
     first: dict[str, str] = {}  # by context: the id of its first example
     for example in examples:
@@ -68,12 +72,14 @@ def add_questions(examples: Sequence[Example], most: int, longest: int) -> tuple
     asking = [i for i, example in enumerate(examples) if example.question.strip() or example.labelled]
     made, fewer = [], 0
     for context, name in progress(first.items(), desc="questions", unit="context"):
-        found = make_questions(context, most, longest)
+        found = make_questions(context, 2 * most, longest)  # some may be too long
+        lengths = [len(encoding.ids) - 2 for encoding in tokenizer.encode(found)]  # without [CLS] and [SEP]
+        found = [text for text, length in zip(found, lengths, strict=True) if length <= longest][:most]
         made += [Example(f"{name}~c{n}", text, context, labelled=False) for n, text in enumerate(found, 1)]
         fewer += len(found) < most
     note = f"--cloze {most}: {len(made):,} questions made of {len(first):,} contexts: learned from the teacher alone"
     if fewer:
-        note += f"; contexts too short for {most}: {fewer:,}"
+        note += f"; contexts that gave fewer than {most}: {fewer:,}"
     return Concat(Subset(examples, asking) if len(asking) < len(examples) else examples, made), [note]
 
 

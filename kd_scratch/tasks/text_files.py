@@ -17,8 +17,9 @@ from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.json_lines import find_object, json_rows
-from kd_scratch.data.rows import FileRows, text_rows
+from kd_scratch.data.rows import FileRows, Subset, text_rows
 from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, find_layout, table_examples
+from kd_scratch.tasks.base import Task
 from kd_scratch.tasks.broken_rows import MOST_LABELS, BrokenRows
 from kd_scratch.tasks.columns import (
     Columns,
@@ -276,3 +277,36 @@ def read_texts(
     if pairs:
         raise UserError(f"{path}: holds single texts, --train pairs; give a table with two columns of texts")
     return text_rows(file, name or str(path), lambda line, text: make(f"{path.name}:{line}", text), check=False)
+
+
+def read_unlabelled(
+    task: Task,
+    path: Path,
+    data: DataConfig,
+    flag: str,
+    say: Say = say,
+    questions: str = "give a file that has some",
+    pairs: bool = False,
+) -> Sequence:
+    """The texts, or pairs, of --unlabelled that hold more than blanks, as examples without label.
+
+    flag: with its value. questions: what to do where no context has one (some without are left out); "" where
+    they will be made.
+    """
+    if task.read_unlabelled:
+        examples = task.read_unlabelled(path, data, say, flag)
+    else:
+        examples = read_texts(path, data, say, task.unlabelled, flag, pairs)
+    if task.head == "span":
+        asked = [i for i, example in enumerate(examples) if example.question.strip() or not questions]
+        if len(asked) < len(examples):
+            if not asked:
+                raise UserError(f"{flag}: holds contexts without questions; {questions}")
+            say(f"{path}: contexts without a question, left out: {len(examples) - len(asked):,}")
+            examples = Subset(examples, asked)
+        if not examples:
+            cure = "give a file that has some" if questions else "give a .txt with each context on a line"
+            raise UserError(f"{flag}: holds no question; {cure}")
+    if not examples:
+        raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
+    return examples

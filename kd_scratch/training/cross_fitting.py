@@ -135,6 +135,7 @@ def had_these_labels(spec: RunSpec, data: TrainingData, record: dict) -> bool:
     dev = spec.dev if spec.holds_out_dev else ""  # what is labelled is drawn from what --dev 10% and --limit leave
     held_out = record["dev"] if record["dev"].endswith("%") else ""
     same_rest = held_out == dev and record["data settings"].get("limit") == spec.data.limit
+    same_rest = same_rest and record.get("dev drawn by") == data.hashes.get("dev drawn by")
     this = as_record(spec) | {"settings": {"labelled": spec.config.labelled}, "seed": spec.run.seed}
     this["drawn by text"] = drawn_by_text(data.task, data.own)
     return same_rest and not differently_read(this, record) and same_labels(this, record)

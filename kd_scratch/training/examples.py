@@ -13,7 +13,7 @@ from kd_scratch.common.device import pick_device
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256, sha256_of_file
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import SIZES, DataConfig
+from kd_scratch.config import SIZES
 from kd_scratch.data.batches import EncodedInputs, require_inputs
 from kd_scratch.data.rows import Concat, Subset, WithoutLabels
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -22,7 +22,7 @@ from kd_scratch.tasks.augment import Altered, Propose
 from kd_scratch.tasks.base import are_pairs, articles_of, has_groups, require_kind
 from kd_scratch.tasks.feature_cache import cached_features
 from kd_scratch.tasks.folds import outside_fold, parse_fold
-from kd_scratch.tasks.text_files import read_texts
+from kd_scratch.tasks.text_files import read_unlabelled
 from kd_scratch.training.spec import RunSpec, in_config
 
 PIECES = 4000  # of a vocabulary learned for a size, where --vocab-size does not say
@@ -41,7 +41,7 @@ class TrainingData:
     hashes: dict[str, str | None]  # of the data files, before they were read; and how dev was drawn, if by article
     notes: list[str]
     own: Sequence = ()  # the examples of --train alone
-    has_label: np.ndarray | None = None  # whether each of those has its label; None: all have
+    has_label: np.ndarray | None = None  # whether each of those has its label, where a teacher is there for the others
     copies: Sequence = ()  # of the examples, for --augment: those of all epochs (see epochs.py)
 
 
@@ -77,10 +77,11 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     if unlabelled:
         examples = Concat(examples, unlabelled)
         notes.append(f"{len(unlabelled):,} texts of {spec.unlabelled} have no label: learned from the teacher alone")
-    if spec.config.cloze:
-        examples, more = task.add_questions(examples, spec.config.cloze, spec.data.question_length)
-        notes += more
     tokenizer = choose_tokenizer(spec, task, examples)
+    if spec.config.cloze:
+        longest = min(spec.data.question_length, spec.config.max_length // 2)  # the context has the other half
+        examples, more = task.add_questions(examples, spec.config.cloze, longest, tokenizer)
+        notes += more
     copies: Sequence = ()
     if count := spec.config.augment * spec.config.epochs:
         propose = open_proposer(spec, tokenizer) if spec.augment_model else None
@@ -154,39 +155,6 @@ def draw(task: Task, examples: Sequence, amount: str, flag: str, seed: int = 0) 
     is_drawn = np.zeros(len(first), bool)
     is_drawn[by_place[drawn]] = True
     return is_drawn[group]
-
-
-def read_unlabelled(
-    task: Task,
-    path: Path,
-    data: DataConfig,
-    flag: str,
-    say: Say = say,
-    questions: str = "give a file that has some",
-    pairs: bool = False,
-) -> Sequence:
-    """The texts, or pairs, of --unlabelled that hold more than blanks, as examples without label.
-
-    flag: with its value. questions: what to do where no context has one (some without are left out); "" where
-    they will be made.
-    """
-    if task.read_unlabelled:
-        examples = task.read_unlabelled(path, data, say, flag)
-    else:
-        examples = read_texts(path, data, say, task.unlabelled, flag, pairs)
-    if task.head == "span":
-        asked = [i for i, example in enumerate(examples) if example.question.strip() or not questions]
-        if len(asked) < len(examples):
-            if not asked:
-                raise UserError(f"{flag}: holds contexts without questions; {questions}")
-            say(f"{path}: contexts without a question, left out: {len(examples) - len(asked):,}")
-            examples = Subset(examples, asked)
-        if not examples:
-            cure = "give a file that has some" if questions else "give a .txt with each context on a line"
-            raise UserError(f"{flag}: holds no question; {cure}")
-    if not examples:
-        raise UserError(f"{flag}: holds nothing but blank lines; give one text a line")
-    return examples
 
 
 def choose_tokenizer(spec: RunSpec, task: Task, examples: Sequence) -> Tokenizer:

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -265,8 +266,12 @@ def about_disk(run: Run, sample: Sample) -> str:
 
 
 def cached_bytes(cache: Path) -> int:
-    """What a cache holds already."""
-    return sum(path.stat().st_size for path in cache.glob("*.safetensors"))
+    """What a cache holds already, which may be deleted at any time."""
+    total = 0
+    for path in cache.glob("*.safetensors"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def nearest_existing(folder: Path) -> Path:

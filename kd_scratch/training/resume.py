@@ -23,6 +23,7 @@ PREVIOUS_WEIGHTS, DAMAGED = "model.previous.safetensors", "training_state.damage
 CHOICE = "layers.json"  # how layers were chosen, or how far that has come: see layer_choice.py
 #: What no --force can bridge: the rows of a table, or its columns, would be other things.
 FIXED = ("task", "tokenizer", "labels", "words")
+IDLE = "settings.gradient_checkpointing"  # changes no result: what resumes a run that had too little memory
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's steps, and running means of the gradient and of its square
 
 
@@ -218,7 +219,7 @@ def _like(value, default) -> bool:
 def changes(before: dict, now: dict) -> list[str]:
     """How what decides a run differs: {"seed": 0} and {"seed": 1} -> ["seed was 0, is 1"]. What lacks is None."""
     before, now = flat(before), flat(now)
-    keys = dict.fromkeys([*now, *before])
+    keys = [key for key in dict.fromkeys([*now, *before]) if key != IDLE]
     return [f"{k} was {brief(before.get(k))}, is {brief(now.get(k))}" for k in keys if before.get(k) != now.get(k)]
 
 

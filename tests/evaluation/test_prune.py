@@ -11,7 +11,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model, save_folder, save_model
 from kd_scratch.common.files import sha256_of_file
 from kd_scratch.data.batches import EncodedInputs
-from kd_scratch.data.tokenizer import load_tokenizer
+from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.evaluation.prune import moments_of_units, take
 from kd_scratch.nn import int8
 from tests.conftest import EVERY_KIND, KINDS, TEXTS, tiny_model
@@ -256,3 +256,24 @@ def test_a_model_that_gives_no_numbers_is_refused(model_directory, files, tmp_pa
     argv = ["prune", "--model", model_directory, "--output", tmp_path / "few", "--feed-forward", 8, *files]
     status, _, err = run(capsys, *argv)
     assert status == 2 and "not finite numbers" in err and not (tmp_path / "few").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "shape", "kept", "gone"),
+    [
+        ("a.txt", "Ada NNP B-NP B-PER\nruns VBZ B-VP O\n\n" * 3, dict(head="token", labels=("O", "B-X")), "ada", "nnp"),
+        ("a.json", [{"context": "the fox jumps", "question": "who", "id": 1}], dict(head="span"), "fox", "context"),
+        ("a.tsv", "id\tsentence1\tsentence2\n1\tthe fox\tjumps far\n2\ta fox\tdigs\n", dict(pairs=True), "digs", "id"),
+    ],
+)  # fmt: skip
+def test_words_are_those_of_the_kind_of_file_that_the_model_reads(tmp_path, capsys, name, content, shape, kept, gone):
+    """As `train --unlabelled` reads it: columns without their tags, questions with contexts, both texts of pairs."""
+    path, text = tmp_path / name, content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text)
+    words = "ada nnp np vp per runs vbz fox the jumps who context question id sentence far digs a one two three"
+    tokenizer = train_tokenizer([words] * 3, vocab_size=1000)
+    save_folder(tiny_model(**{"vocab_size": tokenizer.vocab_size} | shape), tokenizer, 32, tmp_path / "model")
+    argv = ["prune", "--model", tmp_path / "model", "--output", tmp_path / "few", "--words", path]
+    assert run(capsys, *argv)[0] == 0
+    left = (tmp_path / "few" / "vocab.txt").read_text().split()
+    assert kept in left and gone not in left

@@ -19,11 +19,13 @@ from kd_scratch.common.signals import Stopped
 from kd_scratch.data.tokenizer import load_tokenizer, train_tokenizer
 from kd_scratch.evaluation import inference
 from kd_scratch.study import runner
+from kd_scratch.study.preparation import complete
 from kd_scratch.study.results import Evaluator, read_facts, read_records
 from kd_scratch.study.runner import run_study
 from kd_scratch.study.spec import StudySpec, parse_flags
 from kd_scratch.study.variants import BASELINE, SOFT, first_variants
 from kd_scratch.training import layer_choice
+from kd_scratch.training.examples import data_hashes
 from tests.commands.test_commands import write_csv
 from tests.conftest import tiny_model
 from tests.cures.world import drop, stop
@@ -81,7 +83,8 @@ def test_a_study_from_start_to_end_and_once_more(study, capsys, monkeypatch):
     assert main(argv) == 0
     assert json.loads((output / "evidence.json").read_text()) == found, "nothing is trained or tested again"
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "read_facts", lambda spec: replace(read_facts(spec), notes=["t was trained on it"]))
+        noted = lambda *given: replace(read_facts(*given), notes=["t was trained on it"])  # noqa: E731
+        patch.setattr(runner, "read_facts", noted)
         assert main(argv) == 0 and " t was trained on it.\n" in (output / "evidence.md").read_text()
     plan = json.loads((output / "study.json").read_text())
     plan["variants"]["hidden"].append("--keep-states")  # as of an older version, where that was given
@@ -174,7 +177,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(other, ca
     assert "there is no nowhere/evidence.json; give the --output of a study" in refused("--beside", "a=nowhere")
     assert "--beside: a name is used twice" in refused("--beside", f"a={folder}", "--beside", f"a={folder}")
     assert "give --seeds that both have" in refused(*beside, "--seeds", "0,1")
-    assert "had another data settings" in refused(*beside, "--limit", "40")
+    assert "had another --limit" in refused(*beside, "--limit", "40")
     result = json.loads((folder / "evidence.json").read_text())
     variants = result["variants"]
     for odd in ([], {"variants": []}, result | {"command": "x"}, result | {"variants": variants | {"../x": []}},
@@ -184,9 +187,11 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(other, ca
     (folder / "evidence.json").write_text(json.dumps(result))
     path = folder / "runs" / "hidden-0" / "training.json"
     record = json.loads(path.read_text())
-    for key in ("task", "train", "dev", "data settings", "teacher", "torch"):
-        path.write_text(json.dumps(record | {key: {"task": "agnews", "data settings": {}}.get(key, "another")}))
+    for key in ("task", "train", "dev", "dev drawn by", "teacher", "torch"):
+        path.write_text(json.dumps(record | {key: {"task": "agnews"}.get(key, "another")}))
         assert f"do not belong together: they had another {key}" in refused(*beside), key
+    path.write_text(json.dumps(record | {"data settings": {"header": "no"}}))  # of a version that had no others
+    assert "do not belong together: they had another --header" in refused(*beside)
     path.write_text("{}")
     assert "is not what `train` writes of a run" in refused(*beside)
     path.write_text(json.dumps(record))
@@ -328,7 +333,7 @@ def test_a_teacher_that_knows_the_test_file_is_named_and_a_baseline_may_have_ano
     folder, argv = study
     files = "--train", str(folder / "test.csv"), "--data", str(folder / "train.csv")
     spec = spec_of([*argv, *files, "--output", str(tmp_path)])
-    facts = read_facts(spec)
+    facts = read_facts(spec, data_hashes(spec.run))
     (note,) = facts.notes
     assert note.startswith(f"{folder / 'teacher'} was trained on {folder / 'train.csv'}")
     runs = [(variant, 0) for variant in first_variants(spec)[:3]]
@@ -342,6 +347,9 @@ def test_a_teacher_that_knows_the_test_file_is_named_and_a_baseline_may_have_ano
     assert len(read_records(runs[:2], tmp_path, facts.known)) == 2
     with pytest.raises(UserError, match="had another --temperature"):
         read_records(runs, tmp_path, facts.known)
+    by_article = read_facts(spec, data_hashes(spec.run) | {"dev drawn by": "article"})
+    with pytest.raises(UserError, match="this command do not belong together: they had another dev drawn by"):
+        read_records(runs[:1], tmp_path, by_article.known)
 
 
 def test_of_several_teachers_the_best_on_test_is_compared_with_whatever_their_order(study, tmp_path):
@@ -360,7 +368,7 @@ def test_of_several_teachers_the_best_on_test_is_compared_with_whatever_their_or
     found = []
     for order in (("better", "worse"), ("worse", "better")):
         spec = spec_of([*argv, "--data", str(test), "--output", "x", "--teacher", *(str(tmp_path / n) for n in order)])
-        evaluator = Evaluator(spec, read_facts(spec), torch.device("cpu"))
+        evaluator = Evaluator(spec, read_facts(spec, data_hashes(spec.run)), torch.device("cpu"))
         found.append((evaluator.teacher_name, evaluator.teacher_figures["score"], evaluator.about["teacher"]))
     mark = fingerprint(load_model(tmp_path / "better"))
     assert found == [("teacher 1 of 2", 0.5, mark), ("teacher 2 of 2", 0.5, mark)]
@@ -414,7 +422,24 @@ def test_a_study_without_losses_has_soft_targets_alone(study, more):
     assert [variant.name for variant in first_variants(spec)] == [BASELINE, SOFT]
 
 
-def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
+def test_layers_are_chosen_with_the_threads_of_the_short_runs_that_are_there(study, tmp_path, capsys):
+    """Also with other --jobs, and before there is any run."""
+    spec = spec_of([*study[1], "--output", str(tmp_path), "--jobs", "1"])
+    spec = replace(spec, run=replace(spec.run, run=replace(spec.run.run, threads=0)))
+    choice = {"layers": [0], "scores": {"0": 0.5}, "steps": 1, "seconds": 1.0, "identity": {"threads": 37}}
+    (tmp_path / "layers.json").write_text(json.dumps(choice))
+    assert complete(spec).run.run.threads == 37
+    assert "note: --threads is 37, as of the runs that are there" in capsys.readouterr().out
+
+
+def deep_model(folder, tmp_path) -> str:
+    """A folder with a model of three layers and the study's tokenizer."""
+    save_model(tiny_model(vocab_size=80, labels=("space", "sport", "trade"), depth=3), tmp_path / "deep")
+    load_tokenizer(folder / "teacher").save(tmp_path / "deep", max_length=24)
+    return str(tmp_path / "deep")
+
+
+def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, tmp_path, capsys, monkeypatch):
     folder, argv = study
     args = [*argv, "--output", str(folder / "x"), "--layer-map", "1:1"]
     names = [variant.name for variant in first_variants(spec_of(args))]
@@ -425,8 +450,13 @@ def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, capsys):
     assert main([*args, "--losses", "patient"]) == 2
     assert "--losses patient: no pair of layers" in capsys.readouterr().err
     assert main([*argv, "--output", str(folder / "x"), "--jobs", "0"]) == 2
-    assert main([*argv, "--output", str(folder / "x"), "--grid", "0x0.5"]) == 2
-    assert "--temperature must be more than 0" in capsys.readouterr().err
+    monkeypatch.setattr(runner, "with_chosen_layers", None)
+    deep = deep_model(folder, tmp_path)
+    for more, error in ((["--grid", "0x0.5"], "--grid: --temperature must be more than 0"),
+                        (["--losses", "patient", "--layer-map", "1:1"], "--losses patient: no pair of layers"),
+                        (["--losses", "hidden", "--layer-map", "2:1"], "--layer-map: 2:1 is not ")):  # fmt: skip
+        assert main([*argv, "--output", str(folder / "x"), "--model", deep, "--init-layers", "auto:1", *more]) == 2
+        assert error in capsys.readouterr().err, "before layers are chosen"
 
 
 def test_a_teacher_with_another_tokenizer_is_noticed_before_anything_is_trained(study, tmp_path, capsys, monkeypatch):
@@ -557,11 +587,9 @@ def test_a_study_keeps_its_threads_and_its_precision_whatever_the_machine(study,
 def test_layers_are_chosen_once_for_all_variants(study, tmp_path, capsys, monkeypatch):
     """By short runs with soft targets and the first seed; the plan holds what was chosen, which is taken then."""
     folder, argv = study
-    deep = tmp_path / "deep"
-    save_model(tiny_model(vocab_size=80, labels=("space", "sport", "trade"), depth=3), deep)
-    load_tokenizer(folder / "teacher").save(deep, max_length=24)
-    argv = [*argv, "--model", str(deep), "--init-layers", "auto:1", "--layer-steps", "2", "--losses", "cosine",
-            "--layer-map", "last", "--seeds", "4,5", "--output", str(tmp_path / "out")]  # fmt: skip
+    argv = [*argv, "--model", deep_model(folder, tmp_path), "--init-layers", "auto:1", "--layer-steps", "2",
+            "--losses", "cosine", "--layer-map", "last", "--seeds", "4,5"]  # fmt: skip
+    argv += ["--output", str(tmp_path / "out")]
     tried, real = [], layer_choice.try_layers
 
     def try_layers(run, *more):

@@ -13,6 +13,7 @@ from kd_scratch.__main__ import main
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, TrainConfig
 from kd_scratch.data.batches import UNLABELLED
+from kd_scratch.data.tokenizer import train_tokenizer
 from kd_scratch.study.spec import StudySpec
 from kd_scratch.study.variants import common_run
 from kd_scratch.tasks import TASKS
@@ -152,13 +153,26 @@ def test_a_hundred_thousand_words_take_moments(text):
 def test_a_context_is_asked_about_once_and_a_text_without_question_is_only_that():
     own = [Example(f"q{i}", "who?", CONTEXT, ("Anna Lindh",), CONTEXT.index("Anna")) for i in range(2)]
     texts = [Example("a.txt:1", "", "short", labelled=False), Example("a.txt:2", "", CONTEXT, labelled=False)]
-    examples, [note] = add_questions([*own, *texts], 3, 64)
+    words = train_tokenizer([CONTEXT.lower()] * 9, vocab_size=1000)
+    examples, [note] = add_questions([*own, *texts], 3, 64, words)
     assert list(examples[:2]) == own and [e.id for e in examples[2:]] == ["q0~c1", "q0~c2", "q0~c3"]
     assert all(not e.labelled and not e.answers and e.start is None and e.context == CONTEXT for e in examples[2:])
     assert note == (
-        "--cloze 3: 3 questions made of 2 contexts: learned from the teacher alone; contexts too short for 3: 1"
+        "--cloze 3: 3 questions made of 2 contexts: learned from the teacher alone; contexts that gave fewer than 3: 1"
     )
-    assert add_questions(own, 3, 64)[1] == ["--cloze 3: 3 questions made of 1 contexts: learned from the teacher alone"]
+    assert add_questions(own, 3, 64, words)[1] == [
+        "--cloze 3: 3 questions made of 1 contexts: learned from the teacher alone"
+    ]
+
+
+def test_what_is_too_long_in_pieces_is_not_asked(tokenizer):
+    """A question of a few words is one of many pieces where these are addresses: no room would be left beside it."""
+    own = [Example("q0", "who?", CONTEXT, ("Anna Lindh",), CONTEXT.index("Anna"))]
+    context = "We send it to www.an-address-of-many-pieces.example.org/and/more for you. " * 2 + "\ud800"
+    texts = [Example("a.txt:1", "", context, labelled=False)]
+    made = {n: list(add_questions([*own, *texts], 6, n, tokenizer)[0][1:]) for n in (45, 200)}
+    lengths = {n: [len(e.ids) - 2 for e in tokenizer.encode([q.question for q in made[n]])] for n in made}
+    assert lengths[45] and max(lengths[45]) <= 45 < max(lengths[200])
 
 
 # --- files without answers ---
@@ -240,6 +254,13 @@ def student(files, teachers, **more):
                    config=TrainConfig(**(config | settings)), **(common | more))  # fmt: skip
 
 
+def test_made_questions_leave_half_of_the_input_to_the_context(files, teachers):
+    """The questions of the file fit; those must, which nobody can shorten."""
+    spec = student(files, teachers, unlabelled=files[0] / "more.txt", cloze=3, max_length=32)
+    data = read_training_data(spec, SQUAD)
+    assert len(encode_training_data(spec, data)) and len(data.examples) > len(data.own)
+
+
 def test_a_student_learns_from_questions_that_nobody_has_answered(files, teachers, capsys):
     """Windows, --labelled, --limit and a whole run: every input of theirs has soft targets and no label."""
     folder = files[0]
@@ -252,7 +273,7 @@ def test_a_student_learns_from_questions_that_nobody_has_answered(files, teacher
     contexts = len({e.context for e in data.own})
     assert f"2 texts of {folder / 'more.txt'} have no label: learned from the teacher alone" in data.notes
     [note] = [note for note in data.notes if note.startswith("--cloze 2: ")]
-    assert f"of {contexts + 2} contexts" in note and "contexts too short for 2: 1" in note
+    assert f"of {contexts + 2} contexts" in note and "contexts that gave fewer than 2: 2" in note
     argv = ["train", "--task", "squad", "--train", str(spec.train), "--dev", spec.dev, "--model", teachers[0],
             "--teacher", *teachers, "--unlabelled", str(folder / "more.txt"), "--cloze", "2", "--limit", "12",
             "--epochs", "1", "--max-length", "60", "--threads", "1", "--cache", str(folder / "cache"),

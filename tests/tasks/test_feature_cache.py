@@ -1,13 +1,14 @@
 """feature_cache.py: training inputs as arrays on disk."""
 
 import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import kd_scratch.tasks.feature_cache
-from kd_scratch.checkpoints.safetensors import load_file, read_metadata, save_file
+from kd_scratch.checkpoints.safetensors import is_usable, load_file, read_metadata, save_file
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
 from kd_scratch.data import disk_arrays
@@ -89,6 +90,13 @@ def test_a_damaged_file_is_noticed_and_made_anew(tmp_path, tokenizer, damage):
     messages = []
     cached_features(*common, messages.append)
     assert path.read_bytes() == raw and any("made anew" in line for line in messages)
+
+
+def test_a_file_that_another_process_writes_meanwhile_is_not_called_damaged(tmp_path, monkeypatch):
+    found = iter([False, True])
+    monkeypatch.setattr(Path, "exists", lambda path: next(found))
+    messages = []
+    assert not is_usable(tmp_path / "x.safetensors", messages.append) and not messages
 
 
 @pytest.mark.parametrize("damage", ["other metadata", "a tensor missing"])

@@ -249,6 +249,11 @@ def test_texts_whose_labels_no_teacher_had_are_unseen_by_all(teachers, tmp_path)
     limited = student | dict(data=DataConfig(limit="90%"))
     _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **limited))
     assert (counted.sum(axis=0) == 1).all(), "and another limit"
+    for path in paths:
+        record = json.loads((Path(path) / "training.json").read_text())
+        (Path(path) / "training.json").write_text(json.dumps(record | {"dev drawn by": "article"}))
+    _, _, counted = prepared(RunSpec("csv", output=tmp_path / "student", **student))
+    assert (counted.sum(axis=0) == 1).all(), "and where dev was drawn otherwise"
 
 
 def test_what_decides_whose_soft_targets_count_is_part_of_a_run(teachers, tmp_path):

@@ -26,8 +26,8 @@ from kd_scratch.training.epochs import EpochPlan
 from kd_scratch.training.examples import TrainingData
 from kd_scratch.training.loop import add_gradients, train_model
 from kd_scratch.training.optimizer import schedule
-from kd_scratch.training.resume import STATE, Progress, load_state, save_state
-from kd_scratch.training.setup import Run
+from kd_scratch.training.resume import STATE, Progress, changes, load_state, save_state
+from kd_scratch.training.setup import Run, identify
 from kd_scratch.training.spec import RunSpec
 from kd_scratch.training.trainer import Trainer
 from tests.conftest import TEXTS, tiny_model
@@ -215,16 +215,18 @@ def test_gradient_checkpointing_changes_nothing_but_the_memory(tmp_path, tokeniz
     computed = []
     block = EncoderBlock.forward
     monkeypatch.setattr(EncoderBlock, "forward", lambda self, *a: (computed.append(1), block(self, *a))[1])
-    runs, counts = [], []
+    runs, counts, identities = [], [], []
     for flag in (False, True):
         computed.clear()
         run = make_run(tmp_path, tokenizer, dropout=0.2, epochs=2, gradient_checkpointing=flag)
+        identities.append(identify(run))
         runs.append((train_model(run).history, fingerprint(run.model)))
         counts.append(len(computed))
     assert [h["loss"] for h in runs[0][0]] == [h["loss"] for h in runs[1][0]]
     assert runs[0][1] == runs[1][1]
     steps = 2 * 3 * 3  # epochs, batches, blocks
     assert counts[1] - counts[0] == steps, "each block was computed twice in each step"
+    assert changes(*identities) == [], "so a run that had too little memory goes on with it"
 
 
 @pytest.mark.parametrize(("teacher", "losses"), [(False, ""), (True, ""), (True, ALL_LOSSES)])

@@ -13,7 +13,7 @@ from kd_scratch.training import layer_choice, setup
 from kd_scratch.training.bookkeeping import Bookkeeping
 from kd_scratch.training.resume import CHOICE, PREVIOUS, STATE, saved_precision
 from kd_scratch.training.run import train
-from kd_scratch.training.setup import set_up
+from kd_scratch.training.setup import set_up, with_precision
 from kd_scratch.training.spec import RunSpec
 from tests.commands.test_commands import write_csv
 
@@ -65,6 +65,10 @@ def test_a_resumed_run_keeps_its_precision_on_another_processor(tmp_path, monkey
     capsys.readouterr()
 
     monkeypatch.setattr(device, "HAS_BF16", PROCESSORS[here])
+    with monkeypatch.context() as patch:  # as on a GPU
+        patch.setattr(setup, "saved_precision", lambda folder: "fp16")
+        assert with_precision(spec, torch.device("cpu")).config.amp == "fp16"
+    capsys.readouterr()
     run = set_up(spec, resume=True)
     assert run.spec.config.amp == began
     note = f"note: --amp auto: {began}, as the run began; for a new one it would be {here} here"

@@ -424,3 +424,9 @@ def test_what_is_not_known_is_not_guessed(known_runs):
     assert gain(known_runs, changed(DISTILLED, dev="x")) == gain(known_runs, teachers=("nowhere",)) == ""
     (known_runs / "teacher" / "training.json").write_text("{}")
     assert gain(known_runs) == ""
+
+
+def test_a_file_that_leaves_the_cache_meanwhile_counts_nothing(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"123")
+    (tmp_path / "b.safetensors").symlink_to(tmp_path / "gone")
+    assert module.cached_bytes(tmp_path) == 3
