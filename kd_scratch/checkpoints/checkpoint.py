@@ -313,11 +313,11 @@ def check_fit(
     if tokenizer.vocab_size > rows:
         cure = "they do not belong together; take the tokenizer's files from where the model came from"
         added = tokenizer.backend.get_added_tokens_decoder()
-        beyond = tokenizer.pieces(range(rows, tokenizer.vocab_size))
+        [first] = tokenizer.pieces([rows])  # beyond those that the model has
         if all(id in added for id in range(rows, tokenizer.vocab_size)):
-            cure = f"the model has none for the added token {beyond[0]!r:.60}; delete it where its files list it"
-            if beyond[0] == tokenizer.special["mask_token"]:  # which is added by default
-                cure = f'the model has none for {beyond[0]}; write "mask_token": null into tokenizer_config.json'
+            cure = f"the model has none for the added token {first!r:.60}; delete it where its files list it"
+            if first == tokenizer.special["mask_token"]:  # which is added by default
+                cure = f'the model has none for {first}; write "mask_token": null into tokenizer_config.json'
         raise UserError(f"{name}: the model has {rows} pieces, the tokenizer {tokenizer.vocab_size}; {cure}")
 
 

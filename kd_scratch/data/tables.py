@@ -188,13 +188,13 @@ def tabs_with_quotes(file: TextFile, skip: int, say: Say) -> bool:
     """Whether the quotes of a file with tabs enclose fields, as in CSV. Else they are characters.
 
     Where each line has the same number of tabs, they do if a column has them in every row, or if all of them
-    belong to whole fields, each of which needs them, for a quote within. Where lines differ, they do if only
-    then all rows are of one length.
+    belong to whole fields, each of which needs them (EnclosingQuotes). Where lines differ, they do if only then all
+    rows are of one length.
     """
     if not file.holds('"'):
         return False
-    width = rows = with_quotes = needed = 0
-    whole, even = True, True
+    width = rows = with_quotes = 0
+    even, quotes = True, EnclosingQuotes()
     quoted: Counter = Counter()  # by column
     for _, line in islice(file.lines(), skip, None):
         cells = line.rstrip("\r\n").split("\t")
@@ -203,22 +203,46 @@ def tabs_with_quotes(file: TextFile, skip: int, say: Say) -> bool:
         width = width or len(cells)
         rows += 1
         even = even and len(cells) == width
-        if '"' in line:
-            with_quotes += 1
-            for i, cell in enumerate(cells):
-                if QUOTED.fullmatch(cell):
-                    quoted[i] += 1
-                    needed += '""' in cell[1:-1]
-                elif '"' in cell:
-                    whole = False
+        with_quotes += '"' in line
+        quotes.look_at(cells)
+        quoted.update(i for i, cell in enumerate(cells) if cell[:1] == '"' and QUOTED.fullmatch(cell))
     if even:
         always = max(quoted.values(), default=0)  # but for a header
-        enclose = always >= max(1, rows - 1) or (whole and needed == quoted.total())
+        enclose = always >= max(1, rows - 1) or quotes.needed
     else:
         enclose = is_quoted_table(file, Layout("\t", skip=skip))
     meaning = "enclose fields, as in CSV" if enclose else "are characters, as usual in TSV"
     say(f"{file.path}: quotes {meaning} ({with_quotes:,} of {rows:,} lines hold some)")
     return enclose
+
+
+class EnclosingQuotes:
+    """Whether quotes stand around whole cells, and only around those that need them.
+
+    For Python's csv these are cells that hold a quote; for spreadsheets, which write commas elsewhere, those with a
+    comma too: then no other cell holds one.
+    """
+
+    def __init__(self):
+        self.found = 0  # cells with quotes around them
+        self.whole = True  # no quote stands elsewhere
+        self.all_hold_quotes = self.all_hold_marks = True  # within: a quote; a quote or a comma
+        self.bare_commas = False  # in other cells
+
+    def look_at(self, cells: Sequence[str]) -> int:
+        """Take the cells of a line into account; how many have quotes around them."""
+        inner = [cell[1:-1] for cell in cells if '"' in cell and QUOTED.fullmatch(cell)]
+        self.found += len(inner)
+        self.whole = self.whole and len(inner) == sum('"' in cell for cell in cells)
+        self.all_hold_quotes = self.all_hold_quotes and all('""' in text for text in inner)
+        self.all_hold_marks = self.all_hold_marks and all('""' in text or "," in text for text in inner)
+        self.bare_commas = self.bare_commas or any("," in cell and '"' not in cell for cell in cells)
+        return len(inner)
+
+    @property
+    def needed(self) -> bool:
+        """Whether all quotes stand around cells that need them."""
+        return self.whole and (self.all_hold_quotes or (self.all_hold_marks and not self.bare_commas))
 
 
 def is_quoted_table(file: TextFile, layout: Layout) -> bool:

@@ -62,6 +62,9 @@ class Tokenizer:
         self.lowercase = bool(getattr(backend.normalizer, "lowercase", True))
         if backend.model.unk_token not in backend.get_vocab(with_added_tokens=False):
             raise UserError(f"{place}: the unknown token {backend.model.unk_token!r} is not in the vocabulary")
+        if (size := self.vocab_size) > 1000 + 10 * (count := backend.get_vocab_size()):
+            what = f"numbers its {count:,} pieces up to {size - 1:,}"
+            raise UserError(f"{place}: {what}; copy it again from where the model came from")
         self.unknown_id: int = backend.token_to_id(backend.model.unk_token)
         ids = {key: backend.token_to_id(name) for key, name in special.items() if name is not None}
         self.pad_id: int = ids["pad_token"]

@@ -154,6 +154,11 @@ def check_parts(content, path: Path) -> None:
         if sum("Sequence" in part for part in parts if isinstance(part, dict)) != texts:
             what = "the text" if texts == 1 else "each text"
             raise UserError(f"{path}: post_processor.{key} is {str(template)[:40]!r}; it must hold {what} once")
+        named = [part["SpecialToken"] for part in parts if isinstance(part, dict) and "SpecialToken" in part]
+        known = content["post_processor"].get("special_tokens")
+        if named and not (isinstance(known, dict) and {str(part.get("id")) for part in named} <= known.keys()):
+            what = f"post_processor.{key} names tokens that its special_tokens do not hold"
+            raise UserError(f"{path}: {what}; copy it again from where the model came from")
 
 
 def _read_vocab(path: Path) -> dict[str, int]:

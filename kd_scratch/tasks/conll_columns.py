@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kd_scratch.common.console import Say
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig
-from kd_scratch.data.tables import QUOTED, SAMPLE, unquoted
+from kd_scratch.data.tables import SAMPLE, EnclosingQuotes, unquoted
 
 #: Blanks of any kind, control characters, and characters without width, such as a byte-order mark.
 INVISIBLE = "".join(map(chr, (*range(33), *range(127, 161), *range(0x2000, 0x2010), *range(0x2028, 0x2030))))
@@ -29,7 +29,7 @@ DOCSTART = re.compile(r"((\d+\s+)?\W{0,4}DOCSTART\W{0,4}|###MEDLINE:\d+)([\s,;]|
 CHUNKS = frozenset("ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split())
 TAG_CELL = re.compile(r"(?i:O|[BIESLUMW]([-_]\S+)?)|[^\W\d][^\s,;]*[-_][BIESLUMW]")  # B-PER, b_per, PER-B
 NO_TAG = re.compile("[-_*]+")  # what stands where a tag would be
-NAME_CELL = re.compile(r"[A-Za-z]*[a-z][\w #.]*")  # a column's; PER may be a tag that is wrong
+NAME_CELL = re.compile(r"[A-Z]*[a-z][\w #.]*")  # a column's; PER may be a tag that is wrong
 JOINED_CELL = re.compile(r"\d+[-.]\d+")  # of CoNLL-U: 2-3, a token of several words; 2.1, of none
 ID_CELL = re.compile(r"([^\W\d_]{0,12}[-._:/#]?\d{1,9})([-._:/#]+[^\W\d_]{0,12}\d{1,9})*")  # 12, 1-2, 1.2, s1-t2, 0-4
 DELIMITERS = {",": "commas", ";": "semicolons"}
@@ -129,16 +129,15 @@ def split(line: str, delimiter: str, quotes: bool = False) -> list[str]:
 
 
 def has_quotes(lines: Iterable[str]) -> bool:
-    """Whether a CSV writer has put quotes around cells between tabs or spaces: around all, or those with a quote."""
-    found, needed, around_all = False, True, True
+    """Whether a writer of tables has put quotes around cells between tabs or spaces: around all, those with a quote, or
+    as spreadsheets do those with a comma too."""
+    quotes, around_all = EnclosingQuotes(), True
     for line in (line for _, line in word_lines(lines) if line[0] != "#"):
-        quoted = [cell for cell in split(line, "") if '"' in cell] if '"' in line else []
-        if not all(map(QUOTED.fullmatch, quoted)):
+        cells = split(line, "") if '"' in line or "," in line else [line]
+        around_all = quotes.look_at(cells) == len(cells) and around_all
+        if not quotes.whole:
             return False
-        found = found or bool(quoted)
-        needed = needed and all('""' in cell[1:-1] for cell in quoted)
-        around_all = around_all and len(quoted) == len(split(line, ""))
-    return found and (needed or around_all)
+    return quotes.found > 0 and (around_all or quotes.needed)
 
 
 def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:

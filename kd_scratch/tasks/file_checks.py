@@ -1,6 +1,7 @@
 """What looks wrong in a file that can be read: pure functions, for the table before work starts."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ def odd_texts(texts: Sequence[str]) -> list[str]:
 
 def odd_labels(labels: Sequence[str | None], names: Sequence[str]) -> list[str]:
     """What is odd about the labels of N examples (None: has none) and the names of the classes."""
-    remarks = (many_labels(labels), single_class(labels, names), no_labels(names), joined_labels(names))
+    remarks = (many_labels(labels), single_class(labels, names), no_labels(names), joined_labels(names), scores(names))
     remarks += tuple(near_labels(names))
     return [remark for remark in remarks if remark]
 
@@ -31,7 +32,7 @@ def empty_texts(texts: Sequence[str]) -> str:
 
 def numbers_alone(texts: Sequence[str]) -> str:
     """How many texts are numbers, dates and the like, where most are; "" else."""
-    count = sum(re.fullmatch(r"[\W\d_]*\d[\W\d_]*", text) is not None for text in texts)
+    count = sum(bool(re.search(r"\d", text)) and not re.search(r"[^\W\d_]", text) for text in texts)
     if count <= MOST * len(texts):
         return ""
     return f"{count:,} of {len(texts):,} texts are NUMBERS: is that the column of the texts?"
@@ -78,6 +79,15 @@ def no_labels(names: Sequence[str]) -> str:
     )
 
 
+def scores(names: Sequence[str]) -> str:
+    """Which class is a number with a fraction, where all are numbers; "" where none is."""
+    numbers = [name for name in names if re.fullmatch(r"[+-]?\d*\.?\d+", name, re.ASCII)]
+    odd = [name for name in numbers if name.partition(".")[2].strip("0")]
+    if not odd or len(numbers) < len(names):
+        return ""
+    return f"SCORES, such as {odd[0]!r}? Each is a class of its own here: numbers are not predicted"
+
+
 def joined_labels(names: Sequence[str]) -> str:
     """Which labels are several in one, such as "a;b" beside "a" and "b"; "" where none is."""
     known = set(names)
@@ -102,7 +112,7 @@ def near_labels(names: Sequence[str]) -> list[str]:
 
 def bare(label: str) -> str:
     """ "Credit-Cards " -> "creditcard", "01" -> "1", "2.0" -> "2": what is left when two labels are nearly the same."""
-    label = label.strip()
+    label = unicodedata.normalize("NFC", label.strip())
     if re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", label, re.ASCII):
         return str(int(float(label)))
     letters = re.sub(r"(?<!\d)[\s_./,&-]+|[\s_./,&-]+(?!\d)", "", label.casefold())  # but within numbers: 1.1 is not 11

@@ -1,7 +1,9 @@
 """What a cell of a table, or a field of JSON, means: the label of a text, or its several labels."""
 
+import json
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from kd_scratch.common.console import shorten
@@ -26,6 +28,8 @@ def one_label(value: Value, name: str, place: str) -> str:
         raise UserError(f"{place}: --label-column names {len(value)} columns; {cure}")
     if isinstance(value, float) and value.is_integer():  # as pandas writes a column that lacks some
         value = int(value)
+    if value == []:
+        raise UserError(f"{place}: {name!r} is an empty list; write its label, or delete the line")
     if not isinstance(value, str | int):
         cure = "; for several labels a text choose --task labels" if isinstance(value, list) else ""
         raise UserError(f"{place}: {name!r} must be a text or a whole number, not {json_kind(value)}{cure}")
@@ -33,13 +37,18 @@ def one_label(value: Value, name: str, place: str) -> str:
 
 
 def choices(value: Value) -> Value:
-    """The list in {"choices": […]}, as Label Studio writes several labels, or the value as it is."""
+    """The list in {"choices": […]}, as Label Studio writes several labels, or in a cell that is a JSON list of texts;
+    or the value as it is."""
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(value)
+            return found if found and all(isinstance(part, str) for part in found) else value
     found = find_object(value) if isinstance(value, str) else value
     alone = type(found) is dict and [*found] == ["choices"] and isinstance(found["choices"], list)
     return found["choices"] if alone else value
 
 
-PRINTED = r"""\[\s*(['"\d].*|.*,.*)\]"""  # a list of texts, of numbers, or of several; [pos] may be a label's name
+PRINTED = r"""\[\s*['"\d].*\]|\[[^,]*,.*\]"""  # a list of texts, of numbers, or of several; [pos] may be a label's name
 
 
 def refuse_list(value: Value, name: str, place: str, cure: str, pattern: str = r"\[.*\]") -> None:

@@ -10,6 +10,7 @@ import numpy as np
 #: What is written without blanks (Thai to Khmer, Japanese, Chinese): each character, with its accents, is a word.
 SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 CHARACTER = rf"[{SOLID}](?:(?!\w)[{SOLID}])*"
+INITIALS = re.compile(r"(?:\w\.){1,20}")  # their full stops are theirs
 BETWEEN_BLANKS = re.compile(rf"{CHARACTER}|[^\s{SOLID}]+")
 
 
@@ -111,12 +112,16 @@ def split_words(text: str) -> list[tuple[int, int]]:
     for found in BETWEEN_BLANKS.finditer(text):
         start, end = found.span()
         while start < end and _is_mark(text[start]):
-            stop = end - len(text[start:end].lstrip(text[start]))  # behind a run of the same mark
+            stop = start + 1
+            while stop < end and text[stop] == text[start]:  # behind a run of the same mark
+                stop += 1
             spans.append((start, stop))
             start = stop
         behind = []
-        while start < end and _is_mark(text[end - 1]) and not re.fullmatch(r"(\w\.)+", text[start:end]):
-            stop = start + len(text[start:end].rstrip(text[end - 1]))
+        while start < end and _is_mark(text[end - 1]) and not INITIALS.fullmatch(text, start, end):
+            stop = end - 1
+            while stop > start and text[stop - 1] == text[end - 1]:
+                stop -= 1
             behind.append((stop, end))
             end = stop
         if end - start > 2 and text[end - 2 : end] in ("'s", "’s"):

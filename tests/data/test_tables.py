@@ -46,6 +46,8 @@ QUOTES = {
     "all fields": (['"text"\t"label"', '"a"\t"x"', '"c ""d"""\t"y"'], True),
     "all texts": (['text\tlabel', '"a"\t1', '"c"\t0'], True),
     "where needed, for a quote": (['text\tlabel', 'a\tx', '"c ""d"""\ty'], True),
+    "where needed, for a comma, as spreadsheets do": (['text\tlabel', '"a, b"\tx', '"c ""d"""\ty', 'e\tx'], True),
+    "quotations with commas, and other commas": (['text\tlabel', '"a, b"\tx', 'e, f\tx'], False),
     "where needed, for a line end": (['text\tlabel', '"a', 'b"\tx', 'c\ty'], True),
     "where needed, for a tab": (['text\tlabel', '"a\tb"\tx', 'c\ty'], True),
     "none": (['text\tlabel', "a\tx"], False),

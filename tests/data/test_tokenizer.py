@@ -397,6 +397,27 @@ def test_a_tokenizer_that_puts_other_things_around_a_text_or_another_text_is_ref
         load_tokenizer(tmp_path)
 
 
+def test_a_template_of_tokens_that_nobody_knows_is_refused_and_not_run(tmp_path, tokenizer):
+    """The package would end the program there, with a message of its own."""
+    other = Backend.from_str(tokenizer.backend.to_str())
+    ids = [(token, other.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    other.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    content = json.loads(other.to_str())
+    for known in ({}, None, {"[CLS]": content["post_processor"]["special_tokens"]["[CLS]"]}):
+        content["post_processor"]["special_tokens"] = known
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="single names tokens that its special_tokens do not hold; copy it again"):
+            load_tokenizer(tmp_path)
+
+
+def test_pieces_with_numbers_far_beyond_their_count_are_refused(tmp_path, tokenizer):
+    content = json.loads(tokenizer.backend.to_str())
+    content["model"]["vocab"]["zzz"] = 2**27
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"numbers its \d+ pieces up to 134,217,728; copy it again from where"):
+        load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize("change", [{"model": {"type": "Newest"}}, {"model": None}, {"version": "9.9"}])
 def test_what_the_tokenizers_package_cannot_read_is_refused_in_one_line(tmp_path, tokenizer, change):
     tokenizer.save(tmp_path, max_length=24)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -460,3 +462,21 @@ def test_tokens_of_several_words_are_left_out(tmp_path):
     assert [example.words for example in chosen] == [("Vi", "a")]
     parts, said = read(tmp_path, "1-1\tVi\tO\n1-2\tal\tO\n\n2-1\tVi\tO\n2-2\tb\tO\n")
     assert [example.words for example in parts] == [("Vi", "al"), ("Vi", "b")]
+
+
+def test_spreadsheets_put_quotes_around_cells_with_commas_too(tmp_path):
+    lines = 'Ada\tB-PER\n","\tO\n"1,000"\tO\n""""\tO\n'
+    (tmp_path / "a.txt").write_text(lines)
+    said = []
+    assert read_conll(tmp_path / "a.txt", "", DataConfig(), say=said.append)[0].words == ("Ada", ",", "1,000", '"')
+    assert "quotes enclose cells, as in CSV" in said[0]
+    (tmp_path / "a.txt").write_text(lines + ",\tO\n")  # a comma needs none
+    assert read_conll(tmp_path / "a.txt", "", DataConfig(), say=said.append)[0].words[1] == '","'
+
+
+def test_a_first_tag_of_many_letters_takes_moments(tmp_path):
+    (tmp_path / "a.txt").write_text("word\t" + "a" * 100_000 + "!\n" + "Ada\tB-PER\nis\tO\n\n" * 9)
+    start = time.process_time()
+    with suppress(UserError):
+        read_conll(tmp_path / "a.txt", "", DataConfig())
+    assert time.process_time() - start < 2

@@ -1,5 +1,6 @@
 """What looks wrong though it can be read: each remark, and that good files get none."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,20 @@ def test_good_texts_and_labels_get_no_remark():
 def test_empty_and_repeated_texts_are_counted():
     assert odd_texts(["a", " ", "\n", "b"]) == ["2 of 4 texts are EMPTY: is that the column of the texts?"]
     assert odd_texts(["gj04"] * 6 + ["b"] * 2)[0].startswith("6 of 8 texts are THE SAME, 'gj04'")
+
+
+def test_classes_that_are_scores_are_named():
+    assert odd_labels(["5.0", "3.8"] * 9, ["5", "3.8", "-1.25"]) == [
+        "SCORES, such as '3.8'? Each is a class of its own here: numbers are not predicted"
+    ]
+    assert not odd_labels(["1.0", "2"] * 9, ["1.0", "2"]) and not odd_labels(["v", "1.5"] * 9, ["v", "1.5"])
+
+
+@pytest.mark.parametrize("text", ["1" * 200_000 + "a", "." * 200_000 + "a", "1." * 100_000])
+def test_a_long_text_of_numbers_takes_moments(text):
+    start = time.process_time()
+    odd_texts([text])
+    assert time.process_time() - start < 1
 
 
 def test_texts_that_are_numbers_are_counted():
@@ -61,7 +76,8 @@ def test_classes_that_may_mean_no_label_are_named(names, odd):
 
 
 @pytest.mark.parametrize(
-    "pair", [("Sport", "sports"), ("a b", "a_b"), ("1", "01"), ("1", "1.0"), ("x ", "x"), ("É", "é")]
+    "pair",
+    [("Sport", "sports"), ("a b", "a_b"), ("1", "01"), ("1", "1.0"), ("x ", "x"), ("É", "é"), ("o\u0308", "ö")],
 )
 def test_labels_that_are_nearly_another_are_named(pair):
     assert bare(pair[0]) == bare(pair[1])

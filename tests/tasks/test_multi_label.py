@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +88,7 @@ VARIANTS = {
                          "line 1: 'labels' has 0 and 1 instead of labels", ""),
     "a list of one 1 each": ("x.jsonl", jsonl({"text": "one", "labels": [0, 1]}, {"text": "two", "labels": [1, 0]}), {},
                              "each list of labels has 2 numbers, 0 or 1, instead of labels", ""),
+    "a JSON list in a cell": ("x.csv", 'text,labels\none,"[""b"", ""a""]"\n', {}, [("one", ("a", "b"))], ""),
     "a list as a text": ("x.csv", "text,labels\none,\"['a', 'b']\"\n", {},
                          "line 2: 'labels' holds a list as a text, ", ""),
     "null": ("x.jsonl", jsonl({"text": "one", "labels": None}), {}, "'labels' is null; write ", ""),
@@ -126,6 +129,20 @@ def test_a_list_in_a_cell_is_no_label(tmp_path):
             TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)
     (tmp_path / "x.csv").write_text('text,label\none,"{""choices"":[""Sports""]}"\n')
     assert TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)[0].label == "Sports"
+    (tmp_path / "x.csv").write_text('text,label\none,"[""Sports""]"\n')
+    assert TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)[0].label == "Sports"
+    (tmp_path / "x.jsonl").write_text(jsonl({"text": "one", "label": []}))
+    with pytest.raises(UserError, match="line 1: 'label' is an empty list; write its label, or delete the line"):
+        TASKS["csv"].read(tmp_path / "x.jsonl", "", DataConfig(), lambda note: None)
+
+
+@pytest.mark.parametrize("cell", ["[" + " " * 3000 + "," * 3000 + "x", "[" * 200_000, "[" + "1," * 100_000 + "x"])
+def test_a_long_label_takes_moments(tmp_path, cell):
+    (tmp_path / "x.csv").write_text(f'text,label\none,"{cell}"\n')
+    start = time.process_time()
+    with suppress(UserError):
+        TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("content, flag", [("a,b\n", "a,b"), (None, "label")])

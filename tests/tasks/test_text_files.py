@@ -75,6 +75,8 @@ VARIANTS = {
     "a number too high": ("csv", "x.csv", "a,x\n", {"text_column": "3", "label_column": "2"},
                           "line 1: --text-column 3: there are 2 columns", ""),
     "--header no with names": ("csv", "x.csv", "a,x\n", {"header": "no"}, "must be numbers", ""),
+    "whole numbers as fractions": ("csv", "x.csv", "text,label\na,1.0\nb,0.0\n", {}, [("a", "1"), ("b", "0")],
+                                   "labels such as 1.0 are whole numbers: 2"),
     "case and blanks of names": ("csv", "x.csv", " Text,LABEL \na,x\nb,y\n", {}, SHORT, "' Text' is read as the text"),
     "sentence": ("csv", "x.csv", "sentence,label\na,x\nb,y\n", {}, SHORT, "'sentence' is read as the text column"),
     "no header": ("csv", "x.csv", table(ROWS, header=""), {}, "without a header give all as numbers)", ""),

@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 
 import numpy as np
 import pytest
@@ -443,6 +444,13 @@ def test_words_of_a_plain_text(text, words):
     spans = split_words(text)
     assert [text[start:end] for start, end in spans] == words.split()
     assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+
+
+@pytest.mark.parametrize("text", [".," * 100_000, "a." * 100_000 + ".," * 100_000, "." * 200_000])
+def test_many_marks_are_cut_in_moments(text):
+    start = time.process_time()
+    assert sum(end - start for start, end in split_words(text)) == len(text)
+    assert time.process_time() - start < 2
 
 
 def test_plain_text_without_labels_is_cut_into_words_that_learn_from_the_teacher_only(tokenizer):
