@@ -6,7 +6,7 @@ help text stand here alone. Other flags (--init-layers, --vocab-size, --seeds) a
 the defaults in which a task differs in the task's own file.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from kd_scratch.common.errors import UserError
 
@@ -88,13 +88,11 @@ class ModelConfig:
         return {"span": 2, "mlm": self.vocab_size}.get(self.head, len(self.labels))
 
 
-_distilbert = dict(model_type="distilbert", depth=6, token_types=0, head_dropout=0.2)
-
 #: Shapes by name. vocab_size follows the tokenizer that the model is built for.
 SIZES: dict[str, ModelConfig] = {
     "bert-base": ModelConfig(),
     "bert-large": ModelConfig(width=1024, depth=24, heads=16, feed_forward=4096),
-    "distilbert-base": ModelConfig(**_distilbert),
+    "distilbert-base": ModelConfig(model_type="distilbert", depth=6, token_types=0, head_dropout=0.2),
     "minilm-l6": ModelConfig(width=384, depth=6, feed_forward=1536),
     "minilm-l3": ModelConfig(width=384, depth=3, feed_forward=1536),
     "scratch-student": ModelConfig(model_type="kd_scratch", depth=6, token_types=0, positions="sinusoidal"),
@@ -111,6 +109,15 @@ SIZES: dict[str, ModelConfig] = {
 def setting(default, help: str, choices: tuple | None = None):
     """A dataclass field that carries its help text (and choices) for the command line."""
     return field(default=default, metadata={"help": help, "choices": choices})
+
+
+def check_choices(config) -> None:
+    """UserError where a setting is none of its choices, which from Python it may be."""
+    for f in fields(config):
+        value, choices = getattr(config, f.name), f.metadata["choices"]
+        if choices and value not in choices:
+            known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise UserError(f"{flag_name(f.name)} must be {known}, not {str(value)[:40]}")
 
 
 def check_size(config) -> None:
@@ -201,6 +208,7 @@ class TrainConfig:
     )
 
     def __post_init__(self):
+        check_choices(self)
         check_size(self)
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "temperature"):
             if not getattr(self, name) > 0:
@@ -211,8 +219,6 @@ class TrainConfig:
                 raise UserError(f"{flag_name(name)} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:
             raise UserError(f"--alpha must lie between 0 and 1, not {self.alpha}")
-        if self.teacher_mean not in ("logits", "probabilities"):
-            raise UserError(f"--teacher-mean must be logits or probabilities, not {self.teacher_mean}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
         if self.attention_dropout != -1 and not 0 <= self.attention_dropout < 1:
@@ -274,14 +280,13 @@ class DataConfig:
     )
 
     def __post_init__(self):
+        check_choices(self)
         check_size(self)
         if self.encoding != "auto":
             try:
                 "a".encode(self.encoding)
             except (LookupError, ValueError):  # no such codec, or one that is not of text
                 raise UserError(f"--encoding {self.encoding}: Python knows no encoding of text by that name") from None
-        if self.header not in ("auto", "yes", "no"):
-            raise UserError(f"--header must be auto, yes or no, not {self.header}")
         if not 0 <= self.oos_threshold < 1:
             raise UserError(f"--oos-threshold must be at least 0 and below 1, not {self.oos_threshold}")
         if not 0 <= self.label_threshold <= 1:
@@ -310,6 +315,9 @@ class RunConfig:
     )
     threads: int = setting(0, "CPU threads; 0: PyTorch's choice")
 
+    def __post_init__(self):
+        check_choices(self)
+
 
 @dataclass(frozen=True)
 class KernelConfig:
@@ -329,6 +337,9 @@ class KernelConfig:
         "for tags and answers, else of a text",
         ("auto", "text", "token", "batch"),
     )
+
+    def __post_init__(self):
+        check_choices(self)
 
 
 def flag_name(name: str) -> str:

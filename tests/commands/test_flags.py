@@ -2,6 +2,8 @@
 
 import argparse
 import ast
+import re
+from dataclasses import fields
 
 import pytest
 
@@ -10,7 +12,7 @@ from kd_scratch import load_model, load_tokenizer, save_model
 from kd_scratch.__main__ import main
 from kd_scratch.commands.flags import add_flags, by_name, given, layer_list, named_directory
 from kd_scratch.common.errors import UserError
-from kd_scratch.config import RunConfig, TrainConfig
+from kd_scratch.config import DataConfig, KernelConfig, RunConfig, TrainConfig, flag_name
 from kd_scratch.evaluation.evaluate import device_for
 from kd_scratch.nn.int8 import quantize
 from tests.conftest import ROOT
@@ -32,6 +34,18 @@ def test_flags_are_the_fields_and_only_given_ones_come_back():
     assert given(parser.parse_args(["--seed", "3"]), RunConfig) == {"seed": 3}
     with pytest.raises(SystemExit):
         parser.parse_args(["--threads", "1"])
+
+
+@pytest.mark.parametrize("config", [TrainConfig, DataConfig, RunConfig, KernelConfig])
+def test_from_python_too_a_setting_is_one_of_its_choices(config):
+    chosen = {f.name: f.metadata["choices"] for f in fields(config) if f.metadata["choices"]}
+    assert chosen
+    for name, choices in chosen.items():
+        for choice in choices:
+            assert getattr(config(**{name: choice}), name) == choice
+        message = f"{flag_name(name)} must be {', '.join(choices[:-1])} or {choices[-1]}, not none of them"
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            config(**{name: "none of them"})
 
 
 def test_the_help_names_the_tasks_that_differ():
