@@ -30,6 +30,7 @@ from kd_scratch.common import console, distributed
 from kd_scratch.common.errors import DiskError, UserError
 from kd_scratch.common.files import check_utf8
 from kd_scratch.common.signals import Stopped
+from kd_scratch.config import flag_name
 from kd_scratch.training.resume import unfinished
 
 STDOUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EFBIG, errno.EIO)  # when it is closed, or full
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, value in vars(arguments).items():
             for part in value if isinstance(value, list) else [value]:
                 for text in part if isinstance(part, tuple) else [part]:  # NAME=DIR
-                    check_utf8(str(text), f"--{name.replace('_', '-')}")
+                    check_utf8(str(text), flag_name(name))
         run(arguments)
         sys.stdout.flush()
     except UserError as error:

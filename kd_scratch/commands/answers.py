@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from kd_scratch.commands.flags import add_data_flags, add_flags, data_config, start_device
 from kd_scratch.common.console import say, show
+from kd_scratch.common.device import device_and_threads
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, sha256_of_file
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig
@@ -54,10 +53,7 @@ def command(arguments: argparse.Namespace) -> dict:
         examples = read_evaluation_set(task, path, split, data).examples
     require_fit(loaded, are_pairs(examples), f"--data {path}")
     check_target(arguments.output, path, arguments.model)
-    say(
-        f"answers of {arguments.model} ({loaded.model.num_parameters() / 1e6:.1f}M) to {len(examples):,} examples of "
-        f"{path}, {device.type}, {torch.get_num_threads()} threads"
-    )
+    say(f"answers of {loaded.describe()} to {len(examples):,} examples of {path}, {device_and_threads(device)}")
     write_answers(loaded, task, examples, data, device, arguments.top, arguments.output)
     size = arguments.output.stat().st_size
     show(f"{len(examples):,} answers, {size / 1e6:,.1f} MB: {arguments.output}")

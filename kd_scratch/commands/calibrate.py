@@ -30,7 +30,7 @@ def command(arguments: argparse.Namespace) -> dict:
     task = TASKS[arguments.task]
     loaded = load_for_inference(arguments.model, task, fast=False)
     dev_set = read_evaluation_set(task, arguments.dev, task.dev_split, data_config(arguments))
-    say(f"calibrating {arguments.model} ({loaded.model.num_parameters() / 1e6:.1f}M) on {dev_set.describe()}")
+    say(f"calibrating {loaded.describe()} on {dev_set.describe()}")
     record = calibrate(loaded, dev_set, arguments.output)
     header = ("on dev", *(name.replace("_", " ") for name in record["rows"]["before"]))
     show(table(header, [(name, *row.values()) for name, row in record["rows"].items()]))

@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from kd_scratch.commands.flags import add_flags, data_config, start_device
 from kd_scratch.common.console import say, show
+from kd_scratch.common.device import device_and_threads
 from kd_scratch.common.files import check_target, write_text
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig
 from kd_scratch.evaluation.cascade import KEEP, cascade, page_of, record_of, text_of
@@ -43,9 +42,8 @@ def command(arguments: argparse.Namespace) -> dict:
     if arguments.output:
         check_target(arguments.output, arguments.dev, arguments.data, arguments.student, arguments.teacher)
     about = (
-        f"{arguments.student} ({student.model.num_parameters() / 1e6:.1f}M) before {arguments.teacher} "
-        f"({teacher.model.num_parameters() / 1e6:.1f}M): threshold chosen on {dev_set.describe()}; tested on "
-        f"{test_set.describe()}, {device.type}, {torch.get_num_threads()} threads"
+        f"{student.describe()} before {teacher.describe()}: threshold chosen on {dev_set.describe()}; tested on "
+        f"{test_set.describe()}, {device_and_threads(device)}"
     )
     say(about)
     notes = notes_of_training((arguments.student, arguments.teacher), dev_set, test_set)

@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from kd_scratch.commands.flags import (
     add_data_flags,
     add_flags,
@@ -14,6 +12,7 @@ from kd_scratch.commands.flags import (
     start_device,
 )
 from kd_scratch.common.console import say, show
+from kd_scratch.common.device import device_and_threads
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import make_folder
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig
@@ -65,8 +64,7 @@ def command(arguments: argparse.Namespace) -> dict:
         for name, directory in directories.items()
     }
     folder = make_folder(arguments.output)
-    threads = torch.get_num_threads()
-    say(f"comparing {len(models)} models on {test_set.describe()}, {device.type}, {threads} threads")
+    say(f"comparing {len(models)} models on {test_set.describe()}, {device_and_threads(device)}")
     found = compare(models, test_set, device, arguments.max_length, dev_set)
     write_comparison(found, folder)
     show(text_of(found))

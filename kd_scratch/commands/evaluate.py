@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from kd_scratch.commands.flags import add_data_flags, add_flags, data_config, start_device
 from kd_scratch.common.console import say, show, table
+from kd_scratch.common.device import device_and_threads
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_target, write_json
 from kd_scratch.config import DataConfig, KernelConfig, RunConfig
@@ -42,10 +41,7 @@ def command(arguments: argparse.Namespace) -> dict:
     loaded = load_for_inference(arguments.model, task, arguments.max_length, device)
     test_set = read_evaluation_set(task, arguments.data, arguments.split, data_config(arguments))
     check_targets(arguments)
-    say(
-        f"evaluating {arguments.model} ({loaded.model.num_parameters() / 1e6:.1f}M) on {test_set.describe()}, "
-        f"{device.type}, {torch.get_num_threads()} threads"
-    )
+    say(f"evaluating {loaded.describe()} on {test_set.describe()}, {device_and_threads(device)}")
     found = evaluate_set(loaded, test_set, device, arguments.max_length, arguments.alone)
     if arguments.output:
         write_json(arguments.output, found.record)

@@ -30,8 +30,7 @@ def command(arguments: argparse.Namespace) -> dict:
     """`export`: open, write, a table of the files."""
     loaded = load_for_inference(arguments.model, fast=False)
     precisions = tuple(arguments.precision) or own_precision(loaded.model.config)
-    size = loaded.model.num_parameters() / 1e6
-    say(f"writing {arguments.model} ({size:.1f}M) to {arguments.output} as ONNX, in {' and '.join(precisions)}")
+    say(f"writing {loaded.describe()} to {arguments.output} as ONNX, in {' and '.join(precisions)}")
     record = export_onnx(loaded, arguments.output, precisions)
     rows = [(" ".join(row["files"]), name, row["bytes"] / 1e6, row["nodes"]) for name, row in record["files"].items()]
     show(table(("", "precision", "MB", "nodes"), rows))

@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> dict:
     """`predict`: the label of each text, its entities, or the answer to each question; all with probabilities."""
     names = "text", "text_pair", "question", "context"
-    texts = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
+    texts = [flag_name(name) for name in names if getattr(arguments, name) is not None]
     if (arguments.ask is None) != (arguments.below is None):
         raise UserError("--ask and --below belong together; give both, or leave out both")
     if arguments.ask and not 0 <= arguments.below <= ALL:

@@ -23,7 +23,7 @@ def command(arguments: argparse.Namespace) -> dict:
     """`quantize`: open, quantize, save; a table of what was gained."""
     start_device(arguments, device="cpu")
     loaded = load_for_inference(arguments.model, fast=False)
-    say(f"quantizing {arguments.model} ({loaded.model.num_parameters() / 1e6:.1f}M) to int8")
+    say(f"quantizing {loaded.describe()} to int8")
     record = quantize(loaded, arguments.output)
     show_gain(record["rows"])
     say("note: only this program opens int8 folders; transformers refuses them")

@@ -128,6 +128,11 @@ def describe(device: torch.device) -> dict:
     }
 
 
+def device_and_threads(device: torch.device) -> str:
+    """The same in a few words, for the line that is printed when work begins: "cpu, 2 threads"."""
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
 def instructions() -> str:
     """The widest instructions that PyTorch uses on this CPU, and which special ones it has: "AVX512 VNNI bf16"."""
     special = [name for name, ask in INSTRUCTIONS.items() if getattr(torch.cpu, ask, bool)()]

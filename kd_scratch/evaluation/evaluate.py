@@ -38,6 +38,10 @@ class LoadedModel:
     max_length: int
     directory: str = ""  # where it was opened
 
+    def describe(self) -> str:
+        """Where it was opened, and how large it is: "runs/student (14.4M)"."""
+        return f"{self.directory} ({self.model.num_parameters() / 1e6:.1f}M)"
+
 
 def device_for(name: str, directories: Iterable[str | Path]) -> str:
     """The name of the device for some models: "auto" is the CPU for all where one of them is int8."""

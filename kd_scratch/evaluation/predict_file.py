@@ -22,6 +22,7 @@ import torch
 
 from kd_scratch.common import files
 from kd_scratch.common.console import progress, say
+from kd_scratch.common.device import device_and_threads
 from kd_scratch.common.errors import DiskError, UserError, remedy
 from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.evaluate import LoadedModel, require_fit
@@ -218,7 +219,8 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
     call has left unfinished. Raises UserError where that is needed, and where nothing can be read or written.
     """
     start, loaded, task = time.monotonic(), answerer.loaded, answerer.task
-    models = [Path(one.loaded.directory) for one in (answerer, answerer.other) if one]
+    answerers = [one for one in (answerer, answerer.other) if one]
+    models = [Path(one.loaded.directory) for one in answerers]
     model, ending = models[0], output.suffix.lower()
     part, state = (output.with_name(output.name + end) for end in (".part", ".part.json"))
     for target in (output, part, state):
@@ -233,14 +235,13 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
         task, path, split, answerer.data, answerer.abstain, taken, notes.append, answerer.pairs
     )
     first = next((row.example for row in read() if row.example), None)
-    for one in (answerer, answerer.other):
-        if one:
-            require_fit(one.loaded, are_pairs([first]), str(path))
+    for one in answerers:
+        require_fit(one.loaded, are_pairs([first]), str(path))
     delimiter = DELIMITERS[ending]
     header, line = table_writer(answerer, columns, delimiter) if delimiter else ("", json_line)
-    rounded = int8.describe(one.loaded.model for one in (answerer, answerer.other) if one)
+    rounded = int8.describe(one.loaded.model for one in answerers)
     ways = task.name, split, answerer.data, answerer.abstain, answerer.fields, answerer.below, delimiter, rounded
-    computed_by = answerer.device.type, kernels.allowed(), torch.get_num_threads()  # last digits depend on them
+    computed_by = answerer.device.type, kernels.config().kernels, torch.get_num_threads()  # last digits depend on them
     settings = repr((*ways, *computed_by, path.suffix.lower()))
     of_models = [
         file
@@ -253,9 +254,9 @@ def predict_file(answerer: Answerer, path: Path, output: Path, split: str = "", 
         written = resumable(part, state, run, force)
         before = written.rows
         say(
-            f"answering {count:,} inputs of {path} ({path.stat().st_size / 1e6:.1f} MB) with {model} "
-            f"({loaded.model.num_parameters() / 1e6:.1f}M), {answerer.device.type}, {torch.get_num_threads()} threads, "
-            f"into {output}{f'; {before:,} of them are answered already' if before else ''}"
+            f"answering {count:,} inputs of {path} ({path.stat().st_size / 1e6:.1f} MB) with {loaded.describe()}, "
+            f"{device_and_threads(answerer.device)}, into {output}"
+            f"{f'; {before:,} of them are answered already' if before else ''}"
         )
         for note in notes:
             say(f"note: {note}")

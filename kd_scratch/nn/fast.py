@@ -154,9 +154,9 @@ def make_fast(model: Model) -> Model:
     It cannot be saved or trained any more. Layers that have no fast form, or another function in it, stay as they are,
     and a note names them. With `--kernels plain` all do.
     """
-    if kernels.allowed() == "plain":
+    if kernels.config().kernels == "plain":
         return model
-    tolerance = TOLERANCE["int8" if model.config.int8 else kernels.allowed()]
+    tolerance = TOLERANCE["int8" if model.config.int8 else kernels.config().kernels]
     count = model.num_parameters()
     weights = sum(layer.weight.nbytes for layer in model.modules() if is_linear(layer))
     calls = record_calls(model)

@@ -222,11 +222,6 @@ def config() -> KernelConfig:
     return _config
 
 
-def allowed() -> str:
-    """What may compute a linear layer, as in KernelConfig.kernels."""
-    return _config.kernels
-
-
 def fastest(
     layers: Sequence[nn.Module], activation: Callable | None = None, weights: int = 0, first_only: bool = False
 ) -> nn.Module:
@@ -239,7 +234,7 @@ def fastest(
     is_int8 = int8.is_int8(layers[0])
     kernels = INT8_KERNELS if is_int8 else FLOAT_KERNELS
     plain = stacked_int8(layers) if is_int8 else stacked_float(layers)
-    kernels = {name: kernel for name, kernel in kernels.items() if allowed() in kernel.allowed_by}
+    kernels = {name: kernel for name, kernel in kernels.items() if _config.kernels in kernel.allowed_by}
     if plain.in_features * plain.out_features < SMALL:
         return next(forms(kernels, plain, activation))[1]
     weights = min(weights // STEP * STEP, MOST)
@@ -320,7 +315,7 @@ def cache_key(layer: nn.Module, activation: Callable | None, weights: int) -> st
     """All that decides which form of a layer is the fastest: processor, threads, library, kind, shape and the model's
     size."""
     machine = describe(torch.device("cpu"))
-    kind = f"int8, {layer.scales}" if int8.is_int8(layer) else f"float, {allowed()}"
+    kind = f"int8, {layer.scales}" if int8.is_int8(layer) else f"float, {_config.kernels}"
     behind = [name for name in POINTWISE[activation] if name not in ("", "none")]  # the activation
     shape = " ".join([f"{layer.in_features} x {layer.out_features}", *behind, f"in {weights // 2**20}+ MB"])
     processor = f"{machine['processor']}, {machine['instructions']}"  # makers give one name to many

@@ -169,7 +169,7 @@ class Evaluator:
             key = {
                 "teacher": teacher,
                 "features": features_hash(features),
-                "precision": f"{kernels.allowed()} on {device.type}",
+                "precision": f"{kernels.config().kernels} on {device.type}",
                 "code": source_hash("evaluation.evaluate", versions=(torch.__version__,)),
             }
             what = f"teacher's logits for {len(features):,} test inputs"

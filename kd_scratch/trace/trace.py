@@ -67,8 +67,8 @@ def trace(spec: TraceSpec) -> Trace:
     found = find_example(spec)
     example = found.examples[found.place].id
     lead = printable(
-        f"through the student {spec.model} ({student.model.num_parameters() / 1e6:.1f}M) and the teacher "
-        f"{spec.teacher} ({teacher.num_parameters() / 1e6:.1f}M), layer by layer, in float32 on the CPU, without "
+        f"through the student {student.describe()} and the teacher {spec.teacher} "
+        f"({teacher.num_parameters() / 1e6:.1f}M), layer by layer, in float32 on the CPU, without "
         "dropout. Numbers are rounded: where you compute one from others, its last digits may differ."
     )
     with torch.inference_mode():

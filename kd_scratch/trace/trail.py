@@ -9,7 +9,7 @@ import torch
 
 from kd_scratch.common.console import shorten
 from kd_scratch.common.errors import UserError, printable
-from kd_scratch.config import DataConfig, TrainConfig
+from kd_scratch.config import DataConfig, TrainConfig, flag_name
 from kd_scratch.data.batches import IGNORE, UNLABELLED, Batch, EncodedInputs, collate
 from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, read_evaluation_set
 from kd_scratch.nn.model import Model
@@ -119,7 +119,7 @@ def own_example(spec: TraceSpec, task: Task):
     if given == ["data"]:
         return None
     if given != needed:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in needed)
+        flags = " and ".join(map(flag_name, needed))
         raise UserError(f"--task {task.name} needs --data, or {flags}; given: {', '.join(given) or 'nothing'}")
     if spec.example is not None:
         raise UserError("--example: is for a file; leave it out beside your own text")

@@ -10,7 +10,7 @@ import torch
 from kd_scratch.checkpoints.checkpoint import WEIGHTS, load_config
 from kd_scratch.common import distributed
 from kd_scratch.common.console import say, shorten
-from kd_scratch.common.device import amp_dtype, describe
+from kd_scratch.common.device import amp_dtype, describe, device_and_threads
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import locked, make_folder, sha256_of_file, write_json, write_text
 from kd_scratch.common.timing import matmul_rate
@@ -75,7 +75,7 @@ def announce(run: Run) -> None:
     precision = "" if config.amp == "off" else f", {config.amp}"
     of_epoch = f"of which an epoch has {as_range(run.plan.inputs)}, " if config.augment else ""
     say(
-        f"{doing} {spec.model} ({size}) on {run.device.type}, {torch.get_num_threads()} threads{precision}: "
+        f"{doing} {spec.model} ({size}) on {device_and_threads(run.device)}{precision}: "
         f"{len(inputs):,} inputs ({len(inputs.tokens):,} tokens), {of_epoch}{len(run.dev_inputs):,} dev, {length}"
     )
     for note in [*run.data.notes, *more_notes(run, bool(sources), total)]:
