@@ -89,26 +89,14 @@ def parse_grid(text: str) -> Grid:
 
 def make_spec(arguments: argparse.Namespace) -> StudySpec:
     """The study that the flags describe. Without --losses, all that are possible between the two models are tried."""
-    settings = {"losses": ",".join(HIDDEN_LOSSES)}
+    names = ("train", "dev", "model", "output", "unlabelled", "augment_model", "init_layers", "tokenizer")
+    names += ("norm_first", "cache")
+    settings = {name: getattr(arguments, name) for name in names}
+    settings |= {"teachers": tuple(arguments.teacher), "losses": ",".join(HIDDEN_LOSSES)}
     for config in (TrainConfig, DataConfig, RunConfig):
         settings |= given(arguments, config)
-    run = RunSpec.of(
-        arguments.task,
-        train=arguments.train,
-        dev=arguments.dev,
-        model=arguments.model,
-        output=arguments.output,
-        teachers=tuple(arguments.teacher),
-        unlabelled=arguments.unlabelled,
-        augment_model=arguments.augment_model,
-        init_layers=arguments.init_layers,
-        tokenizer=arguments.tokenizer,
-        norm_first=arguments.norm_first,
-        cache=arguments.cache,
-        **settings,
-    )
     return StudySpec(
-        run=run,
+        run=RunSpec.of(arguments.task, **settings),
         test=arguments.data,
         split=arguments.split,
         seeds=tuple(arguments.seeds),

@@ -73,10 +73,15 @@ def start_device(arguments: argparse.Namespace, *models: str | Path, **fixed) ->
     return start(settings.seed, settings.threads, device_for(settings.device, models))
 
 
-def add_data_flags(parser: argparse.ArgumentParser, tasks: Iterable[str] = TASKS, split: str = "test") -> None:
-    """The flags of a command that lets a model read a file. split: the one that is read where none is named."""
+def add_data_flags(
+    parser: argparse.ArgumentParser, tasks: Iterable[str] = TASKS, split: str = "test", required: bool = True
+) -> None:
+    """The flags of a command that lets a model read a file. split: the one that is read where none is named.
+
+    required: False where it may get its text in another way.
+    """
     parser.add_argument("--task", required=True, choices=list(tasks))
-    parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="the file to read")
+    parser.add_argument("--data", required=required, type=Path, metavar="FILE", help="the file to read")
     parser.add_argument("--split", default="", metavar="NAME", help=f"clinc: train, val or test (default {split})")
     parser.add_argument(
         "--max-length",

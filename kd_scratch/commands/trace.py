@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kd_scratch.commands.flags import add_flags, data_config, given, start_device
+from kd_scratch.commands.flags import add_data_flags, add_flags, data_config, given, start_device
 from kd_scratch.common.console import say, show
 from kd_scratch.common.errors import printable
 from kd_scratch.common.files import check_target, write_text
@@ -16,11 +16,9 @@ from kd_scratch.trace.trail import TraceSpec
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `trace`."""
-    parser.add_argument("--task", required=True, choices=deciding_tasks())
+    add_data_flags(parser, deciding_tasks(), required=False)
     parser.add_argument("--model", required=True, metavar="DIR", help="the student")
     parser.add_argument("--teacher", required=True, metavar="DIR")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="the file that holds the example")
-    parser.add_argument("--split", default="", metavar="NAME", help="clinc: train, val or test (default test)")
     parser.add_argument("--example", metavar="ID", help="its id, or its number from 1 (default: the first)")
     parser.add_argument("--text", metavar="TEXT", help="instead of a file: your own text")
     parser.add_argument("--text-pair", metavar="TEXT", help="with models of pairs: the second text, beside --text")
@@ -29,13 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--context", metavar="TEXT", help="squad: the text that holds the answer")
     parser.add_argument("--output", type=Path, metavar="FILE.html", help="write it there as a page, with pictures")
-    parser.add_argument(
-        "--max-length",
-        type=int,
-        default=0,
-        metavar="N",
-        help="longest input in word pieces (default: what the student was trained with)",
-    )
     details = dict.fromkeys(LOSS, "; not given: what the student was distilled with, else the default")
     details["losses"] = list_losses() + details["losses"]
     add_flags(parser, TrainConfig, only=LOSS, task_defaults=train_defaults(), details=details)
@@ -46,18 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def make_spec(arguments: argparse.Namespace) -> TraceSpec:
     """What the flags ask to trace."""
     chosen = {name: value for name, value in given(arguments, TrainConfig).items() if name in LOSS}
+    names = ("task", "model", "teacher", "split", "example", "text", "text_pair", "question", "context", "max_length")
     return TraceSpec(
-        task=arguments.task,
-        model=arguments.model,
-        teacher=arguments.teacher,
+        **{name: getattr(arguments, name) for name in names},
         file=arguments.data,
-        split=arguments.split,
-        example=arguments.example,
-        text=arguments.text,
-        text_pair=arguments.text_pair,
-        question=arguments.question,
-        context=arguments.context,
-        max_length=arguments.max_length,
         config=loss_settings(arguments.model, arguments.task, **chosen),
         data=data_config(arguments),
     )

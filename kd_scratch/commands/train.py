@@ -119,11 +119,10 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
 def make_spec(arguments: argparse.Namespace) -> RunSpec:
     """The run that the flags describe."""
     names = ("train", "dev", "model", "output", "unlabelled", "augment_model", "fold", "tokenizer", "vocab_size")
-    names += ("norm_first", "cache")
+    names += ("norm_first", "cache", "init_layers")
     settings = {name: getattr(arguments, name) for name in names}
     for config in (TrainConfig, DataConfig, RunConfig):
         settings |= given(arguments, config)
-    settings["init_layers"] = arguments.init_layers
     settings |= {"teachers": tuple(arguments.teacher or ()), "answers": tuple(arguments.answers or ())}
     return RunSpec.of(arguments.task, **settings)
 
