@@ -7,11 +7,10 @@ import torch
 
 from kd_scratch.common.console import shorten
 from kd_scratch.tasks.base import log_softmax
-from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.multi_label import sigmoid, threshold_of
 from kd_scratch.tasks.question_answering import Answer, EncodedWindows, candidates
 from kd_scratch.tasks.squad_metric import question_scores
-from kd_scratch.tasks.token_classification import probabilities
+from kd_scratch.tasks.token_classification import list_entities, probabilities
 from kd_scratch.trace.stages import Grid, Stage, exact, near, number, softmax_grid
 from kd_scratch.trace.trail import Side, Trail, word_places
 
@@ -73,8 +72,7 @@ def decided_tags(trail: Trail) -> list[str | Grid]:
     parts.append(Grid(("word", "student", "p", "teacher", "p", "gold"), rows))
     known = {} if None in gold.tags else {"gold": gold.tags}
     for name, sequence in (tags | known).items():
-        found = [f"{' '.join(gold.words[a:b])} {kind}" for kind, a, b in entities(sequence)]
-        parts.append(f"Entities, {name}: {shorten(', '.join(found), 300) or 'none'}.")
+        parts.append(f"Entities, {name}: {shorten(list_entities(gold.words, sequence), 300)}.")
     return parts
 
 

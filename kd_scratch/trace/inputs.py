@@ -9,7 +9,7 @@ from kd_scratch.tasks.question_answering import answer_pieces, label_windows
 from kd_scratch.tasks.spans import piece_spans
 from kd_scratch.tasks.token_classification import word_pieces
 from kd_scratch.trace.stages import Grid, Stage
-from kd_scratch.trace.trail import Found, Trail
+from kd_scratch.trace.trail import Found, Trail, word_places
 
 
 def file_stage(found: Found, code: list[Callable]) -> Stage:
@@ -83,9 +83,7 @@ def text_origins(texts: dict[str, str], tokenizer: Tokenizer, longest: int) -> d
 def word_origins(trail: Trail, tokenizer: Tokenizer) -> dict[int, Origin]:
     """The same for a sentence, whose words are cut one by one."""
     found = {}
-    windows = trail.features
-    first, after = windows.word_starts[trail.place : trail.place + 2]
-    positions = windows.word_at[first:after] - windows.starts[trail.window]
+    positions = word_places(trail.student.predictions, trail.place) - trail.features.starts[trail.window]
     for w, position in enumerate(positions.tolist()):
         if not 0 <= position < len(trail.pieces):  # another window holds it
             continue
