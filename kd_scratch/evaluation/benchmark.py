@@ -44,8 +44,7 @@ class Timing:
 
 
 def benchmark(models: dict[str, LoadedModel], shapes: Sequence[Shape], rates: MachineRates) -> list[Timing]:
-    """A timing for each shape and model, all in turns; UserError where an input is longer than a model can read."""
-    check_lengths(models, shapes)
+    """A timing for each shape and model, all in turns. The models can read inputs of all shapes, see check_lengths."""
     smallest = min(loaded.model.config.vocab_size for loaded in models.values())
     timed = {name: loaded.model for name, loaded in models.items()}
     weight_bytes = {name: bytes_in_memory(loaded) for name, loaded in models.items()}

@@ -35,10 +35,10 @@ def in_turns(models: dict, inputs: Sequence, work: Callable, warm_up: int, title
     return {name: np.array(values[warm_up:]) for name, values in times.items()}
 
 
-def time_examples(
+def latencies(
     models: dict[str, LoadedModel], test_set: EvaluationSet, device: torch.device
-) -> dict[str, np.ndarray]:
-    """Milliseconds from text to logits of the first examples, one at a time, by model."""
+) -> dict[str, tuple[float, float]]:
+    """Milliseconds from text to logits of one example, by model: the median, and what 95% of them stay below."""
 
     def compute(loaded: LoadedModel, example) -> None:
         features = featurize(loaded, test_set, [example])
@@ -46,14 +46,7 @@ def time_examples(
         loaded.model(**batch.inputs).logits.cpu()
 
     examples = [test_set.examples[0]] * WARM_UP + list(test_set.examples[:TIMED])
-    return in_turns(models, examples, compute, WARM_UP, "latency")
-
-
-def latencies(
-    models: dict[str, LoadedModel], test_set: EvaluationSet, device: torch.device
-) -> dict[str, tuple[float, float]]:
-    """Of the milliseconds of one example the median, and what 95% of them stay below."""
-    times = time_examples(models, test_set, device)
+    times = in_turns(models, examples, compute, WARM_UP, "latency")
     return {name: tuple(np.percentile(values, [50, 95]).tolist()) for name, values in times.items()}
 
 

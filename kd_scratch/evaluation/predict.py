@@ -7,10 +7,9 @@ import torch
 
 from kd_scratch.common.errors import UserError
 from kd_scratch.config import DataConfig, flag_name
-from kd_scratch.data.batches import collate
-from kd_scratch.evaluation.evaluate import LoadedModel, require_fit
-from kd_scratch.evaluation.inference import NOT_FINITE, compute_logits
-from kd_scratch.tasks import Predictions, classification, question_answering, token_classification
+from kd_scratch.evaluation.evaluate import LoadedModel, evaluate, require_fit
+from kd_scratch.evaluation.inference import compute_logits
+from kd_scratch.tasks import classification, question_answering, token_classification
 from kd_scratch.tasks.conll_metric import entities
 from kd_scratch.tasks.question_answering import Answer
 from kd_scratch.tasks.spans import split_words
@@ -79,7 +78,6 @@ def check_inputs(loaded: LoadedModel, inputs: dict[str, object]) -> None:
         raise UserError(f"{loaded.directory}: has a {head} head; predict needs {flags} for it, and no more")
 
 
-@torch.inference_mode()
 def classify(loaded: LoadedModel, device: torch.device, text: str, pair: str | None = None) -> dict[str, float]:
     """Every label of a text (or a pair) with its probability, the most probable first. They sum to 1, unless a text
     may have several.
@@ -88,10 +86,7 @@ def classify(loaded: LoadedModel, device: torch.device, text: str, pair: str | N
     """
     example = classification.Example("text", text, None, pair=pair)
     features = classification.featurize([example], loaded.tokenizer, (), loaded.max_length, DataConfig())
-    logits = loaded.model(**collate(features, np.array([0]), device).inputs).logits[0]  # C
-    if not logits.isfinite().all():
-        raise UserError(NOT_FINITE)
-    logits = logits.cpu().double()
+    logits = torch.from_numpy(compute_logits(loaded.model, features, device)[0]).double()  # C
     probability = (logits.sigmoid() if loaded.model.config.multi_label else logits.softmax(dim=0)).numpy()
     labels = loaded.model.config.labels
     return {labels[i]: float(probability[i]) for i in np.argsort(-probability, kind="stable")}
@@ -138,12 +133,9 @@ def tag_words(
     loaded: LoadedModel, text: str, data: DataConfig, device: torch.device
 ) -> tuple[token_classification.EncodedSentences, tuple[str, ...], np.ndarray]:
     """The words of a text as the model reads them, the tag of each, and how probable that is."""
-    examples = [token_classification.from_text("text", text)]
-    labels = loaded.model.config.labels
-    features = token_classification.featurize(examples, loaded.tokenizer, labels, loaded.max_length, data)
-    logits = compute_logits(loaded.model, features, device)
-    predictions = Predictions(token_classification.TASK, examples, features, logits, labels, data)
-    return features, predictions.decisions[0], token_classification.probabilities(predictions)
+    example = token_classification.from_text("text", text)
+    predictions = evaluate(loaded, token_classification.TASK, [example], data, device)
+    return predictions.features, predictions.decisions[0], token_classification.probabilities(predictions)
 
 
 def find_entities(loaded: LoadedModel, text: str, data: DataConfig, device: torch.device) -> list[dict]:
