@@ -50,14 +50,12 @@ def featurize(
         raise UserError(
             "the tokenizer has no [MASK], so no word can be masked; choose a --model (or --tokenizer) that has one"
         )
+    cls, sep = tokenizer.encode([""], max_length=max_length)[0].ids
     room = max_length - 2
-    if room < 1:
-        what = "leaves no room for text beside [CLS] and [SEP]"
-        raise UserError(f"--max-length {max_length}: {what}; choose a larger one")
     rows, ids, numbers = [], [], []
     encodings = tokenizer.encode([example.text for example in examples])
     for i, (example, encoding) in enumerate(zip(examples, encodings, strict=True)):
-        cls, *pieces, sep = encoding.ids
+        pieces = encoding.ids[1:-1]
         for start in range(0, len(pieces), room):  # none where the tokenizer drops every character
             rows.append([cls, *pieces[start : start + room], sep])
             ids.append(example.id)
@@ -86,7 +84,7 @@ def score(predictions: Predictions) -> dict:
     mean_loss = float(loss / max(1, count))
     return {
         "examples": len(predictions.examples),
-        "hidden_words": int(count),
+        "masked_words": int(count),
         "accuracy": float(right / max(1, count)),
         "loss": mean_loss,
         "perplexity": float(np.exp(min(mean_loss, 700.0))),
@@ -104,7 +102,7 @@ def tally(predictions: Predictions) -> np.ndarray:
 def prediction_records(predictions: Predictions) -> dict:
     """Of each text, by id, how many words were masked and how many of them guessed."""
     return {
-        example.id: {"hidden": int(count), "right": int(right)}
+        example.id: {"masked": int(count), "right": int(right)}
         for example, (right, count) in zip(predictions.examples, tally(predictions), strict=True)
     }
 

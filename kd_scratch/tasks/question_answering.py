@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from kd_scratch.common.console import shorten, table
 from kd_scratch.common.errors import UserError
@@ -25,15 +26,7 @@ from kd_scratch.data.tokenizer import Tokenizer
 from kd_scratch.tasks.base import Confidence, Mistake, Predictions, Summary, Task, surest_mistakes
 from kd_scratch.tasks.cloze import add_questions
 from kd_scratch.tasks.file_checks import odd_questions
-from kd_scratch.tasks.spans import (
-    best_spans,
-    change_words,
-    context_windows,
-    log_sum_exp,
-    merge,
-    piece_spans,
-    span_scores,
-)
+from kd_scratch.tasks.spans import best_spans, change_words, context_windows, merge, piece_spans, span_scores
 from kd_scratch.tasks.squad_file import Example, read_squad, read_without_answers, trainable
 from kd_scratch.tasks.squad_metric import QuestionScore, official_scores, question_scores, squad_metrics
 
@@ -202,7 +195,8 @@ def candidates(
     results = []
     for example, first, after in zip(examples, bounds[:-1], bounds[1:], strict=True):
         scores, no_answer = context_scores(windows, logits, range(first, after), longest)
-        total = np.logaddexp(log_sum_exp(scores), no_answer)
+        all_spans = float(torch.from_numpy(scores).flatten().logsumexp(0))  # −∞ where there is none
+        total = np.logaddexp(all_spans, no_answer)
         spans = windows.piece_spans[windows.first_piece[first] :]
         best = best_spans(scores, most) if len(scores) else []
         against = float(np.exp(no_answer - np.logaddexp(no_answer, best[0].score))) if best else 1.0

@@ -71,12 +71,6 @@ def best_spans(scores: np.ndarray, most: int) -> list[ScoredSpan]:
     return list(map(ScoredSpan, first.tolist(), (first + beyond).tolist(), flat[best].tolist()))
 
 
-def log_sum_exp(values: np.ndarray) -> float:
-    """log Σ exp, without overflow; −∞ for nothing."""
-    top = values.max(initial=-np.inf)
-    return float(top + np.log(np.exp(values - top).sum())) if np.isfinite(top) else -np.inf
-
-
 def merge(scores: np.ndarray, others: np.ndarray, first: int) -> np.ndarray:
     """The span scores of two overlapping stretches of pieces as one array: the better where a span is in both.
 

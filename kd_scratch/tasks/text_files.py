@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -214,10 +215,7 @@ def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequen
     --text-column and --label-column choose among its columns.
     """
 
-    def make(line: int, text: str, label: str, pair: str | None) -> Example:
-        return example_of_row(path, line, text, label, pair)
-
-    return read_rows(open_text(path, data.encoding, say), data, say, make)
+    return read_rows(open_text(path, data.encoding, say), data, say, partial(example_of_row, path))
 
 
 def read_multi_label(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:

@@ -233,12 +233,12 @@ def test_the_scores_are_those_of_all_masked_words(passages):
     examples = [Example(f"x:{i}", "") for i in range(3)]
     predictions = Predictions(TASK, examples, passages, logits, (), DATA)
     scores = TASK.score(predictions)
-    assert scores["hidden_words"] == count_units(passages, np.arange(len(passages))) == logits[:, 2].sum()
+    assert scores["masked_words"] == count_units(passages, np.arange(len(passages))) == logits[:, 2].sum()
     assert scores["loss"] == pytest.approx(logits[:, 0].sum() / logits[:, 2].sum())
     assert scores["perplexity"] == pytest.approx(math.exp(scores["loss"]))
     tally = TASK.tally(predictions)
     assert tally.shape == (3, 2) and TASK.tally_score(tally.sum(axis=0)) == pytest.approx(scores["accuracy"])
-    assert [row["hidden"] for row in TASK.prediction_records(predictions).values()] == tally[:, 1].tolist()
+    assert [row["masked"] for row in TASK.prediction_records(predictions).values()] == tally[:, 1].tolist()
     assert "the hardest texts" in TASK.mistakes(predictions, 2) and len(predictions.decisions) == 3
 
 
