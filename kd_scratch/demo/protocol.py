@@ -10,6 +10,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from kd_scratch.common.errors import UserError
+from kd_scratch.data.json_lines import without_duplicates
 
 REQUEST = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
 HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
@@ -76,7 +77,7 @@ def parse_head(raw: bytes) -> tuple[str, str, dict[str, str]]:
 def parse_body(raw: bytes, choices: Sequence[Fields]) -> dict[str, str | int]:
     """A JSON object that has exactly the keys of one of the choices; UserError names the key that is wrong."""
     try:
-        value = json.loads(raw.decode(), object_pairs_hook=_once)
+        value = json.loads(raw.decode(), object_pairs_hook=without_duplicates)
     except UnicodeDecodeError:
         raise UserError("the body is not UTF-8") from None
     except (ValueError, RecursionError) as error:  # not JSON; a number of thousands of digits; nested too deep
@@ -100,15 +101,6 @@ def parse_body(raw: bytes, choices: Sequence[Fields]) -> dict[str, str | int]:
             value[name].encode()
         except UnicodeEncodeError:
             raise UserError(f"{name}: holds half a character (a lone surrogate), which is no text") from None
-    return value
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict:
-    value = {}
-    for name, content in pairs:
-        if name in value:
-            raise UserError(f"{name[:40]}: is there twice")
-        value[name] = content
     return value
 
 
