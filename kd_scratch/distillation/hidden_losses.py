@@ -104,10 +104,7 @@ def relation_kl(student: Tensor, teacher: Tensor, real: Tensor, heads: int) -> T
 
 def compare_scores(student: QKV, teacher: QKV, real: Tensor, heads: int) -> Tensor:
     """attention_mse of the scores that two blocks' queries and keys make -> a scalar"""
-    student_query, student_key, _ = student
-    teacher_query, teacher_key, _ = teacher
-    student_scores = scaled_products(student_query, student_key, heads)
-    teacher_scores = scaled_products(teacher_query, teacher_key, heads)
+    student_scores, teacher_scores = (scaled_products(query, key, heads) for query, key, _ in (student, teacher))
     return attention_mse(student_scores, teacher_scores, real)
 
 
