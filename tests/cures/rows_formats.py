@@ -67,6 +67,14 @@ ROWS = [
         unpacked,
     ),
     Cure(
+        "is an empty list; write its label, or delete the line",
+        holding(b'{"text": "a goal", "label": "sport"}\n{"text": "a moon", "label": []}\n', "data.jsonl"),
+        lambda w, argv, line: (
+            find("(delete the line)", line)
+            and put(argv, "--data", w.write("a.jsonl", '{"text": "a goal", "label": "sport"}\n'))
+        ),
+    ),
+    Cure(
         "write the label alone",
         holding(TEXT.replace("sport", "['sport']").encode()),
         lambda w, argv, line: find("(write the label alone)", line) and put(argv, "--data", w.write("a.csv", TEXT)),

@@ -401,21 +401,27 @@ def test_a_template_of_tokens_that_nobody_knows_is_refused_and_not_run(tmp_path,
     """The package would end the program there, with a message of its own."""
     other = Backend.from_str(tokenizer.backend.to_str())
     ids = [(token, other.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    other.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    templates = dict(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1")
+    other.post_processor = processors.TemplateProcessing(**templates, special_tokens=ids)
     content = json.loads(other.to_str())
     for known in ({}, None, {"[CLS]": content["post_processor"]["special_tokens"]["[CLS]"]}):
         content["post_processor"]["special_tokens"] = known
         (tmp_path / "tokenizer.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="single names tokens that its special_tokens do not hold; copy it again"):
             load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(other.to_str())
+    assert ids_of(load_tokenizer(tmp_path)) == ids_of(tokenizer)
 
 
 def test_pieces_with_numbers_far_beyond_their_count_are_refused(tmp_path, tokenizer):
     content = json.loads(tokenizer.backend.to_str())
+    whole = json.dumps(content)
     content["model"]["vocab"]["zzz"] = 2**27
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"numbers its \d+ pieces up to 134,217,728; copy it again from where"):
         load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(whole)
+    assert ids_of(load_tokenizer(tmp_path)) == ids_of(tokenizer)
 
 
 @pytest.mark.parametrize("change", [{"model": {"type": "Newest"}}, {"model": None}, {"version": "9.9"}])
