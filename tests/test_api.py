@@ -79,6 +79,7 @@ def test_settings_and_mistakes_reach_the_libraries(folder):
         ),
         (lambda: kd_scratch.evaluate("student", "cooking", "test.csv"), "cooking: no such task; there are agnews,"),
         (lambda: kd_scratch.evaluate("student", "csv", "test.csv", split="val"), "have no splits"),
+        (lambda: kd_scratch.evaluate("student", "csv", "test.csv", device="gpu"), "--device gpu: PyTorch finds no"),
         (lambda: kd_scratch.predict("reader", ["a text"]), "reader: has a span head; predict needs --question"),
         (lambda: kd_scratch.quantize("student", "reader"), "reader: already holds something"),
     ):

@@ -55,7 +55,7 @@ def pick_device(name: str) -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device in available if available[device])
-    if not available[name]:
+    if not available.get(name):
         raise UserError(f"--device {name}: PyTorch finds no such device here; use --device auto")
     return torch.device(name)
 
