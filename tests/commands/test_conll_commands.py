@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from data_scripts import make_sample
 from kd_scratch.__main__ import main
 from kd_scratch.checkpoints.checkpoint import load_model
 from kd_scratch.config import SIZES, DataConfig
-from kd_scratch.evaluation.evaluate import load_for_inference
+from kd_scratch.evaluation.evaluate import evaluate, load_for_inference
 from kd_scratch.evaluation.predict import find_entities
 from kd_scratch.tasks.conll_metric import entities, entity_metrics
 from tests.commands.test_squad_commands import run
@@ -138,7 +139,7 @@ def test_the_probability_of_an_entity_is_that_of_its_least_certain_tag(runs, mon
             z[at, labels.index(tag)] = wanted[tag]
         return z
 
-    monkeypatch.setattr(kd_scratch.evaluation.predict, "compute_logits", logits)
+    monkeypatch.setattr(kd_scratch.evaluation.predict, "evaluate", partial(evaluate, compute=logits))
     [entity] = find_entities(loaded, "Ada Berg flew", DataConfig(), torch.device("cpu"))
     assert (entity["entity"], entity["type"], entity["start"], entity["end"]) == ("Ada Berg", "PER", 0, 8)
     assert entity["probability"] == pytest.approx(math.e / (math.e + 8))

@@ -299,7 +299,7 @@ ROWS = [
     ),  # fmt: skip
     Cure(
         "{}: holds nothing to prune by; give one text a line",
-        lambda w: w.prune("--words", w.write("texts.txt", "\n  \n")),
+        lambda w: put(put(w.prune("--words"), "--task", "mlm"), "--data", w.write("texts.txt", "\n  \n")),
         lambda w, argv, line: (w.write("texts.txt", "goal\n"), argv)[1],
     ),
     Cure(
