@@ -204,8 +204,7 @@ def tabs_with_quotes(file: TextFile, skip: int, say: Say) -> bool:
         rows += 1
         even = even and len(cells) == width
         with_quotes += '"' in line
-        quotes.look_at(cells)
-        quoted.update(i for i, cell in enumerate(cells) if cell[:1] == '"' and QUOTED.fullmatch(cell))
+        quoted.update(quotes.look_at(cells))
     if even:
         always = max(quoted.values(), default=0)  # but for a header
         enclose = always >= max(1, rows - 1) or quotes.needed
@@ -229,15 +228,16 @@ class EnclosingQuotes:
         self.all_hold_quotes = self.all_hold_marks = True  # within: a quote; a quote or a comma
         self.bare_commas = False  # in other cells
 
-    def look_at(self, cells: Sequence[str]) -> int:
-        """Take the cells of a line into account; how many have quotes around them."""
-        inner = [cell[1:-1] for cell in cells if '"' in cell and QUOTED.fullmatch(cell)]
+    def look_at(self, cells: Sequence[str]) -> list[int]:
+        """Take the cells of a line into account; the numbers of those that have quotes around them."""
+        numbers = [i for i, cell in enumerate(cells) if '"' in cell and QUOTED.fullmatch(cell)]
+        inner = [cells[i][1:-1] for i in numbers]
         self.found += len(inner)
         self.whole = self.whole and len(inner) == sum('"' in cell for cell in cells)
         self.all_hold_quotes = self.all_hold_quotes and all('""' in text for text in inner)
         self.all_hold_marks = self.all_hold_marks and all('""' in text or "," in text for text in inner)
         self.bare_commas = self.bare_commas or any("," in cell and '"' not in cell for cell in cells)
-        return len(inner)
+        return numbers
 
     @property
     def needed(self) -> bool:

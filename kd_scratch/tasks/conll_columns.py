@@ -134,7 +134,7 @@ def has_quotes(lines: Iterable[str]) -> bool:
     quotes, around_all = EnclosingQuotes(), True
     for line in (line for _, line in word_lines(lines) if line[0] != "#"):
         cells = split(line, "") if '"' in line or "," in line else [line]
-        around_all = quotes.look_at(cells) == len(cells) and around_all
+        around_all = len(quotes.look_at(cells)) == len(cells) and around_all
         if not quotes.whole:
             return False
     return quotes.found > 0 and (around_all or quotes.needed)
