@@ -156,7 +156,8 @@ def check_parts(content, path: Path) -> None:
             raise UserError(f"{path}: post_processor.{key} is {str(template)[:40]!r}; it must hold {what} once")
         named = [part["SpecialToken"] for part in parts if isinstance(part, dict) and "SpecialToken" in part]
         known = content["post_processor"].get("special_tokens")
-        if named and not (isinstance(known, dict) and {str(part.get("id")) for part in named} <= known.keys()):
+        names = {str(token.get("id")) if isinstance(token, dict) else "" for token in named}
+        if named and not (isinstance(known, dict) and names <= known.keys()):
             what = f"post_processor.{key} names tokens that its special_tokens do not hold"
             raise UserError(f"{path}: {what}; copy it again from where the model came from")
 

@@ -109,7 +109,13 @@ def read_inputs(
     config = loaded.model.config
     kind = task if task and task.unlabelled else usual_task(config)
     for path in texts:
-        examples = read_unlabelled(kind, path, settings, f"--words {path}", questions="", pairs=bool(config.pairs))
+        read = partial(read_unlabelled, kind, path, settings, f"--words {path}", questions="")
+        try:
+            examples = read(pairs=bool(config.pairs))
+        except UserError:
+            if not config.pairs:
+                raise
+            examples = read()  # single texts have words too
         sources.append((path, kind, examples, ()))
     inputs, used = [], []
     for path, kind, examples, labels in sources:

@@ -28,8 +28,7 @@ def checked(spec: StudySpec) -> tuple[StudySpec, dict]:
     check_labels(spec)
     check_seeds(spec)
     spec = with_possible_losses(spec)
-    if not spec.skip_impossible:
-        possible_losses(replace(spec, run=with_first_layers(spec.run)))
+    possible_losses(replace(spec, run=with_first_layers(spec.run)), say=lambda note: None)
     run = set_up(replace(soft_run(spec), output=spec.run.output / "runs" / "none"))  # nothing is written
     start_machine(spec)  # with the threads of the tests again
     return spec, run.data.hashes

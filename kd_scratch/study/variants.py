@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kd_scratch.checkpoints.checkpoint import load_config
-from kd_scratch.common.console import say
+from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256
 from kd_scratch.config import SIZES, ModelConfig, TrainConfig
@@ -126,8 +126,9 @@ def soft_run(spec: StudySpec) -> RunSpec:
     return replace(spec.run, config=replace(spec.run.config, losses="", layer_map=""))
 
 
-def possible_losses(spec: StudySpec) -> dict[str, float]:
-    """The losses to try, each with its weight. UserError where one is not possible, unless it may be left out."""
+def possible_losses(spec: StudySpec, say: Say = say) -> dict[str, float]:
+    """The losses to try, each with its weight. UserError where one is not possible, unless it may be left out, which
+    is said."""
     if not spec.run.config.losses:
         return {}
     student, teacher = shapes(spec.run)

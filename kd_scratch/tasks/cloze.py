@@ -84,7 +84,8 @@ def add_questions(
 
 
 def make_questions(context: str, most: int, longest: int = 64) -> list[str]:
-    """Up to `most` distinct questions that the context answers, always the same ones. longest: in pieces.
+    """Up to `most` distinct questions that the context answers, always the same ones. longest: in pieces, of which a
+    word has two or so; longer ones may be among them.
 
     Sentences take turns in an order drawn at random, so that all parts of a context are asked about.
     """

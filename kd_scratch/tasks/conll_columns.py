@@ -130,14 +130,15 @@ def split(line: str, delimiter: str, quotes: bool = False) -> list[str]:
 
 def has_quotes(lines: Iterable[str]) -> bool:
     """Whether a writer of tables has put quotes around cells between tabs or spaces: around all, those with a quote, or
-    as spreadsheets do those with a comma too."""
-    quotes, around_all = EnclosingQuotes(), True
+    between tabs, as spreadsheets do, those with a comma too."""
+    quotes, around_all, tabs = EnclosingQuotes(), True, False
     for line in (line for _, line in word_lines(lines) if line[0] != "#"):
         cells = split(line, "") if '"' in line or "," in line else [line]
+        tabs = tabs or "\t" in line
         around_all = len(quotes.look_at(cells)) == len(cells) and around_all
         if not quotes.whole:
             return False
-    return quotes.found > 0 and (around_all or quotes.needed)
+    return quotes.found > 0 and (around_all or quotes.all_hold_quotes or (tabs and quotes.needed))
 
 
 def tidy_lines(path: Path, text: str, counts: Counter[str]) -> list[str]:

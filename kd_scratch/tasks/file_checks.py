@@ -81,7 +81,7 @@ def no_labels(names: Sequence[str]) -> str:
 
 def scores(names: Sequence[str]) -> str:
     """Which class is a number with a fraction, where all are numbers; "" where none is."""
-    numbers = [name for name in names if re.fullmatch(r"[+-]?\d*\.?\d+", name, re.ASCII)]
+    numbers = [name for name in names if re.fullmatch(r"[+-]?(\d+(\.\d+)?|\.\d+)", name, re.ASCII)]
     odd = [name for name in numbers if name.partition(".")[2].strip("0")]
     if not odd or len(numbers) < len(names):
         return ""

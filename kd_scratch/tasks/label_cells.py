@@ -39,10 +39,10 @@ def one_label(value: Value, name: str, place: str) -> str:
 def choices(value: Value) -> Value:
     """The list in {"choices": […]}, as Label Studio writes several labels, or in a cell that is a JSON list of texts;
     or the value as it is."""
-    if isinstance(value, str) and value.startswith("["):
+    if isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(ValueError, RecursionError):
             found = json.loads(value)
-            return found if found and all(isinstance(part, str) for part in found) else value
+            return found if all(isinstance(part, str) for part in found) else value
     found = find_object(value) if isinstance(value, str) else value
     alone = type(found) is dict and [*found] == ["choices"] and isinstance(found["choices"], list)
     return found["choices"] if alone else value

@@ -97,9 +97,6 @@ def read_rows(
         label_alone = label.strip()
         if label_alone != label:
             counts["blanks around labels do not count"] += 1
-        if re.fullmatch(r"[+-]?\d{1,15}\.0", label_alone, re.ASCII):  # as pandas writes a column that lacks some
-            label_alone = label_alone.removesuffix(".0")
-            counts["labels such as 1.0 are whole numbers"] += 1
         if label_alone == "-" and same(label_name) == "gold_label":
             counts["rows on whose label people did not agree (gold_label -), left out"] += 1
             return None

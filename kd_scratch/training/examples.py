@@ -41,7 +41,7 @@ class TrainingData:
     hashes: dict[str, str | None]  # of the data files, before they were read; and how dev was drawn, if by article
     notes: list[str]
     own: Sequence = ()  # the examples of --train alone
-    has_label: np.ndarray | None = None  # whether each of those has its label, where a teacher is there for the others
+    has_label: np.ndarray | None = None  # whether each of those has its label; None: all have
     copies: Sequence = ()  # of the examples, for --augment: those of all epochs (see epochs.py)
 
 
@@ -68,10 +68,11 @@ def read_training_data(spec: RunSpec, task: Task, open_proposer: Callable[..., P
     if spec.config.labelled:
         has_label = draw(task, examples, spec.config.labelled, "--labelled", spec.run.seed)
         examples = keep_some_labels(spec, task, examples, has_label, notes)
+        has_label = has_label if spec.is_taught else None
     if fold := parse_fold(spec.fold):
         kept = outside_fold(task, examples, fold)
         examples = Subset(examples, kept)
-        has_label = has_label[kept] if spec.config.labelled and spec.is_taught else None
+        has_label = has_label[kept] if has_label is not None else None
         notes.append(f"--fold {spec.fold}: {len(examples):,} examples are left")
     own = examples
     if unlabelled:

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -23,6 +24,13 @@ def test_objects_are_read_when_asked_for_and_blank_lines_are_none(tmp_path):
     assert isinstance(found, FileRows) and len(found) == 3
     assert found[2] == (4, {"a": [1, {"b": None}]}) and found[0] == (1, {"a": "é"})
     assert found[1] == (3, {"a": "\u2028\u2028"}), "which ends no line"
+
+
+def test_a_key_that_is_twice_among_many_is_found_in_moments(tmp_path):
+    keys, start = ", ".join(f'"{i}": 1' for i in [*range(50_000), 49_999]), time.process_time()
+    with pytest.raises(UserError, match="the key '49999' is there twice"):
+        rows(tmp_path, "{" + keys + "}\n")
+    assert time.process_time() - start < 1
 
 
 def test_an_object_that_is_no_example_is_left_out_and_a_bad_one_found_on_opening(tmp_path):

@@ -409,6 +409,11 @@ def test_a_template_of_tokens_that_nobody_knows_is_refused_and_not_run(tmp_path,
         (tmp_path / "tokenizer.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="single names tokens that its special_tokens do not hold; copy it again"):
             load_tokenizer(tmp_path)
+    content = json.loads(other.to_str())
+    content["post_processor"]["single"][0]["SpecialToken"] = "[CLS]"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="single names tokens that its special_tokens do not hold; copy it again"):
+        load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text(other.to_str())
     assert ids_of(load_tokenizer(tmp_path)) == ids_of(tokenizer)
 

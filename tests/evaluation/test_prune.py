@@ -264,6 +264,8 @@ def test_a_model_that_gives_no_numbers_is_refused(model_directory, files, tmp_pa
         ("a.txt", "Ada NNP B-NP B-PER\nruns VBZ B-VP O\n\n" * 3, dict(head="token", labels=("O", "B-X")), "ada", "nnp"),
         ("a.json", [{"context": "the fox jumps", "question": "who", "id": 1}], dict(head="span"), "fox", "context"),
         ("a.tsv", "id\tsentence1\tsentence2\n1\tthe fox\tjumps far\n2\ta fox\tdigs\n", dict(pairs=True), "digs", "id"),
+        ("a.txt", "the fox\njumps far\n", dict(pairs=True), "far", "id"),
+        ("a.csv", "id,text\n1,the fox\n2,jumps far\n", dict(pairs=True), "far", "id"),
     ],
 )  # fmt: skip
 def test_words_are_those_of_the_kind_of_file_that_the_model_reads(tmp_path, capsys, name, content, shape, kept, gone):

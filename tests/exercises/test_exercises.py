@@ -124,17 +124,28 @@ def test_the_trail_of_shapes_stays():
 
 
 @pytest.fixture
-def attempt(tmp_path):
-    """A function: the body that a reader gives sinusoidal_table -> what check finds."""
+def write(tmp_path):
+    """A function: puts the body that a reader gives sinusoidal_table into their copy. Returns its path."""
 
-    def call(body, **options):
+    def call(body):
         exercise = BY_NAME["sinusoids"]
         path = copy_of(exercise, tmp_path)
         begin(exercise, tmp_path, again=path.exists())
         text, old = path.read_text(), 'raise NotImplementedError("sinusoidal_table: its body is yours to write")'
         assert old in text
         path.write_text(text.replace(old, body))
-        return check(exercise, tmp_path, **options)
+        return path
+
+    return call
+
+
+@pytest.fixture
+def attempt(write, tmp_path):
+    """A function: such a body -> what check finds."""
+
+    def call(body, **options):
+        write(body)
+        return check(BY_NAME["sinusoids"], tmp_path, **options)
 
     return call
 
@@ -189,9 +200,8 @@ def test_a_loop_that_swallows_every_error_is_ended_too(attempt, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_edit_elsewhere_is_noted_where_a_test_fails(attempt, tmp_path):
-    attempt("return torch.zeros(1)")
-    path = copy_of(BY_NAME["sinusoids"], tmp_path)
+def test_an_edit_elsewhere_is_noted_where_a_test_fails(write, tmp_path):
+    path = write("return torch.zeros(1)")
     path.write_text("import math as m\n" + path.read_text().replace('"relu": F.relu', '"relu": F.gelu'))
     _, text = check(BY_NAME["sinusoids"], tmp_path)
     assert "note: the copy differs from kd_scratch/nn/layers.py elsewhere too, at 'ACTIVATIONS = {'" in text
@@ -240,9 +250,8 @@ def test_a_readers_work_is_kept_until_they_say_otherwise_and_then_under_another_
 
 
 @pytest.mark.slow
-def test_a_copy_that_lacks_what_others_import_is_one_line(attempt, tmp_path):
-    attempt("return torch.zeros(1)")
-    path = copy_of(BY_NAME["sinusoids"], tmp_path)
+def test_a_copy_that_lacks_what_others_import_is_one_line(write, tmp_path):
+    path = write("return torch.zeros(1)")
     path.write_text(path.read_text().replace("def dropout(", "def dropped("))
     with pytest.raises(
         UserError, match="cannot import name 'dropout' .*; make solution NAME=sinusoids shows what is miss"

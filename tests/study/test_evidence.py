@@ -192,6 +192,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(other, ca
         assert f"do not belong together: they had another {key}" in refused(*beside), key
     path.write_text(json.dumps(record | {"data settings": {"header": "no"}}))  # of a version that had no others
     assert "do not belong together: they had another --header" in refused(*beside)
+    path.write_text(json.dumps(record | {"data settings": {}}))  # as if they were the defaults
+    assert "do not belong together: they had another --null-threshold" in refused(*beside, "--null-threshold", "0.9")
     path.write_text("{}")
     assert "is not what `train` writes of a run" in refused(*beside)
     path.write_text(json.dumps(record))
@@ -454,7 +456,8 @@ def test_a_loss_that_is_not_possible_is_left_out_or_refused(study, tmp_path, cap
     deep = deep_model(folder, tmp_path)
     for more, error in ((["--grid", "0x0.5"], "--grid: --temperature must be more than 0"),
                         (["--losses", "patient", "--layer-map", "1:1"], "--losses patient: no pair of layers"),
-                        (["--losses", "hidden", "--layer-map", "2:1"], "--layer-map: 2:1 is not ")):  # fmt: skip
+                        (["--losses", "hidden", "--layer-map", "2:1"], "--layer-map: 2:1 is not "),
+                        (["--layer-map", "2:1"], "--layer-map: 2:1 is not ")):  # fmt: skip
         assert main([*argv, "--output", str(folder / "x"), "--model", deep, "--init-layers", "auto:1", *more]) == 2
         assert error in capsys.readouterr().err, "before layers are chosen"
 

@@ -472,6 +472,8 @@ def test_spreadsheets_put_quotes_around_cells_with_commas_too(tmp_path):
     assert "quotes enclose cells, as in CSV" in said[0]
     (tmp_path / "a.txt").write_text(lines + ",\tO\n")  # a comma needs none
     assert read_conll(tmp_path / "a.txt", "", DataConfig(), say=said.append)[0].words[1] == '","'
+    (tmp_path / "a.txt").write_text('He O\nsaid O\n"yes," O\n')  # a text that was cut at its blanks
+    assert read_conll(tmp_path / "a.txt", "", DataConfig(), say=said.append)[0].words[2] == '"yes,"'
 
 
 def test_a_first_tag_of_many_letters_takes_moments(tmp_path):

@@ -29,10 +29,9 @@ def test_classes_that_are_scores_are_named():
     assert not odd_labels(["1.0", "2"] * 9, ["1.0", "2"]) and not odd_labels(["v", "1.5"] * 9, ["v", "1.5"])
 
 
-@pytest.mark.parametrize("text", ["1" * 200_000 + "a", "." * 200_000 + "a", "1." * 100_000])
-def test_a_long_text_of_numbers_takes_moments(text):
-    start = time.process_time()
-    odd_texts([text])
+def test_a_long_text_or_label_of_numbers_takes_moments():
+    start, text = time.process_time(), "1" * 200_000 + "a"
+    assert odd_texts([text]) == odd_labels([text, "b"], [text, "b"]) == []
     assert time.process_time() - start < 1
 
 

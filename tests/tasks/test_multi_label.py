@@ -129,14 +129,18 @@ def test_a_list_in_a_cell_is_no_label(tmp_path):
             TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)
     (tmp_path / "x.csv").write_text('text,label\none,"{""choices"":[""Sports""]}"\n')
     assert TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)[0].label == "Sports"
-    (tmp_path / "x.csv").write_text('text,label\none,"[""Sports""]"\n')
+    (tmp_path / "x.csv").write_text('text,label\none," [""Sports""]"\n')
     assert TASKS["csv"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)[0].label == "Sports"
-    (tmp_path / "x.jsonl").write_text(jsonl({"text": "one", "label": []}))
-    with pytest.raises(UserError, match="line 1: 'label' is an empty list; write its label, or delete the line"):
-        TASKS["csv"].read(tmp_path / "x.jsonl", "", DataConfig(), lambda note: None)
+    for name, content in (("x.jsonl", jsonl({"text": "one", "label": []})), ("x.csv", "text,label\none,[]\n")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match="'label' is an empty list; write its label, or delete the line"):
+            TASKS["csv"].read(tmp_path / name, "", DataConfig(), lambda note: None)
+    (tmp_path / "x.csv").write_text('text,labels\none,"[""a"",""b""]"\ntwo,[]\n')
+    found = TASKS["labels"].read(tmp_path / "x.csv", "", DataConfig(), lambda note: None)
+    assert [example.label for example in found] == [("a", "b"), ()]
 
 
-@pytest.mark.parametrize("cell", ["[" + " " * 3000 + "," * 3000 + "x", "[" * 200_000, "[" + "1," * 100_000 + "x"])
+@pytest.mark.parametrize("cell", ["[" + " " * 3000 + "," * 3000 + "x", "[" + "1," * 100_000 + "x"])
 def test_a_long_label_takes_moments(tmp_path, cell):
     (tmp_path / "x.csv").write_text(f'text,label\none,"{cell}"\n')
     start = time.process_time()

@@ -446,7 +446,7 @@ def test_words_of_a_plain_text(text, words):
     assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
 
 
-@pytest.mark.parametrize("text", [".," * 100_000, "a." * 100_000 + ".," * 100_000, "." * 200_000])
+@pytest.mark.parametrize("text", [".," * 300_000, "a." * 100_000 + ".," * 100_000])
 def test_many_marks_are_cut_in_moments(text):
     start = time.process_time()
     assert sum(end - start for start, end in split_words(text)) == len(text)

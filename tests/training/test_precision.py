@@ -67,7 +67,8 @@ def test_a_resumed_run_keeps_its_precision_on_another_processor(tmp_path, monkey
     monkeypatch.setattr(device, "HAS_BF16", PROCESSORS[here])
     with monkeypatch.context() as patch:  # as on a GPU
         patch.setattr(setup, "saved_precision", lambda folder: "fp16")
-        assert with_precision(spec, torch.device("cpu")).config.amp == "fp16"
+        assert with_precision(spec, torch.device("cuda")).config.amp == "fp16"
+        assert with_precision(spec, torch.device("cpu")).config.amp == here, "no CPU computes with it"
     capsys.readouterr()
     run = set_up(spec, resume=True)
     assert run.spec.config.amp == began
