@@ -226,7 +226,7 @@ FAULTS = [
      'return device.type == "cpu" and any(', 'return device.type == "cpu" or any(',
      "common/test_device.py::test_auto_is_bf16_only_where_the_processor_has_instructions_for_it"),
     ("a resumed run in the precision of another processor", "training/setup.py",
-     'if began in ("bf16", "fp16", "off") and began != choice:', "if False:",
+     'if began in usable and began != choice:', "if False:",
      "training/test_precision.py::test_a_resumed_run_keeps_its_precision_on_another_processor"),
     ("training in bf16 by the kernel that is slow there", "nn/layers.py",
      "query.dtype == torch.bfloat16 and query.requires_grad", "False",

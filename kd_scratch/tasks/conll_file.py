@@ -6,7 +6,8 @@ One word a line, columns apart by tabs or spaces, the word first, its tag last; 
     rejects VBZ O
 
 Also what else people have: a header, an index column, comments, commas, numbers of sentences instead of blank
-lines (conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}. What was decided or repaired is said.
+lines (conll_columns.py), and JSON lines of {"tokens": […], "ner_tags": […]}, or of a text and the characters of its
+entities (entity_spans.py). What was decided or repaired is said.
 """
 
 import re
@@ -24,6 +25,7 @@ from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.tasks import conll_columns
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
 from kd_scratch.tasks.conll_metric import ONLY_TYPE, scheme, to_iob2
+from kd_scratch.tasks.entity_spans import ENTITY_KEYS, NOT_ACCEPTED, entity_list, tagged_words, text_of
 
 WORD_KEYS = ("tokens", "words")  # of a JSON line, unless --text-column and --label-column name others
 TAG_KEYS = ("ner_tags", "tags", "labels", "ner")
@@ -235,11 +237,24 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
     """The sentence of each JSON line, made when asked for."""
     path = file.path
     empty: set[int] = set()  # lines without words
+    refused: set[int] = set()  # by a person
 
     def make(line: int, value: dict) -> Example | None:
         place = f"{path}: line {line}"
-        words = listed(value, (data.text_column, *WORD_KEYS), f"{place}: words", "--text-column")
-        raw = listed(value, (data.label_column, *TAG_KEYS), f"{place}: tags", "--label-column")
+        if value.get("answer") in NOT_ACCEPTED:
+            refused.add(line)
+            return None
+        tag_keys = data.label_column, *TAG_KEYS
+        has_tags = word_list(value, data) is not None and first_list(value, tag_keys) is not None
+        text, entities = text_of(value, data.text_column), entity_list(value, data.label_column)
+        if text is not None and entities is not None and not has_tags:
+            words, raw = tagged_words(text, entities, place)
+        elif text is not None and word_list(value, data) is None and first_list(value, tag_keys) is None:
+            cure = "write [] where it has none, and give texts that nobody has looked at to --unlabelled"
+            raise UserError(f"{place}: has a text without a list of entities under {' or '.join(ENTITY_KEYS)}; {cure}")
+        else:
+            words = listed(value, (data.text_column, *WORD_KEYS), f"{place}: words", "--text-column")
+            raw = listed(value, tag_keys, f"{place}: tags", "--label-column")
         if len(words) != len(raw):
             raise UserError(f"{place}: has {len(words)} words and {len(raw)} tags; each word needs one")
         if not words:
@@ -261,6 +276,8 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
     examples = json_rows(file, make)
     if empty:
         say(f"{path}: sentences without words, left out: {len(empty):,}")
+    if refused:
+        say(f"{path}: lines whose answer is {' or '.join(NOT_ACCEPTED)}, left out: {len(refused):,}")
     tags.understand(path, say)
     tags.scheme = scheme(example.tags for example in examples)
     return examples
@@ -269,6 +286,14 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
 def first_list(value: dict, keys: Sequence[str]) -> list | None:
     """The list under the first of the keys that has one; None where none has."""
     return next((value[key] for key in keys if isinstance(value.get(key), list)), None)
+
+
+def word_list(value: dict, data: DataConfig) -> list | None:
+    """The list of the words of an object; None where it has none, or beside a text one of other things."""
+    words = first_list(value, (data.text_column, *WORD_KEYS))
+    if words is None or all(isinstance(word, str) for word in words):
+        return words
+    return words if text_of(value, data.text_column) is None else None
 
 
 def listed(value: dict, keys: Sequence[str], what: str, flag: str) -> list:

@@ -20,11 +20,11 @@ from kd_scratch.tasks.conll_file import (
     WORD_KEYS,
     Example,
     Tags,
-    first_list,
     is_json_lines,
     listed,
     read_sentences,
     untagged,
+    word_list,
 )
 from kd_scratch.tasks.spans import split_words
 from kd_scratch.tasks.text_files import read_texts
@@ -35,11 +35,10 @@ def read_without_tags(path: Path, data: DataConfig, say: Say, name: str) -> Sequ
     document of its own. name: of the file, in messages. UserError as of read_conll and read_texts."""
     file = open_text(path, data.encoding, say)
     first = file.first_line()
-    keys = data.text_column, *WORD_KEYS
-    if first_list(find_object(first) or {}, keys) is not None:
+    if word_list(find_object(first) or {}, data) is not None:
 
         def without_list(line: int, value: dict) -> list:
-            return listed(value, keys, f"{path}: line {line}: words", "--text-column")
+            return listed(value, (data.text_column, *WORD_KEYS), f"{path}: line {line}: words", "--text-column")
 
         return json_rows(file, partial(of_object, path, data, without_list))
     columns = None
@@ -59,7 +58,7 @@ def from_text(place: str, text: str) -> Example:
 
 def of_object(path: Path, data: DataConfig, of_text: Callable, line: int, value: dict) -> Example | None:
     """The sentence of an object that has a list of its words, or else a text."""
-    words = first_list(value, (data.text_column, *WORD_KEYS))
+    words = word_list(value, data)
     if words is None:
         return of_text(line, value)
     if not all(isinstance(word, str) for word in words):

@@ -124,7 +124,8 @@ def with_precision(spec: RunSpec, device: torch.device) -> RunSpec:
     is_narrow = device.type == "cpu" and spec.model in SIZES and SIZES[spec.model].width < BF16_MIN_WIDTH
     choice = "bf16" if has_bf16(device) and not is_narrow else "off"
     began = saved_precision(spec.output)
-    if began != choice and began in ("bf16", "off", *(["fp16"] if device.type == "cuda" else [])):
+    usable = ("bf16", "fp16", "off") if device.type == "cuda" else ("bf16", "off")
+    if began in usable and began != choice:
         say(f"note: --amp auto: {began}, as the run began; for a new one it would be {choice} here")
         choice = began
     return replace(spec, config=replace(spec.config, amp=distributed.broadcast_object(choice)))

@@ -27,7 +27,47 @@ def answered(world, text):
             "--output", str(output), "--force"]  # fmt: skip
 
 
+GOOD = '{"text": "the Ada", "label": [[4, 7, "PER"]]}\n'
+
+
+def of_entities(entities):
+    """An `evaluate` of a text with a list of entities by their characters."""
+    return lambda w: w.conll("evaluate", data=w.write("a.jsonl", f'{{"text": "the Ada", "label": {entities}}}\n'))
+
+
+def mended(pattern):
+    """Follows an advice about such an entity."""
+    return lambda w, argv, line: find(pattern, line) and w.write("a.jsonl", GOOD) and None
+
+
 ROWS = [
+    Cure(
+        "overlap, and a word has one tag; leave out one of them",
+        of_entities('[[4, 7, "PER"], [5, 7, "PER"]]'),
+        mended("(leave out one)"),
+    ),
+    Cure(
+        "must be [start, end, NAME] or an object of start, end and label; correct it so",
+        of_entities('[[4, "PER"]]'),
+        mended(r"(\[start, end, NAME\])"),
+    ),
+    Cure(
+        "must lie within the text's {} characters; correct it, or leave it out",
+        of_entities('[[4, 9, "PER"]]'),
+        mended("(correct it)"),
+    ),
+    Cure(
+        "has no character but blanks; correct it, or leave it out", of_entities('[[3, 4, "PER"]]'), mended("(correct)")
+    ),
+    Cure(
+        "write [] where it has none, and give texts that nobody has looked at to --unlabelled",
+        lambda w: w.conll("evaluate", data=w.write("a.jsonl", GOOD + '{"text": "the"}\n')),
+        lambda w, argv, line: (
+            find(r"under (label).*; write \[\]", line)
+            and w.write("a.jsonl", GOOD + '{"text": "the", "label": []}\n')
+            and None
+        ),
+    ),
     Cure(
         "word {} is blank; delete it and its tag",
         lambda w: w.conll("evaluate", data=w.write("a.jsonl", '{"tokens": ["Ada", ""], "ner_tags": ["B-PER", "O"]}\n')),
