@@ -244,12 +244,13 @@ class DataConfig:
     text_column: str = setting(
         "text",
         "of tables and JSON lines: name of the column that holds the text, or in a table its number from 1; two, as in "
-        "premise,hypothesis, make pairs of texts (in GLUE's files they are found); conll: of the words",
+        "premise,hypothesis, make pairs of texts (in GLUE's files they are found); conll: of the words, or of the text "
+        "beside its entities",
     )
     label_column: str = setting(
         "label",
-        "the same for the label; conll: for the tags; labels: several, as in toxic,threat, are columns of 0 and "
-        "1, each for a label",
+        "the same for the label; conll: for the tags or entities; labels: several, as in toxic,threat, are columns of "
+        "0 and 1, each for a label",
     )
     label_separator: str = setting(";", "labels: what stands between those of a text where one column has them")
     label_threshold: float = setting(

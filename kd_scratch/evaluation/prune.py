@@ -109,14 +109,7 @@ def read_inputs(
     config = loaded.model.config
     kind = task if task and task.unlabelled else usual_task(config)
     for path in texts:
-        read = partial(read_unlabelled, kind, path, settings, f"--words {path}", questions="")
-        try:
-            examples = read(pairs=bool(config.pairs))
-        except UserError:
-            if not config.pairs:
-                raise
-            examples = read()  # single texts have words too
-        sources.append((path, kind, examples, ()))
+        sources.append((path, kind, read_words(kind, path, settings, bool(config.pairs)), ()))
     inputs, used = [], []
     for path, kind, examples, labels in sources:
         if not examples:
@@ -130,6 +123,25 @@ def read_inputs(
             encodings = tokenizer.encode(whole[start : start + MANY])
             used.append(np.unique([number for encoding in encodings for number in encoding.ids]))
     return inputs, used
+
+
+def read_words(task: Task, path: Path, settings: DataConfig, pairs: bool) -> Sequence:
+    """The texts of a file of --words; for a model of pairs its pairs, or single texts where it has none."""
+    read = partial(read_unlabelled, task, path, settings, f"--words {path}", questions="")
+    notes: list[str] = []
+    try:
+        examples = read(say=notes.append, pairs=pairs)
+    except UserError as error:
+        if not pairs:
+            raise
+        notes = [f"{path}: holds no pairs of texts; its words are read as of single ones"]
+        try:
+            examples = read(say=notes.append)
+        except UserError:
+            raise error from None
+    for note in notes:
+        say(note)
+    return examples
 
 
 def about(loaded: LoadedModel, dev_set: EvaluationSet | None) -> dict:

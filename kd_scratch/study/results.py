@@ -223,7 +223,8 @@ def read_records(runs: Runs, output: Path, known: dict) -> Records:
         if record.get("seed") != seed:
             raise UserError(f"{folder}: its run is of --seed {record.get('seed')}, not {seed}; delete the folder")
         values = {key: record.get(key) for key in SHARED}
-        settings = asdict(DataConfig()) | record["data settings"] | record["settings"]  # older runs lack newer ones
+        # Settings of the data that an older run lacks had their defaults.
+        settings = asdict(DataConfig()) | record["data settings"] | record["settings"]
         values |= {flag_name(key): value for key, value in settings.items() if key not in OWN}
         idle = () if record.get("teacher") else WITHOUT_TEACHER
         for key, value in values.items():

@@ -25,7 +25,7 @@ from kd_scratch.data.json_lines import find_object, json_rows
 from kd_scratch.tasks import conll_columns
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
 from kd_scratch.tasks.conll_metric import ONLY_TYPE, scheme, to_iob2
-from kd_scratch.tasks.entity_spans import ENTITY_KEYS, NOT_ACCEPTED, entity_list, tagged_words, text_of
+from kd_scratch.tasks.entity_spans import REJECTED, EntityReader, entity_keys, entity_list, text_of
 
 WORD_KEYS = ("tokens", "words")  # of a JSON line, unless --text-column and --label-column name others
 TAG_KEYS = ("ner_tags", "tags", "labels", "ner")
@@ -237,24 +237,29 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
     """The sentence of each JSON line, made when asked for."""
     path = file.path
     empty: set[int] = set()  # lines without words
-    refused: set[int] = set()  # by a person
+    rejected: Counter[str] = Counter()
+    reader = EntityReader()
 
     def make(line: int, value: dict) -> Example | None:
         place = f"{path}: line {line}"
-        if value.get("answer") in NOT_ACCEPTED:
-            refused.add(line)
-            return None
-        tag_keys = data.label_column, *TAG_KEYS
-        has_tags = word_list(value, data) is not None and first_list(value, tag_keys) is not None
-        text, entities = text_of(value, data.text_column), entity_list(value, data.label_column)
-        if text is not None and entities is not None and not has_tags:
-            words, raw = tagged_words(text, entities, place)
-        elif text is not None and word_list(value, data) is None and first_list(value, tag_keys) is None:
+        words, raw = word_list(value, data), first_list(value, (data.label_column, *TAG_KEYS))
+        text = None if are_alike(words, raw) else text_of(value, data.text_column)
+        entities = None if text is None else entity_list(value, data.label_column, place)
+        if entities is not None:
+            why = "answer is reject or ignore" if value.get("answer") in REJECTED else ""
+            why = why or ("_is_binary is true: they judge one entity only" if value.get("_is_binary") is True else "")
+            if why:
+                rejected[why] += 1
+                return None
+            check_length(text, place)
+            words, raw = reader.read(text, entities, place)
+        elif text is not None and words is None and raw is None:
             cure = "write [] where it has none, and give texts that nobody has looked at to --unlabelled"
-            raise UserError(f"{place}: has a text without a list of entities under {' or '.join(ENTITY_KEYS)}; {cure}")
+            keys = " or ".join(entity_keys(data.label_column))
+            raise UserError(f"{place}: has a text without a list of entities under {keys}; {cure}")
         else:
             words = listed(value, (data.text_column, *WORD_KEYS), f"{place}: words", "--text-column")
-            raw = listed(value, tag_keys, f"{place}: tags", "--label-column")
+            raw = listed(value, (data.label_column, *TAG_KEYS), f"{place}: tags", "--label-column")
         if len(words) != len(raw):
             raise UserError(f"{place}: has {len(words)} words and {len(raw)} tags; each word needs one")
         if not words:
@@ -276,8 +281,10 @@ def read_json_sentences(file: TextFile, data: DataConfig, tags: Tags, say: Say) 
     examples = json_rows(file, make)
     if empty:
         say(f"{path}: sentences without words, left out: {len(empty):,}")
-    if refused:
-        say(f"{path}: lines whose answer is {' or '.join(NOT_ACCEPTED)}, left out: {len(refused):,}")
+    for why, count in rejected.items():
+        say(f"{path}: lines whose {why}, left out: {count:,}")
+    for note in reader.notes(path):
+        say(note)
     tags.understand(path, say)
     tags.scheme = scheme(example.tags for example in examples)
     return examples
@@ -289,11 +296,17 @@ def first_list(value: dict, keys: Sequence[str]) -> list | None:
 
 
 def word_list(value: dict, data: DataConfig) -> list | None:
-    """The list of the words of an object; None where it has none, or beside a text one of other things."""
+    """The list of the words of an object; None where it has none, or beside a text an empty one, or of other things."""
     words = first_list(value, (data.text_column, *WORD_KEYS))
-    if words is None or all(isinstance(word, str) for word in words):
-        return words
-    return words if text_of(value, data.text_column) is None else None
+    are_words = bool(words) and all(isinstance(word, str) for word in words)
+    return words if are_words or text_of(value, data.text_column) is None else None
+
+
+def are_alike(words: list | None, tags: list | None) -> bool:
+    """Whether there are as many tags as words, and each is a name or a number."""
+    if words is None or tags is None:
+        return False
+    return len(words) == len(tags) and all(isinstance(tag, str | int) for tag in tags)
 
 
 def listed(value: dict, keys: Sequence[str], what: str, flag: str) -> list:

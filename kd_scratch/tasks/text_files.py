@@ -33,6 +33,7 @@ from kd_scratch.tasks.columns import (
     same,
     wanted_columns,
 )
+from kd_scratch.tasks.entity_spans import REJECTED
 from kd_scratch.tasks.label_cells import (
     PRINTED,
     Marks,
@@ -187,7 +188,7 @@ def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: boo
             names = list(row)
             columns = zip(("texts", "labels"), choose(names, data, labelled, place, say, numbers=False), strict=True)
             keys.update({what: [names[i] for i in places] for what, places in columns})
-        is_rejected = row.get("answer") in ("reject", "ignore") and "answer" not in keys["texts"] + keys["labels"]
+        is_rejected = row.get("answer") in REJECTED and "answer" not in keys["texts"] + keys["labels"]
         if labelled and is_rejected:
             counts["objects whose answer is reject or ignore, as Prodigy marks them, left out"] += 1
             return None

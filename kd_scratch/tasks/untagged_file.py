@@ -26,6 +26,7 @@ from kd_scratch.tasks.conll_file import (
     untagged,
     word_list,
 )
+from kd_scratch.tasks.entity_spans import text_of
 from kd_scratch.tasks.spans import split_words
 from kd_scratch.tasks.text_files import read_texts
 
@@ -37,8 +38,11 @@ def read_without_tags(path: Path, data: DataConfig, say: Say, name: str) -> Sequ
     first = file.first_line()
     if word_list(find_object(first) or {}, data) is not None:
 
-        def without_list(line: int, value: dict) -> list:
-            return listed(value, (data.text_column, *WORD_KEYS), f"{path}: line {line}: words", "--text-column")
+        def without_list(line: int, value: dict) -> Example | None:
+            text = text_of(value, data.text_column)
+            if text is None:
+                listed(value, (data.text_column, *WORD_KEYS), f"{path}: line {line}: words", "--text-column")
+            return from_text(f"{path.name}:{line}", text) if text.strip() else None
 
         return json_rows(file, partial(of_object, path, data, without_list))
     columns = None

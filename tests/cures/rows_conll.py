@@ -35,29 +35,33 @@ def of_entities(entities):
     return lambda w: w.conll("evaluate", data=w.write("a.jsonl", f'{{"text": "the Ada", "label": {entities}}}\n'))
 
 
-def mended(pattern):
+def mended(pattern, entities='[[4, 7, "PER"]]'):
     """Follows an advice about such an entity."""
-    return lambda w, argv, line: find(pattern, line) and w.write("a.jsonl", GOOD) and None
+    text = f'{{"text": "the Ada", "label": {entities}}}\n'
+    return lambda w, argv, line: find(pattern, line) and w.write("a.jsonl", text) and None
 
 
 ROWS = [
     Cure(
         "overlap, and a word has one tag; leave out one of them",
         of_entities('[[4, 7, "PER"], [5, 7, "PER"]]'),
-        mended("(leave out one)"),
+        mended("(leave out one)", '[[5, 7, "PER"]]'),
     ),
     Cure(
-        "must be [start, end, NAME] or an object of start, end and label; correct it so",
-        of_entities('[[4, "PER"]]'),
-        mended(r"(\[start, end, NAME\])"),
-    ),
-    Cure(
-        "must lie within the text's {} characters; correct it, or leave it out",
+        "entity [{}, {}, {}] {}; correct it, or leave it out",
         of_entities('[[4, 9, "PER"]]'),
         mended("(correct it)"),
     ),
+    Cure("{}: {}; correct it, or leave it out", of_entities('[[3, 4, "PER"]]'), mended("(leave it out)", "[]")),
     Cure(
-        "has no character but blanks; correct it, or leave it out", of_entities('[[3, 4, "PER"]]'), mended("(correct)")
+        "an entity is not where its start and end are; correct them, or leave it out",
+        of_entities('[{"start": 0, "end": 3, "label": "PER", "text": "Ada"}]'),
+        mended("(correct them)"),
+    ),
+    Cure(
+        "leave one of them out, or choose it, as in --label-column {}",
+        lambda w: w.conll("evaluate", data=w.write("a.jsonl", GOOD[:-2] + ', "spans": [[0, 3, "PER"]]}\n')),
+        lambda w, argv, line: put(argv, *find("as in (--label-column spans)", line).split()),
     ),
     Cure(
         "write [] where it has none, and give texts that nobody has looked at to --unlabelled",
