@@ -83,7 +83,7 @@ class EntityReader:
         return [f"{path}: {what}: {n:,}, the first in {self.first[what]}" for what, n in self.counts.items()]
 
     def read(self, text: str, entities: list, place: str) -> tuple[list[str], list[str]]:
-        """The words of a text and their tags. UserError, with the place, for what is no entity; or where two overlap."""
+        """The words of a text and their tags. UserError for what is no entity, and where two overlap."""
         kept = [each for each in entities if not (isinstance(each, dict) and each.get("answer") in REJECTED)]
         self.odd("entities that somebody rejected, left out", place, len(entities) - len(kept))
         found = [read_entity(each, place) for each in kept]
