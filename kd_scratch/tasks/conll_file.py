@@ -296,10 +296,11 @@ def first_list(value: dict, keys: Sequence[str]) -> list | None:
 
 
 def word_list(value: dict, data: DataConfig) -> list | None:
-    """The list of the words of an object; None where it has none, or beside a text an empty one, or of other things."""
+    """The list of the words of an object; None where it has none, or beside a text an empty one or one of objects."""
     words = first_list(value, (data.text_column, *WORD_KEYS))
-    are_words = bool(words) and all(isinstance(word, str) for word in words)
-    return words if are_words or text_of(value, data.text_column) is None else None
+    if words is None or text_of(value, data.text_column) is None:
+        return words
+    return None if all(isinstance(word, dict) for word in words) else words
 
 
 def are_alike(words: list | None, tags: list | None) -> bool:
