@@ -13,7 +13,7 @@ from kd_scratch.common.console import progress
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import read_json, sha256_of_file, write_json
 from kd_scratch.common.source_hash import source_hash
-from kd_scratch.config import SIZES, DataConfig, flag_name
+from kd_scratch.config import SIZES, DataConfig, TrainConfig, flag_name
 from kd_scratch.data.batches import EncodedInputs
 from kd_scratch.distillation.hidden_losses import HIDDEN_LOSSES
 from kd_scratch.distillation.teacher import features_hash, load_or_compute
@@ -223,8 +223,8 @@ def read_records(runs: Runs, output: Path, known: dict) -> Records:
         if record.get("seed") != seed:
             raise UserError(f"{folder}: its run is of --seed {record.get('seed')}, not {seed}; delete the folder")
         values = {key: record.get(key) for key in SHARED}
-        # Settings of the data that an older run lacks had their defaults.
-        settings = asdict(DataConfig()) | record["data settings"] | record["settings"]
+        # Settings that an older run lacks had their defaults.
+        settings = asdict(DataConfig()) | record["data settings"] | asdict(TrainConfig()) | record["settings"]
         values |= {flag_name(key): value for key, value in settings.items() if key not in OWN}
         idle = () if record.get("teacher") else WITHOUT_TEACHER
         for key, value in values.items():
