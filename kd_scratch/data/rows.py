@@ -108,8 +108,8 @@ def text_rows(file: Path | TextFile, name: str, make: Callable[[int, str], objec
     """The example of each line that holds more than blanks, made when asked for.
 
     file: open, or its path. name: of the file, in messages. make: line number, text without blanks at its
-    ends -> example, or UserError. check: make each once now, so that a bad line is found; to be left out
-    where `make` takes any line.
+    ends -> example, UserError, or None: no example. check: make each once now, so that a bad line is found; to be
+    left out where `make` takes any line.
     """
 
     file = file if isinstance(file, TextFile) else open_text(file)
@@ -117,9 +117,7 @@ def text_rows(file: Path | TextFile, name: str, make: Callable[[int, str], objec
     def rows() -> Iterator[tuple[int, int]]:
         for i, (place, text) in enumerate(file.lines(), 1):
             check_length(text.rstrip("\r\n"), f"{name}: line {i}")
-            if text.strip():
-                if check:
-                    make(i, text.strip())
+            if text.strip() and (not check or make(i, text.strip()) is not None):
                 yield i, place
 
     return FileRows(file, rows(), lambda i, text: make(i, text.strip()))

@@ -263,7 +263,14 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
             of_object = partial(untagged_file.of_object, path, data, of_object)
         return objects, of_object
     if not is_table:
-        return lambda: line_records(text for _, text in file.lines()), make
+        of_text = make
+        if text_files.is_fasttext(file):
+            say(text_files.fasttext_note(path))
+
+            def of_text(line: int, text: str) -> object | None:
+                return make(line, text_files.fasttext_parts(text)[0])
+
+        return lambda: line_records(text for _, text in file.lines()), of_text
     number = max((int(name) for name in meant((), data.text_column) if is_number(name)), default=1)
     layout = find_layout(file, lambda row: all(named(row, name) for name in meant(row, data.text_column)), number, say)
     columns = find(file, layout, data, say, labelled=False)

@@ -46,6 +46,8 @@ from kd_scratch.tasks.label_cells import (
 )
 from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
+FASTTEXT = "__label__"  # before each label in a line
+
 
 @dataclass(frozen=True)
 class Example:
@@ -105,6 +107,9 @@ def read_rows(
 
     if is_json_lines(file):
         rows = json_rows(file, json_maker(file.path, data, say, cleaned, labelled, counts))
+    elif is_fasttext(file):
+        say(f"{file.path}: lines as fastText has them: words that begin with {FASTTEXT} are labels")
+        rows = text_rows(file, str(file.path), lambda line, text: cleaned(line, FASTTEXT, *fasttext_parts(text), None))
     else:
 
         def is_header(row: Sequence[str]) -> bool:
@@ -204,11 +209,31 @@ def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: boo
     return make_object
 
 
+def is_fasttext(file: TextFile) -> bool:
+    """Whether the lines of a file begin with labels as fastText writes them: "__label__sports a text"."""
+    return file.path.suffix.lower() not in (".csv", *TSV) and file.first_line().startswith(FASTTEXT)
+
+
+def fasttext_parts(line: str) -> tuple[str, list[str]]:
+    """The text of such a line and its labels, which may stand anywhere in it.
+
+    >>> fasttext_parts("__label__sports __label__world two  goals")
+    ('two  goals', ['sports', 'world'])
+    """
+    labels = [word.removeprefix(FASTTEXT) for word in line.split() if word.startswith(FASTTEXT)]
+    return re.sub(rf"(?<!\S){FASTTEXT}\S*\s*", "", line).strip(), labels
+
+
+def fasttext_note(path: Path) -> str:
+    """What is said where only the texts of such lines are wanted."""
+    return f"{path}: lines as fastText has them: words that begin with {FASTTEXT} are no part of the texts"
+
+
 # --- formats ---
 
 
 def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
-    """Anybody's texts, or pairs of them, and labels: a table, or JSON lines; GLUE's files as they are.
+    """Anybody's texts, or pairs of them, and labels: a table, JSON lines, or fastText's; GLUE's files as they are.
 
     --text-column and --label-column choose among its columns.
     """
@@ -219,8 +244,8 @@ def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequen
 def read_multi_label(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
     """Anybody's texts, or pairs of them, each with any number of labels, also none: a table or JSON lines.
 
-    The labels are one column's, with --label-separator between them; a list in JSON; or columns of 0 and 1, one
-    a label, whose names --label-column gives with commas between them, or the name of a single one.
+    The labels are one column's, with --label-separator between them; a list in JSON; fastText's; or columns of 0 and 1,
+    one a label, whose names --label-column gives with commas between them, or the name of a single one.
     """
 
     def make(line: int, text: str, found: tuple, pair: str | None) -> Example:
@@ -275,6 +300,9 @@ def read_texts(
         return read_rows(file, data, say, make_row, labelled=False)
     if pairs:
         raise UserError(f"{path}: holds single texts, --train pairs; give a table with two columns of texts")
+    if is_fasttext(file):
+        say(fasttext_note(path))
+        return text_rows(file, name or str(path), lambda line, text: make_row(line, fasttext_parts(text)[0], "", None))
     return text_rows(file, name or str(path), lambda line, text: make(f"{path.name}:{line}", text), check=False)
 
 

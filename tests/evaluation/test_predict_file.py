@@ -234,6 +234,11 @@ def open_file(path, task, content, **settings):
     return [row.example or row.error for row in read()]
 
 
+def test_labels_of_fasttext_are_no_part_of_a_text(tmp_path):
+    found = open_file(tmp_path / "a.txt", "csv", "__label__x a fox\na dog  __label__y\n__label__x\n")
+    assert [getattr(example, "text", example) for example in found] == ["a fox", "a dog", "line 3: there is no text"]
+
+
 @pytest.mark.parametrize("content, texts", [
     ("3,A title,the text\n", ["A title the text"]),
     ("Class,Headline,Body\n3,A title,the text\n", ["A title the text"]),

@@ -91,6 +91,8 @@ VARIANTS = {
     "a JSON list in a cell": ("x.csv", 'text,labels\none,"[""b"", ""a""]"\n', {}, [("one", ("a", "b"))], ""),
     "a list as a text": ("x.csv", "text,labels\none,\"['a', 'b']\"\n", {},
                          "line 2: 'labels' holds a list as a text, ", ""),
+    "fastText's lines": ("x.txt", "__label__b __label__a one\ntwo\n", {}, [("one", ("a", "b")), ("two", ())],
+                         "words that begin with __label__ are labels"),
     "null": ("x.jsonl", jsonl({"text": "one", "labels": None}), {}, "'labels' is null; write ", ""),
     "an object": ("x.jsonl", jsonl({"text": "one", "labels": {"a": 1}}), {}, "not an object", ""),
     "a fraction in it": ("x.jsonl", jsonl({"text": "one", "labels": [0.5]}), {}, "not a fraction", ""),

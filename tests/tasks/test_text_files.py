@@ -55,6 +55,9 @@ VARIANTS = {
     "JSON lines, joined": ("csv", "x.jsonl", LINES.replace('\n{', '\n\ufeff{'), {}, SHORT, ""),
     "AG News, joined": ("agnews", "x.csv", "Class Index,Title,Description\n3,Title one,Text\n" * 2, {}, NEWS[:1] * 2,
                         "repeat the header, left out: 1"),
+    "fastText's lines": ("csv", "x.train", "__label__x  a\n\nb __label__y \n", {}, SHORT, "with __label__ are labels"),
+    "fastText, two labels": ("csv", "x.txt", "__label__x __label__y a\n", {}, "choose --task labels", ""),
+    "fastText, no label": ("csv", "x.txt", "__label__x a\nb\n", {}, "line 2: '__label__' is an empty list; ", ""),
     "sep=": ("csv", "x.csv", "sep=;\n" + table(ROWS, ";"), {}, ROWS, "names the delimiter: ';'"),
     "blanks and quotes behind commas": ("csv", "x.csv", table(ROWS, behind=" "), {}, ROWS, "blanks between"),
     "blanks behind commas": ("csv", "x.csv", "text, label\na, x\nb, y\n", {}, SHORT, "labels do not count: 2"),
@@ -260,6 +263,7 @@ UNLABELLED = {
     "by a number too high": ("u.csv", 'text\n"my card, 0"\nmy bank is lost\nok\n', {"text_column": "2"}),
     "JSON lines": ("u.jsonl", '{"id": "x", "was": "my card, 0"}\n{"id": "y", "was": "my bank is lost"}\n'
                    '{"id": "z", "was": "ok"}\n', {}),
+    "fastText's lines": ("u.txt", "__label__a my card, 0\n__label__b my bank is lost\n__label__b\nok\n", {}),
     "JSON lines, by number": ("u.jsonl", '{"text": "my card, 0"}\n{"text": "my bank is lost"}\n{"text": "ok"}\n',
                               {"text_column": "2"}),
 }  # fmt: skip
