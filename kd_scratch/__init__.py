@@ -155,12 +155,12 @@ def evaluate(
 
 def predict(
     model: str | Path,
-    texts: Sequence[str] | None = None,
-    questions: Sequence[str] | None = None,
+    texts: Sequence[str] | str | None = None,
+    questions: Sequence[str] | str | None = None,
     context: str | None = None,
     device: str = "auto",
     settings: DataConfig | None = None,
-    pairs: Sequence[str] | None = None,
+    pairs: Sequence[str] | str | None = None,
 ) -> dict[str, dict | list]:
     """Predictions of a model directory's model for texts, or for questions about a context, by text or question.
 

@@ -64,6 +64,11 @@ def test_importing_the_package_does_not_import_pytorch():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_a_string_is_one_text_not_one_of_letters(folder):
+    assert list(kd_scratch.predict("student", "the fox")) == ["the fox"]
+    assert list(kd_scratch.predict("reader", questions="who?", context="the fox")) == ["who?"]
+
+
 def test_settings_and_mistakes_reach_the_libraries(folder):
     found = kd_scratch.evaluate("student", "csv", "test.csv", settings=DataConfig(limit="2"), device="cpu")
     assert found.record["metrics"]["examples"] == 2 and found.record["data settings"]["limit"] == "2"

@@ -22,12 +22,12 @@ BOTH = " | "  # between the texts of a pair, where one text names them
 
 def predict(
     loaded: LoadedModel,
-    texts: Sequence[str] | None = None,
-    questions: Sequence[str] | None = None,
+    texts: Sequence[str] | str | None = None,
+    questions: Sequence[str] | str | None = None,
     context: str | None = None,
     data: DataConfig | None = None,
     device: torch.device | None = None,
-    pairs: Sequence[str] | None = None,
+    pairs: Sequence[str] | str | None = None,
 ) -> dict[str, dict | list]:
     """Predictions for texts, or for questions about a context, as JSON can hold them, by text or question.
 
@@ -40,6 +40,8 @@ def predict(
     """
     data = data or DataConfig()
     device = device or torch.device("cpu")
+    # A string is one text: as a sequence it would be one of letters.
+    texts, questions, pairs = ([each] if isinstance(each, str) else each for each in (texts, questions, pairs))
     check_inputs(loaded, {"text": texts, "text_pair": pairs, "question": questions, "context": context})
     head = loaded.model.config.head
     if head == "sequence":

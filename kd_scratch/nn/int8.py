@@ -155,7 +155,7 @@ def is_int8(layer: object) -> bool:
 
 def whole_product(q: Tensor, weight: Tensor) -> Tensor:
     """R,in int8 times out,in int8 -> R,out: int32; or where PyTorch has no such product here, float32"""
-    if has_whole_product():
+    if q.size(1) > 1 and has_whole_product():  # of one column _int_mm reads memory that nobody has written (torch 2.13)
         return torch._int_mm(q, weight.T)
     # 1,024 products of whole numbers up to 2^14 fit into the 24 bits of a float32.
     parts = zip(q.split(1024, dim=1), weight.split(1024, dim=1), strict=True)

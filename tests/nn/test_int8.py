@@ -83,7 +83,7 @@ def test_an_input_of_zeros_gives_the_bias():
     assert torch.equal(by_hand, layer.bias.expand(2, -1)) and torch.equal(layer(torch.zeros(2, 40)), by_hand)
 
 
-@pytest.mark.parametrize("inputs", [40, 3000])
+@pytest.mark.parametrize("inputs", [1, 40, 3000])
 @pytest.mark.parametrize("has", {int8.has_whole_product(), False})
 def test_a_product_of_whole_numbers_is_exact_for_the_largest_too(has, inputs, monkeypatch):
     monkeypatch.setattr(int8, "has_whole_product", lambda: has)
