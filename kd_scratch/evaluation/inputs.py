@@ -19,7 +19,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import parse_line, refuse_array
+from kd_scratch.data.json_lines import find_object, parse_line, refuse_array
 from kd_scratch.data.tables import TSV, Layout, find_layout, rows_or_errors, table_rows
 from kd_scratch.tasks import (
     Task,
@@ -37,6 +37,7 @@ from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile makes of bytes that are not UTF-8
 EMPTY = "there is no text"
+STDIN = Path("standard input")  # in messages
 FIRST = 100  # inputs of which one must be readable
 #: Task -> what finds the columns of its tables, where that is not as usual.
 OWN = {"agnews": agnews_file.agnews_columns}
@@ -99,18 +100,24 @@ def open_inputs(
 def open_stream(
     task: Task, source: Iterable[str], data: DataConfig, abstain: bool, taken: Collection[str], pairs: bool = False
 ) -> Iterator[Row]:
-    """The input in each line when it comes: a text; of a pair or a question an object that has both parts."""
-    path = Path("standard input")
+    """The input in each line when it comes: a text, or a JSON object with one; of a pair or a question an object that
+    has both parts."""
+    path = STDIN
     lines = (line.removeprefix("\ufeff") if i == 0 else line for i, line in enumerate(source))
     if task.head == "span":
         return rows(path, lambda: json_records(lines, path), question_maker(path, data, abstain)[1], taken)
+
+    def of_object(line: int, value: dict) -> object | None:  # each by itself, whatever the lines before it were
+        make = object_maker(path, data, lambda note: None, text_maker(task, path), pairs)
+        return untagged_file.of_object(path, data, make, line, value) if task.head == "token" else make(line, value)
+
     if pairs:
+        return rows(path, lambda: json_records(lines, path), of_object, taken)
 
-        def pair(line: int, value: dict) -> object | None:  # each by itself, whatever the lines before it were
-            return object_maker(path, data, lambda note: None, text_maker(task, path), pairs)(line, value)
+    def of_line(line: int, value: str | dict) -> object | None:
+        return of_object(line, value) if isinstance(value, dict) else text_maker(task, path)(line, value)
 
-        return rows(path, lambda: json_records(lines, path), pair, taken)
-    return rows(path, lambda: line_records(lines), text_maker(task, path), taken)
+    return rows(path, lambda: line_records(lines, objects=True), of_line, taken)
 
 
 def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> Iterator[Row]:
@@ -153,16 +160,19 @@ def renamed(columns: dict[str, object], taken: Collection[str]) -> dict[str, obj
 # --- formats -> records ---
 
 
-def line_records(lines: Iterable[str]) -> Iterator[Record]:
-    """Each line, blank ones too."""
+def line_records(lines: Iterable[str], objects: bool = False) -> Iterator[Record]:
+    """Each line, blank ones too. objects: what is a JSON object counts as that."""
     for i, text in enumerate(lines, 1):
         text = text.rstrip("\r\n")
-        yield Record(i, text, text, {"text": text})
+        if objects and find_object(text) is not None:
+            yield from json_records([text], STDIN, i)
+        else:
+            yield Record(i, text, text, {"text": text})
 
 
-def json_records(lines: Iterable[str], path: Path) -> Iterator[Record]:
-    """The object in each line that is not blank."""
-    for i, text in enumerate(lines, 1):
+def json_records(lines: Iterable[str], path: Path, first: int = 1) -> Iterator[Record]:
+    """The object in each line that is not blank. first: the number of the first line."""
+    for i, text in enumerate(lines, first):
         if text.strip():
             try:
                 value = parse_line(text, i, str(path))

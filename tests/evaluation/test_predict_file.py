@@ -575,6 +575,24 @@ def test_each_line_of_standard_input_is_answered_as_json(flags, models, monkeypa
     assert "there is no text" in second["error"] and "0xff" in third["error"]
 
 
+@pytest.mark.parametrize(
+    "head, value", [("sequence", {"text": "the fox", "n": 1}), ("token", {"tokens": ["the", "fox"]})]
+)
+def test_an_object_in_a_line_of_standard_input_is_answered_as_in_a_file(
+    head, value, models, tmp_path, monkeypatch, capsys
+):
+    lines = json.dumps(value) + "\n"
+    (tmp_path / "a.jsonl").write_text(lines)
+    flags = ["predict", "--model", str(models / head)]
+    assert main([*flags, "--file", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "o.jsonl")]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", Source(f'the fox\n{lines}{{"text": 5, "text": 6}}\n{{no object'.encode()))
+    assert main(flags) == 0
+    first, second, third, fourth = map(json.loads, capsys.readouterr().out.splitlines())
+    assert second == lines_of(tmp_path / "o.jsonl")[0] and "error" not in first and "error" not in fourth
+    assert third["error"].startswith("line 3: ") and "twice" in third["error"]
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-be"])
 def test_standard_input_is_read_in_the_encoding_that_is_named(encoding, models, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", Source("cafés\nĊ".encode(encoding, "replace")))  # Ċ holds the byte of a line end
