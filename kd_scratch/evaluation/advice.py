@@ -14,8 +14,8 @@ MEANS = {
     "augment": "altered copies (--augment 1; alone within chance on CLINC150 and AG News)",
     "still": "a table of tokens that stays (--freeze-embeddings; not measured alone)",
     "teachers": "several teachers, or cross-fitted ones (--fold 1/5 to 5/5; two on AG News, not shown to beat one)",
-    "longer": "a longer schedule (--epochs; nothing on CLINC150, AG News and PolicyQA, 40% on CoNLL-2003 with more "
-    "text; one run each)",
+    "longer": "a longer schedule (--epochs; nothing on CLINC150, AG News and PolicyQA, in one run each; with text "
+    "and copies 40% on CoNLL-2003)",
 }
 RANDOM = "random weights"  # so begins what a record says of the start of a student that has nothing to keep
 ENOUGH = 0.8  # where so much of a gap is closed, nothing is advised

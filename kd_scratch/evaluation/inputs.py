@@ -37,7 +37,6 @@ from kd_scratch.tasks.unlabelled_file import settings_for_texts
 
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and what a lenient TextFile makes of bytes that are not UTF-8
 EMPTY = "there is no text"
-STDIN = Path("standard input")  # in messages
 FIRST = 100  # inputs of which one must be readable
 #: Task -> what finds the columns of its tables, where that is not as usual.
 OWN = {"agnews": agnews_file.agnews_columns}
@@ -102,7 +101,7 @@ def open_stream(
 ) -> Iterator[Row]:
     """The input in each line when it comes: a text, or a JSON object with one; of a pair or a question an object that
     has both parts."""
-    path = STDIN
+    path = Path("standard input")
     lines = (line.removeprefix("\ufeff") if i == 0 else line for i, line in enumerate(source))
     if task.head == "span":
         return rows(path, lambda: json_records(lines, path), question_maker(path, data, abstain)[1], taken)
@@ -114,10 +113,17 @@ def open_stream(
     if pairs:
         return rows(path, lambda: json_records(lines, path), of_object, taken)
 
-    def of_line(line: int, value: str | dict) -> object | None:
-        return of_object(line, value) if isinstance(value, dict) else text_maker(task, path)(line, value)
+    def records() -> Iterator[Record]:
+        for i, line in enumerate(lines, 1):
+            yield from line_records([line], i) if find_object(line) is None else json_records([line], path, i)
 
-    return rows(path, lambda: line_records(lines, objects=True), of_line, taken)
+    def of_line(line: int, value: str | dict) -> object | None:
+        if isinstance(value, dict):
+            return of_object(line, value)
+        is_labelled = value.startswith(text_files.FASTTEXT)
+        return text_maker(task, path)(line, text_files.fasttext_parts(value)[0] if is_labelled else value)
+
+    return rows(path, records, of_line, taken)
 
 
 def rows(path: Path, records: Records, make: Make, taken: Collection[str]) -> Iterator[Row]:
@@ -160,14 +166,11 @@ def renamed(columns: dict[str, object], taken: Collection[str]) -> dict[str, obj
 # --- formats -> records ---
 
 
-def line_records(lines: Iterable[str], objects: bool = False) -> Iterator[Record]:
-    """Each line, blank ones too. objects: what is a JSON object counts as that."""
-    for i, text in enumerate(lines, 1):
+def line_records(lines: Iterable[str], first: int = 1) -> Iterator[Record]:
+    """Each line, blank ones too. first: the number of the first one."""
+    for i, text in enumerate(lines, first):
         text = text.rstrip("\r\n")
-        if objects and find_object(text) is not None:
-            yield from json_records([text], STDIN, i)
-        else:
-            yield Record(i, text, text, {"text": text})
+        yield Record(i, text, text, {"text": text})
 
 
 def json_records(lines: Iterable[str], path: Path, first: int = 1) -> Iterator[Record]:

@@ -242,10 +242,10 @@ def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequen
 
 
 def read_multi_label(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
-    """Anybody's texts, or pairs of them, each with any number of labels, also none: a table or JSON lines.
+    """Anybody's texts, or pairs of them, each with any number of labels, also none: a table, JSON lines, or fastText's.
 
-    The labels are one column's, with --label-separator between them; a list in JSON; fastText's; or columns of 0 and 1,
-    one a label, whose names --label-column gives with commas between them, or the name of a single one.
+    The labels are one column's, with --label-separator between them; a list in JSON; or columns of 0 and 1, one
+    a label, whose names --label-column gives with commas between them, or the name of a single one.
     """
 
     def make(line: int, text: str, found: tuple, pair: str | None) -> Example:

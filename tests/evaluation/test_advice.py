@@ -12,8 +12,8 @@ from kd_scratch.pages.report import Quality
 from kd_scratch.tasks import TASKS
 
 TEACHERS = "several teachers, or cross-fitted ones (--fold 1/5 to 5/5; two on AG News, not shown to beat one)"
-LONGER = "a longer schedule (--epochs; nothing on CLINC150, AG News and PolicyQA, 40% on CoNLL-2003 with more text; "
-LONGER += "one run each)"
+LONGER = "a longer schedule (--epochs; nothing on CLINC150, AG News and PolicyQA, in one run each; with text and "
+LONGER += "copies 40% on CoNLL-2003)"
 ALL = (
     "text without labels (--unlabelled FILE; with altered copies 58% of the gap on CLINC150; 63% on AG News, 30% "
     "without it; 40% on CoNLL-2003, with copies), "

@@ -237,6 +237,9 @@ def open_file(path, task, content, **settings):
 def test_labels_of_fasttext_are_no_part_of_a_text(tmp_path):
     found = open_file(tmp_path / "a.txt", "csv", "__label__x a fox\na dog  __label__y\n__label__x\n")
     assert [getattr(example, "text", example) for example in found] == ["a fox", "a dog", "line 3: there is no text"]
+    lines = ["__label__x a fox\n", "a __label__ in a text\n"]  # of a pipe, each by itself
+    stream = inputs_module.open_stream(TASKS["csv"], lines, DataConfig(), False, ())
+    assert [row.example.text for row in stream] == ["a fox", "a __label__ in a text"]
 
 
 @pytest.mark.parametrize("content, texts", [
