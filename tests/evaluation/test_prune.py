@@ -279,3 +279,21 @@ def test_words_are_those_of_the_kind_of_file_that_the_model_reads(tmp_path, caps
     assert run(capsys, *argv)[0] == 0
     left = (tmp_path / "few" / "vocab.txt").read_text().split()
     assert kept in left and gone not in left
+
+
+@pytest.mark.parametrize(
+    "pairs, content, message",
+    [
+        (None, " \n \n", "a.csv: holds nothing but blank lines"),
+        (True, " \n \n", "a.csv: holds nothing but blank lines"),
+        (True, "a,b,c\nthe fox,jumps far,and digs\n", "which two of these are the pairs' texts"),
+    ],
+)
+def test_words_of_a_file_that_cannot_be_read_are_refused(tmp_path, capsys, pairs, content, message):
+    tokenizer = train_tokenizer(["the fox"] * 3, vocab_size=100)
+    save_model(tiny_model("sequence", vocab_size=tokenizer.vocab_size, pairs=pairs), tmp_path / "model")
+    tokenizer.save(tmp_path / "model", 32)
+    (tmp_path / "a.csv").write_text(content)
+    argv = ["prune", "--model", tmp_path / "model", "--output", tmp_path / "few", "--words", tmp_path / "a.csv"]
+    status, _, error = run(capsys, *argv)
+    assert status == 2 and message in error and "as of single ones" not in error

@@ -350,6 +350,13 @@ def test_title_and_description_of_ag_news_are_one_text_everywhere(tmp_path, name
     assert [row.example.text for row in make_inputs()] == texts and count == 2
 
 
+@pytest.mark.parametrize("content", ["\n{oh\n", "\n5\n"])
+def test_unlabelled_lines_that_hold_no_object_are_refused_with_the_first_of_them(tmp_path, content):
+    (tmp_path / "u.jsonl").write_text(content)
+    with pytest.raises(UserError, match="u.jsonl: line 2: "):
+        read_texts(tmp_path / "u.jsonl", DataConfig(), print, TASKS["csv"].unlabelled, "--unlabelled")
+
+
 @pytest.mark.parametrize("name", ["u.csv", "u.tsv", "u.jsonl"])
 def test_an_unlabelled_file_of_nothing_is_refused_as_that(tmp_path, name):
     (tmp_path / name).write_text("\n \n")
