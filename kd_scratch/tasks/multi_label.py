@@ -114,9 +114,12 @@ def choose_threshold(predictions: Predictions) -> float:
 
 
 def sureness(predictions: Predictions) -> np.ndarray:
-    """How probable the least sure decision on each text is, N: of a label that it gets p, of another 1 − p."""
+    """How probable the least sure decision on each text is, N: of a label that it gets p, of another 1 − p.
+
+    Of all labels, as for a text from a user, whatever columns a file has.
+    """
     p = sigmoid(predictions.logits)
-    return np.where(given(predictions), p, 1 - p).min(axis=1, where=known_of(predictions), initial=1.0)
+    return np.where(p >= threshold_of(predictions), p, 1 - p).min(axis=1)
 
 
 # --- decisions -> metrics ---

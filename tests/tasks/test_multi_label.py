@@ -274,6 +274,9 @@ def test_what_a_file_has_no_column_for_is_neither_right_nor_wrong(tokenizer):
     )
     assert choose_threshold(one) == choose_threshold(predictions_of([("spam",), ()], logits[:, :2]))
     np.testing.assert_allclose(TASK.sureness(one), [sigmoid(np.array(1.0)), sigmoid(np.array(3.0))])
+    unsure = replace(one, logits=np.array([[2, -1, 0.1], [-3, -4, -0.2]], np.float32))
+    sure = TASK.sureness(unsure)  # a user's text gets a decision on each label, so a teacher is asked for this one too
+    np.testing.assert_allclose(sure, [sigmoid(np.array(0.1)), sigmoid(np.array(0.2))], rtol=1e-6)
     assert TASK.confidence(one).example.tolist() == [0, 0, 1, 1]
     marks = TASK.featurize(examples, tokenizer, NAMES, 16, DataConfig()).labels
     assert marks.tolist() == [[1, 0, UNLABELLED], [0, 0, UNLABELLED]]
