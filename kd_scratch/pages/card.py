@@ -8,6 +8,7 @@ counts.
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 
@@ -142,10 +143,13 @@ def card(
     tokenizer = load_tokenizer(folder, lambda note: None)
     longest = min(tokenizer.max_length or config.max_positions, config.max_positions)
     is_model = (folder / WEIGHTS).is_file()
+    shape = (
+        config if is_model else replace(load_config([*sources, folder][0]), int8=False)
+    )  # ONNX calls our own shapes BERT
     opens = is_model and not config.int8 and config.model_type != "kd_scratch"
     sections = {
         "Scores": scores(training, config.int8, bool(onnx), "." if is_model else "DIR") if training else "",
-        "Size and speed": size(folder, config, onnx, quantized),
+        "Size and speed": size(folder, shape, onnx, quantized),
         "Made of": made_of(training) if training else "",
         "Use": usage(config, longest, tokenizer.has_token_types, is_model, opens, onnx),
         "Limits": limits(config, longest, opens),

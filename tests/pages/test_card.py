@@ -23,13 +23,14 @@ from kd_scratch.config import DataConfig
 from kd_scratch.evaluation.calibrate import calibrate
 from kd_scratch.evaluation.compare import quality
 from kd_scratch.evaluation.evaluate import evaluate_set, load_for_inference, read_evaluation_set
+from kd_scratch.evaluation.export import export_onnx
 from kd_scratch.evaluation.prune import prune
 from kd_scratch.evaluation.quantize import quantize
 from kd_scratch.evaluation.significance import score_interval
 from kd_scratch.pages.card import CARD, code, is_generated, made_of, write_card
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.run import about_sources
-from tests.conftest import ROOT, TEXTS, tiny_model
+from tests.conftest import KINDS, ROOT, TEXTS, tiny_model
 
 HOSTILE = "a`b``<script>alert(1)</script>|[x](javascript:y) **b** \x1b[31m\u202e\n# h"
 
@@ -368,6 +369,16 @@ def test_the_code_for_here_runs(tmp_path, tokenizer, head, labels, pairs):
 def test_the_int8_folder_can_be_asked_as_its_card_says(folders):
     [program] = python_in((folders / "int8" / CARD).read_text())
     assert "money" in run_in(folders / "int8", program)
+
+
+def test_an_onnx_folder_counts_the_parameters_of_the_model_that_it_was_made_of(tmp_path, tokenizer):
+    """Its config.json calls our own shapes BERT, which has more: positions that are learned, and a pooler."""
+    model = tiny_model(vocab_size=tokenizer.vocab_size, **KINDS["scratch"])
+    save_model(model, tmp_path / "model")
+    tokenizer.save(tmp_path / "model", max_length=24)
+    export_onnx(load_for_inference(tmp_path / "model", fast=False), tmp_path / "onnx", ("float32", "int8"))
+    text = (tmp_path / "onnx" / CARD).read_text()
+    assert f"\n{model.num_parameters():,} parameters." in text
 
 
 def test_names_are_without_their_paths(tmp_path):
