@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kd_scratch.common.device import is_seed
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.files import check_no_file, read_json
+from kd_scratch.common.files import check_apart, check_no_file, read_json
 from kd_scratch.config import flag_name
 from kd_scratch.tasks import TASKS
 from kd_scratch.training.spec import RunSpec
@@ -52,6 +52,7 @@ class StudySpec:
 def check_study(spec: StudySpec) -> None:
     """UserError for a study that cannot be made. (Whether the settings of a run fit: training.spec.check_spec.)"""
     check_no_file(spec.run.output)
+    check_apart(spec.run.output, spec.run.model, *spec.run.teachers)
     if not 1 <= spec.jobs <= 64:
         raise UserError(f"--jobs {spec.jobs}: must lie between 1 and 64")
     if not (spec.seeds and all(map(is_seed, spec.seeds))) or len(set(spec.seeds)) < len(spec.seeds):

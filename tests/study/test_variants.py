@@ -198,6 +198,16 @@ def test_a_study_that_cannot_be_made_is_refused():
     check_study(replace(SPEC, jobs=64, seeds=(3, 1), grid=Grid((1.0,), (0.5,))))
 
 
+def test_a_study_is_never_put_into_a_model_that_it_reads(tmp_path):
+    for name in ("teacher", "start"):
+        (tmp_path / name).mkdir()
+    run = replace(SPEC.run, teachers=(str(tmp_path / "teacher"),), model=str(tmp_path / "start"))
+    for place in ("teacher", "start", "teacher/study"):
+        with pytest.raises(UserError, match="is the model .* itself, or a part of it; choose another folder"):
+            check_study(replace(SPEC, run=replace(run, output=tmp_path / place)))
+    check_study(replace(SPEC, run=replace(run, output=tmp_path / "study")))
+
+
 def test_the_command_of_a_study_names_the_split_that_it_was_tested_on():
     assert "--split" not in study_argv(SPEC, [])
     argv = study_argv(replace(SPEC, split="val"), [])
