@@ -212,7 +212,8 @@ def export_onnx(model: str | Path, output: str | Path, precisions: Sequence[str]
     from kd_scratch.evaluation import export
     from kd_scratch.evaluation.evaluate import load_for_inference
 
-    return export.export_onnx(load_for_inference(model, fast=False), Path(output), tuple(precisions))
+    precisions = (precisions,) if isinstance(precisions, str) else tuple(precisions)
+    return export.export_onnx(load_for_inference(model, fast=False), Path(output), precisions)
 
 
 def prune(
@@ -231,4 +232,5 @@ def prune(
     from kd_scratch.evaluation.evaluate import load_for_inference
 
     loaded = load_for_inference(model, fast=False)
+    texts = [texts] if isinstance(texts, str | Path) else texts
     return library.prune(loaded, Path(output), feed_forward, words, texts=[Path(path) for path in texts])

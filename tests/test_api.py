@@ -64,9 +64,11 @@ def test_importing_the_package_does_not_import_pytorch():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_string_is_one_text_not_one_of_letters(folder):
+def test_a_string_is_one_text_or_file_not_one_of_letters(folder):
     assert list(kd_scratch.predict("student", "the fox")) == ["the fox"]
     assert list(kd_scratch.predict("reader", questions="who?", context="the fox")) == ["who?"]
+    assert kd_scratch.prune("student", "one-file", "train.csv", feed_forward=20)["rows"]
+    assert [*kd_scratch.export_onnx("student", "one-precision", "int8")["files"]] == ["int8"]
 
 
 def test_settings_and_mistakes_reach_the_libraries(folder):
