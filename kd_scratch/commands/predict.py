@@ -38,7 +38,6 @@ NOT_FOR_TEXTS = (
     "question_column context_column null_threshold"
 ).split()
 NOT_FOR_LINES = "force label_separator header split".split()
-COLUMNS_OF_TEXTS = "text_column label_column".split()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,7 +158,8 @@ def whole_file(arguments: argparse.Namespace, is_stream: bool) -> dict:
     if arguments.ask:
         answerer = replace(answerer, other=other_model(answerer, arguments.ask), below=arguments.below)
     if is_stream:
-        refuse(arguments, COLUMNS_OF_TEXTS if head != "span" and not answerer.pairs else ())
+        is_plain = not answerer.pairs and "text_column" not in given(arguments, DataConfig)
+        refuse(arguments, ["label_column"] if head != "span" and is_plain else ())
         if answerer.other:
             require_fit(answerer.other.loaded, answerer.pairs, "standard input")
         lines = lines_of_input(data.encoding)

@@ -99,8 +99,8 @@ def open_inputs(
 def open_stream(
     task: Task, source: Iterable[str], data: DataConfig, abstain: bool, taken: Collection[str], pairs: bool = False
 ) -> Iterator[Row]:
-    """The input in each line when it comes: a text, or a JSON object with one; of a pair or a question an object that
-    has both parts."""
+    """The input in each line when it comes: a text, or a JSON object with one. Only objects where an input has two
+    parts (a pair, a question), and where a --text-column is asked for."""
     path = Path("standard input")
     lines = (line.removeprefix("\ufeff") if i == 0 else line for i, line in enumerate(source))
     if task.head == "span":
@@ -110,7 +110,7 @@ def open_stream(
         make = object_maker(path, data, lambda note: None, text_maker(task, path), pairs)
         return untagged_file.of_object(path, data, make, line, value) if task.head == "token" else make(line, value)
 
-    if pairs:
+    if pairs or data.text_column != DataConfig.text_column:
         return rows(path, lambda: json_records(lines, path), of_object, taken)
 
     def records() -> Iterator[Record]:
@@ -269,7 +269,7 @@ def open_texts(task: Task, file: TextFile, split: str, data: DataConfig, say: Sa
     is_usual = is_json or find is find_columns
     if data.text_column == DataConfig.text_column and is_usual and task.head == "sequence":
         readable = is_table or (is_json and any(isinstance(record.value, dict) for record in islice(objects(), FIRST)))
-        data = settings_for_texts(file, data, is_table, say, pairs) if readable else data
+        data = settings_for_texts(file, data, is_table, say, pairs, by_flag=True) if readable else data
     if is_json:
         of_object = object_maker(path, data, say, make, pairs, join=not pairs and data.text_column != asked)
         if task.head == "token":

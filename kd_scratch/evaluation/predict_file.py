@@ -170,8 +170,11 @@ def as_text(line: str) -> str:
 
 
 def json_line(record: dict) -> str:
-    """A record as a line of JSON."""
-    return as_text(json.dumps(record, ensure_ascii=False)) + "\n"
+    """A record as a line of JSON. NaN and Infinity, which an input's own fields may hold, are null: JSON has none."""
+    try:
+        return as_text(json.dumps(record, ensure_ascii=False, allow_nan=False)) + "\n"
+    except ValueError:
+        return json_line(json.loads(json.dumps(record), parse_constant=lambda name: None))
 
 
 def table_line(values: Iterable, delimiter: str) -> str:

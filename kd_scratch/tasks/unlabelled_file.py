@@ -17,9 +17,14 @@ from kd_scratch.tasks.columns import is_number, like_cola, looks_like_header, me
 AGNEWS_TEXTS = ("title", "description")  # columns of AG News, which make one text
 
 
-def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Say, pairs: bool = False) -> DataConfig:
+def settings_for_texts(
+    file: TextFile, data: DataConfig, is_table: bool, say: Say, pairs: bool = False, by_flag: bool = False
+) -> DataConfig:
     """The settings with the text column of this file: that of --train, one of a usual name, the only one, or the only
-    one that holds texts; for pairs the two columns. UserError where there is none of these."""
+    one that holds texts; for pairs the two columns. UserError where there is none of these.
+
+    by_flag: --text-column is of this file, not of --train.
+    """
     count, asked = 1 + pairs, dict.fromkeys((data.text_column, DataConfig.text_column))
     names, rows = sample_of_table(file, asked) if is_table else sample_of_json(file)
     if not is_table and not names:
@@ -74,6 +79,8 @@ def settings_for_texts(file: TextFile, data: DataConfig, is_table: bool, say: Sa
     cure = f"Write {name} for its name"
     if is_table and not header:
         cure = f"Put a line of names above, one of them {name}"
+    if by_flag:
+        cure = "Choose with --text-column, two for a model of pairs"
     raise UserError(
         f"{file.path}: line 1: which of these are the texts, {known}? {cure}; "
         "or put each text on a line of a file called .txt"

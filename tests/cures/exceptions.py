@@ -20,6 +20,8 @@ EXCEPTIONS = {
     "test_calibrate.py::test_no_temperature_fits_where_all_are_right_or_nothing_tells_what_is",
     "--dev: a cascade needs two models; give --models teacher=DIR student=DIR": "commands/test_commands.py::"
     "test_compare_shows_the_cascade_that_the_command_finds",
+    "Choose with --text-column, two for a model of pairs": "evaluation/test_predict_file.py::"
+    "test_a_table_of_two_texts_is_read_as_the_message_says",
     "open {} (a tunnel has the same port on both ends)": "demo/test_server.py::"
     "test_the_address_that_a_refusal_names_is_the_right_one",
     "{}: has other labels than {}; give models of the same ones": "evaluation/test_cascade.py::"

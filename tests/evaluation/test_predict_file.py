@@ -637,7 +637,7 @@ def test_an_answer_is_there_before_the_next_line(models):
             "--label-threshold: is for a model that gives a text several",
         ),
         (["--file", "-", "--split", "nonsense"], "--split: is for --file FILE; leave it out"),
-        (["--file", "-", "--text-column", "a"], "--text-column: is for --file FILE; leave it out"),
+        (["--file", "-", "--label-column", "a"], "--label-column: is for --file FILE; leave it out"),
         (["--text", "fox", "\xa0"], "--text: there is no text in '\\xa0'"),
         (["--file", "a.csv", "--task", "conll"], "has a sequence head, conll needs a token head"),
     ],
@@ -646,6 +646,33 @@ def test_flags_that_do_not_go_together_are_refused(flags, message, models, monke
     monkeypatch.setattr(sys, "stdin", Source(b""))
     assert main(["predict", "--model", str(models / "sequence"), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_objects_of_a_pipe_may_name_their_text_otherwise(models, monkeypatch, capsys):
+    rows = [{"said": "the goal"}, {"text": "the goal"}]
+    monkeypatch.setattr(sys, "stdin", Source((json_lines(rows) + "the goal\n").encode()))
+    assert main(["predict", "--model", str(models / "sequence"), "--file", "-", "--text-column", "said"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert ["error" in record for record in found] == [False, True, True]
+    assert "said" in found[1]["error"] and "not JSON" in found[2]["error"]
+
+
+def test_numbers_that_json_has_not_are_null_in_the_answers():
+    record = {"prediction": "a", "input_x": [float("nan"), 1.5, {"y": float("-inf")}], "text": "Hér"}
+    line = library.json_line(record)
+    assert json.loads(line) == record | {"input_x": [None, 1.5, {"y": None}]} and "Hér" in line
+    assert "NaN" not in line and "Infinity" not in line
+
+
+def test_a_table_of_two_texts_is_read_as_the_message_says(models, tmp_path, capsys):
+    """As where a model of pairs comes from a hub, whose folder doesn't say that it reads pairs."""
+    (tmp_path / "a.csv").write_text("premise,hypothesis\nthe goal is,the fox was\nthe bank is,the goal was\n")
+    argv = ["predict", "--model", str(models / "sequence"), "--file", str(tmp_path / "a.csv")]
+    argv += ["--output", str(tmp_path / "o.jsonl")]
+    assert main(argv) == 2
+    assert "premise, hypothesis? Choose with --text-column, two for a model of pairs" in capsys.readouterr().err
+    assert main([*argv, "--text-column", "premise,hypothesis"]) == 0
+    assert [json.loads(line)["error"] for line in (tmp_path / "o.jsonl").open() if "error" in line] == []
 
 
 def test_a_model_that_is_asked_knows_the_labels_by_numbers_or_another_scheme(models, tmp_path, tokenizer, capsys):
