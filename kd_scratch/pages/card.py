@@ -143,9 +143,8 @@ def card(
     tokenizer = load_tokenizer(folder, lambda note: None)
     longest = min(tokenizer.max_length or config.max_positions, config.max_positions)
     is_model = (folder / WEIGHTS).is_file()
-    shape = (
-        config if is_model else replace(load_config([*sources, folder][0]), int8=False)
-    )  # ONNX calls our own shapes BERT
+    # ONNX calls our own shapes BERT, and int8 is a matter of its files.
+    shape = config if is_model else replace(load_config([*sources, folder][0]), int8=False)
     opens = is_model and not config.int8 and config.model_type != "kd_scratch"
     sections = {
         "Scores": scores(training, config.int8, bool(onnx), "." if is_model else "DIR") if training else "",
