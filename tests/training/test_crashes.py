@@ -392,6 +392,15 @@ def test_another_setting_is_refused_by_name_and_goes_on_by_force(bench):
     assert bench.left("forced")["losses"] != bench.expected["losses"]
 
 
+def test_force_cannot_take_epochs_for_looks(bench):
+    """The progress counts either; one taken for the other gives another number of steps."""
+    interrupted(bench, "looking", 3)
+    argv = [*bench.argv("looking"), "--looks", "5"]
+    why = "settings.looks was 0, is 5; not even --force can go on with other --looks"
+    for force in ([], ["--force"]):
+        assert_one_line(run([*argv, *force]), why)
+
+
 def test_force_cannot_put_weights_into_another_model(bench, tokenizer):
     interrupted(bench, "misfit", 3)
     labels = ("money", "sport")
