@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -238,15 +239,15 @@ def as_utf8(file: BinaryIO, path: Path, encoding: str, lenient: bool = False) ->
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     line = 1
     try:
-        copy = tempfile.TemporaryFile()
-        for i, chunk in enumerate(chunks(file)):
-            text = decoder.decode(chunk, final=not chunk)
-            if "\0" in text and not lenient:
-                line += text.count("\n", 0, text.index("\0"))
-                raise UserError(f"{path}: line {line}: NUL character; this is not text in {encoding}")
-            copy.write((text.removeprefix("\ufeff") if i == 0 else text).encode(errors=errors))
-            line += text.count("\n")
-        copy.flush()
+        with temporary_copy(path) as copy:
+            for i, chunk in enumerate(chunks(file)):
+                text = decoder.decode(chunk, final=not chunk)
+                if "\0" in text and not lenient:
+                    line += text.count("\n", 0, text.index("\0"))
+                    raise UserError(f"{path}: line {line}: NUL character; this is not text in {encoding}")
+                copy.write((text.removeprefix("\ufeff") if i == 0 else text).encode(errors=errors))
+                line += text.count("\n")
+            copy.flush()
     except UnicodeError as error:
         if isinstance(error, UnicodeDecodeError):
             line += error.object[: error.start].decode(encoding, "ignore").count("\n")
@@ -254,8 +255,17 @@ def as_utf8(file: BinaryIO, path: Path, encoding: str, lenient: bool = False) ->
             f"{path}: line {line}: is not {encoding} there; was the file cut? Mend that line, or name the file's "
             "encoding with --encoding"
         ) from None
-    except OSError as error:
-        raise DiskError(
-            f"{tempfile.gettempdir()}: no copy of {path} in UTF-8: {error.strerror}{remedy(error)}"
-        ) from None
     return copy
+
+
+@contextmanager
+def temporary_copy(path: Path) -> Iterator[BinaryIO]:
+    """A context in which an unnamed file is written, in the folder for temporary files, and stays open behind it.
+
+    path: of what it is a copy. DiskError where there is no room.
+    """
+    try:
+        yield tempfile.TemporaryFile()
+    except OSError as error:
+        what = f"no copy of {path} in UTF-8: {error.strerror}{remedy(error)}"
+        raise DiskError(f"{tempfile.gettempdir()}: {what}") from None

@@ -14,9 +14,9 @@ from kd_scratch.common.console import Say, say
 from kd_scratch.common.device import describe, pick_device
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import sha256_of_file
-from kd_scratch.common.text_file import open_text
 from kd_scratch.config import DataConfig
 from kd_scratch.data.batches import EncodedInputs, require_inputs
+from kd_scratch.data.json_lines import open_rows
 from kd_scratch.data.tokenizer import Tokenizer, load_tokenizer
 from kd_scratch.evaluation.inference import compute_logits
 from kd_scratch.nn import int8, kernels
@@ -114,7 +114,7 @@ class EvaluationSet:
         """Whether these are the examples of a split of the file; of a file that is one split, always."""
         if self.split in ("", split):
             return True
-        return not holds_splits(open_text(self.path, self.data.encoding, say=lambda note: None))
+        return not holds_splits(open_rows(self.path, self.data.encoding, say=lambda note: None))
 
     def record(self, max_length: int = 0) -> dict:
         """What was evaluated on, for the record beside every figure."""

@@ -19,7 +19,7 @@ from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import LONGEST, check_length
 from kd_scratch.common.text_file import TextFile, open_text
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import find_object, parse_line, refuse_array
+from kd_scratch.data.json_lines import find_object, open_rows, parse_line, refuse_array
 from kd_scratch.data.tables import TSV, Layout, find_layout, rows_or_errors, table_rows
 from kd_scratch.tasks import (
     Task,
@@ -79,8 +79,8 @@ def open_inputs(
     pairs: texts are pairs, which stand in two columns.
     Raises UserError where the file as a whole cannot be read, and where none of its first inputs can.
     """
-    file = open_text(path, data.encoding, say, lenient=True)
     is_span = task.head == "span"
+    file = (open_text if is_span else open_rows)(path, data.encoding, say, lenient=True)
     opened = open_questions(file, data, abstain, say) if is_span else open_texts(task, file, split, data, say, pairs)
     read = partial(rows, path, *opened, taken)
     count, readable, error = 0, False, ""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kd_scratch.common.console import Say, say, shorten
 from kd_scratch.common.errors import UserError
-from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import find_object
+from kd_scratch.data.json_lines import find_object, open_rows
 from kd_scratch.data.tables import SAMPLE, Layout, table_rows
 from kd_scratch.tasks.columns import Columns, find_columns, is_number, named, numbered, same, wanted_columns
 from kd_scratch.tasks.file_checks import bare
@@ -30,7 +30,7 @@ def read_agnews(path: Path, split: str, data: DataConfig, say: Say = say) -> Seq
     (Replacing the two characters backslash and n instead would eat the first letter of the words that happen to follow
     one: "\\network", "\\not".)
     """
-    file = open_text(path, data.encoding, say)
+    file = open_rows(path, data.encoding, say)
     first_line: dict[str, int] = {}  # by class
     lowest, official = 1, False
     asked, data = data, of_json(file, data, say)

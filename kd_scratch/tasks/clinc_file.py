@@ -7,9 +7,9 @@ from pathlib import Path
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
-from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import find_object, refuse_array
+from kd_scratch.data.json_lines import find_object, open_rows, refuse_array
 from kd_scratch.tasks.text_files import Example, example_of_row, read_rows
 
 OOS = "oos"  # out of scope
@@ -24,7 +24,7 @@ def read_clinc(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     The out-of-scope texts of dev and test are always read (they are scored apart), those of train only with
     --oos.
     """
-    file, names = open_text(path, data.encoding, say), set()
+    file, names = open_rows(path, data.encoding, say), set()
     if holds_splits(file):
         return clinc_examples(file, split, data, say)
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from kd_scratch.common.console import Say, say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
-from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import find_object, json_rows
+from kd_scratch.data.json_lines import find_object, json_rows, open_rows
 from kd_scratch.tasks import conll_columns
 from kd_scratch.tasks.conll_columns import DOCSTART, Columns, find_columns, tidy_lines
 from kd_scratch.tasks.conll_metric import ONLY_TYPE, scheme, to_iob2
@@ -114,7 +114,7 @@ def read_conll(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequ
     --documents, a single one, as annotation tools write it: of one document no part could be drawn. Tags may be in any
     of the schemes of conll_metric.py. Raises UserError with the odd line.
     """
-    file = open_text(path, data.encoding, say)
+    file = open_rows(path, data.encoding, say)
     text = file.text()
     names = data.tag_names.rstrip(", ")
     tags = Tags([name.strip() for name in names.split(",")] if names else ())

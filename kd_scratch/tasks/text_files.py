@@ -15,9 +15,9 @@ from pathlib import Path
 from kd_scratch.common.console import Say, say, shorten
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import LONGEST, check_length
-from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import find_object, json_rows
+from kd_scratch.data.json_lines import find_object, json_rows, open_rows
 from kd_scratch.data.rows import FileRows, Subset, text_rows
 from kd_scratch.data.tables import DELIMITERS, SAMPLE, TSV, find_layout, table_examples
 from kd_scratch.tasks.base import Task
@@ -181,6 +181,7 @@ def is_json_lines(file: TextFile) -> bool:
 def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: bool, counts: Counter | None = None):
     """A function: line number and object of a line of JSON -> example. counts: objects that are left out."""
     keys: dict = {}  # the fields of the texts and of the label, as the first object has them
+    is_judged = labelled and "answer" not in f"{data.text_column},{data.label_column}".split(",")
 
     def value_of(row: dict, key: str, place: str) -> object:
         if key not in row:
@@ -189,14 +190,13 @@ def json_maker(path: Path, data: DataConfig, say: Say, make: Make, labelled: boo
 
     def make_object(line: int, row: dict) -> object:
         place = f"{path}: line {line}"
+        if is_judged and row.get("answer") in REJECTED:
+            counts["objects whose answer is reject or ignore, as Prodigy marks them, left out"] += 1
+            return None
         if not keys:
             names = list(row)
             columns = zip(("texts", "labels"), choose(names, data, labelled, place, say, numbers=False), strict=True)
             keys.update({what: [names[i] for i in places] for what, places in columns})
-        is_rejected = row.get("answer") in REJECTED and "answer" not in keys["texts"] + keys["labels"]
-        if labelled and is_rejected:
-            counts["objects whose answer is reject or ignore, as Prodigy marks them, left out"] += 1
-            return None
         texts = [value_of(row, key, place) for key in keys["texts"]]
         for key, text in zip(keys["texts"], texts, strict=True):
             if not isinstance(text, str):
@@ -238,7 +238,7 @@ def read_csv(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequen
     --text-column and --label-column choose among its columns.
     """
 
-    return read_rows(open_text(path, data.encoding, say), data, say, partial(example_of_row, path))
+    return read_rows(open_rows(path, data.encoding, say), data, say, partial(example_of_row, path))
 
 
 def read_multi_label(path: Path, split: str, data: DataConfig, say: Say = say) -> Sequence[Example]:
@@ -254,7 +254,7 @@ def read_multi_label(path: Path, split: str, data: DataConfig, say: Say = say) -
 
     is_usual = "," in data.label_column or same(data.label_column) in ("label", "labels")
     labels = MultiLabels(data.label_separator, "" if is_usual else data.label_column)
-    return read_rows(open_text(path, data.encoding, say), data, say, make, cells=labels)
+    return read_rows(open_rows(path, data.encoding, say), data, say, make, cells=labels)
 
 
 def is_table_of_texts(file: TextFile, usual: Sequence[str], label: str = "") -> bool:
@@ -283,7 +283,7 @@ def read_texts(
     make: id, text -> example. name: of the file, in messages, where it stands beside --train.
     pairs: two columns are needed, and make gets both texts.
     """
-    file = open_text(path, data.encoding, say)
+    file = open_rows(path, data.encoding, say)
     usual = (data.text_column, DataConfig.text_column) if name else (data.text_column,)
 
     def make_row(line: int, text: str, label: str, pair: str | None) -> object:

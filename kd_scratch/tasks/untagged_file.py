@@ -10,9 +10,9 @@ from pathlib import Path
 from kd_scratch.common.console import Say
 from kd_scratch.common.errors import UserError
 from kd_scratch.common.files import check_length
-from kd_scratch.common.text_file import TextFile, open_text
+from kd_scratch.common.text_file import TextFile
 from kd_scratch.config import DataConfig
-from kd_scratch.data.json_lines import find_object, json_rows
+from kd_scratch.data.json_lines import find_object, json_rows, open_rows
 from kd_scratch.data.tables import SAMPLE, TSV
 from kd_scratch.tasks import conll_columns
 from kd_scratch.tasks.conll_columns import Columns, find_columns, tidy_lines
@@ -34,7 +34,7 @@ from kd_scratch.tasks.text_files import read_texts
 def read_without_tags(path: Path, data: DataConfig, say: Say, name: str) -> Sequence[Example]:
     """The sentences of a file as of read_conll, whose tags are not looked at; or of texts the words of each, a
     document of its own. name: of the file, in messages. UserError as of read_conll and read_texts."""
-    file = open_text(path, data.encoding, say)
+    file = open_rows(path, data.encoding, say)
     first = file.first_line()
     if word_list(find_object(first) or {}, data) is not None:
 

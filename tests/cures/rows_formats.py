@@ -1,16 +1,13 @@
 """Cures for data files in forms that are no plain table in UTF-8."""
 
 import gzip
-import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.cures.world import Cure, find, put
 
 TEXT = "label,text\nsport,the goal of the team\ntrade,the bank\n"
-PROGRAM = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], 'rb'))]"
 OPEN_QUOTE = 'label,text\nsport,"the goal\ntrade,the bank\nsport,the team\ntrade,the market"\nsport,the coach\n'
 BY_NAME = (
     "choose one with {}, by its name or, in a table, by its number (1: the first; without a header give all as numbers)"
@@ -48,13 +45,6 @@ def mended(pattern, text):
     return lambda world, argv, line: (
         find(pattern, line) and Path(find("error: (.*?): line", line)).write_text(text) and None
     )
-
-
-def converted(world, argv, line):
-    """Runs the command in the line."""
-    command = find("for example by: (.*) >", line).replace("python", sys.executable, 1)
-    done = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
-    return put(argv, "--data", world.write("rows.jsonl", done.stdout))
 
 
 ROWS = [
@@ -99,7 +89,26 @@ ROWS = [
         holding(TEXT.encode("utf-16")[:-1]),
         mended("(Mend that line)", TEXT),
     ),
-    Cure(PROGRAM, holding(json.dumps([{"text": "the goal", "label": "sport"}]).encode(), "data.jsonl"), converted),
+    Cure(
+        'give objects, as in {"text": …, "label": …}, one a line or in an array',
+        holding(b'[["the goal", "sport"]]', "data.json"),
+        lambda w, argv, line: put(
+            argv,
+            "--data",
+            w.write("a.json", "[" + find("as in (.*?),? one a line", line).replace("…", '"sport"') + "]"),
+        ),
+    ),
+    Cure(
+        r"write a line end in it as \n, or was the file cut?",
+        holding(b'[{"text": "the\ngoal", "label": "sport"}]', "data.json"),
+        lambda w, argv, line: put(
+            argv,
+            "--data",
+            w.write(
+                "a.json", f'[{{"text": "the{find("write a line end in it as (..),", line)}goal", "label": "sport"}}]'
+            ),
+        ),
+    ),
     *(
         Cure(
             BY_NAME,

@@ -1,15 +1,15 @@
 """data/json_lines.py: examples of JSON lines, each checked once and read from the file when it is asked for."""
 
+import errno
 import json
-import shlex
-import subprocess
-import sys
+import os
+import tempfile
 import time
 
 import pytest
 
-from kd_scratch.common.errors import UserError
-from kd_scratch.data.json_lines import json_rows
+from kd_scratch.common.errors import DiskError, UserError
+from kd_scratch.data.json_lines import json_rows, open_rows
 from kd_scratch.data.rows import FileRows
 
 
@@ -66,32 +66,65 @@ def test_a_line_that_is_no_object_is_refused_with_its_number(tmp_path, line, mes
     assert "\n" not in str(error.value)
 
 
+VALUES = [{"a": "é\n}], {[\\", "b": [{"c": {}}, '\\"']}, {"a": "\u2028\\"}, {}, {"a": 'x"y'}]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("indent", [None, 1])
-def test_the_cure_for_an_array_makes_json_lines_of_it(tmp_path, indent, encoding):
-    values = [{"a": "é\n"}, {"a": "b"}]
-    tmp_path = tmp_path / "my files"
-    tmp_path.mkdir()
+@pytest.mark.parametrize("indent", [None, 0, 1])
+@pytest.mark.parametrize("is_ascii", [True, False])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_an_array_of_objects_is_read_as_lines_of_them(tmp_path, indent, encoding, is_ascii, end):
+    text = json.dumps(VALUES, indent=indent, ensure_ascii=is_ascii).replace("\n", end)
+    path = tmp_path / "x.json"
+    path.write_bytes(f"{end}{text}{end}".encode(encoding))
+    said = []
+    file = open_rows(path, say=said.append)
+    assert list(json_rows(file, lambda line, row: row)) == VALUES
+    assert f"{path}: is one JSON array of 4 objects, read one by one" in said
+    assert path.read_bytes() == f"{end}{text}{end}".encode(encoding), "the file itself is as it was"
+
+
+def test_the_line_of_an_object_in_an_array_is_that_in_which_it_begins(tmp_path):
+    text = '[\n  {\n  "a": 1\n  },\n\n  {"a":\n 2}, {"a": 3},\n{"a": 4}]\n'
+    assert list(rows(tmp_path, text)) == [(2, {"a": 1}), (6, {"a": 2}), (7, {"a": 3}), (8, {"a": 4})]
+    assert list(rows(tmp_path, '[{"a": 1},{"a": 2}]')) == [(1, {"a": 1}), (2, {"a": 2})]
+    with pytest.raises(UserError, match="x.jsonl: line 5: not usable JSON: the key 'a' is there twice"):
+        rows(tmp_path, '[\n {\n  "a": 1\n },\n {\n  "a": 1,\n  "a": 2\n }\n]')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"a": 1}\n', "line 1: the array does not end; was the file cut?"),
+        ('[{"a": 1},\n{"a"', "line 2: the array does not end; was the file cut?"),
+        ('[{"a": 1},\n{"a', "line 2: a text does not end on its line; write a line end in it as \\n, or was the"),
+        ('[{"a": "b\nc"}]', "line 1: a text does not end on its line; write a line end in it as \\n, or was the"),
+        ('[{"a": 1},\n5,\n{"a": 2}]', "line 3: the array is to hold objects with commas between, not ',5,{'"),
+        ('[{"a": 1}\n{"a": 2}]', "line 2: the array is to hold objects with commas between, not '{'"),
+        ('[{"a": 1}, ["b"]]', "line 1: the array is to hold objects with commas between, not ',['"),
+        ('[{"a": 1}]\n[{"a": 2}]\n', "line 2: the array is to hold objects with commas between, not '[{'"),
+        ('[{"a": 1}, 5]\n', "line 1: the array is not all; there is ', 5' beside it"),
+        ('[{"a": 1}]\nand more', "line 2: the array is not all; there is 'and more' beside it"),
+        ('[{"a": 1]]', "line 1: not JSON: "),
+        ('[{"a": 1}}', "line 1: the array is not all"),
+    ],
+)
+def test_an_array_that_is_malformed_is_refused_with_its_line(tmp_path, text, message):
     with pytest.raises(UserError) as error:
-        rows(tmp_path, json.dumps(values, indent=indent), encoding=encoding)
-    cure = str(error.value).split("for example by: ")[1].replace("python", shlex.quote(sys.executable), 1)
-    subprocess.run(cure, shell=True, cwd=tmp_path, check=True)
-    assert json.loads((tmp_path / "x.jsonl").read_text(encoding)) == values, "the user's file is as it was"
-    assert [row for _, row in json_rows(tmp_path / "x-lines.jsonl", lambda line, row: (line, row))] == values
+        rows(tmp_path, text)
+    assert f"x.jsonl: {message}" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_copy_of_an_array_for_which_there_is_no_room_is_one_line(tmp_path, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(DiskError, match="no copy of .*x.jsonl in UTF-8: No space left"):
+        rows(tmp_path, '[{"a": 1}]')
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", '[\n "a",\n "b"\n]', '\n[["a", "b"]]', "[]"])
-def test_an_array_of_other_things_is_refused_without_a_command(tmp_path, text):
-    with pytest.raises(UserError, match="x.jsonl: is one JSON array, and not of objects; JSON lines are needed"):
+def test_an_array_of_other_things_is_refused(tmp_path, text):
+    with pytest.raises(UserError, match="x.jsonl: is a JSON array of no objects; give objects, as in"):
         rows(tmp_path, text)
-
-
-def test_several_arrays_are_refused_without_a_command(tmp_path):
-    with pytest.raises(UserError, match="x.jsonl: holds arrays; JSON lines are needed, each an object"):
-        rows(tmp_path, '[{"a": 1}]\n[{"a": 2}]\n')
-
-
-def test_the_cure_for_an_array_does_not_write_to_the_file_that_it_reads(tmp_path):
-    (tmp_path / "lines.jsonl").write_text('[{"a": 1}]')
-    with pytest.raises(UserError, match=r"/lines.jsonl > \S+/lines-lines.jsonl$"):
-        json_rows(tmp_path / "lines.jsonl", lambda line, row: row)

@@ -135,8 +135,8 @@ def test_every_malformed_line_of_words_and_of_spans_too(tmp_path, task, what):
     assert f"{tmp_path}/a.jsonl: line 2: " in str(refused.value) and message in str(refused.value)
 
 
-def test_files_that_hold_nothing_or_one_array_are_refused(tmp_path):
-    wrong = {"\n": "holds no answers", '[{"id": "a"}]': "is one JSON array", "": "the file is empty"}
+def test_files_that_hold_nothing_are_refused(tmp_path):
+    wrong = {"\n": "holds no answers", "[1]": "is a JSON array of no objects", "": "the file is empty"}
     for text, message in wrong.items():
         (tmp_path / "a.jsonl").write_text(text)
         with pytest.raises(UserError, match=message):

@@ -220,11 +220,16 @@ def test_an_odd_input_is_a_row_with_an_error_and_not_the_end(kind, ending, model
 
 
 @pytest.mark.parametrize("head", ["sequence", "token"])
-def test_an_array_of_an_object_a_line_is_refused_at_once(head, models, tmp_path, capsys):
-    (tmp_path / "a.json").write_text('[\n{"text": "a fox"},\n{"text": "a dog"}\n]\n')
-    argv = ["predict", "--model", models / head, "--file", tmp_path / "a.json", "--output", tmp_path / "o.csv"]
-    assert main([*map(str, argv), "--device", "cpu"]) == 2
-    assert "is one JSON array; JSON lines are needed" in capsys.readouterr().err
+def test_the_objects_of_an_array_are_answered_as_those_of_lines(head, models, tmp_path):
+    objects = ['{"text": "a fox"}', '{"text":\n"a dog", "id": 5}', '{"text": ""}']
+    (tmp_path / "a.json").write_text("[\n" + ",\n".join(objects) + "\n]\n")
+    (tmp_path / "a.jsonl").write_text("\n".join(text.replace("\n", " ") for text in objects))
+    for name in ("a.json", "a.jsonl"):
+        argv = ["predict", "--model", models / head, "--file", tmp_path / name, "--output", tmp_path / f"o-{name}.csv"]
+        assert main([*map(str, argv), "--device", "cpu"]) == 0
+    written = (tmp_path / "o-a.json.csv").read_text()
+    assert written.count("\n") == 4 and "line 5: there is no text" in written, "where it begins"
+    assert written.replace("line 5", "line 3") == (tmp_path / "o-a.jsonl.csv").read_text()
 
 
 def open_file(path, task, content, **settings):

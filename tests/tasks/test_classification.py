@@ -154,7 +154,7 @@ def test_clinc_labels_are_sorted_and_oos_is_one_of_them_only_with_oos(read):
 @pytest.mark.parametrize(
     "content, place",
     [
-        ([], "is one JSON array"),
+        ([], "is a JSON array of no objects"),
         ({"val": []}, "it has no key 'train'"),
         ({"train": {}}, "'train' is not a list"),
         ({"train": [["a", "b"], ["a"]]}, r"train\[1\]: is not a pair"),

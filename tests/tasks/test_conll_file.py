@@ -341,7 +341,7 @@ REFUSED = {
     "no word": (TABS.replace("EU", ""), "line 1: has no word in its first column"),
     "no word in another column": (SPREADSHEET.replace("rejects", ""), "line 3: has no word in column 2"),
     "a line end within": ("a O\rb O\nc O\n", "line 1: holds a carriage return"),
-    "one JSON array": ('[\n{"tokens": ["a"], "tags": ["O"]}\n]\n', "is one JSON array; JSON lines are needed"),
+    "a JSON array that was cut": ('[\n{"tokens": ["a"], "tags": ["O"]},\n{', "line 3: the array does not end; was"),
     "lists as numpy prints them": ("id,tokens,ner_tags\n0,['EU' 'rejects'],[3 0]\n", "line 2: holds a whole sentence"),
     "lists in lines": ("id,tokens,ner_tags\n0,\"['EU' 'it'\n 'Peter']\",\"[3 0\n 1]\"\n", "line 2: holds a whole sen"),
     "lists as Python prints them": (

@@ -204,7 +204,7 @@ MALFORMED = {
     "tsv": {"ragged": (TSV + "money\ta\tb\n", "line 5: 3 columns instead of the header's 2")},
     "clinc": {
         "cut": (json.dumps(CLINC)[:50], "line 1: not JSON"),
-        "a list": (json.dumps([CLINC]), "is one JSON array"),
+        "a list": (json.dumps([[CLINC]]), "is a JSON array of no objects"),
         "no such split": (json.dumps({"test": []}), "it has no key 'train'"),
         "an object for a list": (json.dumps(CLINC | {"train": {"a": "b"}}), "'train' is not a list"),
         "three in a pair": (json.dumps(CLINC | {"train": [["a", "b", "c"]]}), "train[0]: is not a pair"),
@@ -396,7 +396,8 @@ def plainly(name: str, raw: bytes) -> list:
     """What a second, plain reading finds in a file that was not refused: labels and texts, or words."""
     text = decoded(raw)
     if name == "clinc":
-        return [(label, text) for text, label in json.loads(text)["train"]]
+        value = json.loads(text)
+        return [(label, text) for text, label in (value[0] if isinstance(value, list) else value)["train"]]
     if name == "squad":
         return list(plain_questions(json.loads(text), ["", "data", "paragraphs", "qas"], None))
     if name.endswith(" lines"):
@@ -499,7 +500,7 @@ def found(name: str, examples: list) -> list:
 
 
 PLACE = re.compile(
-    r"line \d+: |\w*\[\d+\]|is not (SQuAD|CLINC)|is one JSON array|the file is empty|not usable JSON|"
+    r"line \d+: |\w*\[\d+\]|is not (SQuAD|CLINC)|is a JSON array of no objects|the file is empty|not usable JSON|"
     r"holds no |data must be"
 )
 

@@ -139,8 +139,12 @@ VARIANTS = {
     "JSON lines, a fraction": ("csv", "x.jsonl", '{"text":"a","label":0.5}\n', {}, "not a fraction", ""),
     "JSON lines, no text": ("csv", "x.jsonl", '{"text":["a"],"label":"x"}\n', {},
             "must be a text in quotes, not a list", ""),
-    "an array for CLINC150": ("clinc", "x.json", '[{"text":"a","intent":"x"}]', {}, "is one JSON array; JSON", ""),
-    "JSON array": ("csv", "x.json", '[{"text":"a","label":"x"}]', {}, "is one JSON array", ""),
+    "an array for CLINC150": ("clinc", "array.json", '[{"text":"a","intent":"x"}]', {}, [("a", "x")],
+                              "is one JSON array of 1 objects"),
+    "JSON array": ("csv", "array.json", '[{"text":"a","label":"x"},\n {"text":"b","label":"y"}]', {}, SHORT,
+                   "is one JSON array of 2 objects"),
+    "an array of lists": ("csv", "x.json", '[["a","x"]]', {}, "is a JSON array of no objects", ""),
+    "an array of lists, CLINC": ("clinc", "x.json", '[["a","x"]]', {}, "is a JSON array of no objects", ""),
     "CLINC, JSON lines": ("clinc", "x.jsonl", LINES.replace("label", "intent"), {}, SHORT,
             "'intent' is read as the label"),
     "CLINC, CSV": ("clinc", "x.csv", "text,intent\na,x\nb,y\nwho,oos\n", {}, SHORT, ""),
@@ -419,10 +423,10 @@ def test_classes_of_ag_news_that_may_be_numbered_from_0_or_1_are_refused(tmp_pat
     assert [label for _, label in read(tmp_path, "agnews", name, named)[0]] == ["World", "World"]
 
 
-def test_an_array_beside_train_is_refused_with_the_command_that_mends_it(tmp_path):
-    (tmp_path / "x.json").write_text('[{"text": "a"}]')
-    with pytest.raises(UserError, match="is one JSON array; JSON lines are needed"):
-        read_texts(tmp_path / "x.json", DataConfig(), print, lambda place, text: text, "--unlabelled")
+def test_an_array_beside_train_is_read_too(tmp_path):
+    (tmp_path / "x.json").write_text('[{"text": "a"},\n{"text": "b"}]')
+    found = read_texts(tmp_path / "x.json", DataConfig(), print, lambda place, text: (place, text), "--unlabelled")
+    assert list(found) == [("x.json:1", "a"), ("x.json:2", "b")]
 
 
 #: file -> task, settings, examples, how often each label occurs, the beginning of the SHA-256 of their representation
