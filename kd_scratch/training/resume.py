@@ -173,7 +173,7 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, identity
     now = json.loads(json.dumps(identity))
     differing = changes(before, now)
     fixed = [key for key in FIXED if before.get(key) != now.get(key)]
-    if bool(before.get("settings.looks")) != bool(now["settings"]["looks"]):
+    if bool(before.get("settings.looks")) != bool(flat(now).get("settings.looks")):
         fixed.append("--looks")  # progress counts those, or epochs
     places = {f"weight.{name}": parameter.detach() for name, parameter in trained(model)}
     for name, parameter in trained(model):
